@@ -1,0 +1,120 @@
+"""The project's commands: `nox -l` lists them, `nox -s NAME` runs one, with the arguments after `--`."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint"]
+
+# The one pin of torch. It keeps CI on one known CPU build, without the CUDA packages.
+TORCH = "torch==2.13.0"
+
+# What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
+LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH], "jax": ["jax"]}
+
+BENCHMARKS = ["benchmarks/overhead.py"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> tuple[str, ...]:
+    """The packages of a dependency group. Read here, as older versions of pip do not know groups."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def cuda_version() -> int | None:
+    """The CUDA version of the NVIDIA driver, 12 say; None where `nvidia-smi` does not work."""
+    try:
+        report = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    version = re.search(r"CUDA (?:\w+ )?Version\s*:\s*(\d+)", report)
+    return int(version[1]) if version else None
+
+
+def install_cupy(session: nox.Session) -> str:
+    """Install the CUDA extra that fits the driver. Returns why that cannot be done, or an empty string."""
+    version = cuda_version()
+    if version is None:
+        return "nvidia-smi is missing or names no CUDA version; CuPy needs an NVIDIA GPU and its driver"
+    if version < 12:
+        return f"the NVIDIA driver is for CUDA {version}; CuPy needs a driver for CUDA 12 or newer"
+    extra = "cuda12" if version == 12 else "cuda13"
+    try:
+        session.install("--quiet", "-e", f".[{extra}]")
+    except nox.command.CommandFailed:
+        return f"the extra {extra} could not be installed; pip's message is above"
+    return ""
+
+
+def install_cupy_if_gpu(session: nox.Session) -> None:
+    """Install CuPy on a machine with an NVIDIA GPU; where that fails, say so and go on without."""
+    if cuda_version() is not None and (reason := install_cupy(session)):
+        session.warn(f"Going on without CuPy: {reason}.")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The suite on NumPy, on array-api-strict, and on CuPy where a GPU is usable."""
+    session.install("-e", ".", *group("test"))
+    install_cupy_if_gpu(session)
+    session.run("pytest", *session.posargs)
+
+
+def tests_on(library: str) -> None:
+    """Add a session `tests(library)`. It is not a parameter of `tests`, which would then run all of them."""
+
+    @nox.session(name=f"tests({library})")
+    def tests_on_library(session: nox.Session) -> None:
+        if library == "cupy" and (reason := install_cupy(session)):
+            session.error(reason)
+        session.install("-e", ".", *group("test"), *LIBRARIES[library])
+        session.run("pytest", "--library", library, *session.posargs)
+
+    tests_on_library.__doc__ = f"The suite on {library} alone."
+
+
+for library in LIBRARIES:
+    tests_on(library)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, layout and types."""
+    session.install("-e", ".", *group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+@nox.session
+def digits(session: nox.Session) -> None:
+    """Train a network on handwritten digits: `nox -s digits -- --device cpu`."""
+    run_examples(session, ["examples/digits.py"], *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Every example, at a small size unless arguments are given."""
+    run_examples(session, sorted(map(str, Path("examples").glob("*.py"))), *(session.posargs or ["--small"]))
+
+
+def run_examples(session: nox.Session, paths: list[str], *arguments: str) -> None:
+    session.install("-e", ".[examples]")
+    install_cupy_if_gpu(session)
+    for path in paths:
+        # Agg writes pictures to files, so that no display is needed.
+        session.run("python", path, *arguments, env={"MPLBACKEND": "Agg"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks."""
+    session.install("-e", ".", *group("bench"))
+    for path in BENCHMARKS:
+        session.run("python", path, *session.posargs)
