@@ -1,0 +1,80 @@
+"""The libraries that the suite runs on: every test that asks for ``xp`` runs once on each."""
+
+import os
+
+import pytest
+
+# SciPy takes arrays of other libraries only if asked before it is imported.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+import xpnet
+from xpnet import backends
+from xpnet.errors import DeviceUnavailableError
+
+# The device specs that stand for a library. The second device of array-api-strict refuses arrays of the
+# first, so running there shows that nothing is created on the default device.
+SPECS = {
+    "numpy": ["cpu"],
+    "strict": ["strict", "strict:device1"],
+    "cupy": ["cuda"],
+    "torch": ["torch"],
+    "jax": ["jax"],
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--library",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"run on this library ({', '.join(SPECS)}); can be repeated or a comma-separated list. "
+        "By default numpy, strict, and cupy where a GPU is usable.",
+    )
+
+
+def _libraries(config):
+    return [name for option in config.getoption("--library") for name in option.split(",")]
+
+
+def pytest_configure(config):
+    named = _libraries(config)
+    for name in named:
+        if name not in SPECS:
+            raise pytest.UsageError(f"--library must be one of {', '.join(SPECS)}, received {name}")
+        try:
+            xpnet.device(SPECS[name][0])
+        except DeviceUnavailableError as error:
+            raise pytest.UsageError(f"--library {name} was asked for, but cannot run: {error}") from None
+    if "jax" in named:
+        import jax
+
+        # Finite differences need float64, which JAX has only if asked.
+        jax.config.update("jax_enable_x64", True)
+    config.libraries = named or ["numpy", "strict", *(["cupy"] if backends.cuda_problem() is None else [])]
+
+
+def pytest_report_header(config):
+    lines = [f"libraries: {', '.join(config.libraries)}"]
+    if not _libraries(config) and "cupy" not in config.libraries:
+        lines.append(f"cupy is left out: {backends.cuda_problem()}")
+    return lines
+
+
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        specs = [spec for name in metafunc.config.libraries for spec in SPECS[name]]
+        metafunc.parametrize("device", specs, indirect=True)
+
+
+@pytest.fixture
+def device(request):
+    """The device under test, which is the default device while the test runs."""
+    with xpnet.use_device(request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def xp(device):
+    """The namespace of the library under test."""
+    return device.namespace

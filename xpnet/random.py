@@ -1,0 +1,89 @@
+"""Random numbers: drawn on the host for initial weights, and on the device inside a network.
+
+The standard has no random numbers. Initial weights are drawn by NumPy, so that one seed gives the same
+network on every library and device. Inside a network (dropout), numbers are a hash of a counter: plain
+integer arithmetic of the standard, which runs wherever the network does, waits for nothing, can be recorded,
+and gives the same numbers on every library.
+"""
+
+import math
+from typing import Any, TypeAlias
+
+import array_api_compat
+import numpy
+
+from xpnet.autodiff.tracer import Tracer
+from xpnet.backends import asarray, device
+
+Seed: TypeAlias = "int | numpy.random.Generator | None"
+
+
+def host_generator(seed: Seed) -> "numpy.random.Generator":
+    """Return a NumPy generator for a seed; a generator is returned as it is, None gives a fresh one."""
+    return numpy.random.default_rng(seed)
+
+
+def new_state(seed: Seed) -> Any:
+    """Return the state of a stream of random numbers on the current device.
+
+    Returns
+    -------
+    array of int32, shape (2,)
+        The key of the stream and the number of draws so far. Both are at least 0.
+    """
+    key = host_generator(seed).integers(2**31)
+    return asarray([key, 0], device=device(), dtype="int32")
+
+
+def uniform(xp: Any, state: Any, shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
+    """Draw numbers from the uniform distribution on [0, 1).
+
+    Parameters
+    ----------
+    xp : namespace
+        In which to compute, plain or traced.
+    state : array of int32, shape (2,)
+        The state of the stream.
+    shape : tuple of int
+        The shape of the result.
+    dtype : dtype
+        float32 or float64; a narrower dtype cannot hold the results.
+
+    Returns
+    -------
+    values : array of dtype, shape ``shape``
+        Multiples of 2**-24.
+    state : array of int32, shape (2,)
+        The state for the next draw.
+    """
+    state = xp.asarray(state)
+    words = _Words(state)
+    key, draws = words.of(xp, state[:1]), words.of(xp, state[1:])
+    start = words.hash(key ^ words.hash(draws))
+    index = words.of(xp, xp.arange(math.prod(shape), device=state.device))
+    # Two rounds, so that streams whose keys are close do not look alike.
+    bits = words.hash(words.hash(index) ^ start)
+    values = xp.astype(bits >> 8, dtype) * 2.0**-24
+    return xp.reshape(values, shape), xp.concat([state[:1], state[1:] + 1])
+
+
+class _Words:
+    """Arithmetic modulo 2**32, in uint32; on PyTorch, which lacks it, in int64."""
+
+    def __init__(self, state: Any) -> None:
+        value = state.value if type(state) is Tracer else state
+        self._wide = array_api_compat.is_torch_array(value)
+
+    def of(self, xp: Any, x: Any) -> Any:
+        return xp.astype(x, xp.int64 if self._wide else xp.uint32)
+
+    def wrap(self, x: Any) -> Any:
+        return x & 0xFFFFFFFF if self._wide else x
+
+    def hash(self, x: Any) -> Any:
+        """Mix all bits of each word, with constants found by C. Wellons' hash-prospector."""
+        x = x ^ (x >> 16)
+        x = self.wrap(x * 0x21F0AAAD)
+        x = x ^ (x >> 15)
+        x = self.wrap(x * 0x735A2D97)
+        return x ^ (x >> 15)

@@ -1,0 +1,190 @@
+"""Trees: nested dicts, lists, tuples and modules with arrays at their leaves.
+
+A thin layer over `optree <https://optree.readthedocs.io>`_. A tree can be read in two ways:
+
+- its *parameters*, what training changes (the default);
+- *everything*: the parameters and the state that modules carry (``state=True``).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, ClassVar
+
+import array_api_compat
+import optree
+
+_PARAMETERS = "xpnet.parameters"
+_EVERYTHING = "xpnet.everything"
+
+
+def _view(state: bool) -> str:
+    return _EVERYTHING if state else _PARAMETERS
+
+
+def flatten(tree: Any, *, state: bool = False) -> tuple[list, Any]:
+    """Return the leaves of a tree in a fixed order, and its structure."""
+    return optree.tree_flatten(tree, namespace=_view(state))
+
+
+def unflatten(structure: Any, leaves: list) -> Any:
+    """Build a tree of the given structure around new leaves."""
+    return optree.tree_unflatten(structure, leaves)
+
+
+def leaves(tree: Any, *, state: bool = False) -> list:
+    """Return the leaves of a tree in a fixed order."""
+    return optree.tree_leaves(tree, namespace=_view(state))
+
+
+def paths(tree: Any, *, state: bool = False) -> list[str]:
+    """Return a readable name for each leaf, such as ``layers.0.weight``."""
+    return [".".join(map(str, path)) for path in optree.tree_paths(tree, namespace=_view(state))]
+
+
+def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:
+    """Apply a function to each leaf, together with the leaves at the same places of other trees.
+
+    Raises
+    ------
+    ValueError
+        If one of the other trees has another structure than the first.
+    """
+    return optree.tree_map(function, tree, *rest, namespace=_view(state))
+
+
+class Branch:
+    """An object whose attributes take part in trees. `xpnet.nn.Module` is one.
+
+    Attributes that hold an array, another branch, or a container with one of those are its children. The
+    names in ``state`` are children only where everything is asked for. All other attributes are settings:
+    they are copied along as they are.
+    """
+
+    state: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        register: Callable = optree.register_pytree_node  # typed for collections alone
+        for view in (_PARAMETERS, _EVERYTHING):
+            register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
+
+
+class _Settings:
+    """What a branch holds besides its children.
+
+    Two trees fit together if they have the same classes and the same children; where everything is asked
+    for, the settings have to agree too.
+    """
+
+    def __init__(
+        self, cls: type, names: tuple[str, ...], values: dict[str, Any], order: tuple[str, ...], strict: bool
+    ) -> None:
+        self.cls, self.names, self.values, self.order, self.strict = cls, names, values, order, strict
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Settings):
+            return NotImplemented
+        same = self.cls is other.cls and self.names == other.names
+        names = self.values.keys() | other.values.keys()
+        return same and (not self.strict or all(self._value(name) == other._value(name) for name in names))
+
+    def _value(self, name: str) -> Any:
+        return self.values.get(name, getattr(self.cls, name, None))
+
+    def __hash__(self) -> int:
+        return hash((self.cls, self.names))
+
+    def __repr__(self) -> str:
+        return f"{self.cls.__name__}({', '.join(self.names)})"
+
+
+def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[str, ...]]:
+    attributes = vars(branch)
+    everything = view == _EVERYTHING
+    # A branch rebuilt around other leaves (shapes, say) remembers which attributes were its children.
+    known = attributes.get("_children", ())
+    names = tuple(
+        name
+        for name, value in attributes.items()
+        if (everything if name in branch.state else name in known or is_child(value))
+    )
+    order = tuple(name for name in attributes if name != "_children")
+    values = {name: attributes[name] for name in order if name not in names}
+    settings = _Settings(type(branch), names, values, order, everything)
+    return [attributes[name] for name in names], settings, names
+
+
+def _unflatten_branch(settings: _Settings, children: list) -> Branch:
+    branch: Branch = object.__new__(settings.cls)
+    attributes = vars(branch)
+    # The order of the attributes is that of the children, and has to stay in every view.
+    attributes.update(dict.fromkeys(settings.order))
+    attributes.update(settings.values)
+    attributes.update(zip(settings.names, children, strict=True))
+    attributes["_children"] = settings.names
+    return branch
+
+
+def is_child(value: Any) -> bool:
+    """Say whether an attribute of a branch is one of its children: whether it holds arrays or branches."""
+    if isinstance(value, Branch) or is_array(value):
+        return True
+    if isinstance(value, (list, tuple)):
+        return any(is_child(item) for item in value)
+    if isinstance(value, dict):
+        return any(is_child(item) for item in value.values())
+    return False
+
+
+def is_array(value: Any) -> bool:
+    """Say whether a value is an array of any library that follows the array API standard."""
+    return array_api_compat.is_array_api_obj(value)
+
+
+def named_branches(value: Any, path: str = "") -> Iterator[tuple[str, Branch]]:
+    """Yield all branches of a tree with their paths, each before those inside it."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Branch):
+        yield path, value
+        items = vars(value).items()
+    elif isinstance(value, dict):
+        items = sorted(value.items(), key=lambda item: str(item[0]))
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    for key, item in items:
+        yield from named_branches(item, f"{path}.{key}" if path else str(key))
+
+
+def branches(value: Any) -> list[Branch]:
+    """Return all branches of a tree, each before those inside it."""
+    return [branch for _, branch in named_branches(value)]
+
+
+def copy_state(source: Any, target: Any, convert: Callable = lambda new, old: new) -> None:  # noqa: ARG005
+    """Write the state of one tree's branches to the branches of a tree of the same structure."""
+    for new, old in zip(branches(source), branches(target), strict=True):
+        for name in old.state:
+            if name in vars(new):
+                setattr(old, name, convert(getattr(new, name), vars(old).get(name)))
+
+
+def assign(source: Any, target: Any) -> None:
+    """Write the arrays of one tree's branches into the branches of a tree of the same structure."""
+    for new, old in zip(branches(source), branches(target), strict=True):
+        for name, value in vars(new).items():
+            if name in new.state or is_child(value):
+                setattr(old, name, _merge(value, vars(old)[name]))
+
+
+def _merge(new: Any, old: Any) -> Any:
+    """Return ``new`` with the branches of ``old`` in it, which are assigned to one by one."""
+    if isinstance(old, Branch):
+        return old
+    if isinstance(old, dict):
+        merged = old.copy()  # of the same class, in the same order
+        merged.update({key: _merge(new[key], value) for key, value in old.items()})
+        return merged
+    if isinstance(old, list | tuple):
+        items = [_merge(a, b) for a, b in zip(new, old, strict=True)]
+        return old._make(items) if hasattr(old, "_make") else type(old)(items)
+    return new
