@@ -1,0 +1,121 @@
+import numpy
+import pytest
+from helpers import assert_same
+
+import xpnet
+from autodiff.cases import Case, array, complexes, named, signed, values
+
+
+def reduction(name, *, several_axes=True, **options):
+    """All axes, one from either end, several, kept dimensions, 0-d arrays, empty arrays."""
+
+    def case(*shape, **more):
+        return Case(lambda xp, x: getattr(xp, name)(x, **options, **more), signed(*shape))
+
+    cases = [
+        case(2, 3),
+        case(2, 3, axis=0),
+        case(2, 3, axis=-1),
+        case(2, 3, 4, axis=1, keepdims=True),
+        case(2, 3, keepdims=True),
+        case(0, 3, axis=1),
+    ]
+    if several_axes:
+        cases += [case(2, 3, 2, axis=(0, -1)), case(2, 3, 2, axis=(-1, 0), keepdims=True)]
+    return cases
+
+
+CASES = {
+    "sum": [
+        *reduction("sum"),
+        Case(lambda xp, x: xp.sum(x, axis=0), (0, 3)),
+        Case(lambda xp, x: xp.sum(x), ()),
+        Case(lambda xp, x: xp.sum(x, axis=()), (2, 3)),
+        Case(lambda xp, x: xp.sum(x, dtype=xp.float64), (2,)),
+        Case(lambda xp, x: xp.sum(x, axis=0), complexes(2, 3)),
+    ],
+    "mean": [*reduction("mean"), Case(lambda xp, x: xp.mean(x), ())],
+    "var": [
+        *reduction("var"),
+        *reduction("var", correction=1),
+        Case(lambda xp, x: xp.var(x, axis=-1, correction=0.5), (2, 3)),
+        Case(lambda xp, x: xp.var(x), ()),
+    ],
+    "std": [*reduction("std"), *reduction("std", correction=1)],
+    "max": [*reduction("max"), Case(lambda xp, x: xp.max(x), ())],
+    "min": [*reduction("min"), Case(lambda xp, x: xp.min(x), ())],
+    "prod": [
+        *reduction("prod", several_axes=True),
+        Case(lambda xp, x: xp.prod(x), ()),
+        Case(lambda xp, x: xp.prod(x, axis=0), (0, 2)),
+        Case(lambda xp, x: xp.prod(x), values(2.0, 0.0, 3.0)),
+        Case(lambda xp, x: xp.prod(x), values(2.0, 0.0, 0.0, 3.0)),
+        Case(lambda xp, x: xp.prod(x, axis=1), complexes(2, 3)),
+    ],
+    "cumulative_sum": [
+        Case(lambda xp, x: xp.cumulative_sum(x), (4,)),
+        Case(lambda xp, x: xp.cumulative_sum(x, include_initial=True), (4,)),
+        Case(lambda xp, x: xp.cumulative_sum(x, axis=0), (3, 2)),
+        Case(lambda xp, x: xp.cumulative_sum(x, axis=-2, include_initial=True), (2, 3, 2)),
+        Case(lambda xp, x: xp.cumulative_sum(x, axis=1), (2, 0)),
+        Case(lambda xp, x: xp.cumulative_sum(x, axis=-1), complexes(2, 3)),
+    ],
+    "cumulative_prod": [
+        Case(lambda xp, x: xp.cumulative_prod(x), (1,)),
+        Case(lambda xp, x: xp.cumulative_prod(x), (5,)),
+        Case(lambda xp, x: xp.cumulative_prod(x, include_initial=True), (4,)),
+        Case(lambda xp, x: xp.cumulative_prod(x, axis=0), (3, 2)),
+        Case(lambda xp, x: xp.cumulative_prod(x, axis=-2, include_initial=True), (2, 3, 2)),
+        Case(lambda xp, x: xp.cumulative_prod(x, axis=1), (2, 0)),
+        Case(lambda xp, x: xp.cumulative_prod(x), values(2.0, 0.0, 3.0, 0.0, 4.0)),
+        Case(lambda xp, x: xp.cumulative_prod(x, axis=-1), complexes(2, 3)),
+    ],
+}
+
+
+# PyTorch warns where a variance has no elements, even if it has no results either.
+ignore_empty = pytest.mark.filterwarnings(r"ignore:(var|std)\(\). degrees of freedom:UserWarning")
+
+
+@ignore_empty
+@pytest.mark.parametrize(**named(CASES))
+def test_values(case, xp):
+    case.check_values()
+
+
+@ignore_empty
+@pytest.mark.parametrize(**named(CASES))
+def test_gradients(case, xp):
+    case.check_gradients()
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_equal_extrema_share_the_gradient(xp, name):
+    x = array(values([1.0, 1.0, 0.0], [2.0, 2.0, 2.0])(None))
+    sign = 1 if name == "max" else -1
+
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        return xp.sum(getattr(xp, name)(sign * x, axis=1))
+
+    third = 1 / 3
+    expected = sign * numpy.asarray([[0.5, 0.5, 0.0], [third, third, third]])
+    assert_same(xpnet.grad(f)(x), expected)
+
+
+def test_standard_deviation_of_equal_elements_has_gradient_0(xp):
+    x = array(numpy.ones(3))
+    assert_same(xpnet.grad(lambda x: x.__array_namespace__().std(x))(x), numpy.zeros(3))
+
+
+@pytest.mark.parametrize("name", ["all", "any", "count_nonzero"])
+def test_results_without_a_gradient(xp, name):
+    x = array([[1.0, 0.0], [2.0, 3.0]])
+
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        return getattr(xp, name)(x != 0, axis=1)
+
+    result, pullback = xpnet.vjp(f, x)
+    assert_same(result, f(x))
+    assert_same(pullback(xp.ones_like(x[:, 0]))[0], numpy.zeros((2, 2)))

@@ -1,0 +1,78 @@
+"""Every function with a gradient has a check, and the checks notice a rule that is wrong."""
+
+import warnings
+
+import pytest
+
+import xpnet
+from autodiff import test_transforms
+from autodiff.rules import (
+    test_creation,
+    test_elementwise,
+    test_indexing,
+    test_linalg,
+    test_manipulation,
+    test_reductions,
+    test_searching,
+)
+from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
+
+CHAPTERS = [
+    test_creation,
+    test_elementwise,
+    test_indexing,
+    test_linalg,
+    test_manipulation,
+    test_reductions,
+    test_searching,
+]
+CASES = {name: cases for chapter in CHAPTERS for name, cases in chapter.CASES.items()}
+
+# What is checked in a test of its own, not in a table of a chapter.
+ELSEWHERE = {
+    "argument": test_transforms.test_derivatives_of_higher_order,
+    "output": test_transforms.test_a_part_of_several_results,
+    "custom_gradient": test_transforms.test_custom_gradient_of_two_orders,
+}
+
+WITH_RULES = [name for name, primitive in PRIMITIVES.items() if primitive.rules or primitive.joint]
+RULES = [
+    (name, position)
+    for name in WITH_RULES
+    if name not in ELSEWHERE
+    for position, rule in enumerate(PRIMITIVES[name].rules or [None])
+    if rule or PRIMITIVES[name].joint
+]
+
+
+def test_every_function_with_a_gradient_has_a_check():
+    assert set(WITH_RULES) | set(COMPOSITES) == set(CASES) | set(ELSEWHERE)
+
+
+@pytest.mark.parametrize(("name", "position"), RULES)
+def test_the_checks_notice_a_wrong_rule(name, position, monkeypatch):
+    primitive = PRIMITIVES[name]
+
+    def wrong(xp, g, y, *inputs, **parameters):
+        right = (primitive_joint or primitive_rules[position])(xp, g, y, *inputs, **parameters)
+        return [one + 0.01 for one in right] if primitive_joint else right + 0.01
+
+    primitive_rules, primitive_joint = primitive.rules, primitive.joint
+    if primitive_joint:
+        monkeypatch.setattr(primitive, "joint", wrong)
+    else:
+        monkeypatch.setattr(
+            primitive, "rules", (*primitive_rules[:position], wrong, *primitive_rules[position + 1 :])
+        )
+    with xpnet.use_device("cpu"):
+        assert not all(passes(case) for case in CASES[name])
+
+
+def passes(case):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            case.check_gradients(order=1)
+    except AssertionError:
+        return False
+    return True

@@ -1,0 +1,376 @@
+import operator
+
+import array_api_compat
+import numpy
+import pytest
+from helpers import assert_same
+
+import xpnet
+from autodiff.cases import array
+from xpnet.autodiff.tracer import Tracer
+from xpnet.errors import MixedArraysError, NoGradientError
+
+
+def tracked(f, *arrays):
+    """Call ``f`` with traced arrays that have a gradient."""
+    return xpnet.vjp(f, *arrays)[0]
+
+
+# -- operators ----------------------------------------------------------------------------------------------
+
+ARITHMETIC = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lt", "le", "gt", "ge", "eq", "ne"]
+BITWISE = ["and_", "or_", "xor", "lshift", "rshift"]
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_operators(name, device):
+    op = getattr(operator, name)
+    x, y = array([1.5, 2.0, 3.0]), array([[2.0], [0.5]])
+    assert_same(tracked(op, x, y), op(x, y))
+    assert_same(tracked(lambda x: op(x, 2.0), x), op(x, 2.0))
+    assert_same(tracked(lambda x: op(2, x), x), op(2, x))
+    assert_same(tracked(lambda x: op(x, y), x), op(x, y))
+    if device.library.spec == "strict":
+        with pytest.raises(TypeError):
+            tracked(lambda y: op(x, y), y)
+        assert_same(tracked(lambda y: op(xpnet.trace(x), y), y), op(x, y))
+    else:
+        assert_same(tracked(lambda y: op(x, y), y), op(x, y))
+
+
+def test_matrix_products(device):
+    x, y = array([[1.0, 2.0], [3.0, 4.0]]), array([5.0, 6.0])
+    assert_same(tracked(operator.matmul, x, y), x @ y)
+    assert_same(tracked(lambda x: x @ y, x), x @ y)
+    if device.library.spec != "strict":
+        assert_same(tracked(lambda y: x @ y, y), x @ y)
+
+
+@pytest.mark.parametrize("name", BITWISE)
+def test_bitwise_operators(name, device):
+    op = getattr(operator, name)
+    x, y = array([5, 6, 7], "int64"), array([1, 2, 0], "int64")
+    for result in (op(xpnet.trace(x), xpnet.trace(y)), op(xpnet.trace(x), y)):
+        assert_same(result.value, op(x, y))
+    assert_same(op(xpnet.trace(x), 1).value, op(x, 1))
+    assert_same(op(1, xpnet.trace(y)).value, op(1, y))
+    if device.library.spec != "strict":
+        assert_same(op(x, xpnet.trace(y)).value, op(x, y))
+
+
+def test_unary_operators(xp):
+    x = array([1.5, -2.0])
+    for op in (operator.neg, operator.pos, operator.abs):
+        assert_same(tracked(op, x), op(x))
+    i = array([1, 2], "int64")
+    assert_same((~xpnet.trace(i)).value, ~i)
+
+
+def test_numpy_numbers_are_numbers(xp):
+    x = array([1.0, 2.0])
+    number = numpy.float64(2.5)
+    assert_same(tracked(lambda x: x * number, x), x * 2.5)
+    assert_same(tracked(lambda x: x.__array_namespace__().add(number, x), x), x + 2.5)
+    assert_same(tracked(lambda x: x[numpy.int64(1)] * numpy.int64(3), x), array(6.0))
+
+
+@pytest.mark.parametrize("other", ["text", None, [1.0, 2.0]])
+def test_operators_refuse_what_is_no_array(other, xp):
+    with pytest.raises(TypeError, match="array or a Python number"):
+        xpnet.trace(array([1.0, 2.0])) + other
+
+
+# -- in place -----------------------------------------------------------------------------------------------
+
+IN_PLACE = ["iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"]
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_operators_rebind(name, xp):
+    x, y = array([1.5, 2.0]), array([3.0, 0.5])
+    op = getattr(operator, name)
+
+    def f(x):
+        before = x
+        x = x * 1.0
+        other = x
+        x = op(x, y)
+        assert x is other
+        return x, before
+
+    result, before = tracked(f, x)
+    assert_same(result, getattr(operator, name[1:])(x, y))
+    assert_same(before, array([1.5, 2.0]))
+    assert_same(x, array([1.5, 2.0]))
+
+
+@pytest.mark.parametrize("name", ["iand", "ior", "ixor", "ilshift", "irshift"])
+def test_in_place_bitwise_operators_rebind(name, xp):
+    x, y = array([5, 6], "int64"), array([1, 3], "int64")
+    expected = getattr(operator, {"iand": "and_", "ior": "or_"}.get(name, name[1:]))(x, y)
+    assert_same(getattr(operator, name)(xpnet.trace(x), y).value, expected)
+    assert_same(x, array([5, 6], "int64"))
+
+
+def test_in_place_matrix_product(xp):
+    m, x = array([[0.0, 1.0], [2.0, 0.0]]), array([[1.0, 2.0], [3.0, 4.0]])
+
+    def f(x):
+        y = x + 0
+        y @= m
+        return y.__array_namespace__().sum(y * x)
+
+    _, gradient = xpnet.value_and_grad(f)(x)
+    assert_same(gradient, x @ m + x @ m.T if hasattr(m, "T") else x)
+
+
+def test_what_was_recorded_before_an_assignment_stays_right(xp):
+    x = array([1.0, 2.0, 3.0])
+
+    def f(x):
+        xp = x.__array_namespace__()
+        y = x * x
+        z = xp.exp(y)
+        y[0] = 10 * x[1]
+        y += x
+        x[1] = 0.0
+        y *= x
+        return xp.sum(z) + xp.sum(y)  # Σ exp(x²) + (10 x₁ + x₀) x₀ + (x₂² + x₂) x₂
+
+    value, gradient = xpnet.value_and_grad(f)(x)
+    a, b, c = 1.0, 2.0, 3.0
+    e = 2 * numpy.asarray([a, b, c]) * numpy.exp(numpy.asarray([a, b, c]) ** 2)
+    assert_same(value, array(numpy.exp([1.0, 4.0, 9.0]).sum() + (10 * b + a) * a + (c * c + c) * c))
+    assert_same(gradient, array(e + numpy.asarray([10 * b + 2 * a, 10 * a, 3 * c * c + 2 * c])))
+    assert_same(x, array([1.0, 2.0, 3.0]))
+
+
+def test_arrays_of_the_caller_are_never_written_to(xp):
+    x, y = array([1.0, 2.0]), array([5.0, 6.0])
+
+    def f(x, y):
+        x[0] = 7.0
+        y += x
+        z = y.__array_namespace__().asarray(y)
+        z[1] = 0.0
+        return y[0] + x[1]
+
+    xpnet.grad(f, (0, 1))(x, y)
+    xpnet.grad(f)(x, y)
+    assert_same(x, array([1.0, 2.0]))
+    assert_same(y, array([5.0, 6.0]))
+
+
+def test_a_constant_array_that_is_filled_gets_a_gradient(xp):
+    def f(x):
+        xp = x.__array_namespace__()
+        filled = xp.zeros(3, dtype=x.dtype, device=x.device)
+        for i in range(3):
+            filled[i] = x[i] ** (i + 1)
+        return xp.sum(filled)
+
+    assert_same(xpnet.grad(f)(array([2.0, 3.0, 4.0])), array([1.0, 6.0, 48.0]))
+
+
+def test_a_plain_array_takes_no_traced_value():
+    plain = numpy.zeros(2)
+
+    def f(x):
+        plain[0] = x
+        return x
+
+    with pytest.raises((NoGradientError, ValueError)):
+        xpnet.grad(f)(numpy.asarray(1.0))
+
+
+def test_assignment_in_place_keeps_shape_and_kind(xp):
+    x = xpnet.trace(array([1.0]))
+    with pytest.raises(ValueError, match=r"keep the shape.*\(1,\).*\(2,\).*x = x \+ y"):
+        x += array([1.0, 2.0])
+    i = xpnet.trace(array([1, 2], "int64"))
+    with pytest.raises(TypeError, match=r"keep the kind of dtype.*int64.*float64|promoted"):
+        i += array([0.5, 1.0])
+    assert_same(x.value, array([1.0]))
+    assert_same(i.value, array([1, 2], "int64"))
+    single = xpnet.trace(array([1.0, 2.0], "float32"))
+    single += array([0.5, 1.0])
+    assert_same(single.value, array([1.5, 3.0], "float32"))
+
+
+# -- attributes ---------------------------------------------------------------------------------------------
+
+
+def test_attributes_are_those_of_the_wrapped_array(device):
+    x = array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+
+    def f(t):
+        assert t.shape == x.shape
+        assert t.ndim == 2
+        assert t.dtype == x.dtype
+        assert t.size == 6
+        assert t.device == array_api_compat.device(x)
+        assert array_api_compat.device(t) == array_api_compat.device(x)
+        assert array_api_compat.size(t) == 6
+        assert array_api_compat.is_array_api_obj(t)
+        return t
+
+    assert_same(tracked(f, x), x)
+    assert_same(tracked(lambda t: t.T, x), array([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]))
+    assert_same(tracked(lambda t: t.mT, x), array([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]))
+    assert_same(tracked(lambda t: t.to_device(t.device), x), x)
+    with pytest.raises(ValueError, match="2 axes, received 1"):
+        xpnet.trace(x)[0, :].T  # noqa: B018
+
+
+def test_the_namespace_is_always_the_same_object(xp):
+    seen = []
+
+    def f(x):
+        y = x.__array_namespace__().exp(x)
+        seen.extend(
+            [x.__array_namespace__(), array_api_compat.array_namespace(x, y), xpnet.array_namespace(y)]
+        )
+        return y
+
+    tracked(f, array([1.0]))
+    seen.append(array_api_compat.array_namespace(xpnet.trace(array([1, 2], "int64"))))
+    assert all(namespace is seen[0] for namespace in seen)
+    assert seen[0] is not xp
+
+
+def test_repr_shows_the_value_and_the_function():
+    x = numpy.asarray([1.0, 2.0])
+    texts = []
+
+    def f(x):
+        y = x.__array_namespace__().exp(x)
+        texts.extend([repr(y), repr(y.node), repr(y.node.primitive), repr(x.__array_namespace__())])
+        return y
+
+    tracked(f, x)
+    assert texts[0] == "<traced array([2.71828183, 7.3890561 ]) made by exp>"
+    assert texts[1].endswith(": exp -> float64[2])")
+    assert texts[2] == "Primitive(exp)"
+    assert texts[3] == "<xpnet.traced.array_api_compat.numpy>"
+    assert repr(xpnet.trace(x)) == "<traced array([1., 2.])>"
+
+
+def test_len_and_iteration(xp):
+    x = array([[1.0, 2.0], [3.0, 4.0]])
+
+    def f(x):
+        assert len(x) == 2
+        first, second = x
+        assert sum(1 for _ in x) == 2
+        return first * second
+
+    result, pullback = xpnet.vjp(f, x)
+    assert_same(result, array([3.0, 8.0]))
+    assert_same(pullback(array([1.0, 10.0]))[0], array([[3.0, 40.0], [1.0, 20.0]]))
+    number = xpnet.trace(array(1.0))
+    with pytest.raises(TypeError, match="at least 1 axis"):
+        len(number)
+    with pytest.raises(TypeError, match="at least 1 axis"):
+        iter(number)
+
+
+def test_a_traced_array_has_no_hash():
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(xpnet.trace(numpy.ones(1)))
+
+
+# -- leaving the record -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("leave", "name"),
+    [
+        (float, r"float\(\)"),
+        (int, r"int\(\)"),
+        (complex, r"complex\(\)"),
+        (operator.index, "an index"),
+        (numpy.asarray, r"numpy\.asarray"),
+        (numpy.array, r"numpy\.asarray"),
+        ([10, 11].__getitem__, "an index"),
+        (lambda x: range(x), "an index"),
+        (lambda x: numpy.mean(x), "numpy"),
+        (lambda x: numpy.from_dlpack(x), "from_dlpack"),
+    ],
+)
+def test_a_gradient_is_not_lost_silently(leave, name, xp):
+    with pytest.raises(NoGradientError, match=rf"{name}.*would be lost.*xpnet\.stop_gradient\(x\)"):
+        xpnet.grad(lambda x: leave(x))(array(1.0))
+
+
+@pytest.mark.parametrize("function", [numpy.sin, numpy.add.reduce, lambda x: numpy.add(x, 1.0)])
+def test_numpy_functions_refuse_traced_arrays(function, xp):
+    with pytest.raises(TypeError):
+        xpnet.grad(function)(array(1.0))
+
+
+def test_functions_of_the_library_itself_refuse_traced_arrays(xp):
+    with pytest.raises((TypeError, AttributeError, NoGradientError)):
+        xpnet.grad(lambda x: xp.sin(x))(array(1.0))
+
+
+def test_values_without_a_gradient_can_leave(xp):
+    def f(x):
+        constant = xpnet.stop_gradient(x)
+        assert float(constant) == 2.0
+        assert complex(constant) == 2.0
+        xp = x.__array_namespace__()
+        whole = xp.astype(x, xp.int64)
+        assert int(whole) == 2
+        assert [10, 11, 12][whole] == 12
+        return x * float(constant)
+
+    assert_same(xpnet.grad(f)(array(2.0)), array(2.0))
+
+
+def test_plain_numpy_arrays_come_from_values_without_a_gradient():
+    x = numpy.asarray([1.0, 2.0])
+    assert_same(numpy.asarray(xpnet.trace(x)), x)
+    assert_same(numpy.asarray(xpnet.trace(x), dtype="float32"), x.astype("float32"))
+    assert_same(numpy.from_dlpack(xpnet.trace(x)), x)
+
+
+def test_branches_on_values(xp):
+    def f(x):
+        total = 0 * x
+        while total < 10:
+            total = total + x * x if x > 0 else total - x
+        return total
+
+    assert_same(xpnet.grad(f)(array(2.0)), array(12.0))
+    assert_same(xpnet.grad(f)(array(-4.0)), array(-3.0))
+    assert bool(xpnet.trace(array(True, "bool")))
+
+
+# -- arrays of two libraries --------------------------------------------------------------------------------
+
+
+def test_arrays_of_another_library_are_refused(device):
+    spec, other = ("strict", "array-api-strict") if device.spec == "cpu" else ("cpu", "NumPy on cpu")
+    y = xpnet.asarray(numpy.ones(2), device=spec)
+    here = {
+        "cpu": "numpy",
+        "strict": "array_api_strict",
+        "cuda": "cupy",
+        "torch": "torch",
+        "jax": "jax.numpy",
+    }
+    message = rf"one of {here[device.library.spec]} and.*{other}.*xpnet\.to_device"
+    for f in (
+        lambda x: x + y,
+        lambda x: x.__array_namespace__().multiply(y, x),
+        lambda x: x.__array_namespace__().concat([x, y]),
+        lambda x: x + xpnet.trace(y),
+        lambda x: x.__array_namespace__().exp(xpnet.trace(y)),
+        lambda x: x.__array_namespace__().sum(y),
+    ):
+        with pytest.raises(MixedArraysError, match=message):
+            xpnet.grad(f)(array([1.0, 2.0]))
+
+
+def test_a_tracer_of_one_type_only():
+    assert type(xpnet.trace(numpy.ones(1))) is Tracer

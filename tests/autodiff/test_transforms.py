@@ -1,0 +1,489 @@
+import doctest
+import threading
+
+import numpy
+import pytest
+from helpers import assert_on, assert_same
+
+import xpnet
+import xpnet.autodiff.transforms
+from autodiff.cases import array
+from xpnet.errors import MixedArraysError, NoGradientError
+
+
+def square_sum(x):
+    return x.__array_namespace__().sum(x * x)
+
+
+def test_examples_of_the_docstrings():
+    results = doctest.testmod(xpnet.autodiff.transforms)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+# -- grad and value_and_grad --------------------------------------------------------------------------------
+
+
+def test_a_gradient_is_like_its_argument(device):
+    for dtype in ("float32", "float64"):
+        x = array([[1.0, 2.0], [3.0, 4.0]], dtype)
+        value, gradient = xpnet.value_and_grad(square_sum)(x)
+        assert_on(value, device, dtype, ())
+        assert_on(gradient, device, dtype, (2, 2))
+        assert_same(gradient, 2 * x)
+        assert_same(xpnet.grad(square_sum)(x), 2 * x)
+
+
+def test_a_gradient_of_complex_numbers_points_uphill(xp):
+    z = array([1 + 2j, -3j])
+
+    def f(z):
+        xp = z.__array_namespace__()
+        return xp.sum(xp.abs(z) ** 2)
+
+    assert_same(xpnet.grad(f)(z), 2 * z)
+    assert_same(xpnet.grad(lambda z: f(z * (2 + 1j)))(z), 10 * z)
+
+
+def test_several_arguments(xp):
+    a, b, c = array(2.0), array(3.0), array(5.0)
+
+    def f(a, b, c):
+        return a * b * b + c
+
+    assert_same(xpnet.grad(f, 1)(a, b, c), array(12.0))
+    first, second = xpnet.grad(f, (1, 0))(a, b, c)
+    assert_same(first, array(12.0))
+    assert_same(second, array(9.0))
+    assert xpnet.grad(f, ())(a, b, c) == ()
+
+
+@pytest.mark.parametrize("argnums", [-1, 2, (0, 0), (0, 5)])
+def test_argnums_are_different_positions(argnums):
+    with pytest.raises(ValueError, match="argnums must be different positions"):
+        xpnet.grad(lambda a, b: a * b, argnums)(1.0, 2.0)
+
+
+def test_an_argument_to_differentiate_is_given_by_position():
+    with pytest.raises(ValueError, match="given by position"):
+        xpnet.grad(lambda x: x * x)(x=1.0)
+
+
+def test_keyword_arguments_are_constants_that_may_be_arrays(xp):
+    x, weights = array([1.0, 2.0]), array([3.0, 4.0])
+
+    def f(x, *, weights, name):
+        assert name == "f"
+        assert x.__array_namespace__() is weights.__array_namespace__()
+        return x.__array_namespace__().sum(weights * x)
+
+    assert_same(xpnet.grad(f)(x, weights=weights, name="f"), weights)
+
+
+def test_auxiliary_results(xp):
+    x = array([1.0, 2.0])
+
+    def f(x):
+        y = x * x
+        return y.__array_namespace__().sum(y), {"squares": y, "name": "f"}
+
+    (value, auxiliary), gradient = xpnet.value_and_grad(f, has_aux=True)(x)
+    assert_same(value, array(5.0))
+    assert_same(auxiliary["squares"], x * x)
+    assert auxiliary["name"] == "f"
+    assert_same(gradient, 2 * x)
+    gradient, auxiliary = xpnet.grad(f, has_aux=True)(x)
+    assert_same(gradient, 2 * x)
+    assert_same(auxiliary["squares"], x * x)
+
+
+def test_auxiliary_results_must_come_in_a_pair():
+    with pytest.raises(TypeError, match=r"\(value, auxiliary\)"):
+        xpnet.grad(lambda x: x, has_aux=True)(1.0)
+
+
+def test_trees(xp):
+    tree = {"a": array([1.0, 2.0]), "b": [array(3.0), (array([4.0]), array(5.0))]}
+
+    def f(tree):
+        a, (b, (c, d)) = tree["a"], tree["b"]
+        xp = a.__array_namespace__()
+        return xp.sum(a * a) * b + c[0] * d
+
+    gradient = xpnet.grad(f)(tree)
+    assert_same(gradient["a"], array([6.0, 12.0]))
+    assert_same(gradient["b"][0], array(5.0))
+    assert isinstance(gradient["b"][1], tuple)
+    assert_same(gradient["b"][1][0], array([5.0]))
+    assert_same(gradient["b"][1][1], array(4.0))
+
+
+def test_an_array_that_is_two_leaves_has_two_gradients(xp):
+    x = array(3.0)
+    gradients = xpnet.grad(lambda pair: pair[0] * pair[0] * pair[1])([x, x])
+    assert_same(gradients[0], array(18.0))
+    assert_same(gradients[1], array(9.0))
+
+
+def test_python_numbers_are_arguments_too(device):
+    assert_on(xpnet.grad(lambda x: x * x)(3.0), device, "float64", ())
+    gradient = xpnet.grad(lambda x, y: x.__array_namespace__().sum(x * y))(3.0, array([1.0, 2.0]))
+    assert_same(gradient, array(3.0))
+
+
+def test_python_numbers_go_to_the_device_of_the_other_arguments(device):
+    y = array([1.0, 2.0])
+    with xpnet.use_device("strict:device2" if device.spec == "cpu" else "cpu"):
+        gradient = xpnet.grad(lambda x, y: x.__array_namespace__().sum(x * y))(3.0, y)
+    assert_same(gradient, array(3.0))
+
+
+def test_closures_over_plain_arrays(xp):
+    weights = array([3.0, 4.0])
+    assert_same(
+        xpnet.grad(lambda x: x.__array_namespace__().sum(x * weights * x))(array([1.0, 2.0])),
+        array([6.0, 16.0]),
+    )
+
+
+@pytest.mark.parametrize("result", [1, 2.5, "array"])
+def test_a_constant_has_gradient_0(xp, result):
+    x = array([1.0, 2.0])
+    result = array(7.0) if result == "array" else result
+    value, gradient = xpnet.value_and_grad(lambda _: result)(x)
+    assert value is result
+    assert_same(gradient, xp.zeros_like(x))
+
+
+def test_an_argument_that_is_not_used_has_gradient_0(xp):
+    x, y = array([1.0, 2.0]), array([3.0], "float32")
+    gradients = xpnet.grad(lambda x, _: square_sum(x), (0, 1))(x, y)
+    assert_same(gradients[1], xp.zeros_like(y))
+
+
+@pytest.mark.parametrize(
+    ("f", "error", "message"),
+    [
+        (lambda x: x, ValueError, r"shape \(2,\).*mean or sum"),
+        (lambda x: x[0] * 1j, ValueError, "real number"),
+        (lambda _: None, TypeError, "NoneType"),
+        (lambda x: [x[0]], TypeError, "list"),
+    ],
+)
+def test_a_result_must_be_one_real_number(f, error, message, xp):
+    with pytest.raises(error, match=message):
+        xpnet.grad(f)(array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("argument", [3, "text", True, {"a": [1.0, 2]}])
+def test_an_argument_must_be_able_to_hold_a_gradient(argument):
+    with pytest.raises(NoGradientError, match="floating-point numbers"):
+        xpnet.grad(square_sum)(argument)
+
+
+def test_integers_cannot_hold_a_gradient(xp):
+    x = {"weights": [array([1.0]), array([1, 2], "int64")]}
+    with pytest.raises(NoGradientError, match=r"int64 in argument 0 at weights\.1.*xpnet\.asarray.*argnums"):
+        xpnet.grad(square_sum)(x)
+    gradient = xpnet.grad(lambda x, i: x[i])(array([1.0, 2.0]), array([1], "int64")[0])
+    assert_same(gradient, array([0.0, 1.0]))
+
+
+def test_an_error_leaves_nothing_behind(xp):
+    x = array([1.0, 2.0])
+
+    def fails(x):
+        x += 1
+        x[0] = 5.0
+        raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        xpnet.grad(fails)(x)
+    assert_same(x, array([1.0, 2.0]))
+    assert_same(xpnet.grad(square_sum)(x), 2 * x)
+
+    def fails_within(x):
+        with pytest.raises(KeyError):
+            xpnet.grad(fails)(x)
+        return square_sum(x)
+
+    assert_same(xpnet.grad(fails_within)(x), 2 * x)
+
+
+# -- gradients of gradients ---------------------------------------------------------------------------------
+
+
+def test_derivatives_of_higher_order(xp):
+    f = lambda x: x**4 * xpnet.array_namespace(x).sin(x)
+    x = array(1.3)
+    third = xpnet.grad(xpnet.grad(xpnet.grad(f)))(x)
+    s, c = numpy.sin(1.3), numpy.cos(1.3)
+    expected = 24 * 1.3 * s + 36 * 1.3**2 * c - 12 * 1.3**3 * s - 1.3**4 * c
+    assert_same(third, array(expected), tolerance=1e-12)
+    xpnet.check_gradients(f, x, order=3)
+
+
+def test_perturbations_are_not_confused(xp):
+    x = array(2.0)
+    # d/dx (x · d/dy (x + y)) = d/dx (x · 1)
+    assert_same(xpnet.grad(lambda x: x * xpnet.grad(lambda y: x + y)(array(1.0)))(x), array(1.0))
+    assert_same(xpnet.grad(lambda x: x * xpnet.grad(lambda y: x + y)(x))(x), array(1.0))
+    # d/dx (x · d/dy (x · y)) = 2 x
+    assert_same(xpnet.grad(lambda x: x * xpnet.grad(lambda y: x * y)(array(1.0)))(x), array(4.0))
+    # d/dx d/dy (x² y³) at y = x is 6 x³ along x, and the diagonal adds 6 x² y
+    assert_same(xpnet.grad(lambda x: xpnet.grad(lambda y: x**2 * y**3)(x))(x), array(12 * 2.0**3))
+    # An inner value that depends on the outer argument alone has no gradient along the inner one.
+    assert_same(xpnet.grad(lambda x: x + xpnet.grad(lambda y: x * x + 0 * y)(array(3.0)))(x), array(1.0))
+
+
+def test_a_constant_inner_gradient_is_0(xp):
+    x = array([1.0, 2.0])
+
+    def f(x):
+        inner = xpnet.grad(lambda _: square_sum(x))(x)
+        return x.__array_namespace__().sum(inner) + square_sum(x)
+
+    value, gradient = xpnet.value_and_grad(f)(x)
+    assert_same(value, array(5.0))
+    assert_same(gradient, 2 * x)
+
+
+def test_an_inner_gradient_that_stays_apart_is_plain(xp):
+    """Nothing of the outer transform reaches the inner one, so its result is a constant, and plain."""
+    y = array(3.0)
+
+    def f(x):
+        inner = xpnet.grad(lambda y: y**2)(y)
+        assert xpnet.backends.library_of(inner) is xpnet.device().library
+        return x * inner
+
+    assert_same(xpnet.grad(f)(array(2.0)), array(6.0))
+
+
+def test_closures_over_traced_values_in_several_levels(xp):
+    def f(a):
+        def g(b):
+            c = a * b
+            return xpnet.grad(lambda d: a * b * c * d * d)(b)  # 2 a b c b = 2 a² b³
+
+        return xpnet.grad(g)(a)  # 2 a² 3 b² + … at b = a, `d` too: 6 a² b² → 6 a⁴
+
+    # g(b) = 2 a² b³ with both b and the inner argument equal to b.
+    assert_same(xpnet.grad(f)(array(1.5)), array(24 * 1.5**3), tolerance=1e-12)
+
+
+def test_a_hessian_row_by_row(xp):
+    matrix = numpy.asarray([[2.0, 1.0, 0.0], [0.5, 3.0, -1.0], [0.0, 0.0, 1.0]])
+    m = array(matrix)
+
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        m_x = xp.matmul(m, x)
+        return xp.sum(x * m_x) + xp.sum(x**3)
+
+    x = array([1.0, -2.0, 0.5])
+    _, pullback = xpnet.vjp(xpnet.grad(f), x)
+    expected = matrix + matrix.T + numpy.diag(6 * numpy.asarray([1.0, -2.0, 0.5]))
+    for row in range(3):
+        assert_same(pullback(array(numpy.eye(3)[row]))[0], array(expected[row]))
+
+
+def test_trees_and_auxiliary_results_in_gradients_of_gradients(xp):
+    def f(tree):
+        value, aux = tree["a"] ** 3 * tree["b"], tree["a"] * 2
+        return value, aux
+
+    def g(tree):
+        gradient, aux = xpnet.grad(f, has_aux=True)(tree)  # 3 a² b, a³; 2 a
+        return gradient["a"] * aux + gradient["b"]  # 6 a³ b + a³
+
+    gradient = xpnet.grad(g)({"a": array(2.0), "b": array(5.0)})
+    assert_same(gradient["a"], array(18 * 4 * 5.0 + 3 * 4))
+    assert_same(gradient["b"], array(6 * 8.0))
+
+
+# -- vjp ----------------------------------------------------------------------------------------------------
+
+
+def test_vjp_of_trees_can_be_called_several_times(xp):
+    def f(a, tree):
+        return {"product": a * tree[0], "sums": (a + tree[0], a)}
+
+    a, b = array([1.0, 2.0]), array([3.0, 4.0])
+    result, pullback = xpnet.vjp(f, a, [b])
+    assert_same(result["product"], a * b)
+    zero, one = xp.zeros_like(a), xp.ones_like(a)
+    for _ in range(2):
+        first, second = pullback({"product": one, "sums": (zero, zero)})
+        assert_same(first, b)
+        assert_same(second[0], a)
+        first, second = pullback({"product": zero, "sums": (2 * one, one)})
+        assert_same(first, 3 * one)
+        assert_same(second[0], 2 * one)
+
+
+def test_a_part_of_several_results(xp):
+    x = array([[1.0, 2.0], [3.0, 4.0]])
+
+    def f(x):
+        first, second = xpnet.array_namespace(x).unstack(x)
+        return first * first + second
+
+    xpnet.check_gradients(f, x, order=2)
+    _, pullback = xpnet.vjp(lambda x: x.__array_namespace__().unstack(x)[1], x)
+    assert_same(pullback(array([5.0, 6.0]))[0], array([[0.0, 0.0], [5.0, 6.0]]))
+
+
+def test_vjp_checks_the_tree_it_is_given(xp):
+    _, pullback = xpnet.vjp(lambda x: [x, x], array([1.0, 2.0]))
+    with pytest.raises(ValueError, match="pullback needs a tree like the result"):
+        pullback(array([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"shapes \[\(2,\), \(2,\)\].*shapes \[\(2,\), \(1,\)\]"):
+        pullback([array([1.0, 2.0]), array([1.0])])
+
+
+def test_vjp_inside_a_gradient(xp):
+    def f(x):
+        result, pullback = xpnet.vjp(lambda y: y * y * x, x)  # x y² at y = x
+        return pullback(result)[0]  # (x y²) (2 x y) = 2 x⁵ at y = x
+
+    assert_same(xpnet.grad(f)(array(1.5)), array(10 * 1.5**4), tolerance=1e-12)
+
+
+def test_a_pullback_of_a_traced_gradient(xp):
+    x = array(3.0)
+    _, pullback = xpnet.vjp(lambda x: x * x, x)
+    assert_same(xpnet.grad(lambda g: pullback(g)[0] * g)(array(2.0)), array(2 * 2 * 3 * 2.0))
+
+
+# -- stop_gradient, trace -----------------------------------------------------------------------------------
+
+
+def test_stop_gradient(xp):
+    x = array([1.0, 2.0])
+    tree = {"x": x, "name": "text"}
+    assert xpnet.stop_gradient(tree)["x"] is x
+
+    def f(tree):
+        stopped = xpnet.stop_gradient(tree)
+        assert stopped["name"] == "text"
+        return square_sum(tree["x"] * stopped["x"])
+
+    assert_same(xpnet.grad(lambda x: f({"x": x, "name": "text"}))(x), 2 * x**3)
+    inner = xpnet.grad(lambda x: xpnet.grad(lambda y: xpnet.stop_gradient(x) * y * y)(x))(array(3.0))
+    assert_same(inner, array(6.0))
+
+
+def test_trace_wraps_arrays_and_nothing_else(xp):
+    tree = {"x": array([1.0]), "name": "text", "n": 3}
+    traced = xpnet.trace(tree)
+    assert type(traced["x"]).__name__ == "Tracer"
+    assert traced["x"].node is None
+    assert traced["name"] == "text"
+    assert traced["n"] == 3
+    assert xpnet.trace(traced["x"]) is traced["x"]
+
+
+def test_what_left_a_transform_is_plain(xp):
+    x = array([1.0, 2.0])
+    result, pullback = xpnet.vjp(lambda x: (x, x * 2), x)
+    for y in (*result, *pullback(result)):
+        assert type(y) is type(x)
+
+
+# -- custom_gradient ----------------------------------------------------------------------------------------
+
+
+def test_custom_gradient_of_two_orders(xp):
+    @xpnet.custom_gradient
+    def cube(x):
+        return x**3, lambda g: 3 * x**2 * g
+
+    x = array([1.0, -2.0])
+    assert type(cube(x)) is type(x)
+    assert_same(cube(x), x**3)
+    xpnet.check_gradients(lambda x: cube(x) * x, x, order=3)
+    assert_same(xpnet.grad(lambda x: square_sum(cube(x)))(x), 6 * x**5)
+
+
+def test_custom_gradient_replaces_the_gradient(xp):
+    @xpnet.custom_gradient
+    def scaled(x, y):
+        return x * y, lambda g: (10 * g, None)
+
+    gradients = xpnet.grad(lambda x, y: scaled(x, y) + y, (0, 1))(array(2.0), array(3.0))
+    assert_same(gradients[0], array(10.0))
+    assert_same(gradients[1], array(1.0))
+    assert_same(xpnet.grad(lambda x: scaled(x, array(3.0)))(array(2.0)), array(10.0))
+
+
+def test_custom_gradient_of_complex_numbers(xp):
+    @xpnet.custom_gradient
+    def product(x, y):
+        conj = xpnet.array_namespace(x, y).conj
+        return x * y, lambda g: (g * conj(y), g * conj(x))
+
+    xpnet.check_gradients(lambda x, y: product(x, y) * x, array([1 + 2j]), array([3 - 1j]), order=2)
+
+
+def test_custom_gradient_checks_what_backward_returns(xp):
+    x = array([1.0, 2.0])
+    with pytest.raises(ValueError, match="each of the 1 arguments"):
+        xpnet.grad(lambda x: square_sum(xpnet.custom_gradient(lambda x: (x * 1, lambda g: (g, g)))(x)))(x)
+    with pytest.raises(ValueError, match=r"received shape \(\) for an argument of shape \(2,\)"):
+        xpnet.grad(lambda x: square_sum(xpnet.custom_gradient(lambda x: (x * 1, lambda g: g[0]))(x)))(x)
+
+
+def test_custom_gradient_refuses_to_lose_the_gradient_of_a_closure(xp):
+    def f(w, x):
+        return xpnet.custom_gradient(lambda x: (x * w, lambda g: g))(x)
+
+    with pytest.raises(NoGradientError, match=r"from outside.*Pass it as an argument"):
+        xpnet.grad(f, (0, 1))(array(2.0), array(3.0))
+    with pytest.raises(NoGradientError, match="from outside"):
+        xpnet.grad(f)(array(2.0), array(3.0))
+
+    def g(w, x):
+        return xpnet.custom_gradient(lambda x: (x * xpnet.stop_gradient(w), lambda g: g))(x)
+
+    assert_same(xpnet.grad(g, 1)(array(2.0), array(3.0)), array(1.0))
+
+
+# -- arrays of two libraries, threads -----------------------------------------------------------------------
+
+
+def test_arguments_of_two_libraries(device):
+    other = xpnet.asarray(numpy.ones(2), device="strict:device2" if device.spec == "cpu" else "cpu")
+    with pytest.raises(
+        MixedArraysError,
+        match=f"{device.library.name}.*{'strict' if device.spec == 'cpu' else 'NumPy'}.*to_device",
+    ):
+        xpnet.grad(lambda x, _: square_sum(x))(array([1.0, 2.0]), other)
+
+
+def test_threads_differentiate_at_once(xp):
+    wrong = []
+    start = threading.Barrier(8)
+
+    def work(number):
+        x = array([float(number), 1.0])
+        with xpnet.use_device(xpnet.device()):
+            start.wait()
+            for _ in range(20):
+                second = xpnet.grad(lambda x: square_sum(xpnet.grad(lambda y: square_sum(y * y))(x)))(x)
+                # the sum of (4 x³)², whose gradient is 96 x⁵
+                if not numpy.allclose(xpnet.to_numpy(second), 96 * numpy.asarray([number, 1.0]) ** 5):
+                    wrong.append(number)
+
+    device = xpnet.device()
+
+    def run(number):
+        with xpnet.use_device(device):
+            work(number)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

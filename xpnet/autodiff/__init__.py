@@ -1,0 +1,16 @@
+"""Traced arrays and their gradients: from `tracer` (the record) through `backward` (the sweep) to `grad`."""
+
+from xpnet.autodiff.check import check_gradients
+from xpnet.autodiff.namespace import array_namespace
+from xpnet.autodiff.transforms import custom_gradient, grad, stop_gradient, trace, value_and_grad, vjp
+
+__all__ = [
+    "array_namespace",
+    "check_gradients",
+    "custom_gradient",
+    "grad",
+    "stop_gradient",
+    "trace",
+    "value_and_grad",
+    "vjp",
+]

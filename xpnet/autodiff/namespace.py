@@ -1,0 +1,176 @@
+"""The traced namespace: the functions of the standard, for traced arrays.
+
+There is one `TracedNamespace` for each library. Its functions come from the declarations in `rules/`;
+whatever is declared nowhere is the library's own function, which refuses an input whose gradient would be
+lost.
+"""
+
+from functools import cache, partial
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from xpnet import tree
+from xpnet.autodiff import rules, scatter
+from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
+from xpnet.autodiff.tracer import Node, Tracer
+from xpnet.backends import check_together, describe, plain_namespace
+from xpnet.errors import MixedArraysError
+
+__all__ = ["array_namespace", "traced_namespace"]
+
+
+class PlainNamespace:
+    """A library's namespace with the functions that rules need and the standard lacks."""
+
+    def __init__(self, xp: Any) -> None:
+        self._xp = xp
+        self.isdtype = cache(xp.isdtype)  # rules ask for it at every turn
+        self.setitem = partial(scatter.setitem, xp)
+        self.scatter_add = partial(scatter.scatter_add, xp)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._xp, name)
+        setattr(self, name, value)
+        return value
+
+
+class TracedNamespace:
+    """The standard's functions for traced arrays that wrap the arrays of one library.
+
+    Attributes
+    ----------
+    plain : PlainNamespace
+        The namespace of the wrapped library.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self.__name__ = f"xpnet.traced.{xp.__name__}"
+        self.plain = PlainNamespace(xp)
+        self.isdtype = self.plain.isdtype
+        self._array_types: set[type] = set()
+        for name, define in COMPOSITES.items():
+            setattr(self, name, partial(define, self))
+        for name, primitive in PRIMITIVES.items():
+            if primitive.compute or hasattr(xp, name):
+                setattr(self, name, primitive.on_traced(self))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__array_namespace_info__":
+            raise AttributeError(name)
+        value = _wrap(getattr(self.plain, name), name, self)
+        setattr(self, name, value)
+        return value
+
+    def __repr__(self) -> str:
+        return f"<{self.__name__}>"
+
+    def lift(self, value: Any) -> Any:
+        """Wrap plain arrays as traced ones without a gradient, one by one in a list or tuple."""
+        if isinstance(value, tuple | list):
+            lifted = [self.lift(item) for item in value]
+            if all(new is old for new, old in zip(lifted, value, strict=True)):
+                return value
+            return value._make(lifted) if hasattr(value, "_make") else type(value)(lifted)
+        return Tracer(value, None, self) if type(value) is not Tracer and tree.is_array(value) else value
+
+    def operand(self, x: Any) -> tuple[Any, Node | None]:
+        """Return the value and the node of something that a function received as an array."""
+        kind = type(x)
+        if kind is Tracer:
+            if x.namespace is not self:
+                self._refuse(x)
+            return x.value, x.node
+        if kind not in NUMBERS and kind not in self._array_types:
+            if not tree.is_array(x):
+                raise TypeError(f"an array or a Python number is needed, received {kind.__name__}: {x!r}")
+            if plain_namespace(x) is not self.plain._xp:
+                if isinstance(x, numpy.generic):
+                    return x.item(), None  # beside arrays of any other library it is a number
+                self._refuse(x)
+            self._array_types.add(kind)
+        return x, None
+
+    def _refuse(self, x: Any) -> None:
+        here = self.plain._xp.__name__.removeprefix("array_api_compat.")
+        raise MixedArraysError(
+            f"the arrays of one call must share a library and a device, received one of {here} and "
+            f"{describe(x.value if type(x) is Tracer else x)}. Move one with `xpnet.to_device`."
+        )
+
+    def has_gradient(self, value: Any) -> bool:
+        """Say whether a value's dtype can hold gradients: real or complex floating-point numbers."""
+        if isinstance(value, tuple | list):
+            return any(self.has_gradient(item) for item in value)
+        return self.plain.isdtype(value.dtype, ("real floating", "complex floating"))
+
+
+class _Extension:
+    """`linalg` or `fft` of a traced namespace."""
+
+    def __init__(self, name: str, plain: Any, namespace: TracedNamespace) -> None:
+        self._name, self._plain, self._namespace = name, plain, namespace
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in PRIMITIVES:  # matmul and its like stand in the main namespace too
+            return getattr(self._namespace, name)
+        value = _wrap(getattr(self._plain, name), f"{self._name}.{name}", self._namespace)
+        setattr(self, name, value)
+        return value
+
+
+def _wrap(value: Any, name: str, namespace: TracedNamespace) -> Any:
+    if isinstance(value, ModuleType):
+        return _Extension(name, value, namespace)
+    return opaque(name, value, namespace) if callable(value) and not isinstance(value, type) else value
+
+
+_traced: dict[Any, TracedNamespace] = {}
+
+
+def traced_namespace(xp: Any) -> TracedNamespace:
+    """Return the traced namespace that wraps a library's namespace, always the same object."""
+    found = _traced.get(xp)
+    # `setdefault` settles for one object where several threads make one at once.
+    return _traced.setdefault(xp, TracedNamespace(xp)) if found is None else found
+
+
+def array_namespace(*arrays: Any) -> Any:
+    """Return the namespace in which to compute with some arrays.
+
+    As ``array_api_compat.array_namespace``, but plain arrays may stand beside traced ones (the labels of a
+    batch beside the output of a network, say): the traced namespace takes both.
+
+    Parameters
+    ----------
+    *arrays : array
+        Plain or traced arrays of one library on one device.
+
+    Returns
+    -------
+    namespace
+
+    Raises
+    ------
+    MixedArraysError
+        If the arrays belong to two libraries or live on two devices.
+    TypeError
+        If one of them is no array.
+    """
+    namespace = None
+    first = None
+    for x in arrays:
+        if type(x) is Tracer:
+            namespace = namespace or x.namespace
+            x = x.value
+        if first is None:
+            first = x
+        elif x is not first:
+            check_together(first, x)
+    return namespace or plain_namespace(first)
+
+
+rules.load()

@@ -1,0 +1,182 @@
+"""Elementwise functions: arithmetic, powers, exponentials, trigonometry, comparisons."""
+
+import cmath
+import math
+from typing import Any
+
+from xpnet.autodiff.primitive import binary, composite, function, unary
+
+# -- arithmetic ---------------------------------------------------------------------------------------------
+
+binary("add", lambda xp, g, _y, _x1, _x2: g, lambda xp, g, _y, _x1, _x2: g)
+binary("subtract", lambda xp, g, _y, _x1, _x2: g, lambda xp, g, _y, _x1, _x2: -g)
+binary("multiply", lambda xp, g, _y, _x1, x2: g * x2, lambda xp, g, _y, x1, _x2: g * x1)
+binary("divide", lambda xp, g, _y, _x1, x2: g / x2, lambda xp, g, y, _x1, x2: -g * y / x2)
+binary("floor_divide")
+binary(
+    "remainder",
+    lambda xp, g, _y, _x1, _x2: g,
+    lambda xp, g, _y, x1, x2: -g * xp.floor_divide(x1, x2),
+)
+unary("negative", lambda xp, g, _y, _x: -g)
+unary("positive", lambda xp, g, _y, _x: g)
+unary("reciprocal", lambda xp, g, y, _x: -g * y * y)
+unary("square", lambda xp, g, _y, x: g * (2 * x))
+unary("sqrt", lambda xp, g, y, _x: g / (2 * y))
+
+
+def _pow_x1(xp: Any, g: Any, _y: Any, x1: Any, x2: Any) -> Any:
+    if isinstance(x2, int | float | complex):
+        return g * (x2 * x1 ** (x2 - 1)) if x2 != 0 else 0 * g
+    exponent = xp.where(x2 == 0, xp.ones_like(x2), x2 - 1)  # 0 ** -1 would be infinite
+    return g * x2 * x1**exponent
+
+
+def _pow_x2(xp: Any, g: Any, y: Any, x1: Any, _x2: Any) -> Any:
+    if isinstance(x1, int | float | complex):
+        if x1 == 0:  # 0 ** x2 does not change with x2
+            return 0 * g
+        if isinstance(x1, complex) or xp.isdtype(y.dtype, "complex floating"):
+            return g * y * cmath.log(x1)
+        return g * y * (math.log(x1) if x1 > 0 else math.nan)
+    return g * y * xp.log(xp.where(x1 == 0, xp.ones_like(x1), x1))
+
+
+binary("pow", _pow_x1, _pow_x2)
+
+# -- exponentials and logarithms ----------------------------------------------------------------------------
+
+unary("exp", lambda xp, g, y, _x: g * y)
+unary("expm1", lambda xp, g, y, _x: g * (y + 1))
+unary("log", lambda xp, g, _y, x: g / x)
+unary("log1p", lambda xp, g, _y, x: g / (1 + x))
+unary("log2", lambda xp, g, _y, x: g / (x * math.log(2)))
+unary("log10", lambda xp, g, _y, x: g / (x * math.log(10)))
+binary(
+    "logaddexp",
+    lambda xp, g, y, x1, _x2: g * xp.exp(x1 - y),
+    lambda xp, g, y, _x1, x2: g * xp.exp(x2 - y),
+)
+
+# -- trigonometric and hyperbolic functions -----------------------------------------------------------------
+
+unary("sin", lambda xp, g, _y, x: g * xp.cos(x))
+unary("cos", lambda xp, g, _y, x: -g * xp.sin(x))
+unary("tan", lambda xp, g, y, _x: g + g * y * y)
+unary("asin", lambda xp, g, _y, x: g / xp.sqrt(1 - x * x))
+unary("acos", lambda xp, g, _y, x: -g / xp.sqrt(1 - x * x))
+unary("atan", lambda xp, g, _y, x: g / (1 + x * x))
+unary("sinh", lambda xp, g, _y, x: g * xp.cosh(x))
+unary("cosh", lambda xp, g, _y, x: g * xp.sinh(x))
+unary("tanh", lambda xp, g, y, _x: g - g * y * y)
+unary("asinh", lambda xp, g, _y, x: g / xp.sqrt(x * x + 1))
+unary("acosh", lambda xp, g, _y, x: g / (xp.sqrt(x - 1) * xp.sqrt(x + 1)))
+unary("atanh", lambda xp, g, _y, x: g / (1 - x * x))
+binary(
+    "atan2",
+    lambda xp, g, _y, x1, x2: g * x2 / (x1 * x1 + x2 * x2),
+    lambda xp, g, _y, x1, x2: -g * x1 / (x1 * x1 + x2 * x2),
+)
+binary(
+    "hypot",
+    lambda xp, g, y, x1, _x2: g * x1 / y,
+    lambda xp, g, y, _x1, x2: g * x2 / y,
+)
+
+# -- magnitude, sign and selection --------------------------------------------------------------------------
+
+
+def conj(xp: Any, x: Any) -> Any:
+    """Conjugate complex numbers, without a copy of real ones."""
+    return xp.conj(x) if xp.isdtype(x.dtype, "complex floating") else x
+
+
+unary("abs", lambda xp, g, _y, x: g * conj(xp, xp.sign(x)))
+
+
+def _sign(xp: Any, g: Any, y: Any, x: Any) -> Any:
+    if not xp.isdtype(x.dtype, "complex floating"):
+        return 0 * g
+    # z / abs(z) changes with the phase of z alone.
+    size = xp.abs(x)
+    return (g - conj(xp, y) * xp.real(y * g)) / xp.where(size == 0, xp.ones_like(size), size)
+
+
+unary("sign", _sign)
+unary("signbit")
+binary(
+    "copysign",
+    lambda xp, g, y, x1, _x2: xp.where(xp.signbit(x1) == xp.signbit(y), g, -g),
+    lambda xp, g, _y, _x1, _x2: 0 * g,
+)
+binary("nextafter", lambda xp, g, _y, _x1, _x2: g, lambda xp, g, _y, _x1, _x2: 0 * g)
+# Where both are equal, the gradient goes to the second: maximum(x, 0), a ReLU, has the derivative 0 at 0.
+binary(
+    "maximum",
+    lambda xp, g, _y, x1, x2: xp.where(x1 > x2, g, 0.0),
+    lambda xp, g, _y, x1, x2: xp.where(x1 > x2, 0.0, g),
+)
+binary(
+    "minimum",
+    lambda xp, g, _y, x1, x2: xp.where(x1 < x2, g, 0.0),
+    lambda xp, g, _y, x1, x2: xp.where(x1 < x2, 0.0, g),
+)
+
+
+@composite
+def clip(xp: Any, x: Any, /, min: Any = None, max: Any = None) -> Any:
+    if min is not None:
+        x = xp.maximum(x, min)
+    if max is not None:
+        x = xp.minimum(x, max)
+    return xp.asarray(x, copy=True) if min is None and max is None else x
+
+
+@function(
+    None,
+    lambda xp, g, _y, condition, _x1, _x2: xp.where(condition, g, 0.0),
+    lambda xp, g, _y, condition, _x1, _x2: xp.where(condition, 0.0, g),
+)
+def where(call: Any, condition: Any, x1: Any, x2: Any, /) -> Any:
+    return call(condition, x1, x2)
+
+
+# -- complex numbers ----------------------------------------------------------------------------------------
+#
+# In the sweep, gradients of complex values are conjugated: see `xpnet.autodiff.backward`.
+
+unary("conj", lambda xp, g, _y, _x: conj(xp, g))
+unary("real", lambda xp, g, _y, _x: g)
+unary("imag", lambda xp, g, _y, _x: g * -1j)
+
+# -- rounding, tests, comparisons, logic and bits: no gradient ----------------------------------------------
+
+for name in (
+    "ceil",
+    "floor",
+    "round",
+    "trunc",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "logical_not",
+    "bitwise_invert",
+):
+    unary(name)
+for name in (
+    "equal",
+    "not_equal",
+    "less",
+    "less_equal",
+    "greater",
+    "greater_equal",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "bitwise_left_shift",
+    "bitwise_right_shift",
+):
+    binary(name)

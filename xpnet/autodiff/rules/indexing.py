@@ -1,0 +1,92 @@
+"""Reading and writing parts of arrays: getitem, setitem, take, take_along_axis."""
+
+# ruff: noqa: ARG005 -- every rule has the same signature, whatever it reads
+
+from typing import Any
+
+from xpnet import tree
+from xpnet.autodiff.primitive import function
+from xpnet.autodiff.scatter import is_basic
+
+
+class _Array:
+    """Stands in a recorded key where an array was, which is an input of the node."""
+
+    def __repr__(self) -> str:
+        return "<array>"
+
+
+_ARRAY = _Array()
+
+
+def _split(key: Any) -> tuple[tuple, list]:
+    """Separate the arrays of a key from what is known when it is recorded."""
+    items = key if isinstance(key, tuple) else (key,)
+    if is_basic(items):
+        return items, []
+    pattern = tuple(_ARRAY if tree.is_array(item) else item for item in items)
+    return pattern, [item for item in items if tree.is_array(item)]
+
+
+def _join(pattern: tuple, arrays: tuple) -> tuple:
+    if not arrays:
+        return pattern
+    rest = iter(arrays)
+    return tuple(next(rest) if item is _ARRAY else item for item in pattern)
+
+
+@function(
+    lambda xp, g, _y, _x, *arrays, key: xp.scatter_add(g, _join(key, arrays), _x.shape),
+    compute=lambda xp, x, *arrays, key: x[_join(key, arrays)],
+)
+def getitem(call: Any, x: Any, key: Any, /) -> Any:
+    pattern, arrays = _split(key)
+    return call(x, *arrays, key=pattern)
+
+
+@function(
+    lambda xp, g, _y, _x, _values, *arrays, key: xp.setitem(g, _join(key, arrays), 0.0),
+    lambda xp, g, _y, _x, _values, *arrays, key: g[_join(key, arrays)],
+    compute=lambda xp, x, values, *arrays, key: xp.setitem(x, _join(key, arrays), values),
+)
+def setitem(call: Any, x: Any, key: Any, values: Any, /) -> Any:
+    """Return a copy of ``x`` with ``values`` at ``key``; ``x[key] = values`` comes here."""
+    pattern, arrays = _split(key)
+    return call(x, values, *arrays, key=pattern)
+
+
+@function(
+    lambda xp, g, _y, _values, *arrays, key, shape: g[_join(key, arrays)],
+    compute=lambda xp, values, *arrays, key, shape: xp.scatter_add(values, _join(key, arrays), shape),
+)
+def scatter_add(call: Any, values: Any, key: Any, shape: Any, /) -> Any:
+    """Return zeros with ``values`` added at ``key``; what is named twice is added twice."""
+    pattern, arrays = _split(key)
+    return call(values, *arrays, key=pattern, shape=tuple(shape))
+
+
+def _take_back(xp: Any, g: Any, _y: Any, _x: Any, indices: Any, *, axis: int | None) -> Any:
+    axis = 0 if axis is None else axis % len(_x.shape)
+    return xp.scatter_add(g, (slice(None),) * axis + (indices,), _x.shape)
+
+
+@function(_take_back)
+def take(call: Any, x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
+    return call(x, indices, axis=axis)
+
+
+def _take_along_axis_back(xp: Any, g: Any, _y: Any, _x: Any, indices: Any, *, axis: int) -> Any:
+    ndim = len(_x.shape)
+    key = []
+    for a in range(ndim):
+        if a == axis % ndim:
+            key.append(indices)
+        else:
+            along = xp.arange(_x.shape[a], device=g.device)
+            key.append(xp.reshape(along, tuple(-1 if b == a else 1 for b in range(ndim))))
+    return xp.scatter_add(g, tuple(key), _x.shape)
+
+
+@function(_take_along_axis_back)
+def take_along_axis(call: Any, x: Any, indices: Any, /, *, axis: int = -1) -> Any:
+    return call(x, indices, axis=axis)
