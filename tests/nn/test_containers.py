@@ -1,0 +1,119 @@
+"""Sequential, Lambda and Flatten."""
+
+import numpy
+import pytest
+from helpers import assert_on, assert_same
+
+import xpnet
+from xpnet.nn import Dense, Dropout, Flatten, Lambda, ReLU, Sequential
+
+
+def values(*shape):
+    return numpy.random.default_rng(0).normal(size=shape)
+
+
+# -- Sequential -------------------------------------------------------------------------------------------
+
+
+def test_sequential_calls_one_layer_after_the_other(device):
+    first, second = Dense(3, 4, seed=0, dtype="float64"), Dense(4, 2, seed=1, dtype="float64")
+    x = xpnet.asarray(values(5, 3), device=device)
+    y = Sequential(first, ReLU(), second)(x)
+    assert_on(y, device, "float64", (5, 2))
+    weights = [xpnet.to_numpy(w) for w in (first.weight, first.bias, second.weight, second.bias)]
+    assert_same(y, numpy.maximum(values(5, 3) @ weights[0] + weights[1], 0) @ weights[2] + weights[3])
+
+
+def test_gradients(device):
+    net = Sequential(
+        Dense(3, 4, seed=0, dtype="float64"), Sequential(ReLU(), Dense(4, 2, seed=1, dtype="float64"))
+    )
+    xpnet.check_gradients(
+        lambda net, x: net(x) ** 2, net, xpnet.asarray(values(5, 3), device=device), order=2
+    )
+
+
+def test_sequential_is_a_sequence():
+    layers = Dense(2, 3, seed=0), ReLU(), Dropout(seed=0)
+    net = Sequential(*layers)
+    assert len(net) == 3
+    assert tuple(net) == net.layers == layers
+    assert net[0] is layers[0]
+    assert net[-1] is layers[-1]
+    with pytest.raises(IndexError):
+        net[3]
+
+
+def test_empty_sequential(device):
+    x = xpnet.asarray(values(2), device=device)
+    assert Sequential()(x) is x
+    assert repr(Sequential()) == "Sequential()"
+    assert len(Sequential()) == 0
+
+
+def test_functions_become_lambdas(device):
+    net = Sequential(Dense(2, 2, seed=0), abs)
+    assert type(net[1]) is Lambda
+    x = xpnet.asarray(values(4, 2), device=device, dtype="float32")
+    assert_same(net(x), abs(xpnet.to_numpy(net[0](x))))
+
+
+@pytest.mark.parametrize("layer", [[ReLU(), ReLU()], (ReLU(),), 3, None, "relu"])
+def test_sequential_of_something_else(layer):
+    with pytest.raises(
+        TypeError, match=r"takes layers one by one, Sequential\(Dense\(2, 3\), ReLU\(\)\), received"
+    ):
+        Sequential(ReLU(), layer)
+
+
+def test_repr():
+    net = Sequential(Dense(2, 3, seed=0), Sequential(ReLU(), Lambda(numpy.sum)), Dropout(0.5, seed=0))
+    assert repr(net) == (
+        "Sequential(\n"
+        "  0: Dense(weight: float32 (2, 3), bias: float32 (3,)),\n"
+        "  1: Sequential(\n"
+        "    0: ReLU(),\n"
+        "    1: Lambda(function: sum),\n"
+        "  ),\n"
+        "  2: Dropout(rate: 0.5, random_state: int32 (2,)),\n"
+        ")"
+    )
+
+
+# -- Lambda -----------------------------------------------------------------------------------------------
+
+
+def test_lambda(device):
+    layer = Lambda(lambda x: x * 2 + 1)
+    x = xpnet.asarray(values(3), device=device)
+    assert_same(layer(x), values(3) * 2 + 1)
+    gradient = xpnet.grad(lambda x: xpnet.array_namespace(x).sum(layer(x)))(x)
+    assert_same(gradient, numpy.full(3, 2.0))
+
+
+def test_lambda_of_a_module_has_its_parameters():
+    assert xpnet.tree.paths(Lambda(Dense(2, 1, seed=0))) == ["function.weight", "function.bias"]
+
+
+@pytest.mark.parametrize("function", [None, 3, "abs", [abs]])
+def test_lambda_of_something_else(function):
+    with pytest.raises(TypeError, match="Lambda needs a function of an array, received"):
+        Lambda(function)
+
+
+# -- Flatten ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "flat"),
+    [((2, 3, 4), (2, 12)), ((2, 3), (2, 3)), ((5,), (5, 1)), ((0, 3, 4), (0, 12)), ((2, 0, 4), (2, 0))],
+)
+def test_flatten(device, shape, flat):
+    x = xpnet.asarray(values(*shape), device=device)
+    y = Flatten()(x)
+    assert_on(y, device, "float64", flat)
+    assert_same(y, values(*shape).reshape(flat), tolerance=0)
+
+
+def test_gradient_of_flatten(device):
+    xpnet.check_gradients(lambda x: Flatten()(x) ** 3, xpnet.asarray(values(2, 3, 4), device=device), order=2)

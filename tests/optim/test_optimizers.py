@@ -1,0 +1,406 @@
+"""Optimizers against their equations written out in NumPy, and against torch's."""
+
+import math
+
+import numpy
+import pytest
+from helpers import assert_on, assert_same
+
+import xpnet
+from xpnet import optim, tree
+
+STEPS = 5
+SHAPES = {"weight": (3, 2), "bias": (2,), "scale": ()}
+
+
+class Layer(tree.Branch):
+    """A module in miniature: a trained weight, a running statistic, a setting."""
+
+    state = ("running_mean",)
+
+    def __init__(self, weight, running_mean):
+        self.weight, self.running_mean, self.training = weight, running_mean, True
+
+
+def draw(seed):
+    random = numpy.random.default_rng(seed)
+    return {name: random.normal(size=shape) for name, shape in SHAPES.items()}
+
+
+def on(device, values, dtype=None):
+    if isinstance(values, dict):
+        return {name: on(device, value, dtype) for name, value in values.items()}
+    return xpnet.asarray(values, device=device, dtype=dtype)
+
+
+# -- references: one parameter, gradients g_1, g_2, …, all in NumPy ------------------------------------------
+
+
+def reference_sgd(p, gradients, rate, momentum=0.0, nesterov=False, weight_decay=0.0):
+    v = 0 * p
+    for g in gradients:
+        g = g + weight_decay * p
+        v = momentum * v + g
+        p = p - rate * (g + momentum * v if nesterov else v)
+    return p
+
+
+def reference_adam(p, gradients, rate, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0):
+    m, v = 0 * p, 0 * p
+    for t, g in enumerate(gradients, start=1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        direction = (m / (1 - beta1**t)) / (numpy.sqrt(v / (1 - beta2**t)) + epsilon)
+        p = p - rate * (direction + weight_decay * p)
+    return p
+
+
+def reference_rmsprop(p, gradients, rate, alpha=0.99, epsilon=1e-8, momentum=0.0):
+    v, b = 0 * p, 0 * p
+    for g in gradients:
+        v = alpha * v + (1 - alpha) * g**2
+        b = momentum * b + g / (numpy.sqrt(v) + epsilon)
+        p = p - rate * b
+    return p
+
+
+def reference_lion(p, gradients, rate, beta1=0.9, beta2=0.99, weight_decay=0.0):
+    m = 0 * p
+    for g in gradients:
+        direction = numpy.sign(beta1 * m + (1 - beta1) * g)
+        m = beta2 * m + (1 - beta2) * g
+        p = p - rate * (direction + weight_decay * p)
+    return p
+
+
+def _torch_adam(name):
+    def make(torch, params, rate, beta1=0.9, beta2=0.999, epsilon=1e-8, **options):
+        return getattr(torch.optim, name)(params, lr=rate, betas=(beta1, beta2), eps=epsilon, **options)
+
+    return make
+
+
+TORCH = {
+    optim.SGD: lambda torch, params, rate, **options: torch.optim.SGD(params, lr=rate, **options),
+    optim.Adam: _torch_adam("Adam"),
+    optim.AdamW: _torch_adam("AdamW"),
+    optim.RMSprop: lambda torch, params, rate, alpha=0.99, epsilon=1e-8, momentum=0.0: torch.optim.RMSprop(
+        params, lr=rate, alpha=alpha, eps=epsilon, momentum=momentum
+    ),
+}
+
+CASES = [
+    (optim.SGD, reference_sgd, 0.1, {}),
+    (optim.SGD, reference_sgd, 0.1, {"momentum": 0.9}),
+    (optim.SGD, reference_sgd, 0.1, {"momentum": 0.9, "nesterov": True}),
+    (optim.SGD, reference_sgd, 0.1, {"weight_decay": 0.3}),
+    (optim.SGD, reference_sgd, 0.1, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.3}),
+    (optim.Adam, reference_adam, 0.1, {}),
+    (optim.Adam, reference_adam, 0.1, {"beta1": 0.5, "beta2": 0.7, "epsilon": 0.1}),
+    (optim.Adam, reference_adam, 0.1, {"beta1": 0.0, "beta2": 0.0}),
+    (optim.AdamW, reference_adam, 0.1, {"weight_decay": 0.3}),
+    (optim.RMSprop, reference_rmsprop, 0.1, {}),
+    (optim.RMSprop, reference_rmsprop, 0.1, {"alpha": 0.5, "epsilon": 0.1, "momentum": 0.9}),
+    (optim.Lion, reference_lion, 0.1, {}),
+    (optim.Lion, reference_lion, 0.1, {"beta1": 0.5, "beta2": 0.7, "weight_decay": 0.3}),
+]
+NAMES = [
+    f"{make.__name__}({', '.join(f'{k}={v}' for k, v in options.items())})" for make, _, _, options in CASES
+]
+
+
+def run(optimizer, params, gradients):
+    state = optimizer.init(params)
+    for grads in gradients:
+        params, state = optimizer.update(grads, state, params)
+    return params, state
+
+
+@pytest.mark.parametrize(("make", "reference", "rate", "options"), CASES, ids=NAMES)
+def test_updates_follow_the_equations(device, make, reference, rate, options):
+    start, gradients = draw(0), [draw(1 + i) for i in range(STEPS)]
+    params, state = run(make(rate, **options), on(device, start), [on(device, g) for g in gradients])
+    assert_same(state["step"], float(STEPS))
+    for name in SHAPES:
+        assert_on(params[name], device, "float64", SHAPES[name])
+        expected = reference(start[name], [g[name] for g in gradients], rate, **options)
+        assert_same(params[name], expected)
+    if device.library.spec == "torch" and make in TORCH:
+        import torch
+
+        theirs = [p.clone().requires_grad_() for p in on(device, start).values()]
+        optimizer = TORCH[make](torch, theirs, rate, **options)
+        for grads in gradients:
+            for p, name in zip(theirs, SHAPES, strict=True):
+                p.grad = on(device, grads)[name]
+            optimizer.step()
+        for p, name in zip(theirs, SHAPES, strict=True):
+            assert_same(params[name], p.detach())
+
+
+@pytest.mark.parametrize(("make", "reference", "rate", "options"), CASES, ids=NAMES)
+def test_each_parameter_keeps_its_dtype_and_so_does_its_state(device, make, reference, rate, options):
+    start, gradients = draw(0), [draw(1 + i) for i in range(STEPS)]
+    dtypes = {"weight": "float32", "bias": "float64", "scale": "float32"}
+
+    def cast(values):
+        return {name: on(device, x, dtypes[name]) for name, x in values.items()}
+
+    optimizer = optim.chain(optim.clip_by_global_norm(1e6), make(optim.constant(rate), **options))
+    params, state = run(optimizer, cast(start), [cast(g) for g in gradients])
+    for name, dtype in dtypes.items():
+        assert_on(params[name], device, dtype, SHAPES[name])
+        expected = reference(start[name], [g[name] for g in gradients], rate, **options)
+        if make is not optim.Lion:  # where a rounding error can turn a sign
+            assert_same(xpnet.to_numpy(params[name]).astype(float), expected, tolerance=1e-5)
+    arrays = tree.leaves(state["transforms"])
+    expected = [(dtypes[name], SHAPES[name]) for name in SHAPES] * (len(arrays) // len(SHAPES))
+    received = [(x.dtype, tuple(x.shape)) for x in arrays]
+    assert received == [(getattr(device.namespace, dtype), shape) for dtype, shape in sorted_like(expected)]
+    # One float64 parameter, and the step and the rate are float64; all on the parameters' device.
+    assert_on(state["step"], device, "float64", ())
+    assert_on(state["learning_rate"], device, "float64", ())
+    for x in arrays:
+        assert_on(x, device)
+
+
+def sorted_like(expected):
+    """Put (dtype, shape) pairs in the order of a dict's leaves: by name."""
+    order = [sorted(SHAPES).index(name) for name in SHAPES]
+    count = len(SHAPES)
+    rounds = [expected[i : i + count] for i in range(0, len(expected), count)]
+    return [pair for one in rounds for _, pair in sorted(zip(order, one, strict=True))]
+
+
+def test_float32_parameters_have_a_float32_step_and_rate(device):
+    params = on(device, draw(0), "float32")
+    _, state = run(optim.Adam(lambda _step: 0.1), params, [params])
+    assert_on(state["step"], device, "float32", ())
+    assert_on(state["learning_rate"], device, "float32", ())
+
+
+def test_settings_may_be_numbers_of_numpy(device):
+    number = numpy.float64(0.5)
+    for optimizer in (
+        optim.SGD(number, momentum=number, weight_decay=number),
+        optim.AdamW(number, beta1=number, beta2=number, epsilon=number, weight_decay=number),
+        optim.RMSprop(optim.cosine(number, steps=numpy.int64(5)), alpha=number, epsilon=number),
+        optim.chain(optim.clip_by_global_norm(number), optim.Lion(number, beta1=number, beta2=number)),
+    ):
+        params, state = run(optimizer, on(device, draw(0), "float32"), [on(device, draw(1), "float32")] * 2)
+        for x in (*tree.leaves(params), *tree.leaves(state)):
+            assert_on(x, device, "float32")
+
+
+def test_first_step_of_adam_in_single_precision(device):
+    # 1 - 0.999 in float32 would have four digits; the first step is then not ±rate.
+    params = on(device, {"w": numpy.zeros(2)}, "float32")
+    params, _ = run(optim.Adam(1.0), params, [on(device, {"w": [3.0, -0.01]}, "float32")])
+    assert_same(params["w"], [-1.0, 1.0], tolerance=1e-6)
+
+
+def test_a_module_keeps_its_state_and_its_settings(device):
+    weight = on(device, [1.0, 2.0])
+    net = Layer(weight, on(device, [5.0]))
+    grads = Layer(on(device, [1.0, 1.0]), on(device, [7.0]))
+    grads.training = False
+    optimizer = optim.SGD(0.5, momentum=0.9)
+    new, state = optimizer.update(grads, optimizer.init(net), net)
+    assert type(new) is Layer
+    assert_same(new.weight, [0.5, 1.5])
+    assert new.running_mean is net.running_mean
+    assert new.training
+    assert len(tree.leaves(state, state=True)) == 3  # step, rate and one velocity, no running mean
+    assert net.weight is weight
+    assert_same(weight, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("make", [list, tuple, lambda x: {"a": [x[0]], "b": {"c": (x[1],)}}])
+def test_trees_of_any_kind(device, make):
+    params = make([on(device, [1.0, 2.0]), on(device, [3.0])])
+    new, _ = run(optim.SGD(1.0), params, [params])
+    assert tree.flatten(new)[1] == tree.flatten(params)[1]
+    for x in tree.leaves(new):
+        assert_same(x, numpy.zeros(x.shape))
+
+
+def test_a_lone_array_is_a_tree(device):
+    new, _ = run(optim.Adam(0.1), on(device, [1.0]), [on(device, [2.0])])
+    assert_same(new, [0.9], tolerance=1e-8)
+
+
+# -- learning rate -----------------------------------------------------------------------------------------
+
+
+def test_a_schedule_gives_the_rate_of_each_update(device):
+    zeros, ones = on(device, numpy.zeros(2)), on(device, numpy.ones(2))
+    optimizer = optim.SGD(lambda step: 1.0 / (step + 1))
+    params, state = zeros, optimizer.init(zeros)
+    assert_same(state["learning_rate"], 1.0)
+    for expected_rate, expected in [(1.0, -1.0), (1 / 2, -1.5), (1 / 3, -1.5 - 1 / 3)]:
+        params, state = optimizer.update(ones, state, params)
+        assert_on(state["learning_rate"], device, "float64", ())
+        assert_same(state["learning_rate"], expected_rate)
+        assert_same(params, [expected, expected])
+
+
+def test_a_constant_rate_can_be_changed_in_the_state(device):
+    params = on(device, [1.0])
+    optimizer = optim.SGD(0.1)
+    state = optimizer.init(params)
+    state = {**state, "learning_rate": state["learning_rate"] * 5}
+    params, state = optimizer.update(params, state, params)
+    assert_same(params, [0.5])
+    assert_same(state["learning_rate"], 0.5)
+
+
+# -- chain and transforms ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("max_norm", "factor"), [(1.0, 0.2), (5.0, 1.0), (100.0, 1.0)])
+def test_clip_by_global_norm(device, max_norm, factor):
+    grads = on(device, {"a": numpy.asarray([[3.0]]), "b": numpy.asarray(4.0)})
+    params = tree.map(lambda g: 0 * g, grads)
+    new, _ = run(optim.chain(optim.clip_by_global_norm(max_norm), optim.SGD(1.0)), params, [grads])
+    assert_same(new["a"], [[-3.0 * factor]])
+    assert_same(new["b"], -4.0 * factor)
+    if device.library.spec == "torch":
+        import torch
+
+        theirs = [params["a"].clone(), params["b"].clone()]
+        theirs[0].grad, theirs[1].grad = grads["a"].clone(), grads["b"].clone()
+        torch.nn.utils.clip_grad_norm_(theirs, max_norm)
+        assert_same(new["a"], -theirs[0].grad, tolerance=1e-6)  # torch adds 1e-6 to the norm
+
+
+def test_clipping_zero_gradients_gives_zeros(device):
+    zeros = on(device, [0.0, 0.0])
+    new, _ = run(optim.chain(optim.clip_by_global_norm(1.0), optim.SGD(1.0)), zeros, [zeros])
+    assert_same(new, [0.0, 0.0])
+
+
+def test_chains_hold_chains_and_run_in_order(device):
+    double = optim.Transform(lambda _: (), lambda g, state, _p, _s: ([2 * x for x in g], state))
+    params, grads = on(device, [0.0]), on(device, [3.0])
+    clip = optim.clip_by_global_norm(1.0)
+    clip_first = optim.chain(clip, optim.chain(double, optim.SGD(1.0)))
+    clip_last = optim.chain(double, optim.chain(clip, optim.SGD(1.0)))
+    assert_same(run(clip_first, params, [grads])[0], [-2.0])
+    assert_same(run(clip_last, params, [grads])[0], [-1.0])
+
+
+def test_adamw_is_made_of_parts(device):
+    start, gradients = on(device, draw(0)), [on(device, draw(1 + i)) for i in range(3)]
+    parts = optim.chain(optim.scale_by_adam(), optim.add_decayed_weights(1e-2), optim.SGD(1e-3))
+    expected, _ = run(optim.AdamW(), start, gradients)
+    received, _ = run(parts, start, gradients)
+    for name in SHAPES:
+        assert_same(received[name], expected[name])
+
+
+# -- inside a transform ------------------------------------------------------------------------------------
+
+
+def test_training_with_gradients_from_value_and_grad(device):
+    x = on(device, numpy.random.default_rng(0).normal(size=(20, 3)))
+    y = x @ on(device, [[1.0], [-2.0], [0.5]]) + 1.0
+    params = {"weight": on(device, numpy.zeros((3, 1))), "bias": on(device, numpy.zeros(1))}
+    step = xpnet.value_and_grad(lambda p, x, y: xpnet.losses.mse(x @ p["weight"] + p["bias"], y))
+    optimizer = optim.chain(optim.clip_by_global_norm(10.0), optim.Adam(optim.cosine(0.2, steps=200)))
+    state = optimizer.init(params)
+    for _ in range(200):
+        _, grads = step(params, x, y)
+        params, state = optimizer.update(grads, state, params)
+    assert_same(params["weight"], [[1.0], [-2.0], [0.5]], tolerance=1e-3)
+    assert_same(params["bias"], [1.0], tolerance=1e-3)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.3),
+        optim.AdamW(optim.one_cycle(0.1, steps=10)),
+        optim.RMSprop(0.1, momentum=0.9),
+        optim.chain(optim.clip_by_global_norm(0.5), optim.Lion(0.1)),
+    ],
+    ids=["SGD", "AdamW", "RMSprop", "Lion"],
+)
+def test_updates_have_gradients_themselves(device, optimizer):
+    def last(params, grads):
+        return run(optimizer, params, [grads, {name: 2 * g for name, g in grads.items()}])[0]
+
+    xpnet.check_gradients(last, on(device, draw(0)), on(device, draw(1)))
+
+
+# -- bad input ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optim.SGD(-0.1), "learning_rate must be at least 0, received -0.1"),
+        (lambda: optim.SGD(math.nan), "learning_rate must be at least 0, received nan"),
+        (lambda: optim.SGD(0.1, momentum=1.0), "momentum must be at least 0 and less than 1, received 1.0"),
+        (lambda: optim.SGD(0.1, weight_decay=-1.0), "weight_decay must be at least 0, received -1.0"),
+        (lambda: optim.SGD(0.1, nesterov=True), "nesterov=True needs momentum, received momentum=0"),
+        (lambda: optim.Adam(beta1=1.0), "beta1 must be at least 0 and less than 1, received 1.0"),
+        (lambda: optim.Adam(beta2=-0.1), "beta2 must be at least 0 and less than 1, received -0.1"),
+        (lambda: optim.Adam(epsilon=0), "epsilon must be positive, received 0"),
+        (lambda: optim.AdamW(weight_decay=-1.0), "weight_decay must be at least 0, received -1.0"),
+        (lambda: optim.RMSprop(alpha=1.0), "alpha must be at least 0 and less than 1, received 1.0"),
+        (lambda: optim.RMSprop(epsilon=-1.0), "epsilon must be positive, received -1.0"),
+        (lambda: optim.RMSprop(momentum=2.0), "momentum must be at least 0 and less than 1, received 2.0"),
+        (lambda: optim.Lion(beta2=1.5), "beta2 must be at least 0 and less than 1, received 1.5"),
+        (lambda: optim.Lion(weight_decay=-1.0), "weight_decay must be at least 0, received -1.0"),
+        (lambda: optim.clip_by_global_norm(0), "max_norm must be positive, received 0"),
+    ],
+)
+def test_settings_out_of_range(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("parts", "received"),
+    [
+        ((), r"\(\)"),
+        ((optim.clip_by_global_norm(1.0),), r"\(Transform\)"),
+        ((optim.SGD(0.1), optim.clip_by_global_norm(1.0)), r"\(SGD, Transform\)"),
+        ((optim.SGD(0.1), optim.Adam()), r"\(SGD, Adam\)"),
+    ],
+)
+def test_chains_that_do_not_end_in_an_optimizer(parts, received):
+    with pytest.raises(TypeError, match=f"transforms and at the end an optimizer, received {received}"):
+        optim.chain(*parts)
+
+
+def test_parameters_that_cannot_be_trained(device):
+    optimizer = optim.Adam()
+    for empty in ({}, [], Layer(None, on(device, [1.0]))):
+        with pytest.raises(ValueError, match="at least one parameter, received a tree without arrays"):
+            optimizer.init(empty)
+    with pytest.raises(ValueError, match=r"real floating-point numbers, received .*int64 at b\. Convert"):
+        optimizer.init({"a": on(device, [1.0]), "b": on(device, [1])})
+    with pytest.raises(ValueError, match=r"real floating-point numbers, received .*complex128 at the root"):
+        optimizer.init(on(device, [1j]))
+    with pytest.raises(ValueError, match="real floating-point numbers, received str at b"):
+        optimizer.init({"a": on(device, [1.0]), "b": "tanh"})
+
+
+def test_gradients_that_do_not_fit(device):
+    params = {"a": on(device, [1.0, 2.0]), "b": on(device, [3.0])}
+    optimizer = optim.Adam()
+    state = optimizer.init(params)
+    with pytest.raises(ValueError, match=r"must be a tree like the parameters, .*'a'.*, received .*"):
+        optimizer.update({"a": params["a"]}, state, params)
+    with pytest.raises(ValueError, match="must be a tree like the parameters"):
+        optimizer.update(list(params.values()), state, params)
+    with pytest.raises(ValueError, match=r"of its parameter, .*float64\[2\], received .*float64\[1\] at a"):
+        optimizer.update({"a": params["b"], "b": params["b"]}, state, params)
+    narrow = {"a": params["a"], "b": on(device, [3.0], "float32")}
+    with pytest.raises(ValueError, match=r"of its parameter, .*float64\[1\], received .*float32\[1\] at b"):
+        optimizer.update(narrow, state, params)
+    assert_same(params["a"], [1.0, 2.0])
+    if device.library.spec != "cpu":
+        with pytest.raises(xpnet.errors.MixedArraysError, match="to_device"):
+            optimizer.init({"a": params["a"], "b": numpy.zeros(2)})

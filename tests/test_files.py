@@ -1,0 +1,408 @@
+"""Networks as files: round trips, refusals that change nothing, and writing that can be interrupted."""
+
+import json
+import os
+import threading
+
+import numpy
+import pytest
+import safetensors
+import safetensors.numpy
+from helpers import assert_on, assert_same
+
+import xpnet
+from xpnet import nn
+
+ALL_LAYERS = [
+    nn.Flatten(),
+    nn.ReLU(),
+    nn.LeakyReLU(0.2),
+    nn.ELU(1.5),
+    nn.GELU(),
+    nn.SiLU(),
+    nn.Sigmoid(),
+    nn.Tanh(),
+    nn.Softmax(axis=1),
+    nn.LogSoftmax(),
+]
+
+
+def network(seed=0, dtype="float32"):
+    return nn.Sequential(
+        nn.Dense(3, 4, seed=seed, dtype=dtype),
+        *ALL_LAYERS,
+        nn.Dropout(0.25, seed=seed + 1),
+        nn.Sequential(nn.Dense(4, 2, bias=False, seed=seed + 2, dtype=dtype)),
+    )
+
+
+def batch(device, dtype="float32"):
+    return xpnet.asarray(numpy.random.default_rng(0).normal(size=(5, 3)), device=device, dtype=dtype)
+
+
+def contents(net):
+    return {
+        path: xpnet.to_numpy(leaf).tolist()
+        for path, leaf in zip(
+            xpnet.tree.paths(net, state=True), xpnet.tree.leaves(net, state=True), strict=True
+        )
+    }
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "net.safetensors"
+
+
+class Own(nn.Module):
+    """A module of one's own with state, arrays under a private name, and containers."""
+
+    state = ("calls", "steps")
+
+    def __init__(self, seed=0):
+        self._scale = xpnet.asarray([float(seed)])
+        self.blocks = [nn.Dense(2, 2, seed=seed), {"b": nn.Dense(2, 1, seed=seed), "a": None}]
+        self.calls = xpnet.asarray([seed], dtype="int64")
+        self.steps = seed  # state that is no array
+        self.function = abs
+        self._cache = object()
+
+    def __call__(self, x):
+        return self.function(self.blocks[0](x)) * self._scale
+
+
+# -- round trips ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_round_trip(device, path, dtype):
+    net = network(dtype=dtype)
+    net(batch(device, dtype))  # moves the state of dropout on
+    before = contents(net)
+    xpnet.save(net, path)
+    assert contents(net) == before
+    loaded = xpnet.load(path)
+    assert loaded is not net
+    assert repr(loaded) == repr(net)
+    assert contents(loaded) == before
+    assert xpnet.to_numpy(loaded[11].random_state)[1] == 1
+    assert (loaded[3].negative_slope, loaded[4].alpha, loaded[9].axis) == (0.2, 1.5, 1)
+    for leaf, other in zip(
+        xpnet.tree.leaves(loaded, state=True), xpnet.tree.leaves(net, state=True), strict=True
+    ):
+        assert_on(leaf, device)
+        assert leaf.dtype == other.dtype
+    assert_same(loaded(batch(device, dtype)), net(batch(device, dtype)), tolerance=0)
+    # A loaded network is as good as any: it can be trained and saved.
+    xpnet.grad(lambda net, x: xpnet.array_namespace(x).mean(net(x)))(loaded, batch(device, dtype))
+    xpnet.tree.map(lambda a, b: None, loaded, net)
+    xpnet.save(loaded, path)
+
+
+def test_every_layer_can_be_saved(path):
+    layers = {getattr(nn, name) for name in nn.__all__ if isinstance(getattr(nn, name), type)}
+    in_network = {type(module) for module in xpnet.tree.branches(network())}
+    assert layers - in_network == {nn.Module, nn.Lambda}
+
+
+def test_file_of_another_library(device, path):
+    with xpnet.use_device("cpu"):
+        net = network()
+    xpnet.save(net, path)
+    loaded = xpnet.load(path)
+    assert contents(loaded) == contents(net)
+    assert_on(loaded[0].weight, device, "float32")
+    xpnet.save(loaded, path)
+    back = xpnet.load(path, device="cpu")
+    assert_on(back[0].weight, xpnet.device("cpu"), "float32")
+    assert contents(back) == contents(net)
+
+
+def test_device_of_a_loaded_network(device, path):
+    xpnet.save(network(), path)
+    for spec in ("cpu", "strict:device1", xpnet.device("strict")):
+        loaded = xpnet.load(path, device=spec)
+        for leaf in xpnet.tree.leaves(loaded, state=True):
+            assert_on(leaf, xpnet.device(spec))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_switch_is_kept(path, training):
+    xpnet.save(network().train() if training else network().eval(), path)
+    assert xpnet.load(path)[11].training is training
+
+
+def test_plain_safetensors_readers_find_the_arrays(device, path):
+    net = nn.Sequential(nn.Dense(2, 1, seed=0), nn.Dropout(seed=0))
+    xpnet.save(net, path)
+    arrays = safetensors.numpy.load_file(path)
+    assert sorted(arrays) == ["layers.0.bias", "layers.0.weight", "layers.1.random_state"]
+    assert_same(net[0].weight, arrays["layers.0.weight"], tolerance=0)
+
+
+def test_odd_arrays(device, path):
+    class Arrays(nn.Module):
+        def __init__(self):
+            values = numpy.arange(6.0).reshape(2, 3)
+            self.turned = xpnet.asarray(values, device=xpnet.device()).T
+            self.empty = xpnet.asarray(numpy.zeros((0, 2)), device=xpnet.device())
+            self.number = xpnet.asarray(3.0)
+            self.truth = xpnet.asarray([True, False])
+
+    net, into = Arrays(), xpnet.tree.map(lambda x: x, Arrays())
+    xpnet.save(net, path)
+    xpnet.load(path, into=into)
+    assert contents(into) == contents(net)
+    assert into.turned.shape == (3, 2)
+
+
+def test_path_may_be_a_string(path):
+    xpnet.save(nn.ReLU(), str(path))
+    assert repr(xpnet.load(str(path))) == "ReLU()"
+
+
+# -- into -------------------------------------------------------------------------------------------------
+
+
+def test_into_a_network_of_ones_own(device, path):
+    net, into = Own(seed=3), Own(seed=5)
+    modules = xpnet.tree.branches(into)
+    cache = into._cache
+    xpnet.save(net, path)
+    assert xpnet.load(path, into=into) is into
+    assert all(a is b for a, b in zip(xpnet.tree.branches(into), modules, strict=True))
+    assert xpnet.to_numpy(into._scale).tolist() == [3.0]
+    assert xpnet.to_numpy(into.calls).tolist() == [3]
+    assert_same(into.blocks[0].weight, net.blocks[0].weight, tolerance=0)
+    assert_same(into.blocks[1]["b"].weight, net.blocks[1]["b"].weight, tolerance=0)
+    assert (into.steps, into._cache, into.blocks[1]["a"]) == (5, cache, None)
+
+
+def test_into_keeps_the_device_of_the_network(device, path):
+    xpnet.save(network(seed=5), path)
+    net = network()
+    with xpnet.use_device("strict:device2"):
+        xpnet.load(path, into=net)
+    assert all(xpnet.backends.device_of(leaf) == device for leaf in xpnet.tree.leaves(net, state=True))
+    xpnet.load(path, into=net, device="strict:device2")
+    for leaf in xpnet.tree.leaves(net, state=True):
+        assert_on(leaf, xpnet.device("strict:device2"))
+
+
+@pytest.mark.parametrize(
+    ("saved", "into", "message"),
+    [
+        (lambda: nn.Dense(2, 3), lambda: nn.Dense(2, 4), r"at weight it has \(2, 4\), the file \(2, 3\)"),
+        (lambda: nn.Dense(2, 3), lambda: nn.Dense(3, 3), r"at weight it has \(3, 3\), the file \(2, 3\)"),
+        (
+            lambda: nn.Dense(2, 3),
+            lambda: nn.Dense(2, 3, bias=False),
+            r"at bias it has nothing, the file \(3,\)",
+        ),
+        (
+            lambda: nn.Dense(2, 3, bias=False),
+            lambda: nn.Dense(2, 3),
+            r"at bias it has \(3,\), the file nothing",
+        ),
+        (lambda: nn.Dense(2, 3), lambda: nn.Sequential(nn.Dense(2, 3)), "at bias it has nothing"),
+        (lambda: nn.Dense(2, 3), lambda: nn.Dropout(), r"at bias it has nothing, the file \(3,\)"),
+    ],
+)
+def test_into_another_structure(device, path, saved, into, message):
+    xpnet.save(saved(), path)
+    net = into()
+    before = contents(net)
+    with pytest.raises(ValueError, match=rf"the network must fit the file .*{message}"):
+        xpnet.load(path, into=net)
+    assert contents(net) == before
+
+
+# -- files that cannot be read ----------------------------------------------------------------------------
+
+
+def damaged(path, change):
+    """Rewrite the description in a file."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = json.loads(file.metadata()["xpnet"])
+    content = change(content)
+    safetensors.numpy.save_file(arrays, path, {"xpnet": json.dumps(content)})
+
+
+def refused(path, message):
+    net = nn.Dense(2, 3, seed=1)
+    before = contents(net)
+    for options in ({}, {"into": net}):
+        with pytest.raises(ValueError, match=message):
+            xpnet.load(path, **options)
+    assert contents(net) == before
+
+
+@pytest.mark.parametrize("data", [b"", b"not a file of tensors", b"\x00" * 100, b"\xff" * 100])
+def test_no_safetensors_file(path, data):
+    path.write_bytes(data)
+    refused(path, "must be a file that xpnet.save wrote, but it cannot be read as one")
+
+
+@pytest.mark.parametrize("keep", [4, 50, -1])
+def test_truncated_file(path, keep):
+    xpnet.save(nn.Dense(2, 3, seed=0), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(path, "must be a file that xpnet.save wrote")
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {"format": "pt"}, {"xpnet": "{"}, {"xpnet": "3"}, {"xpnet": "{}"}]
+)
+def test_safetensors_file_of_another_program(path, metadata):
+    arrays = {"weight": numpy.ones((2, 3), dtype="float32"), "bias": numpy.ones(3, dtype="float32")}
+    safetensors.numpy.save_file(arrays, path, metadata)
+    refused(path, "must be a file that xpnet.save wrote")
+
+
+def test_file_that_is_not_there(path):
+    with pytest.raises(FileNotFoundError):
+        xpnet.load(path)
+
+
+def test_file_of_a_later_version(path):
+    xpnet.save(nn.Dense(2, 3, seed=0), path)
+    damaged(path, lambda content: {**content, "version": 99})
+    refused(path, "has the format 99, this xpnet reads 1. Update xpnet")
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        {"array": "no such array"},
+        {"module": "Dense"},
+        {"module": "Dense", "attributes": []},
+        {"something": "else"},
+        {"list": 3},
+    ],
+)
+def test_damaged_description(path, description):
+    xpnet.save(nn.Dense(2, 3, seed=0), path)
+    damaged(path, lambda content: {**content, "net": description})
+    with pytest.raises(ValueError, match="description of the network is damaged at"):
+        xpnet.load(path)
+
+
+def test_function_needs_into(device, path):
+    net = nn.Sequential(nn.Dense(3, 2, seed=0), nn.Lambda(abs))
+    xpnet.save(net, path)
+    with pytest.raises(ValueError, match=r"has a function abs, and code is not read.*load\(path, into=net\)"):
+        xpnet.load(path)
+    into = nn.Sequential(nn.Dense(3, 2, seed=1), nn.Lambda(abs))
+    assert_same(xpnet.load(path, into=into)(batch(device)), net(batch(device)), tolerance=0)
+
+
+class Dense(nn.Dense):
+    """A class that has a name in common with a layer of xpnet, and is another."""
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"), [(lambda: Own(1), "Own"), (lambda: Dense(2, 3), r"test_files\.Dense")]
+)
+def test_class_of_ones_own_needs_into(path, cls, name):
+    xpnet.save(cls(), path)
+    with pytest.raises(ValueError, match=rf"has a module .*{name}, which is not one of xpnet\.nn.*into=net"):
+        xpnet.load(path)
+
+
+@pytest.mark.parametrize(
+    "module", ["os.system", "initializers", "__import__", "builtins.eval", "Module.__init__", "Summary"]
+)
+def test_no_code_of_a_file_is_run(path, module, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("called from a file")
+
+    xpnet.save(nn.Dense(2, 3, seed=0), path)
+    damaged(path, lambda content: {**content, "net": {"module": module, "attributes": {"x": "ls"}}})
+    monkeypatch.setattr(os, "system", never)
+    with pytest.raises(ValueError, match=r"not one of xpnet\.nn"):
+        xpnet.load(path)
+
+
+def test_layers_are_not_constructed_from_a_file(path, monkeypatch):
+    xpnet.save(nn.Dense(2, 3, seed=0), path)
+
+    def never(*_, **__):
+        raise AssertionError("called from a file")
+
+    monkeypatch.setattr(nn.Dense, "__init__", never)
+    assert repr(xpnet.load(path)) == "Dense(weight: float32 (2, 3), bias: float32 (3,))"
+
+
+# -- files that cannot be written -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j])
+def test_attribute_that_cannot_be_described(path, value):
+    net = nn.Sequential(nn.Dense(2, 1, seed=0), nn.ReLU())
+    xpnet.save(net, path)
+    before = path.read_bytes()
+    net[1].note = value
+    with pytest.raises(TypeError, match=rf"received {type(value).__name__} at layers\.1\.note"):
+        xpnet.save(net, path)
+    assert path.read_bytes() == before
+
+
+def test_two_arrays_of_one_name(path):
+    class Names(nn.Module):
+        def __init__(self):
+            self.parts = {"a.b": xpnet.asarray([1.0]), "a": {"b": xpnet.asarray([2.0])}}
+
+    with pytest.raises(ValueError, match=r"two arrays have the name parts\.a\.b"):
+        xpnet.save(Names(), path)
+    assert not path.exists()
+
+
+def test_missing_directory(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        xpnet.save(nn.ReLU(), tmp_path / "nowhere" / "net.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_interrupted_write_leaves_the_old_file(path, monkeypatch, function, error):
+    old = network(seed=0)
+    xpnet.save(old, path)
+
+    def interrupt(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, interrupt)
+        with pytest.raises(type(error)):
+            xpnet.save(network(seed=9), path)
+    assert contents(xpnet.load(path)) == contents(old)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_readers_see_the_old_file_or_the_new_one(path):
+    first, second = network(seed=0), network(seed=9)
+    expected = [contents(first), contents(second)]
+    xpnet.save(first, path)
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            xpnet.save(second, path)
+            xpnet.save(first, path)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(20):
+            assert contents(xpnet.load(path, device="cpu")) in expected
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_file_can_be_read_by_others_as_usual(path, tmp_path):
+    (tmp_path / "usual").touch()
+    xpnet.save(nn.ReLU(), path)
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode

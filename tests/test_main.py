@@ -1,0 +1,81 @@
+"""``python -m xpnet``."""
+
+import os
+import subprocess
+import sys
+
+import numpy
+import pytest
+
+import xpnet
+from xpnet.__main__ import table
+from xpnet.backends import LibraryStatus
+
+# Stands for torch and jax: importing these takes seconds.
+HIDE = (
+    "import importlib.util, runpy; find = importlib.util.find_spec; "
+    "importlib.util.find_spec = lambda name, *rest: None if name in ('torch', 'jax') else find(name, *rest); "
+    "runpy.run_module('xpnet', run_name='__main__')"
+)
+
+
+def run(*arguments, **environment):
+    variables = {name: value for name, value in os.environ.items() if name != "XPNET_DEVICE"}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", *arguments],
+        env={**variables, **environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert result.stderr == ""
+    assert result.returncode == 0
+    return result.stdout.splitlines()
+
+
+def test_table():
+    statuses = [
+        LibraryStatus("NumPy", "2.4.0", ("cpu",), None),
+        LibraryStatus("array-api-strict", "2.6", ("strict", "strict:device1"), None),
+        LibraryStatus("JAX", None, (), "JAX is not installed. `pip install jax` installs it."),
+    ]
+    assert table(statuses).splitlines() == [
+        "library           version  devices",
+        "NumPy             2.4.0    cpu",
+        "array-api-strict  2.6      strict, strict:device1",
+        "JAX               –        not usable: JAX is not installed. `pip install jax` installs it.",
+    ]
+
+
+def test_command():
+    lines = run("-c", HIDE)
+    assert lines[0] == f"xpnet {xpnet.__version__}; the default device is cpu"
+    assert lines[2].split() == ["library", "version", "devices"]
+    assert lines[3].split() == ["NumPy", numpy.__version__, "cpu"]
+    assert [line.split()[0] for line in lines[4:]] == ["CuPy", "PyTorch", "JAX", "array-api-strict"]
+    assert "PyTorch is not installed. `pip install torch` installs it." in lines[5]
+    assert "strict, strict:device1" in lines[7]
+    for line in lines[3:]:
+        assert "not usable" not in line or "pip install" in line or "nvidia-smi" in line
+
+
+def test_command_as_people_type_it():
+    assert run("-m", "xpnet")[3].split() == ["NumPy", numpy.__version__, "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("strict:device1", "the default device is strict:device1"),
+        ("gpu", "XPNET_DEVICE names no usable device: a device spec is one of"),
+        ("strict:device9", "XPNET_DEVICE names no usable device: array-api-strict has no device"),
+        (
+            "torch",
+            'XPNET_DEVICE names no usable device: the device "torch" was asked for, but PyTorch is not',
+        ),
+    ],
+)
+def test_default_device(value, line):
+    lines = run("-c", HIDE, XPNET_DEVICE=value)
+    assert line in lines[0]
+    assert len(lines) == 8  # the table comes all the same

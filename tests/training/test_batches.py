@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from helpers import assert_on
+
+import xpnet
+from xpnet.training.batches import Examples
+
+X = np.arange(20.0).reshape(10, 2)
+Y = np.arange(10)
+
+
+def examples(device, x=X, y=Y):
+    return Examples({"x": x, "y": y}, device, device.namespace.float32)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_batches_in_order(device, on_device):
+    x, y = (xpnet.asarray(X, device=device), xpnet.asarray(Y, device=device)) if on_device else (X, Y)
+    batches = list(examples(device, x, y).batches(4))
+    assert [tuple(x.shape) for x, _ in batches] == [(4, 2), (4, 2), (2, 2)]
+    for x, y in batches:
+        assert_on(x, device, "float32")
+        assert_on(y, device, "int64")
+    assert np.array_equal(np.concatenate([xpnet.to_numpy(y) for _, y in batches]), Y)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_shuffled_rows_stay_together(device, on_device):
+    x, y = (xpnet.asarray(X, device=device), xpnet.asarray(Y, device=device)) if on_device else (X, Y)
+    data = examples(device, x, y)
+    orders = []
+    for seed in (0, 0, 1):
+        batches = list(data.batches(3, np.random.default_rng(seed)))
+        rows = np.concatenate([xpnet.to_numpy(y) for _, y in batches])
+        assert sorted(rows) == list(range(10))
+        assert np.array_equal(np.concatenate([xpnet.to_numpy(x) for x, _ in batches])[:, 0], 2.0 * rows)
+        orders.append(tuple(rows))
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_any_sequence(device):
+    data = examples(device, [[1, 2.5], [3, 4]], (0, 1))
+    x, y = next(data.batches(2))
+    assert_on(x, device, "float32", (2, 2))
+    assert_on(y, device, shape=(2,))
+
+
+def test_array_of_another_device():
+    x = xpnet.asarray(X, device="strict:device1")
+    batch, _ = next(examples(xpnet.device("cpu"), x, Y).batches(4))
+    assert isinstance(batch, np.ndarray)
+
+
+def test_split_is_a_partition():
+    rest, part = examples(xpnet.device("cpu")).split(0.3, np.random.default_rng(0))
+    assert (len(rest), len(part)) == (7, 3)
+    rows = [y for data in (rest, part) for _, ys in data.batches(2) for y in ys]
+    assert sorted(rows) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, Y[:9], "as many examples of each, received 10 in x and 9 in y"),
+        (X[:0], Y[:0], "at least one example, received none in x and y"),
+        (3.0, Y, "x must have an axis of examples"),
+    ],
+)
+def test_data_that_do_not_fit(device, x, y, message):
+    with pytest.raises(ValueError, match=message):
+        examples(device, x, y)
+
+
+def test_text_is_no_number():
+    with pytest.raises(TypeError, match=r"x must hold numbers.*received <U1 values such as \['a'\].*Encode"):
+        examples(xpnet.device("cpu"), ["a", "b"], [0, 1])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99, 1.5, -0.5])
+def test_share_that_leaves_nothing(share):
+    with pytest.raises(ValueError, match=f"at least one example on either side, received {share} of 10"):
+        examples(xpnet.device("cpu")).split(share, np.random.default_rng(0))

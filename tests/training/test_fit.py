@@ -1,0 +1,380 @@
+import math
+import signal
+
+import numpy as np
+import pytest
+from helpers import assert_on
+from sklearn.datasets import load_digits
+
+import xpnet
+from xpnet import losses, optim
+from xpnet.nn import Dense, Dropout, ReLU, Sequential
+
+random = np.random.default_rng(0)
+X = random.normal(size=(60, 3))
+Y = (X @ [1.0, -2.0, 0.5] > 0).astype("int64")
+
+
+def classifier(seed=0):
+    return Sequential(Dense(3, 8, seed=seed), ReLU(), Dense(8, 2, seed=seed + 1))
+
+
+def train(net, x=X, y=Y, **options):
+    settings = {
+        "loss": losses.cross_entropy,
+        "optimizer": optim.Adam(0.02),
+        "epochs": 3,
+        "batch_size": 16,
+        "seed": 0,
+        "progress": False,
+    }
+    return xpnet.fit(net, x, y, **(settings | options))
+
+
+def weights(net):
+    return [np.array(x) for x in xpnet.tree.leaves(xpnet.to_numpy(net))]
+
+
+def test_learns(device):
+    net = classifier()
+    history = train(net, epochs=25, metrics=[xpnet.metrics.accuracy])
+    assert len(history) == 25
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
+    assert history["accuracy"][-1] > 0.9
+    outputs = xpnet.predict(net, X)
+    assert_on(outputs, device, "float32", (60, 2))
+    assert (xpnet.to_numpy(outputs).argmax(-1) == Y).mean() > 0.9
+
+
+def test_agrees_with_a_loop_by_hand(device):
+    fitted, by_hand = classifier(), classifier()
+    history = train(fitted, optimizer=optim.SGD(0.1, momentum=0.9), epochs=2)
+
+    order = np.random.default_rng(0)
+    optimizer = optim.SGD(0.1, momentum=0.9)
+    state = optimizer.init(by_hand)
+    for epoch in range(2):
+        rows, total = order.permutation(60), 0.0
+        for start in range(0, 60, 16):
+            batch = rows[start : start + 16]
+            x = xpnet.asarray(X[batch], device=device, dtype="float32")
+            y = xpnet.asarray(Y[batch], device=device)
+            value, gradients = xpnet.value_and_grad(lambda net, x, y: losses.cross_entropy(net(x), y))(
+                by_hand, x, y
+            )
+            by_hand, state = optimizer.update(gradients, state, by_hand)
+            total += float(value) * len(batch)
+        assert history["loss"][epoch] == pytest.approx(total / 60, rel=1e-5)
+    for a, b in zip(weights(fitted), weights(by_hand), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_same_training_on_every_library(device):
+    here, on_cpu = classifier(), xpnet.to_device(classifier(), "cpu")
+    history, expected = train(here), train(on_cpu)
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    for a, b in zip(weights(here), weights(on_cpu), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_one_seed_gives_the_same_training():
+    runs = []
+    for seed in (0, 0, 1):
+        net = Sequential(Dense(3, 8, seed=0), Dropout(0.3, seed=1), Dense(8, 2, seed=2))
+        train(net, seed=seed)
+        runs.append(weights(net)[0])
+    assert np.array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+
+
+def test_network_keeps_its_objects_and_its_mode(device):
+    net = classifier().eval()
+    layers = list(net)
+    train(net)
+    assert list(net) == layers
+    assert not net.training
+    assert all(not layer.training for layer in net)
+
+
+def test_dropout_is_active_in_training_only(device):
+    net = Sequential(Dense(3, 8, seed=0), Dropout(0.5, seed=1), Dense(8, 2, seed=2))
+    train(net, validation=(X, Y), epochs=2)
+    assert xpnet.to_numpy(net[1].random_state)[1] == 2 * 4  # a draw a step: 4 batches in each of 2 epochs
+    first, second = xpnet.predict(net, X), xpnet.predict(net, X)
+    assert np.array_equal(xpnet.to_numpy(first), xpnet.to_numpy(second))
+    assert xpnet.to_numpy(net[1].random_state)[1] == 8
+
+
+def test_validation(device):
+    net = classifier()
+    history = train(net, X[:40], Y[:40], validation=(X[40:], Y[40:]), metrics=[xpnet.metrics.accuracy])
+    assert set(history) == {"loss", "accuracy", "validation_loss", "validation_accuracy"}
+    outputs = xpnet.to_numpy(xpnet.predict(net, X[40:]))
+    assert history["validation_accuracy"][-1] == pytest.approx((outputs.argmax(-1) == Y[40:]).mean())
+    held_out = losses.cross_entropy(outputs, Y[40:])
+    assert history["validation_loss"][-1] == pytest.approx(float(held_out), rel=1e-5)
+
+
+def test_validation_share_is_never_trained_on():
+    seen = []
+
+    class Spy(Dense):
+        def __call__(self, x):
+            if self.training:
+                seen.append(np.asarray(x.value)[:, 0])
+            return super().__call__(x)
+
+    train(Spy(3, 2, seed=0), validation=0.25, epochs=3)
+    assert len(np.unique(np.concatenate(seen))) == 45
+
+
+def test_loss_is_read_once_an_epoch(monkeypatch):
+    reads = []
+    to_numpy = xpnet.training.metrics.to_numpy
+    monkeypatch.setattr(xpnet.training.metrics, "to_numpy", lambda x: reads.append(x) or to_numpy(x))
+    train(classifier(), epochs=5, batch_size=4)
+    assert len(reads) == 5
+
+
+def test_callbacks_see_every_step_and_epoch(device):
+    calls = []
+
+    class Log(xpnet.callbacks.Callback):
+        def start(self, run):
+            calls.append(("start", run.step))
+
+        def epoch_start(self, run):
+            calls.append(("epoch_start", run.epoch))
+
+        def step_end(self, run):
+            calls.append(("step", run.step))
+
+        def epoch_end(self, run):
+            calls.append(("epoch", run.epoch, round(run.history["loss"][-1], 6)))
+            run.stop = run.epoch == 2
+
+        def end(self, run):
+            calls.append(("end", run.step))
+
+    history = train(classifier(), callbacks=[Log()], batch_size=30, epochs=5)
+    rounded = [round(value, 6) for value in history["loss"]]
+    assert calls == [
+        ("start", 0),
+        ("epoch_start", 1),
+        ("step", 1),
+        ("step", 2),
+        ("epoch", 1, rounded[0]),
+        ("epoch_start", 2),
+        ("step", 3),
+        ("step", 4),
+        ("epoch", 2, rounded[1]),
+        ("end", 4),
+    ]
+
+
+def test_early_stopping_restores_the_best_weights():
+    best = {}
+
+    class Sabotage(xpnet.callbacks.Callback):
+        """Makes epochs after the third worse, and notes the weights of the third."""
+
+        def epoch_end(self, run):
+            if run.epoch == 3:
+                best["weights"] = weights(run.net)
+            if run.epoch >= 3:
+                run.net = xpnet.tree.map(lambda x: 0 * x, run.net)
+
+    net = classifier()
+    stopping = xpnet.callbacks.EarlyStopping("validation_loss", patience=2)
+    history = train(net, validation=(X, Y), epochs=50, callbacks=[stopping, Sabotage()])
+    assert len(history) == 5
+    assert stopping.best_epoch == 3
+    for a, b in zip(weights(net), best["weights"], strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_early_stopping_of_a_metric_looks_for_the_largest():
+    stopping = xpnet.callbacks.EarlyStopping("accuracy", patience=1)
+    history = train(classifier(), metrics=[xpnet.metrics.accuracy], epochs=40, callbacks=[stopping])
+    assert history["accuracy"][stopping.best_epoch - 1] == max(history["accuracy"])
+
+
+def test_learning_rate_schedule(device):
+    rates = []
+
+    class Log(xpnet.callbacks.Callback):
+        def step_end(self, run):
+            rates.append(float(xpnet.to_numpy(run.optimizer_state["learning_rate"])))
+
+    schedule = xpnet.callbacks.LearningRateSchedule(lambda epoch: 0.1 * 0.5**epoch)
+    net, by_hand = classifier(), classifier()
+    train(net, optimizer=optim.SGD(1.0), callbacks=[schedule, Log()], batch_size=30, epochs=2)
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05])
+    train(by_hand, optimizer=optim.SGD(lambda step: 0.1 * 0.5 ** (step // 2)), batch_size=30, epochs=2)
+    for a, b in zip(weights(net), weights(by_hand), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_two_learning_rate_schedules_are_one_too_many():
+    schedule = xpnet.callbacks.LearningRateSchedule(lambda epoch: 0.1)
+    with pytest.raises(ValueError, match=r"an optimizer whose learning rate is a number.*Use one of the two"):
+        train(classifier(), optimizer=optim.SGD(lambda step: 0.1), callbacks=[schedule])
+
+
+def test_checkpoint_writes_networks_that_load(tmp_path):
+    net = classifier()
+    train(net, epochs=2, callbacks=[xpnet.callbacks.Checkpoint(tmp_path / "net-{epoch}.safetensors")])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net-1.safetensors", "net-2.safetensors"]
+    loaded = xpnet.load(tmp_path / "net-2.safetensors")
+    for a, b in zip(weights(loaded), weights(net), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_checkpoint_of_the_best_only():
+    saved = []
+    checkpoint = xpnet.callbacks.Checkpoint(
+        "{epoch}", monitor="loss", mode="max", save=lambda _, path: saved.append(path)
+    )
+    train(classifier(), epochs=4, callbacks=[checkpoint])  # the loss falls: the first epoch is its maximum
+    assert saved == ["1"]
+
+
+def test_interrupt_keeps_weights_and_history():
+    class Interrupt(xpnet.callbacks.Callback):
+        ended = False
+
+        def step_end(self, run):
+            if run.step == 6:  # in the second epoch of four steps
+                self.weights = weights(run.net)
+                signal.raise_signal(signal.SIGINT)
+
+        def end(self, run):
+            self.ended = True
+
+    net, interrupt = classifier(), Interrupt()
+    history = train(net, callbacks=[interrupt])
+    assert history.interrupted
+    assert len(history) == 1
+    assert interrupt.ended
+    for a, b in zip(weights(net), interrupt.weights, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_a_callback_that_raises_is_heard_and_leaves_a_usable_network():
+    class Broken(xpnet.callbacks.Callback):
+        def epoch_end(self, run):
+            raise RuntimeError("of my own")
+
+    net = classifier()
+    with pytest.raises(RuntimeError, match="of my own"):
+        train(net, callbacks=[Broken()])
+    assert all(type(x) is np.ndarray for x in xpnet.tree.leaves(net))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"x": X[:, :2]}, ValueError, "expected 3 features on the last axis, received 2"),
+        ({"y": Y + 1}, ValueError, "labels"),
+        ({"y": Y - 1}, ValueError, "labels"),
+        ({"y": Y[:59]}, ValueError, "received 60 in x and 59 in y"),
+        ({"x": X[:0], "y": Y[:0]}, ValueError, "at least one example"),
+        ({"epochs": 0}, ValueError, "epochs must be a positive integer, received 0"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a positive integer, received 0"),
+        ({"batch_size": 1.5}, ValueError, "batch_size must be a positive integer, received 1.5"),
+        ({"validation": X}, TypeError, r"validation must be a pair \(x, y\) or a share"),
+        ({"validation": (X, Y + 1)}, ValueError, "labels"),
+        ({"metrics": ["accuracy"]}, TypeError, "a metric is one of xpnet.metrics"),
+        ({"loss": lambda outputs, _: outputs}, ValueError, r"one number, an array of shape \(\)"),
+        (
+            {"callbacks": [xpnet.callbacks.EarlyStopping("validation_los")]},
+            ValueError,
+            "monitor must be a value of the history, one of loss; received 'validation_los'",
+        ),
+    ],
+)
+def test_bad_input_changes_nothing(device, changes, error, message):
+    net = classifier()
+    before = weights(net)
+    with pytest.raises(error, match=message):
+        train(net, **changes)
+    for a, b in zip(weights(net), before, strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 0}, "patience must be at least 1, received 0"),
+        ({"min_delta": -1.0}, "min_delta must not be negative"),
+        ({"mode": "least"}, 'mode must be "min" or "max", received \'least\''),
+    ],
+)
+def test_bad_early_stopping(options, message):
+    with pytest.raises(ValueError, match=message):
+        xpnet.callbacks.EarlyStopping(**options)
+
+
+def test_progress_bar_shows_loss_metrics_and_speed(capsys, monkeypatch):
+    import tqdm.auto
+
+    bars = []
+
+    class Bar(tqdm.auto.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **(options | {"disable": False}))
+            bars.append(self)
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    train(classifier(), metrics=[xpnet.metrics.accuracy], epochs=2)
+    shown = capsys.readouterr().err
+    assert bars[0].n == bars[0].total == 120
+    assert "epoch 2/2" in shown
+    assert "loss=" in shown
+    assert "accuracy=" in shown
+    assert "samples/s" in shown
+
+
+def test_progress_bar_stays_out_of_a_log(capsys):
+    train(classifier(), progress=True)  # what pytest captures is no terminal
+    assert capsys.readouterr().err == ""
+
+
+def test_real_digits():
+    data = load_digits()
+    x, y = data.data / 16, data.target
+    net = Sequential(Dense(64, 64, seed=0), ReLU(), Dense(64, 10, seed=1))
+    train(net, x[:1300], y[:1300], epochs=15, batch_size=32, optimizer=optim.Adam(3e-3))
+    accuracy = (xpnet.predict(net, x[1300:]).argmax(-1) == y[1300:]).mean()
+    assert accuracy > 0.9
+
+
+def test_predict(device):
+    net = classifier()
+    whole = xpnet.predict(net, X, batch_size=100)
+    parts = xpnet.predict(net, list(X), batch_size=7)
+    assert_on(parts, device, "float32", (60, 2))
+    np.testing.assert_allclose(xpnet.to_numpy(parts), xpnet.to_numpy(whole), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="at least one example"):
+        xpnet.predict(net, X[:0])
+    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+        xpnet.predict(net, X, batch_size=-1)
+
+
+def test_history(tmp_path):
+    history = xpnet.History()
+    assert len(history) == 0
+    history.add({"loss": 2.0, "validation_loss": 3.0})
+    history.add({"loss": 1.0, "validation_loss": math.nan})
+    assert len(history) == 2
+    assert list(history) == ["loss", "validation_loss"]
+    assert history["loss"] == [2.0, 1.0]
+    assert history.last()["loss"] == 1.0
+    assert repr(history) == "History(2 epochs; last: loss=1, validation_loss=nan)"
+    with pytest.raises(KeyError, match="the history has loss, validation_loss; received 'accuracy'"):
+        history["accuracy"]
+    figure = history.plot(tmp_path / "curves.png")
+    lines = figure.axes[0].get_lines()
+    assert [line.get_label() for line in lines] == ["training", "validation"]
+    assert list(lines[0].get_ydata()) == [2.0, 1.0]
+    assert (tmp_path / "curves.png").stat().st_size > 5000

@@ -1,0 +1,50 @@
+"""xpnet: neural networks on any array library that follows the Python array API standard.
+
+From an example to the arithmetic, a call passes `fit` (in `training`), `value_and_grad` (in `autodiff`), the
+layers of a network (in `nn`), the functions of a namespace (in `autodiff`) and the library (in `backends`).
+"""
+
+from xpnet import losses, nn, optim, tree
+from xpnet.autodiff import (
+    array_namespace,
+    check_gradients,
+    custom_gradient,
+    grad,
+    stop_gradient,
+    trace,
+    value_and_grad,
+    vjp,
+)
+from xpnet.backends import asarray, device, devices, to_device, to_numpy, use_device
+from xpnet.files import load, save
+from xpnet.training import History, callbacks, fit, metrics, predict
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "History",
+    "array_namespace",
+    "asarray",
+    "callbacks",
+    "check_gradients",
+    "custom_gradient",
+    "device",
+    "devices",
+    "fit",
+    "grad",
+    "load",
+    "losses",
+    "metrics",
+    "nn",
+    "optim",
+    "predict",
+    "save",
+    "stop_gradient",
+    "to_device",
+    "to_numpy",
+    "trace",
+    "tree",
+    "use_device",
+    "value_and_grad",
+    "vjp",
+]

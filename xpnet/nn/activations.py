@@ -1,0 +1,127 @@
+"""Activation functions as layers."""
+
+import math
+from typing import Any
+
+from xpnet.autodiff import array_namespace, stop_gradient
+from xpnet.nn.module import Module
+
+
+class ReLU(Module):
+    """The rectified linear unit: ``max(x, 0)``. Its derivative at 0 is 0."""
+
+    def __call__(self, x: Any) -> Any:
+        return array_namespace(x).maximum(x, 0)
+
+
+class LeakyReLU(Module):
+    """``x`` where positive, else ``negative_slope * x``.
+
+    Parameters
+    ----------
+    negative_slope : float, default=0.01
+    """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = float(negative_slope)
+
+    def __call__(self, x: Any) -> Any:
+        return array_namespace(x).where(x > 0, x, self.negative_slope * x)
+
+
+class ELU(Module):
+    """The exponential linear unit: ``x`` where positive, else ``alpha * (exp(x) - 1)``.
+
+    D.-A. Clevert, T. Unterthiner and S. Hochreiter, Fast and Accurate Deep Network Learning by Exponential
+    Linear Units, 2015.
+
+    Parameters
+    ----------
+    alpha : float, default=1.0
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = float(alpha)
+
+    def __call__(self, x: Any) -> Any:
+        xp = array_namespace(x)
+        positive = x > 0
+        # The exponential sees no positive number: where one overflows, its gradient would be NaN.
+        return xp.where(positive, x, self.alpha * xp.expm1(xp.where(positive, 0.0, x)))
+
+
+class GELU(Module):
+    """The Gaussian error linear unit in its tanh form.
+
+    ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x³)))``, which differs from ``x * Φ(x)``, where Φ is the
+    normal distribution function, by less than 0.0005.
+
+    D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, 2016.
+    """
+
+    def __call__(self, x: Any) -> Any:
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+        return 0.5 * x * (1 + array_namespace(x).tanh(inner))
+
+
+class Sigmoid(Module):
+    """The logistic function ``1 / (1 + exp(-x))``, computed without overflow: ``(1 + tanh(x / 2)) / 2``."""
+
+    def __call__(self, x: Any) -> Any:
+        return 0.5 + 0.5 * array_namespace(x).tanh(0.5 * x)
+
+
+class SiLU(Module):
+    """The sigmoid linear unit, also called swish: ``x * sigmoid(x)``.
+
+    S. Elfwing, E. Uchibe and K. Doya, Sigmoid-Weighted Linear Units for Neural Network Function Approximation
+    in Reinforcement Learning, 2017.
+    """
+
+    def __call__(self, x: Any) -> Any:
+        half = 0.5 * x
+        return half + half * array_namespace(x).tanh(half)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def __call__(self, x: Any) -> Any:
+        return array_namespace(x).tanh(x)
+
+
+class Softmax(Module):
+    """Probabilities: ``exp(x) / sum(exp(x))`` along an axis.
+
+    For training, leave it out: `xpnet.losses.cross_entropy` takes the logits.
+
+    Parameters
+    ----------
+    axis : int, default=-1
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def __call__(self, x: Any) -> Any:
+        xp = array_namespace(x)
+        # The shift keeps exp from overflowing. It changes no result, so that it needs no gradient.
+        e = xp.exp(x - xp.max(stop_gradient(x), axis=self.axis, keepdims=True))
+        return e / xp.sum(e, axis=self.axis, keepdims=True)
+
+
+class LogSoftmax(Module):
+    """Logarithms of probabilities: ``x - log(sum(exp(x)))`` along an axis.
+
+    Parameters
+    ----------
+    axis : int, default=-1
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def __call__(self, x: Any) -> Any:
+        xp = array_namespace(x)
+        shifted = x - xp.max(stop_gradient(x), axis=self.axis, keepdims=True)
+        return shifted - xp.log(xp.sum(xp.exp(shifted), axis=self.axis, keepdims=True))

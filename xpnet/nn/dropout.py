@@ -1,0 +1,48 @@
+"""Layers that disturb their input in training."""
+
+from typing import Any
+
+from xpnet import random
+from xpnet.autodiff import array_namespace
+from xpnet.nn.module import Module
+
+
+class Dropout(Module):
+    """In training, set each input to 0 with a given probability and scale the rest up; else do nothing.
+
+    The kept inputs are divided by ``1 - rate``, so that the expected output is the input.
+
+    N. Srivastava et al., Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014.
+
+    Parameters
+    ----------
+    rate : float, default=0.5
+        The probability that an input is dropped, at least 0 and below 1.
+    seed : int, numpy.random.Generator or None
+        One seed gives the same sequence of masks; None a different one each time.
+
+    Attributes
+    ----------
+    random_state : array of int32, shape (2,)
+        The state of the random numbers. Each call in training moves it on.
+
+    Raises
+    ------
+    ValueError
+        If the rate is out of range.
+    """
+
+    state = ("random_state",)
+
+    def __init__(self, rate: float = 0.5, *, seed: random.Seed = None) -> None:
+        if not 0 <= rate < 1:
+            raise ValueError(f"the dropout rate must be at least 0 and below 1, received {rate}.")
+        self.rate = float(rate)
+        self.random_state = random.new_state(seed)
+
+    def __call__(self, x: Any) -> Any:
+        if not self.training or self.rate == 0:
+            return x
+        xp = array_namespace(x, self.random_state)
+        draws, self.random_state = random.uniform(xp, self.random_state, x.shape, xp.float32)
+        return xp.where(draws < self.rate, 0.0, x * (1 / (1 - self.rate)))

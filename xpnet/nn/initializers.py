@@ -1,0 +1,103 @@
+"""Initial values of weights.
+
+An initializer is a function ``(shape, random) → array``: of the shape of the weight and a NumPy generator. It
+draws on the host in double precision; the layer converts the result and moves it to its device. For a weight
+of shape (in, out), ``in`` is the number of inputs of each unit, and ``out`` the number of units.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from xpnet.autodiff import array_namespace
+
+Initializer = Callable[[tuple[int, ...], Any], Any]
+
+
+def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return how many inputs and outputs a unit has: the last two axes, times the size of a kernel."""
+    if len(shape) < 2:
+        raise ValueError(f"this initializer needs the shape of a matrix, (in, out), received {shape}.")
+    kernel = math.prod(shape[:-2])
+    return shape[-2] * kernel, shape[-1] * kernel
+
+
+def _uniform(shape: tuple[int, ...], random: Any, deviation: float) -> Any:
+    limit = math.sqrt(3) * deviation  # a uniform distribution on ±limit has this standard deviation
+    return random.uniform(-limit, limit, size=shape)
+
+
+def he_normal(shape: tuple[int, ...], random: Any) -> Any:
+    """Draw from a normal distribution of variance 2 / in, which keeps the size of signals through ReLUs.
+
+    K. He et al., Delving Deep into Rectifiers, 2015.
+    """
+    return random.normal(0.0, math.sqrt(2 / _fans(shape)[0]), size=shape)
+
+
+def he_uniform(shape: tuple[int, ...], random: Any) -> Any:
+    """Draw from a uniform distribution of variance 2 / in. See `he_normal`."""
+    return _uniform(shape, random, math.sqrt(2 / _fans(shape)[0]))
+
+
+def glorot_normal(shape: tuple[int, ...], random: Any) -> Any:
+    """Draw from a normal distribution of variance 2 / (in + out), suited to tanh and sigmoid.
+
+    X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010.
+    """
+    return random.normal(0.0, math.sqrt(2 / sum(_fans(shape))), size=shape)
+
+
+def glorot_uniform(shape: tuple[int, ...], random: Any) -> Any:
+    """Draw from a uniform distribution of variance 2 / (in + out). See `glorot_normal`."""
+    return _uniform(shape, random, math.sqrt(2 / sum(_fans(shape))))
+
+
+def lecun_normal(shape: tuple[int, ...], random: Any) -> Any:
+    """Draw from a normal distribution of variance 1 / in, which keeps the size of signals through sums.
+
+    Y. LeCun et al., Efficient BackProp, 1998.
+    """
+    return random.normal(0.0, math.sqrt(1 / _fans(shape)[0]), size=shape)
+
+
+def lecun_uniform(shape: tuple[int, ...], random: Any) -> Any:
+    """Draw from a uniform distribution of variance 1 / in. See `lecun_normal`."""
+    return _uniform(shape, random, math.sqrt(1 / _fans(shape)[0]))
+
+
+def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
+    """Make an initializer that draws from the uniform distribution on [low, high).
+
+    Raises
+    ------
+    ValueError
+        If low is not below high.
+    """
+    if not low < high:
+        raise ValueError(f"uniform needs low < high, received low={low} and high={high}.")
+    return lambda shape, random: random.uniform(low, high, size=shape)
+
+
+def zeros(shape: tuple[int, ...], random: Any) -> Any:
+    """Return zeros."""
+    return random.uniform(0.0, 0.0, size=shape)
+
+
+def orthogonal(gain: float = 1.0) -> Initializer:
+    """Make an initializer of matrices with orthonormal rows or columns, times ``gain``.
+
+    A. M. Saxe, J. L. McClelland and S. Ganguli, Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks, 2013.
+    """
+
+    def initialize(shape: tuple[int, ...], random: Any) -> Any:
+        _fans(shape)
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        draws = random.normal(size=(max(rows, columns), min(rows, columns)))
+        xp = array_namespace(draws)
+        q, r = xp.linalg.qr(draws)
+        q = q * xp.sign(xp.linalg.diagonal(r))  # makes the distribution uniform over all such matrices
+        return gain * xp.reshape(q if rows >= columns else q.T, shape)
+
+    return initialize

@@ -1,0 +1,103 @@
+"""What all layers and networks have in common."""
+
+import textwrap
+from typing import Any, Self
+
+from xpnet import tree
+from xpnet.nn.summary import Summary, summarize
+
+
+class Module(tree.Branch):
+    """A layer or a network: an object whose arrays are trained.
+
+    Arrays, modules, and lists, tuples and dicts of them that are assigned as attributes are the module's
+    parameters and parts. Arrays that are not trained but carried along (a counter, running statistics) are
+    named in the class attribute ``state``.
+
+    A module is a tree: ``xpnet.grad(loss)(net, x, y)`` returns a module of the same shape, with a gradient
+    wherever the network has an array. An array that stands at two places is two parameters; to share a layer,
+    hold it once and call it twice.
+
+    Attributes
+    ----------
+    training : bool
+        Whether layers such as `Dropout` behave as in training. True at first; `train` and `eval` set it.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> class Residual(xpnet.nn.Module):
+    ...     def __init__(self, width, seed):
+    ...         self.inner = xpnet.nn.Dense(width, width, seed=seed)
+    ...
+    ...     def __call__(self, x):
+    ...         return x + self.inner(x)
+    >>> Residual(8, seed=0)
+    Residual(
+      inner: Dense(weight: float32 (8, 8), bias: float32 (8,)),
+    )
+    """
+
+    training: bool = True
+
+    def __call__(self, *inputs: Any) -> Any:
+        raise NotImplementedError(
+            f"{type(self).__name__} needs a method __call__(self, x) that computes its output."
+        )
+
+    def train(self) -> Self:
+        """Behave as in training, with all parts; return the module itself."""
+        return self._switch(True)
+
+    def eval(self) -> Self:
+        """Behave as in use, with all parts; return the module itself."""
+        return self._switch(False)
+
+    def _switch(self, training: bool) -> Self:
+        for module in tree.branches(self):
+            module.training = training  # type: ignore[attr-defined]
+        return self
+
+    def summary(self, input_shape: tuple[int, ...], dtype: str | None = None) -> Summary:
+        """List the layers with the shapes of their outputs and their numbers of parameters.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            The shape of one example, without the batch axis.
+        dtype : str, optional
+            The dtype of the input; by default that of the parameters.
+
+        Returns
+        -------
+        Summary
+            Prints as a table.
+        """
+        return summarize(self, tuple(input_shape), dtype)
+
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in vars(self).items() if name[0] != "_" and value is not None}
+        shown.pop("training", None)
+        return block(type(self).__name__, {name: _describe(value) for name, value in shown.items()})
+
+
+def _describe(value: Any) -> str:
+    if tree.is_array(value):
+        return f"{str(value.dtype).rpartition('.')[2]} {tuple(value.shape)}"
+    if isinstance(value, list | tuple) and tree.is_child(value):
+        return block("", {str(index): _describe(item) for index, item in enumerate(value)})
+    if isinstance(value, dict) and tree.is_child(value):
+        return block("", {str(key): _describe(item) for key, item in value.items()})
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def block(name: str, parts: dict[str, str]) -> str:
+    """Write ``name(key: part, ...)``, on several lines where the parts have brackets of their own."""
+    texts = [f"{key}: {part}" for key, part in parts.items()]
+    if all(part[-1:] != ")" or part.startswith(_ARRAY) for part in parts.values()):
+        return f"{name}({', '.join(texts)})"
+    return f"{name}(\n" + textwrap.indent(",\n".join(texts), "  ") + ",\n)"
+
+
+# An array is shown as its dtype and shape, which fits on a line.
+_ARRAY = ("float", "int", "uint", "bool", "complex", "bfloat")

@@ -1,0 +1,250 @@
+"""Training a network."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from xpnet import tree
+from xpnet.autodiff import value_and_grad
+from xpnet.backends import use_device
+from xpnet.random import Seed, host_generator
+from xpnet.training.batches import Examples
+from xpnet.training.callbacks import Callback
+from xpnet.training.history import History
+from xpnet.training.metrics import Metric, Totals, as_metric
+from xpnet.training.predict import check_batch_size, evaluation_copy, place_of
+
+
+@dataclass
+class Run:
+    """A training under way: what callbacks see and may change.
+
+    Attributes
+    ----------
+    net : Module
+        The network as it is now. Assigning another tree of the same structure changes the weights.
+    optimizer : optimizer
+        It may be replaced by one with the same state.
+    optimizer_state : tree
+        The state of the optimizer.
+    epochs : int
+        How many epochs were asked for.
+    names : tuple of str
+        The names that the history will have.
+    epoch : int
+        The current epoch, counted from 1.
+    step : int
+        How many steps were done.
+    history : History
+        The values of the epochs so far.
+    stop : bool
+        Set it to end the training after this epoch.
+    """
+
+    net: Any
+    optimizer: Any
+    optimizer_state: Any
+    epochs: int
+    names: tuple[str, ...]
+    epoch: int = 0
+    step: int = 0
+    history: History = field(default_factory=History)
+    stop: bool = False
+
+
+def fit(
+    net: Any,
+    x: Any,
+    y: Any,
+    *,
+    loss: Callable[[Any, Any], Any],
+    optimizer: Any,
+    epochs: int = 10,
+    batch_size: int = 32,
+    validation: tuple[Any, Any] | float | None = None,
+    metrics: Sequence[Metric | Callable] = (),
+    callbacks: Iterable[Callback] = (),
+    seed: Seed = None,
+    progress: bool = True,
+) -> History:
+    """Train a network.
+
+    Parameters
+    ----------
+    net : Module
+        The network. Its arrays are replaced by the trained ones.
+    x : array or sequence, shape (examples, ...)
+        The inputs, anywhere. What is not on the device of the network is moved there batch by batch, and
+        floating-point numbers are converted to its dtype.
+    y : array or sequence, shape (examples,) or (examples, ...)
+        The targets, as the loss expects them.
+    loss : callable
+        ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function of
+        the array API standard.
+    optimizer : optimizer
+        One of `xpnet.optim`.
+    epochs : int, default=10
+        How often each example is seen.
+    batch_size : int, default=32
+        The number of examples in a step. The last batch of an epoch may be smaller.
+    validation : (array, array) or float, optional
+        Inputs and targets on which loss and metrics are computed after each epoch, or the share of the
+        examples, below 1, that is put aside for that.
+    metrics : sequence of Metric or callable
+        See `xpnet.metrics`; or functions ``(outputs, targets) → number``, averaged over the batches.
+    callbacks : iterable of Callback
+        See `xpnet.callbacks`.
+    seed : int, numpy.random.Generator or None
+        From which the order of the examples is drawn. One seed gives the same training each time.
+    progress : bool, default=True
+        Whether to show a progress bar, if the output is a terminal.
+
+    Returns
+    -------
+    History
+        The loss and the metrics of each epoch, and those of the validation with ``validation_`` before the
+        name. The loss of an epoch is the mean over its examples, at the weights that each batch met.
+
+    Raises
+    ------
+    ValueError
+        If there are no examples or not as many targets, if labels are out of range, or an argument is. The
+        network is unchanged then.
+
+    Notes
+    -----
+    Ctrl-C ends the training: the network keeps the weights of the last step, and the history so far is
+    returned. Losses and metrics are read back from the device once an epoch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> x = np.linspace(-1, 1, 64).reshape(-1, 1)
+    >>> net = xpnet.nn.Dense(1, 1, seed=0)
+    >>> history = xpnet.fit(net, x, 3 * x, loss=xpnet.losses.mse, optimizer=xpnet.optim.SGD(0.3), seed=0)
+    >>> round(float(net.weight[0, 0]), 3)
+    3.0
+    """
+    check_batch_size(batch_size)
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs must be a positive integer, received {epochs!r}.")
+    random = host_generator(seed)
+    training, held_out = _split(x, y, validation, random, net)
+    watched = [as_metric(metric) for metric in metrics]
+    callbacks = list(callbacks)
+
+    with use_device(training.where):
+        _check(net, loss, [training] if held_out is None else [training, held_out])
+        work = tree.map(lambda leaf: leaf, net, state=True).train()
+        names = ("loss", *(metric.name for metric in watched))
+        if held_out is not None:
+            names += tuple(f"validation_{name}" for name in names)
+        run = Run(work, optimizer, optimizer.init(work), epochs, names)
+        for callback in callbacks:
+            callback.start(run)
+        bar = _bar(epochs * len(training), progress)
+        try:
+            while run.epoch < epochs and not run.stop:
+                run.epoch += 1
+                bar.set_description(f"epoch {run.epoch}/{epochs}")
+                for callback in callbacks:
+                    callback.epoch_start(run)
+                values = _epoch(run, training, loss, watched, callbacks, batch_size, random, bar)
+                if held_out is not None:
+                    scores = _evaluate(run.net, held_out, loss, watched, batch_size)
+                    values |= {f"validation_{name}": value for name, value in scores.items()}
+                run.history.add(values)
+                bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
+                tree.assign(run.net, net)
+                for callback in callbacks:
+                    callback.epoch_end(run)
+        except KeyboardInterrupt:
+            run.history.interrupted = True
+        finally:
+            bar.close()
+            for callback in callbacks:
+                callback.end(run)
+            tree.assign(run.net, net)
+    return run.history
+
+
+def _epoch(
+    run: Run,
+    examples: Examples,
+    loss: Callable,
+    metrics: list[Metric],
+    callbacks: list[Callback],
+    batch_size: int,
+    random: numpy.random.Generator,
+    bar: Any,
+) -> dict[str, float]:
+    """Train for one epoch; return its mean loss and its metrics."""
+
+    def batch_loss(net: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        outputs = net(x)
+        return loss(outputs, y), outputs
+
+    totals = Totals(metrics)
+    for x, y in examples.batches(batch_size, random):
+        (value, outputs), gradients = value_and_grad(batch_loss, has_aux=True)(run.net, x, y)
+        run.net, run.optimizer_state = run.optimizer.update(gradients, run.optimizer_state, run.net)
+        run.step += 1
+        totals.add(value, outputs, y)
+        for callback in callbacks:
+            callback.step_end(run)
+        bar.update(x.shape[0])
+    return totals.results()
+
+
+def _evaluate(
+    net: Any, examples: Examples, loss: Callable, metrics: list[Metric], batch_size: int
+) -> dict[str, float]:
+    """Return the mean loss and the metrics of a network in use."""
+    net = evaluation_copy(net)
+    totals = Totals(metrics)
+    for x, y in examples.batches(batch_size):
+        outputs = net(x)
+        totals.add(loss(outputs, y), outputs, y)
+    return totals.results()
+
+
+def _split(x: Any, y: Any, validation: Any, random: numpy.random.Generator, net: Any) -> tuple[Examples, Any]:
+    """Return the examples for training and, or None, those for validation."""
+    where, dtype = place_of(net)
+    examples = Examples({"x": x, "y": y}, where, dtype)
+    if validation is None:
+        return examples, None
+    if isinstance(validation, float):
+        return examples.split(validation, random)
+    if not isinstance(validation, tuple) or len(validation) != 2:
+        raise TypeError(
+            "validation must be a pair (x, y) or a share of the examples between 0 and 1, received "
+            f"{type(validation).__name__}."
+        )
+    names = ("x of validation", "y of validation")
+    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype)
+
+
+def _check(net: Any, loss: Callable, data: Sequence[Examples]) -> None:
+    """Try network and loss on one example, and let the loss look at all targets, before anything changes."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    check_targets = getattr(loss, "check_targets", None)
+    net = evaluation_copy(net)
+    for examples in data:
+        x, y = next(examples.batches(1))
+        outputs = net(x)
+        loss(outputs, y)
+        if check_targets is not None:
+            check_targets(outputs, examples.arrays[1])
+
+
+def _bar(samples: int, progress: bool) -> Any:
+    from tqdm.auto import tqdm  # here, as it would be a good part of the time that importing xpnet takes
+
+    # None: where the output is no terminal, a bar would fill a log with lines.
+    return tqdm(total=samples, unit=" samples", unit_scale=True, disable=None if progress else True)

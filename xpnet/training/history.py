@@ -1,0 +1,92 @@
+"""What happened in training."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+
+class History:
+    """The losses and metrics of each epoch, by name.
+
+    Attributes
+    ----------
+    interrupted : bool
+        Whether Ctrl-C ended the training.
+
+    Examples
+    --------
+    >>> history = History()
+    >>> history.add({"loss": 0.7, "validation_loss": 0.9})
+    >>> history["loss"]
+    [0.7]
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = {}
+        self.interrupted = False
+
+    def add(self, values: dict[str, float]) -> None:
+        """Add the values of an epoch."""
+        for name, value in values.items():
+            self._values.setdefault(name, []).append(value)
+
+    def __getitem__(self, name: str) -> list[float]:
+        if name not in self._values:
+            known = ", ".join(self._values) or "nothing yet"
+            raise KeyError(f"the history has {known}; received {name!r}")
+        return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """Return the number of epochs."""
+        return len(next(iter(self._values.values()), []))
+
+    def last(self) -> dict[str, float]:
+        """Return the values of the last epoch."""
+        return {name: values[-1] for name, values in self._values.items()}
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value:.4g}" for name, value in self.last().items())
+        ending = ", interrupted" if self.interrupted else ""
+        return f"History({len(self)} epochs{ending}; last: {values})"
+
+    def plot(self, path: str | os.PathLike | None = None) -> Any:
+        """Draw learning curves: the losses, and each metric, with its validation beside it.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to write the picture.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise ImportError(
+                "plotting needs matplotlib, which is not installed. `pip install matplotlib` installs it."
+            ) from None
+        names = [name for name in self if not name.startswith("validation_")]
+        figure = Figure(figsize=(4.5 * max(len(names), 1), 3.5), layout="constrained")
+        for axes, name in zip(figure.subplots(1, max(len(names), 1), squeeze=False)[0], names, strict=False):
+            for key, label in ((name, "training"), (f"validation_{name}", "validation")):
+                if key in self:
+                    axes.plot(range(1, len(self) + 1), self[key], label=label)
+            axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
+            axes.legend(frameon=False)
+            axes.spines[["top", "right"]].set_visible(False)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure

@@ -1,0 +1,210 @@
+"""Metrics: what to watch besides the loss.
+
+A metric adds up over batches: from the outputs of a batch and its targets it makes totals, arrays that are
+summed over all batches on the device, and from their sums, once at the end of an epoch, the number. So
+metrics that are no means of per-batch values, such as R², are exact, and nothing waits for the device.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from xpnet import tree
+from xpnet.autodiff import array_namespace
+from xpnet.backends import to_numpy
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that describes how well outputs fit targets.
+
+    Called with the outputs and targets of a whole data set, it returns the number.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the history.
+    totals : callable
+        ``totals(outputs, targets)`` returns a tuple of arrays of shape (), or Python numbers, that may be
+        added up over batches.
+    result : callable
+        ``result(*totals)`` makes the metric of the sums, which are Python floats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> xpnet.metrics.accuracy(np.asarray([[2.0, 1.0], [0.0, 3.0]]), np.asarray([0, 0]))
+    0.5
+    """
+
+    name: str
+    totals: Callable[[Any, Any], tuple]
+    result: Callable[..., float]
+
+    def __call__(self, outputs: Any, targets: Any) -> float:
+        return self.of(self.totals(outputs, targets))
+
+    def of(self, totals: tuple) -> float:
+        """Make the metric of the sums of totals, waiting for the device that they are on."""
+        return float(self.result(*(float(to_numpy(total)) for total in totals)))
+
+
+def as_metric(metric: Any) -> Metric:
+    """Return a metric; a function of outputs and targets becomes its mean over the batches.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if not callable(metric):
+        raise TypeError(
+            "a metric is one of xpnet.metrics or a function (outputs, targets) → number, "
+            f"received {metric!r}."
+        )
+
+    def totals(outputs: Any, targets: Any) -> tuple:
+        return metric(outputs, targets) * outputs.shape[0], outputs.shape[0]
+
+    return Metric(getattr(metric, "__name__", type(metric).__name__), totals, _ratio)
+
+
+def _ratio(total: float, number: float) -> float:
+    return total / number
+
+
+def _sum(x: Any) -> Any:
+    return array_namespace(x).sum(x)
+
+
+def _check_shapes(outputs: Any, targets: Any) -> None:
+    if tuple(outputs.shape) != tuple(targets.shape):
+        raise ValueError(
+            f"outputs and targets must have one shape, received {tuple(outputs.shape)} and "
+            f"{tuple(targets.shape)}. Targets of shape (batch,) belong to outputs of shape (batch,): reshape "
+            "them to (batch, 1), or the outputs to (batch,)."
+        )
+
+
+def _as_labels(outputs: Any, targets: Any) -> Any:
+    """Return labels of shape (batch,), of probabilities the most probable."""
+    if len(targets.shape) == len(outputs.shape):
+        return array_namespace(targets).argmax(targets, axis=-1)
+    return targets
+
+
+def _accuracy(outputs: Any, targets: Any) -> tuple:
+    xp = array_namespace(outputs, targets)
+    labels = _as_labels(outputs, targets)
+    right = xp.argmax(outputs, axis=-1) == labels
+    return _sum(xp.astype(right, outputs.dtype)), outputs.shape[0]
+
+
+accuracy = Metric("accuracy", _accuracy, _ratio)
+"""The share of examples whose largest output, of shape (batch, classes), is that of their label, (batch,)."""
+
+
+def top_k_accuracy(k: int = 5) -> Metric:
+    """Make the metric: the share of examples whose label is among the k largest outputs.
+
+    Parameters
+    ----------
+    k : int, default=5
+
+    Returns
+    -------
+    Metric
+        Of outputs of shape (batch, classes) and labels of shape (batch,).
+
+    Raises
+    ------
+    ValueError
+        If k is not positive.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, received {k}.")
+
+    def totals(outputs: Any, targets: Any) -> tuple:
+        xp = array_namespace(outputs, targets)
+        labels = xp.expand_dims(_as_labels(outputs, targets), axis=-1)
+        classes = xp.arange(outputs.shape[-1], dtype=labels.dtype, device=outputs.device)
+        zero = xp.zeros_like(outputs)
+        own = xp.sum(xp.where(classes == labels, outputs, zero), axis=-1, keepdims=True)
+        larger = xp.sum(xp.astype(outputs > own, outputs.dtype), axis=-1)
+        return _sum(xp.astype(larger < k, outputs.dtype)), outputs.shape[0]
+
+    return Metric(f"top_{k}_accuracy", totals, _ratio)
+
+
+def _binary_accuracy(outputs: Any, targets: Any) -> tuple:
+    _check_shapes(outputs, targets)
+    xp = array_namespace(outputs, targets)
+    right = (outputs > 0) == (targets > 0)
+    return _sum(xp.astype(right, outputs.dtype)), math.prod(outputs.shape)
+
+
+binary_accuracy = Metric("binary_accuracy", _binary_accuracy, _ratio)
+"""The share of logits with the right sign: positive where the target is 1, else not."""
+
+
+def _absolute_error(outputs: Any, targets: Any) -> tuple:
+    _check_shapes(outputs, targets)
+    return _sum(abs(outputs - targets)), math.prod(outputs.shape)
+
+
+mean_absolute_error = Metric("mean_absolute_error", _absolute_error, _ratio)
+"""The mean of the absolute differences of outputs and targets of one shape."""
+
+
+def _squared_error(outputs: Any, targets: Any) -> tuple:
+    _check_shapes(outputs, targets)
+    return _sum((outputs - targets) ** 2), math.prod(outputs.shape)
+
+
+root_mean_squared_error = Metric(
+    "root_mean_squared_error", _squared_error, lambda total, number: math.sqrt(total / number)
+)
+"""The root of the mean of the squared differences of outputs and targets of one shape."""
+
+
+def _r2_totals(outputs: Any, targets: Any) -> tuple:
+    _check_shapes(outputs, targets)
+    error, _ = _squared_error(outputs, targets)
+    return error, _sum(targets), _sum(targets**2), math.prod(outputs.shape)
+
+
+def _r2_result(error: float, total: float, squares: float, number: float) -> float:
+    spread = squares - total * total / number
+    return 1 - error / spread if spread > 0 else math.nan
+
+
+r2 = Metric("r2", _r2_totals, _r2_result)
+"""R²: 1 minus the squared errors over the squared deviations of the targets from their mean; NaN where all
+targets are equal. Outputs and targets have one shape; several columns are taken as one."""
+
+
+class Totals:
+    """The mean loss and the metrics of an epoch, summed over its batches on the device."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+        self._sums: Any = None
+
+    def add(self, loss: Any, outputs: Any, targets: Any) -> None:
+        """Add a batch: its mean loss, its outputs and its targets."""
+        examples = outputs.shape[0]
+        new = [(loss * examples, examples), *(metric.totals(outputs, targets) for metric in self._metrics)]
+        self._sums = new if self._sums is None else tree.map(lambda a, b: a + b, self._sums, new)
+
+    def results(self) -> dict[str, float]:
+        """Return the loss and the metrics by name, waiting for the device."""
+        total, examples = self._sums[0]
+        pairs = zip(self._metrics, self._sums[1:], strict=True)
+        return {
+            "loss": float(to_numpy(total)) / examples,
+            **{metric.name: metric.of(sums) for metric, sums in pairs},
+        }

@@ -1,0 +1,63 @@
+"""Predictions in batches."""
+
+from typing import Any
+
+from xpnet import tree
+from xpnet.backends import Device, device, device_of, use_device
+from xpnet.training.batches import Examples
+
+
+def place_of(net: Any) -> tuple[Device, Any]:
+    """Return the device and the dtype of a network; of one without arrays, the current device and float32."""
+    arrays = tree.leaves(net) or tree.leaves(net, state=True)
+    where = device_of(arrays[0]) if arrays else device()
+    parameters = tree.leaves(net)
+    return where, parameters[0].dtype if parameters else where.namespace.float32
+
+
+def evaluation_copy(net: Any) -> Any:
+    """Return a copy of a network that behaves as in use; the arrays are shared."""
+    return tree.map(lambda x: x, net, state=True).eval()
+
+
+def check_batch_size(batch_size: Any) -> None:
+    """Check that a batch size is a positive integer."""
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a positive integer, received {batch_size!r}.")
+
+
+def predict(net: Any, x: Any, *, batch_size: int = 1024) -> Any:
+    """Compute the outputs of a network, in batches.
+
+    Parameters
+    ----------
+    net : Module
+        It behaves as in use (no dropout) and is not changed.
+    x : array or sequence, shape (examples, ...)
+        The inputs, anywhere. They are moved to the device of the network batch by batch, and floating-point
+        numbers are converted to its dtype.
+    batch_size : int, default=1024
+
+    Returns
+    -------
+    array, shape (examples, ...)
+        The outputs, on the device of the network.
+
+    Raises
+    ------
+    ValueError
+        If x is empty or batch_size not positive.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> xpnet.predict(xpnet.nn.Dense(2, 3, seed=0), [[1.0, 2.0], [3.0, 4.0]]).shape
+    (2, 3)
+    """
+    check_batch_size(batch_size)
+    where, dtype = place_of(net)
+    examples = Examples({"x": x}, where, dtype)
+    net = evaluation_copy(net)
+    with use_device(where):
+        outputs = [net(batch) for (batch,) in examples.batches(batch_size)]
+        return outputs[0] if len(outputs) == 1 else where.namespace.concat(outputs, axis=0)
