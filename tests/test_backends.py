@@ -56,6 +56,7 @@ class FakeCupy(types.ModuleType):
     """As much of CuPy as the check for a usable GPU and the device specs ask for."""
 
     float32 = numpy.float32
+    ndarray = type("ndarray", (), {})  # array_api_compat looks for it
 
     def __init__(self, *, available=True, count=1, ones=numpy.ones):
         super().__init__("cupy")
@@ -603,7 +604,23 @@ def test_to_device_and_to_numpy_leave_other_leaves_alone(device, other):
     assert back["x"][1:] == [None, "name", 3]
 
 
-def test_to_numpy_of_traced_and_conjugated_values(device, xp):
+def test_to_numpy_brings_modules_with_their_state(device):
+    net = network()
+    leaves = xpnet.tree.leaves(net, state=True)
+    brought = xpnet.tree.leaves(xpnet.to_numpy(net), state=True)
+    assert len(brought) == len(leaves) == 4
+    assert all(type(leaf) is numpy.ndarray for leaf in brought)
+    for leaf, before in zip(brought, leaves, strict=True):
+        assert_same(before, leaf, tolerance=0)
+    assert all(backends.device_of(leaf) == device for leaf in xpnet.tree.leaves(net, state=True))
+
+
+def test_to_numpy_makes_arrays_of_numpy_scalars():
+    assert type(xpnet.to_numpy(numpy.float32(1.5))) is numpy.ndarray
+    assert type(xpnet.asarray(numpy.float32(1.5))) is numpy.ndarray
+
+
+def test_to_numpy_of_conjugated_values(device, xp):
     z = xp.conj(xpnet.asarray([1 + 2j]))  # PyTorch conjugates lazily
     assert xpnet.to_numpy(z).tolist() == [1 - 2j]
     assert xpnet.to_numpy(xp.conj(z)).tolist() == [1 + 2j]
@@ -677,3 +694,13 @@ def test_networks_run_inside_jax_jit(device):
 
     compiled = jax.jit(lambda x: xpnet.grad(loss)(net, x).layers[0].weight)(x)
     assert_same(compiled, xpnet.grad(loss)(net, x).layers[0].weight, tolerance=1e-5)
+
+
+def test_traced_arrays_stay_traced(device):
+    def f(x):
+        wide = xpnet.asarray(x, dtype="float64")
+        moved = xpnet.to_device({"x": wide}, device)["x"]
+        return xpnet.array_namespace(moved).sum(moved * moved)
+
+    x = xpnet.asarray([1.0, 2.0], device=device, dtype="float32")
+    assert_same(xpnet.grad(f)(x), xpnet.asarray([2.0, 4.0], device=device, dtype="float32"))

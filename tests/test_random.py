@@ -88,6 +88,12 @@ def test_seeds(device):
     assert key(5)[1] == 0
 
 
+def test_keys_use_all_their_bits():
+    keys = {int(xpnet.to_numpy(random.new_state(seed))[0]) for seed in range(200)}
+    assert len(keys) == 200
+    assert numpy.bitwise_or.reduce(list(keys)) == 2**31 - 1
+
+
 def test_new_state_is_on_the_current_device(device):
     assert_on(random.new_state(0), device, "int32", (2,))
 

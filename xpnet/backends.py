@@ -493,6 +493,8 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
         If there is no such dtype.
     """
     source = library_of(x)
+    if source is None and tree.is_array(x):
+        return _converted(x, device, dtype)
     if device is None and source is not None:
         target = device_of(x)
     else:
@@ -512,6 +514,15 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
         return moved
     with _entered(target):
         return xp.astype(moved, dtype)
+
+
+def _converted(x: Any, device: str | Device | None, dtype: Any) -> Any:
+    """Convert an array that is not of a library listed here, such as a traced one, by its own means."""
+    xp = x.__array_namespace__()
+    dtype = _dtype(xp, dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and x.dtype != dtype:
+        x = xp.astype(x, dtype)
+    return x if device is None else x.to_device(_device(device).native)
 
 
 def _dtype(xp: Any, name: str) -> Any:

@@ -120,7 +120,6 @@ def _describe(value: Any, path: str, arrays: dict[str, Any]) -> Any:
     if isinstance(value, tree.Branch):
         # Private settings are no part of a file, private arrays are.
         described = {name: x for name, x in vars(value).items() if name[0] != "_" or tree.is_child(x)}
-        described.pop("_children", None)
         attributes = {name: _describe(x, inside(name), arrays) for name, x in described.items()}
         return {"module": _class_name(type(value)), "attributes": attributes}
     if isinstance(value, list | tuple):

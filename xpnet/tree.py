@@ -127,18 +127,23 @@ def _unflatten_branch(settings: _Settings, children: list) -> Branch:
 
 def is_child(value: Any) -> bool:
     """Say whether an attribute of a branch is one of its children: whether it holds arrays or branches."""
-    if isinstance(value, Branch) or is_array(value):
-        return True
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return any(is_child(item) for item in value)
     if isinstance(value, dict):
         return any(is_child(item) for item in value.values())
-    return False
+    return isinstance(value, Branch) or is_array(value)
 
 
 def is_array(value: Any) -> bool:
     """Say whether a value is an array of any library that follows the array API standard."""
-    return array_api_compat.is_array_api_obj(value)
+    kind = type(value)
+    known = _ARRAY_TYPES.get(kind)
+    if known is None:
+        known = _ARRAY_TYPES[kind] = array_api_compat.is_array_api_obj(value)
+    return known
+
+
+_ARRAY_TYPES: dict[type, bool] = {}
 
 
 def named_branches(value: Any, path: str = "") -> Iterator[tuple[str, Branch]]:
@@ -152,7 +157,8 @@ def named_branches(value: Any, path: str = "") -> Iterator[tuple[str, Branch]]:
     elif isinstance(value, list | tuple):
         items = enumerate(value)
     for key, item in items:
-        yield from named_branches(item, f"{path}.{key}" if path else str(key))
+        if isinstance(item, Branch | dict | list | tuple):
+            yield from named_branches(item, f"{path}.{key}" if path else str(key))
 
 
 def branches(value: Any) -> list[Branch]:

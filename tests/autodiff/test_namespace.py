@@ -134,3 +134,9 @@ def test_a_function_is_declared_once():
 
     with pytest.raises(ValueError, match="exp is defined already"):
         Primitive("exp")
+
+
+@pytest.mark.parametrize(("arrays", "received"), [((None,), "NoneType"), ((1.0,), "float"), ((), "none")])
+def test_a_namespace_needs_arrays(arrays, received):
+    with pytest.raises(TypeError, match=f"array is needed.*received {received}"):
+        xpnet.array_namespace(*arrays)

@@ -138,9 +138,18 @@ def test_looking_changes_nothing(device):
 
 
 def test_network_on_another_device_than_the_current_one(device):
-    net = Sequential(Dense(3, 2, seed=0))
+    net = Sequential(Dense(3, 2, seed=0), Lambda(lambda x: x + xpnet.asarray([1.0], dtype="float32")))
     with xpnet.use_device("strict:device2"):
-        assert rows(net, 3) == [("layers.0 Dense", (2,), 8)]
+        assert rows(net, 3) == [("layers.0 Dense", (2,), 8), ("layers.1 Lambda", (2,), 0)]
+
+
+def test_layers_are_called_as_in_use():
+    class Look(Module):
+        def __call__(self, x):
+            assert not self.training
+            return x
+
+    assert rows(Sequential(Look()), 3) == [("layers.0 Look", (3,), 0)]
 
 
 def test_error_leaves_the_classes_as_they_were():

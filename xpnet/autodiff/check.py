@@ -66,7 +66,7 @@ def check_gradients(
         check_gradients(lambda *x: vjp(f, *x)[1](seeds), *arguments, order=order - 1, seed=seed + 1)
 
 
-def _direction(x: Any, random: numpy.random.Generator) -> Any:
+def _direction(x: Any, random: "numpy.random.Generator") -> Any:
     v = random.normal(size=tuple(x.shape))
     if array_namespace(x).isdtype(x.dtype, "complex floating"):
         v = v + 1j * random.normal(size=v.shape)

@@ -161,16 +161,19 @@ def array_namespace(*arrays: Any) -> Any:
         If one of them is no array.
     """
     namespace = None
-    first = None
+    plain = []
     for x in arrays:
         if type(x) is Tracer:
             namespace = namespace or x.namespace
             x = x.value
-        if first is None:
-            first = x
-        elif x is not first:
-            check_together(first, x)
-    return namespace or plain_namespace(first)
+        elif not tree.is_array(x):
+            raise TypeError(f"an array is needed, received {type(x).__name__}. xpnet.asarray makes one.")
+        plain.append(x)
+    if not plain:
+        raise TypeError("at least one array is needed to tell the namespace, received none.")
+    for x in plain[1:]:
+        check_together(plain[0], x)
+    return namespace or plain_namespace(plain[0])
 
 
 rules.load()

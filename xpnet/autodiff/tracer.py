@@ -11,6 +11,7 @@ from typing import Any
 
 import array_api_compat
 
+from xpnet import tree
 from xpnet.errors import NoGradientError
 
 # One counter numbers all nodes. A node's inputs have lower numbers than the node itself, so sorting by number
@@ -80,8 +81,6 @@ class Tracer:
 
     __slots__ = ("namespace", "node", "value")
 
-    # Makes `ndarray + tracer` come to the tracer instead of building an array of objects.
-    __array_ufunc__ = None
     __hash__ = None  # type: ignore[assignment]  # `==` is elementwise, as for every array
 
     def __init__(self, value: Any, node: Node | None, namespace: Any) -> None:
@@ -350,12 +349,50 @@ class Tracer:
 
         from xpnet.backends import to_numpy
 
-        return numpy.asarray(
-            to_numpy(self._leave("numpy.asarray or a NumPy function")), dtype=dtype, copy=copy
-        )
+        return numpy.asarray(to_numpy(self._leave("numpy.asarray")), dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        operator = _OPERATORS.get(function.__name__)
+        if operator and method == "__call__" and not options:  # `ndarray + tracer` comes here
+            return getattr(self.namespace, operator)(*inputs)
+        inputs, options = _leave_all(f"numpy.{function.__name__}", (inputs, options))
+        return getattr(function, method)(*inputs, **options)
+
+    def __array_function__(self, function: Any, _types: Any, inputs: Any, options: Any) -> Any:
+        inputs, options = _leave_all(f"{function.__module__}.{function.__name__}", (inputs, options))
+        return function(*inputs, **options)
 
     def __dlpack__(self, **options: Any) -> Any:
         return self._leave("from_dlpack").__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
         return self.value.__dlpack_device__()
+
+
+# NumPy's functions behind the operators, by their names in the standard.
+_OPERATORS = {
+    "add": "add",
+    "subtract": "subtract",
+    "multiply": "multiply",
+    "divide": "divide",
+    "floor_divide": "floor_divide",
+    "remainder": "remainder",
+    "power": "pow",
+    "matmul": "matmul",
+    "bitwise_and": "bitwise_and",
+    "bitwise_or": "bitwise_or",
+    "bitwise_xor": "bitwise_xor",
+    "left_shift": "bitwise_left_shift",
+    "right_shift": "bitwise_right_shift",
+    "less": "less",
+    "less_equal": "less_equal",
+    "greater": "greater",
+    "greater_equal": "greater_equal",
+    "equal": "equal",
+    "not_equal": "not_equal",
+}
+
+
+def _leave_all(what: str, values: Any) -> Any:
+    """Make the traced arrays in the arguments of a NumPy function plain, unless a gradient would be lost."""
+    return tree.map(lambda x: x._leave(what) if type(x) is Tracer else x, values)

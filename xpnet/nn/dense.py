@@ -1,6 +1,5 @@
 """Layers that connect every input with every output."""
 
-import math
 from numbers import Integral
 from typing import Any
 
@@ -102,7 +101,7 @@ class Dense(Module):
                 "xpnet.asarray(x, dtype='float32')."
             )
         # One product of two matrices: with more axes, libraries multiply matrix by matrix.
-        rows = x if len(x.shape) <= 2 else xp.reshape(x, (math.prod(x.shape[:-1]), expected))
+        rows = x if len(x.shape) <= 2 else xp.reshape(x, (-1, expected))
         y = xp.matmul(rows, self.weight)
         if self.bias is not None:
             y = y + self.bias

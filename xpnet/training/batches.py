@@ -49,7 +49,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def split(self, share: float, random: numpy.random.Generator) -> "tuple[Examples, Examples]":
+    def split(self, share: float, random: "numpy.random.Generator") -> "tuple[Examples, Examples]":
         """Return the examples without a random share of them, and that share."""
         number = round(share * len(self))
         if not 0 < number < len(self):
@@ -65,7 +65,7 @@ class Examples:
         return part
 
     def batches(
-        self, batch_size: int, random: numpy.random.Generator | None = None
+        self, batch_size: int, random: "numpy.random.Generator | None" = None
     ) -> Iterator[tuple[Any, ...]]:
         """Yield batches of all arrays; the last may be smaller.
 

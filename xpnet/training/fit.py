@@ -179,7 +179,7 @@ def _epoch(
     metrics: list[Metric],
     callbacks: list[Callback],
     batch_size: int,
-    random: numpy.random.Generator,
+    random: "numpy.random.Generator",
     bar: Any,
 ) -> dict[str, float]:
     """Train for one epoch; return its mean loss and its metrics."""
@@ -212,7 +212,9 @@ def _evaluate(
     return totals.results()
 
 
-def _split(x: Any, y: Any, validation: Any, random: numpy.random.Generator, net: Any) -> tuple[Examples, Any]:
+def _split(
+    x: Any, y: Any, validation: Any, random: "numpy.random.Generator", net: Any
+) -> tuple[Examples, Any]:
     """Return the examples for training and, or None, those for validation."""
     where, dtype = place_of(net)
     examples = Examples({"x": x, "y": y}, where, dtype)
