@@ -43,7 +43,7 @@ def main(options):
         optimizer=optim.Adam(rate),
         epochs=epochs,
         batch_size=32,
-        validation=(x_test, y_test),  # only to watch: nothing is learned from it, nothing chosen by it
+        validation=(x_test, y_test),  # only watched: the training does not use it
         metrics=[metrics.accuracy],
         seed=random,
     )
