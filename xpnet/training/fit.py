@@ -158,7 +158,7 @@ def fit(
                     scores = _evaluate(run.net, held_out, loss, watched, batch_size)
                     values |= {f"validation_{name}": value for name, value in scores.items()}
                 run.history.add(values)
-                bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()})
+                bar.set_postfix({name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()})
                 tree.assign(run.net, net)
                 for callback in callbacks:
                     callback.epoch_end(run)
