@@ -32,7 +32,7 @@ CASES = {
     ],
     "expand_dims": [
         Case(lambda xp, x: xp.expand_dims(x, axis=0), (2, 3)),
-        Case(lambda xp, x: xp.expand_dims(x, axis=-1), (2, 3)),
+        Case(lambda xp, x: xp.expand_dims(x, -1), (2, 3)),
         Case(lambda xp, x: xp.expand_dims(x, axis=0), ()),
         Case(lambda xp, x: xp.expand_dims(x, axis=-2), (0,)),
     ],

@@ -27,7 +27,7 @@ def squeeze(call: Any, x: Any, /, axis: Any) -> Any:
 
 
 @function(_reshape_back)
-def expand_dims(call: Any, x: Any, /, *, axis: Any = 0) -> Any:
+def expand_dims(call: Any, x: Any, /, axis: Any) -> Any:
     return call(x, axis=axis)
 
 
