@@ -113,6 +113,13 @@ def run_examples(session: nox.Session, paths: list[str], *arguments: str) -> Non
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """The standard's test suite: `nox -s conformance -- PATH_TO_THE_SUITE [--library NAME]`."""
+    session.install("-e", ".", *group("conformance"))
+    session.run("python", "tests/run_conformance.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks."""
     session.install("-e", ".", *group("bench"))

@@ -8,7 +8,9 @@ import xpnet
 from autodiff import test_transforms
 from autodiff.rules import (
     test_creation,
+    test_decompositions,
     test_elementwise,
+    test_fft,
     test_indexing,
     test_linalg,
     test_manipulation,
@@ -19,7 +21,9 @@ from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
 
 CHAPTERS = [
     test_creation,
+    test_decompositions,
     test_elementwise,
+    test_fft,
     test_indexing,
     test_linalg,
     test_manipulation,

@@ -390,3 +390,12 @@ def test_arrays_of_another_library_are_refused(device):
 
 def test_a_tracer_of_one_type_only():
     assert type(xpnet.trace(numpy.ones(1))) is Tracer
+
+
+def test_methods_that_the_standard_lacks_are_named(xp):
+    with pytest.raises(
+        AttributeError, match=r"no method sum. Write xp\.sum\(x\), with xp = xpnet\.array_namespace"
+    ):
+        xpnet.grad(lambda x: (x * x).sum())(array([1.0]))
+    with pytest.raises(AttributeError, match="no attribute 'no_such_thing'"):
+        _ = xpnet.trace(array([1.0])).no_such_thing

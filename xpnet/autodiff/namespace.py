@@ -26,7 +26,7 @@ class PlainNamespace:
 
     def __init__(self, xp: Any) -> None:
         self._xp = xp
-        self.isdtype = cache(xp.isdtype)  # rules ask for it at every turn
+        self.isdtype = cache(lambda dtype, kind: xp.isdtype(dtype, kind))  # rules ask for it at every turn
         self.setitem = partial(scatter.setitem, xp)
         self.scatter_add = partial(scatter.scatter_add, xp)
 
@@ -51,13 +51,18 @@ class TracedNamespace:
         self.isdtype = self.plain.isdtype
         self._array_types: set[type] = set()
         for name, define in COMPOSITES.items():
-            setattr(self, name, partial(define, self))
+            if "." not in name or _has(xp, name):
+                self._add(name, partial(define, self))
         for name, primitive in PRIMITIVES.items():
-            if primitive.compute or hasattr(xp, name):
-                setattr(self, name, primitive.on_traced(self))
+            if primitive.compute or _has(xp, name):
+                self._add(name, primitive.on_traced(self))
+
+    def _add(self, name: str, function: Any) -> None:
+        extension, _, name = name.rpartition(".")
+        setattr(getattr(self, extension) if extension else self, name, function)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__array_namespace_info__":
+        if name.startswith("__") and name not in ("__array_namespace_info__", "__array_api_version__"):
             raise AttributeError(name)
         value = _wrap(getattr(self.plain, name), name, self)
         setattr(self, name, value)
@@ -104,6 +109,11 @@ class TracedNamespace:
         if isinstance(value, tuple | list):
             return any(self.has_gradient(item) for item in value)
         return self.plain.isdtype(value.dtype, ("real floating", "complex floating"))
+
+
+def _has(xp: Any, name: str) -> bool:
+    extension, _, name = name.rpartition(".")
+    return hasattr(getattr(xp, extension, None) if extension else xp, name)
 
 
 class _Extension:

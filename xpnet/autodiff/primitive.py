@@ -12,6 +12,7 @@ need not be kept in memory until the sweep.
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import Parameter, signature
+from operator import attrgetter
 from typing import Any
 
 from xpnet.autodiff.tracer import Node, Tracer
@@ -22,7 +23,8 @@ Rule = Callable[..., Any]
 NUMBERS = frozenset({int, float, bool, complex})
 NO_PARAMETERS: dict[str, Any] = {}
 
-# The functions of the traced namespace, by name. The files in `rules/` fill both.
+# The functions of the traced namespace, by name. The files in `rules/` fill both, but for a few primitives of
+# the record itself.
 PRIMITIVES: dict[str, "Primitive"] = {}  # recorded, each as one node
 COMPOSITES: dict[str, Callable] = {}  # written in terms of others: `define(xp, ...)`
 
@@ -91,7 +93,7 @@ class Primitive:
 
     def on_plain(self, xp: Any) -> Callable:
         """Return the function for plain arrays of a namespace."""
-        return partial(self.compute, xp) if self.compute else getattr(xp, self.name)
+        return partial(self.compute, xp) if self.compute else attrgetter(self.name)(xp)
 
     def on_traced(self, namespace: Any) -> Callable:
         """Return the function for a traced namespace, with the standard's signature."""
@@ -120,19 +122,44 @@ def function(
     joint: Rule | None = None,
     compute: Callable | None = None,
     several: bool = False,
+    extension: str | None = None,
+    recorder: Callable | None = None,
 ) -> Callable:
-    """Declare the decorated ``define(call, ...)``, which has the standard's signature, with its rules."""
+    """Declare the decorated ``define(call, ...)``, which has the standard's signature, with its rules.
+
+    Without rules, the result has no gradient. ``extension`` is the part of the namespace that the function
+    belongs to, such as ``"linalg"``.
+    """
 
     def declare(define: Callable) -> Primitive:
-        return Primitive(define.__name__, rules, joint=joint, define=define, compute=compute, several=several)
+        return Primitive(
+            _full_name(define, extension),
+            rules,
+            joint=joint,
+            define=define,
+            compute=compute,
+            several=several,
+            recorder=recorder,
+        )
 
     return declare
 
 
-def composite(define: Callable) -> Callable:
+def untraced(*, compute: Callable | None = None, extension: str | None = None) -> Callable:
+    """Declare the decorated ``define(call, ...)``, which refuses inputs whose gradients would be lost."""
+    return function(compute=compute, extension=extension, recorder=refuse)
+
+
+def composite(define: Callable | None = None, *, extension: str | None = None) -> Callable:
     """Declare the decorated ``define(xp, ...)``, which is made of other functions of the namespace."""
-    COMPOSITES[define.__name__] = define
+    if define is None:
+        return partial(composite, extension=extension)
+    COMPOSITES[_full_name(define, extension)] = define
     return define
+
+
+def _full_name(define: Callable, extension: str | None) -> str:
+    return f"{extension}.{define.__name__}" if extension else define.__name__
 
 
 # -- recording ----------------------------------------------------------------------------------------------
@@ -279,21 +306,28 @@ ARGUMENT = Primitive("argument", [lambda xp, g, _y, _x: g])
 OUTPUT = Primitive("output", [lambda xp, g, _y, _x, *, index: {index: g}])
 
 
+def refuse(primitive: Primitive, namespace: Any) -> Callable:
+    """As `record`, for a function without a rule that ought to have one: see `opaque`."""
+    return opaque(primitive.name, primitive.on_plain(namespace.plain), namespace)
+
+
+# Functions of dtypes and shapes, through which no gradient flows.
+_ABOUT_ARRAYS = frozenset({"broadcast_shapes", "can_cast", "finfo", "iinfo", "result_type"})
+
+
 def opaque(name: str, compute: Callable, namespace: Any) -> Callable:
     """Return a function without gradient rules, which refuses an input whose gradient would be lost."""
 
     def call(*arguments: Any, **parameters: Any) -> Any:
         tracers: list[Tracer] = []
         plain_arguments, plain_parameters = _unwrap((list(arguments), parameters), tracers)
-        result = compute(*plain_arguments, **plain_parameters)
-        lifted = namespace.lift(result)
-        if lifted is not result and any(tracer.node is not None for tracer in tracers):
+        if name not in _ABOUT_ARRAYS and any(tracer.node is not None for tracer in tracers):
             raise NoGradientError(
                 f"{name} has no gradient rule, and received an array whose gradient would be lost. Write it "
                 "with other functions, give it a rule with xpnet.custom_gradient, or call "
                 "xpnet.stop_gradient(x) first if no gradient shall flow through here."
             )
-        return lifted
+        return namespace.lift(compute(*plain_arguments, **plain_parameters))
 
     call.__name__ = call.__qualname__ = name
     return call

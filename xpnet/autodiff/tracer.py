@@ -35,12 +35,12 @@ class Node:
         and its node stands in for it, which rules may ask for shape and dtype.
     parameters : dict
         The function's keyword arguments.
-    kept : array or None
+    kept : array, sequence of array or None
         The result, if a rule reads it.
     shape : tuple of int
-        Shape of the result.
+        Shape of the result; of a function with several results, a tuple of their shapes.
     dtype : dtype
-        Data type of the result.
+        Data type of the result, or a tuple of those of several.
     """
 
     __slots__ = ("dtype", "inputs", "kept", "number", "parameters", "primitive", "shape", "values")
@@ -63,10 +63,6 @@ class Node:
         self.kept = kept
         self.shape = shape
         self.dtype = dtype
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
 
     def __repr__(self) -> str:
         return f"Node({self.number}: {self.primitive.name} -> {self.dtype}{list(self.shape)})"
@@ -130,6 +126,14 @@ class Tracer:
     def __repr__(self) -> str:
         made_by = f" made by {self.node.primitive.name}" if self.node else ""
         return f"<traced {self.value!r}{made_by}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(self.namespace, name):
+            raise AttributeError(f"a traced array has no attribute {name!r}")
+        raise AttributeError(
+            f"arrays of the array API standard, such as this traced one, have no method {name}. Write "
+            f"xp.{name}(x), with xp = xpnet.array_namespace(x)."
+        )
 
     # -- operators ----------------------------------------------------------------------------------------
 
@@ -362,7 +366,18 @@ class Tracer:
         inputs, options = _leave_all(f"{function.__module__}.{function.__name__}", (inputs, options))
         return function(*inputs, **options)
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        /,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: Any = None,
+        copy: bool | None = None,
+    ) -> Any:
+        options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        # Not every library has all of them.
+        options = {name: value for name, value in options.items() if value is not None}
         return self._leave("from_dlpack").__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:

@@ -9,7 +9,9 @@ def load() -> None:
     """Import all chapters, which declare their functions as they are imported."""
     from xpnet.autodiff.rules import (  # noqa: F401
         creation,
+        decompositions,
         elementwise,
+        fft,
         indexing,
         linalg,
         manipulation,

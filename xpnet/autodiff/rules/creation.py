@@ -1,15 +1,81 @@
-"""Functions that make arrays. Their results are traced arrays without a gradient.
-
-Those that take no array at all (``zeros``, ``arange``, …) need no declaration.
-"""
+"""Functions that make arrays. Their results are traced arrays without a gradient."""
 
 from typing import Any
 
-from xpnet.autodiff.primitive import Primitive, composite
+from xpnet.autodiff.primitive import composite, function, untraced
 from xpnet.autodiff.tracer import Tracer
 
-for name in ("empty_like", "ones_like", "zeros_like"):
-    Primitive(name)
+
+@function()
+def empty_like(call: Any, x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
+    return call(x, dtype=dtype, device=device)
+
+
+@function()
+def ones_like(call: Any, x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
+    return call(x, dtype=dtype, device=device)
+
+
+@function()
+def zeros_like(call: Any, x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
+    return call(x, dtype=dtype, device=device)
+
+
+@untraced()
+def empty(call: Any, shape: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    return call(shape, dtype=dtype, device=device)
+
+
+@untraced()
+def ones(call: Any, shape: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    return call(shape, dtype=dtype, device=device)
+
+
+@untraced()
+def zeros(call: Any, shape: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    return call(shape, dtype=dtype, device=device)
+
+
+@untraced()
+def arange(
+    call: Any, start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None
+) -> Any:
+    return call(start, stop, step, dtype=dtype, device=device)
+
+
+@untraced()
+def eye(
+    call: Any,
+    n_rows: int,
+    n_cols: int | None = None,
+    /,
+    *,
+    k: int = 0,
+    dtype: Any = None,
+    device: Any = None,
+) -> Any:
+    return call(n_rows, n_cols, k=k, dtype=dtype, device=device)
+
+
+@untraced()
+def linspace(
+    call: Any,
+    start: Any,
+    stop: Any,
+    /,
+    num: int,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    endpoint: bool = True,
+) -> Any:
+    return call(start, stop, num, dtype=dtype, device=device, endpoint=endpoint)
+
+
+@untraced()
+def from_dlpack(call: Any, x: Any, /, *, device: Any = None, copy: bool | None = None) -> Any:
+    options = {"device": device, "copy": copy}  # which not every library has
+    return call(x, **{name: value for name, value in options.items() if value is not None})
 
 
 @composite

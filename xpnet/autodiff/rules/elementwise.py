@@ -91,7 +91,13 @@ def conj(xp: Any, x: Any) -> Any:
     return xp.conj(x) if xp.isdtype(x.dtype, "complex floating") else x
 
 
-unary("abs", lambda xp, g, _y, x: g * conj(xp, xp.sign(x)))
+def _abs(xp: Any, g: Any, y: Any, x: Any) -> Any:
+    if not xp.isdtype(x.dtype, "complex floating"):
+        return g * xp.sign(x)
+    return g * xp.conj(x) / xp.where(y == 0, xp.ones_like(y), y)
+
+
+unary("abs", _abs)
 
 
 def _sign(xp: Any, g: Any, y: Any, x: Any) -> Any:

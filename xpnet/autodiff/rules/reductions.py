@@ -8,8 +8,8 @@ from xpnet.autodiff.primitive import function
 
 def reduced_axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """Return the reduced axes as non-negative numbers."""
-    axes = range(ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return tuple(a % ndim for a in axes)
+    axes = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
+    return tuple(int(a) % ndim for a in axes)
 
 
 def spread(xp: Any, reduced: Any, x: Any, axis: Any) -> Any:
