@@ -1,6 +1,7 @@
 """Traced arrays and their gradients: from `tracer` (the record) through `backward` (the sweep) to `grad`."""
 
 from xpnet.autodiff.check import check_gradients
+from xpnet.autodiff.derivatives import hessian, hvp, jacobian, jvp
 from xpnet.autodiff.namespace import array_namespace
 from xpnet.autodiff.transforms import custom_gradient, grad, stop_gradient, trace, value_and_grad, vjp
 
@@ -9,6 +10,10 @@ __all__ = [
     "check_gradients",
     "custom_gradient",
     "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
     "stop_gradient",
     "trace",
     "value_and_grad",
