@@ -272,13 +272,23 @@ def test_copy_state_writes_the_state_and_nothing_else(net):
         assert leaf is (everything(source)[path] if path in STATE else before[path])
 
 
-def test_copy_state_converts():
-    source, target = Counter(), Counter()
-    seen = []
-    tree.copy_state(source, target, lambda new, old: seen.append((new, old)) or old)
-    assert [tuple(map(id, pair)) for pair in seen] == [
-        (id(getattr(source, name)), id(getattr(target, name))) for name in Counter.state
-    ]
+def test_state_of_a_plain_module_stays_plain():
+    module = Counter()
+    for name in Counter.state:
+        before = getattr(module, name)
+        setattr(module, name, xpnet.trace(before))
+        assert type(getattr(module, name)) is type(before)
+
+
+def test_a_layer_at_two_places_is_refused():
+    layer = Dense(2, 2, seed=0)
+    with pytest.raises(ValueError, match=r"the same Dense at layers\.0 and layers\.2.*call it twice"):
+        tree.check_unshared(Sequential(layer, ReLU(), layer))
+    other = Dense(2, 2, seed=1)
+    other.bias = layer.bias
+    with pytest.raises(ValueError, match=r"the same ndarray at layers\.0\.bias and layers\.1\.bias"):
+        tree.check_unshared(Sequential(layer, other))
+    tree.check_unshared(Sequential(layer, ReLU(), Dense(2, 2, seed=1)))
 
 
 @pytest.mark.parametrize("write", [tree.assign, tree.copy_state])

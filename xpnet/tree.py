@@ -62,6 +62,13 @@ class Branch:
 
     state: ClassVar[tuple[str, ...]] = ()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # State carries no gradient: a traced array must not outlive its transform in a plain module. A module
+        # that was passed to the transform is a traced copy, whose state is traced, too.
+        if name in self.state and name in vars(self) and not hasattr(vars(self)[name], "node"):
+            value = getattr(value, "value", value) if hasattr(value, "node") else value
+        super().__setattr__(name, value)
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         register: Callable = optree.register_pytree_node  # typed for collections alone
@@ -166,12 +173,32 @@ def branches(value: Any) -> list[Branch]:
     return [branch for _, branch in named_branches(value)]
 
 
-def copy_state(source: Any, target: Any, convert: Callable = lambda new, old: new) -> None:  # noqa: ARG005
+def copy_state(source: Any, target: Any) -> None:
     """Write the state of one tree's branches to the branches of a tree of the same structure."""
     for new, old in zip(branches(source), branches(target), strict=True):
         for name in old.state:
             if name in vars(new):
-                setattr(old, name, convert(getattr(new, name), vars(old).get(name)))
+                setattr(old, name, vars(new)[name])
+
+
+def check_unshared(tree: Any) -> None:
+    """Check that no array and no branch stands at two places of a tree: they would be trained apart.
+
+    Raises
+    ------
+    ValueError
+        Naming both places.
+    """
+    places: dict[int, str] = {}
+    parts = [(path, branch) for path, branch in named_branches(tree) if leaves(branch)]
+    for path, part in [*parts, *zip(paths(tree), leaves(tree), strict=True)]:
+        if id(part) in places:
+            raise ValueError(
+                "a layer or array must stand at one place of a network, received the same "
+                f"{type(part).__name__} at {places[id(part)]} and {path}. Make two of them, or hold it once "
+                "in a module of your own and call it twice."
+            )
+        places[id(part)] = path
 
 
 def assign(source: Any, target: Any) -> None:

@@ -336,7 +336,7 @@ def test_a_part_of_several_results(xp):
 
 def test_vjp_checks_the_tree_it_is_given(xp):
     _, pullback = xpnet.vjp(lambda x: [x, x], array([1.0, 2.0]))
-    with pytest.raises(ValueError, match="pullback needs a tree like the result"):
+    with pytest.raises(ValueError, match="pullback needs a tree of arrays like the result"):
         pullback(array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"shapes \[\(2,\), \(2,\)\].*shapes \[\(2,\), \(1,\)\]"):
         pullback([array([1.0, 2.0]), array([1.0])])
@@ -487,3 +487,48 @@ def test_threads_differentiate_at_once(xp):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_result_that_is_assigned_to_keeps_its_pullback(xp):
+    def f(x):
+        result, pullback = xpnet.vjp(lambda x: x * x, x)
+        result *= 3.0
+        return pullback(xpnet.array_namespace(x).ones_like(x))[0]
+
+    value, gradient = xpnet.value_and_grad(f)(array(2.0))
+    assert_same(value, array(4.0))
+    assert_same(gradient, array(2.0))
+
+
+def test_backward_of_a_custom_gradient_loses_no_array_from_outside(xp):
+    def f(c):
+        @xpnet.custom_gradient
+        def identity(x):
+            return x * 1.0, lambda g: g * c
+
+        return xpnet.grad(identity)(array(1.0))
+
+    with pytest.raises(NoGradientError, match="custom gradient received an array from outside"):
+        xpnet.grad(f)(array(2.0))
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda x: x, r"must return \(result, backward\)"),
+        (lambda x: ((x, x), lambda g: g), "must be one array, received tuple"),
+    ],
+)
+def test_custom_gradient_needs_a_result_and_a_function(f, message, xp):
+    with pytest.raises(TypeError, match=message):
+        xpnet.grad(xpnet.custom_gradient(f))(array(1.0))
+
+
+def test_custom_gradient_takes_arrays(xp):
+    f = xpnet.custom_gradient(lambda xs: (xs[0] * 1.0, lambda g: g))
+    with pytest.raises(TypeError, match="takes arrays and numbers by position, received list"):
+        xpnet.grad(lambda x: f([x]))(array(1.0))
+
+
+def test_positions_of_other_integer_types(xp):
+    assert_same(xpnet.grad(lambda x: x * x, argnums=numpy.int64(0))(array(3.0)), array(6.0))

@@ -199,3 +199,8 @@ def test_integer_weights_have_no_gradient(device):
     ):
         xpnet.grad(lambda layer: layer.weight[0, 0])(layer)
     assert backends.device_of(layer.weight) == device
+
+
+def test_a_layer_learns_floating_point_numbers(device):
+    with pytest.raises(ValueError, match=r"received dtype='int32'\. Try \"float32\""):
+        Dense(2, 3, dtype="int32")

@@ -1,6 +1,7 @@
 """Functions of functions: grad, value_and_grad, vjp, and the ways to steer them."""
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ class _Recording:
         self._arguments = [Tracer(x.value, x.node, x.namespace) for x in self._arguments]
         arguments, keywords = self._traced
         result = function(*arguments, **keywords)
-        tree.copy_state(self._traced, self._received, _as_before)
+        tree.copy_state(self._traced, self._received)
         del self._traced, arguments, keywords
         return result
 
@@ -115,11 +116,6 @@ class _Recording:
             trees.append(tree.unflatten(structure, leaves[: structure.num_leaves]))
             leaves = leaves[structure.num_leaves :]
         return trees
-
-
-def _as_before(new: Any, old: Any) -> Any:
-    """Make new state traced only where the old one was, so that no traced array outlives its transform."""
-    return new.value if type(new) is Tracer and type(old) is not Tracer else new
 
 
 def value_and_grad(
@@ -172,8 +168,8 @@ def value_and_grad(
     >>> float(value), gradient
     (3.0, array([2., 2., 2.]))
     """
-    several = not isinstance(argnums, int)
-    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    several = isinstance(argnums, Sequence)
+    positions = tuple(operator.index(n) for n in (argnums if isinstance(argnums, Sequence) else (argnums,)))
 
     @functools.wraps(f)
     def differentiated(*arguments: Any, **keywords: Any) -> tuple[Any, Any]:
@@ -289,24 +285,30 @@ def vjp(f: Callable, *arguments: Any) -> tuple[Any, Callable[[Any], tuple]]:
     result = recording.run(f)
     _, enclosed = recording.reachable(result)
     results, structure = tree.flatten(result)
+    if not all(tree.is_array(y) for y in results):
+        raise TypeError(
+            "f must return an array, or a tree of arrays, received "
+            f"{next(type(y).__name__ for y in results if not tree.is_array(y))}."
+        )
+    # The caller may assign to what is returned, which rebinds the handle; the nodes stay.
+    ends = [y.node if type(y) is Tracer else None for y in results]
+    expected = [tuple(y.shape) for y in results]
 
     def pullback(g: Any) -> tuple:
         gs, received = tree.flatten(g)
-        if received != structure or any(
-            tuple(one.shape) != tuple(y.shape) for one, y in zip(gs, results, strict=True)
-        ):
+        shapes = [tuple(getattr(one, "shape", ())) for one in gs]
+        if received != structure or shapes != expected or not all(tree.is_array(one) for one in gs):
             raise ValueError(
-                f"pullback needs a tree like the result of f, {structure} with shapes "
-                f"{[tuple(y.shape) for y in results]}; received {received} with shapes "
-                f"{[tuple(one.shape) for one in gs]}."
+                f"pullback needs a tree of arrays like the result of f, {structure} with shapes {expected}; "
+                f"received {received} with shapes {shapes}."
             )
         recorded = enclosed or any(type(one) is Tracer for one in gs)
         seeds = [
-            (y.node, recording.namespace.lift(one) if recorded else one)
-            for y, one in zip(results, gs, strict=True)
-            if type(y) is Tracer and y.node is not None
+            (end, recording.namespace.lift(one) if recorded else one)
+            for end, one in zip(ends, gs, strict=True)
+            if end is not None
         ]
-        nodes, _ = recording.reachable(result)
+        nodes, _ = reachable([end for end in ends if end is not None], recording.start)
         return tuple(recording.gradients(seeds, nodes, recorded, enclosed))
 
     return recording.results(result, enclosed), pullback
@@ -379,7 +381,24 @@ def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Callable, namespa
                 f"{tuple(g.shape)} for an argument of shape {tuple(x.shape)}."
             )
     lifted = [g if g is None else conj(namespace, namespace.lift(g)) for g in gradients]
-    return lifted if xp is namespace else [g if g is None else g.value for g in lifted]
+    if xp is namespace:
+        return lifted
+    known = _origins([x for x in _inputs if type(x) is Node])
+    if not _origins([g.node for g in lifted if g is not None and g.node]) <= known:
+        raise NoGradientError(_FROM_OUTSIDE)
+    return [g if g is None else g.value for g in lifted]
+
+
+_FROM_OUTSIDE = (
+    "a function with a custom gradient received an array from outside whose gradient would be lost. "
+    "Pass it as an argument, or call xpnet.stop_gradient(x) on it first."
+)
+
+
+def _origins(nodes: list[Node]) -> set[Node]:
+    """Return the arguments of transforms that some nodes depend on."""
+    found, _ = reachable(nodes, 0)
+    return {node for node in found if node.primitive is ARGUMENT}
 
 
 _CUSTOM = Primitive("custom_gradient", joint=_custom)
@@ -390,10 +409,21 @@ def _check_closure(node: Node, arguments: set[Node], start: int) -> None:
     nodes, _ = reachable([node], start)
     sources = {x for one in nodes for x in one.inputs if type(x) is Node and x.number < start}
     if not (sources if nodes else {node}) <= arguments:
-        raise NoGradientError(
-            "a function with a custom gradient received an array from outside whose gradient would be lost. "
-            "Pass it as an argument, or call xpnet.stop_gradient(x) on it first."
+        raise NoGradientError(_FROM_OUTSIDE)
+
+
+def _pair(returned: Any) -> tuple[Any, Callable]:
+    if not isinstance(returned, tuple) or len(returned) != 2 or not callable(returned[1]):
+        raise TypeError(
+            "a function with a custom gradient must return (result, backward), an array and a function, "
+            f"received {type(returned).__name__}."
         )
+    if not tree.is_array(returned[0]):
+        raise TypeError(
+            "the result of a function with a custom gradient must be one array, received "
+            f"{type(returned[0]).__name__}."
+        )
+    return returned
 
 
 def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
@@ -428,10 +458,16 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
 
     @functools.wraps(f)
     def wrapped(*arrays: Any) -> Any:
-        start = next(numbers)
-        result, backward = f(*arrays)
+        for x in arrays:
+            if not tree.is_array(x) and not isinstance(x, int | float | complex):
+                raise TypeError(
+                    "a function with a custom gradient takes arrays and numbers by position, received "
+                    f"{type(x).__name__}. Close over anything else."
+                )
         tracers = [x for x in arrays if type(x) is Tracer]
         inputs = tuple(x.node or x.value if type(x) is Tracer else x for x in arrays)
+        start = next(numbers)
+        result, backward = _pair(f(*arrays))
         if type(result) is Tracer and result.node is not None:
             _check_closure(result.node, {x for x in inputs if type(x) is Node}, start)
         if all(x.node is None for x in tracers):

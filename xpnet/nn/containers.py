@@ -49,7 +49,7 @@ class Sequential(Module):
 
     def __init__(self, *layers: Callable[[Any], Any]) -> None:
         for layer in layers:
-            if not callable(layer):
+            if not callable(layer) or isinstance(layer, type):
                 raise TypeError(
                     "Sequential takes layers one by one, Sequential(Dense(2, 3), ReLU()), "
                     f"received {layer!r}."

@@ -65,6 +65,10 @@ class Dense(Module):
                 f"{tuple(getattr(weight, 'shape', ())) or type(weight).__name__}."
             )
         self.weight = asarray(weight, device=here, dtype=dtype)
+        if not here.namespace.isdtype(self.weight.dtype, ("real floating", "complex floating")):
+            raise ValueError(
+                f'a layer learns floating-point numbers, received dtype={dtype!r}. Try "float32".'
+            )
         self.bias = asarray([0.0] * out_features, device=here, dtype=dtype) if bias else None
 
     def __call__(self, x: Any) -> Any:
@@ -93,7 +97,8 @@ class Dense(Module):
             received = x.shape[-1] if len(x.shape) else "an array without axes"
             raise ValueError(
                 f"expected {expected} features on the last axis, received {received}. The layer is "
-                f"Dense({expected}, {self.weight.shape[1]}), x has the shape {tuple(x.shape)}."
+                f"Dense({expected}, {self.weight.shape[1]}), x has the shape {tuple(x.shape)}. Make the "
+                "layer for as many features as x has, or give it other features."
             )
         if x.dtype != self.weight.dtype and not xp.isdtype(x.dtype, ("real floating", "complex floating")):
             raise TypeError(

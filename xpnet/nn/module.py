@@ -15,8 +15,8 @@ class Module(tree.Branch):
     named in the class attribute ``state``.
 
     A module is a tree: ``xpnet.grad(loss)(net, x, y)`` returns a module of the same shape, with a gradient
-    wherever the network has an array. An array that stands at two places is two parameters; to share a layer,
-    hold it once and call it twice.
+    wherever the network has an array. To share a layer, hold it once and call it twice: an array that stands
+    at two places would be trained as two, so optimizers refuse it. State carries no gradient.
 
     Attributes
     ----------

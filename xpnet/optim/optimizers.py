@@ -89,6 +89,7 @@ class Optimizer:
                 "an optimizer needs at least one parameter, received a tree without arrays. Pass the "
                 "network, or a dict or list of arrays."
             )
+        tree.check_unshared(params)
         for position, leaf in enumerate(leaves):
             if not tree.is_array(leaf) or not array_namespace(leaf).isdtype(leaf.dtype, "real floating"):
                 received = leaf.dtype if tree.is_array(leaf) else type(leaf).__name__

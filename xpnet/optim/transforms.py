@@ -86,7 +86,9 @@ def clip_by_global_norm(max_norm: float) -> Transform:
 
     def update(gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
         xp = array_namespace(*gradients)
-        flat = [xp.reshape(g, (-1,)) for g in gradients]
+        # Squares of float16 overflow above 255.
+        wide = [xp.astype(g, xp.result_type(g.dtype, xp.float32), copy=False) for g in gradients]
+        flat = [xp.reshape(g, (-1,)) for g in wide]
         squares = [xp.vecdot(g, g) for g in flat]  # one pass and no array between, unlike sum(g * g)
         scale = max_norm / xp.maximum(xp.sqrt(sum(squares[1:], squares[0])), max_norm)
         return [g * s for g, s in zip(gradients, each_dtype(scale, gradients), strict=True)], state
