@@ -192,20 +192,33 @@ def test_into_keeps_the_device_of_the_network(device, path):
 @pytest.mark.parametrize(
     ("saved", "into", "message"),
     [
-        (lambda: nn.Dense(2, 3), lambda: nn.Dense(2, 4), r"at weight it has \(2, 4\), the file \(2, 3\)"),
-        (lambda: nn.Dense(2, 3), lambda: nn.Dense(3, 3), r"at weight it has \(3, 3\), the file \(2, 3\)"),
+        (
+            lambda: nn.Dense(2, 3),
+            lambda: nn.Dense(2, 4),
+            r"at weight it has float32 \(2, 4\), the file float32 \(2, 3\)",
+        ),
+        (
+            lambda: nn.Dense(2, 3),
+            lambda: nn.Dense(3, 3),
+            r"at weight it has float32 \(3, 3\), the file float32 \(2, 3\)",
+        ),
         (
             lambda: nn.Dense(2, 3),
             lambda: nn.Dense(2, 3, bias=False),
-            r"at bias it has nothing, the file \(3,\)",
+            r"at bias it has nothing, the file float32 \(3,\)",
         ),
         (
             lambda: nn.Dense(2, 3, bias=False),
             lambda: nn.Dense(2, 3),
-            r"at bias it has \(3,\), the file nothing",
+            r"at bias it has float32 \(3,\), the file nothing",
+        ),
+        (
+            lambda: nn.Dense(2, 3),
+            lambda: nn.Dense(2, 3, dtype="float64"),
+            r"at weight it has float64 \(2, 3\), the file float32 \(2, 3\)",
         ),
         (lambda: nn.Dense(2, 3), lambda: nn.Sequential(nn.Dense(2, 3)), "at bias it has nothing"),
-        (lambda: nn.Dense(2, 3), lambda: nn.Dropout(), r"at bias it has nothing, the file \(3,\)"),
+        (lambda: nn.Dense(2, 3), lambda: nn.Dropout(), r"at bias it has nothing, the file float32 \(3,\)"),
     ],
 )
 def test_into_another_structure(device, path, saved, into, message):

@@ -282,10 +282,10 @@ def test_shapes_that_do_not_fit(device):
         losses.cross_entropy(z[0, :], on(device, 1))
     for name in ("mse", "mae", "huber"):
         with raises(
-            rf"{name} needs predictions and targets of the same shape, received \(6, 1\) and \(6,\)\. Reshape"
+            rf"{name} needs predictions and targets of the same shape, received \(6, 1\) and \(6,\)\. Give"
         ):
             getattr(losses, name)(z[:, :1], z[:, 0])
-    with raises(r"logits and targets of the same shape, received \(6, 1\) and \(6,\)\. Reshape"):
+    with raises(r"logits and targets of the same shape, received \(6, 1\) and \(6,\)\. Give both one shape"):
         losses.binary_cross_entropy(z[:, :1], z[:, 0])
 
 

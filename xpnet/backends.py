@@ -1,7 +1,7 @@
 """Libraries and devices: from a device spec such as ``"cuda:1"`` to arrays on that device.
 
-This is the only list of libraries. A new one is one more entry in `LIBRARIES`, with four small functions
-where it differs from the standard.
+This is the only list of libraries. A new one is one more entry in `LIBRARIES`, with small functions for what
+differs, and a line in `device_of`.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -121,6 +122,8 @@ def cuda_problem() -> str | None:
     Only a calculation shows that driver, compiler, headers and cuBLAS all work together.
     """
     if importlib.util.find_spec("cupy") is None:
+        if shutil.which("nvidia-smi") is None:
+            return "there is no NVIDIA driver here (nvidia-smi is missing), and CuPy is not installed."
         return 'CuPy is not installed. `pip install "xpnet[cuda13]"` (or cuda12, by the driver) installs it.'
     try:
         import cupy
@@ -425,8 +428,12 @@ def _status(library: Library) -> LibraryStatus:
         except Exception as error:  # a broken installation must not break the table
             return LibraryStatus(library.name, None, (), f"{error}. `{library.install}` may mend it.")
     problem = _problem(library)
-    specs = () if problem else tuple(library.device_specs())
-    return LibraryStatus(library.name, version, specs, problem)
+    if problem:
+        return LibraryStatus(library.name, version, (), problem)
+    try:
+        return LibraryStatus(library.name, version, tuple(library.device_specs()), None)
+    except Exception as error:
+        return LibraryStatus(library.name, version, (), f"it cannot list its devices: {error}.")
 
 
 # -- arrays -----------------------------------------------------------------------------------------------
@@ -581,8 +588,10 @@ def to_numpy(values: Any) -> Any:
     """
 
     def bring(leaf: Any) -> Any:
+        if not tree.is_array(leaf):
+            return leaf
         library = library_of(leaf)
-        return leaf if library is None else numpy.asarray(library.to_numpy(leaf))
+        return numpy.asarray(leaf if library is None else library.to_numpy(leaf))
 
     return tree.map(bring, values, state=True)
 

@@ -170,16 +170,20 @@ def _build(description: Any, arrays: dict[str, Any]) -> Any:
     raise ValueError(f"the file's description of the network is damaged at {str(description)[:80]}.")
 
 
+def _kind(x: Any) -> str:
+    return f"{str(x.dtype).rpartition('.')[2]} {tuple(x.shape)}"
+
+
 def _fill(net: Any, arrays: dict[str, Any], spec: str | Device | None, path: Any) -> Any:
     expected: dict[str, Any] = {}
     _describe(net, "", expected)
     wrong = sorted(expected.keys() ^ arrays.keys()) or [
-        name for name, x in expected.items() if tuple(x.shape) != arrays[name].shape
+        name for name, x in expected.items() if _kind(x) != _kind(arrays[name])
     ]
     if wrong:
         name = wrong[0]
-        in_file = arrays[name].shape if name in arrays else "nothing"
-        in_net = tuple(expected[name].shape) if name in expected else "nothing"
+        in_file = _kind(arrays[name]) if name in arrays else "nothing"
+        in_net = _kind(expected[name]) if name in expected else "nothing"
         raise ValueError(
             f"the network must fit the file {path}: at {name} it has {in_net}, the file {in_file}."
         )

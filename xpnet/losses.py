@@ -356,6 +356,11 @@ def check_labels(labels: Any, classes: int) -> None:
             "xpnet.asarray(labels, dtype='int64')."
         )
     low, high = int(xp.min(labels)), int(xp.max(labels))
+    if classes == 1:
+        raise ValueError(
+            "cross_entropy needs an output for each class, received 1 output. Give the network 2 outputs, or "
+            "use xpnet.losses.binary_cross_entropy with targets of shape (batch, 1)."
+        )
     if low < 0 or high >= classes:
         raise ValueError(
             f"labels must be from 0 to {classes - 1} for {classes} classes, received labels from {low} to "
@@ -401,7 +406,7 @@ def _like(xp: Any, predictions: Any, targets: Any, loss: str, name: str = "predi
     if tuple(predictions.shape) != tuple(targets.shape):
         raise ValueError(
             f"{loss} needs {name} and targets of the same shape, received {tuple(predictions.shape)} and "
-            f"{tuple(targets.shape)}. Reshape one of them: xp.reshape(targets, {name}.shape)."
+            f"{tuple(targets.shape)}. Give both one shape; targets[:, None] has the shape (batch, 1)."
         )
     _check_floating(xp, predictions, name)
     _check_not_empty(predictions)

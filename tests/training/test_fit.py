@@ -260,6 +260,36 @@ def test_interrupt_keeps_weights_and_history():
         assert np.array_equal(a, b)
 
 
+def test_a_loss_that_diverges_goes_back_to_the_epoch_before():
+    good = {}
+
+    class Break(xpnet.callbacks.Callback):
+        def epoch_end(self, run):
+            good["weights"] = weights(run.net)
+            run.optimizer_state["learning_rate"] = np.asarray(np.inf, dtype="float32")
+
+    net = classifier()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match=r"nan in epoch 2\. Lower the learning rate"),
+    ):
+        train(net, callbacks=[Break()], epochs=5)
+    for a, b in zip(weights(net), good["weights"], strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_metrics_and_losses_of_half_precision_do_not_overflow():
+    half = xpnet.tree.map(lambda x: x.astype("float16"), Dense(3, 2, seed=0))
+    x = np.repeat(X, 200, axis=0).astype("float16")
+    y = np.repeat(Y, 200)
+    history = train(
+        half, x, y, epochs=1, batch_size=4, optimizer=optim.SGD(0.0), metrics=[xpnet.metrics.accuracy]
+    )
+    expected = (xpnet.predict(half, x).argmax(-1) == y).mean()
+    assert history["accuracy"] == pytest.approx([expected])
+    assert math.isfinite(history["loss"][0])
+
+
 def test_a_callback_that_raises_is_heard_and_leaves_a_usable_network():
     class Broken(xpnet.callbacks.Callback):
         def epoch_end(self, run):
@@ -285,11 +315,17 @@ def test_a_callback_that_raises_is_heard_and_leaves_a_usable_network():
         ({"validation": X}, TypeError, r"validation must be a pair \(x, y\) or a share"),
         ({"validation": (X, Y + 1)}, ValueError, "labels"),
         ({"metrics": ["accuracy"]}, TypeError, "a metric is one of xpnet.metrics"),
+        ({"loss": "mse"}, TypeError, "loss must be a function, such as xpnet.losses.*received 'mse'"),
+        ({"optimizer": "adam"}, TypeError, r"optimizer must be an optimizer, such as .*received 'adam'"),
+        ({"optimizer": optim.Adam}, TypeError, r"optimizer must be an optimizer, such as .*received <class"),
+        ({"metrics": xpnet.metrics.accuracy}, TypeError, r"metrics must be a list.*Write metrics=\[...\]"),
+        ({"metrics": [xpnet.metrics.accuracy] * 2}, ValueError, "each metric needs a name of its own"),
+        ({"x": X * np.nan}, FloatingPointError, "the loss must stay finite, but is nan in epoch 1"),
         ({"loss": lambda outputs, _: outputs}, ValueError, r"one number, an array of shape \(\)"),
         (
-            {"callbacks": [xpnet.callbacks.EarlyStopping("validation_los")]},
+            {"callbacks": [xpnet.callbacks.EarlyStopping("validation_loss")]},
             ValueError,
-            "monitor must be a value of the history, one of loss; received 'validation_los'",
+            "monitor must be a value of the history, one of loss; received 'validation_loss'",
         ),
     ],
 )
@@ -305,6 +341,7 @@ def test_bad_input_changes_nothing(device, changes, error, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"monitor": "mae"}, 'whether mae shall be small or large must be said: mode="min" or'),
         ({"patience": 0}, "patience must be at least 1, received 0"),
         ({"min_delta": -1.0}, "min_delta must not be negative"),
         ({"mode": "least"}, 'mode must be "min" or "max", received \'least\''),

@@ -54,8 +54,12 @@ class _Monitor:
             raise ValueError(f'mode must be "min" or "max", received {mode!r}.')
         if min_delta < 0:
             raise ValueError(f"min_delta must not be negative, received {min_delta}.")
-        if mode is None:
+        if mode is None and name.endswith(("loss", "error", "accuracy", "r2")):
             mode = "min" if name.endswith(("loss", "error")) else "max"
+        if mode is None:
+            raise ValueError(
+                f'whether {name} shall be small or large must be said: mode="min" or mode="max".'
+            )
         self._name, self._sign, self._min_delta = name, 1.0 if mode == "min" else -1.0, min_delta
 
     def start(self, run: "Run") -> None:
@@ -86,7 +90,8 @@ class EarlyStopping(Callback):
     min_delta : float, default=0.0
         What counts as an improvement.
     mode : {"min", "max"}, optional
-        Whether smaller or larger is better. By default smaller for what ends in "loss" or "error".
+        Whether smaller or larger is better. It may be left out for what ends in "loss" or "error" (smaller),
+        "accuracy" or "r2" (larger).
     restore_best : bool, default=True
         Whether the network gets the weights of its best epoch in the end.
 
@@ -183,7 +188,8 @@ class Checkpoint(Callback):
     monitor : str, optional
         The value of the history that must improve. None saves after every epoch.
     mode : {"min", "max"}, optional
-        Whether smaller or larger is better. By default smaller for what ends in "loss" or "error".
+        Whether smaller or larger is better. It may be left out for what ends in "loss" or "error" (smaller),
+        "accuracy" or "r2" (larger).
     save : callable, default=xpnet.save
         ``save(net, path)``: what to do instead of writing a file.
     """

@@ -1,6 +1,7 @@
 """Training a network."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,8 +83,11 @@ def fit(
     y : array or sequence, shape (examples,) or (examples, ...)
         The targets, as the loss expects them.
     loss : callable
-        ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function of
-        the array API standard.
+        ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function
+        written with the array API standard. A loss of your own must take care of shapes: outputs of shape
+        (batch, 1) and targets of shape (batch,) broadcast to (batch, batch). If it has a function
+        ``check_targets(outputs, targets)`` as an attribute, that is called once with all targets, to refuse
+        wrong ones; `xpnet.losses` does it for labels. `functools.partial` keeps it, a lambda does not.
     optimizer : optimizer
         One of `xpnet.optim`.
     epochs : int, default=10
@@ -110,9 +114,11 @@ def fit(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If there are no examples or not as many targets, if labels are out of range, or an argument is. The
         network is unchanged then.
+    FloatingPointError
+        If the loss of an epoch is infinite or NaN. The network has the weights from before that epoch.
 
     Notes
     -----
@@ -125,22 +131,36 @@ def fit(
     >>> import xpnet
     >>> x = np.linspace(-1, 1, 64).reshape(-1, 1)
     >>> net = xpnet.nn.Dense(1, 1, seed=0)
-    >>> history = xpnet.fit(net, x, 3 * x, loss=xpnet.losses.mse, optimizer=xpnet.optim.SGD(0.3), seed=0)
+    >>> loss, optimizer = xpnet.losses.mse, xpnet.optim.SGD(0.3)
+    >>> history = xpnet.fit(net, x, 3 * x, loss=loss, optimizer=optimizer, epochs=30, seed=0)
     >>> round(float(net.weight[0, 0]), 3)
     3.0
     """
     check_batch_size(batch_size)
     if not isinstance(epochs, int) or epochs < 1:
         raise ValueError(f"epochs must be a positive integer, received {epochs!r}.")
+    if not callable(loss):
+        raise TypeError(f"loss must be a function, such as xpnet.losses.cross_entropy, received {loss!r}.")
+    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
+        raise TypeError(
+            f"optimizer must be an optimizer, such as xpnet.optim.Adam(1e-3), received {optimizer!r}."
+        )
+    if isinstance(metrics, Metric) or callable(metrics):
+        raise TypeError(f"metrics must be a list, received {metrics!r}. Write metrics=[...].")
     random = host_generator(seed)
     training, held_out = _split(x, y, validation, random, net)
     watched = [as_metric(metric) for metric in metrics]
     callbacks = list(callbacks)
 
     with use_device(training.where):
-        _check(net, loss, [training] if held_out is None else [training, held_out])
+        _check(net, loss, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = ("loss", *(metric.name for metric in watched))
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"each metric needs a name of its own, received {', '.join(names[1:])} beside loss. Make one "
+                "with xpnet.metrics.Metric(name, ...), or give functions different names."
+            )
         if held_out is not None:
             names += tuple(f"validation_{name}" for name in names)
         run = Run(work, optimizer, optimizer.init(work), epochs, names)
@@ -153,7 +173,15 @@ def fit(
                 bar.set_description(f"epoch {run.epoch}/{epochs}")
                 for callback in callbacks:
                     callback.epoch_start(run)
+                before = tree.map(lambda leaf: leaf, run.net, state=True)
                 values = _epoch(run, training, loss, watched, callbacks, batch_size, random, bar)
+                if not math.isfinite(values["loss"]):
+                    run.net = before
+                    raise FloatingPointError(
+                        f"the loss must stay finite, but is {values['loss']} in epoch {run.epoch}. Lower the "
+                        "learning rate, or look for NaN and infinite values in x and y. The network has the "
+                        "weights from before this epoch."
+                    )
                 if held_out is not None:
                     scores = _evaluate(run.net, held_out, loss, watched, batch_size)
                     values |= {f"validation_{name}": value for name, value in scores.items()}
@@ -231,14 +259,14 @@ def _split(
     return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype)
 
 
-def _check(net: Any, loss: Callable, data: Sequence[Examples]) -> None:
-    """Try network and loss on one example, and let the loss look at all targets, before anything changes."""
+def _check(net: Any, loss: Callable, data: Sequence[Examples], batch_size: int) -> None:
+    """Try network and loss on a batch, and let the loss look at all targets, before anything changes."""
     while isinstance(loss, functools.partial):
         loss = loss.func
     check_targets = getattr(loss, "check_targets", None)
     net = evaluation_copy(net)
     for examples in data:
-        x, y = next(examples.batches(1))
+        x, y = next(examples.batches(batch_size))
         outputs = net(x)
         loss(outputs, y)
         if check_targets is not None:

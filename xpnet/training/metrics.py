@@ -77,8 +77,15 @@ def _ratio(total: float, number: float) -> float:
     return total / number
 
 
+def _wide(x: Any) -> Any:
+    """Return an array in double precision where its device has it, else in single precision."""
+    xp = array_namespace(x)
+    known = xp.__array_namespace_info__().dtypes(device=x.device, kind="real floating")
+    return xp.astype(x, known["float64" if "float64" in known else "float32"], copy=False)
+
+
 def _sum(x: Any) -> Any:
-    return array_namespace(x).sum(x)
+    return array_namespace(x).sum(_wide(x))
 
 
 def _check_shapes(outputs: Any, targets: Any) -> None:
@@ -101,7 +108,7 @@ def _accuracy(outputs: Any, targets: Any) -> tuple:
     xp = array_namespace(outputs, targets)
     labels = _as_labels(outputs, targets)
     right = xp.argmax(outputs, axis=-1) == labels
-    return _sum(xp.astype(right, outputs.dtype)), outputs.shape[0]
+    return _sum(right), outputs.shape[0]
 
 
 accuracy = Metric("accuracy", _accuracy, _ratio)
@@ -134,8 +141,8 @@ def top_k_accuracy(k: int = 5) -> Metric:
         classes = xp.arange(outputs.shape[-1], dtype=labels.dtype, device=outputs.device)
         zero = xp.zeros_like(outputs)
         own = xp.sum(xp.where(classes == labels, outputs, zero), axis=-1, keepdims=True)
-        larger = xp.sum(xp.astype(outputs > own, outputs.dtype), axis=-1)
-        return _sum(xp.astype(larger < k, outputs.dtype)), outputs.shape[0]
+        larger = xp.count_nonzero(outputs > own, axis=-1)
+        return _sum(larger < k), outputs.shape[0]
 
     return Metric(f"top_{k}_accuracy", totals, _ratio)
 
@@ -144,7 +151,7 @@ def _binary_accuracy(outputs: Any, targets: Any) -> tuple:
     _check_shapes(outputs, targets)
     xp = array_namespace(outputs, targets)
     right = (outputs > 0) == (targets > 0)
-    return _sum(xp.astype(right, outputs.dtype)), math.prod(outputs.shape)
+    return _sum(right), math.prod(outputs.shape)
 
 
 binary_accuracy = Metric("binary_accuracy", _binary_accuracy, _ratio)
@@ -153,7 +160,7 @@ binary_accuracy = Metric("binary_accuracy", _binary_accuracy, _ratio)
 
 def _absolute_error(outputs: Any, targets: Any) -> tuple:
     _check_shapes(outputs, targets)
-    return _sum(abs(outputs - targets)), math.prod(outputs.shape)
+    return _sum(abs(_wide(outputs) - _wide(targets))), math.prod(outputs.shape)
 
 
 mean_absolute_error = Metric("mean_absolute_error", _absolute_error, _ratio)
@@ -162,7 +169,7 @@ mean_absolute_error = Metric("mean_absolute_error", _absolute_error, _ratio)
 
 def _squared_error(outputs: Any, targets: Any) -> tuple:
     _check_shapes(outputs, targets)
-    return _sum((outputs - targets) ** 2), math.prod(outputs.shape)
+    return _sum((_wide(outputs) - _wide(targets)) ** 2), math.prod(outputs.shape)
 
 
 root_mean_squared_error = Metric(
@@ -174,7 +181,7 @@ root_mean_squared_error = Metric(
 def _r2_totals(outputs: Any, targets: Any) -> tuple:
     _check_shapes(outputs, targets)
     error, _ = _squared_error(outputs, targets)
-    return error, _sum(targets), _sum(targets**2), math.prod(outputs.shape)
+    return error, _sum(targets), _sum(_wide(targets) ** 2), math.prod(outputs.shape)
 
 
 def _r2_result(error: float, total: float, squares: float, number: float) -> float:
@@ -197,7 +204,8 @@ class Totals:
     def add(self, loss: Any, outputs: Any, targets: Any) -> None:
         """Add a batch: its mean loss, its outputs and its targets."""
         examples = outputs.shape[0]
-        new = [(loss * examples, examples), *(metric.totals(outputs, targets) for metric in self._metrics)]
+        new: list[tuple] = [((_wide(loss) if tree.is_array(loss) else loss) * examples, examples)]
+        new += [metric.totals(outputs, targets) for metric in self._metrics]
         self._sums = new if self._sums is None else tree.map(lambda a, b: a + b, self._sums, new)
 
     def results(self) -> dict[str, float]:

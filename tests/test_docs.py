@@ -1,0 +1,33 @@
+"""The examples in docstrings and in the README run and give what they say."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import xpnet
+
+MODULES = [module.name for module in pkgutil.walk_packages(xpnet.__path__, "xpnet.")]
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_docstrings(name):
+    with xpnet.use_device("cpu"):
+        failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+
+
+def test_readme(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    # The first shows a layer of xpnet's own, and the last needs a GPU.
+    names = {}
+    for block in blocks[1:-1]:
+        exec(block, names)
+    assert names["history"]["validation_accuracy"][-1] > 0.95
+    assert (tmp_path / "digits.safetensors").exists()
+    assert names["gradient"].inner.weight.shape == (3, 3)
