@@ -34,7 +34,8 @@ where it is stale.
 **gradient**: *rule*, of its own; *composed*, of the functions that it is made of; *none*, as the result
 does not change with small changes of the inputs, or holds no numbers with a gradient; *refused*: an
 input whose gradient would be lost raises an error. **second order**: gradients of gradients are checked
-against finite differences. The last columns say which libraries have the function.
+against finite differences. The last columns say which libraries have the function. `special` is not of
+the standard: its functions are those of SciPy, of CuPy's copy of it, or the library's own.
 """
 
 
@@ -43,7 +44,10 @@ NO_ARRAYS = {"broadcast_shapes", "can_cast", "finfo", "iinfo", "isdtype", "resul
 
 
 def functions(extension: str) -> list[str]:
-    """The names of the standard's functions in the main namespace or an extension, in alphabetical order."""
+    """The names of the functions in the main namespace or an extension, in alphabetical order."""
+    if extension == "special":  # which the standard does not have
+        names = {name.partition(".")[2] for name in (*PRIMITIVES, *COMPOSITES) if name.startswith("special.")}
+        return sorted(names)
     space = getattr(array_api_strict, extension) if extension else array_api_strict
     names = {name for name in space.__all__ if isinstance(getattr(space, name), FunctionType)}
     own = {name for name in names if name.startswith("__") or name.endswith("_array_api_strict_flags")}
@@ -72,7 +76,7 @@ def rows(libraries: list[str]) -> list[list[str]]:
     """The cells of the table for some libraries, by their device specs."""
     spaces = [traced_namespace(xpnet.device(spec).namespace) for spec in libraries]
     table = []
-    for extension in ("", "linalg", "fft"):
+    for extension in ("", "linalg", "fft", "special"):
         for function in functions(extension):
             name = f"{extension}.{function}" if extension else function
             how = gradient(name)

@@ -8,6 +8,7 @@ from xpnet import losses, nn, optim, tree
 from xpnet.autodiff import (
     array_namespace,
     check_gradients,
+    checkpoint,
     custom_gradient,
     grad,
     hessian,
@@ -31,6 +32,7 @@ __all__ = [
     "asarray",
     "callbacks",
     "check_gradients",
+    "checkpoint",
     "custom_gradient",
     "device",
     "devices",

@@ -47,6 +47,8 @@ class Library:
         The specs of all devices that it has on this machine.
     to_numpy : callable
         Copies or views an array as a NumPy array.
+    special : str
+        The module of its special functions; empty if it has none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Library:
     find_device: Callable[[str], Any]
     device_specs: Callable[[], list[str]]
     to_numpy: Callable[[Any], numpy.ndarray]
+    special: str
 
 
 @dataclass(frozen=True)
@@ -237,6 +240,7 @@ LIBRARIES = (
         find_device=_find_numpy_device,
         device_specs=lambda: ["cpu"],
         to_numpy=lambda x: x,
+        special="scipy.special",
     ),
     Library(
         name="CuPy",
@@ -247,6 +251,7 @@ LIBRARIES = (
         find_device=_find_cuda_device,
         device_specs=_cuda_specs,
         to_numpy=lambda x: x.get(),
+        special="cupyx.scipy.special",
     ),
     Library(
         name="PyTorch",
@@ -257,6 +262,7 @@ LIBRARIES = (
         find_device=_find_torch_device,
         device_specs=_torch_specs,
         to_numpy=_torch_to_numpy,
+        special="torch.special",
     ),
     Library(
         name="JAX",
@@ -267,6 +273,7 @@ LIBRARIES = (
         find_device=_find_jax_device,
         device_specs=_jax_specs,
         to_numpy=numpy.asarray,
+        special="jax.scipy.special",
     ),
     Library(
         name="array-api-strict",
@@ -277,6 +284,7 @@ LIBRARIES = (
         find_device=_find_strict_device,
         device_specs=_strict_specs,
         to_numpy=_strict_to_numpy,
+        special="",
     ),
 )
 
@@ -605,6 +613,41 @@ def plain_namespace(x: Any) -> Any:
 
 
 _namespaces: dict[type, Any] = {}
+
+
+def special_functions(xp: Any) -> Any:
+    """Return the special functions (``erf``, ``gammaln``, …) for the arrays of a namespace.
+
+    They are those of SciPy, of CuPy's copy of it, or the library's own. For any other library they run on the
+    host, through SciPy.
+
+    Raises
+    ------
+    AttributeError
+        If SciPy is needed and not installed.
+    """
+    root = xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
+    module = next((library.special for library in LIBRARIES if library.module == root), "")
+    try:
+        return importlib.import_module(module) if module else _OnHost("scipy.special")
+    except ImportError:
+        raise AttributeError("special functions need SciPy. `pip install scipy` installs it.") from None
+
+
+class _OnHost:
+    """The functions of a module for NumPy arrays, for arrays of any library."""
+
+    def __init__(self, module: str) -> None:
+        self._module = importlib.import_module(module)
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._module, name)
+
+        def on_host(*inputs: Any, **options: Any) -> Any:
+            where = next(device_of(x) for x in inputs if library_of(x))
+            return asarray(function(*to_numpy(list(inputs)), **options), device=where)
+
+        return on_host
 
 
 def describe(x: Any) -> str:

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 import xpnet
-from autodiff import test_transforms
+from autodiff import test_checkpoint, test_transforms
 from autodiff.rules import (
     test_creation,
     test_decompositions,
@@ -16,6 +16,7 @@ from autodiff.rules import (
     test_manipulation,
     test_reductions,
     test_searching,
+    test_special,
 )
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
 
@@ -29,11 +30,13 @@ CHAPTERS = [
     test_manipulation,
     test_reductions,
     test_searching,
+    test_special,
 ]
 CASES = {name: cases for chapter in CHAPTERS for name, cases in chapter.CASES.items()}
 
 # What is checked in a test of its own, not in a table of a chapter.
 ELSEWHERE = {
+    "_recomputed": test_checkpoint.test_gradients_of_two_orders,
     "argument": test_transforms.test_derivatives_of_higher_order,
     "output": test_transforms.test_a_part_of_several_results,
     "custom_gradient": test_transforms.test_custom_gradient_of_two_orders,

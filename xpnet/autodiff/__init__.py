@@ -1,6 +1,7 @@
 """Traced arrays and their gradients: from `tracer` (the record) through `backward` (the sweep) to `grad`."""
 
 from xpnet.autodiff.check import check_gradients
+from xpnet.autodiff.checkpoint import checkpoint
 from xpnet.autodiff.derivatives import hessian, hvp, jacobian, jvp
 from xpnet.autodiff.namespace import array_namespace
 from xpnet.autodiff.transforms import custom_gradient, grad, stop_gradient, trace, value_and_grad, vjp
@@ -8,6 +9,7 @@ from xpnet.autodiff.transforms import custom_gradient, grad, stop_gradient, trac
 __all__ = [
     "array_namespace",
     "check_gradients",
+    "checkpoint",
     "custom_gradient",
     "grad",
     "hessian",

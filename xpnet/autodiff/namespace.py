@@ -6,7 +6,6 @@ lost.
 """
 
 from functools import cache, partial
-from types import ModuleType
 from typing import Any
 
 import numpy
@@ -15,10 +14,12 @@ from xpnet import tree
 from xpnet.autodiff import rules, scatter
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
 from xpnet.autodiff.tracer import Node, Tracer
-from xpnet.backends import check_together, describe, plain_namespace
+from xpnet.backends import check_together, describe, plain_namespace, special_functions
 from xpnet.errors import MixedArraysError
 
 __all__ = ["array_namespace", "traced_namespace"]
+
+_EXTENSIONS = ("linalg", "fft", "special")
 
 
 class PlainNamespace:
@@ -31,7 +32,7 @@ class PlainNamespace:
         self.scatter_add = partial(scatter.scatter_add, xp)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._xp, name)
+        value = special_functions(self._xp) if name == "special" else getattr(self._xp, name)
         setattr(self, name, value)
         return value
 
@@ -50,21 +51,15 @@ class TracedNamespace:
         self.plain = PlainNamespace(xp)
         self.isdtype = self.plain.isdtype
         self._array_types: set[type] = set()
-        for name, define in COMPOSITES.items():
-            if "." not in name or _has(xp, name):
-                self._add(name, partial(define, self))
-        for name, primitive in PRIMITIVES.items():
-            if primitive.compute or _has(xp, name):
-                self._add(name, primitive.on_traced(self))
-
-    def _add(self, name: str, function: Any) -> None:
-        extension, _, name = name.rpartition(".")
-        setattr(getattr(self, extension) if extension else self, name, function)
+        for name in (*COMPOSITES, *PRIMITIVES):
+            if "." not in name and (function := _traced_function(name, self)):
+                setattr(self, name, function)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in ("__array_namespace_info__", "__array_api_version__"):
             raise AttributeError(name)
-        value = _wrap(getattr(self.plain, name), name, self)
+        plain = getattr(self.plain, name)
+        value = _Extension(name, self) if name in _EXTENSIONS else _wrap(plain, name, self)
         setattr(self, name, value)
         return value
 
@@ -111,30 +106,41 @@ class TracedNamespace:
         return self.plain.isdtype(value.dtype, ("real floating", "complex floating"))
 
 
-def _has(xp: Any, name: str) -> bool:
-    extension, _, name = name.rpartition(".")
-    return hasattr(getattr(xp, extension, None) if extension else xp, name)
-
-
 class _Extension:
-    """`linalg` or `fft` of a traced namespace."""
+    """`linalg`, `fft` or `special` of a traced namespace. Its functions are made when they are asked for."""
 
-    def __init__(self, name: str, plain: Any, namespace: TracedNamespace) -> None:
-        self._name, self._plain, self._namespace = name, plain, namespace
+    def __init__(self, name: str, namespace: TracedNamespace) -> None:
+        self._name, self._namespace = name, namespace
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in PRIMITIVES:  # matmul and its like stand in the main namespace too
-            return getattr(self._namespace, name)
-        value = _wrap(getattr(self._plain, name), f"{self._name}.{name}", self._namespace)
+        full_name = f"{self._name}.{name}"
+        value = _traced_function(full_name, self._namespace)
+        if value is None and name in PRIMITIVES:  # matmul and its like stand in the main namespace too
+            value = getattr(self._namespace, name)
+        if value is None:
+            value = _wrap(
+                getattr(getattr(self._namespace.plain, self._name), name), full_name, self._namespace
+            )
         setattr(self, name, value)
         return value
 
 
+def _traced_function(name: str, namespace: TracedNamespace) -> Any:
+    """Return a function that is declared in `rules/`, or None where there is none or the library lacks it."""
+    if name in COMPOSITES:
+        return partial(COMPOSITES[name], namespace)
+    primitive = PRIMITIVES.get(name)
+    if primitive is None:
+        return None
+    try:
+        return primitive.on_traced(namespace)
+    except AttributeError:
+        return None
+
+
 def _wrap(value: Any, name: str, namespace: TracedNamespace) -> Any:
-    if isinstance(value, ModuleType):
-        return _Extension(name, value, namespace)
     return opaque(name, value, namespace) if callable(value) and not isinstance(value, type) else value
 
 

@@ -385,11 +385,11 @@ def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Callable, namespa
         return lifted
     known = _origins([x for x in _inputs if type(x) is Node])
     if not _origins([g.node for g in lifted if g is not None and g.node]) <= known:
-        raise NoGradientError(_FROM_OUTSIDE)
+        raise NoGradientError(FROM_OUTSIDE)
     return [g if g is None else g.value for g in lifted]
 
 
-_FROM_OUTSIDE = (
+FROM_OUTSIDE = (
     "a function with a custom gradient received an array from outside whose gradient would be lost. "
     "Pass it as an argument, or call xpnet.stop_gradient(x) on it first."
 )
@@ -409,7 +409,7 @@ def _check_closure(node: Node, arguments: set[Node], start: int) -> None:
     nodes, _ = reachable([node], start)
     sources = {x for one in nodes for x in one.inputs if type(x) is Node and x.number < start}
     if not (sources if nodes else {node}) <= arguments:
-        raise NoGradientError(_FROM_OUTSIDE)
+        raise NoGradientError(FROM_OUTSIDE)
 
 
 def _pair(returned: Any) -> tuple[Any, Callable]:

@@ -17,4 +17,5 @@ def load() -> None:
         manipulation,
         reductions,
         searching,
+        special,
     )
