@@ -110,15 +110,15 @@ def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[s
     everything = view == _EVERYTHING
     # A branch rebuilt around other leaves (shapes, say) remembers which attributes were its children.
     known = attributes.get("_children", ())
-    names = tuple(
-        name
-        for name, value in attributes.items()
-        if (everything if name in branch.state else name in known or is_child(value))
-    )
-    order = tuple(name for name in attributes if name != "_children")
-    values = {name: attributes[name] for name in order if name not in names}
-    settings = _Settings(type(branch), names, values, order, everything)
-    return [attributes[name] for name in names], settings, names
+    names, children, values = [], [], {}
+    for name, value in attributes.items():
+        if everything if name in branch.state else name in known or is_child(value):
+            names.append(name)
+            children.append(value)
+        elif name != "_children":
+            values[name] = value
+    settings = _Settings(type(branch), tuple(names), values, tuple(attributes), everything)
+    return children, settings, settings.names
 
 
 def _unflatten_branch(settings: _Settings, children: list) -> Branch:
