@@ -50,7 +50,9 @@ def scatter_add(xp: Any, values: Any, key: Any, shape: tuple[int, ...]) -> Any:
 
         cupyx.scatter_add(zeros, key, values)
         return zeros
-    indices = _indices_into_flat(xp, zeros, key)
+    # Indices into the flattened array, by indexing an array of them with the same key.
+    flat = xp.reshape(xp.arange(compat.size(zeros), device=zeros.device), zeros.shape)
+    indices = getitem(xp, flat, key)
     values = xp.reshape(xp.broadcast_to(values, indices.shape), (-1,))
     indices = xp.reshape(indices, (-1,))
     if compat.is_torch_array(values):
@@ -60,14 +62,14 @@ def scatter_add(xp: Any, values: Any, key: Any, shape: tuple[int, ...]) -> Any:
     return xp.reshape(flat, shape)
 
 
-def _indices_into_flat(xp: Any, x: Any, key: Any) -> Any:
-    """Return the indices into the flattened array, by indexing an array of them with the same key."""
-    flat = xp.reshape(xp.arange(compat.size(x), device=x.device), x.shape)
-    *lead, last = key if isinstance(key, tuple) else (key,)
-    if getattr(last, "ndim", 0) == 1 and all(type(k) is slice and k == slice(None) for k in lead):
-        # The standard has no slices beside arrays of indices, but it has `take`.
-        return xp.take(flat, last, axis=len(lead))
-    return flat[key]
+def getitem(xp: Any, x: Any, key: Any) -> Any:
+    """Return ``x[key]``, also for slices before an array of indices: the standard has `take` for that."""
+    keys = key if isinstance(key, tuple) else (key,)
+    *lead, last = keys or (...,)
+    is_list = getattr(last, "ndim", 0) == 1 and xp.isdtype(last.dtype, "integral")
+    if is_list and all(type(k) is slice and k == slice(None) for k in lead):
+        return xp.take(x, last, axis=len(lead))
+    return x[key]
 
 
 def _may_repeat(xp: Any, key: Any) -> bool:

@@ -70,7 +70,8 @@ CASES = {
     ],
     "take": [
         Case(lambda xp, x: xp.take(x, index(xp, x, [2, 0, 0])), (3,)),
-        Case(lambda xp, x: xp.take(x, index(xp, x, [1, 1]), axis=0), (2, 3)),
+        Case(lambda xp, x: xp.take(x, index(xp, x, [1, 1]), axis=0) ** 2, (2, 3)),
+        Case(lambda xp, x: xp.take(x, index(xp, x, [2, 0, 0]), axis=1) ** 2, (2, 3)),
         Case(lambda xp, x: xp.take(x, index(xp, x, [2, 0, 0, 1]), axis=-1), (2, 3)),
         Case(lambda xp, x: xp.take(x, index(xp, x, [1, 0]), axis=1), (2, 3, 2)),
         Case(lambda xp, x: xp.take(x, index(xp, x, []), axis=0), (2, 3)),

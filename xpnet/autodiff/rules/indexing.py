@@ -5,8 +5,8 @@
 from typing import Any
 
 from xpnet import tree
+from xpnet.autodiff import scatter
 from xpnet.autodiff.primitive import function
-from xpnet.autodiff.scatter import is_basic
 
 
 class _Array:
@@ -22,7 +22,7 @@ _ARRAY = _Array()
 def _split(key: Any) -> tuple[tuple, list]:
     """Separate the arrays of a key from what is known when it is recorded."""
     items = key if isinstance(key, tuple) else (key,)
-    if is_basic(items):
+    if scatter.is_basic(items):
         return items, []
     pattern = tuple(_ARRAY if tree.is_array(item) else item for item in items)
     return pattern, [item for item in items if tree.is_array(item)]
@@ -56,7 +56,7 @@ def setitem(call: Any, x: Any, key: Any, values: Any, /) -> Any:
 
 
 @function(
-    lambda xp, g, _y, _values, *arrays, key, shape: g[_join(key, arrays)],
+    lambda xp, g, _y, _values, *arrays, key, shape: scatter.getitem(xp, g, _join(key, arrays)),
     compute=lambda xp, values, *arrays, key, shape: xp.scatter_add(values, _join(key, arrays), shape),
 )
 def scatter_add(call: Any, values: Any, key: Any, shape: Any, /) -> Any:
