@@ -436,6 +436,13 @@ CANNOT = {
 }
 
 
+@pytest.fixture(autouse=True)
+def not_on_jax(device):
+    """Leave JAX out: it would compile for minutes, and these libraries support less of it."""
+    if device.library.spec == "jax":
+        pytest.skip("functions of others are checked on NumPy, array-api-strict and PyTorch")
+
+
 @pytest.fixture
 def first_device(device):
     """The device under test, if it is the one on which other projects create arrays."""
