@@ -137,32 +137,16 @@ def fit(
     3.0
     """
     check_batch_size(batch_size)
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs must be a positive integer, received {epochs!r}.")
-    if not callable(loss):
-        raise TypeError(f"loss must be a function, such as xpnet.losses.cross_entropy, received {loss!r}.")
-    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
-        raise TypeError(
-            f"optimizer must be an optimizer, such as xpnet.optim.Adam(1e-3), received {optimizer!r}."
-        )
-    if isinstance(metrics, Metric) or callable(metrics):
-        raise TypeError(f"metrics must be a list, received {metrics!r}. Write metrics=[...].")
+    _check_settings(loss, optimizer, epochs, metrics)
     random = host_generator(seed)
     training, held_out = _split(x, y, validation, random, net)
     watched = [as_metric(metric) for metric in metrics]
     callbacks = list(callbacks)
 
     with use_device(training.where):
-        _check(net, loss, [training] if held_out is None else [training, held_out], batch_size)
+        _check_data(net, loss, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
-        names = ("loss", *(metric.name for metric in watched))
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"each metric needs a name of its own, received {', '.join(names[1:])} beside loss. Make one "
-                "with xpnet.metrics.Metric(name, ...), or give functions different names."
-            )
-        if held_out is not None:
-            names += tuple(f"validation_{name}" for name in names)
+        names = _names(watched, validated=held_out is not None)
         run = Run(work, optimizer, optimizer.init(work), epochs, names)
         for callback in callbacks:
             callback.start(run)
@@ -259,7 +243,31 @@ def _split(
     return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype)
 
 
-def _check(net: Any, loss: Callable, data: Sequence[Examples], batch_size: int) -> None:
+def _check_settings(loss: Any, optimizer: Any, epochs: Any, metrics: Any) -> None:
+    if not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs must be a positive integer, received {epochs!r}.")
+    if not callable(loss):
+        raise TypeError(f"loss must be a function, such as xpnet.losses.cross_entropy, received {loss!r}.")
+    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
+        raise TypeError(
+            f"optimizer must be an optimizer, such as xpnet.optim.Adam(1e-3), received {optimizer!r}."
+        )
+    if isinstance(metrics, Metric) or callable(metrics):
+        raise TypeError(f"metrics must be a list, received {metrics!r}. Write metrics=[...].")
+
+
+def _names(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:
+    """Return the names that the history will have."""
+    names = ("loss", *(metric.name for metric in metrics))
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"each metric needs a name of its own, received {', '.join(names[1:])} beside loss. Make one "
+            "with xpnet.metrics.Metric(name, ...), or give functions different names."
+        )
+    return names + tuple(f"validation_{name}" for name in names) if validated else names
+
+
+def _check_data(net: Any, loss: Callable, data: Sequence[Examples], batch_size: int) -> None:
     """Try network and loss on a batch, and let the loss look at all targets, before anything changes."""
     while isinstance(loss, functools.partial):
         loss = loss.func
