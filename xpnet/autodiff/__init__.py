@@ -4,6 +4,7 @@ from xpnet.autodiff.check import check_gradients
 from xpnet.autodiff.checkpoint import checkpoint
 from xpnet.autodiff.derivatives import hessian, hvp, jacobian, jvp
 from xpnet.autodiff.namespace import array_namespace
+from xpnet.autodiff.nan import raise_on_nan
 from xpnet.autodiff.transforms import custom_gradient, grad, stop_gradient, trace, value_and_grad, vjp
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "hvp",
     "jacobian",
     "jvp",
+    "raise_on_nan",
     "stop_gradient",
     "trace",
     "value_and_grad",

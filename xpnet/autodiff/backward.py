@@ -58,6 +58,7 @@ def sweep(
         Whether these depend on the nodes. If not, only the seeds are traced, and the nodes hold constants.
     """
     xp = namespace if recorded else namespace.plain
+    observe = namespace.observe_gradient
     # The nodes that a first-order sweep meets all lead to the arguments; in a higher-order sweep some lead
     # only to those of an enclosing transform.
     wanted = None
@@ -89,6 +90,8 @@ def sweep(
             for source, contribution in zip(inputs, joint, strict=True):
                 if type(source) is not Node or contribution is None or (wanted and source not in wanted):
                     continue
+                if observe:
+                    observe(node, g, contribution)
                 _accumulate(gradients, source, _fit(xp, contribution, source))
             continue
         # strict=False: trailing inputs without a rule, such as the indices of `take`, have no gradient
@@ -99,6 +102,8 @@ def sweep(
             if type(contribution) is dict:
                 _accumulate(gradients, source, contribution)
                 continue
+            if observe:
+                observe(node, g, contribution)
             if contribution.dtype is not source.dtype or contribution.shape != source.shape:
                 contribution = _fit(xp, contribution, source)
             before = gradients.get(source)

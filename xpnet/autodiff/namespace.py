@@ -5,6 +5,9 @@ whatever is declared nowhere is the library's own function, which refuses an inp
 lost.
 """
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
@@ -53,15 +56,25 @@ class TracedNamespace:
         self._array_types: set[type] = set()
         for name in (*COMPOSITES, *PRIMITIVES):
             if "." not in name and (function := _traced_function(name, self)):
-                setattr(self, name, function)
+                setattr(self, name, self.observed(name, function))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name not in ("__array_namespace_info__", "__array_api_version__"):
             raise AttributeError(name)
         plain = getattr(self.plain, name)
-        value = _Extension(name, self) if name in _EXTENSIONS else _wrap(plain, name, self)
+        if name in _EXTENSIONS:
+            value: Any = _Extension(name, self)
+        else:
+            value = self.observed(name, _wrap(plain, name, self))
         setattr(self, name, value)
         return value
+
+    # What looks at the gradients in a sweep, if anything: `observe_gradient(node, g, gradient)`.
+    observe_gradient = None
+
+    def observed(self, name: str, function: Any) -> Any:  # noqa: ARG002
+        """Return a function as it shall stand in the namespace; `xpnet.raise_on_nan` looks at its results."""
+        return function
 
     def __repr__(self) -> str:
         return f"<{self.__name__}>"
@@ -120,9 +133,9 @@ class _Extension:
         if value is None and name in PRIMITIVES:  # matmul and its like stand in the main namespace too
             value = getattr(self._namespace, name)
         if value is None:
-            value = _wrap(
-                getattr(getattr(self._namespace.plain, self._name), name), full_name, self._namespace
-            )
+            plain = getattr(self._namespace.plain, self._name)
+            value = _wrap(getattr(plain, name), full_name, self._namespace)
+        value = self._namespace.observed(full_name, value)
         setattr(self, name, value)
         return value
 
@@ -144,14 +157,28 @@ def _wrap(value: Any, name: str, namespace: TracedNamespace) -> Any:
     return opaque(name, value, namespace) if callable(value) and not isinstance(value, type) else value
 
 
-_traced: dict[Any, TracedNamespace] = {}
+# The namespaces in use, and the class that new ones are of. `xpnet.raise_on_nan` puts others in their place.
+_Namespaces = tuple[type[TracedNamespace], dict[Any, TracedNamespace]]
+_namespaces: ContextVar[_Namespaces] = ContextVar("xpnet_namespaces")
+_usual: _Namespaces = (TracedNamespace, {})
 
 
 def traced_namespace(xp: Any) -> TracedNamespace:
     """Return the traced namespace that wraps a library's namespace, always the same object."""
-    found = _traced.get(xp)
+    kind, known = _namespaces.get(_usual)
+    found = known.get(xp)
     # `setdefault` settles for one object where several threads make one at once.
-    return _traced.setdefault(xp, TracedNamespace(xp)) if found is None else found
+    return known.setdefault(xp, kind(xp)) if found is None else found
+
+
+@contextlib.contextmanager
+def namespaces_of(kind: type[TracedNamespace]) -> Iterator[None]:
+    """Use traced namespaces of another class inside a ``with`` block."""
+    token = _namespaces.set((kind, {}))
+    try:
+        yield
+    finally:
+        _namespaces.reset(token)
 
 
 def array_namespace(*arrays: Any) -> Any:
