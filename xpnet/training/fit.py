@@ -200,9 +200,10 @@ def _epoch(
         outputs = net(x)
         return loss(outputs, y), outputs
 
+    differentiate = value_and_grad(batch_loss, has_aux=True)
     totals = Totals(metrics)
     for x, y in examples.batches(batch_size, random):
-        (value, outputs), gradients = value_and_grad(batch_loss, has_aux=True)(run.net, x, y)
+        (value, outputs), gradients = differentiate(run.net, x, y)
         run.net, run.optimizer_state = run.optimizer.update(gradients, run.optimizer_state, run.net)
         run.step += 1
         totals.add(value, outputs, y)
