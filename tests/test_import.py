@@ -17,6 +17,7 @@ OTHERS = [
     "matplotlib",
     "onnx",
     "tqdm",
+    "einops",
 ]
 
 FORWARD = """

@@ -6,7 +6,6 @@ the error must name.
 
 import array_api_compat
 import array_api_extra as xpx
-import einops
 import einops.array_api
 import pytest
 import scipy.cluster.vq
@@ -30,14 +29,12 @@ import sklearn.metrics.pairwise
 import sklearn.naive_bayes
 import sklearn.preprocessing
 import sklearn.utils.extmath
-from einops._backends import AbstractBackend
 from helpers import assert_same
 from scipy import special, stats
 from scipy.spatial.transform import RigidTransform, Rotation
 
 import xpnet
 from autodiff.cases import Case, array, as_list, complexes, named, uniform
-from xpnet.autodiff.tracer import Tracer
 from xpnet.errors import NoGradientError
 
 
@@ -283,86 +280,6 @@ SKLEARN = {
 }
 
 
-class EinopsBackend(AbstractBackend):
-    """Traced arrays for einops, which finds it as a subclass."""
-
-    framework_name = "xpnet"
-
-    def is_appropriate_type(self, tensor):
-        return isinstance(tensor, Tracer)
-
-    def reshape(self, x, shape):
-        return x.namespace.reshape(x, tuple(shape))
-
-    def transpose(self, x, axes):
-        return x.namespace.permute_dims(x, tuple(axes))
-
-    def reduce(self, x, operation, axes):
-        return getattr(x.namespace, operation)(x, axis=tuple(axes))
-
-    def stack_on_zeroth_dimension(self, tensors):
-        return xpnet.array_namespace(*tensors).stack(tensors)
-
-    def add_axis(self, x, new_position):
-        return x.namespace.expand_dims(x, axis=new_position)
-
-    def tile(self, x, repeats):
-        return x.namespace.tile(x, tuple(repeats))
-
-    def concat(self, tensors, axis):
-        return xpnet.array_namespace(*tensors).concat(tensors, axis=axis)
-
-    def is_float_type(self, x):
-        return x.namespace.isdtype(x.dtype, "real floating")
-
-    def einsum(self, pattern, *arrays):
-        xp = xpnet.array_namespace(*arrays)
-        inputs, output = pattern.split("->")
-        letters = output + "".join(sorted(set(inputs) - set(output + ",")))
-        product = 1.0
-        for names, x in zip(inputs.split(","), arrays, strict=True):
-            x = xp.permute_dims(x, tuple(names.index(a) for a in letters if a in names))
-            product = product * x[tuple(slice(None) if a in names else None for a in letters)]
-        return xp.sum(product, axis=tuple(range(len(output), len(letters))))
-
-
-EINOPS = {
-    "array_api.rearrange": [
-        Case(lambda xp, x: einops.array_api.rearrange(x, "a (b c) -> c b a", b=2), (2, 4)),
-    ],
-    **{
-        f"array_api.reduce {how}": [
-            Case(lambda xp, x, how=how: einops.array_api.reduce(x, "a (b c) -> c a", how, b=2), (2, 4)),
-        ]
-        for how in ("max", "mean", "min", "prod", "sum")
-    },
-    "array_api.repeat": [Case(lambda xp, x: einops.array_api.repeat(x, "a b -> b (a r)", r=2), (2, 3))],
-    "array_api.pack": [
-        Case(lambda xp, x, y: einops.array_api.pack([x, y], "a *")[0], (2, 3), (2,)),
-    ],
-    "array_api.unpack": [
-        Case(lambda xp, x: einops.array_api.unpack(x, [(2,), (3,)], "a *"), (2, 5)),
-    ],
-    "rearrange": [
-        Case(lambda xp, x: einops.rearrange(x, "a (b c) -> c b a", b=2), (2, 4)),
-        Case(lambda xp, x, y: einops.rearrange([x, y], "n a -> a n"), (3,), (3,)),
-    ],
-    **{
-        f"reduce {how}": [
-            Case(lambda xp, x, how=how: einops.reduce(x, "a (b c) -> c a", how, b=2), (2, 4)),
-        ]
-        for how in ("max", "mean", "min", "prod", "sum")
-    },
-    "repeat": [Case(lambda xp, x: einops.repeat(x, "a b -> b (a r)", r=2), (2, 3))],
-    "einsum": [
-        Case(lambda xp, x, y: einops.einsum(x, y, "i j, j k -> k i"), (2, 3), (3, 2)),
-        Case(lambda xp, x, y: einops.einsum(x, y, "n i, n i -> n"), (2, 3), (2, 3)),
-    ],
-    "pack": [Case(lambda xp, x, y: einops.pack([x, y], "a *")[0], (2, 3), (2,))],
-    "unpack": [Case(lambda xp, x: einops.unpack(x, [(2,), (3,)], "a *"), (2, 5))],
-}
-
-
 # What cannot work, with what the error names.
 CANNOT = {
     r"unique_\w+ has no gradient": {
@@ -492,20 +409,6 @@ def test_scipy(case, first_device):
 @pytest.mark.parametrize(**named(SKLEARN))
 def test_sklearn(case, dispatch):
     check(case)
-
-
-@pytest.mark.parametrize(**named(EINOPS))
-def test_einops(case, xp):
-    """Each call is compared with NumPy's, since einops refuses the plain arrays of some libraries."""
-
-    def traced(*arrays):
-        return case(*arrays) if isinstance(arrays[0], Tracer) else xpnet.vjp(case, *arrays)[0]
-
-    arrays = case.arrays()
-    expected = case(*(xpnet.to_numpy(x) for x in arrays))
-    for one, plain in zip(as_list(traced(*arrays)), as_list(expected), strict=True):
-        assert_same(one, plain)
-    xpnet.check_gradients(traced, *arrays, order=2)
 
 
 def check(case):
