@@ -53,6 +53,7 @@ def test_the_tolerance_can_be_chosen(xp):
     xpnet.check_gradients(wrong_at_order(1), x, tolerance=0.01)
     with pytest.raises(AssertionError, match=r"within 1\.0e-04"):
         xpnet.check_gradients(wrong_at_order(1), x, tolerance=1e-4)
+    xpnet.check_gradients(wrong_at_order(2), x, order=2, tolerance=0.01)
 
 
 def test_single_precision_has_a_tolerance_of_its_own(xp):

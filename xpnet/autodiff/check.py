@@ -63,7 +63,13 @@ def check_gradients(
             f"{abs(expected - received) / scale:.1e}"
         )
     if order > 1:
-        check_gradients(lambda *x: vjp(f, *x)[1](seeds), *arguments, order=order - 1, seed=seed + 1)
+        check_gradients(
+            lambda *x: vjp(f, *x)[1](seeds),
+            *arguments,
+            order=order - 1,
+            seed=seed + 1,
+            tolerance=tolerance,
+        )
 
 
 def _direction(x: Any, random: "numpy.random.Generator") -> Any:

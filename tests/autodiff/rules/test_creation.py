@@ -4,6 +4,19 @@ from helpers import assert_on, assert_same
 
 import xpnet
 from autodiff.cases import Case, array, complexes, named
+from xpnet.errors import NoGradientError
+
+
+def linspace(xp, start, stop, num, **options):
+    """As the function of the standard, which takes no plain arrays."""
+    if hasattr(xp, "plain"):
+        return xp.linspace(start, stop, num, **options)
+    device = next(x.device for x in (start, stop) if hasattr(x, "device"))
+    way = xp.linspace(0, 1, num, endpoint=options.get("endpoint", True), device=device)
+    kind = options.get("dtype", xp.result_type(start, stop))
+    start, stop, way = (xp.asarray(x, dtype=kind, device=device) for x in (start, stop, way))
+    return start + (stop - start) * way
+
 
 CASES = {
     "asarray": [
@@ -31,6 +44,14 @@ CASES = {
             complexes(2),
             complexes(),
         ),
+    ],
+    "linspace": [
+        Case(lambda xp, x, y: linspace(xp, x, y, 5), (), ()),
+        Case(lambda xp, x, y: linspace(xp, x, y, 4, endpoint=False), complexes(), complexes()),
+        Case(lambda xp, x: linspace(xp, x, 2.0, 3), ()),
+        Case(lambda xp, x: linspace(xp, -1, x, 1), ()),
+        Case(lambda xp, x, y: linspace(xp, x, y, 0), (), ()),
+        Case(lambda xp, x: xp.astype(linspace(xp, x, 3.0, 3, dtype=xp.complex128), xp.complex128), ()),
     ],
 }
 
@@ -94,3 +115,19 @@ def test_a_list_of_traced_numbers_is_joined_where_they_are(device, dtype):
         return xp.sum(joined**2)
 
     assert_same(xpnet.grad(f)(x), numpy.asarray([10.0, 8.0], dtype=dtype))
+
+
+def test_linspace_between_whole_numbers(device):
+    start = xpnet.trace(array(0, "int64"))
+    result = start.__array_namespace__().linspace(start, 2, 5)
+    assert_same(result.value, device.namespace.linspace(0, 2, 5, device=device.native))
+
+
+def test_linspace_needs_numbers(xp):
+    with pytest.raises(ValueError, match=r"shape \(\) for start and stop, received shape \(2,\)"):
+        xpnet.vjp(lambda x: x.__array_namespace__().linspace(x, 3.0, 4), array([1.0, 2.0]))
+
+
+def test_arange_refuses_to_lose_a_gradient(xp):
+    with pytest.raises(NoGradientError, match=r"arange has no gradient rule"):
+        xpnet.vjp(lambda x: x.__array_namespace__().arange(x, 3.0), array(1.0))

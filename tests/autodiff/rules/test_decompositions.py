@@ -25,6 +25,14 @@ def complex_matrices(*shape):
 
 
 SQUARE = [matrices(3, 3), matrices(2, 3, 3), complex_matrices(2, 3, 3), matrices(1, 1)]
+SINGULAR = [
+    lambda random: numpy.asarray([[1.0, 2.0], [2.0, 4.0]]),
+    lambda random: numpy.asarray([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]),
+    lambda random: random.normal(size=(3, 2)) @ random.normal(size=(2, 3)),
+    lambda random: numpy.asarray([[1.0, 2.0], [3.0, 5.0], [0.0, 2.0], [0.0, 3.0]]).reshape(2, 2, 2),
+    lambda random: numpy.asarray([[1.0, 1j, 2.0], [2.0, 2j, 4.0], [0.0, 1j, 3.0]]),
+    lambda random: numpy.zeros((1, 1)),
+]
 OBLONG = [matrices(4, 3), matrices(2, 3, 4), complex_matrices(4, 2), complex_matrices(2, 2, 3)]
 
 
@@ -246,6 +254,46 @@ def test_a_matrix_of_zeros_has_singular_values_with_gradients(xp):
     for values in (lambda x: _linalg(x).svdvals(x), lambda x: _linalg(x).svd(x, full_matrices=False).S):
         gradient = xpnet.grad(lambda x, v=values: _sum(v(x)))(x)
         assert_same(xp.matrix_transpose(gradient) @ gradient, array([[1.0, 0.0], [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize("case", each(lambda xp, x: xp.linalg.det(x), SINGULAR))
+def test_a_determinant_has_gradients_where_it_is_0(case, xp):
+    case.check_values()
+    # Beside such a matrix, the inverses of the finite differences are not as exact as elsewhere.
+    xpnet.check_gradients(case, *case.arrays(), order=2, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_determinant_has_the_gradient_0_where_the_rank_is_low(rank, xp):
+    x = array(rank * numpy.outer([1.0, 2.0, 3.0], [1.0, -1.0, 2.0]))
+    assert_same(xpnet.grad(lambda x: _linalg(x).det(x))(x), 0 * x)
+
+
+def test_only_a_singular_matrix_of_a_stack_is_treated_as_one(xp):
+    regular = numpy.eye(2)  # of equal singular values, through which there is no second order
+    x = array(numpy.stack([regular, numpy.ones((2, 2))]))
+    gradient = xpnet.grad(lambda x: _sum(_linalg(x).det(x)))
+    assert_same(gradient(x), array([[[1.0, 0.0], [0.0, 1.0]], [[1.0, -1.0], [-1.0, 1.0]]]))
+    second = xpnet.grad(lambda x: gradient(x)[0, 0, 0])(x)
+    assert_same(second, array([[[0.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]]))
+
+
+def test_a_determinant_of_many_rows_does_not_overflow_on_the_way():
+    x = 2.0**3 * numpy.eye(340)
+    assert_same(xpnet.grad(lambda x: _linalg(x).det(x))(x), 2.0**1017 * numpy.eye(340), tolerance=1e-9)
+
+
+def test_the_threshold_of_a_pseudo_inverse_has_no_gradient(xp):
+    x = array([[1.0, 0.0], [0.0, 4.0]])
+    y = _linalg(x).pinv(x, rtol=0.5)
+
+    def f(x, threshold):
+        return _sum(_linalg(x).pinv(x, rtol=threshold))
+
+    assert_same(xpnet.vjp(lambda x, t: _linalg(x).pinv(x, rtol=t), x, array(0.5))[0], y)
+    gradients = xpnet.grad(f, (0, 1))(x, array(0.5))
+    assert_same(gradients[0], xpnet.grad(lambda x: _sum(_linalg(x).pinv(x, rtol=0.5)))(x))
+    assert_same(gradients[1], array(0.0))
 
 
 def test_freely_chosen_columns_have_no_gradient(xp):

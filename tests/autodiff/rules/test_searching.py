@@ -5,6 +5,22 @@ from helpers import assert_same
 import xpnet
 from autodiff.cases import Case, array, named
 
+# Nothing is there twice: finite differences would move it apart.
+DIFFERENT = [(4,), (2, 3), lambda random: numpy.asarray(3.0)]
+
+
+def unique_all(xp, x):
+    """As the function of the standard, which PyTorch has for traced arrays only."""
+    if hasattr(xp, "plain"):
+        return xp.unique_all(x)
+    return [xp.unique_values(x), xp.unique_counts(x).counts]
+
+
+def ordered(xp, found):
+    """The standard leaves the order of the values open."""
+    return xp.sort(found[0]) * xp.astype(found[-1], found[0].dtype)
+
+
 CASES = {
     "sort": [
         Case(lambda xp, x: xp.sort(x), (4,)),
@@ -12,6 +28,15 @@ CASES = {
         Case(lambda xp, x: xp.sort(x, axis=-2, descending=True), (2, 3, 2)),
         Case(lambda xp, x: xp.sort(x, stable=False), (4,)),
         Case(lambda xp, x: xp.sort(x), (2, 0)),
+    ],
+    "unique_all": [
+        *(Case(lambda xp, x: ordered(xp, unique_all(xp, x)), draw) for draw in DIFFERENT),
+        Case(lambda xp, x: unique_all(xp, x)[0], (0,)),
+    ],
+    "unique_counts": [Case(lambda xp, x: ordered(xp, xp.unique_counts(x)), draw) for draw in DIFFERENT],
+    "unique_inverse": [Case(lambda xp, x: xp.unique_inverse(x).values ** 2, draw) for draw in DIFFERENT],
+    "unique_values": [
+        *(Case(lambda xp, x: xp.sort(xp.unique_values(x)) ** 2, draw) for draw in DIFFERENT),
     ],
 }
 
@@ -60,3 +85,30 @@ def test_equal_elements_are_sorted_each_to_a_place_of_its_own(xp):
     weights = array([1.0, 2.0, 3.0, 4.0])
     gradient = xpnet.grad(lambda x: x.__array_namespace__().sort(x) @ weights)(x)
     assert_same(gradient, numpy.asarray([3.0, 1.0, 4.0, 2.0]))
+
+
+def test_what_is_there_several_times_gives_its_gradient_to_the_first(xp):
+    x = array([[3.0, 1.0, 2.0], [1.0, 3.0, 3.0]])
+
+    def f(x):
+        xp = x.__array_namespace__()
+        found = xp.unique_all(x)
+        for integers in found[1:]:
+            assert integers.node is None
+        assert_same(xp.take(found.values, found.inverse_indices[0, :]).value, array([3.0, 1.0, 2.0]))
+        assert_same(found.indices.value, [1, 2, 0])
+        assert_same(found.counts.value, [2, 1, 3])
+        return xp.sum(found.values**2)
+
+    assert_same(xpnet.grad(f)(x), numpy.asarray([[6.0, 2.0, 4.0], [0.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("name", ["unique_all", "unique_counts", "unique_inverse"])
+def test_each_nan_is_a_value_of_its_own(name, xp):
+    x = array([1.0, numpy.nan, 1.0, numpy.nan])
+    found = getattr(xpnet.trace(x).__array_namespace__(), name)(xpnet.trace(x))
+    assert_same(found.values.value, [1.0, numpy.nan, numpy.nan])
+    if name == "unique_inverse":
+        assert_same(found.inverse_indices.value, [0, 1, 0, 2])
+    else:
+        assert_same(found.counts.value, [2, 1, 1])

@@ -58,21 +58,6 @@ def eye(
 
 
 @untraced()
-def linspace(
-    call: Any,
-    start: Any,
-    stop: Any,
-    /,
-    num: int,
-    *,
-    dtype: Any = None,
-    device: Any = None,
-    endpoint: bool = True,
-) -> Any:
-    return call(start, stop, num, dtype=dtype, device=device, endpoint=endpoint)
-
-
-@untraced()
 def from_dlpack(call: Any, x: Any, /, *, device: Any = None, copy: bool | None = None) -> Any:
     options = {"device": device, "copy": copy}  # which not every library has
     return call(x, **{name: value for name, value in options.items() if value is not None})
@@ -100,6 +85,35 @@ def _join(xp: Any, items: Any, dtype: Any) -> Any:
     dtype = xp.result_type(*arrays) if dtype is None else dtype
     device = arrays[0].device
     return xp.stack([xp.asarray(i, dtype=dtype, device=device) for i in items])
+
+
+@composite
+def linspace(
+    xp: Any,
+    start: Any,
+    stop: Any,
+    /,
+    num: int,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    endpoint: bool = True,
+) -> Any:
+    ends = [x for x in (start, stop) if type(x) is Tracer]
+    if not ends:
+        return xp.lift(xp.plain.linspace(start, stop, num, dtype=dtype, device=device, endpoint=endpoint))
+    shapes = [tuple(x.shape) for x in ends]
+    if any(shapes):
+        raise ValueError(
+            f"linspace needs numbers or arrays of shape () for start and stop, received shape {max(shapes)}. "
+            "Write start + (stop - start) * xp.linspace(0, 1, num), with axes of length 1 where they go."
+        )
+    if dtype is None and any(xp.has_gradient(x) for x in ends):
+        dtype = xp.result_type(*ends)
+    device = ends[0].device if device is None else device
+    way = xp.linspace(0.0, 1.0, num, dtype=dtype, device=device, endpoint=endpoint)
+    start, stop = (xp.asarray(x, dtype=way.dtype, device=device) for x in (start, stop))
+    return start * (1 - way) + stop * way
 
 
 def _has_tracer(items: Any) -> bool:

@@ -5,8 +5,8 @@ reverse mode automatic differentiation, 2008, with adjoints in place of transpos
 
 Where vectors are not differentiable (those of equal eigenvalues or singular values), the gradient has
 infinite or NaN elements, and large ones near such a point. Eigenvalues and singular values alone keep finite
-gradients there. The gradients of `det`, `slogdet` and `qr` need a matrix of full rank (in `qr` of a wide one,
-its first columns): of others, a library raises its own error or returns infinite or NaN elements.
+gradients there. The gradients of `slogdet` and `qr` need a matrix of full rank (in `qr` of a wide one, its
+first columns): of others, a library raises its own error or returns infinite or NaN elements.
 """
 
 import math
@@ -14,8 +14,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import array_api_compat
+
 from xpnet.autodiff.primitive import composite, function
 from xpnet.autodiff.rules.elementwise import conj
+from xpnet.autodiff.tracer import Tracer
 
 
 def adjoint_rule(rule: Callable) -> Callable:
@@ -74,7 +77,7 @@ def solve(call: Any, x1: Any, x2: Any, /) -> Any:
 
 
 @adjoint_rule
-def _pinv(xp: Any, g: Any, y: Any, x: Any, **_: Any) -> Any:
+def _pinv(xp: Any, g: Any, y: Any, x: Any, *_rtol: Any) -> Any:
     y_adjoint, g_adjoint = _H(xp, y), _H(xp, g)
     rows, columns = x.shape[-2:]
     outside_rows = _eye(xp, x, rows) - x @ y
@@ -86,15 +89,48 @@ def _pinv(xp: Any, g: Any, y: Any, x: Any, **_: Any) -> Any:
     )
 
 
-@function(_pinv, extension="linalg")
+@function(_pinv, compute=lambda xp, x, rtol=None: xp.linalg.pinv(x, rtol=rtol), extension="linalg")
 def pinv(call: Any, x: Any, /, *, rtol: Any = None) -> Any:
-    return call(x, rtol=rtol)
+    return call(x) if rtol is None else call(x, rtol)  # a threshold, which has no gradient
 
 
-@function(
-    adjoint_rule(lambda xp, g, y, x: _scalars(g * conj(xp, y)) * _H(xp, xp.linalg.inv(x))),
-    extension="linalg",
-)
+@adjoint_rule
+def _det(xp: Any, g: Any, y: Any, x: Any) -> Any:
+    if _may_be_singular(xp, y, x):
+        return _scalars(g) * _H(xp, _adjugate(xp, x))
+    return _scalars(g * conj(xp, y)) * _H(xp, xp.linalg.inv(x))
+
+
+def _may_be_singular(xp: Any, y: Any, x: Any) -> bool:
+    """Say whether any of the determinants is 0, within rounding, beside Hadamard's bound."""
+    if array_api_compat.device(x) is None:  # inside `jax.jit`, where nothing can depend on values
+        return False
+    lengths = xp.linalg.vector_norm(x, axis=-1)
+    root = 1 / max(x.shape[-1], 1)  # of both sides, as the product of many lengths can overflow
+    smallest = (1000 * xp.finfo(lengths.dtype).eps) ** root * xp.prod(lengths**root, axis=-1)
+    return bool(xp.any(xp.abs(y) ** root <= smallest))
+
+
+def _adjugate(xp: Any, x: Any) -> Any:
+    """Return det(x) inv(x), also where x has no inverse; 0 where the rank is less by two or more.
+
+    With the singular vectors u and v of the smallest singular value, b = x + t u vᴴ has an inverse. This is
+    the derivative of det(x) = det(b) (1 - t vᴴ inv(b) u), the lemma of the determinant. It holds for any u, v
+    and t, so they are constants in gradients of gradients. A t of good size is the second smallest singular
+    value.
+    """
+    u, s, vh = xp.linalg.svd(xp.lift(x.value) if isinstance(x, Tracer) else x)
+    low = xp.count_nonzero(s <= 1000 * xp.finfo(s.dtype).eps * s[..., :1], axis=-1) > 1
+    t = s[..., max(x.shape[-1] - 2, 0)]
+    t = xp.astype(xp.where(t == 0, xp.ones_like(t), t), x.dtype)
+    u, vh = _scalars(t) * u[..., :, -1:], vh[..., -1:, :]
+    b = xp.where(_scalars(low), _eye(xp, x, x.shape[-1]), x + u @ vh)
+    inverse = xp.linalg.inv(b)
+    result = (1 - vh @ inverse @ u) * inverse + (inverse @ u) @ (vh @ inverse)
+    return _scalars(xp.where(low, 0.0, xp.linalg.det(b))) * result
+
+
+@function(_det, extension="linalg")
 def det(call: Any, x: Any, /) -> Any:
     return call(x)
 
