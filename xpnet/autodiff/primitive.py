@@ -15,7 +15,7 @@ from inspect import Parameter, signature
 from operator import attrgetter
 from typing import Any
 
-from xpnet.autodiff.tracer import Node, Tracer
+from xpnet.autodiff.tracer import Node, Tracer, refuse_writing, written_to
 from xpnet.errors import NoGradientError
 
 Rule = Callable[..., Any]
@@ -327,6 +327,7 @@ def opaque(name: str, compute: Callable, namespace: Any) -> Callable:
                 "with other functions, give it a rule with xpnet.custom_gradient, or call "
                 "xpnet.stop_gradient(x) first if no gradient shall flow through here."
             )
+        refuse_writing(name, written_to(name, arguments, parameters))
         return namespace.lift(compute(*plain_arguments, **plain_parameters))
 
     call.__name__ = call.__qualname__ = name

@@ -127,13 +127,37 @@ class Tracer:
         made_by = f" made by {self.node.primitive.name}" if self.node else ""
         return f"<traced {self.value!r}{made_by}>"
 
+    def __format__(self, format_spec: str) -> str:
+        # A text is for people, like `repr`: it loses no gradient.
+        if not format_spec or self.shape:
+            return format(str(self), format_spec)
+        from xpnet.backends import to_numpy
+
+        return format(to_numpy(self.value).item(), format_spec)
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or not hasattr(self.namespace, name):
+        from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
+
+        # An AttributeError in each case, since code of others asks with `hasattr` what an array has.
+        if name in PRIMITIVES or name in COMPOSITES:
+            instead = f"Write xp.{name}(x), with xp = xpnet.array_namespace(x)."
+        elif not name.startswith("_") and hasattr(type(self.value), name):
+            instead = "If no gradient shall flow through here, take xpnet.to_numpy(xpnet.stop_gradient(x))."
+        else:
             raise AttributeError(f"a traced array has no attribute {name!r}")
         raise AttributeError(
-            f"arrays of the array API standard, such as this traced one, have no method {name}. Write "
-            f"xp.{name}(x), with xp = xpnet.array_namespace(x)."
+            f"arrays of the array API standard, such as this traced one, have no method {name}. {instead}"
         )
+
+    def __copy__(self) -> "Tracer":
+        return Tracer(self.value, self.node, self.namespace)
+
+    def __deepcopy__(self, _memo: dict) -> "Tracer":
+        # Values are never written to, so a handle of its own is a copy as deep as any.
+        return self.__copy__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._leave("pickle").__reduce_ex__(protocol)
 
     # -- operators ----------------------------------------------------------------------------------------
 
@@ -359,11 +383,17 @@ class Tracer:
         operator = _OPERATORS.get(function.__name__)
         if operator and method == "__call__" and not options:  # `ndarray + tracer` comes here
             return getattr(self.namespace, operator)(*inputs)
-        inputs, options = _leave_all(f"numpy.{function.__name__}", (inputs, options))
+        name = f"numpy.{function.__name__}"
+        written = options.get("out", ()) + (inputs[:1] if method == "at" else ())
+        inputs, options = _leave_all(name, (inputs, options))
+        refuse_writing(name, written)
         return getattr(function, method)(*inputs, **options)
 
     def __array_function__(self, function: Any, _types: Any, inputs: Any, options: Any) -> Any:
-        inputs, options = _leave_all(f"{function.__module__}.{function.__name__}", (inputs, options))
+        name = f"{function.__module__}.{function.__name__}"
+        written = written_to(function.__name__, inputs, options)
+        inputs, options = _leave_all(name, (inputs, options))
+        refuse_writing(name, written)
         return function(*inputs, **options)
 
     def __dlpack__(
@@ -411,3 +441,23 @@ _OPERATORS = {
 def _leave_all(what: str, values: Any) -> Any:
     """Make the traced arrays in the arguments of a NumPy function plain, unless a gradient would be lost."""
     return tree.map(lambda x: x._leave(what) if type(x) is Tracer else x, values)
+
+
+# NumPy's functions that write into their first argument. PyTorch's have a name that ends with an underscore.
+_IN_PLACE = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
+
+
+def written_to(name: str, inputs: Any, options: dict) -> list:
+    """Return the arguments of a library's function that it would write into."""
+    first = inputs[:1] if name in _IN_PLACE or name.endswith("_") else ()
+    out = options.get("out", ())
+    return [*first, *(out if isinstance(out, tuple) else (out,))]
+
+
+def refuse_writing(name: str, written: Any) -> None:
+    """Raise an error if a traced array would be written into: what was recorded before would change."""
+    if any(type(x) is Tracer for x in written):
+        raise TypeError(
+            f"{name} must not write into a traced array: what was recorded before would change. "
+            "Write x[key] = values, or x = x + y, which make a new one."
+        )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from xpnet.autodiff.primitive import composite, function, untraced
+from xpnet.autodiff.rules.indexing import refuse_rounding
 from xpnet.autodiff.tracer import Tracer
 
 
@@ -131,4 +132,6 @@ def full(xp: Any, shape: Any, fill_value: Any, *, dtype: Any = None, device: Any
 
 @composite
 def full_like(xp: Any, x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    if dtype is None:
+        refuse_rounding("full_like", x, fill_value)
     return xp.full(x.shape, fill_value, dtype=x.dtype if dtype is None else dtype, device=device or x.device)

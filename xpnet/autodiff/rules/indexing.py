@@ -7,6 +7,18 @@ from typing import Any
 from xpnet import tree
 from xpnet.autodiff import scatter
 from xpnet.autodiff.primitive import function
+from xpnet.autodiff.tracer import Tracer
+from xpnet.errors import NoGradientError
+
+
+def refuse_rounding(what: str, x: Any, values: Any) -> None:
+    """Raise an error if values with a gradient would go into an array of a dtype that holds none."""
+    if type(values) is Tracer and values.node is not None and not values.namespace.has_gradient(x):
+        raise NoGradientError(
+            f"{what} needs an array that can hold a gradient, received one of {x.dtype} for values of "
+            f"{values.dtype} whose gradient would be lost. Make it with dtype=values.dtype, or call "
+            "xpnet.stop_gradient(values) first if no gradient shall flow through here."
+        )
 
 
 class _Array:
@@ -51,6 +63,7 @@ def getitem(call: Any, x: Any, key: Any, /) -> Any:
 )
 def setitem(call: Any, x: Any, key: Any, values: Any, /) -> Any:
     """Return a copy of ``x`` with ``values`` at ``key``; ``x[key] = values`` comes here."""
+    refuse_rounding("assignment", x, values)
     pattern, arrays = _split(key)
     return call(x, values, *arrays, key=pattern)
 
