@@ -343,9 +343,8 @@ def test_functions_that_write_refuse_to_lose_a_gradient():
     ):
         with pytest.raises(NoGradientError, match=r"(put_along_axis|copyto) has no gradient rule"):
             xpnet.vjp(lambda x, f=f: f(x.__array_namespace__(), x), x)
-    with pytest.raises(
-        AttributeError, match=r"standard.*no method copy\. .*stop_gradient"
-    ):  # before it writes
+    # It makes a copy of the array before it writes.
+    with pytest.raises(AttributeError, match=r"standard.*no method copy\. .*stop_gradient"):
         xpnet.vjp(scipy.stats.false_discovery_control, x)
     assert_same(x, numpy.asarray([0.1, 0.3]))
 
