@@ -12,13 +12,13 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests", "lint"]
 
-# The one pin of torch. It keeps CI on one known CPU build, without the CUDA packages.
+# The one pin of torch. It keeps CI and the benchmarks on one known CPU build, without the CUDA packages.
 TORCH = "torch==2.13.0"
 
 # What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
 LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH], "jax": ["jax"]}
 
-BENCHMARKS = ["benchmarks/overhead.py"]
+BENCHMARKS = ["benchmarks/autodiff.py"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -125,6 +125,6 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks."""
-    session.install("-e", ".", *group("bench"))
+    session.install("-e", ".", *group("bench"), TORCH)
     for path in BENCHMARKS:
         session.run("python", path, *session.posargs)

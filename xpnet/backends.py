@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import array_api_compat
@@ -49,6 +49,8 @@ class Library:
         Copies or views an array as a NumPy array.
     special : str
         The module of its special functions; empty if it has none.
+    quick : dict of str to callable
+        Functions of the namespace by name, said in a way that costs less a call, for correct arguments.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Library:
     device_specs: Callable[[], list[str]]
     to_numpy: Callable[[Any], numpy.ndarray]
     special: str
+    quick: dict[str, Callable] = field(default_factory=dict, hash=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,35 @@ def _strict_to_numpy(x: Any) -> numpy.ndarray:
     return numpy.asarray(x.to_device(array_api_strict.Device("CPU_DEVICE")))
 
 
+def _numpy_broadcast_to(x: Any, /, shape: tuple[int, ...]) -> numpy.ndarray:
+    if x.shape != ():
+        return numpy.broadcast_to(x, shape)
+    view = numpy.ndarray(shape, x.dtype, x, 0, (0,) * len(shape))
+    view.flags.writeable = False
+    return view
+
+
+def _numpy_matmul(x1: Any, x2: Any, /) -> numpy.ndarray:
+    matrices = type(x1) is type(x2) is numpy.ndarray and x1.ndim == x2.ndim == 2
+    return numpy.dot(x1, x2) if matrices else numpy.matmul(x1, x2)
+
+
+def _numpy_reshape(x: Any, /, shape: tuple[int, ...], *, copy: bool | None = None) -> numpy.ndarray:
+    return x.reshape(shape) if copy is None else numpy.reshape(x, shape, copy=copy)
+
+
+# `sum` and its like call these reductions after a microsecond in Python; `dot` calls BLAS as `matmul` does.
+_NUMPY_QUICK: dict[str, Callable] = {
+    "broadcast_to": _numpy_broadcast_to,
+    "matmul": _numpy_matmul,
+    "max": partial(numpy.maximum.reduce, axis=None),
+    "min": partial(numpy.minimum.reduce, axis=None),
+    "prod": partial(numpy.multiply.reduce, axis=None),
+    "reshape": _numpy_reshape,
+    "sum": partial(numpy.add.reduce, axis=None),
+}
+
+
 def _compat(name: str) -> Callable[[], Any]:
     return lambda: importlib.import_module(f"array_api_compat.{name}")
 
@@ -241,6 +273,7 @@ LIBRARIES = (
         device_specs=lambda: ["cpu"],
         to_numpy=lambda x: x,
         special="scipy.special",
+        quick=_NUMPY_QUICK,
     ),
     Library(
         name="CuPy",
@@ -622,6 +655,17 @@ def plain_namespace(x: Any) -> Any:
 _namespaces: dict[type, Any] = {}
 
 
+def _library_of_namespace(xp: Any) -> Library | None:
+    root = xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
+    return next((library for library in LIBRARIES if library.module == root), None)
+
+
+def quick_functions(xp: Any) -> dict[str, Callable]:
+    """Return functions that do the same as those of a namespace and cost less a call."""
+    library = _library_of_namespace(xp)
+    return library.quick if library else {}
+
+
 def special_functions(xp: Any) -> Any:
     """Return the special functions (``erf``, ``gammaln``, …) for the arrays of a namespace.
 
@@ -633,8 +677,8 @@ def special_functions(xp: Any) -> Any:
     AttributeError
         If SciPy is needed and not installed.
     """
-    root = xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
-    module = next((library.special for library in LIBRARIES if library.module == root), "")
+    library = _library_of_namespace(xp)
+    module = library.special if library else ""
     try:
         return importlib.import_module(module) if module else _OnHost("scipy.special")
     except ImportError:

@@ -157,7 +157,9 @@ def _zeros(xp: Any, node: Node, index: int, others: dict[int, Any]) -> Any:
 def _fit(xp: Any, g: Any, node: Node) -> Any:
     """Sum a gradient over the axes along which its input was broadcast, and give it the input's dtype."""
     shape = node.shape
-    if g.shape != shape:
+    if shape == () != g.shape:
+        g = xp.sum(g)
+    elif g.shape != shape:
         if len(g.shape) < len(shape):  # an assigned value may have more axes of length 1 than its place
             g = xp.reshape(g, (1,) * (len(shape) - len(g.shape)) + tuple(g.shape))
         added = len(g.shape) - len(shape)

@@ -17,7 +17,7 @@ from xpnet import tree
 from xpnet.autodiff import rules, scatter
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
 from xpnet.autodiff.tracer import Node, Tracer
-from xpnet.backends import check_together, describe, plain_namespace, special_functions
+from xpnet.backends import check_together, describe, plain_namespace, quick_functions, special_functions
 from xpnet.errors import MixedArraysError
 
 __all__ = ["array_namespace", "traced_namespace"]
@@ -30,6 +30,7 @@ class PlainNamespace:
 
     def __init__(self, xp: Any) -> None:
         self._xp = xp
+        vars(self).update(quick_functions(xp))
         self.isdtype = cache(lambda dtype, kind: xp.isdtype(dtype, kind))  # rules ask for it at every turn
         self.setitem = partial(scatter.setitem, xp)
         self.scatter_add = partial(scatter.scatter_add, xp)

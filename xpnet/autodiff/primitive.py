@@ -184,7 +184,11 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
 
     def call(*arrays: Any, **parameters: Any) -> Any:
         if first and len(arrays) == 1:
-            value_x, node = namespace.operand(arrays[0])
+            x = arrays[0]
+            if type(x) is Tracer and x.namespace is namespace:
+                value_x, node = x.value, x.node
+            else:
+                value_x, node = namespace.operand(x)
             value = compute(value_x, **parameters)
             dtype = value.dtype
             if node is None or (dtype is not node.dtype and not namespace.has_gradient(value)):

@@ -14,7 +14,7 @@ _BASIC = frozenset({int, slice, type(None), type(Ellipsis)})
 
 def is_basic(keys: tuple) -> bool:
     """Say whether a key has neither arrays nor lists."""
-    return _BASIC.issuperset(map(type, keys))
+    return all(type(key) in _BASIC for key in keys) if len(keys) != 1 else type(keys[0]) in _BASIC
 
 
 def setitem(xp: Any, x: Any, key: Any, values: Any) -> Any:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 import array_api_compat
+import numpy
 
 from xpnet import tree
 from xpnet.errors import NoGradientError
@@ -373,14 +374,12 @@ class Tracer:
         return complex(self._leave("complex()"))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        import numpy
-
         from xpnet.backends import to_numpy
 
         return numpy.asarray(to_numpy(self._leave("numpy.asarray")), dtype=dtype, copy=copy)
 
     def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        operator = _OPERATORS.get(function.__name__)
+        operator = _OPERATORS.get(function)
         if operator and method == "__call__" and not options:  # `ndarray + tracer` comes here
             return getattr(self.namespace, operator)(*inputs)
         name = f"numpy.{function.__name__}"
@@ -414,27 +413,27 @@ class Tracer:
         return self.value.__dlpack_device__()
 
 
-# NumPy's functions behind the operators, by their names in the standard.
+# NumPy's functions behind the operators, with their names in the standard.
 _OPERATORS = {
-    "add": "add",
-    "subtract": "subtract",
-    "multiply": "multiply",
-    "divide": "divide",
-    "floor_divide": "floor_divide",
-    "remainder": "remainder",
-    "power": "pow",
-    "matmul": "matmul",
-    "bitwise_and": "bitwise_and",
-    "bitwise_or": "bitwise_or",
-    "bitwise_xor": "bitwise_xor",
-    "left_shift": "bitwise_left_shift",
-    "right_shift": "bitwise_right_shift",
-    "less": "less",
-    "less_equal": "less_equal",
-    "greater": "greater",
-    "greater_equal": "greater_equal",
-    "equal": "equal",
-    "not_equal": "not_equal",
+    numpy.add: "add",
+    numpy.subtract: "subtract",
+    numpy.multiply: "multiply",
+    numpy.divide: "divide",
+    numpy.floor_divide: "floor_divide",
+    numpy.remainder: "remainder",
+    numpy.power: "pow",
+    numpy.matmul: "matmul",
+    numpy.bitwise_and: "bitwise_and",
+    numpy.bitwise_or: "bitwise_or",
+    numpy.bitwise_xor: "bitwise_xor",
+    numpy.left_shift: "bitwise_left_shift",
+    numpy.right_shift: "bitwise_right_shift",
+    numpy.less: "less",
+    numpy.less_equal: "less_equal",
+    numpy.greater: "greater",
+    numpy.greater_equal: "greater_equal",
+    numpy.equal: "equal",
+    numpy.not_equal: "not_equal",
 }
 
 

@@ -49,7 +49,7 @@ def _join(pattern: tuple, arrays: tuple) -> tuple:
 
 @function(
     lambda xp, g, _y, _x, *arrays, key: xp.scatter_add(g, _join(key, arrays), _x.shape),
-    compute=lambda xp, x, *arrays, key: x[_join(key, arrays)],
+    compute=lambda xp, x, *arrays, key: x[_join(key, arrays) if arrays else key],
 )
 def getitem(call: Any, x: Any, key: Any, /) -> Any:
     pattern, arrays = _split(key)

@@ -11,8 +11,8 @@ def _matmul_x1(xp: Any, g: Any, _y: Any, _x1: Any, x2: Any) -> Any:
     if len(x2.shape) == 1:  # (..., i, k) @ (k,) -> (..., i)
         return xp.expand_dims(g, axis=-1) * x2
     if len(_x1.shape) == 1:  # (k,) @ (..., k, j) -> (..., j)
-        return xp.matmul(xp.expand_dims(g, axis=-2), xp.matrix_transpose(x2))[..., 0, :]
-    return xp.matmul(g, xp.matrix_transpose(x2))
+        return xp.matmul(xp.expand_dims(g, axis=-2), x2.mT)[..., 0, :]
+    return xp.matmul(g, x2.mT)
 
 
 def _matmul_x2(xp: Any, g: Any, _y: Any, x1: Any, _x2: Any) -> Any:
@@ -21,12 +21,12 @@ def _matmul_x2(xp: Any, g: Any, _y: Any, x1: Any, _x2: Any) -> Any:
             return g * x1
         return xp.expand_dims(x1, axis=-1) * xp.expand_dims(g, axis=-2)  # (k,) @ (..., k, j) -> (..., j)
     if len(_x2.shape) == 1:  # (..., i, k) @ (k,) -> (..., i)
-        return xp.matmul(xp.matrix_transpose(x1), xp.expand_dims(g, axis=-1))[..., 0]
+        return xp.matmul(x1.mT, xp.expand_dims(g, axis=-1))[..., 0]
     if len(_x2.shape) == 2 and len(x1.shape) > 2:  # one product over the whole batch, not one a matrix
         rows = math.prod(x1.shape[:-1])
         x1 = xp.reshape(x1, (rows, x1.shape[-1]))
         g = xp.reshape(g, (rows, g.shape[-1]))
-    return xp.matmul(xp.matrix_transpose(x1), g)
+    return xp.matmul(x1.mT, g)
 
 
 binary("matmul", _matmul_x1, _matmul_x2)
