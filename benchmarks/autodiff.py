@@ -1,9 +1,9 @@
 """What an operation costs, forward and with its gradient: xpnet beside its peers and plain NumPy.
 
-Each row is a chain of one kind of operation, on arrays of 4 or of 1,000,000 elements (float64). All libraries
-run in one process on one thread, and are timed in turn within each round, so that a slow moment of the machine
-meets all of them. The aims: ahead of each peer on small arrays, at most half of autograd's time there, and on
-large arrays a forward pass within 1.3 times NumPy's.
+Each row is a chain of one kind of operation, on arrays of 4 or of 1,000,000 elements (float64). All
+libraries run in one process on one thread, and are timed in turn within each round, so that a slow moment of
+the machine meets all of them. The aims: ahead of each peer on small arrays, at most half of autograd's time
+there, and on large arrays a forward pass within 1.3 times NumPy's.
 """
 
 import argparse
@@ -37,12 +37,12 @@ torch.set_num_threads(1)
 # costs does not matter.
 SIZES = {2: (1000, 15), 1000: (20, 7)}
 OPERATIONS = {  # name: (one or more operations on x with constant weights w, how many they are)
-    "tanh(x)": (lambda xp, x, w: xp.tanh(x), 1),
-    "x * 0.9 + x": (lambda xp, x, w: x * 0.9 + x, 2),
+    "tanh(x)": (lambda xp, x, _w: xp.tanh(x), 1),
+    "x * 0.9 + x": (lambda xp, x, _w: x * 0.9 + x, 2),
     "w @ x": (lambda xp, x, w: w @ x, 1),
-    "x - x[0]": (lambda xp, x, w: x - x[0], 2),
-    "x - sum(x)": (lambda xp, x, w: x - xp.sum(x), 2),
-    "x + tanh(sin(x) * x)": (lambda xp, x, w: x + xp.tanh(xp.sin(x) * x), 4),
+    "x - x[0]": (lambda xp, x, _w: x - x[0], 2),
+    "x - sum(x)": (lambda xp, x, _w: x - xp.sum(x), 2),
+    "x + tanh(sin(x) * x)": (lambda xp, x, _w: x + xp.tanh(xp.sin(x) * x), 4),
 }
 FORWARD, BOTH = "forward", "forward and backward"
 PEERS = ["autograd", "torch", *(["advect"] if advect else [])]
