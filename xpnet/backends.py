@@ -20,6 +20,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
+from xpnet.arrays import ArrayObject
 from xpnet.errors import DeviceUnavailableError, MixedArraysError
 
 _log = logging.getLogger("xpnet")
@@ -501,6 +502,7 @@ def device_of(x: Any) -> Device:
     TypeError
         If it is no array of a known library.
     """
+    x = concrete(x)
     library = library_of(x)
     if library is None:
         raise TypeError(f"an array is needed, received {type(x).__name__}. `xpnet.asarray` makes one.")
@@ -644,8 +646,16 @@ def to_numpy(values: Any) -> Any:
     return tree.map(bring, values, state=True)
 
 
+def concrete(x: Any) -> Any:
+    """Return the library's array inside a traced or recorded one; any other as it is."""
+    while isinstance(x, ArrayObject):
+        x = x.value
+    return x
+
+
 def plain_namespace(x: Any) -> Any:
     """Return the standard namespace of an array of any library, known to xpnet or not."""
+    x = concrete(x)
     found = _namespaces.get(type(x))
     if found is None:
         found = _namespaces[type(x)] = array_api_compat.array_namespace(x)
@@ -703,6 +713,7 @@ class _OnHost:
 
 def describe(x: Any) -> str:
     """Name the library and the device of an array, for error messages."""
+    x = concrete(x)
     library = library_of(x)
     return f"{library.name} on {device_of(x).spec}" if library else type(x).__name__
 
@@ -715,6 +726,7 @@ def check_together(first: Any, second: Any) -> None:
     MixedArraysError
         Naming both places and the way to bring them together.
     """
+    first, second = concrete(first), concrete(second)
     if type(first) is type(second) or plain_namespace(first) is plain_namespace(second):
         if isinstance(first, numpy.ndarray | numpy.generic):
             return

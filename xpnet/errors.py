@@ -15,3 +15,7 @@ class MixedArraysError(TypeError):
 
 class NoGradientError(TypeError):
     """A gradient would have been lost, or was asked for where there can be none."""
+
+
+class NotRecordableError(TypeError):
+    """A function that `xpnet.jit` records asked for a value, which will be another one on each replay."""

@@ -12,8 +12,7 @@ from typing import Any, TypeAlias
 import array_api_compat
 import numpy
 
-from xpnet.autodiff.tracer import Tracer
-from xpnet.backends import asarray, device
+from xpnet.backends import asarray, concrete, device
 
 Seed: TypeAlias = "int | numpy.random.Generator | None"
 
@@ -71,8 +70,7 @@ class _Words:
     """Arithmetic modulo 2**32, in uint32; on PyTorch, which lacks it, in int64."""
 
     def __init__(self, state: Any) -> None:
-        value = state.value if type(state) is Tracer else state
-        self._wide = array_api_compat.is_torch_array(value)
+        self._wide = array_api_compat.is_torch_array(concrete(state))
 
     def of(self, xp: Any, x: Any) -> Any:
         return xp.astype(x, xp.int64 if self._wide else xp.uint32)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 
 from xpnet import tree
+from xpnet.arrays import ArrayObject
 from xpnet.autodiff import rules, scatter
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
 from xpnet.autodiff.tracer import Node, Tracer
@@ -40,6 +41,10 @@ class PlainNamespace:
         setattr(self, name, value)
         return value
 
+    def holds(self, x: Any) -> bool:
+        """Say whether an array belongs to the library."""
+        return plain_namespace(x) is self._xp
+
 
 class TracedNamespace:
     """The standard's functions for traced arrays that wrap the arrays of one library.
@@ -52,7 +57,7 @@ class TracedNamespace:
 
     def __init__(self, xp: Any) -> None:
         self.__name__ = f"xpnet.traced.{xp.__name__}"
-        self.plain = PlainNamespace(xp)
+        self.plain = xp if isinstance(xp, PlainNamespace) else PlainNamespace(xp)
         self.isdtype = self.plain.isdtype
         self._array_types: set[type] = set()
         for name in (*COMPOSITES, *PRIMITIVES):
@@ -99,18 +104,19 @@ class TracedNamespace:
         if kind not in NUMBERS and kind not in self._array_types:
             if not tree.is_array(x):
                 raise TypeError(f"an array or a Python number is needed, received {kind.__name__}: {x!r}")
-            if plain_namespace(x) is not self.plain._xp:
+            if not self.plain.holds(x):
                 if isinstance(x, numpy.generic):
                     return x.item(), None  # beside arrays of any other library it is a number
                 self._refuse(x)
-            self._array_types.add(kind)
+            if not isinstance(x, ArrayObject):  # which one type has for every library
+                self._array_types.add(kind)
         return x, None
 
     def _refuse(self, x: Any) -> None:
         here = self.plain._xp.__name__.removeprefix("array_api_compat.")
         raise MixedArraysError(
             f"the arrays of one call must share a library and a device, received one of {here} and "
-            f"{describe(x.value if type(x) is Tracer else x)}. Move one with `xpnet.to_device`."
+            f"{describe(x)}. Move one with `xpnet.to_device`."
         )
 
     def has_gradient(self, value: Any) -> bool:
@@ -204,20 +210,29 @@ def array_namespace(*arrays: Any) -> Any:
     TypeError
         If one of them is no array.
     """
-    namespace = None
-    plain = []
+    if not arrays:
+        raise TypeError("at least one array is needed to tell the namespace, received none.")
+    traced = recorded = None
     for x in arrays:
         if type(x) is Tracer:
-            namespace = namespace or x.namespace
-            x = x.value
+            traced = traced or x.namespace
+        elif isinstance(x, ArrayObject):
+            recorded = recorded or x.namespace
         elif not tree.is_array(x):
             raise TypeError(f"an array is needed, received {type(x).__name__}. xpnet.asarray makes one.")
-        plain.append(x)
-    if not plain:
-        raise TypeError("at least one array is needed to tell the namespace, received none.")
-    for x in plain[1:]:
-        check_together(plain[0], x)
-    return namespace or plain_namespace(plain[0])
+    for x in arrays[1:]:
+        check_together(arrays[0], x)
+    return traced or recorded or recording_of(plain_namespace(arrays[0]))
+
+
+# The namespace that `xpnet.jit` records with, if it does: plain arrays met on the way are constants of it.
+active_recording: ContextVar[PlainNamespace | None] = ContextVar("xpnet_recording", default=None)
+
+
+def recording_of(xp: Any) -> Any:
+    """Return the namespace that records the calls of a library's functions, or the library's own."""
+    recording = active_recording.get()
+    return recording if recording is not None and recording._xp is xp else xp
 
 
 rules.load()

@@ -1,16 +1,13 @@
 """Finding the operation that made the first NaN."""
 
 import contextlib
-import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from xpnet import tree
+from xpnet.arrays import calling_line
 from xpnet.autodiff.namespace import TracedNamespace, namespaces_of
 from xpnet.autodiff.tracer import Node, Tracer
-
-_HERE = str(Path(__file__).parent)
 
 
 class _WatchedNamespace(TracedNamespace):
@@ -26,7 +23,7 @@ class _WatchedNamespace(TracedNamespace):
 
         def watched(*arguments: Any, **parameters: Any) -> Any:
             result = function(*arguments, **parameters)
-            line = _line()
+            line = calling_line()
             for x in tree.leaves(result):
                 if type(x) is Tracer and x.node is not None:
                     self._lines[x.node.number] = line
@@ -50,14 +47,6 @@ class _WatchedNamespace(TracedNamespace):
         value, xp = x.value if type(x) is Tracer else x, self.plain
         is_number = xp.isdtype(value.dtype, ("real floating", "complex floating"))
         return is_number and bool(xp.any(xp.isnan(value)))
-
-
-def _line() -> str:
-    """Return the line of code that is being run, outside the machinery of gradients."""
-    for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(_HERE):
-            return f"{frame.filename}:{frame.lineno}: {frame.line}"
-    return "an unknown line"
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ from inspect import Parameter, signature
 from operator import attrgetter
 from typing import Any
 
-from xpnet.autodiff.tracer import Node, Tracer, refuse_writing, written_to
+from xpnet.arrays import refuse_writing, written_to
+from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.errors import NoGradientError
 
 Rule = Callable[..., Any]

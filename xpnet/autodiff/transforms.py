@@ -7,7 +7,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.autodiff.backward import reachable, sweep
-from xpnet.autodiff.namespace import array_namespace, traced_namespace
+from xpnet.autodiff.namespace import array_namespace, recording_of, traced_namespace
 from xpnet.autodiff.primitive import ARGUMENT, NO_PARAMETERS, Primitive
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Node, Tracer, numbers
@@ -35,7 +35,7 @@ class _Recording:
                 )
         self._received = (arguments, keywords)
         arrays = [leaf for leaf in tree.leaves(self._received, state=True) if tree.is_array(leaf)]
-        xp = array_namespace(*arrays) if arrays else device().namespace
+        xp = array_namespace(*arrays) if arrays else recording_of(device().namespace)
         # Traced arguments come from an enclosing transform, which expects traced results.
         self.enclosed = any(type(x) is Tracer for x in arrays)
         self.namespace = xp if self.enclosed else traced_namespace(xp)
@@ -73,7 +73,7 @@ class _Recording:
     def _device(self) -> Device:
         """Where Python numbers go: to the other arguments, or else to the current device."""
         first = self._first
-        return device() if first is None else device_of(first.value if type(first) is Tracer else first)
+        return device() if first is None else device_of(first)
 
     def _lift(self, values: Any) -> Any:
         return tree.map(self.namespace.lift, values, state=True)

@@ -1,0 +1,417 @@
+"""An object that behaves like an array of the standard, around the array of some library.
+
+Its operators and methods call the functions of its namespace. What the namespace remembers of these calls is
+up to the subclass: `xpnet.autodiff.tracer.Tracer` remembers how its value was made, for gradients, and
+`xpnet.replay.recording.Recorded` what was done, to do it again.
+"""
+
+import linecache
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import array_api_compat
+import numpy
+
+from xpnet import tree
+
+# The machinery that stands between a line of code and the function that it calls.
+_MACHINERY = tuple(str(Path(__file__).parent / name) for name in ("arrays.py", "autodiff", "replay"))
+
+
+class ArrayObject:
+    """An array of the standard around the array of some library.
+
+    Attributes
+    ----------
+    value : array
+        The array inside.
+    namespace : namespace
+        Whose functions the operators call.
+    """
+
+    __slots__ = ("namespace", "value")
+
+    value: Any
+    namespace: Any
+
+    __hash__ = None  # type: ignore[assignment]  # `==` is elementwise, as for every array
+
+    # -- for subclasses -----------------------------------------------------------------------------------
+
+    def _become(self, other: Self) -> None:
+        """Stand for what another one stands for: assignment in place."""
+        raise NotImplementedError
+
+    def _leave(self, what: str) -> Any:
+        """Return the value for something that is not recorded, or raise an error that names it."""
+        raise NotImplementedError
+
+    def __copy__(self) -> Self:
+        raise NotImplementedError
+
+    # -- attributes ---------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.value.dtype
+
+    @property
+    def device(self) -> Any:
+        return array_api_compat.device(self.value)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.value.shape)
+
+    @property
+    def size(self) -> int | None:
+        return array_api_compat.size(self.value)
+
+    @property
+    def T(self) -> Self:
+        if self.ndim != 2:
+            raise ValueError(f".T needs an array with 2 axes, received {self.ndim}. Use .mT or permute_dims.")
+        return self.namespace.matrix_transpose(self)
+
+    @property
+    def mT(self) -> Self:
+        return self.namespace.matrix_transpose(self)
+
+    def __array_namespace__(self, /, *, api_version: str | None = None) -> Any:
+        return self.namespace
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Self:
+        """Move the array to another device of its library; the gradient comes back by the same way."""
+        return self.namespace.to_device(self, device, stream=stream)
+
+    def __format__(self, format_spec: str) -> str:
+        # A text is for people, like `repr`: it loses no gradient.
+        if not format_spec or self.shape:
+            return format(str(self), format_spec)
+        from xpnet.backends import to_numpy
+
+        return format(to_numpy(self.value).item(), format_spec)
+
+    def __getattr__(self, name: str) -> Any:
+        from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
+
+        # An AttributeError in each case, since code of others asks with `hasattr` what an array has.
+        if name in PRIMITIVES or name in COMPOSITES:
+            instead = f"Write xp.{name}(x), with xp = xpnet.array_namespace(x)."
+        elif not name.startswith("_") and hasattr(type(self.value), name):
+            instead = "If no gradient shall flow through here, take xpnet.to_numpy(xpnet.stop_gradient(x))."
+        else:
+            raise AttributeError(f"a traced array has no attribute {name!r}")
+        raise AttributeError(
+            f"arrays of the array API standard, such as this traced one, have no method {name}. {instead}"
+        )
+
+    def __deepcopy__(self, _memo: dict) -> Self:
+        # Values are never written to, so a handle of its own is a copy as deep as any.
+        return self.__copy__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._leave("pickle").__reduce_ex__(protocol)
+
+    # -- operators ----------------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Self:
+        return self.namespace.add(self, other)
+
+    def __radd__(self, other: Any) -> Self:
+        return self.namespace.add(other, self)
+
+    def __sub__(self, other: Any) -> Self:
+        return self.namespace.subtract(self, other)
+
+    def __rsub__(self, other: Any) -> Self:
+        return self.namespace.subtract(other, self)
+
+    def __mul__(self, other: Any) -> Self:
+        return self.namespace.multiply(self, other)
+
+    def __rmul__(self, other: Any) -> Self:
+        return self.namespace.multiply(other, self)
+
+    def __truediv__(self, other: Any) -> Self:
+        return self.namespace.divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Self:
+        return self.namespace.divide(other, self)
+
+    def __floordiv__(self, other: Any) -> Self:
+        return self.namespace.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: Any) -> Self:
+        return self.namespace.floor_divide(other, self)
+
+    def __mod__(self, other: Any) -> Self:
+        return self.namespace.remainder(self, other)
+
+    def __rmod__(self, other: Any) -> Self:
+        return self.namespace.remainder(other, self)
+
+    def __pow__(self, other: Any) -> Self:
+        return self.namespace.pow(self, other)
+
+    def __rpow__(self, other: Any) -> Self:
+        return self.namespace.pow(other, self)
+
+    def __matmul__(self, other: Any) -> Self:
+        return self.namespace.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Self:
+        return self.namespace.matmul(other, self)
+
+    def __and__(self, other: Any) -> Self:
+        return self.namespace.bitwise_and(self, other)
+
+    def __rand__(self, other: Any) -> Self:
+        return self.namespace.bitwise_and(other, self)
+
+    def __or__(self, other: Any) -> Self:
+        return self.namespace.bitwise_or(self, other)
+
+    def __ror__(self, other: Any) -> Self:
+        return self.namespace.bitwise_or(other, self)
+
+    def __xor__(self, other: Any) -> Self:
+        return self.namespace.bitwise_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Self:
+        return self.namespace.bitwise_xor(other, self)
+
+    def __lshift__(self, other: Any) -> Self:
+        return self.namespace.bitwise_left_shift(self, other)
+
+    def __rlshift__(self, other: Any) -> Self:
+        return self.namespace.bitwise_left_shift(other, self)
+
+    def __rshift__(self, other: Any) -> Self:
+        return self.namespace.bitwise_right_shift(self, other)
+
+    def __rrshift__(self, other: Any) -> Self:
+        return self.namespace.bitwise_right_shift(other, self)
+
+    def __lt__(self, other: Any) -> Self:
+        return self.namespace.less(self, other)
+
+    def __le__(self, other: Any) -> Self:
+        return self.namespace.less_equal(self, other)
+
+    def __gt__(self, other: Any) -> Self:
+        return self.namespace.greater(self, other)
+
+    def __ge__(self, other: Any) -> Self:
+        return self.namespace.greater_equal(self, other)
+
+    def __eq__(self, other: Any) -> Self:  # type: ignore[override]
+        return self.namespace.equal(self, other)
+
+    def __ne__(self, other: Any) -> Self:  # type: ignore[override]
+        return self.namespace.not_equal(self, other)
+
+    def __neg__(self) -> Self:
+        return self.namespace.negative(self)
+
+    def __pos__(self) -> Self:
+        return self.namespace.positive(self)
+
+    def __abs__(self) -> Self:
+        return self.namespace.abs(self)
+
+    def __invert__(self) -> Self:
+        return self.namespace.bitwise_invert(self)
+
+    # -- indexing and assignment in place -----------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Self:
+        return self.namespace.getitem(self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._rebind(self.namespace.setitem(self, key, value))
+
+    def _rebind(self, result: Self) -> Self:
+        xp = self.namespace
+        if result.shape != self.shape:
+            raise ValueError(
+                f"assignment in place must keep the shape {tuple(self.shape)}, the result has "
+                f"{tuple(result.shape)}. "
+                "Write x = x + y instead of x += y."
+            )
+        if result.dtype != self.dtype:
+            kinds = ("bool", "integral", "real floating", "complex floating")
+            if not any(all(xp.isdtype(x.dtype, kind) for x in (self, result)) for kind in kinds):
+                raise TypeError(
+                    f"assignment in place must keep the kind of dtype, {self.dtype}, the result has "
+                    f"{result.dtype}. Write x = x + y instead of x += y."
+                )
+            result = xp.astype(result, self.dtype)
+        self._become(result)
+        return self
+
+    def __iadd__(self, other: Any) -> Self:
+        return self._rebind(self + other)
+
+    def __isub__(self, other: Any) -> Self:
+        return self._rebind(self - other)
+
+    def __imul__(self, other: Any) -> Self:
+        return self._rebind(self * other)
+
+    def __itruediv__(self, other: Any) -> Self:
+        return self._rebind(self / other)
+
+    def __ifloordiv__(self, other: Any) -> Self:
+        return self._rebind(self // other)
+
+    def __imod__(self, other: Any) -> Self:
+        return self._rebind(self % other)
+
+    def __ipow__(self, other: Any) -> Self:
+        return self._rebind(self**other)
+
+    def __imatmul__(self, other: Any) -> Self:
+        return self._rebind(self @ other)
+
+    def __iand__(self, other: Any) -> Self:
+        return self._rebind(self & other)
+
+    def __ior__(self, other: Any) -> Self:
+        return self._rebind(self | other)
+
+    def __ixor__(self, other: Any) -> Self:
+        return self._rebind(self ^ other)
+
+    def __ilshift__(self, other: Any) -> Self:
+        return self._rebind(self << other)
+
+    def __irshift__(self, other: Any) -> Self:
+        return self._rebind(self >> other)
+
+    # -- leaving the record -------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() needs an array with at least 1 axis, received shape (). Use .size.")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Self]:
+        if not self.shape:
+            raise TypeError("iteration needs an array with at least 1 axis, received shape ().")
+        return iter(self.namespace.unstack(self))
+
+    def __float__(self) -> float:
+        return float(self._leave("float()"))
+
+    def __int__(self) -> int:
+        return int(self._leave("int()"))
+
+    def __index__(self) -> int:
+        return self._leave("an index").__index__()
+
+    def __complex__(self) -> complex:
+        return complex(self._leave("complex()"))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        from xpnet.backends import to_numpy
+
+        return numpy.asarray(to_numpy(self._leave("numpy.asarray")), dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        operator = _OPERATORS.get(function)
+        if operator and method == "__call__" and not options:  # `ndarray + tracer` comes here
+            return getattr(self.namespace, operator)(*inputs)
+        name = f"numpy.{function.__name__}"
+        written = options.get("out", ()) + (inputs[:1] if method == "at" else ())
+        inputs, options = _leave_all(name, (inputs, options))
+        refuse_writing(name, written)
+        return getattr(function, method)(*inputs, **options)
+
+    def __array_function__(self, function: Any, _types: Any, inputs: Any, options: Any) -> Any:
+        name = f"{function.__module__}.{function.__name__}"
+        written = written_to(function.__name__, inputs, options)
+        inputs, options = _leave_all(name, (inputs, options))
+        refuse_writing(name, written)
+        return function(*inputs, **options)
+
+    def __dlpack__(
+        self,
+        /,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: Any = None,
+        copy: bool | None = None,
+    ) -> Any:
+        options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        # Not every library has all of them.
+        options = {name: value for name, value in options.items() if value is not None}
+        return self._leave("from_dlpack").__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.value.__dlpack_device__()
+
+
+# NumPy's functions behind the operators, with their names in the standard.
+_OPERATORS = {
+    numpy.add: "add",
+    numpy.subtract: "subtract",
+    numpy.multiply: "multiply",
+    numpy.divide: "divide",
+    numpy.floor_divide: "floor_divide",
+    numpy.remainder: "remainder",
+    numpy.power: "pow",
+    numpy.matmul: "matmul",
+    numpy.bitwise_and: "bitwise_and",
+    numpy.bitwise_or: "bitwise_or",
+    numpy.bitwise_xor: "bitwise_xor",
+    numpy.left_shift: "bitwise_left_shift",
+    numpy.right_shift: "bitwise_right_shift",
+    numpy.less: "less",
+    numpy.less_equal: "less_equal",
+    numpy.greater: "greater",
+    numpy.greater_equal: "greater_equal",
+    numpy.equal: "equal",
+    numpy.not_equal: "not_equal",
+}
+
+
+def _leave_all(what: str, values: Any) -> Any:
+    """Make the traced arrays in the arguments of a NumPy function plain, unless a gradient would be lost."""
+    return tree.map(lambda x: x._leave(what) if isinstance(x, ArrayObject) else x, values)
+
+
+# NumPy's functions that write into their first argument. PyTorch's have a name that ends with an underscore.
+_IN_PLACE = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
+
+
+def written_to(name: str, inputs: Any, options: dict) -> list:
+    """Return the arguments of a library's function that it would write into."""
+    first = inputs[:1] if name in _IN_PLACE or name.endswith("_") else ()
+    out = options.get("out", ())
+    return [*first, *(out if isinstance(out, tuple) else (out,))]
+
+
+def refuse_writing(name: str, written: Any) -> None:
+    """Raise an error if a traced array would be written into: what was recorded before would change."""
+    if any(isinstance(x, ArrayObject) for x in written):
+        raise TypeError(
+            f"{name} must not write into a traced array: what was recorded before would change. "
+            "Write x[key] = values, or x = x + y, which make a new one."
+        )
+
+
+def calling_line() -> str:
+    """Return the line of code that is being run, outside the machinery of traced and recorded arrays."""
+    frame: Any = sys._getframe()
+    while frame.f_code.co_filename.startswith(_MACHINERY) and frame.f_back:
+        frame = frame.f_back
+    filename, number = frame.f_code.co_filename, frame.f_lineno
+    return f"{filename}:{number}: {linecache.getline(filename, number).strip()}"
