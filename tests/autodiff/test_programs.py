@@ -11,6 +11,7 @@ to 9 digits only.
 """
 
 import functools
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -489,3 +490,5 @@ def test_gradients(peer, seed):
         numpy.testing.assert_allclose(
             g, right, rtol=0, atol=tolerance, err_msg=f"program {seed}, made of {', '.join(names)}"
         )
+    if peer == "jax" and seed % 100 == 99:
+        importlib.import_module("jax").clear_caches()  # what it has compiled would fill the memory
