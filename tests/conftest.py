@@ -31,6 +31,13 @@ def pytest_addoption(parser):
         help=f"run on this library ({', '.join(SPECS)}); can be repeated or a comma-separated list. "
         "By default numpy, strict, and cupy where a GPU is usable.",
     )
+    parser.addoption(
+        "--examples",
+        type=int,
+        metavar="N",
+        help="compare the gradients of PyTorch and JAX at N random shapes, and those of N random programs. "
+        "By default so few that the tests stay quick.",
+    )
 
 
 def _libraries(config):

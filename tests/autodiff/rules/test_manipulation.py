@@ -135,6 +135,7 @@ CASES = {
         Case(lambda xp, x: xp.diff(x), (2, 4)),
         Case(lambda xp, x: xp.diff(x, axis=0, n=2), (4, 2)),
         Case(lambda xp, x: xp.diff(x, n=0), (3,)),
+        Case(lambda xp, x: xp.diff(x, n=0, prepend=x, append=x), (2, 3)),
         Case(lambda xp, x, a, b: xp.diff(x, prepend=a, append=b, axis=-1), (2, 2), (2, 1), (2, 2)),
     ],
     "astype": [

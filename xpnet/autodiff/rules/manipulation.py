@@ -184,8 +184,10 @@ def repeat(call: Any, x: Any, repeats: Any, /, *, axis: int | None = None) -> An
 
 @composite
 def diff(xp: Any, x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
+    if n == 0:  # libraries then join nothing either
+        return xp.asarray(x, copy=True)
     ends = [end for end in (prepend, x, append) if end is not None]
-    x = xp.concat(ends, axis=axis) if len(ends) > 1 else xp.asarray(x, copy=True)
+    x = xp.concat(ends, axis=axis) if len(ends) > 1 else x
     lead = (slice(None),) * (axis % len(x.shape))
     for _ in range(n):
         x = x[(*lead, slice(1, None), ...)] - x[(*lead, slice(None, -1), ...)]
