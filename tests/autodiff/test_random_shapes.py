@@ -380,6 +380,13 @@ TABLE: dict[str, list[Check]] = {
     "astype": [Check(lambda xp, _c, x: xp.astype(xp.astype(x, xp.complex128), xp.complex128) ** 2, shapes())],
     # creation
     "asarray": [Check(lambda xp, _c, x: xp.asarray([x, 2.0 * x, 1.0]), shapes(0, 0), peer="jax")],
+    "linspace": [
+        Check(
+            lambda xp, c, a, b: xp.linspace(a, b, c.integer(2, 5)) ** 2,
+            shapes(0, 0).map(lambda s: s * 2),
+            peer="jax",
+        )
+    ],
     "full": [Check(lambda xp, c, x: xp.full((2, c.integer(1, 3)), x), shapes(0, 0), peer="jax")],
     "full_like": [Check(lambda xp, _c, x: xp.full_like(x, x[-1]) * x, shapes(1, 1, side=1), peer="jax")],
     # indexing and sorting
@@ -454,6 +461,10 @@ EXCEPTIONS = {
     **dict.fromkeys(ELSEWHERE, "no function of the standard, but a part of the record itself"),
     "_astype": "what `astype` is made of",
     "scatter_add": "no function of the standard; the gradients of indexing are made of it",
+    **dict.fromkeys(
+        ["unique_all", "unique_counts", "unique_inverse", "unique_values"],
+        "their shapes depend on values: PyTorch has no gradient, and JAX refuses to compile them",
+    ),
     "nextafter": "has no gradient elsewhere",
     "to_device": "needs several devices",
 }
