@@ -68,16 +68,23 @@ class Case:
         return self._call(xpnet.array_namespace(*arrays), *arrays)
 
     def check_values(self) -> None:
-        """Check that traced arrays give what plain ones give, in both precisions."""
+        """Check that traced arrays give what plain ones give, and that both precisions agree on gradients."""
+        wide: list[Any] = []
         for dtypes in ({}, {"float64": "float32", "complex128": "complex64"}):
             arrays = self.arrays(dtypes)
             result, pullback = xpnet.vjp(self, *arrays)
             expected = self(*arrays)
             for one, plain in zip(as_list(result), as_list(expected), strict=True):
                 assert_same(one, plain)
-            for g, x in zip(pullback(result), arrays, strict=True):
+            gradients = pullback(result)
+            wide = wide or gradients
+            for g, x, right in zip(gradients, arrays, wide, strict=True):
                 assert g.dtype == x.dtype
                 assert tuple(g.shape) == tuple(x.shape)
+                narrow, right = xpnet.to_numpy(g), xpnet.to_numpy(right)
+                scale = numpy.max(numpy.abs(right), initial=1.0)
+                tolerance = numpy.finfo(narrow.dtype).eps ** (2 / 3) * scale
+                numpy.testing.assert_allclose(narrow, right, rtol=0, atol=tolerance)
 
     def check_gradients(self, order: int = 2) -> None:
         """Check the gradients of all arrays together, and of each one beside plain ones."""
