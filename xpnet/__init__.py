@@ -1,7 +1,8 @@
 """xpnet: neural networks on any array library that follows the Python array API standard.
 
-From an example to the arithmetic, a call passes `fit` (in `training`), `value_and_grad` (in `autodiff`), the
-layers of a network (in `nn`), the functions of a namespace (in `autodiff`) and the library (in `backends`).
+From an example to the arithmetic, a call passes `fit` (in `training`), `jit` (in `replay`), `value_and_grad`
+(in `autodiff`), the layers of a network (in `nn`), the functions of a namespace (in `autodiff`) and the
+library (in `backends`).
 """
 
 from xpnet import losses, nn, optim, tree
@@ -23,6 +24,7 @@ from xpnet.autodiff import (
 )
 from xpnet.backends import asarray, device, devices, to_device, to_numpy, use_device
 from xpnet.files import load, save
+from xpnet.replay import jit
 from xpnet.training import History, callbacks, fit, metrics, predict
 
 __version__ = "0.1.0"
@@ -42,6 +44,7 @@ __all__ = [
     "hessian",
     "hvp",
     "jacobian",
+    "jit",
     "jvp",
     "load",
     "losses",

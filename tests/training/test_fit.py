@@ -124,7 +124,7 @@ def test_validation_share_is_never_trained_on():
                 seen.append(np.asarray(x.value)[:, 0])
             return super().__call__(x)
 
-    train(Spy(3, 2, seed=0), validation=0.25, epochs=3)
+    train(Spy(3, 2, seed=0), validation=0.25, epochs=3, jit=False)
     assert len(np.unique(np.concatenate(seen))) == 45
 
 

@@ -178,6 +178,11 @@ def traced_namespace(xp: Any) -> TracedNamespace:
     return known.setdefault(xp, kind(xp)) if found is None else found
 
 
+def watched() -> bool:
+    """Say whether other namespaces than the usual ones are in use."""
+    return _namespaces.get(_usual) is not _usual
+
+
 @contextlib.contextmanager
 def namespaces_of(kind: type[TracedNamespace]) -> Iterator[None]:
     """Use traced namespaces of another class inside a ``with`` block."""

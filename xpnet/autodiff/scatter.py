@@ -30,15 +30,15 @@ def scatter_add(xp: Any, values: Any, key: Any, shape: tuple[int, ...]) -> Any:
     """Return zeros with ``values`` added at ``key``; what is named twice is added twice."""
     if isinstance(values, (numpy.ndarray, numpy.generic)):
         zeros = numpy.zeros(shape, dtype=values.dtype)
-        if _may_repeat(xp, key):
+        if may_repeat(xp, key):
             numpy.add.at(zeros, key, values)
         else:
             zeros[key] = values
         return zeros
-    zeros = xp.zeros(shape, dtype=values.dtype, device=values.device)
+    zeros = xp.zeros(shape, dtype=values.dtype, device=compat.device(values))
     if compat.is_jax_array(values):
         return zeros.at[key].add(values)
-    if not _may_repeat(xp, key):
+    if not may_repeat(xp, key):
         if isinstance(key, tuple) and any(k is None for k in key):
             bare = tuple(k for k in key if k is not None)  # the standard assigns to no key with new axes
             values = xp.reshape(xp.broadcast_to(values, zeros[key].shape), zeros[bare].shape)
@@ -72,7 +72,8 @@ def getitem(xp: Any, x: Any, key: Any) -> Any:
     return x[key]
 
 
-def _may_repeat(xp: Any, key: Any) -> bool:
+def may_repeat(xp: Any, key: Any) -> bool:
+    """Say whether a key may name one element several times."""
     keys = key if isinstance(key, tuple) else (key,)
     return not is_basic(keys) and any(
         isinstance(k, list) or (compat.is_array_api_obj(k) and not xp.isdtype(k.dtype, "bool")) for k in keys

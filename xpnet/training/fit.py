@@ -10,13 +10,13 @@ import numpy
 
 from xpnet import tree
 from xpnet.autodiff import value_and_grad
-from xpnet.backends import use_device
+from xpnet.backends import plain_namespace, use_device
 from xpnet.random import Seed, host_generator
 from xpnet.training.batches import Examples
 from xpnet.training.callbacks import Callback
 from xpnet.training.history import History
 from xpnet.training.metrics import Metric, Totals, as_metric
-from xpnet.training.predict import check_batch_size, evaluation_copy, place_of
+from xpnet.training.predict import check_batch_size, evaluation_copy, jit_where_possible, place_of
 
 
 @dataclass
@@ -70,6 +70,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     seed: Seed = None,
     progress: bool = True,
+    jit: bool = True,
 ) -> History:
     """Train a network.
 
@@ -105,6 +106,9 @@ def fit(
         From which the order of the examples is drawn. One seed gives the same training each time.
     progress : bool, default=True
         Whether to show a progress bar, if the output is a terminal.
+    jit : bool, default=True
+        Whether to record a step once and replay it, see `xpnet.jit`. Where that cannot be done, a warning in
+        the log says why. With False, each step runs as it is written: to print inside a layer, say.
 
     Returns
     -------
@@ -148,6 +152,10 @@ def fit(
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
         run = Run(work, optimizer, optimizer.init(work), epochs, names)
+        step, evaluate = _training_step(loss), _evaluation_step(loss)
+        if jit:
+            step = jit_where_possible(step, donate=("net", "optimizer_state"))
+            evaluate = jit_where_possible(evaluate)
         for callback in callbacks:
             callback.start(run)
         bar = _bar(epochs * len(training), progress)
@@ -157,8 +165,10 @@ def fit(
                 bar.set_description(f"epoch {run.epoch}/{epochs}")
                 for callback in callbacks:
                     callback.epoch_start(run)
-                before = tree.map(lambda leaf: leaf, run.net, state=True)
-                values = _epoch(run, training, loss, watched, callbacks, batch_size, random, bar)
+                # The steps write over what they are given. What others hold of the epoch before stays.
+                before = run.net
+                run.net, run.optimizer_state = _copy((run.net, run.optimizer_state))
+                values = _epoch(run, step, training, watched, callbacks, batch_size, random, bar)
                 if not math.isfinite(values["loss"]):
                     run.net = before
                     raise FloatingPointError(
@@ -167,7 +177,7 @@ def fit(
                         "weights from before this epoch."
                     )
                 if held_out is not None:
-                    scores = _evaluate(run.net, held_out, loss, watched, batch_size)
+                    scores = _evaluate(run.net, held_out, evaluate, watched, batch_size)
                     values |= {f"validation_{name}": value for name, value in scores.items()}
                 run.history.add(values)
                 bar.set_postfix({name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()})
@@ -184,10 +194,25 @@ def fit(
     return run.history
 
 
+def _training_step(loss: Callable) -> Callable:
+    """Return what is done with each batch."""
+
+    def batch_loss(net: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        outputs = net(x)
+        return loss(outputs, y), outputs
+
+    def step(net: Any, optimizer_state: Any, x: Any, y: Any, optimizer: Any) -> tuple:
+        (value, outputs), gradients = value_and_grad(batch_loss, has_aux=True)(net, x, y)
+        net, optimizer_state = optimizer.update(gradients, optimizer_state, net)
+        return net, optimizer_state, value, outputs
+
+    return step
+
+
 def _epoch(
     run: Run,
+    step: Callable,
     examples: Examples,
-    loss: Callable,
     metrics: list[Metric],
     callbacks: list[Callback],
     batch_size: int,
@@ -195,16 +220,10 @@ def _epoch(
     bar: Any,
 ) -> dict[str, float]:
     """Train for one epoch; return its mean loss and its metrics."""
-
-    def batch_loss(net: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        outputs = net(x)
-        return loss(outputs, y), outputs
-
-    differentiate = value_and_grad(batch_loss, has_aux=True)
     totals = Totals(metrics)
     for x, y in examples.batches(batch_size, random):
-        (value, outputs), gradients = differentiate(run.net, x, y)
-        run.net, run.optimizer_state = run.optimizer.update(gradients, run.optimizer_state, run.net)
+        results = step(run.net, run.optimizer_state, x, y, run.optimizer)
+        run.net, run.optimizer_state, value, outputs = results
         run.step += 1
         totals.add(value, outputs, y)
         for callback in callbacks:
@@ -213,15 +232,27 @@ def _epoch(
     return totals.results()
 
 
+def _copy(values: Any) -> Any:
+    return tree.map(lambda x: plain_namespace(x).asarray(x, copy=True), values, state=True)
+
+
+def _evaluation_step(loss: Callable) -> Callable:
+    def step(net: Any, x: Any, y: Any) -> tuple:
+        outputs = net(x)
+        return loss(outputs, y), outputs
+
+    return step
+
+
 def _evaluate(
-    net: Any, examples: Examples, loss: Callable, metrics: list[Metric], batch_size: int
+    net: Any, examples: Examples, step: Callable, metrics: list[Metric], batch_size: int
 ) -> dict[str, float]:
     """Return the mean loss and the metrics of a network in use."""
     net = evaluation_copy(net)
     totals = Totals(metrics)
     for x, y in examples.batches(batch_size):
-        outputs = net(x)
-        totals.add(loss(outputs, y), outputs, y)
+        value, outputs = step(net, x, y)
+        totals.add(value, outputs, y)
     return totals.results()
 
 

@@ -1,10 +1,17 @@
 """Predictions in batches."""
 
+import functools
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpnet import tree
 from xpnet.backends import Device, device, device_of, use_device
+from xpnet.errors import NotRecordableError
+from xpnet.replay import jit
 from xpnet.training.batches import Examples
+
+_log = logging.getLogger("xpnet")
 
 
 def place_of(net: Any) -> tuple[Device, Any]:
@@ -18,6 +25,24 @@ def place_of(net: Any) -> tuple[Device, Any]:
 def evaluation_copy(net: Any) -> Any:
     """Return a copy of a network that behaves as in use; the arrays are shared."""
     return tree.map(lambda x: x, net, state=True).eval()
+
+
+def jit_where_possible(f: Callable, *, donate: Sequence[str] = ()) -> Callable:
+    """Return a function by `jit`, or as it is where it cannot be recorded, which is said once."""
+    recorded: Any = jit(f, donate=donate)
+
+    @functools.wraps(f)
+    def call(*arguments: Any) -> Any:
+        nonlocal recorded
+        if recorded is not None:
+            try:
+                return recorded(*arguments)
+            except NotRecordableError as error:
+                _log.warning("xpnet: this runs without jit, which is slower. %s", error)
+                recorded = None
+        return f(*arguments)
+
+    return call
 
 
 def check_batch_size(batch_size: Any) -> None:
@@ -59,5 +84,10 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024) -> Any:
     examples = Examples({"x": x}, where, dtype)
     net = evaluation_copy(net)
     with use_device(where):
-        outputs = [net(batch) for (batch,) in examples.batches(batch_size)]
+        outputs = [_output(net, batch) for (batch,) in examples.batches(batch_size)]
         return outputs[0] if len(outputs) == 1 else where.namespace.concat(outputs, axis=0)
+
+
+@jit_where_possible
+def _output(net: Any, x: Any) -> Any:
+    return net(x)

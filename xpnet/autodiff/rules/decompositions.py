@@ -19,6 +19,7 @@ import array_api_compat
 from xpnet.autodiff.primitive import composite, function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Tracer
+from xpnet.errors import NotRecordableError
 
 
 def adjoint_rule(rule: Callable) -> Callable:
@@ -108,7 +109,10 @@ def _may_be_singular(xp: Any, y: Any, x: Any) -> bool:
     lengths = xp.linalg.vector_norm(x, axis=-1)
     root = 1 / max(x.shape[-1], 1)  # of both sides, as the product of many lengths can overflow
     smallest = (1000 * xp.finfo(lengths.dtype).eps) ** root * xp.prod(lengths**root, axis=-1)
-    return bool(xp.any(xp.abs(y) ** root <= smallest))
+    try:
+        return bool(xp.any(xp.abs(y) ** root <= smallest))
+    except NotRecordableError:  # nor can it inside `xpnet.jit`
+        return False
 
 
 def _adjugate(xp: Any, x: Any) -> Any:

@@ -1,0 +1,372 @@
+import logging
+import pickle
+import threading
+import tracemalloc
+
+import numpy
+import pytest
+from helpers import assert_same
+
+import xpnet
+from xpnet import nn, tree
+from xpnet.errors import NotRecordableError
+
+
+def network(*, dropout=False, seed=0):
+    layers = [nn.Dense(6, 8, seed=seed), nn.ReLU(), nn.Dense(8, 3, seed=seed + 1)]
+    if dropout:
+        layers.insert(2, nn.Dropout(0.5, seed=seed + 2))
+    return nn.Sequential(*layers)
+
+
+def batch(seed=0, size=16):
+    random = numpy.random.default_rng(seed)
+    x = xpnet.asarray(random.normal(size=(size, 6)), device=xpnet.device(), dtype="float32")
+    return x, xpnet.asarray(random.integers(0, 3, size=size), device=xpnet.device())
+
+
+def training_step(optimizer):
+    def step(net, state, x, y):
+        def loss(net):
+            return xpnet.losses.cross_entropy(net(x), y)
+
+        value, gradient = xpnet.value_and_grad(loss)(net)
+        net, state = optimizer.update(gradient, state, net)
+        return net, state, value
+
+    return step
+
+
+def assert_same_trees(actual, expected, tolerance=1e-5):
+    for one, other in zip(tree.leaves(actual, state=True), tree.leaves(expected, state=True), strict=True):
+        assert_same(one, other, tolerance=tolerance)
+
+
+@pytest.fixture(params=["numba", "numpy"])
+def numba(request, monkeypatch):
+    """Once with kernels of numba, once without."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: request.param == "numba")
+
+
+@pytest.mark.parametrize("donate", [(), ("net", "state")], ids=["kept", "donated"])
+@pytest.mark.parametrize("dropout", [False, True], ids=["plain", "dropout"])
+def test_a_training_agrees_with_the_eager_one(xp, donate, dropout):
+    step = training_step(xpnet.optim.Adam(0.01))
+    recorded = xpnet.jit(step, donate=donate)
+    eager_net, net = network(dropout=dropout), network(dropout=dropout)
+    optimizer = xpnet.optim.Adam(0.01)
+    eager_state, state = optimizer.init(eager_net), optimizer.init(net)
+    for number in range(6):
+        x, y = batch(number)
+        eager_net, eager_state, expected = step(eager_net, eager_state, x, y)
+        net, state, value = recorded(net, state, x, y)
+        assert_same(value, expected, tolerance=1e-5)
+    assert_same_trees(net, eager_net)
+    assert_same_trees(state, eager_state)
+
+
+@pytest.mark.usefixtures("numba")
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Lion"])
+def test_optimizers(optimizer):
+    optimizer = getattr(xpnet.optim, optimizer)(0.01)
+    step = training_step(xpnet.optim.chain(xpnet.optim.clip_by_global_norm(0.5), optimizer))
+    init = xpnet.optim.chain(xpnet.optim.clip_by_global_norm(0.5), optimizer).init
+    recorded = xpnet.jit(step, donate=("net", "state"))
+    eager_net, net = network(), network()
+    eager_state, state = init(eager_net), init(net)
+    for number in range(5):
+        x, y = batch(number)
+        eager_net, eager_state, _ = step(eager_net, eager_state, x, y)
+        net, state, _ = recorded(net, state, x, y)
+    assert_same_trees(net, eager_net)
+
+
+def test_without_kernels_the_digits_are_the_same(monkeypatch):
+    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: False)
+    step = training_step(xpnet.optim.Adam(0.01))
+    recorded = xpnet.jit(step, donate=("net", "state"))
+    eager_net, net = network(), network()
+    eager_state, state = (xpnet.optim.Adam(0.01).init(n) for n in (eager_net, net))
+    for number in range(5):
+        x, y = batch(number)
+        eager_net, eager_state, _ = step(eager_net, eager_state, x, y)
+        net, state, _ = recorded(net, state, x, y)
+    assert_same_trees(net, eager_net, tolerance=0)
+
+
+def test_what_is_not_donated_stays(device):
+    step = xpnet.jit(training_step(xpnet.optim.Adam(0.01)))
+    net = network()
+    state = xpnet.optim.Adam(0.01).init(net)
+    before = pickle.dumps(xpnet.to_numpy((net, state)))
+    for _ in range(3):
+        step(net, state, *batch())
+    assert pickle.dumps(xpnet.to_numpy((net, state))) == before
+
+
+def test_donated_arrays_are_written_over():
+    step = xpnet.jit(training_step(xpnet.optim.Adam(0.01)), donate=("net", "state"))
+    net = network()
+    first = net.layers[0].weight
+    kept = first.copy()
+    net, state, _ = step(net, xpnet.optim.Adam(0.01).init(net), *batch())
+    numpy.testing.assert_array_equal(first, kept)  # the first call only records
+    second = net.layers[0].weight
+    net, _, _ = step(net, state, *batch())
+    assert net.layers[0].weight is second
+
+
+def test_donated_arrays_that_cannot_be_written_over_are_copied():
+    f = xpnet.jit(lambda x, y: (x + y, x * y), donate=("x",))
+    whole = numpy.arange(6.0)
+    frozen = numpy.arange(3.0)
+    frozen.flags.writeable = False
+    same = numpy.arange(3.0)
+    for x, y in [(whole[:3], whole[3:]), (frozen, frozen.copy()), (same, same), (whole[::2], whole[1::2])]:
+        for _ in range(2):
+            expected, before = (x + y, x * y), x.copy()
+            for one, other in zip(f(x, y), expected, strict=True):
+                numpy.testing.assert_array_equal(one, other)
+            numpy.testing.assert_array_equal(x, before)
+
+
+def test_results_of_one_call_survive_the_next(device):
+    f = xpnet.jit(lambda x: {"a": x + 1, "b": [x * 2, xpnet.array_namespace(x).sum(x)]})
+    x = xpnet.asarray([1.0, 2.0], device=xpnet.device())
+    first = f(x)
+    kept = xpnet.to_numpy(tree.map(lambda a: a + 0, first))
+    f(x + 5)
+    f(x + 7)
+    for one, other in zip(tree.leaves(xpnet.to_numpy(first)), tree.leaves(kept), strict=True):
+        numpy.testing.assert_array_equal(one, other)
+
+
+def test_another_shape_dtype_number_or_mode_is_recorded_anew(xp):
+    calls = []
+
+    def f(net, x, power):
+        calls.append(power)
+        return net(x) ** power
+
+    recorded = xpnet.jit(f)
+    net = nn.Sequential(nn.Dense(6, 3, seed=0), nn.Dropout(0.5, seed=1))
+    for _ in range(2):
+        for mode in (net.train, net.eval):
+            mode()
+            for size in (2, 3):
+                for power in (1, 2):
+                    x, _ = batch(size=size)
+                    twin = tree.map(lambda x: x, net, state=True)
+                    expected = twin(x) ** power
+                    assert_same(recorded(net, x, power), expected, tolerance=1e-5)
+    assert len(calls) == 8
+
+
+def test_state_is_carried_and_random_numbers_are_fresh(xp):
+    dropout = nn.Dropout(0.5, seed=3)
+    twin = nn.Dropout(0.5, seed=3)
+    f = xpnet.jit(lambda layer, x: layer(x))
+    x = xp.ones((50,), dtype=xp.float32, device=xpnet.device().native)
+    masks = []
+    for _ in range(4):
+        masks.append(f(dropout, x))
+        assert_same(masks[-1], twin(x))
+    assert len({xpnet.to_numpy(mask).tobytes() for mask in masks}) == 4
+
+
+def branch(x):
+    return x if x > 0 else -x
+
+
+def number(x):
+    return float(x)
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (branch, 1.0),
+        (number, 1.0),
+        (int, 1.0),
+        (numpy.asarray, 1.0),
+        (lambda x: x[x > 0], [1.0, -1.0]),
+        (lambda x: xpnet.array_namespace(x).nonzero(x), [1.0, 0.0]),
+        (lambda x: xpnet.array_namespace(x).unique_values(x), [1.0, 0.0]),
+    ],
+)
+def test_what_cannot_be_recorded_names_the_line_and_the_way_out(device, f, x):
+    x = xpnet.asarray(x, device=xpnet.device())
+
+    def inside(x):
+        return f(x)  # this line, or the one of f
+
+    with pytest.raises(NotRecordableError, match=r"test_jit.*leave jit away"):
+        xpnet.jit(inside)(x)
+
+
+def test_a_function_of_values_inside_grad_cannot_be_recorded_either(device):
+    x = xpnet.asarray(1.0, device=xpnet.device())
+    with pytest.raises(NotRecordableError, match="Python branch"):
+        xpnet.jit(xpnet.grad(branch))(x)
+
+
+def test_constants_may_be_looked_at(xp):
+    def f(x):
+        scale = xp.asarray(2.0, device=x.device)
+        return x * 3 if scale > 1 else x
+
+    recorded = xpnet.jit(f)
+    x = xpnet.asarray([1.0, 2.0], device=xpnet.device())
+    assert_same(recorded(x), x * 3)
+    assert_same(recorded(x + 1), (x + 1) * 3)
+
+
+def test_inside_other_transforms_it_is_the_function_itself(device):
+    x = xpnet.asarray([1.0, 2.0], device=xpnet.device())
+    inner = xpnet.jit(lambda x: x * x)
+    assert_same(xpnet.grad(lambda x: inner(x) @ x)(x), 3 * x * x, tolerance=1e-5)
+    assert_same(xpnet.jit(lambda x: inner(x) + 1)(x), x * x + 1)
+    with xpnet.raise_on_nan():
+        assert_same(inner(x), x * x)
+
+
+def test_gradients_of_higher_order(device):
+    def f(x):
+        return (x**3) @ x
+
+    x = xpnet.asarray([1.0, 2.0], device=xpnet.device())
+    second = xpnet.jit(xpnet.grad(lambda x: xpnet.grad(f)(x) @ x))
+    for each in (x, x + 1, x - 3):
+        assert_same(second(each), 16 * each**3, tolerance=1e-5)
+
+
+def test_assignment_in_place(xp):
+    def f(x):
+        y = xp.zeros((3,), dtype=x.dtype, device=x.device)
+        z = xpnet.array_namespace(x).zeros_like(x)
+        z[0] = x[1]
+        z[1:] += x[:2] * 2
+        return z + y
+
+    recorded = xpnet.jit(f)
+    x = xpnet.asarray([1.0, 2.0, 3.0], device=xpnet.device())
+    for each in (x, x + 1):
+        assert_same(
+            recorded(each),
+            xpnet.asarray([0.0, 0.0, 0.0], device=xpnet.device(), dtype=x.dtype) + f_plain(each),
+        )
+
+
+def f_plain(x):
+    a, b, _ = (float(each) for each in xpnet.to_numpy(x))
+    return xpnet.asarray([b, 2 * a, 2 * b], device=xpnet.device(), dtype=x.dtype)
+
+
+def test_views_of_one_buffer_are_not_written_over_too_early():
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        y = x + 1
+        parts = xp.unstack(y)
+        z = y * 2
+        return xp.stack([part + z[0] for part in parts]) + xp.flip(y, axis=0)
+
+    recorded = xpnet.jit(f)
+    for seed in range(3):
+        x = numpy.random.default_rng(seed).normal(size=(4, 5))
+        numpy.testing.assert_allclose(recorded(x), f(x))
+
+
+def test_a_replay_allocates_nothing_of_the_size_of_its_arrays():
+    step = xpnet.jit(training_step(xpnet.optim.Adam(0.01)), donate=("net", "state"))
+    net = nn.Sequential(nn.Dense(6, 4000, seed=0), nn.ReLU(), nn.Dense(4000, 3, seed=1))
+    state = xpnet.optim.Adam(0.01).init(net)
+    x, y = batch(size=64)
+    for _ in range(3):
+        net, state, _ = step(net, state, x, y)
+    tracemalloc.start()
+    for _ in range(5):
+        net, state, _ = step(net, state, x, y)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50_000  # an array of the hidden layer has a million bytes
+
+
+def test_inputs_are_not_kept():
+    import weakref
+
+    class Array(numpy.ndarray):
+        pass
+
+    f = xpnet.jit(lambda x: x * 2)
+    for _ in range(3):
+        x = numpy.ones(3)
+        alive = weakref.ref(x)
+        f(x)
+        del x
+        assert alive() is None
+
+
+def test_the_number_of_plans_is_bounded():
+    f = xpnet.jit(lambda x: x + 1)
+    for size in range(40):
+        assert f(numpy.zeros(size)).shape == (size,)
+    assert len(f._replays) == 16
+
+
+@pytest.mark.usefixtures("numba")
+def test_threads_side_by_side():
+    step = xpnet.jit(lambda x, w: xpnet.array_namespace(x).tanh(x @ w) * 2 + 1)
+    w = numpy.random.default_rng(0).normal(size=(300, 200))
+    inputs = [numpy.random.default_rng(i).normal(size=(200, 300)) for i in range(8)]
+    expected = [numpy.tanh(x @ w) * 2 + 1 for x in inputs]
+    step(inputs[0], w)
+    wrong = []
+
+    def run(i):
+        for _ in range(20):
+            if not numpy.allclose(step(inputs[i], w), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_donate_must_name_parameters():
+    with pytest.raises(
+        ValueError, match=r"donate must name parameters of the function, x, y; received \('z',\)"
+    ):
+        xpnet.jit(lambda x, y: x, donate=("z",))
+    with pytest.raises(ValueError, match="donate must name"):
+        xpnet.jit(lambda x, y: x, donate="x")
+
+
+def test_fit_says_once_that_it_runs_without(caplog):
+    def loss(outputs, targets):
+        value = xpnet.losses.mse(outputs, targets)
+        return value if value > 0 else -value
+
+    x = numpy.random.default_rng(0).normal(size=(40, 2)).astype("float32")
+    net, twin = nn.Dense(2, 2, seed=0), nn.Dense(2, 2, seed=0)
+    options = {"optimizer": xpnet.optim.SGD(0.1), "epochs": 3, "seed": 0, "progress": False}
+    with caplog.at_level(logging.WARNING, logger="xpnet"):
+        xpnet.fit(net, x, x, loss=loss, **options)
+    assert [record.message.count("Python branch") for record in caplog.records] == [1]
+    xpnet.fit(twin, x, x, loss=xpnet.losses.mse, **options)
+    numpy.testing.assert_allclose(net.weight, twin.weight, rtol=1e-6)
+
+
+def test_explain_and_cost(device):
+    f = xpnet.jit(lambda x, w: xpnet.array_namespace(x).sum((x @ w + 1) * 2))
+    with pytest.raises(ValueError, match="Call the function once"):
+        f.cost()
+    x = xpnet.asarray(numpy.ones((4, 5)), device=xpnet.device())
+    f(x, xpnet.asarray(numpy.ones((5, 3)), device=xpnet.device()))
+    assert f.cost() == (2 * 4 * 5 * 3 + 3 * 4 * 3, 8 * (20 + 15 + 12 + 2 * 24 + 13))
+    assert "4 functions recorded, 4 left" in f.explain()
+    assert "def replay(" in f.explain()

@@ -1,0 +1,264 @@
+"""`jit`: from a function to its plans, one for each kind of arguments."""
+
+import functools
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import array_api_compat
+import numpy
+
+from xpnet import tree
+from xpnet.arrays import ArrayObject
+from xpnet.autodiff.namespace import TracedNamespace, active_recording, namespaces_of, watched
+from xpnet.autodiff.tracer import Tracer
+from xpnet.backends import concrete, library_of, plain_namespace
+from xpnet.replay.graph import Cost, Graph, Variable
+from xpnet.replay.numpy import NumpyPlan
+from xpnet.replay.plan import JaxPlan, Plan
+from xpnet.replay.recording import Recorded, RecordingNamespace
+
+_log = logging.getLogger("xpnet")
+
+# How many plans a function keeps: enough for training and evaluation with a smaller last batch each, few
+# enough that a function that is called with ever new shapes does not fill the memory.
+LIMIT = 16
+
+
+# How plans are run, by library; any other calls one function after the other.
+_PLANS: dict[str, type[Plan]] = {"cpu": NumpyPlan, "jax": JaxPlan}
+
+
+class _Replay:
+    """A plan, and how its arguments and results are taken apart and put together.
+
+    Attributes
+    ----------
+    structure : tree structure
+        Of the arguments.
+    signature : list
+        Of each leaf, what must be the same.
+    """
+
+    def __init__(
+        self, f: Callable, arguments: Any, leaves: list, structure: Any, donated: Callable[..., list]
+    ) -> None:
+        self.structure = structure
+        self.signature = [signature_of(leaf) for leaf in leaves]
+        self._arrays = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
+        first = leaves[self._arrays[0]]
+        namespace = RecordingNamespace(plain_namespace(first))
+        recorded = list(leaves)
+        for index in self._arrays:
+            recorded[index] = Recorded(leaves[index], namespace.variable(leaves[index]), namespace)
+        inputs: list[Any] = [recorded[index].variable for index in self._arrays]
+        copies = tree.unflatten(structure, recorded)
+        given = _leaves_of_each(
+            donated(*copies[0], **copies[1])
+        )  # before the function may write state to them
+        token = active_recording.set(namespace)
+        try:
+            with namespaces_of(TracedNamespace):
+                result = f(*copies[0], **copies[1])
+        finally:
+            active_recording.reset(token)
+        self._written, written = _written_state(copies, arguments)
+        outputs, self._results = tree.flatten((result, written), state=True)
+        self._places = [index for index, x in enumerate(outputs) if tree.is_array(x)]
+        self._template = [None if tree.is_array(x) else x for x in outputs]
+        ends = [_output(outputs[index]) for index in self._places]
+        over = _written_over(given, result)
+        library = library_of(first)
+        plan = _PLANS.get(library.spec if library else "", Plan)
+        self.plan = plan(
+            Graph(inputs, namespace.operations, ends),
+            [over.get(x) if type(x) is Variable else None for x in ends],
+        )
+
+    def __call__(self, arguments: Any, leaves: list, *, keep: bool = False) -> Any:
+        """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""
+        outputs = self.plan([leaves[index] for index in self._arrays], keep=keep)
+        results = self._template.copy()
+        for place, value in zip(self._places, outputs, strict=True):
+            results[place] = value
+        result, written = tree.unflatten(self._results, results)
+        if written:
+            branches = tree.branches(arguments)
+            for (number, name), value in zip(self._written, written, strict=True):
+                setattr(branches[number], name, value)
+        return result
+
+
+def _output(x: Any) -> Any:
+    """Return what is to be computed for a result: a variable, or a constant."""
+    while isinstance(x, Tracer):
+        x = x.value
+    return x.variable if type(x) is Recorded and x.variable is not None else concrete(x)
+
+
+def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], list]:
+    """Return the state that a function wrote to the modules among its arguments: places and values."""
+    places, values = [], []
+    for number, (new, old) in enumerate(zip(tree.branches(copies), tree.branches(arguments), strict=True)):
+        for name in new.state:
+            value = vars(new).get(name)
+            if value is not None and concrete(value) is not vars(old).get(name):
+                places.append((number, name))
+                values.append(value)
+    return places, values
+
+
+def _leaves_of_each(trees: list) -> list[tuple[list, Any]]:
+    return [tree.flatten(each, state=True) for each in trees]
+
+
+def _written_over(donated: list[tuple[list, Any]], result: Any) -> dict[Any, Variable]:
+    """Pair the parts of a result with donated arguments of the same structure, leaf by leaf."""
+    parts = _leaves_of_each(list(result) if isinstance(result, tuple | list) else [result])
+    over: dict[Any, Any] = {}
+    for leaves, structure in donated:
+        part = next((part for part in parts if part[1] == structure), None)
+        if part is not None:
+            parts.remove(part)
+            for old, new in zip(leaves, part[0], strict=True):
+                if type(old) is type(new) is Recorded and new.variable is not None:
+                    over[new.variable] = old.variable
+    return over
+
+
+def signature_of(leaf: Any) -> Any:
+    """Return what must be the same in another call, so that a plan serves it."""
+    if type(leaf) is numpy.ndarray or isinstance(leaf, numpy.generic):
+        return numpy.ndarray, leaf.shape, leaf.dtype
+    if tree.is_array(leaf):
+        return type(leaf), leaf.shape, leaf.dtype, array_api_compat.device(leaf)
+    return type(leaf), leaf
+
+
+class jit:
+    """Record a function once, and replay what it did from then on.
+
+    A replay does the same arithmetic with other values, without Python between the functions: on NumPy into
+    memory laid out beforehand, and with chains of elementwise functions in one loop where numba is installed
+    (``pip install "xpnet[fast]"``); on JAX compiled by `jax.jit`; on any other library one call after the
+    other.
+
+    Parameters
+    ----------
+    f : callable
+        A function of arrays and trees (modules, optimizer states, dicts, lists) that returns such, written
+        with functions of the array API standard; `grad` and its like inside are recorded along. What else it
+        does (printing, counting) it does only when it is recorded.
+    donate : sequence of str, default=()
+        Names of parameters of ``f`` that the caller no longer needs. The part of the result with the same
+        structure is written over them on replays, on NumPy.
+
+    Returns
+    -------
+    callable
+        With the arguments of ``f``. It records at the first call with arrays of given shapes, dtypes and
+        device, and given other values (numbers, functions, modules in `train` or `eval`); pass a number
+        that changes as an array. The last 16 recordings are kept. Results agree with those of ``f`` within
+        rounding.
+
+    Raises
+    ------
+    NotRecordableError
+        When recording, if ``f`` asks for the value of an array (``if``, ``float()``) or for a shape that
+        depends on values.
+    ValueError
+        If ``donate`` does not name parameters of ``f``.
+
+    Notes
+    -----
+    State that ``f`` writes to modules among its arguments, such as the random state of `nn.Dropout`, is
+    written on each replay. Arrays that ``f`` closes over are constants: pass what changes as an argument.
+
+    Inside `grad`, another `jit` or `raise_on_nan`, ``f`` is called as it is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> net, optimizer = xpnet.nn.Dense(2, 1, seed=0), xpnet.optim.SGD(0.1)
+    >>> def step(net, state, x, y):
+    ...     loss, gradient = xpnet.value_and_grad(lambda net: xpnet.losses.mse(net(x), y))(net)
+    ...     return *optimizer.update(gradient, state, net), loss
+    >>> step = xpnet.jit(step, donate=("net", "state"))
+    >>> state, x = optimizer.init(net), np.eye(2, dtype=np.float32)
+    >>> for _ in range(100):
+    ...     net, state, loss = step(net, state, x, x.sum(axis=1, keepdims=True))
+    >>> bool(loss < 0.001)
+    True
+    """
+
+    def __init__(self, f: Callable, *, donate: Sequence[str] = ()) -> None:
+        functools.update_wrapper(self, f)
+        self._f = f
+        self._donate = tuple(donate)
+        self._replays: list[_Replay] = []
+        self._lock = threading.Lock()
+        self._names = list(inspect.signature(f).parameters)
+        unknown = [name for name in self._donate if name not in self._names]
+        if isinstance(donate, str) or unknown:
+            raise ValueError(
+                f"donate must name parameters of the function, {', '.join(self._names)}; received "
+                f"{donate!r}. "
+                'Write donate=("net", "state").'
+            )
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        received = (arguments, keywords)
+        leaves, structure = tree.flatten(received, state=True)
+        signature = [signature_of(leaf) for leaf in leaves]
+        for replay in self._replays:
+            if replay.signature == signature and replay.structure == structure:
+                return replay(received, leaves)
+        return self._record(received, leaves, structure)
+
+    def explain(self) -> str:
+        """Describe the plans: the functions that are called, what was put together, and the memory.
+
+        Returns
+        -------
+        str
+            The latest plan first.
+        """
+        if not self._replays:
+            return "Nothing is recorded yet: call the function once."
+        return "\n\n".join(replay.plan.explain() for replay in self._replays)
+
+    def cost(self) -> Cost:
+        """Count what one replay of the latest plan takes.
+
+        Returns
+        -------
+        Cost
+            With ``floating_point_operations`` and ``bytes``.
+
+        Raises
+        ------
+        ValueError
+            If nothing is recorded yet.
+        """
+        if not self._replays:
+            raise ValueError("cost needs a recording, received none. Call the function once.")
+        return self._replays[0].plan.graph.cost()
+
+    def _record(self, received: Any, leaves: list, structure: Any) -> Any:
+        arrays = [leaf for leaf in leaves if tree.is_array(leaf)]
+        if not arrays or watched() or any(isinstance(x, ArrayObject) for x in arrays):
+            return self._f(*received[0], **received[1])  # outside, it is recorded or differentiated already
+        replay = _Replay(self._f, received, leaves, structure, self._donated)
+        with self._lock:
+            self._replays = [replay, *self._replays][:LIMIT]
+        # Not what was computed while recording: a replay may differ from it in the last digits, and so would
+        # two trainings, one of which was interrupted.
+        return replay(received, leaves, keep=True)
+
+    def _donated(self, *arguments: Any, **keywords: Any) -> list:
+        """Return the arguments that may be overwritten."""
+        given = [*zip(self._names, arguments, strict=False), *keywords.items()]
+        return [value for name, value in given if name in self._donate]

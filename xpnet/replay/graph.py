@@ -1,0 +1,265 @@
+"""What was recorded: operations between variables, and how they are made fewer before a plan is built."""
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import count
+from math import prod
+from typing import Any, NamedTuple
+
+from numpy import broadcast_shapes
+
+from xpnet import tree
+
+# Functions of two or three arrays that broadcast them.
+ELEMENTWISE = frozenset(
+    {
+        "add", "bitwise_and", "bitwise_or", "bitwise_xor", "divide", "equal", "greater", "greater_equal",
+        "less", "less_equal", "logical_and", "logical_or", "maximum", "minimum", "multiply", "not_equal",
+        "pow", "subtract", "where",
+    }
+)  # fmt: skip
+
+_numbers = count()
+
+
+class Variable:
+    """An array of a plan, of which the shape and the dtype are known before the replay.
+
+    Attributes
+    ----------
+    number : int
+        Its name, in the order of recording.
+    shape : tuple of int
+    dtype : dtype
+    operation : Operation or None
+        What makes it; None for an input.
+    """
+
+    __slots__ = ("dtype", "number", "operation", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, operation: "Operation | None" = None) -> None:
+        self.number = next(_numbers)
+        self.shape = shape
+        self.dtype = dtype
+        self.operation = operation
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        bits = re.search(r"\d+$", str(self.dtype))  # not every library says how long an element is
+        return self.size * (int(bits[0]) // 8 if bits else 1)
+
+    def __repr__(self) -> str:
+        return f"%{self.number}"
+
+
+class Operation:
+    """A call of a function of a library.
+
+    Attributes
+    ----------
+    name : str
+        The function's name in the standard, such as ``"linalg.qr"``.
+    function : callable or None
+        It takes the library's arrays.
+    arguments : tuple
+        Variables, constant arrays, numbers and anything else, also in lists and tuples.
+    options : dict
+        The keyword arguments.
+    results : list of Variable
+    several : bool
+        Whether the function returns a sequence of arrays.
+    line : str
+        The line of code that called it.
+    shares : bool
+        Whether a result was a view of an argument.
+    """
+
+    __slots__ = ("arguments", "function", "line", "name", "options", "results", "several", "shares")
+
+    def __init__(
+        self, name: str, function: Any, arguments: Any, options: Any, several: bool, line: str
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.arguments = arguments
+        self.options = options
+        self.results: list[Variable] = []
+        self.several = several
+        self.line = line
+        self.shares = False
+
+    @property
+    def result(self) -> Variable:
+        return self.results[0]
+
+    @property
+    def inputs(self) -> list[Variable]:
+        """The variables among the arguments, in order; one that is read twice is listed twice."""
+        return list(_variables((self.arguments, self.options)))
+
+    def __repr__(self) -> str:
+        results = ", ".join(map(repr, self.results))
+        options = "".join(f", {key}={value!r}" for key, value in self.options.items() if value is not None)
+        return f"{results} = {self.name}({', '.join(map(_show, self.arguments))}{options})"
+
+
+def _show(argument: Any) -> str:
+    if tree.is_array(argument) and argument.shape:
+        return f"<constant {argument.dtype} {tuple(argument.shape)}>"
+    return repr(argument)
+
+
+def _before_broadcast(x: Variable) -> Variable:
+    made_by = x.operation
+    if made_by is None or made_by.name != "broadcast_to" or type(made_by.arguments[0]) is not Variable:
+        return x
+    return _before_broadcast(made_by.arguments[0])
+
+
+def _variables(value: Any) -> Iterator[Variable]:
+    if type(value) is Variable:
+        yield value
+    elif type(value) in (list, tuple):
+        for item in value:
+            yield from _variables(item)
+    elif type(value) is dict:
+        yield from _variables(tuple(value.values()))
+
+
+def substitute(value: Any, change: Callable[[Variable], Any]) -> Any:
+    """Put something else in the place of each variable in the arguments of an operation."""
+    if type(value) is Variable:
+        return change(value)
+    if type(value) in (list, tuple):
+        return type(value)(substitute(item, change) for item in value)
+    if type(value) is dict:
+        return {key: substitute(item, change) for key, item in value.items()}
+    return value
+
+
+class Cost(NamedTuple):
+    """What one run takes.
+
+    Attributes
+    ----------
+    floating_point_operations : int
+        Additions, multiplications and so on; a function such as `exp` of one number counts as one.
+    bytes : int
+        What all functions read and write, each by itself: those in one loop need less.
+    """
+
+    floating_point_operations: int
+    bytes: int
+
+
+# Functions that may return a view of their argument. Whether one does depends on the layout.
+VIEWS = frozenset(
+    {
+        "asarray", "astype", "broadcast_to", "expand_dims", "flip", "getitem", "imag", "matrix_transpose",
+        "moveaxis", "permute_dims", "real", "reshape", "squeeze", "linalg.diagonal",
+        "linalg.matrix_transpose",
+    }
+)  # fmt: skip
+
+
+def _arithmetic(operation: Operation) -> int:
+    result = operation.results[0]
+    if operation.name == "matmul":
+        return 2 * result.size * operation.arguments[0].shape[-1]
+    if operation.name in VIEWS | {"concat", "setitem", "stack", "take", "take_along_axis"}:
+        return 0
+    return max([result.size, *(x.size for x in operation.inputs)])
+
+
+class Graph:
+    """Operations in an order in which they can be done, with what goes in and what comes out.
+
+    Attributes
+    ----------
+    inputs : list of Variable
+    operations : list of Operation
+    outputs : list
+        Variables, and constants.
+    """
+
+    def __init__(self, inputs: list[Variable], operations: list[Operation], outputs: list[Any]) -> None:
+        self.inputs = inputs
+        self.operations = operations
+        self.outputs = outputs
+        self.recorded = len(operations)
+        self._share()
+        self._broadcast_late()
+        self._remove_dead()
+
+    @property
+    def variables(self) -> list[Variable]:
+        """All variables: the inputs and the results of the operations."""
+        return [*self.inputs, *(x for operation in self.operations for x in operation.results)]
+
+    @property
+    def returned(self) -> list[Variable]:
+        """The variables among the outputs."""
+        return [x for x in self.outputs if type(x) is Variable]
+
+    def cost(self) -> Cost:
+        """Count the arithmetic and the memory traffic of one run."""
+        operations = bytes_moved = 0
+        for operation in self.operations:
+            read = [x for x in operation.inputs if operation.name not in VIEWS]
+            written = [x for x in operation.results if operation.name not in VIEWS]
+            bytes_moved += sum(x.nbytes for x in (*read, *written))
+            operations += _arithmetic(operation)
+        return Cost(operations, bytes_moved)
+
+    def _share(self) -> None:
+        """Do once what was recorded several times with the same arguments."""
+        first: dict[Any, Operation] = {}
+        same: dict[Variable, Variable] = {}
+        kept = []
+        for operation in self.operations:
+            operation.arguments = substitute(operation.arguments, lambda v: same.get(v, v))
+            operation.options = substitute(operation.options, lambda v: same.get(v, v))
+            key = (operation.name, _key(operation.arguments), _key(operation.options))
+            before = first.setdefault(key, operation)
+            if before is operation:
+                kept.append(operation)
+            else:
+                same.update(zip(operation.results, before.results, strict=True))
+        self.operations = kept
+        self.outputs = substitute(self.outputs, lambda v: same.get(v, v))
+
+    def _broadcast_late(self) -> None:
+        """Let elementwise functions broadcast their arguments, in place of functions before them."""
+        for operation in self.operations:
+            if operation.name in ELEMENTWISE:
+                before = substitute(operation.arguments, _before_broadcast)
+                shapes = [x.shape for x in before if hasattr(x, "shape")]
+                if broadcast_shapes(*shapes) == operation.result.shape:
+                    operation.arguments = before
+
+    def _remove_dead(self) -> None:
+        """Leave out what leads to no output."""
+        needed = set(_variables(self.outputs))
+        kept = []
+        for operation in reversed(self.operations):
+            if not needed.isdisjoint(operation.results):
+                kept.append(operation)
+                needed.update(operation.inputs)
+        self.operations = kept[::-1]
+
+
+def _key(value: Any) -> Any:
+    """Return something that is equal for equal arguments, and can be hashed."""
+    if type(value) in (list, tuple):
+        return (type(value), *map(_key, value))
+    if type(value) is dict:
+        return tuple((key, _key(item)) for key, item in sorted(value.items()))
+    if type(value) is slice:
+        return (slice, value.start, value.stop, value.step)
+    if isinstance(value, int | float | complex | bool | str | None):
+        return (type(value), repr(value))  # 0.0 and -0.0 are equal, and not the same
+    return (type(value), id(value))

@@ -1,0 +1,523 @@
+"""A plan for NumPy: the recorded operations as one straight Python function over memory laid out beforehand.
+
+Each operation becomes a *step*, a line or two of the function's source. Where an array of NumPy's would be
+made anew at each call, the step writes into a *buffer*; views of buffers are made once. Arrays that are
+handed in are read where they are; donated ones are written to. What `LOWERINGS` does not list is called as it
+was recorded, and gives an array of its own.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from math import prod
+from typing import Any
+
+import numpy
+
+from xpnet.replay import kernels
+from xpnet.replay.fusion import fuse
+from xpnet.replay.graph import VIEWS, Operation, Variable, substitute
+from xpnet.replay.kernels import FULL, pattern
+from xpnet.replay.plan import Plan, Source, Step, call
+
+_ALIGNMENT = 64  # bytes: a line of the processor's cache
+
+Lowering = Callable[[Source, Operation], Step | None]
+LOWERINGS: dict[str, Lowering] = {}
+
+
+def lowering(*names: str) -> Callable[[Lowering], Lowering]:
+    """Declare how a function is done in a buffer; the decorated function returns None where it cannot be."""
+
+    def declare(function: Lowering) -> Lowering:
+        LOWERINGS.update(dict.fromkeys(names, function))
+        return function
+
+    return declare
+
+
+def _elementwise(source: Source, operation: Operation) -> Step | None:
+    known = isinstance(operation.function, numpy.ufunc)  # SciPy's
+    ufunc = operation.function if known else getattr(numpy, operation.name, None)
+    arguments = operation.arguments
+    if not isinstance(ufunc, numpy.ufunc) or ufunc.signature or operation.options:
+        return None
+    if ufunc.nout != 1 or ufunc.nin != len(arguments):
+        return None
+    name = source.constant(ufunc, operation.name.replace(".", "_"))
+    result = operation.result
+    same = [x for x in arguments if type(x) is Variable and x.shape == result.shape]
+    return Step(
+        operation,
+        [f"{name}({source.items(*arguments)}, out={source.text(result)})"],
+        in_place=tuple(x for x in same if x.dtype.itemsize == result.dtype.itemsize),
+    )
+
+
+_REDUCTIONS = {
+    "sum": numpy.add,
+    "prod": numpy.multiply,
+    "max": numpy.maximum,
+    "min": numpy.minimum,
+    "any": numpy.logical_or,
+    "all": numpy.logical_and,
+}
+
+
+@lowering(*_REDUCTIONS)
+def _reduction(source: Source, operation: Operation) -> Step | None:
+    x, *rest = operation.arguments
+    options = operation.options
+    if rest or not x.shape or options.keys() - {"axis", "dtype", "keepdims"}:
+        return None
+    axis, keepdims = options.get("axis"), options.get("keepdims", False)
+    reduce = source.constant(_REDUCTIONS[operation.name].reduce, operation.name)
+    dtype = source.constant(operation.result.dtype, str(operation.result.dtype))
+    arguments = source.items(x, tuple(axis) if isinstance(axis, list) else axis)
+    return Step(operation, [f"{reduce}({arguments}, {dtype}, {source.items(operation.result, keepdims)})"])
+
+
+@lowering("matmul")
+def _matmul(source: Source, operation: Operation) -> Step | None:
+    x1, x2 = operation.arguments
+    matrices = len(x1.shape) == len(x2.shape) == 2 and x1.dtype == x2.dtype
+    # `dot` of two matrices calls BLAS as `matmul` does, half a microsecond sooner.
+    function = numpy.dot if matrices else numpy.matmul
+    name = source.constant(function, function.__name__)
+    return Step(operation, [f"{name}({source.items(x1, x2, operation.result)})"])
+
+
+@lowering("where")
+def _where(source: Source, operation: Operation) -> Step:
+    condition, x1, x2 = operation.arguments
+    copy = source.constant(numpy.copyto, "copyto")
+    result = source.text(operation.result)
+    in_place = (x2,) if type(x2) is Variable and _alike(x2, operation.result) and x2 is not x1 else ()
+    return Step(
+        operation,
+        [
+            f"{copy}({result}, {source.text(x2)})",
+            f"{copy}({result}, {source.items(x1)}, where={source.text(condition)})",
+        ],
+        in_place=in_place,
+        copied=x2 if in_place else None,
+    )
+
+
+@lowering("astype")
+def _astype(source: Source, operation: Operation) -> Step:
+    copy = source.constant(numpy.copyto, "copyto")
+    result, x = operation.result, operation.arguments[0]
+    return Step(operation, [f'{copy}({source.items(result, x)}, casting="unsafe")'])
+
+
+@lowering("concat", "stack")
+def _concat(source: Source, operation: Operation) -> Step | None:
+    arrays, *rest = operation.arguments
+    axis = operation.options.get("axis", 0)
+    if rest or axis is None:
+        return None
+    name = {"concat": "concatenate", "stack": "stack"}[operation.name]
+    function = source.constant(getattr(numpy, name), name)
+    return Step(operation, [f"{function}({source.items(list(arrays), axis, operation.result)})"])
+
+
+@lowering("setitem")
+def _setitem(source: Source, operation: Operation) -> Step:
+    x, key, values = operation.arguments
+    copy = source.constant(numpy.copyto, "copyto")
+    result = operation.result
+    lines = [
+        f"{copy}({source.items(result, x)})",
+        f"{source.text(result)}[{source.text(key)}] = {source.text(values)}",
+    ]
+    inputs = operation.inputs
+    in_place = (x,) if type(x) is Variable and inputs.count(x) == 1 else ()
+    return Step(operation, lines, in_place=in_place, copied=x if in_place else None)
+
+
+@lowering("scatter_add")
+def _scatter_add(source: Source, operation: Operation) -> Step:
+    from xpnet.autodiff.scatter import may_repeat
+
+    values, key, _shape = operation.arguments
+    result = source.text(operation.result)
+    repeats = may_repeat(numpy, substitute(key, lambda v: numpy.empty(v.shape, v.dtype)))
+    at = source.constant(numpy.add.at, "add_at")
+    add = f"{at}({result}, {source.items(key, values)})" if repeats else ""
+    return Step(
+        operation, [f"{result}[...] = 0", add or f"{result}[{source.text(key)}] = {source.text(values)}"]
+    )
+
+
+@lowering("getitem")
+def _getitem(source: Source, operation: Operation) -> Step:
+    x, key = operation.arguments
+    return Step(operation, [f"{source.text(operation.result)}[...] = {source.text(x)}[{source.text(key)}]"])
+
+
+@lowering("reshape")
+def _reshape(source: Source, operation: Operation) -> Step:
+    x, *_ = operation.arguments
+    result = source.text(operation.result)
+    return Step(operation, [f"{result}.reshape({x.shape})[...] = {source.text(x)}"])
+
+
+@lowering("mean")
+def _mean(source: Source, operation: Operation) -> Step | None:
+    x, *rest = operation.arguments
+    axis, keepdims = operation.options.get("axis"), operation.options.get("keepdims", False)
+    if rest or not x.shape or x.dtype.name not in ("float32", "float64"):
+        return None
+    add, divide = source.constant(numpy.add.reduce, "sum"), source.constant(numpy.divide, "divide")
+    result = operation.result
+    axis = tuple(axis) if isinstance(axis, list) else axis
+    number = prod(x.shape) // max(prod(result.shape), 1)
+    lines = [
+        f"{add}({source.items(x, axis, None, result, keepdims)})",
+        f"{divide}({source.items(result, number, result)})",
+    ]
+    return Step(operation, lines)
+
+
+@lowering("take_along_axis")
+def _take_along_axis(source: Source, operation: Operation) -> Step | None:
+    x, indices, *rest = operation.arguments
+    axis = (*rest, operation.options.get("axis", -1))[0] % len(x.shape)
+    grid = list(numpy.ogrid[tuple(slice(size) for size in operation.result.shape)])
+    key = tuple(indices if a == axis else each for a, each in enumerate(grid))
+    return Step(operation, [f"{source.text(operation.result)}[...] = {source.text(x)}[{source.text(key)}]"])
+
+
+def _alike(a: Variable, b: Variable) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+# From how many elements on a loop is shared among the cores.
+PARALLEL = 32_768
+
+
+@cache
+def numba_is_there() -> bool:
+    """Say whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
+    return [x.copy() for x in arrays]
+
+
+class NumpyPlan(Plan):
+    """A graph, as a function that can be called again and again.
+
+    Parameters
+    ----------
+    graph : Graph
+    donated : set of Variable
+        Inputs that may be overwritten.
+
+    Attributes
+    ----------
+    source : str
+        The function.
+    sizes : dict of Variable to (int, int)
+        Where in the plan's memory each buffer is: its first byte, and its number of bytes.
+    nbytes : int
+        The size of the plan's memory.
+    """
+
+    def _build(self, over: list[Variable | None]) -> None:
+        graph = self.graph
+        self._prototypes: dict[Variable, numpy.ndarray] = {
+            x: numpy.empty(x.shape, x.dtype) for x in graph.inputs
+        }
+        self._root: dict[Variable, Variable] = {x: x for x in graph.inputs}  # whose memory a variable is in
+        self._fresh: set[Variable] = set(graph.inputs)  # not in a buffer of the plan
+        self._view: set[Operation] = set()
+        whole = [self._lower(operation) for operation in graph.operations]
+        steps = self._fused(whole) if numba_is_there() else whole
+        self._last = self._lifetimes(steps)
+        self._place = self._donate(steps, over)
+        self._written = [index for index, x in enumerate(graph.inputs) if x in self._place.values()]
+        self._allocate(steps)
+        self._write(steps)
+        self._idle: list[Callable] = []
+
+    # -- what each operation becomes ----------------------------------------------------------------------
+
+    def _prototype(self, value: Any) -> Any:
+        return substitute(value, self._prototypes.__getitem__)
+
+    def _lower(self, operation: Operation) -> Step:
+        if (operation.shares or operation.name in VIEWS) and self._is_view(operation):
+            self._view.add(operation)
+            return call(self._constants, operation)
+        step = LOWERINGS.get(operation.name, _elementwise)(self._constants, operation)
+        if step is None:
+            step = call(self._constants, operation)
+            if operation.shares:  # of several arguments, say: what is not a view of one is a copy of its own
+                copy = self._constants.constant(_copied, "copied")
+                results = self._constants.items(*operation.results)
+                step.lines.append(f"[{results}] = {copy}({results})")
+            self._fresh.update(operation.results)
+        for x in operation.results:
+            self._root[x] = x
+            self._prototypes[x] = numpy.empty(x.shape, x.dtype)
+        return step
+
+    def _is_view(self, operation: Operation) -> bool:
+        """Say whether all results of an operation are views of its one argument, when it is called here."""
+        inputs = operation.inputs
+        if len(inputs) != 1:
+            return False
+        arguments, options = self._prototype(operation.arguments), self._prototype(operation.options)
+        result = operation.function(*arguments, **options)
+        results = list(result) if operation.several else [result]
+        base = self._prototypes[inputs[0]]
+        if not all(isinstance(x, numpy.ndarray) and numpy.may_share_memory(x, base) for x in results):
+            return False
+        for x, prototype in zip(operation.results, results, strict=True):
+            self._prototypes[x] = prototype
+            self._root[x] = self._root[inputs[0]]
+        return True
+
+    def _fused(self, steps: list[Step]) -> list[Step]:
+        """Put elementwise steps together in kernels."""
+        contiguous = {
+            x
+            for x, prototype in self._prototypes.items()
+            if prototype.flags.c_contiguous
+            and (self._root[x] not in self._fresh or self._root[x] in self.graph.inputs)
+        }
+        step_of = {step.operation: step for step in steps}
+        groups = fuse(self.graph, contiguous)
+        last: dict[Variable, int] = {}
+        for index, group in enumerate(groups):
+            for operation in group.operations:
+                last.update(dict.fromkeys(operation.inputs, index))
+        last.update({x: len(groups) for x in self.graph.outputs if type(x) is Variable})
+        fused = []
+        for index, group in enumerate(groups):
+            kernel = group.kernel
+            alone = step_of[group.operations[0]] if len(group.operations) == 1 else None
+            if alone and (kernel is None or (len(alone.lines) == 1 and kernel.size < PARALLEL)):
+                fused.append(alone)
+                continue
+            assert kernel
+            outputs = [o.result for o in group.operations if last.get(o.result, -1) > index]
+            operation = Operation("fused", None, tuple(kernel.inputs), {}, True, group.operations[-1].line)
+            operation.results = outputs
+            in_place = tuple(x for x in kernel.inputs if pattern(x.shape, kernel.shape) == (FULL, 0))
+            fused.append(Step(operation, [], in_place, kernel))
+        return fused
+
+    # -- where each variable lives ------------------------------------------------------------------------
+
+    def _lifetimes(self, steps: list[Step]) -> dict[Variable, int]:
+        """Return the number of the last step that reads each variable's memory."""
+        last = {}
+        for index, step in enumerate(steps):
+            for x in step.operation.inputs:
+                last[self._root[x]] = index
+        for x in self.graph.outputs:
+            if type(x) is Variable:
+                last[self._root[x]] = len(steps)
+        return last
+
+    def _donate(self, steps: list[Step], over: list[Variable | None]) -> dict[Variable, Variable]:
+        """Choose the outputs that are written over a donated input."""
+        wanted = {x: y for x, y in zip(self.graph.outputs, over, strict=True) if y is not None and y.shape}
+        place = {}
+        for index, step in enumerate(steps):
+            for x in step.operation.results:
+                y = wanted.get(x)
+                if y is None or x in self._fresh or self._root[x] is not x or not _alike(x, y):
+                    continue
+                if self._last.get(y, -1) < index or self._can_take(y, x, step, index):
+                    place[x] = y
+        return place
+
+    def _allocate(self, steps: list[Step]) -> None:
+        """Lay out the buffers in the plan's memory; one that is done with makes room for others."""
+        ends = {self._root[x] for x in self.graph.outputs if type(x) is Variable}
+        # An array that is returned must not be overwritten by the next call; a number is copied.
+        self._returned = {x for x in ends if x not in self._fresh and x not in self._place and x.shape}
+        memory = _Memory()
+        self.sizes: dict[Variable, tuple[int, int]] = {}
+        for index, step in enumerate(steps):
+            if step.operation not in self._view:
+                for x in step.operation.results:
+                    if x in self._fresh or x in self._place or x in self._returned:
+                        continue
+                    size = max(x.nbytes, 1)
+                    taken = next(
+                        (v for v in step.in_place if v in self.sizes and self._can_take(v, x, step, index)),
+                        None,
+                    )
+                    self.sizes[x] = self.sizes.pop(taken) if taken else memory.take(size)
+                    if taken:
+                        self.sizes[taken] = self.sizes[x]
+                        self._last[taken] = -1  # it is the new one's to free
+            for x in {self._root[v] for v in (*step.operation.inputs, *step.operation.results)}:
+                if x in self.sizes and self._last.get(x, index) == index:
+                    memory.free(*self.sizes[x])
+        self.nbytes = memory.size
+
+    def _can_take(self, taken: Variable, x: Variable, step: Step, index: int) -> bool:
+        """Say whether a result may be written over an input, which nothing else needs."""
+        alone = all(v is taken for v in step.operation.inputs if self._root[v] is taken)
+        last = self._last.get(taken, -1)
+        return last == index and _alike(taken, x) and taken in step.in_place and alone
+
+    def _shares(self, x: Variable, y: Variable) -> bool:
+        """Say whether a result is written over an input."""
+        y = self._place.get(y, y)
+        return self._place.get(x, x) is y or (x in self.sizes and self.sizes[x] == self.sizes.get(y))
+
+    def _kernel_line(self, step: Step) -> str:
+        kernel, operation = step.kernel, step.operation
+        assert kernel
+        alias = {}
+        for x in operation.results:
+            over = [v for v in step.in_place if self._shares(x, v)]
+            if over:
+                alias[x] = over[0]
+        function = kernels.compiled(kernel.render(operation.results, alias, parallel=False))
+        if kernel.size >= PARALLEL:
+            parallel = kernels.compiled(kernel.render(operation.results, alias, parallel=True))
+            function = kernels.on_all_cores(parallel, function)
+        names = "_".join(dict.fromkeys(o.name for o in kernel.operations))
+        name = self._constants.constant(function, names)
+        rest = [x for x in operation.results if x not in alias]
+        columns = [prod(kernel.shape[-kernel.columns :])] if kernel.columns else []
+        return f"{name}({self._constants.items(*operation.arguments, *rest, *columns)})"
+
+    # -- the function -------------------------------------------------------------------------------------
+
+    def _name(self, x: Variable) -> str:
+        if x in self._place:
+            return self._name(self._place[x])
+        return f"{'input' if x in self._inputs else 'x'}_{x.number}"
+
+    def _write(self, steps: list[Step]) -> None:
+        self._inputs = set(self.graph.inputs)
+        names = {f"v{x.number}": self._name(x) for x in self._root}
+        left = self._left_behind(steps)
+        once: list[str] = []
+        lines: list[str] = []
+        for x in self._returned:
+            dtype = self._constants.constant(x.dtype, str(x.dtype))
+            self._constants.constant(numpy.empty, "empty")
+            lines.append(f"{self._name(x)} = empty({x.shape}, {dtype})")
+        for step in steps:
+            if step.kernel:
+                step.lines = [self._kernel_line(step)]
+            root = self._root[step.operation.result]
+            constant = step.operation in self._view and root in self.sizes
+            source = [line.format_map(names) for line in step.lines]
+            if step.copied and self._shares(step.operation.result, step.copied):
+                source = source[1:]
+            (once if constant else lines).extend(source)
+            if left.get(step.operation):
+                lines.append(f"del {', '.join(map(self._name, left[step.operation]))}")
+        self._once = once
+        outputs = [self._output(x).format_map(names) for x in self.graph.outputs]
+        self._code = self._compile(lines, outputs)
+
+    def _left_behind(self, steps: list[Step]) -> dict[Operation, list[Variable]]:
+        """Return for each operation the arrays not in the plan's memory that nothing needs behind it."""
+        left: dict[Operation, list[Variable]] = {}
+        for x, root in self._root.items():
+            if root in self._fresh and root not in self.graph.inputs:
+                last = self._last.get(root, -1)
+                if 0 <= last < len(steps):
+                    left.setdefault(steps[last].operation, []).append(x)
+        return left
+
+    def _output(self, x: Any) -> str:
+        if type(x) is not Variable:  # a copy, as the caller may write to it, or donate it
+            return self._constants.constant(x) + (".copy()" if x.shape else "")
+        text = self._constants.text(x)
+        return f"{text}[()]" if not x.shape and self._root[x] in self.sizes else text
+
+    def explain(self) -> str:
+        """Describe the plan: what was recorded, the memory, and the function."""
+        alone = sum(x.nbytes for x in self.sizes)
+        return "\n".join(
+            [
+                super().explain(),
+                f"{len(self.sizes)} buffers in {self.nbytes:,} bytes, of {alone:,} if each had its own; "
+                f"{len(self._once)} views made once; {len(self._place)} results written over arguments, "
+                f"{len(self._returned)} into new arrays",
+                *(
+                    f"    {self._name(x)}: {x.dtype} {x.shape}, {size} bytes from {start}"
+                    for x, (start, size) in self.sizes.items()
+                ),
+            ]
+        )
+
+    def _bind(self) -> Callable:
+        """Return the function with memory of its own."""
+        memory = numpy.empty(self.nbytes + _ALIGNMENT, numpy.uint8)
+        start = -memory.ctypes.data % _ALIGNMENT
+        names = dict(self._constants.constants)
+        for x, (offset, _) in self.sizes.items():
+            names[self._name(x)] = numpy.ndarray(x.shape, x.dtype, memory, start + offset)
+        for line in self._once:
+            exec(line, names)
+        return self._function(self._code, names)
+
+    def __call__(self, inputs: list[numpy.ndarray], *, keep: bool = False) -> tuple:
+        """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
+        inputs = [
+            x if type(x) is numpy.ndarray and x.flags.c_contiguous else numpy.asarray(x, order="C")
+            for x in inputs
+        ]
+        shared = len({id(x) for x in inputs}) < len(inputs)
+        for index in self._written:
+            x = inputs[index]
+            # Copies of what cannot be written to, is a part of another array, or stands for two inputs.
+            if keep or shared or x.base is not None or not x.flags.writeable:
+                inputs[index] = x.copy()
+        try:
+            replay = self._idle.pop()
+        except IndexError:
+            replay = self._bind()
+        outputs = replay(*inputs)
+        self._idle.append(replay)
+        return outputs
+
+
+class _Memory:
+    """Which parts of a stretch of memory are in use: first fit, and neighbours that are free are joined."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._free: list[tuple[int, int]] = []
+
+    def take(self, size: int) -> tuple[int, int]:
+        size = -(-size // _ALIGNMENT) * _ALIGNMENT
+        fitting = [part for part in self._free if part[1] >= size]
+        if fitting:
+            offset, length = min(fitting, key=lambda part: part[1])
+            self._free.remove((offset, length))
+            if length > size:
+                self.free(offset + size, length - size)
+            return offset, size
+        if self._free and sum(self._free[-1]) == self.size:  # the last part grows
+            offset, _ = self._free.pop()
+        else:
+            offset = self.size
+        self.size = offset + size
+        return offset, size
+
+    def free(self, offset: int, size: int) -> None:
+        parts = sorted([*self._free, (offset, size)])
+        joined = [parts[0]]
+        for start, length in parts[1:]:
+            before, before_length = joined[-1]
+            if before + before_length == start:
+                joined[-1] = (before, before_length + length)
+            else:
+                joined.append((start, length))
+        self._free = joined
