@@ -18,7 +18,7 @@ TORCH = "torch==2.13.0"
 # What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
 LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH], "jax": ["jax"]}
 
-BENCHMARKS = ["benchmarks/autodiff.py"]
+BENCHMARKS = ["benchmarks/autodiff.py", "benchmarks/training.py"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -124,7 +124,7 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks."""
+    """The benchmarks: `nox -s bench -- --json benchmarks/results` keeps the figures."""
     session.install("-e", ".", *group("bench"), TORCH)
     for path in BENCHMARKS:
         session.run("python", path, *session.posargs)

@@ -150,8 +150,8 @@ def aims(table):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="PATH", help="write the results here")
-    path = parser.parse_args().json
+    parser.add_argument("--json", metavar="FOLDER", help="write the results there")
+    folder = parser.parse_args().json
     peers = ["numpy", *PEERS]
     versions = {name: importlib.metadata.version(name) for name in peers}
     versions |= {"xpnet": xpnet.__version__, "python": platform.python_version()}
@@ -168,8 +168,10 @@ def main():
         verdict = "met" if result["met"] else "NOT met"
         where = ", ".join(result["where"])
         print(f"{aim}: at most {result['limit']}, the worst is {result['worst']:.2f} ({where}): {verdict}")
-    if path:
-        Path(path).write_text(json.dumps({"versions": versions, "aims": found, "rows": table}, indent=1))
+    if folder:
+        (Path(folder) / "autodiff-cpu.json").write_text(
+            json.dumps({"versions": versions, "aims": found, "rows": table}, indent=1)
+        )
 
 
 if __name__ == "__main__":

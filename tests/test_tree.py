@@ -316,3 +316,9 @@ def test_modules_compare_by_identity(net):
     assert net == net
     assert net != Nested()
     assert len({net, Nested()}) == 2
+
+
+def test_a_class_of_arrays_is_no_array():
+    assert tree.is_array(numpy.float32(1))
+    assert not tree.is_array(numpy.float32)
+    assert not tree.is_array(numpy.ndarray)

@@ -146,7 +146,9 @@ def is_array(value: Any) -> bool:
     kind = type(value)
     known = _ARRAY_TYPES.get(kind)
     if known is None:
-        known = _ARRAY_TYPES[kind] = array_api_compat.is_array_api_obj(value)
+        # A class of arrays has their attributes, too.
+        is_object = not isinstance(value, type)
+        known = _ARRAY_TYPES[kind] = is_object and array_api_compat.is_array_api_obj(value)
     return known
 
 

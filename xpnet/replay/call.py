@@ -16,6 +16,7 @@ from xpnet.autodiff.namespace import TracedNamespace, active_recording, namespac
 from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import concrete, library_of, plain_namespace
 from xpnet.replay.graph import Cost, Graph, Variable
+from xpnet.replay.match import matcher
 from xpnet.replay.numpy import NumpyPlan
 from xpnet.replay.plan import JaxPlan, Plan
 from xpnet.replay.recording import Recorded, RecordingNamespace
@@ -36,17 +37,17 @@ class _Replay:
 
     Attributes
     ----------
-    structure : tree structure
-        Of the arguments.
-    signature : list
-        Of each leaf, what must be the same.
+    match : callable
+        Returns the arrays of other arguments, or None if the plan is not for them.
+    plan : Plan
     """
 
     def __init__(
         self, f: Callable, arguments: Any, leaves: list, structure: Any, donated: Callable[..., list]
     ) -> None:
-        self.structure = structure
-        self.signature = [signature_of(leaf) for leaf in leaves]
+        self.match: Callable[[Any], list | None] = matcher(arguments) or self._match_any
+        self._structure = structure
+        self._signature = [signature_of(leaf) for leaf in leaves]
         self._arrays = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
         first = leaves[self._arrays[0]]
         namespace = RecordingNamespace(plain_namespace(first))
@@ -77,9 +78,16 @@ class _Replay:
             [over.get(x) if type(x) is Variable else None for x in ends],
         )
 
-    def __call__(self, arguments: Any, leaves: list, *, keep: bool = False) -> Any:
+    def _match_any(self, arguments: Any) -> list | None:
+        """Return the arrays of other arguments, or None if the plan is not for them."""
+        leaves, structure = tree.flatten(arguments, state=True)
+        if self._signature != [signature_of(leaf) for leaf in leaves] or self._structure != structure:
+            return None
+        return [leaves[index] for index in self._arrays]
+
+    def __call__(self, arguments: Any, arrays: list, *, keep: bool = False) -> Any:
         """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""
-        outputs = self.plan([leaves[index] for index in self._arrays], keep=keep)
+        outputs = self.plan(arrays, keep=keep)
         results = self._template.copy()
         for place, value in zip(self._places, outputs, strict=True):
             results[place] = value
@@ -211,12 +219,11 @@ class jit:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         received = (arguments, keywords)
-        leaves, structure = tree.flatten(received, state=True)
-        signature = [signature_of(leaf) for leaf in leaves]
         for replay in self._replays:
-            if replay.signature == signature and replay.structure == structure:
-                return replay(received, leaves)
-        return self._record(received, leaves, structure)
+            arrays = replay.match(received)
+            if arrays is not None:
+                return replay(received, arrays)
+        return self._record(received)
 
     def explain(self) -> str:
         """Describe the plans: the functions that are called, what was put together, and the memory.
@@ -247,7 +254,8 @@ class jit:
             raise ValueError("cost needs a recording, received none. Call the function once.")
         return self._replays[0].plan.graph.cost()
 
-    def _record(self, received: Any, leaves: list, structure: Any) -> Any:
+    def _record(self, received: Any) -> Any:
+        leaves, structure = tree.flatten(received, state=True)
         arrays = [leaf for leaf in leaves if tree.is_array(leaf)]
         if not arrays or watched() or any(isinstance(x, ArrayObject) for x in arrays):
             return self._f(*received[0], **received[1])  # outside, it is recorded or differentiated already
@@ -256,7 +264,7 @@ class jit:
             self._replays = [replay, *self._replays][:LIMIT]
         # Not what was computed while recording: a replay may differ from it in the last digits, and so would
         # two trainings, one of which was interrupted.
-        return replay(received, leaves, keep=True)
+        return replay(received, arrays, keep=True)
 
     def _donated(self, *arguments: Any, **keywords: Any) -> list:
         """Return the arguments that may be overwritten."""

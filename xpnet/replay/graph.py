@@ -6,6 +6,7 @@ from itertools import count
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy
 from numpy import broadcast_shapes
 
 from xpnet import tree
@@ -69,6 +70,8 @@ class Operation:
         Variables, constant arrays, numbers and anything else, also in lists and tuples.
     options : dict
         The keyword arguments.
+    inputs : list of Variable
+        The variables among the arguments, in order; one that is read twice is listed twice.
     results : list of Variable
     several : bool
         Whether the function returns a sequence of arrays.
@@ -78,7 +81,7 @@ class Operation:
         Whether a result was a view of an argument.
     """
 
-    __slots__ = ("arguments", "function", "line", "name", "options", "results", "several", "shares")
+    __slots__ = ("arguments", "function", "inputs", "line", "name", "options", "results", "several", "shares")
 
     def __init__(
         self, name: str, function: Any, arguments: Any, options: Any, several: bool, line: str
@@ -87,6 +90,7 @@ class Operation:
         self.function = function
         self.arguments = arguments
         self.options = options
+        self.inputs = list(_variables((arguments, options)))
         self.results: list[Variable] = []
         self.several = several
         self.line = line
@@ -96,10 +100,11 @@ class Operation:
     def result(self) -> Variable:
         return self.results[0]
 
-    @property
-    def inputs(self) -> list[Variable]:
-        """The variables among the arguments, in order; one that is read twice is listed twice."""
-        return list(_variables((self.arguments, self.options)))
+    def substitute(self, change: "Callable[[Variable], Any]") -> None:
+        """Put something else in the place of each variable that is read."""
+        self.arguments = substitute(self.arguments, change)
+        self.options = substitute(self.options, change)
+        self.inputs = list(_variables((self.arguments, self.options)))
 
     def __repr__(self) -> str:
         results = ", ".join(map(repr, self.results))
@@ -113,11 +118,20 @@ def _show(argument: Any) -> str:
     return repr(argument)
 
 
-def _before_broadcast(x: Variable) -> Variable:
-    made_by = x.operation
+def _before_broadcast(x: Any) -> Any:
+    """Return what was broadcast to make an array; of a constant with equal elements, one of them."""
+    if isinstance(x, numpy.ndarray) and x.size > 1:
+        one = x.reshape(-1)[:1]
+        return one.reshape(()) if _all_are(x, one) else x
+    made_by = x.operation if type(x) is Variable else None
     if made_by is None or made_by.name != "broadcast_to" or type(made_by.arguments[0]) is not Variable:
         return x
     return _before_broadcast(made_by.arguments[0])
+
+
+def _all_are(x: numpy.ndarray, one: numpy.ndarray) -> bool:
+    """Say whether all elements are the same, bit for bit: -0.0 is not 0.0, and NaN is NaN."""
+    return x.tobytes() == one.tobytes() * x.size
 
 
 def _variables(value: Any) -> Iterator[Variable]:
@@ -221,8 +235,8 @@ class Graph:
         same: dict[Variable, Variable] = {}
         kept = []
         for operation in self.operations:
-            operation.arguments = substitute(operation.arguments, lambda v: same.get(v, v))
-            operation.options = substitute(operation.options, lambda v: same.get(v, v))
+            if not same.keys().isdisjoint(operation.inputs):
+                operation.substitute(lambda v: same.get(v, v))
             key = (operation.name, _key(operation.arguments), _key(operation.options))
             before = first.setdefault(key, operation)
             if before is operation:
@@ -235,11 +249,14 @@ class Graph:
     def _broadcast_late(self) -> None:
         """Let elementwise functions broadcast their arguments, in place of functions before them."""
         for operation in self.operations:
-            if operation.name in ELEMENTWISE:
-                before = substitute(operation.arguments, _before_broadcast)
-                shapes = [x.shape for x in before if hasattr(x, "shape")]
+            if operation.name not in ELEMENTWISE:
+                continue
+            small = tuple(_before_broadcast(x) for x in operation.arguments)
+            if any(a is not b for a, b in zip(small, operation.arguments, strict=True)):
+                shapes = [x.shape for x in small if hasattr(x, "shape")]
                 if broadcast_shapes(*shapes) == operation.result.shape:
-                    operation.arguments = before
+                    operation.arguments = small
+                    operation.substitute(lambda x: x)
 
     def _remove_dead(self) -> None:
         """Leave out what leads to no output."""

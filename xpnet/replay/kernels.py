@@ -61,13 +61,55 @@ ELEMENT_OF_FEW = {
 }
 _COMPARISONS = frozenset({"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"})
 _DTYPES = frozenset({"float32", "float64", "bool"})
+_INTEGERS = frozenset({"int32", "int64"})
+# What cannot overflow or divide by zero, which numba and NumPy do differently with integers.
+_OF_INTEGERS = _COMPARISONS | {"maximum", "minimum", "where"}
 
 FULL, ROW, COLUMN, NUMBER = "full", "row", "column", "number"
+
+# Functions that can stand at the end of a kernel: how a total takes in an element, and what it starts from.
+# Sums of rows are computed in double precision.
+REDUCTIONS = {
+    "max": ("{0} if ({0} >= {1} or {0} != {0}) else {1}", "-inf"),
+    "min": ("{0} if ({0} <= {1} or {0} != {0}) else {1}", "inf"),
+    "sum": ("{0} + {1}", "0.0"),
+}
+# Up to this number of elements. NumPy takes longer to start, and then compares several elements at once.
+MOST_COMPARED = 16_384
+
+
+def reduces(operation: Operation) -> tuple[str, int] | None:
+    """Return what a reduction leaves, and how many trailing axes make a row; None for any other function.
+
+    A reduction of the trailing axes leaves a column, one of the leading axes a row, and one of all a number.
+    """
+    if operation.name not in REDUCTIONS:
+        return None
+    x, *rest = operation.arguments
+    result, options = operation.result, operation.options
+    if rest or type(x) is not Variable or x.dtype.name not in ("float32", "float64"):
+        return None
+    if not x.size or x.dtype != result.dtype or options.keys() - {"axis", "dtype", "keepdims"}:
+        return None
+    if operation.name != "sum" and x.size > MOST_COMPARED:
+        return None
+    ndim, axis = len(x.shape), options.get("axis")
+    given = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
+    axes = sorted(a % ndim for a in given)
+    if axes == list(range(ndim)):
+        return NUMBER, 0
+    if axes == list(range(ndim - len(axes), ndim)):
+        return COLUMN, len(axes)
+    if axes == list(range(len(axes))):
+        return ROW, ndim - len(axes)
+    return None
 
 
 def is_elementwise(operation: Operation) -> bool:
     """Say whether a function can be part of a kernel."""
     name, result = operation.name, operation.results[0]
+    if reduces(operation):
+        return True
     if name == "astype":
         arguments = operation.arguments[:1]
     else:
@@ -75,15 +117,16 @@ def is_elementwise(operation: Operation) -> bool:
         if (name not in ELEMENT and not few) or operation.options:
             return False
         arguments = operation.arguments
-    return result.dtype.name in _DTYPES and all(_fits(x) for x in arguments)
+    dtypes = _DTYPES | _INTEGERS if name in _OF_INTEGERS else _DTYPES
+    return result.dtype.name in dtypes and all(_fits(x, dtypes) for x in arguments)
 
 
-def _fits(x: Any) -> bool:
+def _fits(x: Any, dtypes: frozenset[str]) -> bool:
     if isinstance(x, bool | int | float):
         return True
     if type(x) is not Variable and getattr(x, "shape", ()) != ():
         return False  # a constant array, which is rare, would have to be handed in
-    return hasattr(x, "dtype") and x.dtype.name in _DTYPES
+    return hasattr(x, "dtype") and x.dtype.name in dtypes
 
 
 def pattern(shape: tuple[int, ...], whole: tuple[int, ...]) -> tuple[str, int] | None:
@@ -123,22 +166,30 @@ class Kernel:
     @classmethod
     def of(cls, operations: list[Operation]) -> "Kernel | None":
         """Return the kernel of some operations, or None if they do not fit in one loop."""
-        shape = operations[0].result.shape
-        columns = set()
-        for operation in operations:
-            if operation.result.shape != shape:
-                return None
-            for x in operation.arguments:
-                if hasattr(x, "shape"):
-                    repeated = pattern(x.shape, shape)
-                    if repeated is None:
-                        return None
-                    columns.add(repeated[1])
-        columns.discard(0)
-        if len(columns) > 1:
-            return None
         operations = sorted(operations, key=lambda o: o.result.number)
+        totals = {o.result: found for o in operations if (found := reduces(o))}
+        read = {x for operation in operations for x in operation.inputs}
+        if not read.isdisjoint(totals):
+            return None  # a total is there only behind the loop
+        shape = _shape(operations[0])
+        columns = {found[1] for found in totals.values()}
+        for operation in operations:
+            if _shape(operation) != shape or not prod(shape):
+                return None
+            for x in operation.inputs:
+                repeated = pattern(x.shape, shape)
+                if repeated is None:
+                    return None
+                columns.add(repeated[1])
+        columns.discard(0)
+        if len(columns) > 1 or (totals and all(x.shape != shape for x in read)):
+            return None
         return cls(shape, operations, max(columns, default=0))
+
+    @property
+    def totals(self) -> dict[Variable, tuple[Operation, str]]:
+        """The results of reductions: with the reduction, and what it leaves."""
+        return {o.result: (o, found[0]) for o in self.operations if (found := reduces(o))}
 
     @property
     def size(self) -> int:
@@ -163,42 +214,66 @@ class Kernel:
         """
         names = {x: f"a{index}" for index, x in enumerate(self.inputs)}
         stores = {x: names[alias[x]] if x in alias else f"o{index}" for index, x in enumerate(outputs)}
-        shapes = {name: pattern(x.shape, self.shape) for x, name in names.items()}
-        kinds = {name: how[0] for name, how in shapes.items() if how}
-        kinds |= dict.fromkeys(stores.values(), FULL)
-        lines: list[str] = []
+        totals = self.totals
+        kinds = {name: pattern(x.shape, self.shape) or (FULL, 0) for x, name in names.items()}
+        kind_of = {name: kind for name, (kind, _) in kinds.items()}
+        kind_of |= {store: totals[x][1] if x in totals else FULL for x, store in stores.items()}
+        index = {FULL: "[i, j]" if self.columns else "[i]", ROW: "[j]", COLUMN: "[i]", NUMBER: "[0]"}
+
+        # The lines before the loop over the rows; in each row, before and behind the loop over its elements,
+        # and in that loop; and behind all. Without rows, there is one loop over the elements.
+        first: list[str] = []
         before: list[str] = []
         inside: list[str] = []
-        index = {FULL: "[i, j]" if self.columns else "[i]", ROW: "[j]", COLUMN: "[i]", NUMBER: "[0]"}
-        for name, kind in kinds.items():
-            rows = kind == FULL and self.columns
-            lines.append(f"{name} = {name}.reshape({'(rows, columns)' if rows else f'{name}.size'})")
+        behind: list[str] = []
+        last: list[str] = []
+        for name, kind in kind_of.items():
+            shape = "(rows, columns)" if kind == FULL and self.columns else f"{name}.size"
+            first.append(f"{name} = {name}.reshape({shape})")
         values: dict[Variable, str] = {}
         for x, name in names.items():
-            kind = kinds[name]
+            where = {NUMBER: first, COLUMN: before}.get(kind_of[name], inside)
+            where.append(f"{name}_ = {name}{index[kind_of[name]]}")
             values[x] = f"{name}_"
-            where = {NUMBER: lines, COLUMN: before}.get(kind, inside)
-            where.append(f"{name}_ = {name}{index[kind]}")
         for number, operation in enumerate(self.operations):
-            result = operation.result
-            inside.append(f"v{number} = {_instruction(operation, values)}")
-            values[result] = f"v{number}"
-        inside += [f"{store}{index[FULL]} = {values[x]}" for x, store in stores.items()]
+            if operation.result not in totals:
+                inside.append(f"v{number} = {_instruction(operation, values)}")
+                values[operation.result] = f"v{number}"
+        for number, (x, (operation, kind)) in enumerate(totals.items()):
+            take_in, start = REDUCTIONS[operation.name]
+            dtype = x.dtype.name
+            element = values[operation.inputs[0]]
+            if kind == ROW:
+                place = f"{stores[x]}[j]"
+                first += ["for j in range(columns):", f"    {stores[x]}[j] = {dtype}({start})"]
+                inside.append(f"{place} = {dtype}({take_in.format(place, element)})")
+                continue
+            total = f"t{number}"
+            wide = "float64" if operation.name == "sum" else dtype
+            {COLUMN: before, NUMBER: first}[kind].append(f"{total} = {wide}({start})")
+            inside.append(f"{total} = {wide}({take_in.format(total, f'{wide}({element})')})")
+            {COLUMN: behind, NUMBER: last}[kind].append(f"{stores[x]}{index[kind]} = {dtype}({total})")
+        inside += [f"{stores[x]}{index[FULL]} = {values[x]}" for x in outputs if x not in totals]
+
         arguments = [*names.values(), *(store for store in stores.values() if store not in names.values())]
-        some_full = next(name for name, kind in kinds.items() if kind == FULL)
+        some_full = next(name for name, kind in kind_of.items() if kind == FULL)
         loop = "prange" if parallel else "range"
         if self.columns:
             arguments.append("columns")
             head = [f"rows = {some_full}.size // columns"]
-            body = [f"for i in {loop}(rows):", *_indent(before), "    for j in range(columns):"]
-            body += _indent(_indent(inside))
+            row = [*before, "for j in range(columns):", *_indent(inside), *behind]
+            body = [f"for i in {loop}(rows):", *_indent(row)]
         else:
             head = [f"size = {some_full}.size"]
             body = [f"for i in {loop}(size):", *_indent(inside)]
         decorator = f"@njit(cache=CACHE, parallel={parallel}, error_model='numpy', fastmath=FAST)"
-        return "\n".join(
-            [decorator, f"def kernel({', '.join(arguments)}):", *_indent([*head, *lines, *body]), ""]
-        )
+        lines = [decorator, f"def kernel({', '.join(arguments)}):"]
+        return "\n".join([*lines, *_indent([*head, *first, *body, *last]), ""])
+
+
+def _shape(operation: Operation) -> tuple[int, ...]:
+    """Return the shape of the loop that an operation needs."""
+    return operation.inputs[0].shape if reduces(operation) else operation.result.shape
 
 
 def _indent(lines: list[str]) -> list[str]:
@@ -233,7 +308,7 @@ def _operand(x: Any, dtype: numpy.dtype, values: dict[Variable, str]) -> str:
 
 _HEADER = """\
 from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
-from numba import njit, prange, float32, float64, bool_
+from numba import njit, prange, float32, float64, int32, int64, bool_
 CACHE = {cache}
 FAST = {{"contract", "reassoc", "nsz", "arcp"}}
 

@@ -17,7 +17,7 @@ import numpy
 from xpnet.replay import kernels
 from xpnet.replay.fusion import fuse
 from xpnet.replay.graph import VIEWS, Operation, Variable, substitute
-from xpnet.replay.kernels import FULL, pattern
+from xpnet.replay.kernels import FULL, Kernel, pattern
 from xpnet.replay.plan import Plan, Source, Step, call
 
 _ALIGNMENT = 64  # bytes: a line of the processor's cache
@@ -169,10 +169,12 @@ def _mean(source: Source, operation: Operation) -> Step | None:
     axis, keepdims = operation.options.get("axis"), operation.options.get("keepdims", False)
     if rest or not x.shape or x.dtype.name not in ("float32", "float64"):
         return None
-    add, divide = source.constant(numpy.add.reduce, "sum"), source.constant(numpy.divide, "divide")
+    add, divide = source.constant(numpy.add.reduce, "add_reduce"), source.constant(numpy.divide, "divide")
     result = operation.result
     axis = tuple(axis) if isinstance(axis, list) else axis
-    number = prod(x.shape) // max(prod(result.shape), 1)
+    number = numpy.asarray(
+        x.size // max(result.size, 1), x.dtype
+    )  # a Python number would be converted each time
     lines = [
         f"{add}({source.items(x, axis, None, result, keepdims)})",
         f"{divide}({source.items(result, number, result)})",
@@ -193,14 +195,36 @@ def _alike(a: Variable, b: Variable) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype
 
 
-# From how many elements on a loop is shared among the cores.
-PARALLEL = 32_768
+# From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
+# a product, so that other threads gain nothing before.
+PARALLEL = 8_388_608
 
 
 @cache
 def numba_is_there() -> bool:
     """Say whether numba is installed."""
     return importlib.util.find_spec("numba") is not None
+
+
+def _view(source: Source, operation: Operation) -> Step:
+    """Write a view by the attribute or method that makes it soonest."""
+    x, result = operation.inputs[0], operation.results[0]
+    name = operation.name.removeprefix("linalg.")
+    if name in ("matrix_transpose", "reshape"):
+        made = (
+            f"{source.text(x)}.mT"
+            if name == "matrix_transpose"
+            else f"{source.text(x)}.reshape({result.shape})"
+        )
+        return Step(operation, [f"{source.text(result)} = {made}"])
+    if name in ("asarray", "astype"):  # that it is a view says that there is nothing to change
+        return Step(operation, [f"{source.text(result)} = {source.text(x)}"])
+    return call(source, operation)
+
+
+def _is_worth_it(step: Step, kernel: Kernel) -> bool:
+    """Say whether a single operation is faster in a loop of its own than in NumPy."""
+    return len(step.lines) > 1 or (bool(kernel.totals) and kernel.size <= kernels.MOST_COMPARED)
 
 
 def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
@@ -251,7 +275,7 @@ class NumpyPlan(Plan):
     def _lower(self, operation: Operation) -> Step:
         if (operation.shares or operation.name in VIEWS) and self._is_view(operation):
             self._view.add(operation)
-            return call(self._constants, operation)
+            return _view(self._constants, operation)
         step = LOWERINGS.get(operation.name, _elementwise)(self._constants, operation)
         if step is None:
             step = call(self._constants, operation)
@@ -300,7 +324,7 @@ class NumpyPlan(Plan):
         for index, group in enumerate(groups):
             kernel = group.kernel
             alone = step_of[group.operations[0]] if len(group.operations) == 1 else None
-            if alone and (kernel is None or (len(alone.lines) == 1 and kernel.size < PARALLEL)):
+            if alone and (kernel is None or not _is_worth_it(alone, kernel)):
                 fused.append(alone)
                 continue
             assert kernel
@@ -365,6 +389,8 @@ class NumpyPlan(Plan):
 
     def _can_take(self, taken: Variable, x: Variable, step: Step, index: int) -> bool:
         """Say whether a result may be written over an input, which nothing else needs."""
+        if step.kernel and x in step.kernel.totals:
+            return False
         alone = all(v is taken for v in step.operation.inputs if self._root[v] is taken)
         last = self._last.get(taken, -1)
         return last == index and _alike(taken, x) and taken in step.in_place and alone
@@ -383,7 +409,7 @@ class NumpyPlan(Plan):
             if over:
                 alias[x] = over[0]
         function = kernels.compiled(kernel.render(operation.results, alias, parallel=False))
-        if kernel.size >= PARALLEL:
+        if kernel.size >= PARALLEL and not kernel.totals:
             parallel = kernels.compiled(kernel.render(operation.results, alias, parallel=True))
             function = kernels.on_all_cores(parallel, function)
         names = "_".join(dict.fromkeys(o.name for o in kernel.operations))

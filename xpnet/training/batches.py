@@ -8,6 +8,9 @@ import numpy
 
 from xpnet.backends import Device, asarray, device_of, library_of
 
+# Bytes up to which a data set is converted as a whole.
+MODERATE = 2**28
+
 
 class Examples:
     """A data set, of which batches are made on the device of a network.
@@ -36,7 +39,7 @@ class Examples:
     def __init__(self, arrays: dict[str, Any], where: Device, dtype: Any) -> None:
         self.where = where
         self._dtype = dtype
-        self.arrays = [_readable(name, array, where) for name, array in arrays.items()]
+        self.arrays = [self._ready(_readable(name, array, where)) for name, array in arrays.items()]
         lengths = {name: array.shape[0] for name, array in zip(arrays, self.arrays, strict=True)}
         if len(set(lengths.values())) > 1:
             text = " and ".join(f"{length} in {name}" for name, length in lengths.items())
@@ -48,6 +51,13 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def _ready(self, array: Any) -> Any:
+        """Convert a data set of moderate size in the host's memory once, not batch by batch."""
+        on_host = type(array) is numpy.ndarray and self.where.library.spec == "cpu"  # no memory-mapped file
+        if on_host and array.dtype.kind == "f" and array.nbytes <= MODERATE:
+            return array.astype(self._dtype, copy=False)
+        return array
 
     def split(self, share: float, random: "numpy.random.Generator") -> "tuple[Examples, Examples]":
         """Return the examples without a random share of them, and that share."""
@@ -82,8 +92,10 @@ class Examples:
 
     def _batch(self, array: Any, rows: numpy.ndarray) -> Any:
         if isinstance(array, numpy.ndarray):
-            batch = array[rows]
+            batch = array.take(rows, axis=0)
             floating = batch.dtype.kind == "f"
+            if self.where.library.spec == "cpu":
+                return batch.astype(self._dtype, copy=False) if floating else batch
         else:
             xp = self.where.namespace
             batch = xp.take(array, asarray(rows, device=self.where), axis=0)

@@ -1,0 +1,147 @@
+"""Loops of numba do what NumPy does, at shapes that are broadcast and reduced in all ways."""
+
+import numpy
+import pytest
+
+import xpnet
+from xpnet.replay.kernels import pattern
+
+pytest.importorskip("numba")
+
+WHOLE = (3, 4, 5)
+SHAPES = [(), (1,), (5,), (4, 5), (1, 1, 5), (3, 1, 1), (3, 4, 1), (3, 4, 5), (1, 4, 1), (4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((3, 4, 5), ("full", 0)),
+        ((), ("number", 0)),
+        ((1, 1), ("number", 0)),
+        ((5,), ("row", 1)),
+        ((1, 4, 5), ("row", 2)),
+        ((3, 4, 1), ("column", 1)),
+        ((3, 1, 1), ("column", 2)),
+        ((4, 1), None),
+        ((3, 1, 5), None),
+    ],
+)
+def test_pattern(shape, expected):
+    assert pattern(shape, WHOLE) == expected
+
+
+def program(seed):
+    """Return a function of some arrays, made of elementwise functions and reductions, and the arrays."""
+    random = numpy.random.default_rng(seed)
+    dtype = ["float32", "float64"][seed % 2]
+    shapes = [WHOLE, WHOLE, *(SHAPES[i] for i in random.integers(len(SHAPES), size=3))]
+    arrays = [random.normal(size=shape).astype(dtype) for shape in shapes]
+    choices = random.integers(0, 2**31, size=60)
+
+    def f(*arrays):
+        xp = xpnet.array_namespace(*arrays)
+        picks = iter(choices)
+        binary = [xp.add, xp.subtract, xp.multiply, xp.maximum, xp.minimum, lambda a, b: a / (1 + b * b)]
+        unary = [
+            abs,
+            xp.square,
+            lambda x: -x,
+            lambda x: xp.sqrt(1 + x * x),
+            lambda x: xp.where(x > 0, x, 0.5),
+        ]
+        pool, ends = list(arrays), []
+        for _ in range(8):
+            kind = next(picks) % 4
+            x, y = pool[next(picks) % len(pool)], pool[next(picks) % len(pool)]
+            if kind == 0:
+                pool.append(unary[next(picks) % len(unary)](x))
+            elif kind == 3 and len(x.shape) == 3:
+                reduce = [xp.sum, xp.max, xp.min][next(picks) % 3]
+                axes = [None, -1, 0, (0, 1), (1, 2), 1][next(picks) % 6]
+                y = reduce(x, axis=axes, keepdims=bool(next(picks) % 2))
+                ends.append(y)
+                pool.append(y if y.shape in SHAPES else x * 2)
+            else:
+                try:
+                    pool.append(binary[next(picks) % len(binary)](x, y))
+                except ValueError:
+                    continue  # their shapes do not fit
+        return [pool[-1], pool[-2], *ends]
+
+    return f, arrays
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_random_programs(seed):
+    f, arrays = program(seed)
+    recorded = xpnet.jit(f)
+    for scale in (1.0, 2.0, -0.5):
+        inputs = [x * x.dtype.type(scale) for x in arrays]
+        for one, other in zip(recorded(*inputs), f(*inputs), strict=True):
+            assert one.dtype == other.dtype
+            assert one.shape == other.shape
+            eps = numpy.finfo(one.dtype).eps
+            numpy.testing.assert_allclose(one, other, rtol=100 * eps, atol=100 * eps * numpy.max(abs(other)))
+
+
+def test_nan_and_infinity():
+    def f(x, y):
+        xp = xpnet.array_namespace(x)
+        z = xp.maximum(x, y) + 0.0
+        return z, xp.minimum(x, y) * 1.0, xp.max(z, axis=-1), xp.sum(z * 1.0, axis=0), xp.where(x == y, x, y)
+
+    values = [numpy.nan, numpy.inf, -numpy.inf, 0.0, -0.0, 1.0]
+    x, y = (a.copy() for a in numpy.meshgrid(values, values))
+    recorded = xpnet.jit(f)
+    with numpy.errstate(invalid="ignore"):
+        for one, other in zip(recorded(x, y), f(x, y), strict=True):
+            numpy.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (1, 1), (1,), ()])
+def test_empty_and_tiny_arrays(shape):
+    def f(x):
+        y = (x + 1) * 2 - x
+        return y, xpnet.array_namespace(x).sum(y * y)
+
+    x = numpy.ones(shape)
+    recorded = xpnet.jit(f)
+    for one, other in zip(recorded(x), f(x), strict=True):
+        numpy.testing.assert_array_equal(one, other)
+
+
+def test_threads_are_used_for_large_arrays_and_not_after_a_fork(monkeypatch):
+    from xpnet.replay import kernels
+
+    monkeypatch.setattr("xpnet.replay.numpy.PARALLEL", 1000)
+    f = xpnet.jit(lambda x: (x + 1) * 2 - x)
+    x = numpy.arange(5000.0)
+    numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
+    monkeypatch.setattr(kernels, "_forked", True)
+    numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
+
+
+def test_kernels_are_kept_between_runs(tmp_path, monkeypatch):
+    from xpnet.replay import kernels
+
+    monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path))
+    kernels.compiled.cache_clear()
+    f = xpnet.jit(lambda x: (x + 0.125) * 0.375 - x)
+    x = numpy.arange(5.0)
+    numpy.testing.assert_array_equal(f(x), (x + 0.125) * 0.375 - x)
+    (source,) = (tmp_path / "kernels").glob("*.py")
+    assert "def kernel(" in source.read_text()
+    assert list((tmp_path / "kernels" / "__pycache__").glob("*.nbc"))
+    kernels.compiled.cache_clear()
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
+    from xpnet.replay import kernels
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path / "file"))
+    kernels.compiled.cache_clear()
+    f = xpnet.jit(lambda x: (x + 0.625) * 0.875 - x)
+    x = numpy.arange(5.0)
+    numpy.testing.assert_array_equal(f(x), (x + 0.625) * 0.875 - x)
+    kernels.compiled.cache_clear()

@@ -1,0 +1,153 @@
+"""A plan never serves arguments that it was not made for."""
+
+from collections import OrderedDict
+
+import numpy
+import pytest
+from helpers import assert_same
+
+import xpnet
+from xpnet import nn, tree
+from xpnet.replay.match import matcher
+
+
+class Scaled(nn.Module):
+    """A layer with all that an attribute can be."""
+
+    def __init__(self):
+        self.inner = nn.Dense(3, 3, seed=0)
+        self.factor = 2.0
+        self.function = numpy.float64
+        self.parts = {"b": [nn.Dense(3, 3, seed=1)], "a": (numpy.ones(3, "float32"), 4)}
+        self.extra = None
+
+    def __call__(self, x):
+        xp = xpnet.array_namespace(x)
+        y = self.inner(x) * self.factor + self.parts["a"][0] * self.parts["a"][1]
+        for part in self.parts["b"]:
+            y = part(y)
+        if self.extra is not None:
+            y = y + self.extra
+        return xp.tanh(y) if self.training else y
+
+
+def set_factor(net):
+    net.factor = 3.0
+
+
+def set_factor_of_another_type(net):
+    net.factor = 2
+
+
+def replace_weight(net):
+    net.inner.weight = net.inner.weight + 1
+
+
+def remove_bias(net):
+    net.inner.bias = None
+
+
+def make_array(net):
+    net.extra = numpy.ones(3, "float32")
+
+
+def append(net):
+    net.parts["b"].append(nn.Dense(3, 3, seed=5))
+
+
+def replace_layer(net):
+    net.parts["b"][0] = nn.Sequential(nn.Dense(3, 3, seed=6), nn.Tanh())
+
+
+def set_number_in_tuple(net):
+    net.parts["a"] = (net.parts["a"][0], 5)
+
+
+def add_attribute(net):
+    net.other = 1
+
+
+def add_key(net):
+    net.parts["c"] = 1
+
+
+def evaluate(net):
+    net.eval()
+
+
+def widen(net):
+    net.inner.weight = net.inner.weight.astype("float64")
+
+
+CHANGES = [
+    set_factor,
+    set_factor_of_another_type,
+    replace_weight,
+    remove_bias,
+    make_array,
+    append,
+    replace_layer,
+    set_number_in_tuple,
+    add_attribute,
+    add_key,
+    evaluate,
+    widen,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_after_a_change_of_a_network(change):
+    f = xpnet.jit(lambda net, x: net(x))
+    net, x = Scaled(), numpy.linspace(-1, 1, 6, dtype="float32").reshape(2, 3)
+    for _ in range(2):
+        assert_same(f(net, x), net(x), tolerance=1e-6)
+    change(net)
+    for _ in range(2):
+        assert_same(f(net, x), net(x), tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2}, {"a": 1.0, "c": 2.0}, {"a": 1.0}),
+        ([1, 2], (1, 2), [1, 2, 3]),
+        (None, 0, False, 0.0),
+        ("mean", "sum", b"mean"),
+        (OrderedDict(a=1), OrderedDict(a=2), {"a": 1}),
+        (numpy.float32(1), numpy.ones(1, "float32"), numpy.ones((), "float64"), 1.0),
+    ],
+)
+def test_other_settings(others):
+    seen = []
+
+    def f(x, setting):
+        seen.append(setting)
+        return x + 1
+
+    recorded = xpnet.jit(f)
+    for _ in range(2):
+        for other in others:
+            recorded(numpy.ones(3), other)
+    assert len(seen) == len(others)
+
+
+def test_positions_and_names_of_arguments():
+    f = xpnet.jit(lambda x, y=1.0, *, z=0.0: x * y + z)
+    x = numpy.arange(3.0)
+    for _ in range(2):
+        assert_same(f(x), x)
+        assert_same(f(x, 2.0), x * 2)
+        assert_same(f(x, y=3.0), x * 3)
+        assert_same(f(x, z=x), x * 2)
+        assert_same(f(x=x, z=1.0), x + 1)
+
+
+def test_the_matcher_finds_the_leaves_of_the_tree():
+    net = Scaled()
+    values = ((net, {"z": numpy.ones(2), "a": [numpy.float32(1), None, "text"]}), {"y": (1, numpy.zeros(0))})
+    match = matcher(values)
+    expected = [x for x in tree.leaves(values, state=True) if tree.is_array(x)]
+    found = match(values)
+    assert all(a is b for a, b in zip(found, expected, strict=True))
+    assert match(((net,), {})) is None
+    assert matcher((OrderedDict(a=1),)) is None  # what it does not know is left to the tree itself

@@ -1,0 +1,136 @@
+"""Taking the arrays out of the arguments of a call, and telling whether a plan serves them.
+
+`tree.flatten` can do it for any tree. But what a plan was recorded for is known, and a function that looks
+for just that needs a fraction of the time, which counts for small networks. Its source is written here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from xpnet import tree
+
+
+class _NoMatchError(Exception):
+    """There is something in the tree that only `tree.flatten` knows about."""
+
+
+def matcher(values: Any) -> Callable[[Any], list | None] | None:
+    """Return a function that takes the leaves out of trees like a given one.
+
+    Parameters
+    ----------
+    values : tree
+        With NumPy arrays at its leaves, and anything else, which must be equal in other trees.
+
+    Returns
+    -------
+    callable or None
+        ``match(values)`` returns the arrays, in the order of `tree.leaves`, or None if the tree is another
+        one: in its structure, in the shapes or dtypes of its arrays, or in anything else. None where such a
+        function cannot be written.
+    """
+    writer = _Writer()
+    try:
+        writer.visit("values", values)
+    except _NoMatchError:
+        return None
+    body = [*writer.lines, f"return [{', '.join(writer.arrays)}]"]
+    source = "def match(values):\n" + "".join(f"    {line}\n" for line in body)
+    names: dict[str, Any] = writer.constants
+    exec(source, names)
+    match = names["match"]
+
+    def safe(values: Any) -> list | None:
+        try:
+            return match(values)
+        except (AttributeError, IndexError, KeyError, TypeError):  # a part is missing
+            return None
+
+    expected = [x for x in tree.leaves(values, state=True) if tree.is_array(x)]
+    found = safe(values)
+    agrees = found is not None and len(found) == len(expected)
+    return safe if agrees and all(a is b for a, b in zip(found, expected, strict=True)) else None  # type: ignore[arg-type]
+
+
+class _Writer:
+    """Writes the checks of a tree, part by part."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.arrays: list[str] = []
+        self.constants: dict[str, Any] = {"same": _same}
+        self._count = 0
+
+    def visit(self, place: str, value: Any) -> None:
+        """Write the checks of what stands at a place, an expression."""
+        name = self._name()
+        kind = type(value)
+        self.lines.append(f"{name} = {place}")
+        if isinstance(value, numpy.ndarray | numpy.generic):
+            shape, dtype, array = value.shape, self._constant(value.dtype), self._constant(kind)
+            number = isinstance(value, numpy.generic) or not shape
+            wrong = f"type({name}) is not {array}" if not number else f"not hasattr({name}, 'dtype')"
+            self._unless(f"{wrong} or {name}.shape != {shape} or {name}.dtype != {dtype}")
+            self.arrays.append(name)
+        elif tree.is_array(value):
+            raise _NoMatchError
+        elif isinstance(value, tree.Branch):
+            self._branch(name, value)
+        elif kind is dict:
+            self._unless(f"type({name}) is not dict or len({name}) != {len(value)}")
+            for key in sorted(value) if _can_sort(value) else value:
+                self.visit(f"{name}[{self._constant(key)}]", value[key])
+        elif kind in (list, tuple) or hasattr(value, "_fields"):
+            self._unless(f"type({name}) is not {self._constant(kind)} or len({name}) != {len(value)}")
+            for index, item in enumerate(value):
+                self.visit(f"{name}[{index}]", item)
+        elif tree.leaves([value], state=True) != [value] and value is not None:
+            raise _NoMatchError  # another container
+        else:
+            self._equal(name, value)
+
+    def _branch(self, name: str, branch: tree.Branch) -> None:
+        attributes = vars(branch)
+        known = attributes.get("_children", ())
+        size = len(attributes) - ("_children" in attributes)
+        self._unless(f"type({name}) is not {self._constant(type(branch))}")
+        self.lines.append(f"{name} = {name}.__dict__")
+        self._unless(f"len({name}) - ('_children' in {name}) != {size}")
+        for key, value in attributes.items():
+            place = f"{name}[{key!r}]"
+            if key in branch.state or key in known or tree.is_child(value):
+                self.visit(place, value)
+            elif key != "_children":
+                part = self._name()
+                self.lines.append(f"{part} = {place}")
+                self._equal(part, value)
+
+    def _equal(self, name: str, value: Any) -> None:
+        constant = self._constant(value)
+        self._unless(f"{name} is not {constant} and not same({name}, {constant})")
+
+    def _unless(self, condition: str) -> None:
+        self.lines.append(f"if {condition}: return None")
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"part_{self._count}"
+
+    def _constant(self, value: Any) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+
+def _can_sort(value: dict) -> bool:
+    try:
+        sorted(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and (a == b) is True
