@@ -483,7 +483,7 @@ def main():
         found = {
             "versions": versions,
             "threads": options.threads,
-            "processor": platform.processor(),
+            "aims": found_aims,
             "rows": results,
         }
         (Path(options.json) / "training-cpu.json").write_text(json.dumps(found, indent=1))

@@ -2,6 +2,7 @@ import logging
 import pickle
 import threading
 import tracemalloc
+import weakref
 
 import numpy
 import pytest
@@ -294,11 +295,6 @@ def test_a_replay_allocates_nothing_of_the_size_of_its_arrays():
 
 
 def test_inputs_are_not_kept():
-    import weakref
-
-    class Array(numpy.ndarray):
-        pass
-
     f = xpnet.jit(lambda x: x * 2)
     for _ in range(3):
         x = numpy.ones(3)

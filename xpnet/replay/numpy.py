@@ -265,6 +265,7 @@ class NumpyPlan(Plan):
         self._written = [index for index, x in enumerate(graph.inputs) if x in self._place.values()]
         self._allocate(steps)
         self._write(steps)
+        self._prototypes.clear()  # they were needed for their layout alone
         self._idle: list[Callable] = []
 
     # -- what each operation becomes ----------------------------------------------------------------------
