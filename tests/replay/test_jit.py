@@ -304,11 +304,13 @@ def test_inputs_are_not_kept():
         assert alive() is None
 
 
-def test_the_number_of_plans_is_bounded():
+def test_the_number_of_plans_is_bounded(caplog):
     f = xpnet.jit(lambda x: x + 1)
-    for size in range(40):
-        assert f(numpy.zeros(size)).shape == (size,)
+    with caplog.at_level(logging.WARNING, logger="xpnet"):
+        for size in range(40):
+            assert f(numpy.zeros(size)).shape == (size,)
     assert len(f._replays) == 16
+    assert [record.message.count("more than 16 kinds of arguments") for record in caplog.records] == [1]
 
 
 @pytest.mark.usefixtures("numba")

@@ -5,7 +5,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy
@@ -17,9 +17,10 @@ from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import concrete, library_of, plain_namespace
 from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import matcher
-from xpnet.replay.numpy import NumpyPlan
-from xpnet.replay.plan import JaxPlan, Plan
 from xpnet.replay.recording import Recorded, RecordingNamespace
+
+if TYPE_CHECKING:
+    from xpnet.replay.plan import Plan
 
 _log = logging.getLogger("xpnet")
 
@@ -28,8 +29,13 @@ _log = logging.getLogger("xpnet")
 LIMIT = 16
 
 
-# How plans are run, by library; any other calls one function after the other.
-_PLANS: dict[str, type[Plan]] = {"cpu": NumpyPlan, "jax": JaxPlan}
+def _plan_of(x: Any) -> "type[Plan]":
+    """Return how plans are run on the library of an array: by its own means, or one call after the other."""
+    from xpnet.replay.numpy import NumpyPlan  # here, as it would be a good part of the time to import xpnet
+    from xpnet.replay.plan import JaxPlan, Plan
+
+    library = library_of(x)
+    return {"cpu": NumpyPlan, "jax": JaxPlan}.get(library.spec if library else "", Plan)
 
 
 class _Replay:
@@ -71,8 +77,7 @@ class _Replay:
         self._template = [None if tree.is_array(x) else x for x in outputs]
         ends = [_output(outputs[index]) for index in self._places]
         over = _written_over(given, result)
-        library = library_of(first)
-        plan = _PLANS.get(library.spec if library else "", Plan)
+        plan = _plan_of(first)
         self.plan = plan(
             Graph(inputs, namespace.operations, ends),
             [over.get(x) if type(x) is Variable else None for x in ends],
@@ -208,6 +213,7 @@ class jit:
         self._donate = tuple(donate)
         self._replays: list[_Replay] = []
         self._lock = threading.Lock()
+        self._said = False  # that there are too many kinds of arguments
         self._names = list(inspect.signature(f).parameters)
         unknown = [name for name in self._donate if name not in self._names]
         if isinstance(donate, str) or unknown:
@@ -261,6 +267,15 @@ class jit:
             return self._f(*received[0], **received[1])  # outside, it is recorded or differentiated already
         replay = _Replay(self._f, received, leaves, structure, self._donated)
         with self._lock:
+            if len(self._replays) == LIMIT and not self._said:
+                self._said = True
+                name = getattr(self._f, "__name__", "a function")
+                _log.warning(
+                    "xpnet: jit has recorded %s for more than %d kinds of arguments, and forgets the oldest. "
+                    "Pass numbers that change as arrays, and keep to few shapes.",
+                    name,
+                    LIMIT,
+                )
             self._replays = [replay, *self._replays][:LIMIT]
         # Not what was computed while recording: a replay may differ from it in the last digits, and so would
         # two trainings, one of which was interrupted.

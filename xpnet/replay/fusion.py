@@ -6,6 +6,8 @@ from xpnet.replay.kernels import Kernel, is_elementwise
 # A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
 # compiler checks each pair for overlap.
 MOST_ARRAYS = 12
+# A loop of many more operations takes long to compile.
+MOST_OPERATIONS = 64
 
 
 class Group:
@@ -83,6 +85,8 @@ def fuse(graph: Graph, contiguous: set[Variable]) -> list[Group]:
         for other in sorted(producers, key=lambda g: -g.place):
             here = group.current
             if other.kernel is None or other is here:
+                continue
+            if len(other.operations) + len(here.operations) > MOST_OPERATIONS:
                 continue
             together = Kernel.of([*other.operations, *here.operations])
             if together is None or len(together.arrays) > MOST_ARRAYS:
