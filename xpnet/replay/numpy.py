@@ -434,8 +434,8 @@ class NumpyPlan(Plan):
         lines: list[str] = []
         for x in self._returned:
             dtype = self._constants.constant(x.dtype, str(x.dtype))
-            self._constants.constant(numpy.empty, "empty")
-            lines.append(f"{self._name(x)} = empty({x.shape}, {dtype})")
+            empty = self._constants.constant(numpy.empty, "empty")
+            lines.append(f"{self._name(x)} = {empty}({x.shape}, {dtype})")
         for step in steps:
             if step.kernel:
                 step.lines = [self._kernel_line(step)]
