@@ -144,6 +144,90 @@ def test_results_of_one_call_survive_the_next(device):
         numpy.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda xp, x: xp.reshape(xp.sum(x), (1,)),
+        lambda xp, x: xp.broadcast_to(xp.sum(x), (3,)),
+        lambda xp, x: xp.max(x)[None],
+        lambda xp, x: xp.permute_dims(xp.reshape(x * 2, (1, -1)), (1, 0)),
+    ],
+)
+def test_views_of_results_survive_the_next_call(xp, f):
+    recorded = xpnet.jit(lambda x: f(xpnet.array_namespace(x), x))
+    x = xpnet.asarray([1.0, 2.0], device=xpnet.device())
+    recorded(x)
+    first = recorded(x)
+    recorded(x + 5)
+    assert_same(first, f(xp, x))
+
+
+def test_results_that_are_made_alike_are_several_arrays():
+    f = xpnet.jit(lambda x: (x + 1, x + 1))
+    a, b = f(numpy.zeros(3))
+    a[0] = 9
+    numpy.testing.assert_array_equal(b, numpy.ones(3))
+
+
+def test_donated_arrays_of_which_another_argument_is_a_part():
+    f = xpnet.jit(lambda x, y: (x * 2, (y + 1) * (y + 1)), donate=("x",))
+    for part in (lambda a: a[:2], lambda a: a.reshape(2, 2), lambda a: a[::-1]):
+        for _ in range(3):
+            x = numpy.arange(4.0)
+            _, squares = f(x, part(x))
+            numpy.testing.assert_array_equal(squares, (part(numpy.arange(4.0)) + 1) ** 2)
+
+
+def test_a_layer_at_two_places_draws_twice():
+    dropout, twin = nn.Dropout(0.5, seed=0), nn.Dropout(0.5, seed=0)
+    f = xpnet.jit(lambda net, x: net(x))
+    x = numpy.ones(100, "float32")
+    for _ in range(3):
+        assert_same(f(nn.Sequential(dropout, dropout), x), twin(twin(x)))
+
+
+def test_numbers_of_another_kind_than_recorded():
+    f = xpnet.jit(lambda x: x * 2)
+    f(numpy.float64(2.0))
+    assert float(xpnet.grad(lambda x: f(x))(numpy.float64(2.0))) == 2.0
+    assert float(xpnet.jit(lambda x: f(x) * 2)(numpy.asarray(3.0))) == 12.0
+    big = numpy.arange(3.0).astype(">f8")
+    numpy.testing.assert_array_equal(f(big), [0, 2, 4])
+
+
+def test_raise_on_nan_sees_what_was_recorded_before():
+    f = xpnet.jit(xpnet.grad(lambda x: xpnet.array_namespace(x).log(x)))
+    f(numpy.asarray(1.0))
+    with xpnet.raise_on_nan(), numpy.errstate(all="ignore"), pytest.raises(FloatingPointError):
+        f(numpy.asarray(-1.0))
+
+
+def test_keys_and_numbers_of_all_kinds():
+    def f(x, c):
+        xp = xpnet.array_namespace(x)
+        i = xp.asarray([[0], [1], [0]])
+        parts = x[numpy.int64(1) :], xp.take_along_axis(x[:1, :], i[:, :1], axis=-1)
+        return *parts, xp.where(c, -1.5, x), xp.where(c, x, float("nan"))
+
+    recorded = xpnet.jit(f)
+    for seed in range(3):
+        x = numpy.random.default_rng(seed).normal(size=(3, 2))
+        for one, other in zip(recorded(x, x > 0), f(x, x > 0), strict=True):
+            numpy.testing.assert_array_equal(one, other)
+
+
+def test_methods():
+    class Model:
+        factor = 3.0
+
+        @xpnet.jit
+        def scale(self, x):
+            return x * self.factor
+
+    model = Model()
+    numpy.testing.assert_array_equal(model.scale(numpy.ones(2)), [3, 3])
+
+
 def test_another_shape_dtype_number_or_mode_is_recorded_anew(xp):
     calls = []
 

@@ -98,6 +98,31 @@ def test_nan_and_infinity():
             numpy.testing.assert_array_equal(one, other)
 
 
+TINY = 1e-310
+EXACT = {
+    "infinity stays": lambda x, y: (x + numpy.inf) - numpy.inf + y,
+    "what is rounded away stays away": lambda x, y: (x + 1e16) - 1e16 + y * 0,
+    "a division is one": lambda x, y: (x * 1) / TINY + y * 0,
+    "overflow": lambda x, y: x * 1e200 * 1e200 * 1e-300 + y * 0,
+    "the sign of zero": lambda x, y: 1 / (x * 0 + 0.0) + 1 / -(x - x) + y * 0,
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_arithmetic_is_not_rearranged(name):
+    f = EXACT[name]
+    recorded = xpnet.jit(f)
+    x, y = numpy.asarray([0.0, -0.0, 1.3, TINY, -5.0]), numpy.ones(5)
+    with numpy.errstate(all="ignore"):
+        for _ in range(2):
+            numpy.testing.assert_array_equal(recorded(x, y), f(x, y))
+
+
+def test_a_reduction_of_no_axes():
+    f = xpnet.jit(lambda x: xpnet.array_namespace(x).sum(x * 2, axis=()))
+    numpy.testing.assert_array_equal(f(numpy.ones((2, 3))), 2 * numpy.ones((2, 3)))
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (1, 1), (1,), ()])
 def test_empty_and_tiny_arrays(shape):
     def f(x):

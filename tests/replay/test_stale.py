@@ -20,6 +20,7 @@ class Scaled(nn.Module):
         self.function = numpy.float64
         self.parts = {"b": [nn.Dense(3, 3, seed=1)], "a": (numpy.ones(3, "float32"), 4)}
         self.extra = None
+        self.settings = {"shift": 0.5, "scales": [1.0]}
 
     def __call__(self, x):
         xp = xpnet.array_namespace(x)
@@ -28,6 +29,7 @@ class Scaled(nn.Module):
             y = part(y)
         if self.extra is not None:
             y = y + self.extra
+        y = (y + self.settings["shift"]) * self.settings["scales"][0]
         return xp.tanh(y) if self.training else y
 
 
@@ -79,7 +81,17 @@ def widen(net):
     net.inner.weight = net.inner.weight.astype("float64")
 
 
+def set_in_dict(net):
+    net.settings["shift"] = -1.0
+
+
+def set_in_list(net):
+    net.settings["scales"][0] = 3.0
+
+
 CHANGES = [
+    set_in_dict,
+    set_in_list,
     set_factor,
     set_factor_of_another_type,
     replace_weight,
@@ -111,7 +123,8 @@ def test_after_a_change_of_a_network(change):
     [
         ({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2}, {"a": 1.0, "c": 2.0}, {"a": 1.0}),
         ([1, 2], (1, 2), [1, 2, 3]),
-        (None, 0, False, 0.0),
+        (None, 0, False, 0.0, -0.0),
+        ({1, 2}, {1, 3}),
         ("mean", "sum", b"mean"),
         (OrderedDict(a=1), OrderedDict(a=2), {"a": 1}),
         (numpy.float32(1), numpy.ones(1, "float32"), numpy.ones((), "float64"), 1.0),

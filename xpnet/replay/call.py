@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 import threading
+import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -141,13 +142,27 @@ def _written_over(donated: list[tuple[list, Any]], result: Any) -> dict[Any, Var
     return over
 
 
+def _can_be_recorded(received: Any, arrays: list) -> bool:
+    """Say whether a function may be recorded with these arguments.
+
+    Not where it is recorded or differentiated outside already; not with a module at two places, of which a
+    recording would make two; and not with numbers in the order of bytes of another machine.
+    """
+    branches = tree.branches(received)
+    return (
+        not any(isinstance(x, ArrayObject) for x in arrays)
+        and len({id(branch) for branch in branches}) == len(branches)
+        and all(getattr(x.dtype, "isnative", True) for x in arrays)
+    )
+
+
 def signature_of(leaf: Any) -> Any:
     """Return what must be the same in another call, so that a plan serves it."""
     if type(leaf) is numpy.ndarray or isinstance(leaf, numpy.generic):
         return numpy.ndarray, leaf.shape, leaf.dtype
     if tree.is_array(leaf):
         return type(leaf), leaf.shape, leaf.dtype, array_api_compat.device(leaf)
-    return type(leaf), leaf
+    return type(leaf), repr(leaf) if isinstance(leaf, float | complex) else leaf
 
 
 class jit:
@@ -163,7 +178,8 @@ class jit:
     f : callable
         A function of arrays and trees (modules, optimizer states, dicts, lists) that returns such, written
         with functions of the array API standard; `grad` and its like inside are recorded along. What else it
-        does (printing, counting) it does only when it is recorded.
+        does (printing, counting, random numbers of NumPy's) it does only when it is recorded, and what it
+        writes to attributes that are not state, or into its arguments, is lost.
     donate : sequence of str, default=()
         Names of parameters of ``f`` that the caller no longer needs. The part of the result with the same
         structure is written over them on replays, on NumPy.
@@ -189,7 +205,8 @@ class jit:
     State that ``f`` writes to modules among its arguments, such as the random state of `nn.Dropout`, is
     written on each replay. Arrays that ``f`` closes over are constants: pass what changes as an argument.
 
-    Inside `grad`, another `jit` or `raise_on_nan`, ``f`` is called as it is.
+    Inside `grad`, another `jit` or `raise_on_nan`, and with a module that stands at two places of the
+    arguments, ``f`` is called as it is.
 
     Examples
     --------
@@ -225,11 +242,16 @@ class jit:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         received = (arguments, keywords)
+        if watched():
+            return self._f(*arguments, **keywords)
         for replay in self._replays:
             arrays = replay.match(received)
             if arrays is not None:
                 return replay(received, arrays)
         return self._record(received)
+
+    def __get__(self, instance: Any, _owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)  # it may be a method
 
     def explain(self) -> str:
         """Describe the plans: the functions that are called, what was put together, and the memory.
@@ -263,8 +285,8 @@ class jit:
     def _record(self, received: Any) -> Any:
         leaves, structure = tree.flatten(received, state=True)
         arrays = [leaf for leaf in leaves if tree.is_array(leaf)]
-        if not arrays or watched() or any(isinstance(x, ArrayObject) for x in arrays):
-            return self._f(*received[0], **received[1])  # outside, it is recorded or differentiated already
+        if not arrays or not _can_be_recorded(received, arrays):
+            return self._f(*received[0], **received[1])
         replay = _Replay(self._f, received, leaves, structure, self._donated)
         with self._lock:
             if len(self._replays) == LIMIT and not self._said:

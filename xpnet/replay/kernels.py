@@ -68,14 +68,15 @@ _OF_INTEGERS = _COMPARISONS | {"maximum", "minimum", "where"}
 FULL, ROW, COLUMN, NUMBER = "full", "row", "column", "number"
 
 # Functions that can stand at the end of a kernel: how a total takes in an element, and what it starts from.
-# Sums of rows are computed in double precision.
+# Sums that leave a column or a number are computed in double precision.
 REDUCTIONS = {
     "max": ("{0} if ({0} >= {1} or {0} != {0}) else {1}", "-inf"),
     "min": ("{0} if ({0} <= {1} or {0} != {0}) else {1}", "inf"),
     "sum": ("{0} + {1}", "0.0"),
 }
-# Up to this number of elements. NumPy takes longer to start, and then compares several elements at once.
-MOST_COMPARED = 16_384
+# Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
+# several elements at once.
+MOST_REDUCED = 16_384
 
 
 def reduces(operation: Operation) -> tuple[str, int] | None:
@@ -91,11 +92,15 @@ def reduces(operation: Operation) -> tuple[str, int] | None:
         return None
     if not x.size or x.dtype != result.dtype or options.keys() - {"axis", "dtype", "keepdims"}:
         return None
-    if operation.name != "sum" and x.size > MOST_COMPARED:
-        return None
     ndim, axis = len(x.shape), options.get("axis")
     given = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
     axes = sorted(a % ndim for a in given)
+    if not axes:
+        return None
+    if operation.name == "sum" and axes == list(range(len(axes))) and len(axes) < ndim:
+        return ROW, ndim - len(axes)
+    if x.size > MOST_REDUCED:
+        return None
     if axes == list(range(ndim)):
         return NUMBER, 0
     if axes == list(range(ndim - len(axes), ndim)):
@@ -306,11 +311,13 @@ def _operand(x: Any, dtype: numpy.dtype, values: dict[Variable, str]) -> str:
     return f"{name}({number!r})"
 
 
+# Of the liberties that a compiler may be given, only the one to round a product and a sum together. With
+# others, x / tiny would become x * (1 / tiny), and (x + y) - y would become x.
 _HEADER = """\
 from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
 from numba import njit, prange, float32, float64, int32, int64, bool_
 CACHE = {cache}
-FAST = {{"contract", "reassoc", "nsz", "arcp"}}
+FAST = {{"contract"}}
 
 
 """

@@ -4,6 +4,7 @@
 for just that needs a fraction of the time, which counts for small networks. Its source is written here.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,7 @@ class _Writer:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.arrays: list[str] = []
-        self.constants: dict[str, Any] = {"same": _same}
+        self.constants: dict[str, Any] = {"same": same, "numbers": (numpy.ndarray, numpy.generic)}
         self._count = 0
 
     def visit(self, place: str, value: Any) -> None:
@@ -71,7 +72,7 @@ class _Writer:
         if isinstance(value, numpy.ndarray | numpy.generic):
             shape, dtype, array = value.shape, self._constant(value.dtype), self._constant(kind)
             number = isinstance(value, numpy.generic) or not shape
-            wrong = f"type({name}) is not {array}" if not number else f"not hasattr({name}, 'dtype')"
+            wrong = f"type({name}) is not {array}" if not number else f"not isinstance({name}, numbers)"
             self._unless(f"{wrong} or {name}.shape != {shape} or {name}.dtype != {dtype}")
             self.arrays.append(name)
         elif tree.is_array(value):
@@ -100,16 +101,15 @@ class _Writer:
         self._unless(f"len({name}) - ('_children' in {name}) != {size}")
         for key, value in attributes.items():
             place = f"{name}[{key!r}]"
-            if key in branch.state or key in known or tree.is_child(value):
+            if key in branch.state or key in known or tree.is_child(value) or key != "_children":
                 self.visit(place, value)
-            elif key != "_children":
-                part = self._name()
-                self.lines.append(f"{part} = {place}")
-                self._equal(part, value)
 
     def _equal(self, name: str, value: Any) -> None:
-        constant = self._constant(value)
-        self._unless(f"{name} is not {constant} and not same({name}, {constant})")
+        if _can_change(value):
+            self._unless(f"not same({name}, {self._constant(copy.copy(value))})")
+        else:
+            constant = self._constant(value)
+            self._unless(f"{name} is not {constant} and not same({name}, {constant})")
 
     def _unless(self, condition: str) -> None:
         self.lines.append(f"if {condition}: return None")
@@ -132,5 +132,14 @@ def _can_sort(value: dict) -> bool:
     return True
 
 
-def _same(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and (a == b) is True
+def _can_change(value: Any) -> bool:
+    """Say whether an object may be equal to another one now and not later: a set, or a dataclass."""
+    fixed = isinstance(value, bool | int | float | complex | str | bytes | tuple | frozenset | None)
+    return not fixed and type(value).__eq__ is not object.__eq__
+
+
+def same(a: Any, b: Any) -> bool:
+    """Say whether two settings are the same; 0.0 and -0.0 are equal and are not."""
+    if type(a) is not type(b):
+        return False
+    return repr(a) == repr(b) if isinstance(a, float | complex) else (a == b) is True

@@ -55,12 +55,12 @@ def _elementwise(source: Source, operation: Operation) -> Step | None:
 
 
 _REDUCTIONS = {
-    "sum": numpy.add,
-    "prod": numpy.multiply,
-    "max": numpy.maximum,
-    "min": numpy.minimum,
-    "any": numpy.logical_or,
-    "all": numpy.logical_and,
+    "sum": numpy.add.reduce,
+    "prod": numpy.multiply.reduce,
+    "max": numpy.maximum.reduce,
+    "min": numpy.minimum.reduce,
+    "any": numpy.logical_or.reduce,
+    "all": numpy.logical_and.reduce,
 }
 
 
@@ -71,7 +71,7 @@ def _reduction(source: Source, operation: Operation) -> Step | None:
     if rest or not x.shape or options.keys() - {"axis", "dtype", "keepdims"}:
         return None
     axis, keepdims = options.get("axis"), options.get("keepdims", False)
-    reduce = source.constant(_REDUCTIONS[operation.name].reduce, operation.name)
+    reduce = source.constant(_REDUCTIONS[operation.name], operation.name)
     dtype = source.constant(operation.result.dtype, str(operation.result.dtype))
     arguments = source.items(x, tuple(axis) if isinstance(axis, list) else axis)
     return Step(operation, [f"{reduce}({arguments}, {dtype}, {source.items(operation.result, keepdims)})"])
@@ -87,9 +87,14 @@ def _matmul(source: Source, operation: Operation) -> Step | None:
     return Step(operation, [f"{name}({source.items(x1, x2, operation.result)})"])
 
 
+def _as_array(x: Any, dtype: Any) -> Any:
+    return numpy.asarray(x).astype(dtype) if isinstance(x, bool | int | float | complex) else x
+
+
 @lowering("where")
 def _where(source: Source, operation: Operation) -> Step:
-    condition, x1, x2 = operation.arguments
+    condition, *values = operation.arguments
+    x1, x2 = (_as_array(x, operation.result.dtype) for x in values)
     copy = source.constant(numpy.copyto, "copyto")
     result = source.text(operation.result)
     in_place = (x2,) if type(x2) is Variable and _alike(x2, operation.result) and x2 is not x1 else ()
@@ -186,6 +191,8 @@ def _mean(source: Source, operation: Operation) -> Step | None:
 def _take_along_axis(source: Source, operation: Operation) -> Step | None:
     x, indices, *rest = operation.arguments
     axis = (*rest, operation.options.get("axis", -1))[0] % len(x.shape)
+    if any(x.shape[a] != indices.shape[a] for a in range(len(x.shape)) if a != axis):
+        return None  # they are broadcast
     grid = list(numpy.ogrid[tuple(slice(size) for size in operation.result.shape)])
     key = tuple(indices if a == axis else each for a, each in enumerate(grid))
     return Step(operation, [f"{source.text(operation.result)}[...] = {source.text(x)}[{source.text(key)}]"])
@@ -224,7 +231,7 @@ def _view(source: Source, operation: Operation) -> Step:
 
 def _is_worth_it(step: Step, kernel: Kernel) -> bool:
     """Say whether a single operation is faster in a loop of its own than in NumPy."""
-    return len(step.lines) > 1 or (bool(kernel.totals) and kernel.size <= kernels.MOST_COMPARED)
+    return len(step.lines) > 1 or (bool(kernel.totals) and kernel.size <= kernels.MOST_REDUCED)
 
 
 def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
@@ -364,9 +371,9 @@ class NumpyPlan(Plan):
 
     def _allocate(self, steps: list[Step]) -> None:
         """Lay out the buffers in the plan's memory; one that is done with makes room for others."""
-        ends = {self._root[x] for x in self.graph.outputs if type(x) is Variable}
+        ends = {self._root[x] for x in self.graph.returned if x.shape}
         # An array that is returned must not be overwritten by the next call; a number is copied.
-        self._returned = {x for x in ends if x not in self._fresh and x not in self._place and x.shape}
+        self._returned = {x for x in ends if x not in self._fresh and x not in self._place}
         memory = _Memory()
         self.sizes: dict[Variable, tuple[int, int]] = {}
         for index, step in enumerate(steps):
@@ -449,6 +456,13 @@ class NumpyPlan(Plan):
                 lines.append(f"del {', '.join(map(self._name, left[step.operation]))}")
         self._once = once
         outputs = [self._output(x).format_map(names) for x in self.graph.outputs]
+        seen: set[Variable] = set()
+        for index, x in enumerate(self.graph.outputs):
+            if type(x) is Variable and x.shape:
+                outputs[index] += (
+                    ".copy()" if x in seen else ""
+                )  # what the function makes twice is two arrays
+                seen.add(x)
         self._code = self._compile(lines, outputs)
 
     def _left_behind(self, steps: list[Step]) -> dict[Operation, list[Variable]]:
@@ -501,10 +515,17 @@ class NumpyPlan(Plan):
             for x in inputs
         ]
         shared = len({id(x) for x in inputs}) < len(inputs)
+        views = [x for x in inputs if x.base is not None] if self._written else []
         for index in self._written:
             x = inputs[index]
-            # Copies of what cannot be written to, is a part of another array, or stands for two inputs.
-            if keep or shared or x.base is not None or not x.flags.writeable:
+            # Copies of what cannot be written to, and of what another input has a part in.
+            if (
+                keep
+                or shared
+                or x.base is not None
+                or not x.flags.writeable
+                or (views and any(numpy.may_share_memory(x, view) for view in views))
+            ):
                 inputs[index] = x.copy()
         try:
             replay = self._idle.pop()

@@ -60,8 +60,10 @@ class Source:
         if type(value) in (list, tuple):
             items = "".join(f"{self.text(item)}, " for item in value)
             return f"[{items}]" if type(value) is list else f"({items})"
-        if value is None or value is ... or type(value) in (bool, int, slice):
-            return repr(value)
+        if value is None or value is ... or type(value) in (bool, int):
+            return "..." if value is ... else repr(value)
+        if type(value) is slice:
+            return f"slice({self.items(value.start, value.stop, value.step)})"
         if type(value) is float and isfinite(value):
             return repr(value)
         return self.constant(value)

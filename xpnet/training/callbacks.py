@@ -37,7 +37,10 @@ class Callback:
         """Run before each epoch."""
 
     def step_end(self, run: "Run") -> None:
-        """Run after each step. Reading an array's value here waits for the device."""
+        """Run after each step. Reading an array's value here waits for the device.
+
+        The next step may write over the arrays of ``run.net``: copy what you keep.
+        """
 
     def epoch_end(self, run: "Run") -> None:
         """Run after each epoch, when its values are in the history and the network has its weights."""

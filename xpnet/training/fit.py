@@ -108,7 +108,8 @@ def fit(
         Whether to show a progress bar, if the output is a terminal.
     jit : bool, default=True
         Whether to record a step once and replay it, see `xpnet.jit`. Where that cannot be done, a warning in
-        the log says why. With False, each step runs as it is written: to print inside a layer, say.
+        the log says why. With False, each step runs as it is written: to print inside a layer, say, or where
+        the loss reads Python values that change during the training.
 
     Returns
     -------
