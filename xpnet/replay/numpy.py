@@ -239,18 +239,10 @@ def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
 
 
 class NumpyPlan(Plan):
-    """A graph, as a function that can be called again and again.
-
-    Parameters
-    ----------
-    graph : Graph
-    donated : set of Variable
-        Inputs that may be overwritten.
+    """A plan that computes into memory of its own.
 
     Attributes
     ----------
-    source : str
-        The function.
     sizes : dict of Variable to (int, int)
         Where in the plan's memory each buffer is: its first byte, and its number of bytes.
     nbytes : int
@@ -459,9 +451,8 @@ class NumpyPlan(Plan):
         seen: set[Variable] = set()
         for index, x in enumerate(self.graph.outputs):
             if type(x) is Variable and x.shape:
-                outputs[index] += (
-                    ".copy()" if x in seen else ""
-                )  # what the function makes twice is two arrays
+                if x in seen:  # what the function makes twice is two arrays
+                    outputs[index] += ".copy()"
                 seen.add(x)
         self._code = self._compile(lines, outputs)
 
