@@ -63,9 +63,8 @@ class _Replay:
             recorded[index] = Recorded(leaves[index], namespace.variable(leaves[index]), namespace)
         inputs: list[Any] = [recorded[index].variable for index in self._arrays]
         copies = tree.unflatten(structure, recorded)
-        given = _leaves_of_each(
-            donated(*copies[0], **copies[1])
-        )  # before the function may write state to them
+        # Now, as the function may write state to them.
+        given = _leaves_of_each(donated(*copies[0], **copies[1]))
         token = active_recording.set(namespace)
         try:
             with namespaces_of(TracedNamespace):
@@ -236,8 +235,7 @@ class jit:
         if isinstance(donate, str) or unknown:
             raise ValueError(
                 f"donate must name parameters of the function, {', '.join(self._names)}; received "
-                f"{donate!r}. "
-                'Write donate=("net", "state").'
+                f'{donate!r}. Write donate=("net", "state").'
             )
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:

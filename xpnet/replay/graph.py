@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import numpy
 from numpy import broadcast_shapes
 
-from xpnet import tree
-
 # Functions of two or three arrays that broadcast them.
 ELEMENTWISE = frozenset(
     {
@@ -75,17 +73,13 @@ class Operation:
     results : list of Variable
     several : bool
         Whether the function returns a sequence of arrays.
-    line : str
-        The line of code that called it.
     shares : bool
         Whether a result was a view of an argument.
     """
 
-    __slots__ = ("arguments", "function", "inputs", "line", "name", "options", "results", "several", "shares")
+    __slots__ = ("arguments", "function", "inputs", "name", "options", "results", "several", "shares")
 
-    def __init__(
-        self, name: str, function: Any, arguments: Any, options: Any, several: bool, line: str
-    ) -> None:
+    def __init__(self, name: str, function: Any, arguments: Any, options: Any, several: bool) -> None:
         self.name = name
         self.function = function
         self.arguments = arguments
@@ -93,7 +87,6 @@ class Operation:
         self.inputs = list(_variables((arguments, options)))
         self.results: list[Variable] = []
         self.several = several
-        self.line = line
         self.shares = False
 
     @property
@@ -108,14 +101,7 @@ class Operation:
 
     def __repr__(self) -> str:
         results = ", ".join(map(repr, self.results))
-        options = "".join(f", {key}={value!r}" for key, value in self.options.items() if value is not None)
-        return f"{results} = {self.name}({', '.join(map(_show, self.arguments))}{options})"
-
-
-def _show(argument: Any) -> str:
-    if tree.is_array(argument) and argument.shape:
-        return f"<constant {argument.dtype} {tuple(argument.shape)}>"
-    return repr(argument)
+        return f"{results} = {self.name}({', '.join(map(repr, self.inputs))})"
 
 
 def _before_broadcast(x: Any) -> Any:

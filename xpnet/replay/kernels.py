@@ -70,9 +70,9 @@ FULL, ROW, COLUMN, NUMBER = "full", "row", "column", "number"
 # Functions that can stand at the end of a kernel: how a total takes in an element, and what it starts from.
 # Sums that leave a column or a number are computed in double precision.
 REDUCTIONS = {
-    "max": ("{0} if ({0} >= {1} or {0} != {0}) else {1}", "-inf"),
-    "min": ("{0} if ({0} <= {1} or {0} != {0}) else {1}", "inf"),
-    "sum": ("{0} + {1}", "0.0"),
+    "max": (ELEMENT["maximum"], "-inf"),
+    "min": (ELEMENT["minimum"], "inf"),
+    "sum": (ELEMENT["add"], "0.0"),
 }
 # Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
 # several elements at once.
@@ -95,19 +95,16 @@ def reduces(operation: Operation) -> tuple[str, int] | None:
     ndim, axis = len(x.shape), options.get("axis")
     given = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
     axes = sorted(a % ndim for a in given)
-    if not axes:
-        return None
-    if operation.name == "sum" and axes == list(range(len(axes))) and len(axes) < ndim:
-        return ROW, ndim - len(axes)
-    if x.size > MOST_REDUCED:
-        return None
-    if axes == list(range(ndim)):
-        return NUMBER, 0
-    if axes == list(range(ndim - len(axes), ndim)):
-        return COLUMN, len(axes)
-    if axes == list(range(len(axes))):
-        return ROW, ndim - len(axes)
-    return None
+    number = len(axes)
+    found = None
+    if axes and axes == list(range(ndim)):
+        found = NUMBER, 0
+    elif axes and axes == list(range(number)):
+        found = ROW, ndim - number
+    elif axes and axes == list(range(ndim - number, ndim)):
+        found = COLUMN, number
+    adds_rows = found is not None and found[0] == ROW and operation.name == "sum"
+    return found if x.size <= MOST_REDUCED or adds_rows else None
 
 
 def is_elementwise(operation: Operation) -> bool:
@@ -118,7 +115,7 @@ def is_elementwise(operation: Operation) -> bool:
     if name == "astype":
         arguments = operation.arguments[:1]
     else:
-        few = name in ELEMENT_OF_FEW and prod(result.shape) <= FEW
+        few = name in ELEMENT_OF_FEW and result.size <= FEW
         if (name not in ELEMENT and not few) or operation.options:
             return False
         arguments = operation.arguments
@@ -210,7 +207,7 @@ class Kernel:
     @property
     def arrays(self) -> list[Variable]:
         """What a loop at least goes through: its inputs, and the last result."""
-        return [*(x for x in self.inputs if prod(x.shape) > 1), self.operations[-1].result]
+        return [*(x for x in self.inputs if x.size > 1), self.operations[-1].result]
 
     def render(self, outputs: list[Variable], alias: dict[Variable, Variable], *, parallel: bool) -> str:
         """Return the source of a function of the inputs and then the outputs.
@@ -332,7 +329,8 @@ def _choose_threads() -> None:
     import numba
 
     if "NUMBA_THREADING_LAYER" not in os.environ:
-        numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]  # ignored if threads are running already
+        # Ignored if threads are running already.
+        numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
 
 @cache

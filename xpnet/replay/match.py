@@ -94,15 +94,13 @@ class _Writer:
 
     def _branch(self, name: str, branch: tree.Branch) -> None:
         attributes = vars(branch)
-        known = attributes.get("_children", ())
         size = len(attributes) - ("_children" in attributes)
         self._unless(f"type({name}) is not {self._constant(type(branch))}")
         self.lines.append(f"{name} = {name}.__dict__")
         self._unless(f"len({name}) - ('_children' in {name}) != {size}")
         for key, value in attributes.items():
-            place = f"{name}[{key!r}]"
-            if key in branch.state or key in known or tree.is_child(value) or key != "_children":
-                self.visit(place, value)
+            if key != "_children":
+                self.visit(f"{name}[{key!r}]", value)
 
     def _equal(self, name: str, value: Any) -> None:
         if _can_change(value):

@@ -2,8 +2,8 @@
 
 Each operation becomes a *step*, a line or two of the function's source. Where an array of NumPy's would be
 made anew at each call, the step writes into a *buffer*; views of buffers are made once. Arrays that are
-handed in are read where they are; donated ones are written to. What `LOWERINGS` does not list is called as it
-was recorded, and gives an array of its own.
+handed in are read where they are; donated ones are written to. What `lowerings.py` does not know is called
+as it was recorded, and gives an array of its own.
 """
 
 import importlib.util
@@ -18,189 +18,10 @@ from xpnet.replay import kernels
 from xpnet.replay.fusion import fuse
 from xpnet.replay.graph import VIEWS, Operation, Variable, substitute
 from xpnet.replay.kernels import FULL, Kernel, pattern
-from xpnet.replay.plan import Plan, Source, Step, call
+from xpnet.replay.lowerings import LOWERINGS, elementwise, view
+from xpnet.replay.plan import Plan, Step, call
 
 _ALIGNMENT = 64  # bytes: a line of the processor's cache
-
-Lowering = Callable[[Source, Operation], Step | None]
-LOWERINGS: dict[str, Lowering] = {}
-
-
-def lowering(*names: str) -> Callable[[Lowering], Lowering]:
-    """Declare how a function is done in a buffer; the decorated function returns None where it cannot be."""
-
-    def declare(function: Lowering) -> Lowering:
-        LOWERINGS.update(dict.fromkeys(names, function))
-        return function
-
-    return declare
-
-
-def _elementwise(source: Source, operation: Operation) -> Step | None:
-    known = isinstance(operation.function, numpy.ufunc)  # SciPy's
-    ufunc = operation.function if known else getattr(numpy, operation.name, None)
-    arguments = operation.arguments
-    if not isinstance(ufunc, numpy.ufunc) or ufunc.signature or operation.options:
-        return None
-    if ufunc.nout != 1 or ufunc.nin != len(arguments):
-        return None
-    name = source.constant(ufunc, operation.name.replace(".", "_"))
-    result = operation.result
-    same = [x for x in arguments if type(x) is Variable and x.shape == result.shape]
-    return Step(
-        operation,
-        [f"{name}({source.items(*arguments)}, out={source.text(result)})"],
-        in_place=tuple(x for x in same if x.dtype.itemsize == result.dtype.itemsize),
-    )
-
-
-_REDUCTIONS = {
-    "sum": numpy.add.reduce,
-    "prod": numpy.multiply.reduce,
-    "max": numpy.maximum.reduce,
-    "min": numpy.minimum.reduce,
-    "any": numpy.logical_or.reduce,
-    "all": numpy.logical_and.reduce,
-}
-
-
-@lowering(*_REDUCTIONS)
-def _reduction(source: Source, operation: Operation) -> Step | None:
-    x, *rest = operation.arguments
-    options = operation.options
-    if rest or not x.shape or options.keys() - {"axis", "dtype", "keepdims"}:
-        return None
-    axis, keepdims = options.get("axis"), options.get("keepdims", False)
-    reduce = source.constant(_REDUCTIONS[operation.name], operation.name)
-    dtype = source.constant(operation.result.dtype, str(operation.result.dtype))
-    arguments = source.items(x, tuple(axis) if isinstance(axis, list) else axis)
-    return Step(operation, [f"{reduce}({arguments}, {dtype}, {source.items(operation.result, keepdims)})"])
-
-
-@lowering("matmul")
-def _matmul(source: Source, operation: Operation) -> Step | None:
-    x1, x2 = operation.arguments
-    matrices = len(x1.shape) == len(x2.shape) == 2 and x1.dtype == x2.dtype
-    # `dot` of two matrices calls BLAS as `matmul` does, half a microsecond sooner.
-    function = numpy.dot if matrices else numpy.matmul
-    name = source.constant(function, function.__name__)
-    return Step(operation, [f"{name}({source.items(x1, x2, operation.result)})"])
-
-
-def _as_array(x: Any, dtype: Any) -> Any:
-    return numpy.asarray(x).astype(dtype) if isinstance(x, bool | int | float | complex) else x
-
-
-@lowering("where")
-def _where(source: Source, operation: Operation) -> Step:
-    condition, *values = operation.arguments
-    x1, x2 = (_as_array(x, operation.result.dtype) for x in values)
-    copy = source.constant(numpy.copyto, "copyto")
-    result = source.text(operation.result)
-    in_place = (x2,) if type(x2) is Variable and _alike(x2, operation.result) and x2 is not x1 else ()
-    return Step(
-        operation,
-        [
-            f"{copy}({result}, {source.text(x2)})",
-            f"{copy}({result}, {source.items(x1)}, where={source.text(condition)})",
-        ],
-        in_place=in_place,
-        copied=x2 if in_place else None,
-    )
-
-
-@lowering("astype")
-def _astype(source: Source, operation: Operation) -> Step:
-    copy = source.constant(numpy.copyto, "copyto")
-    result, x = operation.result, operation.arguments[0]
-    return Step(operation, [f'{copy}({source.items(result, x)}, casting="unsafe")'])
-
-
-@lowering("concat", "stack")
-def _concat(source: Source, operation: Operation) -> Step | None:
-    arrays, *rest = operation.arguments
-    axis = operation.options.get("axis", 0)
-    if rest or axis is None:
-        return None
-    name = {"concat": "concatenate", "stack": "stack"}[operation.name]
-    function = source.constant(getattr(numpy, name), name)
-    return Step(operation, [f"{function}({source.items(list(arrays), axis, operation.result)})"])
-
-
-@lowering("setitem")
-def _setitem(source: Source, operation: Operation) -> Step:
-    x, key, values = operation.arguments
-    copy = source.constant(numpy.copyto, "copyto")
-    result = operation.result
-    lines = [
-        f"{copy}({source.items(result, x)})",
-        f"{source.text(result)}[{source.text(key)}] = {source.text(values)}",
-    ]
-    inputs = operation.inputs
-    in_place = (x,) if type(x) is Variable and inputs.count(x) == 1 else ()
-    return Step(operation, lines, in_place=in_place, copied=x if in_place else None)
-
-
-@lowering("scatter_add")
-def _scatter_add(source: Source, operation: Operation) -> Step:
-    from xpnet.autodiff.scatter import may_repeat
-
-    values, key, _shape = operation.arguments
-    result = source.text(operation.result)
-    repeats = may_repeat(numpy, substitute(key, lambda v: numpy.empty(v.shape, v.dtype)))
-    at = source.constant(numpy.add.at, "add_at")
-    add = f"{at}({result}, {source.items(key, values)})" if repeats else ""
-    return Step(
-        operation, [f"{result}[...] = 0", add or f"{result}[{source.text(key)}] = {source.text(values)}"]
-    )
-
-
-@lowering("getitem")
-def _getitem(source: Source, operation: Operation) -> Step:
-    x, key = operation.arguments
-    return Step(operation, [f"{source.text(operation.result)}[...] = {source.text(x)}[{source.text(key)}]"])
-
-
-@lowering("reshape")
-def _reshape(source: Source, operation: Operation) -> Step:
-    x, *_ = operation.arguments
-    result = source.text(operation.result)
-    return Step(operation, [f"{result}.reshape({x.shape})[...] = {source.text(x)}"])
-
-
-@lowering("mean")
-def _mean(source: Source, operation: Operation) -> Step | None:
-    x, *rest = operation.arguments
-    axis, keepdims = operation.options.get("axis"), operation.options.get("keepdims", False)
-    if rest or not x.shape or x.dtype.name not in ("float32", "float64"):
-        return None
-    add, divide = source.constant(numpy.add.reduce, "add_reduce"), source.constant(numpy.divide, "divide")
-    result = operation.result
-    axis = tuple(axis) if isinstance(axis, list) else axis
-    number = numpy.asarray(
-        x.size // max(result.size, 1), x.dtype
-    )  # a Python number would be converted each time
-    lines = [
-        f"{add}({source.items(x, axis, None, result, keepdims)})",
-        f"{divide}({source.items(result, number, result)})",
-    ]
-    return Step(operation, lines)
-
-
-@lowering("take_along_axis")
-def _take_along_axis(source: Source, operation: Operation) -> Step | None:
-    x, indices, *rest = operation.arguments
-    axis = (*rest, operation.options.get("axis", -1))[0] % len(x.shape)
-    if any(x.shape[a] != indices.shape[a] for a in range(len(x.shape)) if a != axis):
-        return None  # they are broadcast
-    grid = list(numpy.ogrid[tuple(slice(size) for size in operation.result.shape)])
-    key = tuple(indices if a == axis else each for a, each in enumerate(grid))
-    return Step(operation, [f"{source.text(operation.result)}[...] = {source.text(x)}[{source.text(key)}]"])
-
-
-def _alike(a: Variable, b: Variable) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype
-
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
 # a product, so that other threads gain nothing before.
@@ -213,22 +34,6 @@ def numba_is_there() -> bool:
     return importlib.util.find_spec("numba") is not None
 
 
-def _view(source: Source, operation: Operation) -> Step:
-    """Write a view by the attribute or method that makes it soonest."""
-    x, result = operation.inputs[0], operation.results[0]
-    name = operation.name.removeprefix("linalg.")
-    if name in ("matrix_transpose", "reshape"):
-        made = (
-            f"{source.text(x)}.mT"
-            if name == "matrix_transpose"
-            else f"{source.text(x)}.reshape({result.shape})"
-        )
-        return Step(operation, [f"{source.text(result)} = {made}"])
-    if name in ("asarray", "astype"):  # that it is a view says that there is nothing to change
-        return Step(operation, [f"{source.text(result)} = {source.text(x)}"])
-    return call(source, operation)
-
-
 def _is_worth_it(step: Step, kernel: Kernel) -> bool:
     """Say whether a single operation is faster in a loop of its own than in NumPy."""
     return len(step.lines) > 1 or (bool(kernel.totals) and kernel.size <= kernels.MOST_REDUCED)
@@ -236,6 +41,10 @@ def _is_worth_it(step: Step, kernel: Kernel) -> bool:
 
 def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
     return [x.copy() for x in arrays]
+
+
+def _alike(a: Variable, b: Variable) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype
 
 
 class NumpyPlan(Plan):
@@ -275,8 +84,8 @@ class NumpyPlan(Plan):
     def _lower(self, operation: Operation) -> Step:
         if (operation.shares or operation.name in VIEWS) and self._is_view(operation):
             self._view.add(operation)
-            return _view(self._constants, operation)
-        step = LOWERINGS.get(operation.name, _elementwise)(self._constants, operation)
+            return view(self._constants, operation)
+        step = LOWERINGS.get(operation.name, elementwise)(self._constants, operation)
         if step is None:
             step = call(self._constants, operation)
             if operation.shares:  # of several arguments, say: what is not a view of one is a copy of its own
@@ -310,8 +119,7 @@ class NumpyPlan(Plan):
         contiguous = {
             x
             for x, prototype in self._prototypes.items()
-            if prototype.flags.c_contiguous
-            and (self._root[x] not in self._fresh or self._root[x] in self.graph.inputs)
+            if prototype.flags.c_contiguous and not self._comes_from_a_call(self._root[x])
         }
         step_of = {step.operation: step for step in steps}
         groups = fuse(self.graph, contiguous)
@@ -319,7 +127,7 @@ class NumpyPlan(Plan):
         for index, group in enumerate(groups):
             for operation in group.operations:
                 last.update(dict.fromkeys(operation.inputs, index))
-        last.update({x: len(groups) for x in self.graph.outputs if type(x) is Variable})
+        last.update(dict.fromkeys(self.graph.returned, len(groups)))
         fused = []
         for index, group in enumerate(groups):
             kernel = group.kernel
@@ -329,7 +137,7 @@ class NumpyPlan(Plan):
                 continue
             assert kernel
             outputs = [o.result for o in group.operations if last.get(o.result, -1) > index]
-            operation = Operation("fused", None, tuple(kernel.inputs), {}, True, group.operations[-1].line)
+            operation = Operation("fused", None, tuple(kernel.inputs), {}, True)
             operation.results = outputs
             in_place = tuple(x for x in kernel.inputs if pattern(x.shape, kernel.shape) == (FULL, 0))
             fused.append(Step(operation, [], in_place, kernel))
@@ -343,10 +151,12 @@ class NumpyPlan(Plan):
         for index, step in enumerate(steps):
             for x in step.operation.inputs:
                 last[self._root[x]] = index
-        for x in self.graph.outputs:
-            if type(x) is Variable:
-                last[self._root[x]] = len(steps)
+        last.update({self._root[x]: len(steps) for x in self.graph.returned})
         return last
+
+    def _comes_from_a_call(self, root: Variable) -> bool:
+        """Say whether an array is made anew by a function, in a layout that only a call shows."""
+        return root in self._fresh and root.operation is not None
 
     def _donate(self, steps: list[Step], over: list[Variable | None]) -> dict[Variable, Variable]:
         """Choose the outputs that are written over a donated input."""
@@ -373,14 +183,12 @@ class NumpyPlan(Plan):
                 for x in step.operation.results:
                     if x in self._fresh or x in self._place or x in self._returned:
                         continue
-                    size = max(x.nbytes, 1)
-                    taken = next(
-                        (v for v in step.in_place if v in self.sizes and self._can_take(v, x, step, index)),
-                        None,
-                    )
-                    self.sizes[x] = self.sizes.pop(taken) if taken else memory.take(size)
-                    if taken:
-                        self.sizes[taken] = self.sizes[x]
+                    candidates = (v for v in step.in_place if v in self.sizes)
+                    taken = next((v for v in candidates if self._can_take(v, x, step, index)), None)
+                    if taken is None:
+                        self.sizes[x] = memory.take(max(x.nbytes, 1))
+                    else:
+                        self.sizes[x] = self.sizes[taken]
                         self._last[taken] = -1  # it is the new one's to free
             for x in {self._root[v] for v in (*step.operation.inputs, *step.operation.results)}:
                 if x in self.sizes and self._last.get(x, index) == index:
@@ -423,10 +231,9 @@ class NumpyPlan(Plan):
     def _name(self, x: Variable) -> str:
         if x in self._place:
             return self._name(self._place[x])
-        return f"{'input' if x in self._inputs else 'x'}_{x.number}"
+        return super()._name(x)
 
     def _write(self, steps: list[Step]) -> None:
-        self._inputs = set(self.graph.inputs)
         names = {f"v{x.number}": self._name(x) for x in self._root}
         left = self._left_behind(steps)
         once: list[str] = []
@@ -460,7 +267,7 @@ class NumpyPlan(Plan):
         """Return for each operation the arrays not in the plan's memory that nothing needs behind it."""
         left: dict[Operation, list[Variable]] = {}
         for x, root in self._root.items():
-            if root in self._fresh and root not in self.graph.inputs:
+            if self._comes_from_a_call(root):
                 last = self._last.get(root, -1)
                 if 0 <= last < len(steps):
                     left.setdefault(steps[last].operation, []).append(x)

@@ -61,7 +61,7 @@ class Source:
             items = "".join(f"{self.text(item)}, " for item in value)
             return f"[{items}]" if type(value) is list else f"({items})"
         if value is None or value is ... or type(value) in (bool, int):
-            return "..." if value is ... else repr(value)
+            return repr(value)
         if type(value) is slice:
             return f"slice({self.items(value.start, value.stop, value.step)})"
         if type(value) is float and isfinite(value):
@@ -126,7 +126,7 @@ class Plan:
         )
 
     def _name(self, x: Variable) -> str:
-        return f"{'input' if x in self.graph.inputs else 'x'}_{x.number}"
+        return f"{'x' if x.operation else 'input'}_{x.number}"
 
     def _compile(self, lines: list[str], outputs: list[str]) -> Any:
         """Write the function, so that a traceback shows its lines."""

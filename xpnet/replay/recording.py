@@ -132,7 +132,7 @@ class RecordingNamespace(PlainNamespace):
             kept, kept_options = _strip(
                 (arguments, options), [], lambda x: x.value if x.variable is None else x.variable
             )
-            operation = Operation(name, function, kept, kept_options, several, calling_line())
+            operation = Operation(name, function, kept, kept_options, several)
             operation.shares = any(_share_memory(y, x.value) for y in results for x in found)
             operation.results = [self.variable(x, operation) for x in results]
             self.operations.append(operation)
