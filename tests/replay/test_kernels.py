@@ -136,37 +136,107 @@ def test_empty_and_tiny_arrays(shape):
 
 
 def test_threads_are_used_for_large_arrays_and_not_after_a_fork(monkeypatch):
-    from xpnet.replay import kernels
+    from xpnet.replay import loops
 
     monkeypatch.setattr("xpnet.replay.numpy.PARALLEL", 1000)
     f = xpnet.jit(lambda x: (x + 1) * 2 - x)
     x = numpy.arange(5000.0)
     numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
-    monkeypatch.setattr(kernels, "_forked", True)
+    monkeypatch.setattr(loops, "_forked", True)
     numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
 
 
 def test_kernels_are_kept_between_runs(tmp_path, monkeypatch):
-    from xpnet.replay import kernels
+    from xpnet.replay import loops
 
     monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path))
-    kernels.compiled.cache_clear()
+    loops.compiled.cache_clear()
     f = xpnet.jit(lambda x: (x + 0.125) * 0.375 - x)
     x = numpy.arange(5.0)
     numpy.testing.assert_array_equal(f(x), (x + 0.125) * 0.375 - x)
     (source,) = (tmp_path / "kernels").glob("*.py")
     assert "def kernel(" in source.read_text()
     assert list((tmp_path / "kernels" / "__pycache__").glob("*.nbc"))
-    kernels.compiled.cache_clear()
+    loops.compiled.cache_clear()
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
-    from xpnet.replay import kernels
+    from xpnet.replay import loops
 
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path / "file"))
-    kernels.compiled.cache_clear()
+    loops.compiled.cache_clear()
     f = xpnet.jit(lambda x: (x + 0.625) * 0.875 - x)
     x = numpy.arange(5.0)
     numpy.testing.assert_array_equal(f(x), (x + 0.625) * 0.875 - x)
-    kernels.compiled.cache_clear()
+    loops.compiled.cache_clear()
+
+
+def standardize(xp, x, _):
+    centered = x - xp.mean(x, axis=-1, keepdims=True)
+    return centered / xp.sqrt(xp.mean(centered * centered, axis=-1, keepdims=True) + 1e-5)
+
+
+def log_softmax(xp, x, _):
+    shifted = x - xp.max(x, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1))[..., None]
+
+
+def largest_margin(xp, x, labels):
+    correct = xp.take_along_axis(x * 2, labels, axis=-1)
+    return xp.max(x - correct, axis=-1) + xp.reshape(correct, x.shape[:-1])
+
+
+def picked_from_an_argument_that_is_overwritten(xp, x, labels):
+    return x + xp.sum(x, axis=-1, keepdims=True) + xp.take_along_axis(x, labels, axis=-1)
+
+
+def scores(xp, x, labels):
+    return xp.mean(xp.square(xp.take_along_axis(log_softmax(xp, x, labels), labels, axis=-1)[..., 0]))
+
+
+ROWS = [standardize, log_softmax, largest_margin, picked_from_an_argument_that_is_overwritten, scores]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (4, 4), (1, 6), (6, 1), (2, 3, 5)])
+@pytest.mark.parametrize("f", ROWS, ids=lambda f: f.__name__)
+def test_what_is_known_at_the_end_of_a_row_is_used(f, shape):
+    random = numpy.random.default_rng(0)
+    labels = random.integers(-shape[-1], shape[-1], size=(*shape[:-1], 1))
+
+    def loss(x, labels):
+        xp = xpnet.array_namespace(x)
+        y = f(xp, x, labels)
+        return xp.sum(xp.sin(y)), y
+
+    both = xpnet.value_and_grad(loss, has_aux=True)
+    recorded = xpnet.jit(both, donate=("x",))
+    for dtype in ("float32", "float64"):
+        for _ in range(2):
+            x = random.normal(size=shape).astype(dtype)
+            expected = both(x, labels)
+            for one, other in zip(
+                xpnet.tree.leaves(recorded(x, labels)), xpnet.tree.leaves(expected), strict=True
+            ):
+                tolerance = 100 * numpy.finfo(dtype).eps
+                assert one.dtype == other.dtype
+                numpy.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def test_a_cross_entropy_is_one_loop():
+    def loss(logits, labels):
+        return xpnet.losses.cross_entropy(logits, labels)
+
+    recorded = xpnet.jit(xpnet.value_and_grad(loss))
+    recorded(numpy.ones((8, 10), numpy.float32), numpy.zeros(8, numpy.int64))
+    assert recorded.explain().count("take_along_axis") == 1
+    assert "2 steps" in recorded.explain()  # the first makes an array for the gradient
+
+
+def test_an_index_out_of_range_is_refused():
+    recorded = xpnet.jit(lambda x, i: xpnet.array_namespace(x).take_along_axis(x * 2, i, axis=-1) + x)
+    x = numpy.ones((3, 4))
+    recorded(x, numpy.asarray([[0], [3], [-4]]))
+    for wrong in (4, -5):
+        with pytest.raises(IndexError, match="take_along_axis"):
+            recorded(x, numpy.asarray([[0], [wrong], [0]]))

@@ -1,7 +1,7 @@
 """Which elementwise operations go into one kernel."""
 
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.kernels import Kernel, is_elementwise
+from xpnet.replay.kernels import Kernel, part_of
 
 # A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
 # compiler checks each pair for overlap.
@@ -19,7 +19,7 @@ class Group:
         Where in the order.
     operations : list of Operation
     kernel : Kernel or None
-        If they are elementwise.
+        If they fit in one loop.
     """
 
     def __init__(self, place: int, operation: Operation, kernel: Kernel | None) -> None:
@@ -35,12 +35,12 @@ class Group:
 
     def take(self, other: "Group", kernel: Kernel) -> None:
         """Do the operations of another group here, too."""
-        self.operations = sorted([*self.operations, *other.operations], key=lambda o: o.result.number)
+        self.operations = [part.operation for part in kernel.parts]
         self.kernel = kernel
         other._into = self
 
 
-def fuse(graph: Graph, contiguous: set[Variable]) -> list[Group]:
+def fuse(graph: Graph, contiguous: set[Variable], origin: dict[Variable, Variable]) -> list[Group]:
     """Put elementwise operations together.
 
     A group can move down to a later one if nothing in between reads its results, and up to an earlier one if
@@ -51,15 +51,20 @@ def fuse(graph: Graph, contiguous: set[Variable]) -> list[Group]:
     graph : Graph
     contiguous : set of Variable
         The variables whose elements stand one after the other in memory; a kernel reads no others.
+    origin : dict of Variable to Variable
+        For a view in another shape, with the same elements in the same order, the array that it is a view of.
 
     Returns
     -------
     list of Group
-        All operations, in order.
+        All operations, in order. Views in another shape that only kernels would read are left out.
     """
     maker: dict[Variable, Group] = {}
     readers: dict[Variable, list[Group]] = {}
     groups: list[Group] = []
+
+    def first(x: Variable) -> Variable:
+        return origin.get(x, x)
 
     def can_move_down(group: Group, to: Group) -> bool:
         results = (x for operation in group.operations for x in operation.results)
@@ -67,32 +72,48 @@ def fuse(graph: Graph, contiguous: set[Variable]) -> list[Group]:
         return all(reader is group or reader.place >= to.place for reader in reading)
 
     def can_move_up(group: Group, to: Group) -> bool:
-        made = {maker[x].current for o in group.operations for x in o.inputs if x in maker}
+        made = {maker[x].current for o in group.operations for x in map(first, o.inputs) if x in maker}
         return all(each is group or each.place <= to.place for each in made)
 
+    reshaped = []
     for place, operation in enumerate(graph.operations):
+        if not operation.several and operation.result in origin:
+            reshaped.append(operation)
+            continue
         kernel = None
-        if is_elementwise(operation) and contiguous.issuperset((*operation.inputs, operation.result)):
-            kernel = Kernel.of([operation])
+        if contiguous.issuperset((*operation.inputs, *operation.results)):
+            part = part_of(operation, first)
+            kernel = Kernel.of([part]) if part else None
         group = Group(place, operation, kernel)
         groups.append(group)
         maker.update(dict.fromkeys(operation.results, group))
-        for x in operation.inputs:
+        read = list(dict.fromkeys(map(first, operation.inputs)))
+        for x in read:
             readers.setdefault(x, []).append(group)
         if kernel is None:
             continue
-        producers = {maker[x].current for x in operation.inputs if x in maker}
+        producers = {maker[x].current for x in read if x in maker}
         for other in sorted(producers, key=lambda g: -g.place):
             here = group.current
-            if other.kernel is None or other is here:
+            if other.kernel is None or here.kernel is None or other is here:
                 continue
             if len(other.operations) + len(here.operations) > MOST_OPERATIONS:
                 continue
-            together = Kernel.of([*other.operations, *here.operations])
+            together = Kernel.of([*other.kernel.parts, *here.kernel.parts])
             if together is None or len(together.arrays) > MOST_ARRAYS:
                 continue
             if can_move_down(other, here):
                 here.take(other, together)
             elif can_move_up(here, other):
                 other.take(here, together)
-    return sorted({group.current for group in groups}, key=lambda g: g.place)
+    remaining = {group.current for group in groups}
+    alone = [group.operations[0] for group in remaining if len(group.operations) == 1]
+    named = {x for operation in alone for x in operation.inputs}
+    named.update(graph.returned)
+    for operation in reversed(reshaped):
+        if operation.result in named:
+            named.update(operation.inputs)
+            x = first(operation.result)
+            remaining.add(Group(maker[x].current.place if x in maker else -1, operation, None))
+    # A view in another shape comes behind what makes it, and those of a view behind the view.
+    return sorted(remaining, key=lambda g: (g.place, g.kernel is None, g.operations[0].result.number))

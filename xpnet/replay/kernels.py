@@ -1,17 +1,14 @@
-"""Chains of elementwise functions as one loop: what is computed for one element, and the loops around it.
+"""Chains of elementwise functions as one loop: what is computed for one element, and in which order.
 
-A `Kernel` is a description that knows no shapes and no library: instructions on one element of each array,
-in which an array is *full* (an element for each), a *row* (repeated for each row), a *column* (repeated along
-each row) or a *number*. It is rendered here as a loop for numba.
+A `Kernel` is a description that knows no library. It goes through an array of some rows and columns, in which
+every other array is *full* (an element for each), a *row* (repeated for each row), a *column* (repeated along
+each row) or a *number*. A row may be gone through several times: what is known only at its end, such as its
+sum, can be used the next time. `loops.py` renders it for numba.
 """
 
-import os
-import sys
-import threading
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -48,7 +45,7 @@ ELEMENT = {
     "where": "{1} if {0} else {2}",
 }
 # These are faster in NumPy, which computes several elements at once, unless there are only a few.
-FEW = 32
+FEW = 512
 ELEMENT_OF_FEW = {
     "cos": "cos({0})",
     "exp": "exp({0})",
@@ -59,18 +56,19 @@ ELEMENT_OF_FEW = {
     "sin": "sin({0})",
     "tanh": "tanh({0})",
 }
-_COMPARISONS = frozenset({"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"})
+COMPARISONS = frozenset({"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"})
 _DTYPES = frozenset({"float32", "float64", "bool"})
 _INTEGERS = frozenset({"int32", "int64"})
 # What cannot overflow or divide by zero, which numba and NumPy do differently with integers.
-_OF_INTEGERS = _COMPARISONS | {"maximum", "minimum", "where"}
+_OF_INTEGERS = COMPARISONS | {"maximum", "minimum", "where"}
 
 FULL, ROW, COLUMN, NUMBER = "full", "row", "column", "number"
 
-# Functions that can stand at the end of a kernel: how a total takes in an element, and what it starts from.
+# Functions that leave a row, a column or a number: how a total takes in an element, and what it starts from.
 # Sums that leave a column or a number are computed in double precision.
 REDUCTIONS = {
     "max": (ELEMENT["maximum"], "-inf"),
+    "mean": (ELEMENT["add"], "0.0"),  # and divided at the end
     "min": (ELEMENT["minimum"], "inf"),
     "sum": (ELEMENT["add"], "0.0"),
 }
@@ -78,49 +76,101 @@ REDUCTIONS = {
 # several elements at once.
 MOST_REDUCED = 16_384
 
+# One element of each row, and zeros but for one element of each row.
+PICK, PLACE = "take_along_axis", "scatter_add"
 
-def reduces(operation: Operation) -> tuple[str, int] | None:
-    """Return what a reduction leaves, and how many trailing axes make a row; None for any other function.
 
-    A reduction of the trailing axes leaves a column, one of the leading axes a row, and one of all a number.
+@dataclass(frozen=True)
+class Part:
+    """An operation as a part of a kernel.
+
+    Attributes
+    ----------
+    operation : Operation
+    size : int
+        The number of elements that it goes through.
+    columns : int
+        How many of them make a row; 0 where nothing is a row or a column.
+    read : tuple of (Variable, str)
+        What is read, and as what it is repeated: full, row, column or number.
+    kind : str
+        What the result is.
     """
-    if operation.name not in REDUCTIONS:
+
+    operation: Operation
+    size: int
+    columns: int
+    read: tuple[tuple[Variable, str], ...]
+    kind: str = FULL
+
+    @property
+    def result(self) -> Variable:
+        return self.operation.result
+
+
+def part_of(operation: Operation, origin: Callable[[Variable], Variable]) -> Part | None:
+    """Return what an operation is in a kernel; None if it cannot be in one.
+
+    ``origin`` gives the variable whose elements another one has in the same order, in another shape.
+    """
+    make = {PICK: _pick, PLACE: _place}.get(operation.name)
+    make = make or (_reduction if operation.name in REDUCTIONS else _elementwise)
+    part = make(operation)
+    if part is None or not part.size:
         return None
+    read = tuple((origin(x), kind) for x, kind in part.read)
+    return Part(operation, part.size, part.columns, read, part.kind)
+
+
+def _reduction(operation: Operation) -> Part | None:
+    """A reduction of trailing axes leaves a column, one of leading axes a row, and one of all a number."""
     x, *rest = operation.arguments
     result, options = operation.result, operation.options
     if rest or type(x) is not Variable or x.dtype.name not in ("float32", "float64"):
         return None
-    if not x.size or x.dtype != result.dtype or options.keys() - {"axis", "dtype", "keepdims"}:
+    if x.dtype != result.dtype or options.keys() - {"axis", "dtype", "keepdims"}:
         return None
     ndim, axis = len(x.shape), options.get("axis")
     given = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
     axes = sorted(a % ndim for a in given)
     number = len(axes)
-    found = None
-    if axes and axes == list(range(ndim)):
-        found = NUMBER, 0
-    elif axes and axes == list(range(number)):
-        found = ROW, ndim - number
-    elif axes and axes == list(range(ndim - number, ndim)):
-        found = COLUMN, number
-    adds_rows = found is not None and found[0] == ROW and operation.name == "sum"
-    return found if x.size <= MOST_REDUCED or adds_rows else None
-
-
-def is_elementwise(operation: Operation) -> bool:
-    """Say whether a function can be part of a kernel."""
-    name, result = operation.name, operation.results[0]
-    if reduces(operation):
-        return True
-    if name == "astype":
-        arguments = operation.arguments[:1]
+    if not axes:
+        return None
+    if axes == list(range(ndim)):
+        kind, columns = NUMBER, 0
+    elif axes == list(range(number)):
+        kind, columns = ROW, prod(x.shape[number:])
+    elif axes == list(range(ndim - number, ndim)):
+        kind, columns = COLUMN, prod(x.shape[ndim - number :])
     else:
-        few = name in ELEMENT_OF_FEW and result.size <= FEW
-        if (name not in ELEMENT and not few) or operation.options:
-            return False
-        arguments = operation.arguments
+        return None
+    adds_rows = kind == ROW and operation.name == "sum"
+    if (x.size > MOST_REDUCED and not adds_rows) or (kind == ROW and operation.name == "mean"):
+        return None
+    return Part(operation, x.size, columns, ((x, FULL),), kind)
+
+
+def _elementwise(operation: Operation) -> Part | None:
+    name, result = operation.name, operation.result
+    arguments = operation.arguments[:1] if name == "astype" else operation.arguments
+    few = name in ELEMENT_OF_FEW and result.size <= FEW
+    if (name not in ELEMENT and not few) or (operation.options and name != "astype"):
+        return None
     dtypes = _DTYPES | _INTEGERS if name in _OF_INTEGERS else _DTYPES
-    return result.dtype.name in dtypes and all(_fits(x, dtypes) for x in arguments)
+    if result.dtype.name not in dtypes or not all(_fits(x, dtypes) for x in arguments):
+        return None
+    read, columns = [], set()
+    for x in operation.inputs:
+        repeated = pattern(x.shape, result.shape)
+        if repeated is None:
+            return None
+        kind, axes = repeated
+        read.append((x, kind))
+        columns.add(prod(result.shape[-axes:]) if axes else 0)
+    columns.discard(0)
+    if len(columns) > 1:
+        return None
+    return Part(operation, result.size, max(columns, default=0), tuple(read))
 
 
 def _fits(x: Any, dtypes: frozenset[str]) -> bool:
@@ -129,6 +179,38 @@ def _fits(x: Any, dtypes: frozenset[str]) -> bool:
     if type(x) is not Variable and getattr(x, "shape", ()) != ():
         return False  # a constant array, which is rare, would have to be handed in
     return hasattr(x, "dtype") and x.dtype.name in dtypes
+
+
+def _pick(operation: Operation) -> Part | None:
+    x, indices, *rest = operation.arguments
+    axis = (*rest, operation.options.get("axis", -1))[0]
+    if type(x) is not Variable or not _is_index(indices, x.shape) or axis not in (-1, len(x.shape) - 1):
+        return None
+    if x.dtype.name not in _DTYPES:
+        return None
+    return Part(operation, x.size, x.shape[-1], ((x, FULL), (indices, COLUMN)), COLUMN)
+
+
+def _place(operation: Operation) -> Part | None:
+    values, key, shape = operation.arguments
+    shape = tuple(shape)
+    if type(key) is not tuple or len(key) != len(shape) or type(values) is not Variable:
+        return None
+    *others, indices = key
+    if not _is_index(indices, shape) or values.shape != indices.shape or values.dtype.name not in _DTYPES:
+        return None
+    rows = numpy.ogrid[tuple(slice(size) for size in shape)][:-1]
+    if not all(
+        type(x) is numpy.ndarray and numpy.array_equal(x, y) for x, y in zip(others, rows, strict=True)
+    ):
+        return None
+    return Part(operation, prod(shape), shape[-1], ((values, COLUMN), (indices, COLUMN)))
+
+
+def _is_index(indices: Any, shape: tuple[int, ...]) -> bool:
+    """Say whether these can be the numbers of one element in each row."""
+    is_one = type(indices) is Variable and indices.shape == (*shape[:-1], 1)
+    return is_one and len(shape) > 1 and shape[-1] > 1 and indices.dtype.name in _INTEGERS
 
 
 def pattern(shape: tuple[int, ...], whole: tuple[int, ...]) -> tuple[str, int] | None:
@@ -152,248 +234,66 @@ class Kernel:
 
     Attributes
     ----------
-    shape : tuple of int
-        The shape of the results.
-    operations : list of Operation
+    parts : list of Part
         In order.
-    columns : int
-        How many trailing axes make a row; 0 where nothing is a row or a column.
+    size, columns : int
+        The number of elements, and how many of them make a row; 0 where nothing is a row or a column.
+    kinds : dict of Variable to str
+        What each variable is: full, row, column or number.
     """
 
-    def __init__(self, shape: tuple[int, ...], operations: list[Operation], columns: int) -> None:
-        self.shape = shape
-        self.operations = operations
+    def __init__(self, parts: list[Part], size: int, columns: int, kinds: dict[Variable, str]) -> None:
+        self.parts = parts
+        self.size = size
         self.columns = columns
+        self.kinds = kinds
 
     @classmethod
-    def of(cls, operations: list[Operation]) -> "Kernel | None":
+    def of(cls, parts: Iterable[Part]) -> "Kernel | None":
         """Return the kernel of some operations, or None if they do not fit in one loop."""
-        operations = sorted(operations, key=lambda o: o.result.number)
-        totals = {o.result: found for o in operations if (found := reduces(o))}
-        read = {x for operation in operations for x in operation.inputs}
-        if not read.isdisjoint(totals):
-            return None  # a total is there only behind the loop
-        shape = _shape(operations[0])
-        columns = {found[1] for found in totals.values()}
-        for operation in operations:
-            if _shape(operation) != shape or not prod(shape):
-                return None
-            for x in operation.inputs:
-                repeated = pattern(x.shape, shape)
-                if repeated is None:
-                    return None
-                columns.add(repeated[1])
-        columns.discard(0)
-        if len(columns) > 1 or (totals and all(x.shape != shape for x in read)):
+        parts = sorted(parts, key=lambda part: part.result.number)
+        size = max(part.size for part in parts)
+        several = {part.columns for part in parts if part.size == size} - {0}
+        if len(several) > 1:
             return None
-        return cls(shape, operations, max(columns, default=0))
+        columns = max(several, default=0)
+        rows = size // columns if columns else 0
+        kinds: dict[Variable, str] = {}
+        for part in parts:
+            # An operation on a column is done once for each row.
+            on_a_column = part.size < size
+            if on_a_column and (part.size != rows or part.columns):
+                return None
+            for x, kind in (*part.read, (part.result, part.kind)):
+                if on_a_column and kind == FULL:
+                    kind = COLUMN
+                if kinds.setdefault(x, kind) != kind:
+                    return None
+        made = {part.result for part in parts}
+        for part in parts:
+            for x, _ in part.read:
+                if x in made and kinds[x] in (ROW, NUMBER):
+                    return None  # it is there only behind the loop
+        return cls(parts, size, columns, kinds)
 
     @property
-    def totals(self) -> dict[Variable, tuple[Operation, str]]:
-        """The results of reductions: with the reduction, and what it leaves."""
-        return {o.result: (o, found[0]) for o in self.operations if (found := reduces(o))}
-
-    @property
-    def size(self) -> int:
-        return prod(self.shape)
+    def has_totals(self) -> bool:
+        """Whether what is computed for one element depends on others, or is added to what others share."""
+        return any(part.operation.name in REDUCTIONS or part.operation.name == PICK for part in self.parts)
 
     @property
     def inputs(self) -> list[Variable]:
         """The variables that are read and not made here."""
-        made = {operation.result for operation in self.operations}
-        read = [x for operation in self.operations for x in operation.inputs if x not in made]
-        return list(dict.fromkeys(read))
+        made = {part.result for part in self.parts}
+        return list(dict.fromkeys(x for part in self.parts for x, _ in part.read if x not in made))
+
+    @property
+    def in_place(self) -> list[Variable]:
+        """The inputs that a full result may be written over, as each element is read before."""
+        picked = {part.read[0][0] for part in self.parts if part.operation.name == PICK}
+        return [x for x in self.inputs if self.kinds[x] == FULL and x not in picked]
 
     @property
     def arrays(self) -> list[Variable]:
         """What a loop at least goes through: its inputs, and the last result."""
-        return [*(x for x in self.inputs if x.size > 1), self.operations[-1].result]
-
-    def render(self, outputs: list[Variable], alias: dict[Variable, Variable], *, parallel: bool) -> str:
-        """Return the source of a function of the inputs and then the outputs.
-
-        ``alias`` has the inputs that an output is written over: they are handed in once.
-        """
-        names = {x: f"a{index}" for index, x in enumerate(self.inputs)}
-        stores = {x: names[alias[x]] if x in alias else f"o{index}" for index, x in enumerate(outputs)}
-        totals = self.totals
-        kinds = {name: pattern(x.shape, self.shape) or (FULL, 0) for x, name in names.items()}
-        kind_of = {name: kind for name, (kind, _) in kinds.items()}
-        kind_of |= {store: totals[x][1] if x in totals else FULL for x, store in stores.items()}
-        index = {FULL: "[i, j]" if self.columns else "[i]", ROW: "[j]", COLUMN: "[i]", NUMBER: "[0]"}
-
-        # The lines before the loop over the rows; in each row, before and behind the loop over its elements,
-        # and in that loop; and behind all. Without rows, there is one loop over the elements.
-        first: list[str] = []
-        before: list[str] = []
-        inside: list[str] = []
-        behind: list[str] = []
-        last: list[str] = []
-        for name, kind in kind_of.items():
-            shape = "(rows, columns)" if kind == FULL and self.columns else f"{name}.size"
-            first.append(f"{name} = {name}.reshape({shape})")
-        values: dict[Variable, str] = {}
-        for x, name in names.items():
-            where = {NUMBER: first, COLUMN: before}.get(kind_of[name], inside)
-            where.append(f"{name}_ = {name}{index[kind_of[name]]}")
-            values[x] = f"{name}_"
-        for number, operation in enumerate(self.operations):
-            if operation.result not in totals:
-                inside.append(f"v{number} = {_instruction(operation, values)}")
-                values[operation.result] = f"v{number}"
-        for number, (x, (operation, kind)) in enumerate(totals.items()):
-            take_in, start = REDUCTIONS[operation.name]
-            dtype = x.dtype.name
-            element = values[operation.inputs[0]]
-            if kind == ROW:
-                place = f"{stores[x]}[j]"
-                first += ["for j in range(columns):", f"    {stores[x]}[j] = {dtype}({start})"]
-                inside.append(f"{place} = {dtype}({take_in.format(place, element)})")
-                continue
-            total = f"t{number}"
-            wide = "float64" if operation.name == "sum" else dtype
-            {COLUMN: before, NUMBER: first}[kind].append(f"{total} = {wide}({start})")
-            inside.append(f"{total} = {wide}({take_in.format(total, f'{wide}({element})')})")
-            {COLUMN: behind, NUMBER: last}[kind].append(f"{stores[x]}{index[kind]} = {dtype}({total})")
-        inside += [f"{stores[x]}{index[FULL]} = {values[x]}" for x in outputs if x not in totals]
-
-        arguments = [*names.values(), *(store for store in stores.values() if store not in names.values())]
-        some_full = next(name for name, kind in kind_of.items() if kind == FULL)
-        loop = "prange" if parallel else "range"
-        if self.columns:
-            arguments.append("columns")
-            head = [f"rows = {some_full}.size // columns"]
-            row = [*before, "for j in range(columns):", *_indent(inside), *behind]
-            body = [f"for i in {loop}(rows):", *_indent(row)]
-        else:
-            head = [f"size = {some_full}.size"]
-            body = [f"for i in {loop}(size):", *_indent(inside)]
-        decorator = f"@njit(cache=CACHE, parallel={parallel}, error_model='numpy', fastmath=FAST)"
-        lines = [decorator, f"def kernel({', '.join(arguments)}):"]
-        return "\n".join([*lines, *_indent([*head, *first, *body, *last]), ""])
-
-
-def _shape(operation: Operation) -> tuple[int, ...]:
-    """Return the shape of the loop that an operation needs."""
-    return operation.inputs[0].shape if reduces(operation) else operation.result.shape
-
-
-def _indent(lines: list[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
-
-
-def _instruction(operation: Operation, values: dict[Variable, str]) -> str:
-    """Return the expression of one element of an operation's result, of the dtype that it has."""
-    arguments = operation.arguments[:1] if operation.name == "astype" else operation.arguments
-    result = operation.result.dtype
-    if operation.name in _COMPARISONS:
-        dtype = numpy.result_type(*[x.dtype if hasattr(x, "dtype") else x for x in arguments])
-        dtypes = [dtype] * len(arguments)
-    elif operation.name == "astype":
-        dtypes = [arguments[0].dtype]
-    elif operation.name == "where":
-        dtypes = [numpy.dtype(bool), result, result]
-    else:
-        dtypes = [result] * len(arguments)
-    texts = [_operand(x, dtype, values) for x, dtype in zip(arguments, dtypes, strict=True)]
-    element = (ELEMENT.get(operation.name) or ELEMENT_OF_FEW[operation.name]).format(*texts)
-    return f"{result.name if result.name != 'bool' else 'bool_'}({element})"
-
-
-def _operand(x: Any, dtype: numpy.dtype, values: dict[Variable, str]) -> str:
-    name = dtype.name if dtype.name != "bool" else "bool_"
-    if type(x) is Variable:
-        return values[x] if x.dtype == dtype else f"{name}({values[x]})"
-    number = x.item() if hasattr(x, "item") else x
-    return f"{name}({number!r})"
-
-
-# Of the liberties that a compiler may be given, only the one to round a product and a sum together. With
-# others, x / tiny would become x * (1 / tiny), and (x + y) - y would become x.
-_HEADER = """\
-from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
-from numba import njit, prange, float32, float64, int32, int64, bool_
-CACHE = {cache}
-FAST = {{"contract"}}
-
-
-"""
-
-
-@cache
-def _choose_threads() -> None:
-    """Let numba use threads of its own that sleep while they wait.
-
-    Those of OpenMP wait actively, which they do at the expense of BLAS: a step took ten times as long.
-    """
-    import numba
-
-    if "NUMBA_THREADING_LAYER" not in os.environ:
-        # Ignored if threads are running already.
-        numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
-
-
-@cache
-def compiled(source: str) -> Callable:
-    """Return the function of a rendered kernel. numba keeps what it compiled from a file between runs."""
-    import hashlib  # here, as these would be a good part of the time that importing xpnet takes
-    import importlib.util
-    import tempfile
-
-    _choose_threads()
-    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    name = f"xpnet_kernel_{digest}"
-    text = _HEADER.format(cache=True) + source
-    try:
-        folder = cache_folder()
-        path = folder / f"{name}.py"
-        if not path.exists() or path.read_text() != text:
-            with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-                file.write(text)
-            os.replace(file.name, path)
-        specification = importlib.util.spec_from_file_location(name, path)
-        assert specification
-        assert specification.loader
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[name] = module
-        specification.loader.exec_module(module)
-        return module.kernel
-    except OSError:  # nowhere to keep it
-        names: dict[str, Any] = {}
-        exec(_HEADER.format(cache=False) + source, names)
-        return names["kernel"]
-
-
-def cache_folder() -> Path:
-    """Return the folder for compiled kernels: ``XPNET_CACHE_DIR``, or the user's cache."""
-    base = os.environ.get("XPNET_CACHE_DIR") or Path.home() / ".cache" / "xpnet"
-    folder = Path(base) / "kernels"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-# numba's threads are one team: two Python threads must not use it at once, and a forked process has none.
-_team = threading.Lock()
-_forked = False
-
-
-def _after_fork() -> None:
-    global _forked, _team
-    _forked, _team = True, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def on_all_cores(parallel: Callable, serial: Callable) -> Callable:
-    """Return a function that runs a kernel with threads where that is possible."""
-
-    def call(*arguments: Any) -> None:
-        if _forked:
-            serial(*arguments)
-        else:
-            with _team:
-                parallel(*arguments)
-
-    return call
+        return [*(x for x in self.inputs if x.size > 1), self.parts[-1].result]

@@ -9,15 +9,15 @@ as it was recorded, and gives an array of its own.
 import importlib.util
 from collections.abc import Callable
 from functools import cache
-from math import prod
 from typing import Any
 
 import numpy
 
-from xpnet.replay import kernels
+from xpnet.replay import loops
 from xpnet.replay.fusion import fuse
 from xpnet.replay.graph import VIEWS, Operation, Variable, substitute
-from xpnet.replay.kernels import FULL, Kernel, pattern
+from xpnet.replay.kernels import FULL, MOST_REDUCED, Kernel
+from xpnet.replay.loops import Loop
 from xpnet.replay.lowerings import LOWERINGS, elementwise, view
 from xpnet.replay.plan import Plan, Step, call
 
@@ -36,7 +36,7 @@ def numba_is_there() -> bool:
 
 def _is_worth_it(step: Step, kernel: Kernel) -> bool:
     """Say whether a single operation is faster in a loop of its own than in NumPy."""
-    return len(step.lines) > 1 or (bool(kernel.totals) and kernel.size <= kernels.MOST_REDUCED)
+    return len(step.lines) > 1 or (kernel.has_totals and kernel.size <= MOST_REDUCED)
 
 
 def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
@@ -121,26 +121,33 @@ class NumpyPlan(Plan):
             for x, prototype in self._prototypes.items()
             if prototype.flags.c_contiguous and not self._comes_from_a_call(self._root[x])
         }
+        origin: dict[Variable, Variable] = {}
+        for operation in self.graph.operations:
+            if operation in self._view and len(operation.results) == 1:
+                x, base = operation.result, operation.inputs[0]
+                same = x.size == base.size and x.dtype == base.dtype
+                if same and contiguous.issuperset((x, base)):
+                    origin[x] = origin.get(base, base)
         step_of = {step.operation: step for step in steps}
-        groups = fuse(self.graph, contiguous)
+        groups = fuse(self.graph, contiguous, origin)
+        for group in groups:
+            alone = step_of[group.operations[0]] if len(group.operations) == 1 else None
+            if alone and group.kernel and not _is_worth_it(alone, group.kernel):
+                group.kernel = None
         last: dict[Variable, int] = {}
         for index, group in enumerate(groups):
-            for operation in group.operations:
-                last.update(dict.fromkeys(operation.inputs, index))
+            read = group.kernel.inputs if group.kernel else group.operations[0].inputs
+            last.update(dict.fromkeys(read, index))
         last.update(dict.fromkeys(self.graph.returned, len(groups)))
         fused = []
         for index, group in enumerate(groups):
             kernel = group.kernel
-            alone = step_of[group.operations[0]] if len(group.operations) == 1 else None
-            if alone and (kernel is None or not _is_worth_it(alone, kernel)):
-                fused.append(alone)
+            if kernel is None:
+                fused.append(step_of[group.operations[0]])
                 continue
-            assert kernel
-            outputs = [o.result for o in group.operations if last.get(o.result, -1) > index]
             operation = Operation("fused", None, tuple(kernel.inputs), {}, True)
-            operation.results = outputs
-            in_place = tuple(x for x in kernel.inputs if pattern(x.shape, kernel.shape) == (FULL, 0))
-            fused.append(Step(operation, [], in_place, kernel))
+            operation.results = [o.result for o in group.operations if last.get(o.result, -1) > index]
+            fused.append(Step(operation, [], tuple(kernel.in_place), kernel))
         return fused
 
     # -- where each variable lives ------------------------------------------------------------------------
@@ -197,7 +204,7 @@ class NumpyPlan(Plan):
 
     def _can_take(self, taken: Variable, x: Variable, step: Step, index: int) -> bool:
         """Say whether a result may be written over an input, which nothing else needs."""
-        if step.kernel and x in step.kernel.totals:
+        if step.kernel and step.kernel.kinds[x] != FULL:
             return False
         alone = all(v is taken for v in step.operation.inputs if self._root[v] is taken)
         last = self._last.get(taken, -1)
@@ -216,15 +223,16 @@ class NumpyPlan(Plan):
             over = [v for v in step.in_place if self._shares(x, v)]
             if over:
                 alias[x] = over[0]
-        function = kernels.compiled(kernel.render(operation.results, alias, parallel=False))
-        if kernel.size >= PARALLEL and not kernel.totals:
-            parallel = kernels.compiled(kernel.render(operation.results, alias, parallel=True))
-            function = kernels.on_all_cores(parallel, function)
-        names = "_".join(dict.fromkeys(o.name for o in kernel.operations))
+        loop = Loop(kernel, operation.results, alias, parallel=False)
+        function = loops.compiled(loop.source)
+        if kernel.size >= PARALLEL and not kernel.has_totals:
+            parallel = Loop(kernel, operation.results, alias, parallel=True)
+            function = loops.on_all_cores(loops.compiled(parallel.source), function)
+        names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts))
         name = self._constants.constant(function, names)
         rest = [x for x in operation.results if x not in alias]
-        columns = [prod(kernel.shape[-kernel.columns :])] if kernel.columns else []
-        return f"{name}({self._constants.items(*operation.arguments, *rest, *columns)})"
+        sizes = [kernel.size, *([kernel.columns] if kernel.columns else [])]
+        return f"{name}({self._constants.items(*operation.arguments, *rest, *loop.numbers, *sizes)})"
 
     # -- the function -------------------------------------------------------------------------------------
 
