@@ -17,7 +17,7 @@ from xpnet.autodiff.namespace import TracedNamespace, active_recording, namespac
 from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import concrete, library_of, plain_namespace
 from xpnet.replay.graph import Cost, Graph, Variable
-from xpnet.replay.match import matcher
+from xpnet.replay.match import builder, matcher
 from xpnet.replay.recording import Recorded, RecordingNamespace
 
 if TYPE_CHECKING:
@@ -72,10 +72,9 @@ class _Replay:
         finally:
             active_recording.reset(token)
         self._written, written = _written_state(copies, arguments)
-        outputs, self._results = tree.flatten((result, written), state=True)
-        self._places = [index for index, x in enumerate(outputs) if tree.is_array(x)]
-        self._template = [None if tree.is_array(x) else x for x in outputs]
-        ends = [_output(outputs[index]) for index in self._places]
+        outputs, results = tree.flatten((result, written), state=True)
+        self._build = builder(results, outputs)
+        ends = [_output(x) for x in outputs if tree.is_array(x)]
         over = _written_over(given, result)
         plan = _plan_of(first)
         self.plan = plan(
@@ -92,11 +91,7 @@ class _Replay:
 
     def __call__(self, arguments: Any, arrays: list, *, keep: bool = False) -> Any:
         """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""
-        outputs = self.plan(arrays, keep=keep)
-        results = self._template.copy()
-        for place, value in zip(self._places, outputs, strict=True):
-            results[place] = value
-        result, written = tree.unflatten(self._results, results)
+        result, written = self._build(self.plan(arrays, keep=keep))
         if written:
             branches = tree.branches(arguments)
             for (number, name), value in zip(self._written, written, strict=True):

@@ -31,7 +31,10 @@ class Group:
     @property
     def current(self) -> "Group":
         """The group that this one has become a part of."""
-        return self if self._into is None else self._into.current
+        group = self
+        while group._into is not None:
+            group = group._into
+        return group
 
     def take(self, other: "Group", kernel: Kernel) -> None:
         """Do the operations of another group here, too."""

@@ -7,9 +7,8 @@ sum, can be used the next time. `loops.py` renders it for numba.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -80,13 +79,13 @@ MOST_REDUCED = 16_384
 PICK, PLACE = "take_along_axis", "scatter_add"
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """An operation as a part of a kernel.
 
     Attributes
     ----------
     operation : Operation
+    result : Variable
     size : int
         The number of elements that it goes through.
     columns : int
@@ -98,14 +97,11 @@ class Part:
     """
 
     operation: Operation
+    result: Variable
     size: int
     columns: int
     read: tuple[tuple[Variable, str], ...]
     kind: str = FULL
-
-    @property
-    def result(self) -> Variable:
-        return self.operation.result
 
 
 def part_of(operation: Operation, origin: Callable[[Variable], Variable]) -> Part | None:
@@ -118,8 +114,7 @@ def part_of(operation: Operation, origin: Callable[[Variable], Variable]) -> Par
     part = make(operation)
     if part is None or not part.size:
         return None
-    read = tuple((origin(x), kind) for x, kind in part.read)
-    return Part(operation, part.size, part.columns, read, part.kind)
+    return part._replace(read=tuple((origin(x), kind) for x, kind in part.read))
 
 
 def _reduction(operation: Operation) -> Part | None:
@@ -147,7 +142,7 @@ def _reduction(operation: Operation) -> Part | None:
     adds_rows = kind == ROW and operation.name == "sum"
     if (x.size > MOST_REDUCED and not adds_rows) or (kind == ROW and operation.name == "mean"):
         return None
-    return Part(operation, x.size, columns, ((x, FULL),), kind)
+    return Part(operation, result, x.size, columns, ((x, FULL),), kind)
 
 
 def _elementwise(operation: Operation) -> Part | None:
@@ -170,7 +165,7 @@ def _elementwise(operation: Operation) -> Part | None:
     columns.discard(0)
     if len(columns) > 1:
         return None
-    return Part(operation, result.size, max(columns, default=0), tuple(read))
+    return Part(operation, result, result.size, max(columns, default=0), tuple(read))
 
 
 def _fits(x: Any, dtypes: frozenset[str]) -> bool:
@@ -188,7 +183,7 @@ def _pick(operation: Operation) -> Part | None:
         return None
     if x.dtype.name not in _DTYPES:
         return None
-    return Part(operation, x.size, x.shape[-1], ((x, FULL), (indices, COLUMN)), COLUMN)
+    return Part(operation, operation.result, x.size, x.shape[-1], ((x, FULL), (indices, COLUMN)), COLUMN)
 
 
 def _place(operation: Operation) -> Part | None:
@@ -204,7 +199,8 @@ def _place(operation: Operation) -> Part | None:
         type(x) is numpy.ndarray and numpy.array_equal(x, y) for x, y in zip(others, rows, strict=True)
     ):
         return None
-    return Part(operation, prod(shape), shape[-1], ((values, COLUMN), (indices, COLUMN)))
+    read = ((values, COLUMN), (indices, COLUMN))
+    return Part(operation, operation.result, prod(shape), shape[-1], read)
 
 
 def _is_index(indices: Any, shape: tuple[int, ...]) -> bool:

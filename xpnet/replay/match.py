@@ -1,12 +1,13 @@
-"""Taking the arrays out of the arguments of a call, and telling whether a plan serves them.
+"""Taking the arrays out of the arguments of a call, and putting those of a result into its tree.
 
-`tree.flatten` can do it for any tree. But what a plan was recorded for is known, and a function that looks
-for just that needs a fraction of the time, which counts for small networks. Its source is written here.
+`tree.flatten` and `tree.unflatten` can do it for any tree. But what a plan was recorded for is known, and
+functions for just that need a fraction of the time, which counts for small networks. Their source is written
+here. `matcher` also tells whether a plan serves other arguments.
 """
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -115,6 +116,88 @@ class _Writer:
     def _name(self) -> str:
         self._count += 1
         return f"part_{self._count}"
+
+    def _constant(self, value: Any) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+
+def builder(structure: Any, leaves: list) -> Callable[[Sequence], Any]:
+    """Return a function that puts arrays into a tree.
+
+    Parameters
+    ----------
+    structure : structure of a tree
+        As `tree.flatten` returns it.
+    leaves : list
+        The leaves. In the place of those that are arrays, others will stand.
+
+    Returns
+    -------
+    callable
+        ``build(arrays)`` returns the tree.
+    """
+    places = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
+    template = list(leaves)
+    for number, place in enumerate(places):
+        template[place] = _Place(number)
+    try:
+        writer = _Builder()
+        result = writer.text(tree.unflatten(structure, template))
+    except _NoMatchError:
+
+        def build(arrays: Sequence) -> Any:
+            filled = template.copy()
+            for place, array in zip(places, arrays, strict=True):
+                filled[place] = array
+            return tree.unflatten(structure, filled)
+
+        return build
+    source = "def build(x):\n" + "".join(f"    {line}\n" for line in [*writer.lines, f"return {result}"])
+    exec(source, writer.constants)
+    return writer.constants["build"]
+
+
+class _Place(NamedTuple):
+    """Where an array will stand."""
+
+    number: int
+
+
+class _Builder:
+    """Writes the expressions that make a tree anew."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.constants: dict[str, Any] = {"new": object.__new__}
+
+    def text(self, value: Any) -> str:
+        """Return the expression of a part of the tree."""
+        kind = type(value)
+        if kind is _Place:
+            return f"x[{value.number}]"
+        if isinstance(value, tree.Branch):
+            name = f"part_{len(self.lines)}"
+            self.lines.append(f"{name} = new({self._constant(kind)})")
+            children = vars(value).get("_children", ())
+            items = (
+                f"{key!r}: {self.text(item) if key in children else self._constant(item)}"
+                for key, item in vars(value).items()
+            )
+            self.lines.append(f"{name}.__dict__ = {{{', '.join(items)}}}")
+            return name
+        if kind is dict:
+            return f"{{{', '.join(f'{self._constant(key)}: {self.text(x)}' for key, x in value.items())}}}"
+        if kind is list:
+            return f"[{', '.join(map(self.text, value))}]"
+        if kind is tuple:
+            return f"({''.join(f'{self.text(x)}, ' for x in value)})"
+        if hasattr(value, "_fields"):
+            return f"{self._constant(kind)}({', '.join(map(self.text, value))})"
+        if tree.leaves([value], state=True) != [value] and value is not None:
+            raise _NoMatchError  # another container
+        return self._constant(value)
 
     def _constant(self, value: Any) -> str:
         name = f"constant_{len(self.constants)}"

@@ -320,19 +320,23 @@ class NumpyPlan(Plan):
             x if type(x) is numpy.ndarray and x.flags.c_contiguous else numpy.asarray(x, order="C")
             for x in inputs
         ]
-        shared = len({id(x) for x in inputs}) < len(inputs)
-        views = [x for x in inputs if x.base is not None] if self._written else []
-        for index in self._written:
-            x = inputs[index]
-            # Copies of what cannot be written to, and of what another input has a part in.
-            if (
-                keep
-                or shared
-                or x.base is not None
-                or not x.flags.writeable
-                or (views and any(numpy.may_share_memory(x, view) for view in views))
-            ):
-                inputs[index] = x.copy()
+        # Copies of those of the inputs to be overwritten that cannot be, or of which another one has a part.
+        if self._written:
+            numbers = {id(x) for x in inputs}
+            bases = [x.base for x in inputs]
+            parts = {id(base) for base in bases}
+            foreign = any(base is not None and type(base) is not numpy.ndarray for base in bases)
+            for index in self._written:
+                x = inputs[index]
+                if (
+                    keep
+                    or len(numbers) < len(inputs)
+                    or bases[index] is not None
+                    or id(x) in parts
+                    or not x.flags.writeable
+                    or (foreign and any(numpy.may_share_memory(x, y) for y in inputs if y is not x))
+                ):
+                    inputs[index] = x.copy()
         try:
             replay = self._idle.pop()
         except IndexError:

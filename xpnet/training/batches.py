@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy
@@ -10,6 +11,9 @@ from xpnet.backends import Device, asarray, device_of, library_of
 
 # Bytes up to which a data set is converted as a whole.
 MODERATE = 2**28
+
+# Bytes up to which batches are gathered together.
+GATHERED = 2**20
 
 
 class Examples:
@@ -87,8 +91,15 @@ class Examples:
             Draws a new order of the examples; without it, they come as they stand.
         """
         rows = self._rows if random is None else random.permutation(self._rows)
-        for start in range(0, len(rows), batch_size):
-            yield tuple(self._batch(array, rows[start : start + batch_size]) for array in self.arrays)
+        # Several small batches are gathered at once, as that takes hardly longer than for one.
+        bytes_of_one = sum(prod(array.shape[1:]) for array in self.arrays) * 8 * batch_size
+        together = batch_size * max(1, GATHERED // max(bytes_of_one, 1))
+        for start in range(0, len(rows), together):
+            gathered = [self._batch(array, rows[start : start + together]) for array in self.arrays]
+            number = gathered[0].shape[0]
+            for first in range(0, number, batch_size):
+                some = slice(first, min(first + batch_size, number))
+                yield tuple(array[some, ...] for array in gathered)
 
     def _batch(self, array: Any, rows: numpy.ndarray) -> Any:
         if isinstance(array, numpy.ndarray):

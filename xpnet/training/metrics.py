@@ -5,7 +5,9 @@ summed over all batches on the device, and from their sums, once at the end of a
 metrics that are no means of per-batch values, such as R², are exact, and nothing waits for the device.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -80,8 +82,13 @@ def _ratio(total: float, number: float) -> float:
 def _wide(x: Any) -> Any:
     """Return an array in double precision where its device has it, else in single precision."""
     xp = array_namespace(x)
-    known = xp.__array_namespace_info__().dtypes(device=x.device, kind="real floating")
-    return xp.astype(x, known["float64" if "float64" in known else "float32"], copy=False)
+    return xp.astype(x, _widest(xp, x.device), copy=False)
+
+
+@functools.cache
+def _widest(xp: Any, device: Any) -> Any:
+    known = xp.__array_namespace_info__().dtypes(device=device, kind="real floating")
+    return known["float64" if "float64" in known else "float32"]
 
 
 def _sum(x: Any) -> Any:
@@ -206,7 +213,10 @@ class Totals:
         examples = outputs.shape[0]
         new: list[tuple] = [((_wide(loss) if tree.is_array(loss) else loss) * examples, examples)]
         new += [metric.totals(outputs, targets) for metric in self._metrics]
-        self._sums = new if self._sums is None else tree.map(lambda a, b: a + b, self._sums, new)
+        if self._sums is None:
+            self._sums = new
+        else:
+            self._sums = [tuple(map(operator.add, *pair)) for pair in zip(self._sums, new, strict=True)]
 
     def results(self) -> dict[str, float]:
         """Return the loss and the metrics by name, waiting for the device."""
