@@ -452,3 +452,47 @@ def test_explain_and_cost(device):
     assert f.cost() == (2 * 4 * 5 * 3 + 3 * 4 * 3, 8 * (20 + 15 + 12 + 2 * 24 + 13))
     assert "4 functions recorded, 4 left" in f.explain()
     assert "def replay(" in f.explain()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "bool", "complex64", "int8"])
+def test_where_chooses_all_values(dtype, monkeypatch):
+    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: False)
+    special = [0.0, -0.0, 1.5, -3.0, numpy.inf, -numpy.inf, numpy.nan, 1e-310]
+    with numpy.errstate(all="ignore"):
+        x = numpy.asarray(special * 2).astype(dtype)
+    y, c = x[::-1].copy(), numpy.arange(16) % 3 == 0
+
+    def f(x, y, c):
+        xp = xpnet.array_namespace(x)
+        zero = xp.zeros((), dtype=x.dtype)
+        chosen = [xp.where(c, x, y), xp.where(c, x, zero), xp.where(c, zero, x), xp.where(c, x, x)]
+        once = xp.concat([x, y])[8:24]
+        return *chosen, xp.where(c, once, y), xp.where(c[:1], x, y[3])
+
+    recorded = xpnet.jit(f, donate=("x",))
+    for _ in range(2):
+        for one, other in zip(recorded(x.copy(), y, c), f(x, y, c), strict=True):
+            assert one.dtype == other.dtype
+            assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.usefixtures("numba")
+def test_a_plan_needs_no_more_memory_than_the_function():
+    def peak(step, width):
+        layers = [nn.Dense(6, 4 * width, seed=0), nn.ReLU(), nn.Dense(4 * width, width), nn.ReLU()]
+        net = nn.Sequential(*layers, nn.Dense(width, 3))
+        state = xpnet.optim.Adam(0.01).init(net)
+        tracemalloc.start()
+        try:
+            for _ in range(3):  # the first one records
+                net, state, _ = step(net, state, *batch(size=512))
+                tracemalloc.reset_peak()
+            net, state, _ = step(net, state, *batch(size=512))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    step = training_step(xpnet.optim.Adam(0.01))
+    recorded = xpnet.jit(step, donate=("net", "state"))
+    peak(recorded, 10)  # numba itself needs memory, too
+    assert peak(recorded, 500) <= peak(step, 500)
