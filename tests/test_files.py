@@ -38,7 +38,11 @@ def network(seed=0, dtype="float32"):
 
 def other_layers():
     """The layers that do not stand in the network above."""
-    return [nn.BatchNorm(3), nn.LayerNorm(3), nn.RMSNorm(3), nn.GroupNorm(1, 3)]
+    return [
+        *(nn.BatchNorm(3), nn.LayerNorm(3), nn.RMSNorm(3), nn.GroupNorm(1, 3)),
+        *(nn.Conv1d(2, 3, 3), nn.Conv2d(2, 2, (3, 1), padding=(1, 0)), nn.ConvTranspose2d(2, 4, 3, groups=2)),
+        *(nn.MaxPool(2, padding="same"), nn.AvgPool((2, 3), stride=1), nn.GlobalAvgPool()),
+    ]
 
 
 def batch(device, dtype="float32"):

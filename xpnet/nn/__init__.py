@@ -3,23 +3,31 @@
 from xpnet.nn import initializers
 from xpnet.nn.activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from xpnet.nn.containers import Flatten, Lambda, Sequential
+from xpnet.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
+from xpnet.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 
 __all__ = [
     "ELU",
     "GELU",
+    "AvgPool",
     "BatchNorm",
+    "Conv1d",
+    "Conv2d",
+    "ConvTranspose2d",
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool",
     "GroupNorm",
     "Lambda",
     "LayerNorm",
     "LeakyReLU",
     "LogSoftmax",
+    "MaxPool",
     "Module",
     "RMSNorm",
     "ReLU",

@@ -139,6 +139,14 @@ def _scatter_add(source: Source, operation: Operation) -> Step:
     return Step(operation, [f"{result}[...] = 0", line])
 
 
+@lowering("add_windows")
+def _add_windows(source: Source, operation: Operation) -> Step:
+    options = "".join(f", {key}={source.text(value)}" for key, value in operation.options.items())
+    name = source.constant(operation.function, "add_windows")
+    arguments = source.text(operation.arguments[0])
+    return Step(operation, [f"{name}({arguments}{options}, out={source.text(operation.result)})"])
+
+
 @lowering("getitem")
 def _getitem(source: Source, operation: Operation) -> Step:
     x, key = operation.arguments
