@@ -1,6 +1,7 @@
 """Layers beside those of PyTorch: outputs and gradients in float32, on NumPy and array-api-strict."""
 
 import importlib.util
+import math
 
 import numpy
 import pytest
@@ -31,11 +32,18 @@ def numbers(*shape, seed=0):
 
 
 def with_random_parameters(layer):
-    """Return a layer whose parameters are all drawn, also those that start at 0 or 1."""
+    """Return a layer whose parameters are all drawn, also those that start at 0 or 1.
+
+    Sums keep about the size of what is summed: softmax of large numbers would round too much in PyTorch, too.
+    """
     random = numpy.random.default_rng(3)
-    return xpnet.tree.map(
-        lambda x: xpnet.asarray(random.normal(0.5, 0.5, size=tuple(x.shape)), dtype="float32"), layer
-    )
+
+    def drawn(x):
+        inputs = math.prod(x.shape[:-1])
+        values = random.normal(0.1, 0.5, size=x.shape) / math.sqrt(inputs)
+        return xpnet.asarray(values, dtype="float32")
+
+    return xpnet.tree.map(drawn, layer)
 
 
 def close(received, expected, what):

@@ -2,13 +2,16 @@
 
 from xpnet.nn import initializers
 from xpnet.nn.activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from xpnet.nn.attention import MultiHeadAttention, TransformerBlock
 from xpnet.nn.containers import Flatten, Lambda, Sequential
 from xpnet.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
+from xpnet.nn.embedding import Embedding
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from xpnet.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from xpnet.nn.positions import RotaryPositions, SinusoidalPositions
 
 __all__ = [
     "ELU",
@@ -20,6 +23,7 @@ __all__ = [
     "ConvTranspose2d",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool",
     "GroupNorm",
@@ -29,12 +33,16 @@ __all__ = [
     "LogSoftmax",
     "MaxPool",
     "Module",
+    "MultiHeadAttention",
     "RMSNorm",
     "ReLU",
+    "RotaryPositions",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
     "Softmax",
     "Tanh",
+    "TransformerBlock",
     "initializers",
 ]
