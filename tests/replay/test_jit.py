@@ -10,7 +10,7 @@ from helpers import assert_same
 
 import xpnet
 from xpnet import nn, tree
-from xpnet.errors import NotRecordableError
+from xpnet.errors import NoGradientError, NotRecordableError
 
 
 def network(*, dropout=False, seed=0):
@@ -452,3 +452,9 @@ def test_explain_and_cost(device):
     assert f.cost() == (2 * 4 * 5 * 3 + 3 * 4 * 3, 8 * (20 + 15 + 12 + 2 * 24 + 13))
     assert "4 functions recorded, 4 left" in f.explain()
     assert "def replay(" in f.explain()
+
+
+def test_a_gradient_is_not_lost_through_what_the_function_closes_over():
+    x = numpy.ones(3)
+    with pytest.raises(NoGradientError):
+        xpnet.grad(lambda w: xpnet.jit(lambda x: (w * x)[0])(x))(numpy.asarray(2.0))

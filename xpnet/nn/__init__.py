@@ -12,10 +12,13 @@ from xpnet.nn.module import Module
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from xpnet.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from xpnet.nn.positions import RotaryPositions, SinusoidalPositions
+from xpnet.nn.recurrent import GRU, LSTM
 
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
     "AvgPool",
     "BatchNorm",
     "Conv1d",
