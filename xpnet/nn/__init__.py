@@ -3,7 +3,7 @@
 from xpnet.nn import initializers
 from xpnet.nn.activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from xpnet.nn.attention import MultiHeadAttention, TransformerBlock
-from xpnet.nn.containers import Flatten, Lambda, Sequential
+from xpnet.nn.containers import Concatenate, Flatten, Lambda, Residual, Sequential
 from xpnet.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
@@ -13,6 +13,7 @@ from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from xpnet.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from xpnet.nn.positions import RotaryPositions, SinusoidalPositions
 from xpnet.nn.recurrent import GRU, LSTM
+from xpnet.nn.text import ByteReader
 
 __all__ = [
     "ELU",
@@ -21,6 +22,8 @@ __all__ = [
     "LSTM",
     "AvgPool",
     "BatchNorm",
+    "ByteReader",
+    "Concatenate",
     "Conv1d",
     "Conv2d",
     "ConvTranspose2d",
@@ -39,6 +42,7 @@ __all__ = [
     "MultiHeadAttention",
     "RMSNorm",
     "ReLU",
+    "Residual",
     "RotaryPositions",
     "Sequential",
     "SiLU",
