@@ -164,10 +164,8 @@ class _Convolution(Module):
         counts = count_windows(x.shape[1:-1], *settings)
         w = xp.windows(x, sizes=tuple(kernel), strides=self.stride, dilations=self.dilation)
         rows = xp.reshape(w, (x.shape[0] * math.prod(counts), math.prod(kernel), x.shape[-1]))
-        y = _grouped(xp, rows, self.weight, self.groups)
-        if self.bias is not None:
-            y = y + self.bias
-        return xp.reshape(y, (x.shape[0], *counts, out))
+        y = xp.reshape(_grouped(xp, rows, self.weight, self.groups), (x.shape[0], *counts, out))
+        return y if self.bias is None else y + self.bias
 
 
 class Conv1d(_Convolution):

@@ -82,6 +82,5 @@ class Dense(Module):
         # One product of two matrices: with more axes, libraries multiply matrix by matrix.
         rows = x if len(x.shape) <= 2 else xp.reshape(x, (-1, expected))
         y = xp.matmul(rows, self.weight)
-        if self.bias is not None:
-            y = y + self.bias
-        return y if len(x.shape) <= 2 else xp.reshape(y, (*x.shape[:-1], y.shape[-1]))
+        y = y if len(x.shape) <= 2 else xp.reshape(y, (*x.shape[:-1], y.shape[-1]))
+        return y if self.bias is None else y + self.bias

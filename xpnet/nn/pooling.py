@@ -1,5 +1,8 @@
 """Layers that put what is near each other into one number. Channels stand on the last axis."""
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 from xpnet.autodiff import array_namespace, extended_namespace
@@ -37,9 +40,12 @@ class _Pooling(Module):
         self.stride = stride
         self.padding = padding
 
-    def _windows(self, xp: Any, x: Any, border: float) -> tuple[Any, tuple[int, ...]]:
-        """Return the windows, and the axes of the elements of each."""
-        layer = repr(self)
+    def _along_each_axis(self, x: Any, border: float, reduce: Callable[[Any], Any]) -> Any:
+        """Reduce the windows of one axis after the other, which is fewer than those of all axes at once.
+
+        ``reduce`` takes windows of shape (before, count, size, behind), and reduces the third axis.
+        """
+        xp, layer = extended_namespace(x), repr(self)
         names = _inner_axes(x, layer)
         sizes = per_axis(self.size, names, "size")
         strides = sizes if self.stride is None else per_axis(self.stride, names, "stride")
@@ -52,17 +58,30 @@ class _Pooling(Module):
                 f"the padding of {layer} must be at most half the size, received {padding} for {sizes}: a "
                 "window could lie outside of the image."
             )
-        added = ends(padding, x.shape[1:-1], sizes, strides, once)
-        x = padded(xp, x, added, border)
+        x = padded(xp, x, ends(padding, x.shape[1:-1], sizes, strides, once), border)
         check_windows(x.shape[1:-1], sizes, once, names, x, layer)
-        inner = tuple(range(1 + len(names), 1 + 2 * len(names)))
-        return xp.windows(x, sizes=sizes, strides=strides, dilations=once), inner
+        for axis, (size, stride) in enumerate(zip(sizes, strides, strict=True), start=1):
+            before, length, behind = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+            flat = xp.reshape(x, (math.prod(before), length, math.prod(behind)))
+            if size == stride and length % size == 0:  # then windows are no more than another shape
+                w = xp.reshape(flat, (flat.shape[0], length // size, size, flat.shape[2]))
+            else:
+                w = xp.windows(flat, sizes=(size,), strides=(stride,), dilations=(1,))
+            x = xp.reshape(reduce(w), (*before, w.shape[1], *behind))
+        return x
+
+
+def _largest(w: Any) -> Any:
+    """Return the largest element along the third axis, of equal ones the first."""
+    xp = array_namespace(w)
+    # As `max` would share the gradient of equal ones, which takes longer.
+    return functools.reduce(lambda largest, part: xp.maximum(part, largest), xp.unstack(w, axis=2))
 
 
 class MaxPool(_Pooling):
     """The largest number of each window, channel by channel.
 
-    Where several are equally large, they share the gradient.
+    Where several are equally large, one of them has the gradient.
 
     Parameters
     ----------
@@ -89,9 +108,7 @@ class MaxPool(_Pooling):
     """
 
     def __call__(self, x: Any) -> Any:
-        xp = extended_namespace(x)
-        w, inner = self._windows(xp, x, -float("inf"))
-        return xp.max(w, axis=inner)
+        return self._along_each_axis(x, -float("inf"), _largest)
 
 
 class AvgPool(_Pooling):
@@ -119,12 +136,12 @@ class AvgPool(_Pooling):
     """
 
     def __call__(self, x: Any) -> Any:
-        xp = extended_namespace(x)
-        w, inner = self._windows(xp, x, 0.0)
+        xp = array_namespace(x)
         if self.padding == "valid":
-            return xp.mean(w, axis=inner)
+            return self._along_each_axis(x, 0.0, lambda w: xp.mean(w, axis=2))
         ones = xp.ones((1, *x.shape[1:-1], 1), dtype=x.dtype, device=x.device)
-        return xp.sum(w, axis=inner) / xp.sum(self._windows(xp, ones, 0.0)[0], axis=inner)
+        total, count = (self._along_each_axis(each, 0.0, lambda w: xp.sum(w, axis=2)) for each in (x, ones))
+        return total / count
 
 
 class GlobalAvgPool(Module):
