@@ -106,7 +106,7 @@ class XpnetWithoutNumba(Xpnet):
     def __init__(self):
         import xpnet.replay.numpy
 
-        xpnet.replay.numpy.numba_is_there = lambda: False
+        xpnet.replay.kernels.numba_is_there = lambda: False
 
 
 class Torch:

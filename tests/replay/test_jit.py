@@ -48,7 +48,7 @@ def numba(request, monkeypatch):
     """Once with kernels of numba, once without."""
     if request.param == "numba":
         pytest.importorskip("numba")
-    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: request.param == "numba")
+    monkeypatch.setattr("xpnet.replay.kernels.numba_is_there", lambda: request.param == "numba")
 
 
 @pytest.mark.parametrize("donate", [(), ("net", "state")], ids=["kept", "donated"])
@@ -85,7 +85,7 @@ def test_optimizers(optimizer):
 
 
 def test_without_kernels_the_digits_are_the_same(monkeypatch):
-    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: False)
+    monkeypatch.setattr("xpnet.replay.kernels.numba_is_there", lambda: False)
     step = training_step(xpnet.optim.Adam(0.01))
     recorded = xpnet.jit(step, donate=("net", "state"))
     eager_net, net = network(), network()

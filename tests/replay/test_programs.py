@@ -9,7 +9,7 @@ import xpnet
 
 @pytest.mark.parametrize("seed", range(60))
 def test_gradients(seed, monkeypatch):
-    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: False)
+    monkeypatch.setattr("xpnet.replay.kernels.numba_is_there", lambda: False)
     random = numpy.random.default_rng(seed)
     first, *others = [[random.uniform(-1, 1, size=shape) for shape in SHAPES] for _ in range(3)]
     names = []
