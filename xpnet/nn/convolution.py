@@ -85,6 +85,20 @@ def check_windows(
             )
 
 
+def _product(xp: Any, w: Any, weight: Any) -> Any:
+    """Multiply windows, of shape (batch, *counts, *sizes, channels), and weights: (windows, channels out)."""
+    axes = len(weight.shape) - 2
+    inside = math.prod(weight.shape[:-1])
+    matrix = xp.reshape(weight, (inside, weight.shape[-1]))
+    if w.shape[-1] * w.shape[-2] >= w.shape[axes]:
+        return xp.matmul(xp.reshape(w, (-1, inside)), matrix)
+    # With few channels, what stands together in memory is longer along the image than in a window, and the
+    # transposed matrix is several times faster to write.
+    inner = tuple(range(1 + axes, 2 + 2 * axes))
+    columns = xp.reshape(xp.permute_dims(w, (*inner, *range(1 + axes))), (inside, -1))
+    return xp.matmul(xp.matrix_transpose(columns), matrix)
+
+
 def _grouped(xp: Any, rows: Any, weight: Any, groups: int) -> Any:
     """Multiply rows and weights group by group.
 
@@ -93,9 +107,6 @@ def _grouped(xp: Any, rows: Any, weight: Any, groups: int) -> Any:
     """
     number, places, channels = rows.shape
     width, out = channels // groups, weight.shape[-1]
-    if groups == 1:
-        flat = xp.reshape(rows, (number, places * channels))
-        return xp.matmul(flat, xp.reshape(weight, (places * channels, out)))
     rows = xp.permute_dims(xp.reshape(rows, (number, places, groups, width)), (2, 0, 1, 3))
     weight = xp.permute_dims(xp.reshape(weight, (places, width, groups, out // groups)), (2, 0, 1, 3))
     flat = xp.reshape(rows, (groups, number, places * width))
@@ -163,8 +174,12 @@ class _Convolution(Module):
         check_windows(x.shape[1:-1], kernel, self.dilation, self.axes, x, self._name())
         counts = count_windows(x.shape[1:-1], *settings)
         w = xp.windows(x, sizes=tuple(kernel), strides=self.stride, dilations=self.dilation)
-        rows = xp.reshape(w, (x.shape[0] * math.prod(counts), math.prod(kernel), x.shape[-1]))
-        y = xp.reshape(_grouped(xp, rows, self.weight, self.groups), (x.shape[0], *counts, out))
+        if self.groups == 1:
+            y = _product(xp, w, self.weight)
+        else:
+            rows = xp.reshape(w, (x.shape[0] * math.prod(counts), math.prod(kernel), x.shape[-1]))
+            y = _grouped(xp, rows, self.weight, self.groups)
+        y = xp.reshape(y, (x.shape[0], *counts, out))
         return y if self.bias is None else y + self.bias
 
 
