@@ -104,9 +104,9 @@ class XpnetWithoutNumba(Xpnet):
     packages = ("numpy",)
 
     def __init__(self):
-        import xpnet.replay.numpy
+        import xpnet.replay.loops
 
-        xpnet.replay.numpy.numba_is_there = lambda: False
+        xpnet.replay.loops.numba_is_there = lambda: False
 
 
 class Torch:

@@ -24,7 +24,7 @@ from xpnet.autodiff import (
 )
 from xpnet.backends import asarray, device, devices, to_device, to_numpy, use_device
 from xpnet.files import load, save
-from xpnet.replay import jit
+from xpnet.replay import jit, scan
 from xpnet.training import History, callbacks, fit, metrics, predict
 
 __version__ = "0.1.0"
@@ -54,6 +54,7 @@ __all__ = [
     "predict",
     "raise_on_nan",
     "save",
+    "scan",
     "stop_gradient",
     "to_device",
     "to_numpy",

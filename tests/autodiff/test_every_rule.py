@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from replay import test_scan
 
 import xpnet
 from autodiff import test_checkpoint, test_transforms
@@ -39,6 +40,7 @@ ELSEWHERE = {
     "_recomputed": test_checkpoint.test_gradients_of_two_orders,
     "argument": test_transforms.test_derivatives_of_higher_order,
     "output": test_transforms.test_a_part_of_several_results,
+    "scan_arrays": test_scan.test_gradients_of_two_orders,
     "custom_gradient": test_transforms.test_custom_gradient_of_two_orders,
 }
 

@@ -1,11 +1,11 @@
-"""Sequential, Lambda and Flatten."""
+"""Sequential, Lambda, Flatten, Residual and Concatenate."""
 
 import numpy
 import pytest
 from helpers import assert_on, assert_same
 
 import xpnet
-from xpnet.nn import Dense, Dropout, Flatten, Lambda, ReLU, Sequential
+from xpnet.nn import Concatenate, Dense, Dropout, Flatten, Lambda, ReLU, Residual, Sequential
 
 
 def values(*shape):
@@ -117,3 +117,40 @@ def test_flatten(device, shape, flat):
 
 def test_gradient_of_flatten(device):
     xpnet.check_gradients(lambda x: Flatten()(x) ** 3, xpnet.asarray(values(2, 3, 4), device=device), order=2)
+
+
+# -- residual connections and concatenation ---------------------------------------------------------------
+
+
+def test_residual(device):
+    x = xpnet.asarray(numpy.arange(6.0).reshape(2, 3), device=device)
+    assert_same(Residual(lambda x: 2 * x, lambda x: x + 1)(x), 3 * xpnet.to_numpy(x) + 1)
+    assert_same(
+        Residual(lambda x: x * x, shortcut=lambda x: -x)(x), xpnet.to_numpy(x) ** 2 - xpnet.to_numpy(x)
+    )
+    layer = Residual(Dense(3, 2, seed=0, dtype="float64"), shortcut=Dense(3, 2, seed=1, dtype="float64"))
+    assert xpnet.tree.paths(layer)[0] == "inner.layers.0.weight"
+    xpnet.check_gradients(lambda layer, x: layer(x), layer, x)
+
+
+def test_residual_of_another_shape(device):
+    x = xpnet.asarray(numpy.ones((2, 3), dtype="float32"), device=device)
+    with pytest.raises(ValueError, match=r"added to, \(2, 3\), received \(2, 1\)\. Give it a shortcut"):
+        Residual(Dense(3, 1, seed=0))(x)
+
+
+def test_concatenate(device):
+    x = xpnet.asarray(numpy.arange(6.0).reshape(2, 3), device=device)
+    y = Concatenate(lambda x: x, lambda x: x[:, :1])(x)
+    assert_same(y, [[0.0, 1.0, 2.0, 0.0], [3.0, 4.0, 5.0, 3.0]])
+    assert_same(Concatenate(lambda x: x, lambda x: -x, axis=0)(x)[2:, :], -xpnet.to_numpy(x))
+    layer = Concatenate(Dense(3, 2, seed=0, dtype="float64"), Dense(3, 1, seed=1, dtype="float64"))
+    xpnet.check_gradients(lambda layer, x: layer(x), layer, x)
+
+
+def test_concatenate_what_does_not_fit(device):
+    x = xpnet.asarray(numpy.ones((2, 3)), device=device)
+    with pytest.raises(ValueError, match=r"agree in all axes but -1, received shapes \[\(2, 3\), \(1, 3\)\]"):
+        Concatenate(lambda x: x, lambda x: x[:1, :])(x)
+    with pytest.raises(ValueError, match="at least one layer"):
+        Concatenate()

@@ -87,3 +87,11 @@ def test_orthogonal_matrices_are_spread_evenly():
 def test_needs_a_matrix(initialize, shape):
     with pytest.raises(ValueError, match=r"needs the shape of a matrix, \(in, out\), received"):
         initialize(shape, numpy.random.default_rng(0))
+
+
+def test_normal():
+    drawn = initializers.normal(0.5)((1000, 40), numpy.random.default_rng(0))
+    assert abs(drawn.std() - 0.5) < 0.01
+    assert abs(drawn.mean()) < 0.01
+    with pytest.raises(ValueError, match=r"standard deviation of at least 0, received -1"):
+        initializers.normal(-1)

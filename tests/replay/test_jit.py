@@ -10,7 +10,7 @@ from helpers import assert_same
 
 import xpnet
 from xpnet import nn, tree
-from xpnet.errors import NotRecordableError
+from xpnet.errors import NoGradientError, NotRecordableError
 
 
 def network(*, dropout=False, seed=0):
@@ -48,7 +48,7 @@ def numba(request, monkeypatch):
     """Once with kernels of numba, once without."""
     if request.param == "numba":
         pytest.importorskip("numba")
-    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: request.param == "numba")
+    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: request.param == "numba")
 
 
 @pytest.mark.parametrize("donate", [(), ("net", "state")], ids=["kept", "donated"])
@@ -85,7 +85,7 @@ def test_optimizers(optimizer):
 
 
 def test_without_kernels_the_digits_are_the_same(monkeypatch):
-    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: False)
+    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
     step = training_step(xpnet.optim.Adam(0.01))
     recorded = xpnet.jit(step, donate=("net", "state"))
     eager_net, net = network(), network()
@@ -456,7 +456,7 @@ def test_explain_and_cost(device):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "bool", "complex64", "int8"])
 def test_where_chooses_all_values(dtype, monkeypatch):
-    monkeypatch.setattr("xpnet.replay.numpy.numba_is_there", lambda: False)
+    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
     special = [0.0, -0.0, 1.5, -3.0, numpy.inf, -numpy.inf, numpy.nan, 1e-310]
     with numpy.errstate(all="ignore"):
         x = numpy.asarray(special * 2).astype(dtype)
@@ -496,3 +496,9 @@ def test_a_plan_needs_no_more_memory_than_the_function():
     recorded = xpnet.jit(step, donate=("net", "state"))
     peak(recorded, 10)  # numba itself needs memory, too
     assert peak(recorded, 500) <= peak(step, 500)
+
+
+def test_a_gradient_is_not_lost_through_what_the_function_closes_over():
+    x = numpy.ones(3)
+    with pytest.raises(NoGradientError):
+        xpnet.grad(lambda w: xpnet.jit(lambda x: (w * x)[0])(x))(numpy.asarray(2.0))

@@ -3,7 +3,7 @@
 from xpnet.autodiff.check import check_gradients
 from xpnet.autodiff.checkpoint import checkpoint
 from xpnet.autodiff.derivatives import hessian, hvp, jacobian, jvp
-from xpnet.autodiff.namespace import array_namespace
+from xpnet.autodiff.namespace import array_namespace, extended_namespace
 from xpnet.autodiff.nan import raise_on_nan
 from xpnet.autodiff.transforms import custom_gradient, grad, stop_gradient, trace, value_and_grad, vjp
 
@@ -12,6 +12,7 @@ __all__ = [
     "check_gradients",
     "checkpoint",
     "custom_gradient",
+    "extended_namespace",
     "grad",
     "hessian",
     "hvp",

@@ -15,7 +15,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
-from xpnet.autodiff import rules, scatter
+from xpnet.autodiff import loops, rules, scatter, windows
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
 from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.backends import check_together, describe, plain_namespace, quick_functions, special_functions
@@ -35,6 +35,9 @@ class PlainNamespace:
         self.isdtype = cache(lambda dtype, kind: xp.isdtype(dtype, kind))  # rules ask for it at every turn
         self.setitem = partial(scatter.setitem, xp)
         self.scatter_add = partial(scatter.scatter_add, xp)
+        self.scan_arrays = partial(loops.scan, xp)
+        self.windows = partial(windows.windows, xp)
+        self.add_windows = partial(windows.add_windows, xp)
 
     def __getattr__(self, name: str) -> Any:
         value = special_functions(self._xp) if name == "special" else getattr(self._xp, name)
@@ -230,8 +233,28 @@ def array_namespace(*arrays: Any) -> Any:
     return traced or recorded or recording_of(plain_namespace(arrays[0]))
 
 
+def extended_namespace(*arrays: Any) -> Any:
+    """As `array_namespace`, with xpnet's functions beside the standard's: `windows`, `setitem` and so on."""
+    xp = array_namespace(*arrays)
+    return xp if isinstance(xp, TracedNamespace | PlainNamespace) else traced_namespace(xp).plain
+
+
 # The namespace that `xpnet.jit` records with, if it does: plain arrays met on the way are constants of it.
 active_recording: ContextVar[PlainNamespace | None] = ContextVar("xpnet_recording", default=None)
+
+
+@contextlib.contextmanager
+def outside_of_recording() -> Iterator[None]:
+    """Compute with plain arrays as if `xpnet.jit` did not record, in a function that is recorded whole."""
+    if active_recording.get() is None:
+        yield
+        return
+    tokens = active_recording.set(None), _namespaces.set(_usual)
+    try:
+        yield
+    finally:
+        active_recording.reset(tokens[0])
+        _namespaces.reset(tokens[1])
 
 
 def recording_of(xp: Any) -> Any:

@@ -390,7 +390,8 @@ def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Callable, namespa
 
 
 FROM_OUTSIDE = (
-    "a function with a custom gradient received an array from outside whose gradient would be lost. "
+    "a function under jit, in scan or with a custom gradient received an array from outside whose gradient "
+    "would be lost. "
     "Pass it as an argument, or call xpnet.stop_gradient(x) on it first."
 )
 

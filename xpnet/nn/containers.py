@@ -74,6 +74,74 @@ class Sequential(Module):
         return self.layers[index]
 
 
+class Residual(Module):
+    """Add what a layer makes of its input to the input: ``x + layer(x)``.
+
+    K. He et al., Deep Residual Learning for Image Recognition, 2015.
+
+    Parameters
+    ----------
+    *layers : Module or callable
+        One layer, or several that stand one after the other. Their output must have the shape of the input.
+    shortcut : Module or callable, optional
+        Takes the place of the input in the sum, ``shortcut(x) + layer(x)``, where the layer changes the
+        shape: a `Dense` or a `Conv2d` with a kernel of size 1.
+
+    Raises
+    ------
+    ValueError
+        When called, if the two that are added differ in shape.
+    """
+
+    def __init__(self, *layers: Callable[[Any], Any], shortcut: Callable[[Any], Any] | None = None) -> None:
+        self.inner = Sequential(*layers)
+        self.shortcut = Sequential() if shortcut is None else Sequential(shortcut)
+
+    def __call__(self, x: Any) -> Any:
+        y, x = self.inner(x), self.shortcut(x)
+        if tuple(x.shape) != tuple(y.shape):
+            raise ValueError(
+                f"the output of the layers in Residual must have the shape of what it is added to, "
+                f"{tuple(x.shape)}, received {tuple(y.shape)}. Give it a shortcut that changes the shape."
+            )
+        return x + y
+
+
+class Concatenate(Module):
+    """Give the input to several layers, and join their outputs along an axis.
+
+    Parameters
+    ----------
+    *layers : Module or callable
+        Each is given the same input; ``lambda x: x`` keeps the input itself.
+    axis : int, default=-1
+        The axis to join along, by default the features.
+
+    Raises
+    ------
+    ValueError
+        When called, if the outputs differ in the length of another axis.
+    """
+
+    def __init__(self, *layers: Callable[[Any], Any], axis: int = -1) -> None:
+        if not layers:
+            raise ValueError("Concatenate needs at least one layer, received none.")
+        self.layers = Sequential(*layers).layers
+        self.axis = axis
+
+    def __call__(self, x: Any) -> Any:
+        parts = [layer(x) for layer in self.layers]
+        shapes = [tuple(part.shape) for part in parts]
+        axis = self.axis % len(shapes[0]) if shapes[0] else 0
+        rest = {(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}
+        if len(rest) > 1 or not shapes[0]:
+            raise ValueError(
+                f"the outputs of the layers in Concatenate must agree in all axes but {self.axis}, received "
+                f"shapes {shapes}."
+            )
+        return array_namespace(*parts).concat(parts, axis=axis)
+
+
 class Flatten(Module):
     """Put all axes but the first, the batch, into one: (batch, ...) → (batch, features)."""
 

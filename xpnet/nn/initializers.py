@@ -79,6 +79,19 @@ def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
     return lambda shape, random: random.uniform(low, high, size=shape)
 
 
+def normal(deviation: float) -> Initializer:
+    """Make an initializer that draws from the normal distribution of mean 0 and a standard deviation.
+
+    Raises
+    ------
+    ValueError
+        If the standard deviation is negative.
+    """
+    if not deviation >= 0:
+        raise ValueError(f"normal needs a standard deviation of at least 0, received {deviation}.")
+    return lambda shape, random: random.normal(0.0, deviation, size=shape)
+
+
 def zeros(shape: tuple[int, ...], random: Any) -> Any:
     """Return zeros."""
     return random.uniform(0.0, 0.0, size=shape)

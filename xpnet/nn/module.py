@@ -40,7 +40,7 @@ class Module(tree.Branch):
 
     training: bool = True
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(
             f"{type(self).__name__} needs a method __call__(self, x) that computes its output."
         )

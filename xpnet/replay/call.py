@@ -15,7 +15,9 @@ from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.autodiff.namespace import TracedNamespace, active_recording, namespaces_of, watched
 from xpnet.autodiff.tracer import Tracer
+from xpnet.autodiff.transforms import FROM_OUTSIDE
 from xpnet.backends import concrete, library_of, plain_namespace
+from xpnet.errors import NoGradientError
 from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
 from xpnet.replay.recording import Recorded, RecordingNamespace
@@ -102,6 +104,8 @@ class _Replay:
 def _output(x: Any) -> Any:
     """Return what is to be computed for a result: a variable, or a constant."""
     while isinstance(x, Tracer):
+        if x.node is not None:
+            raise NoGradientError(FROM_OUTSIDE)
         x = x.value
     return x.variable if type(x) is Recorded and x.variable is not None else concrete(x)
 

@@ -160,7 +160,7 @@ class Cost(NamedTuple):
 VIEWS = frozenset(
     {
         "asarray", "astype", "broadcast_to", "expand_dims", "flip", "getitem", "imag", "matrix_transpose",
-        "moveaxis", "permute_dims", "real", "reshape", "squeeze", "linalg.diagonal",
+        "moveaxis", "permute_dims", "real", "reshape", "squeeze", "windows", "linalg.diagonal",
         "linalg.matrix_transpose",
     }
 )  # fmt: skip

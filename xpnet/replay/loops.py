@@ -1,5 +1,6 @@
 """A kernel as a loop of numba: its source, and compiling it once for all runs."""
 
+import importlib.util
 import os
 import sys
 import threading
@@ -234,6 +235,12 @@ FAST = {{"contract"}}
 
 
 @cache
+def numba_is_there() -> bool:
+    """Say whether numba is installed."""
+    return importlib.util.find_spec("numba") is not None
+
+
+@cache
 def _choose_threads() -> None:
     """Let numba use threads of its own that sleep while they wait.
 
@@ -250,7 +257,6 @@ def _choose_threads() -> None:
 def compiled(source: str) -> Callable:
     """Return the function of a rendered kernel. numba keeps what it compiled from a file between runs."""
     import hashlib  # here, as these would be a good part of the time that importing xpnet takes
-    import importlib.util
     import tempfile
 
     _choose_threads()

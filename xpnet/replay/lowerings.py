@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from xpnet.autodiff.scatter import may_repeat
+from xpnet.replay import loops, windows
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.plan import Source, Step, call
 
@@ -168,6 +169,17 @@ def _scatter_add(source: Source, operation: Operation) -> Step:
     if repeats:
         line = f"{source.constant(numpy.add.at, 'add_at')}({result}, {source.items(key, values)})"
     return Step(operation, [f"{result}[...] = 0", line])
+
+
+@lowering("add_windows")
+def _add_windows(source: Source, operation: Operation) -> Step:
+    if loops.numba_is_there() and operation.result.dtype.name in ("float32", "float64"):
+        name = source.constant(loops.compiled(windows.render(operation)), "add_windows")
+        return Step(operation, [f"{name}({source.items(*operation.arguments, operation.result)})"])
+    options = "".join(f", {key}={source.text(value)}" for key, value in operation.options.items())
+    name = source.constant(operation.function, "add_windows")
+    arguments = source.text(operation.arguments[0])
+    return Step(operation, [f"{name}({arguments}{options}, out={source.text(operation.result)})"])
 
 
 @lowering("getitem")

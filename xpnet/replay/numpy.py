@@ -6,9 +6,7 @@ handed in are read where they are; donated ones are written to. What `lowerings.
 as it was recorded, and gives an array of its own.
 """
 
-import importlib.util
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy
@@ -26,12 +24,6 @@ _ALIGNMENT = 64  # bytes: a line of the processor's cache
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
 # a product, so that other threads gain nothing before.
 PARALLEL = 8_388_608
-
-
-@cache
-def numba_is_there() -> bool:
-    """Say whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None
 
 
 def _is_worth_it(step: Step, kernel: Kernel) -> bool:
@@ -67,7 +59,7 @@ class NumpyPlan(Plan):
         self._fresh: set[Variable] = set(graph.inputs)  # not in a buffer of the plan
         self._view: set[Operation] = set()
         whole = [self._lower(operation) for operation in graph.operations]
-        steps = self._fused(whole) if numba_is_there() else whole
+        steps = self._fused(whole) if loops.numba_is_there() else whole
         self._last = self._lifetimes(steps)
         self._place = self._donate(steps, over)
         self._written = [index for index, x in enumerate(graph.inputs) if x in self._place.values()]

@@ -5,6 +5,7 @@ from helpers import assert_same
 
 import xpnet
 from autodiff.cases import Case, array, complexes, named
+from xpnet.autodiff import extended_namespace
 
 
 def index(xp, x, items):
@@ -31,6 +32,16 @@ def scattered(xp, values, key, shape):
     result = numpy.zeros(shape, dtype=xpnet.to_numpy(values).dtype)
     numpy.add.at(result, xpnet.to_numpy(key), xpnet.to_numpy(values))
     return xpnet.asarray(result, device=xpnet.backends.device_of(values))
+
+
+def windows(sizes, strides, dilations):
+    options = {"sizes": sizes, "strides": strides, "dilations": dilations}
+    return lambda _xp, x: extended_namespace(x).windows(x, **options) ** 2
+
+
+def add_windows(shape, strides, dilations):
+    options = {"shape": shape, "strides": strides, "dilations": dilations}
+    return lambda _xp, w: extended_namespace(w).add_windows(w, **options) ** 2
 
 
 CASES = {
@@ -67,6 +78,18 @@ CASES = {
         Case(lambda xp, v: scattered(xp, v, index(xp, v, []), (4,)), (0,)),
         Case(lambda xp, v: scattered(xp, v, (slice(1, 3), ...), (3, 2)), (2,)),
         Case(lambda xp, v: scattered(xp, v, index(xp, v, [1, 1]), (3,)), complexes(2)),
+    ],
+    "windows": [
+        Case(windows((2,), (1,), (1,)), (2, 4, 2)),
+        Case(windows((2,), (2,), (2,)), (1, 7, 2)),
+        Case(windows((2, 3), (1, 2), (2, 1)), (1, 4, 6, 2)),
+        Case(windows((2,), (1,), (1,)), complexes(1, 3, 1)),
+    ],
+    "add_windows": [
+        Case(add_windows((2, 4, 2), (1,), (1,)), (2, 3, 2, 2)),
+        Case(add_windows((1, 7, 2), (2,), (2,)), (1, 3, 2, 2)),
+        Case(add_windows((1, 4, 6, 2), (1, 2), (2, 1)), (1, 2, 2, 2, 3, 2)),
+        Case(add_windows((1, 3, 1), (1,), (1,)), complexes(1, 2, 2, 1)),
     ],
     "take": [
         Case(lambda xp, x: xp.take(x, index(xp, x, [2, 0, 0])), (3,)),

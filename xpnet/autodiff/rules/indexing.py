@@ -1,4 +1,4 @@
-"""Reading and writing parts of arrays: getitem, setitem, take, take_along_axis."""
+"""Reading and writing parts of arrays: getitem, setitem, take, take_along_axis, windows."""
 
 # ruff: noqa: ARG005 -- every rule has the same signature, whatever it reads
 
@@ -103,3 +103,24 @@ def _take_along_axis_back(xp: Any, g: Any, _y: Any, _x: Any, indices: Any, *, ax
 @function(_take_along_axis_back)
 def take_along_axis(call: Any, x: Any, indices: Any, /, *, axis: int = -1) -> Any:
     return call(x, indices, axis=axis)
+
+
+# -- windows, and the sum of what several of them have of one element: each is the adjoint of the other -----
+
+
+@function(
+    lambda xp, g, _y, _x, *, sizes, strides, dilations: xp.add_windows(
+        g, shape=tuple(_x.shape), strides=strides, dilations=dilations
+    )
+)
+def windows(call: Any, x: Any, /, *, sizes: Any, strides: Any, dilations: Any) -> Any:
+    return call(x, sizes=sizes, strides=strides, dilations=dilations)
+
+
+@function(
+    lambda xp, g, _y, _w, *, shape, strides, dilations: xp.windows(
+        g, sizes=tuple(_w.shape[len(shape) - 1 : -1]), strides=strides, dilations=dilations
+    )
+)
+def add_windows(call: Any, w: Any, /, *, shape: Any, strides: Any, dilations: Any) -> Any:
+    return call(w, shape=shape, strides=strides, dilations=dilations)

@@ -1,0 +1,173 @@
+"""A training step of a convolutional network and of a transformer, beside PyTorch, and how long recording is.
+
+Forward, cross-entropy, backward and Adam, in float32, on a batch in memory, with 2 threads each. The two take
+turns, with a pause and a step that is not counted before each turn, as their threads wait actively for a
+while.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+THREADS = 2
+os.environ |= {f"{name}_NUM_THREADS": str(THREADS) for name in ("OPENBLAS", "OMP", "MKL")}
+
+import numpy
+
+import xpnet
+from xpnet import losses, nn, optim
+
+random = numpy.random.default_rng(0)
+ENTRIES, WIDTH, HEADS, LENGTH, BLOCKS = 256, 128, 4, 128, 4
+AIMS = {"convolutions": 1.5, "transformer": 1.3}  # at most this part of PyTorch's time
+PAUSE = 0.3
+
+
+def convolutions():
+    """28 × 28 images in batches of 128, convolutions of 16 and 32 channels."""
+    import torch
+    from torch import nn as tn
+
+    x, y = random.normal(size=(128, 28, 28, 1)).astype("float32"), random.integers(0, 10, 128)
+    ours = nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding="same", seed=0), nn.ReLU(), nn.MaxPool(2)),
+        *(nn.Conv2d(16, 32, 3, padding="same", seed=1), nn.ReLU(), nn.MaxPool(2)),
+        *(nn.Flatten(), nn.Dense(7 * 7 * 32, 10, seed=2)),
+    )
+    theirs = tn.Sequential(
+        *(tn.Conv2d(1, 16, 3, padding="same"), tn.ReLU(), tn.MaxPool2d(2)),
+        *(tn.Conv2d(16, 32, 3, padding="same"), tn.ReLU(), tn.MaxPool2d(2)),
+        *(tn.Flatten(), tn.Linear(7 * 7 * 32, 10)),
+    )
+    return (ours, x, y), (theirs, torch.tensor(x).movedim(-1, 1).contiguous(), torch.tensor(y))
+
+
+def transformer():
+    """Sequences of 128 bytes in batches of 16, 4 blocks of a width of 128, which see what is before them."""
+    import torch
+    from torch import nn as tn
+
+    x, y = random.integers(0, ENTRIES, (2, 16, LENGTH))
+    blocks = [nn.TransformerBlock(WIDTH, HEADS, causal=True, seed=i) for i in range(BLOCKS)]
+    ends = nn.LayerNorm(WIDTH), nn.Dense(WIDTH, ENTRIES, seed=5), nn.Lambda(rows_of)
+    ours = nn.Sequential(nn.Embedding(ENTRIES, WIDTH, seed=6), *blocks, *ends)
+
+    class Block(tn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norms = tn.ModuleList(tn.LayerNorm(WIDTH) for _ in range(2))
+            self.inputs, self.output = tn.Linear(WIDTH, 3 * WIDTH), tn.Linear(WIDTH, WIDTH)
+            self.expand, self.contract = tn.Linear(WIDTH, 4 * WIDTH), tn.Linear(4 * WIDTH, WIDTH)
+
+        def forward(self, x):
+            parts = self.inputs(self.norms[0](x)).chunk(3, -1)
+            heads = [part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in parts]
+            y = tn.functional.scaled_dot_product_attention(*heads, is_causal=True)
+            x = x + self.output(y.transpose(1, 2).flatten(2))
+            y = tn.functional.gelu(self.expand(self.norms[1](x)), approximate="tanh")
+            return x + self.contract(y)
+
+    ends = tn.LayerNorm(WIDTH), tn.Linear(WIDTH, ENTRIES), tn.Flatten(0, 1)
+    theirs = tn.Sequential(tn.Embedding(ENTRIES, WIDTH), *(Block() for _ in range(BLOCKS)), *ends)
+    y = y.reshape(-1)
+    return (ours, x, y), (theirs, torch.tensor(x), torch.tensor(y))
+
+
+def rows_of(x):
+    return xpnet.array_namespace(x).reshape(x, (-1, x.shape[-1]))
+
+
+def our_step(net, x, y):
+    optimizer = optim.Adam(1e-3)
+    state = optimizer.init(net)
+
+    def loss(net, x, y):
+        return losses.cross_entropy(net(x), y)
+
+    def step(net, state, x, y):
+        value, gradient = xpnet.value_and_grad(loss)(net, x, y)
+        return *optimizer.update(gradient, state, net), value
+
+    step = xpnet.jit(step, donate=("net", "state"))
+
+    def run():
+        nonlocal net, state
+        net, state, _ = step(net, state, x, y)
+
+    return run
+
+
+def their_step(net, x, y):
+    import torch
+
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
+
+    def run():
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+
+    return run
+
+
+def turns(steps, rounds, seconds):
+    """Return the times of the steps of each, in milliseconds."""
+    times = [[] for _ in steps]
+    for _ in range(rounds):
+        for step, found in zip(steps, times, strict=True):
+            time.sleep(PAUSE)
+            step()
+            end = time.perf_counter() + seconds
+            while (start := time.perf_counter()) < end:
+                step()
+                found.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def recording(make, length):
+    """Return the seconds that the first step with a recurrent layer takes, once its loops are compiled."""
+    net, x = make(32, 64, seed=0), numpy.ones((16, length, 32), dtype="float32")
+    step = xpnet.jit(xpnet.grad(lambda net, x: xpnet.array_namespace(x).mean(net(x) ** 2)))
+    start = time.perf_counter()
+    step(net, x)
+    return time.perf_counter() - start
+
+
+def main():
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
+    parser.add_argument("--json", type=Path, help="a folder for the figures")
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    figures = {}
+    for case in (convolutions, transformer):
+        ours, theirs = case()
+        times = turns([our_step(*ours), their_step(*theirs)], options.rounds, options.seconds)
+        medians = [statistics.median(each) for each in times]
+        least = [min(each) for each in times]
+        figures[case.__name__] = {"xpnet": medians[0], "torch": medians[1], "least": least}
+        print(
+            f"{case.__name__:<14} xpnet {medians[0]:6.1f} ms, torch {medians[1]:6.1f} ms: "
+            f"{medians[0] / medians[1]:.2f}, aim {AIMS[case.__name__]} (least {least[0] / least[1]:.2f})"
+        )
+    for make in (nn.LSTM, nn.GRU):
+        recording(make, 5)
+        figures[make.__name__] = {length: recording(make, length) for length in (5, 50, 500)}
+        texts = (f"{length} positions {seconds:.2f} s" for length, seconds in figures[make.__name__].items())
+        print(f"first step of {make.__name__}: {', '.join(texts)}")
+    if options.json:
+        machine = {"machine": platform.platform(), "numpy": numpy.__version__, "torch": torch.__version__}
+        options.json.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**machine, "milliseconds": figures}, indent=1)
+        (options.json / "networks-cpu.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

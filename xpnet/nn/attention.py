@@ -1,0 +1,289 @@
+"""Attention, and the transformer's block that is made of it."""
+
+import math
+from typing import Any
+
+from xpnet.autodiff import array_namespace
+from xpnet.backends import asarray, device_of
+from xpnet.nn.activations import GELU, Softmax
+from xpnet.nn.dense import Dense
+from xpnet.nn.dropout import Dropout
+from xpnet.nn.initializers import Initializer, glorot_uniform
+from xpnet.nn.module import Module
+from xpnet.nn.normalization import LayerNorm
+from xpnet.nn.parameters import check_axes, check_features, check_positive
+from xpnet.nn.positions import RotaryPositions
+from xpnet.random import Seed, host_generator
+
+Cache = dict[str, Any]
+_AXES = ("batch", "length", "features")
+
+
+class MultiHeadAttention(Module):
+    """Attention: each position takes in what others have, weighted by how well they fit its question.
+
+    ``softmax(q kᵀ / sqrt(width)) v`` in each head, where q, k and v are dense layers of the input, and a
+    dense layer of the results of all heads together.
+
+    A. Vaswani et al., Attention Is All You Need, 2017.
+
+    Parameters
+    ----------
+    features : int
+        The length of the last axis.
+    heads : int
+        How many heads; it divides the number of features, and each has a part of them as its width.
+    causal : bool, default=False
+        Whether a position sees itself and those before it only.
+    rotary : bool, default=False
+        Whether questions and keys are turned by their positions: see `RotaryPositions`.
+    bias : bool, default=True
+        Whether the four dense layers have a bias.
+    weight_init : callable, default=glorot_uniform
+        One of `xpnet.nn.initializers`.
+    seed : int, numpy.random.Generator or None
+        From which the initial weights are drawn.
+    dtype : str, default="float32"
+        The dtype of the parameters.
+
+    Attributes
+    ----------
+    query, key, value, output : Dense
+        Each with a weight of shape (features, features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> layer = xpnet.nn.MultiHeadAttention(16, 4, causal=True, seed=0)
+    >>> layer(np.ones((2, 10, 16), dtype="float32")).shape
+    (2, 10, 16)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        *,
+        causal: bool = False,
+        rotary: bool = False,
+        bias: bool = True,
+        weight_init: Initializer = glorot_uniform,
+        seed: Seed = None,
+        dtype: str = "float32",
+    ) -> None:
+        check_positive(features=features, heads=heads)
+        if features % heads:
+            raise ValueError(f"heads must divide the {features} features, received {heads}.")
+        self.heads = heads
+        self.causal = bool(causal)
+        self.positions = RotaryPositions(features // heads) if rotary else None
+        options: dict[str, Any] = {"bias": bias, "weight_init": weight_init, "dtype": dtype}
+        random = host_generator(seed)
+        self.query = Dense(features, features, seed=random, **options)
+        self.key = Dense(features, features, seed=random, **options)
+        self.value = Dense(features, features, seed=random, **options)
+        self.output = Dense(features, features, seed=random, **options)
+
+    def __call__(self, x: Any, context: Any = None, *, mask: Any = None) -> Any:
+        """Attend from each position of x to those of the context.
+
+        Parameters
+        ----------
+        x : array, shape (batch, length, features)
+            What asks.
+        context : array, shape (batch, context length, features), optional
+            What is asked; by default x itself.
+        mask : array of bool, shape (batch, context length), optional
+            True where the context counts, False where it only fills up. Where nothing counts, all of the
+            context does.
+
+        Returns
+        -------
+        array, shape (batch, length, features)
+
+        Raises
+        ------
+        ValueError
+            If x or the context has other axes or another number of features, or the mask another shape.
+        TypeError
+            If x holds no floating-point numbers, or the mask anything but bool.
+        """
+        context = x if context is None else context
+        xp = self._namespace(x, context)
+        seen = None
+        if self.causal:
+            seen = self._before(xp, x.shape[1], context.shape[1], 0, x.device)
+        if mask is not None:
+            if tuple(mask.shape) != tuple(context.shape[:2]) or not xp.isdtype(mask.dtype, "bool"):
+                raise ValueError(
+                    f"the mask must be an array of bool with the axes (batch, context length), here "
+                    f"{tuple(context.shape[:2])}, received {mask.dtype} of shape {tuple(mask.shape)}."
+                )
+            there = xp.reshape(xp.asarray(mask), (mask.shape[0], 1, 1, mask.shape[1]))
+            seen = there if seen is None else seen & there
+        keys, values = self._heads(xp, self.key(context)), self._heads(xp, self.value(context))
+        if self.positions is not None:
+            keys = self.positions(keys)
+        return self._attend(xp, x, keys, values, seen, 0)
+
+    def new_cache(self, batch: int, length: int) -> Cache:
+        """Return the memory of a sequence that `step` goes through, with room for so many positions.
+
+        Returns
+        -------
+        dict of array
+            ``keys`` and ``values`` of shape (batch, heads, length, width), and ``length``, an int32 without
+            axes: how many positions are there so far.
+        """
+        check_positive(batch=batch, length=length)
+        weight = self.key.weight
+        where, xp = device_of(weight), array_namespace(weight)
+        shape = (batch, self.heads, length, weight.shape[1] // self.heads)
+        empty = [xp.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)]
+        return {"keys": empty[0], "values": empty[1], "length": asarray(0, device=where, dtype="int32")}
+
+    def step(self, x: Any, cache: Cache) -> tuple[Any, Cache]:
+        """Go on with a sequence: attend from new positions to those before, which the cache remembers.
+
+        The result is that of a causal call with the whole sequence, and needs the new positions only. All
+        shapes stay the same from step to step, so `jit` records once.
+
+        Parameters
+        ----------
+        x : array, shape (batch, length, features)
+            The new positions, often one.
+        cache : dict of array
+            From `new_cache` or the step before. What goes beyond its room is lost, so make it long enough.
+
+        Returns
+        -------
+        y : array, shape (batch, length, features)
+        cache : dict of array
+            With the new positions.
+        """
+        xp = self._namespace(x, x)
+        start, room, new = xp.asarray(cache["length"]), cache["keys"].shape[2], x.shape[1]
+        keys, values = self._heads(xp, self.key(x)), self._heads(xp, self.value(x))
+        if self.positions is not None:
+            keys = self.positions(keys, start=start)
+        # Which of the new positions each place takes, by a comparison: the standard assigns to no array of
+        # places.
+        source = xp.arange(room, dtype=start.dtype, device=x.device) - start
+        is_new = xp.reshape((source >= 0) & (source < new), (room, 1))
+        source = xp.clip(source, 0, new - 1)
+        keys = xp.where(is_new, xp.take(keys, source, axis=2), cache["keys"])
+        values = xp.where(is_new, xp.take(values, source, axis=2), cache["values"])
+        seen = self._before(xp, new, room, start, x.device)
+        y = self._attend(xp, x, keys, values, seen, start)
+        return y, {"keys": keys, "values": values, "length": start + new}
+
+    def _namespace(self, x: Any, context: Any) -> Any:
+        features = self.query.weight.shape[0]
+        layer = f"MultiHeadAttention({features}, {self.heads})"
+        for each in (x, context):
+            check_axes(each, _AXES, layer)
+            check_features(each, features, layer)
+        return array_namespace(x, context, self.query.weight)
+
+    def _heads(self, xp: Any, x: Any) -> Any:
+        """From (batch, length, features) to (batch, heads, length, width)."""
+        batch, length, features = x.shape
+        return xp.permute_dims(
+            xp.reshape(x, (batch, length, self.heads, features // self.heads)), (0, 2, 1, 3)
+        )
+
+    def _before(self, xp: Any, length: int, known: int, start: Any, device: Any) -> Any:
+        """Say which positions each one sees, those up to itself: an array of bool, shape (length, known)."""
+        here = xp.expand_dims(xp.arange(length, device=device) + start, axis=1)
+        return xp.expand_dims(xp.arange(known, device=device), axis=0) <= here
+
+    def _attend(self, xp: Any, x: Any, keys: Any, values: Any, seen: Any, start: Any) -> Any:
+        query = self._heads(xp, self.query(x) * (1 / math.sqrt(keys.shape[-1])))
+        if self.positions is not None:
+            query = self.positions(query, start=start)
+        scores = xp.matmul(query, xp.matrix_transpose(keys))
+        if seen is not None:
+            # Finite, so that a position that sees nothing gets numbers.
+            scores = xp.where(seen, scores, float(xp.finfo(scores.dtype).min))
+        y = xp.matmul(Softmax()(scores), values)
+        return self.output(xp.reshape(xp.permute_dims(y, (0, 2, 1, 3)), x.shape))
+
+
+class TransformerBlock(Module):
+    """A block of a transformer: attention, then two dense layers; the input of each is normalized and added.
+
+    ``x = x + attention(norm(x))`` and then ``x = x + dense(gelu(dense(norm(x))))``.
+
+    A. Vaswani et al., Attention Is All You Need, 2017; normalized before as in R. Xiong et al., On Layer
+    Normalization in the Transformer Architecture, 2020.
+
+    Parameters
+    ----------
+    features : int
+        The length of the last axis.
+    heads : int
+        How many heads; it divides the number of features.
+    hidden : int, optional
+        The width between the two dense layers; by default four times the features.
+    causal : bool, default=False
+        Whether a position sees itself and those before it only.
+    rotary : bool, default=False
+        Whether positions are told apart by `RotaryPositions`.
+    dropout : float, default=0.0
+        The rate of `Dropout` of what is added.
+    seed : int, numpy.random.Generator or None
+        From which the initial weights are drawn.
+    dtype : str, default="float32"
+        The dtype of the parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> block = xpnet.nn.TransformerBlock(16, 4, causal=True, seed=0)
+    >>> block(np.ones((2, 10, 16), dtype="float32")).shape
+    (2, 10, 16)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        heads: int,
+        *,
+        hidden: int | None = None,
+        causal: bool = False,
+        rotary: bool = False,
+        dropout: float = 0.0,
+        seed: Seed = None,
+        dtype: str = "float32",
+    ) -> None:
+        random = host_generator(seed)
+        hidden = 4 * features if hidden is None else hidden
+        self.attention_norm = LayerNorm(features, dtype=dtype)
+        self.attention = MultiHeadAttention(
+            features, heads, causal=causal, rotary=rotary, seed=random, dtype=dtype
+        )
+        self.dense_norm = LayerNorm(features, dtype=dtype)
+        self.expand = Dense(features, hidden, weight_init=glorot_uniform, seed=random, dtype=dtype)
+        self.activation = GELU()
+        self.contract = Dense(hidden, features, weight_init=glorot_uniform, seed=random, dtype=dtype)
+        self.dropout = Dropout(dropout, seed=random)
+
+    def __call__(self, x: Any, *, mask: Any = None) -> Any:
+        """Transform x, of shape (batch, length, features); the mask is that of `MultiHeadAttention`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
+        return self._dense(x)
+
+    def new_cache(self, batch: int, length: int) -> Cache:
+        """Return the memory of a sequence: see `MultiHeadAttention.new_cache`."""
+        return self.attention.new_cache(batch, length)
+
+    def step(self, x: Any, cache: Cache) -> tuple[Any, Cache]:
+        """Go on with a sequence: see `MultiHeadAttention.step`."""
+        y, cache = self.attention.step(self.attention_norm(x), cache)
+        return self._dense(x + self.dropout(y)), cache
+
+    def _dense(self, x: Any) -> Any:
+        y = self.contract(self.activation(self.expand(self.dense_norm(x))))
+        return x + self.dropout(y)

@@ -1,0 +1,203 @@
+"""Layers that go through a sequence and remember."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from xpnet.autodiff import array_namespace
+from xpnet.nn.dense import Dense
+from xpnet.nn.initializers import glorot_uniform, orthogonal
+from xpnet.nn.module import Module
+from xpnet.nn.parameters import check_axes, check_features, check_positive
+from xpnet.random import Seed, host_generator
+from xpnet.replay import scan
+
+State = dict[str, Any]
+
+
+def _sigmoid(x: Any) -> Any:
+    return 0.5 + 0.5 * array_namespace(x).tanh(0.5 * x)
+
+
+def _parts(x: Any, number: int) -> list[Any]:
+    """Cut the last axis into parts of the same length."""
+    width = x.shape[-1] // number
+    return [x[..., i * width : (i + 1) * width] for i in range(number)]
+
+
+def _lstm(state: State, x: Any, weight: Any) -> tuple[State, Any]:
+    xp = array_namespace(x, weight)
+    gates = x + xp.matmul(state["output"], weight)
+    write, forget, new, read = _parts(gates, 4)
+    memory = _sigmoid(forget) * state["memory"] + _sigmoid(write) * xp.tanh(new)
+    output = _sigmoid(read) * xp.tanh(memory)
+    return {"memory": memory, "output": output}, output
+
+
+def _gru(state: State, x: Any, weight: Any, bias: Any) -> tuple[State, Any]:
+    xp = array_namespace(x, weight)
+    reset, keep, new = _parts(x, 3)
+    own_reset, own_keep, own_new = _parts(xp.matmul(state["output"], weight) + bias, 3)
+    new = xp.tanh(new + _sigmoid(reset + own_reset) * own_new)
+    keep = _sigmoid(keep + own_keep)
+    output = (1 - keep) * new + keep * state["output"]
+    return {"output": output}, output
+
+
+class _Recurrent(Module):
+    """What recurrent layers share: a dense layer of the input, and one of the output of the step before."""
+
+    parts: ClassVar[int]
+    remembers: ClassVar[tuple[str, ...]]
+    cell: ClassVar[Callable]
+
+    def __init__(self, in_features: int, features: int, *, seed: Seed = None, dtype: str = "float32") -> None:
+        check_positive(in_features=in_features, features=features)
+        random, out = host_generator(seed), self.parts * features
+        options: dict[str, Any] = {"seed": random, "dtype": dtype}
+        self.input = Dense(in_features, out, weight_init=glorot_uniform, **options)
+        own_bias = self.remembers == ("output",)
+        self.recurrent = Dense(features, out, bias=own_bias, weight_init=orthogonal(), **options)
+
+    def __call__(self, x: Any) -> Any:
+        """Go through whole sequences.
+
+        Parameters
+        ----------
+        x : array, shape (batch, length, in_features)
+
+        Returns
+        -------
+        array, shape (batch, length, features)
+            The output of each position, which knows those before. ``y[:, -1, :]`` is that of the last.
+        """
+        return self.step(x, None)[0]
+
+    def new_state(self, x: Any) -> State:
+        """Return the state before the first position of x: zeros, of shape (batch, features)."""
+        weight = self.recurrent.weight
+        xp, shape = array_namespace(x, weight), (x.shape[0], weight.shape[0])
+        dtype = xp.result_type(x, weight)
+        return {name: xp.zeros(shape, dtype=dtype, device=x.device) for name in self.remembers}
+
+    def step(self, x: Any, state: State | None) -> tuple[Any, State]:
+        """Go on with sequences.
+
+        Parameters
+        ----------
+        x : array, shape (batch, length, in_features)
+            The next positions, often one.
+        state : dict of array, or None
+            What the step before has returned; None at the beginning.
+
+        Returns
+        -------
+        y : array, shape (batch, length, features)
+        state : dict of array, each of shape (batch, features)
+
+        Raises
+        ------
+        ValueError
+            If x has not the axes (batch, length, in_features), or no positions.
+        TypeError
+            If x holds no floating-point numbers.
+        """
+        xp = array_namespace(x, self.input.weight)
+        layer = f"{type(self).__name__}({self.input.weight.shape[0]}, {self.recurrent.weight.shape[0]})"
+        check_axes(x, ("batch", "length", "features"), layer)
+        check_features(x, self.input.weight.shape[0], layer)
+        # One product for all positions; what is left for the steps depends on the step before.
+        inputs = xp.permute_dims(self.input(x), (1, 0, 2))
+        weights = (self.recurrent.weight, self.recurrent.bias)
+        state = self.new_state(x) if state is None else state
+        state, y = scan(type(self).cell, state, inputs, *(w for w in weights if w is not None))
+        return xp.permute_dims(y, (1, 0, 2)), state
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory: gates decide what a memory keeps, takes in, and shows.
+
+    With σ for the sigmoid function, ``*`` for products element by element, and the columns of the weights in
+    the order write, forget, new, read:
+
+    ``memory[t] = σ(forget) * memory[t - 1] + σ(write) * tanh(new)``,
+    ``y[t] = σ(read) * tanh(memory[t])``, where
+    ``(write, forget, new, read) = x[t] @ input.weight + input.bias + y[t - 1] @ recurrent.weight``.
+
+    S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, 1997; with the forget gate of F. A. Gers,
+    J. Schmidhuber and F. Cummins, Learning to Forget, 2000.
+
+    Parameters
+    ----------
+    in_features : int
+        Number of inputs of each position.
+    features : int
+        Number of outputs of each position, and of cells of memory.
+    seed : int, numpy.random.Generator or None
+        From which the initial weights are drawn.
+    dtype : str, default="float32"
+        The dtype of the parameters.
+
+    Attributes
+    ----------
+    input : Dense
+        With a weight of shape (in_features, 4 * features), and a bias.
+    recurrent : Dense
+        With a weight of shape (features, 4 * features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> layer = xpnet.nn.LSTM(3, 8, seed=0)
+    >>> layer(np.ones((2, 50, 3), dtype="float32")).shape
+    (2, 50, 8)
+    """
+
+    parts = 4
+    remembers = ("memory", "output")
+    cell = staticmethod(_lstm)
+
+
+class GRU(_Recurrent):
+    """The gated recurrent unit: gates decide what of the output is kept and what a new one looks at.
+
+    With σ for the sigmoid function, ``*`` for products element by element, and the columns of the weights in
+    the order reset, keep, new:
+
+    ``y[t] = (1 - σ(keep)) * tanh(new) + σ(keep) * y[t - 1]``, where reset and keep are the sums, and new is
+    ``new of the input + σ(reset) * new of the output``, of
+    ``x[t] @ input.weight + input.bias`` and ``y[t - 1] @ recurrent.weight + recurrent.bias``.
+
+    K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
+    Translation, 2014; the reset gate behind the product, as in the libraries for GPUs.
+
+    Parameters
+    ----------
+    in_features : int
+        Number of inputs of each position.
+    features : int
+        Number of outputs of each position.
+    seed : int, numpy.random.Generator or None
+        From which the initial weights are drawn.
+    dtype : str, default="float32"
+        The dtype of the parameters.
+
+    Attributes
+    ----------
+    input : Dense
+        With a weight of shape (in_features, 3 * features), and a bias.
+    recurrent : Dense
+        With a weight of shape (features, 3 * features), and a bias.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> layer = xpnet.nn.GRU(3, 8, seed=0)
+    >>> layer(np.ones((2, 50, 3), dtype="float32")).shape
+    (2, 50, 8)
+    """
+
+    parts = 3
+    remembers = ("output",)
+    cell = staticmethod(_gru)

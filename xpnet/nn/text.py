@@ -1,0 +1,80 @@
+"""Text as numbers, without a tokenizer: each byte of UTF-8 is an entry."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy
+
+from xpnet.backends import asarray, device, to_numpy
+from xpnet.nn.module import Module
+from xpnet.nn.parameters import check_positive
+
+
+class ByteReader(Module):
+    """Read texts byte by byte: each of the 256 bytes is an entry for an `Embedding`, and 256 fills up.
+
+    Any text in any language can be read, and written again. A letter of English is one byte, others are up
+    to four.
+
+    Parameters
+    ----------
+    length : int
+        How many bytes of each text are read. Shorter ones are filled up, longer ones are cut off.
+
+    Attributes
+    ----------
+    entries : int
+        257, for the embedding.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> reader = xpnet.nn.ByteReader(6)
+    >>> reader(["hi", "größer"])
+    array([[104, 105, 256, 256, 256, 256],
+           [103, 114, 195, 182, 195, 159]], dtype=int32)
+    >>> reader.texts(reader(["hi", "größer"]))
+    ['hi', 'größ']
+    """
+
+    entries = 257
+
+    def __init__(self, length: int) -> None:
+        check_positive(length=length)
+        self.length = length
+
+    def __call__(self, texts: Iterable[str | bytes]) -> Any:
+        """Read texts.
+
+        Parameters
+        ----------
+        texts : iterable of str or bytes
+
+        Returns
+        -------
+        array of int32, shape (batch, length)
+            On the current device.
+
+        Raises
+        ------
+        TypeError
+            If it is a single text, or one of them is no text.
+        """
+        if isinstance(texts, str | bytes):
+            raise TypeError(f"ByteReader needs a list of texts, received one, {texts[:40]!r}. Write [text].")
+        rows = []
+        for text in texts:
+            if not isinstance(text, str | bytes):
+                raise TypeError(f"a text must be str or bytes, received {type(text).__name__}: {text!r}.")
+            data = (text.encode() if isinstance(text, str) else text)[: self.length]
+            rows.append([*data, *[256] * (self.length - len(data))])
+        return asarray(numpy.asarray(rows, dtype="int32").reshape(-1, self.length), device=device())
+
+    def mask(self, indices: Any) -> Any:
+        """Say where there is text: an array of bool of the shape of the indices, for attention."""
+        return indices < 256
+
+    def texts(self, indices: Any) -> list[str]:
+        """Return the texts of indices, of shape (batch, length). Bytes that are no UTF-8 become �."""
+        rows = to_numpy(indices)
+        return [bytes(int(i) for i in row if 0 <= i < 256).decode(errors="replace") for row in rows]
