@@ -237,7 +237,7 @@ def scale_by_adam(
         # Two numbers made of the corrections save two passes over all of m and v.
         root = xp.sqrt(_one_minus_power(xp, beta2, step + 1))
         factors = each_dtype(root / _one_minus_power(xp, beta1, step + 1), gradients)
-        epsilons = each_dtype(xp.full_like(root, epsilon) if epsilon_hat else epsilon * root, gradients)
+        epsilons = [epsilon] * len(gradients) if epsilon_hat else each_dtype(epsilon * root, gradients)
         gradients = [
             m / (xp.sqrt(v) + e) * f for m, v, e, f in zip(mean, mean_square, epsilons, factors, strict=True)
         ]

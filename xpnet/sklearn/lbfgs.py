@@ -1,14 +1,17 @@
 """The solver "lbfgs": all examples at once, by SciPy."""
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy
 import scipy.optimize
 
 from xpnet import tree
-from xpnet.autodiff import value_and_grad
-from xpnet.backends import asarray, device_of, to_numpy, use_device
+from xpnet.autodiff import array_namespace, value_and_grad
+from xpnet.backends import asarray, to_numpy, use_device
 from xpnet.training.batches import Examples
 from xpnet.training.predict import jit_where_possible, place_of
 
@@ -38,42 +41,56 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
     where, dtype = place_of(net)
     examples = Examples({"x": x, "y": y}, where, dtype)
     rows = len(examples) if not hasattr(x, "toarray") else max(1, MODERATE // x.shape[1])
+    net.train()
     with use_device(where):
         batches = list(examples.batches(rows)) if rows >= len(examples) else None
-        shares = [_weight(target) for _, target in batches or examples.batches(rows)]
-        # Each batch has the whole penalty over its own weight.
-        net.alpha = net.alpha / len(shares)
-        step = jit_where_possible(value_and_grad(lambda net, x, y: loss(net(x), y)))
+        weights = [_weight(targets) for _, targets in batches or examples.batches(rows)]
+        shares = [weight / sum(weights) for weight in weights]
+        net.alpha = net.alpha / len(shares)  # each batch has the whole penalty over its own weight
         leaves, structure = tree.flatten(net)
+        start = numpy.concatenate([to_numpy(leaf).reshape(-1) for leaf in leaves], dtype=numpy.float64)
+        ends = numpy.cumsum([0, *(math.prod(leaf.shape) for leaf in leaves)])
+        step = _gradient_of(loss, tuple(tuple(leaf.shape) for leaf in leaves))
 
         def unpack(packed: numpy.ndarray) -> Any:
-            sizes = [numpy.prod(leaf.shape, dtype=int) for leaf in leaves]
-            parts = numpy.split(packed, numpy.cumsum(sizes)[:-1])
-            shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-            new = [
-                asarray(part, device=device_of(leaf), dtype=leaf.dtype)
-                for part, leaf in zip(shaped, leaves, strict=True)
-            ]
-            return tree.unflatten(structure, new)
+            parts = [packed[first:last] for first, last in pairwise(ends)]
+            return tree.unflatten(
+                structure,
+                [
+                    asarray(part.reshape(leaf.shape), device=where, dtype=leaf.dtype)
+                    for part, leaf in zip(parts, leaves, strict=True)
+                ],
+            )
 
         def value_and_gradient(packed: numpy.ndarray) -> tuple[float, numpy.ndarray]:
-            moved = unpack(packed).train()
+            moved = unpack(packed)
             total, gradient = 0.0, numpy.zeros_like(packed)
             for share, (x, y) in zip(shares, batches or examples.batches(rows), strict=True):
-                value, grads = step(moved, x, y)
-                total += share / sum(shares) * float(to_numpy(value))
-                gradient += share / sum(shares) * _pack(tree.leaves(grads))
+                value, part = step(moved, x, y)
+                total += share * float(to_numpy(value))
+                gradient += share * to_numpy(part)
             return total, gradient
 
         result = scipy.optimize.minimize(
-            value_and_gradient, _pack(leaves), method="L-BFGS-B", jac=True, options=options
+            value_and_gradient, start, method="L-BFGS-B", jac=True, options=options
         )
         tree.assign(unpack(result.x), net)
     return result
 
 
-def _pack(leaves: list) -> numpy.ndarray:
-    return numpy.concatenate([numpy.reshape(to_numpy(leaf), -1) for leaf in leaves], dtype=numpy.float64)
+@lru_cache(maxsize=8)
+def _gradient_of(loss: Callable, _shapes: Any) -> Callable:
+    """Return what is recorded once for networks of some shapes."""
+
+    def value(net: Any, x: Any, y: dict[str, Any]) -> Any:
+        return loss(net(x), y)
+
+    def value_and_gradient(net: Any, x: Any, y: dict[str, Any]) -> tuple[Any, Any]:
+        result, gradient = value_and_grad(value)(net, x, y)
+        xp = array_namespace(result)
+        return result, xp.concat([xp.reshape(g, (-1,)) for g in tree.leaves(gradient)])
+
+    return jit_where_possible(value_and_gradient)
 
 
 def _weight(targets: dict[str, Any]) -> float:

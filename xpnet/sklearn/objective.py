@@ -33,8 +33,7 @@ class Penalized(Module):
         if not (self.training and self.penalized):
             return {"outputs": outputs}
         xp = array_namespace(outputs, self.alpha)
-        flat = [xp.reshape(w, (-1,)) for w in tree.leaves(self.net) if len(w.shape) > 1]
-        squares = [xp.vecdot(w, w) for w in flat]
+        squares = [xp.sum(w * w) for w in tree.leaves(self.net) if len(w.shape) > 1]
         return {"outputs": outputs, "penalty": 0.5 * self.alpha * sum(squares[1:], squares[0])}
 
 
