@@ -6,17 +6,22 @@ from xpnet.nn.containers import Flatten, Lambda, Sequential
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.module import Module
+from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 
 __all__ = [
     "ELU",
     "GELU",
+    "BatchNorm",
     "Dense",
     "Dropout",
     "Flatten",
+    "GroupNorm",
     "Lambda",
+    "LayerNorm",
     "LeakyReLU",
     "LogSoftmax",
     "Module",
+    "RMSNorm",
     "ReLU",
     "Sequential",
     "SiLU",

@@ -1,12 +1,11 @@
 """Layers that connect every input with every output."""
 
-from numbers import Integral
 from typing import Any
 
 from xpnet.autodiff import array_namespace
-from xpnet.backends import asarray, device
 from xpnet.nn.initializers import Initializer, he_normal
 from xpnet.nn.module import Module
+from xpnet.nn.parameters import check_features, check_positive, drawn, filled
 from xpnet.random import Seed, host_generator
 
 
@@ -53,23 +52,9 @@ class Dense(Module):
         seed: Seed = None,
         dtype: str = "float32",
     ) -> None:
-        for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, received {value!r}.")
-        here = device()
-        shape = (in_features, out_features)
-        weight = weight_init(shape, host_generator(seed))
-        if tuple(getattr(weight, "shape", ())) != shape:
-            raise ValueError(
-                f"weight_init must return an array of shape {shape}, received "
-                f"{tuple(getattr(weight, 'shape', ())) or type(weight).__name__}."
-            )
-        self.weight = asarray(weight, device=here, dtype=dtype)
-        if not here.namespace.isdtype(self.weight.dtype, ("real floating", "complex floating")):
-            raise ValueError(
-                f'a layer learns floating-point numbers, received dtype={dtype!r}. Try "float32".'
-            )
-        self.bias = asarray([0.0] * out_features, device=here, dtype=dtype) if bias else None
+        check_positive(in_features=in_features, out_features=out_features)
+        self.weight = drawn(weight_init, (in_features, out_features), host_generator(seed), dtype)
+        self.bias = filled(0.0, out_features, dtype) if bias else None
 
     def __call__(self, x: Any) -> Any:
         """Compute the outputs.
@@ -93,18 +78,7 @@ class Dense(Module):
         """
         xp = array_namespace(x, self.weight)
         expected = self.weight.shape[0]
-        if len(x.shape) == 0 or x.shape[-1] != expected:
-            received = x.shape[-1] if len(x.shape) else "an array without axes"
-            raise ValueError(
-                f"expected {expected} features on the last axis, received {received}. The layer is "
-                f"Dense({expected}, {self.weight.shape[1]}), x has the shape {tuple(x.shape)}. Make the "
-                "layer for as many features as x has, or give it other features."
-            )
-        if x.dtype != self.weight.dtype and not xp.isdtype(x.dtype, ("real floating", "complex floating")):
-            raise TypeError(
-                f"a dense layer needs floating-point numbers, received {x.dtype}. Convert x with "
-                "xpnet.asarray(x, dtype='float32')."
-            )
+        check_features(x, expected, f"Dense({expected}, {self.weight.shape[1]})")
         # One product of two matrices: with more axes, libraries multiply matrix by matrix.
         rows = x if len(x.shape) <= 2 else xp.reshape(x, (-1, expected))
         y = xp.matmul(rows, self.weight)

@@ -1,0 +1,255 @@
+"""Layers that bring their input to mean 0 and variance 1, or to a root mean square of 1.
+
+All of them read the features on the last axis.
+"""
+
+import math
+from typing import Any
+
+from xpnet.autodiff import array_namespace, stop_gradient
+from xpnet.nn.module import Module
+from xpnet.nn.parameters import check_features, check_positive, filled
+
+
+def _standardized(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
+    """Return ``(x - mean) / sqrt(variance + epsilon)``, the mean and the variance along some axes."""
+    mean = xp.mean(x, axis=axes, keepdims=True)
+    centered = x - mean
+    variance = xp.mean(centered * centered, axis=axes, keepdims=True)
+    return centered * (1 / xp.sqrt(variance + epsilon)), mean, variance
+
+
+class _Normalization(Module):
+    """What the layers below share: a weight and a bias for each feature.
+
+    Attributes
+    ----------
+    weight : array, shape (features,)
+        It starts at 1.
+    bias : array, shape (features,)
+        It starts at 0.
+    """
+
+    def __init__(self, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:
+        check_positive(features=features)
+        if not epsilon >= 0:
+            raise ValueError(f"epsilon must be at least 0, received {epsilon!r}.")
+        self.epsilon = float(epsilon)
+        self.weight = filled(1.0, features, dtype)
+        self.bias = filled(0.0, features, dtype)
+
+    def _namespace(self, x: Any) -> Any:
+        """Check the input, and return the namespace in which to compute."""
+        xp = array_namespace(x, self.weight)
+        features = self.weight.shape[0]
+        check_features(x, features, f"{type(self).__name__}({features})")
+        return xp
+
+
+class BatchNorm(_Normalization):
+    """Normalize each feature over the batch: ``(x - mean) / sqrt(variance + epsilon) * weight + bias``.
+
+    In training, the mean and the variance are those of all axes but the last (the batch, and the height and
+    width of images), and the running statistics move towards them. In use (`eval`), they are the running
+    statistics.
+
+    S. Ioffe and C. Szegedy, Batch Normalization: Accelerating Deep Network Training by Reducing Internal
+    Covariate Shift, 2015.
+
+    Parameters
+    ----------
+    features : int
+        The length of the last axis.
+    momentum : float, default=0.1
+        How far a batch moves the running statistics, to ``(1 - momentum) * running + momentum * batch``.
+    epsilon : float, default=1e-5
+        Keeps a feature that does not vary from dividing by 0.
+    dtype : str, default="float32"
+        The dtype of parameters and state.
+
+    Attributes
+    ----------
+    weight : array, shape (features,)
+        It starts at 1.
+    bias : array, shape (features,)
+        It starts at 0.
+    running_mean : array, shape (features,)
+        State. It starts at 0.
+    running_variance : array, shape (features,)
+        State: of the unbiased variance, the sum of squares divided by the number of values less one. It
+        starts at 1.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; when called, if the last axis has another length, or if in training a
+        feature has fewer than two values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> layer = xpnet.nn.BatchNorm(3)
+    >>> y = layer(np.random.default_rng(0).normal(5, 2, size=(100, 3)).astype("float32"))
+    >>> bool(abs(y.mean()) < 1e-5), bool(layer.running_mean[0] > 0)
+    (True, True)
+    """
+
+    state = ("running_mean", "running_variance")
+
+    def __init__(
+        self, features: int, *, momentum: float = 0.1, epsilon: float = 1e-5, dtype: str = "float32"
+    ) -> None:
+        super().__init__(features, epsilon=epsilon, dtype=dtype)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must be from 0 to 1, received {momentum!r}.")
+        self.momentum = float(momentum)
+        self.running_mean = filled(0.0, features, dtype)
+        self.running_variance = filled(1.0, features, dtype)
+
+    def __call__(self, x: Any) -> Any:
+        """Normalize x, of shape (batch, ..., features)."""
+        xp = self._namespace(x)
+        if not self.training:
+            scale = self.weight / xp.sqrt(self.running_variance + self.epsilon)
+            return (x - self.running_mean) * scale + self.bias
+        count = math.prod(x.shape[:-1])
+        if count < 2:
+            raise ValueError(
+                f"BatchNorm needs at least two values of each feature in training, received x of shape "
+                f"{tuple(x.shape)}. Give it a larger batch, or call eval() to use the running statistics."
+            )
+        # One axis of all values, as the features stand on the last.
+        rows = xp.reshape(x, (count, x.shape[-1]))
+        y, mean, variance = _standardized(xp, rows, (0,), self.epsilon)
+        self.running_mean = self._moved(xp, self.running_mean, mean)
+        self.running_variance = self._moved(xp, self.running_variance, variance * (count / (count - 1)))
+        return xp.reshape(y * self.weight + self.bias, x.shape)
+
+    def _moved(self, xp: Any, running: Any, batch: Any) -> Any:
+        """Move a running statistic towards that of the batch, in its own dtype."""
+        batch = xp.astype(stop_gradient(batch)[0, ...], running.dtype, copy=False)
+        return (1 - self.momentum) * running + self.momentum * batch
+
+
+class LayerNorm(_Normalization):
+    """Normalize each position over its features: ``(x - mean) / sqrt(variance + epsilon) * weight + bias``.
+
+    J. L. Ba, J. R. Kiros and G. E. Hinton, Layer Normalization, 2016.
+
+    Parameters
+    ----------
+    features : int
+        The length of the last axis.
+    epsilon : float, default=1e-5
+        Keeps features that are all equal from dividing by 0.
+    dtype : str, default="float32"
+        The dtype of the parameters.
+
+    Attributes
+    ----------
+    weight : array, shape (features,)
+        It starts at 1.
+    bias : array, shape (features,)
+        It starts at 0.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; when called, if the last axis has another length.
+    """
+
+    def __call__(self, x: Any) -> Any:
+        """Normalize x, of shape (..., features)."""
+        xp = self._namespace(x)
+        return _standardized(xp, x, (-1,), self.epsilon)[0] * self.weight + self.bias
+
+
+class RMSNorm(_Normalization):
+    """Divide by the root mean square of the features: ``x / sqrt(mean(x²) + epsilon) * weight``.
+
+    B. Zhang and R. Sennrich, Root Mean Square Layer Normalization, 2019.
+
+    Parameters
+    ----------
+    features : int
+        The length of the last axis.
+    epsilon : float, default=1e-5
+        Keeps features that are all 0 from dividing by 0.
+    dtype : str, default="float32"
+        The dtype of the weight.
+
+    Attributes
+    ----------
+    weight : array, shape (features,)
+        It starts at 1.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; when called, if the last axis has another length.
+    """
+
+    def __init__(self, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:
+        super().__init__(features, epsilon=epsilon, dtype=dtype)
+        self.bias = None
+
+    def __call__(self, x: Any) -> Any:
+        """Divide x, of shape (..., features)."""
+        xp = self._namespace(x)
+        square = xp.mean(x * x, axis=-1, keepdims=True)
+        return x * (1 / xp.sqrt(square + self.epsilon)) * self.weight
+
+
+class GroupNorm(_Normalization):
+    """Normalize each example over groups of its features: those of one group at all positions together.
+
+    ``(x - mean) / sqrt(variance + epsilon) * weight + bias``, with the mean and the variance of a group. With
+    one feature a group this is called instance normalization.
+
+    Y. Wu and K. He, Group Normalization, 2018.
+
+    Parameters
+    ----------
+    groups : int
+        How many groups; it divides the number of features.
+    features : int
+        The length of the last axis.
+    epsilon : float, default=1e-5
+        Keeps a group that does not vary from dividing by 0.
+    dtype : str, default="float32"
+        The dtype of the parameters.
+
+    Attributes
+    ----------
+    weight : array, shape (features,)
+        It starts at 1.
+    bias : array, shape (features,)
+        It starts at 0.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; when called, if x has no axis before the last, or the last has another
+        length.
+    """
+
+    def __init__(self, groups: int, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:
+        check_positive(groups=groups)
+        super().__init__(features, epsilon=epsilon, dtype=dtype)
+        if features % groups:
+            raise ValueError(f"groups must divide the {features} features, received {groups}.")
+        self.groups = groups
+
+    def __call__(self, x: Any) -> Any:
+        """Normalize x, of shape (batch, ..., features)."""
+        xp = self._namespace(x)
+        features = x.shape[-1]
+        if len(x.shape) < 2:
+            raise ValueError(
+                f"GroupNorm needs the axes (batch, ..., features), received an array of shape "
+                f"{tuple(x.shape)}. Add the axis of the batch with expand_dims."
+            )
+        grouped = (x.shape[0], math.prod(x.shape[1:-1]), self.groups, features // self.groups)
+        y = _standardized(xp, xp.reshape(x, grouped), (1, 3), self.epsilon)[0]
+        return xp.reshape(y, x.shape) * self.weight + self.bias

@@ -1,0 +1,103 @@
+"""What layers do alike: make their parameters, and check their settings and the shape of their input."""
+
+from numbers import Integral
+from typing import Any
+
+import numpy
+
+from xpnet.autodiff import array_namespace
+from xpnet.backends import asarray, device
+from xpnet.nn.initializers import Initializer
+
+_FLOATING = ("real floating", "complex floating")
+
+
+def check_positive(**sizes: Any) -> None:
+    """Check that settings are positive integers.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that is not.
+    """
+    for name, value in sizes.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, received {value!r}.")
+
+
+def drawn(initializer: Initializer, shape: tuple[int, ...], random: Any, dtype: str) -> Any:
+    """Draw a parameter on the host and put it on the current device.
+
+    Raises
+    ------
+    ValueError
+        If the initializer returns another shape, or the dtype does not hold floating-point numbers.
+    """
+    values = initializer(shape, random)
+    if tuple(getattr(values, "shape", ())) != shape:
+        raise ValueError(
+            f"weight_init must return an array of shape {shape}, received "
+            f"{tuple(getattr(values, 'shape', ())) or type(values).__name__}."
+        )
+    return _parameter(values, dtype)
+
+
+def filled(value: float, shape: int | tuple[int, ...], dtype: str) -> Any:
+    """Make a parameter or a state with equal elements on the current device.
+
+    Raises
+    ------
+    ValueError
+        If the dtype does not hold floating-point numbers.
+    """
+    return _parameter(numpy.full(shape, value), dtype)
+
+
+def _parameter(values: Any, dtype: str) -> Any:
+    here = device()
+    made = asarray(values, device=here, dtype=dtype)
+    if not here.namespace.isdtype(made.dtype, _FLOATING):
+        raise ValueError(f'a layer learns floating-point numbers, received dtype={dtype!r}. Try "float32".')
+    return made
+
+
+def check_features(x: Any, features: int, layer: str) -> None:
+    """Check that an array has so many features, on its last axis, and that they are floating-point numbers.
+
+    Raises
+    ------
+    ValueError
+        If the last axis has another length.
+    TypeError
+        If x holds no floating-point numbers.
+    """
+    if len(x.shape) == 0 or x.shape[-1] != features:
+        received = x.shape[-1] if len(x.shape) else "an array without axes"
+        raise ValueError(
+            f"expected {features} features on the last axis, received {received}. The layer is "
+            f"{layer}, x has the shape {tuple(x.shape)}. Make the "
+            "layer for as many features as x has, or give it other features."
+        )
+    if not array_namespace(x).isdtype(x.dtype, _FLOATING):
+        raise TypeError(
+            f"{layer} needs floating-point numbers, received {x.dtype}. Convert x with "
+            "xpnet.asarray(x, dtype='float32')."
+        )
+
+
+def check_axes(x: Any, axes: tuple[str, ...], layer: str) -> None:
+    """Check that an array has the axes that a layer reads, and floating-point numbers.
+
+    Raises
+    ------
+    ValueError
+        If the number of axes is another.
+    TypeError
+        If x holds no floating-point numbers.
+    """
+    if len(x.shape) != len(axes):
+        raise ValueError(
+            f"{layer} needs the axes ({', '.join(axes)}), received an array of shape {tuple(x.shape)}. "
+            "Bring it into this order with permute_dims; expand_dims or reshape add an axis that is missing."
+        )
+    check_features(x, x.shape[-1], layer)
