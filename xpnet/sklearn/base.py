@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -16,32 +17,17 @@ from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOp
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 import xpnet
-from xpnet import nn, optim, tree
+from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of, to_numpy
-from xpnet.optim.transforms import Transform, add_decayed_weights
+from xpnet.sklearn import files
 from xpnet.sklearn.data import checked, dtype_on, home_of, host, moved, rows_of
 from xpnet.sklearn.lbfgs import minimize
 from xpnet.sklearn.network import ACTIVATIONS, dense_layers, dense_stack, for_each_layer, initial_weights
 from xpnet.sklearn.objective import Objective, Penalized, steps_of
 from xpnet.sklearn.rules import Rules
+from xpnet.sklearn.solvers import optimizer_of, order_of
 from xpnet.training.metrics import Metric
 from xpnet.training.predict import place_of
-
-
-@dataclass(frozen=True)
-class _Decayed(optim.Optimizer):
-    """An optimizer with weight decay that the gradients do not scale."""
-
-    optimizer: optim.Optimizer
-    weight_decay: float
-
-    @property
-    def learning_rate(self) -> Any:  # type: ignore[override]
-        return self.optimizer.learning_rate
-
-    @property
-    def transforms(self) -> tuple[Transform, ...]:  # type: ignore[override]
-        return (*self.optimizer.transforms, add_decayed_weights(self.weight_decay))
 
 
 @dataclass
@@ -88,6 +74,7 @@ class MLP(BaseEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {numpy.inf})],
         "max_fun": [Interval(Integral, 1, None, closed="left")],
         "device": [str, Device, None],
+        "batch_norm": ["boolean"],
         "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
         "optimizer": [HasMethods(["init", "update"]), None],
         "schedule": [callable, None],
@@ -229,7 +216,10 @@ class MLP(BaseEstimator):
                 f"{activations}."
             )
         dropout = for_each_layer("dropout", self.dropout, layers)
-        return dense_stack(coefs, intercepts, activations, dropout, where, dtype, self._seed)
+        between = list(zip(activations, dropout, strict=True))
+        return dense_stack(
+            coefs, intercepts, between, self.batch_norm, where=where, dtype=dtype, seed=self._seed
+        )
 
     def _seed(self) -> int:
         return int(self._random_state.randint(2**31 - 1))
@@ -297,13 +287,13 @@ class MLP(BaseEstimator):
                 moved(data.X, where),
                 data.targets,
                 loss=steps_of(self._objective(), (shape, str(dtype), where.spec)),
-                optimizer=self._optimizer(),
+                optimizer=optimizer_of(self),
                 epochs=1 if incremental else self.max_iter,
                 batch_size=self._batch_size(),
                 validation=None if held_out is None else (moved(held_out.X, where), held_out.targets),
                 metrics=[] if held_out is None else [self._metric(held_out)],
                 callbacks=[rules, *self.callbacks],
-                shuffle=self._order() if self.shuffle else False,
+                shuffle=order_of(self._random_state) if self.shuffle else False,
                 progress=self.progress,
             )
         except FloatingPointError as error:
@@ -341,6 +331,11 @@ class MLP(BaseEstimator):
         warnings.warn(what, ConvergenceWarning, stacklevel=5)
 
     def _fit_lbfgs(self, net: Penalized, data: Examples) -> None:
+        if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net)):
+            raise ValueError(
+                'solver="lbfgs" needs a loss that is the same each time it is computed. Dropout, batch '
+                'normalization and their like, which have state, need solver="adam" or "sgd".'
+            )
         result = minimize(
             net,
             data.X,
@@ -362,41 +357,18 @@ class MLP(BaseEstimator):
                 stacklevel=4,
             )
 
-    def _optimizer(self) -> optim.Optimizer:
-        rate = float(self.learning_rate_init) if self.schedule is None else self.schedule
-        found: Any = self.optimizer
-        if found is not None and self.schedule is not None:
-            raise ValueError("optimizer and schedule do not go together: give the schedule to the optimizer.")
-        if found is None and self.solver == "adam":
-            settings = {"beta1": self.beta_1, "beta2": self.beta_2, "epsilon": self.epsilon}
-            found = optim.Adam(rate, **settings, epsilon_hat=True)
-        elif found is None:
-            momentum = min(self.momentum, 1 - 2**-53)  # scikit-learn allows 1, which forgets nothing
-            found = optim.SGD(rate, momentum=momentum, nesterov=self.nesterovs_momentum and momentum > 0)
-        return _Decayed(found, float(self.weight_decay)) if self.weight_decay else found
-
     def _batch_size(self) -> int:
-        if self.batch_size == "auto":
-            return min(200, self._samples)
-        if self.batch_size > self._samples:
+        wanted = 200 if self.batch_size == "auto" else int(self.batch_size)
+        if self.batch_size != "auto" and wanted > self._samples:
             warnings.warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
                 stacklevel=5,
             )
-        return min(int(self.batch_size), self._samples)
-
-    def _order(self) -> Any:
-        """Return a function that shuffles rows as scikit-learn does: each order is made of the one before."""
-        rows: Any = None
-
-        def order(given: numpy.ndarray) -> numpy.ndarray:
-            nonlocal rows
-            drawn = numpy.arange(len(given))
-            self._random_state.shuffle(drawn)
-            rows = (given if rows is None else rows)[drawn]
-            return rows
-
-        return order
+        size = min(wanted, self._samples)
+        # The last batch of an epoch has a variance only if it has two examples.
+        while self.batch_norm and size < self._samples and self._samples % size == 1:
+            size += 1
+        return size
 
     # -- the outputs of the network --------------------------------------------------------------------------
 
@@ -434,6 +406,52 @@ class MLP(BaseEstimator):
             return values if type(values) is numpy.ndarray else to_numpy(values)
         is_text = isinstance(values, numpy.ndarray) and values.dtype.kind in "USO"
         return values if is_text else asarray(values, device=home)
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted estimator to a file, from which `load` reads it without running code.
+
+        Parameters
+        ----------
+        path : path
+            The file, in the safetensors format.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If it is not fitted.
+        TypeError
+            See `xpnet.save`.
+
+        Notes
+        -----
+        Functions, optimizers, modules and data among the parameters, and the optimizer's state, stay behind:
+        they are of use in training only. Pickle keeps them.
+        """
+        check_is_fitted(self)
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, device: str | Device | None = None) -> "MLP":
+        """Read an estimator from a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        device : str, Device or None
+            Where the network goes; None is the current device.
+
+        Returns
+        -------
+        estimator
+
+        Raises
+        ------
+        ValueError
+            If the file is of another class, or has layers other than those of `xpnet.nn`.
+        """
+        return files.load(cls, path, device)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

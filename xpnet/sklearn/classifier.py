@@ -83,6 +83,9 @@ class MLPClassifier(ClassifierMixin, MLP):
     device : str or None
         Where the network is and is trained, such as "cuda"; see `xpnet.device`. None is where X is, or the
         current device for X of NumPy's.
+    batch_norm : bool, default=False
+        Whether each hidden layer is normalized over the batch before its activation. Batches are one larger
+        where the last one would have a single example.
     dropout : float or list of float, default=0.0
         The share of each hidden layer's outputs that is dropped in training; a list has one for each layer.
     optimizer : optimizer of `xpnet.optim` or None
@@ -179,6 +182,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         class_weight: Any = None,
         calibrate: bool = False,
         device: Any = None,
+        batch_norm: bool = False,
         dropout: Any = 0.0,
         optimizer: Any = None,
         schedule: Any = None,
@@ -305,7 +309,7 @@ class MLPClassifier(ClassifierMixin, MLP):
             each = log_loss(logits / numpy.exp(log_temperature), held_out.y)
             return float(numpy.average(each.reshape(len(each), -1).sum(axis=1), weights=weights))
 
-        found = minimize_scalar(surprise, bounds=(-5.0, 5.0), method="bounded")
+        found = minimize_scalar(surprise, bounds=(-3.0, 3.0), method="bounded")
         self.temperature_ = float(numpy.exp(found.x))
 
     # -- predictions ----------------------------------------------------------------------------------------

@@ -59,18 +59,25 @@ def initial_weights(
 
 
 def dense_stack(
-    coefs: list, intercepts: list, activations: list, dropout: list, where: Device, dtype: str, seed: Any
+    coefs: list,
+    intercepts: list,
+    between: list[tuple[Any, float]],
+    batch_norm: bool,
+    *,
+    where: Device,
+    dtype: str,
+    seed: Callable[[], int],
 ) -> nn.Sequential:
-    """Return dense layers with these weights, and behind each hidden one its activation and dropout.
+    """Return dense layers with these weights, and what follows each hidden one.
 
     Parameters
     ----------
     coefs, intercepts : list of array
         Of shapes (in, out) and (out,), one for each layer.
-    activations : list of str, Module or callable
-        One for each hidden layer.
-    dropout : list of float
-        One for each hidden layer.
+    between : list of (activation, dropout)
+        One for each hidden layer: a name, a layer or a function; and the share that is dropped.
+    batch_norm : bool
+        Whether each hidden layer is normalized before its activation.
     where : Device
     dtype : str
     seed : callable
@@ -79,23 +86,25 @@ def dense_stack(
     layers: list[Any] = []
     with use_device(where):
         for index, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
-            coef = numpy.asarray(coef)
-            layer = nn.Dense(*coef.shape, weight_init=nn.initializers.zeros, dtype=dtype)
+            inputs, outputs = numpy.shape(coef)
+            layer = nn.Dense(inputs, outputs, weight_init=nn.initializers.zeros, dtype=dtype)
             layer.weight = asarray(coef, device=where, dtype=dtype)
             layer.bias = asarray(intercept, device=where, dtype=dtype)
             layers.append(layer)
-            if index < len(activations):
-                layers += _after(activations[index], dropout[index], seed)
+            if index == len(between):
+                break
+            activation, dropout = between[index]
+            layers += [nn.BatchNorm(outputs, dtype=dtype)] if batch_norm else []
+            layers += _activation(activation)
+            layers += [nn.Dropout(dropout, seed=seed())] if dropout else []
     return nn.Sequential(*layers)
 
 
-def _after(activation: Any, dropout: float, seed: Any) -> list:
+def _activation(activation: Any) -> list:
     if isinstance(activation, str):
         make = ACTIVATIONS[activation]
-        layers = [] if make is None else [make()]
-    else:
-        layers = [copy.deepcopy(activation) if isinstance(activation, nn.Module) else activation]
-    return [*layers, nn.Dropout(dropout, seed=seed())] if dropout else layers
+        return [] if make is None else [make()]
+    return [copy.deepcopy(activation) if isinstance(activation, nn.Module) else activation]
 
 
 def dense_layers(net: Any) -> list[nn.Dense]:

@@ -76,6 +76,9 @@ class MLPRegressor(RegressorMixin, MLP):
     device : str or None
         Where the network is and is trained, such as "cuda"; see `xpnet.device`. None is where X is, or the
         current device for X of NumPy's.
+    batch_norm : bool, default=False
+        Whether each hidden layer is normalized over the batch before its activation. Batches are one larger
+        where the last one would have a single example.
     dropout : float or list of float, default=0.0
         The share of each hidden layer's outputs that is dropped in training; a list has one for each layer.
     optimizer : optimizer of `xpnet.optim` or None
@@ -164,6 +167,7 @@ class MLPRegressor(RegressorMixin, MLP):
         max_fun: int = 15000,
         quantile: Any = 0.5,
         device: Any = None,
+        batch_norm: bool = False,
         dropout: Any = 0.0,
         optimizer: Any = None,
         schedule: Any = None,
