@@ -1,6 +1,7 @@
 """Optimizers against their equations written out in NumPy, and against torch's."""
 
 import math
+import pickle
 
 import numpy
 import pytest
@@ -404,3 +405,20 @@ def test_gradients_that_do_not_fit(device):
     if device.library.spec != "cpu":
         with pytest.raises(xpnet.errors.MixedArraysError, match="to_device"):
             optimizer.init({"a": params["a"], "b": numpy.zeros(2)})
+
+
+def test_epsilon_hat_stands_beside_the_uncorrected_root(device):
+    params = {"x": xpnet.asarray([1.0, 2.0], device=device, dtype="float64")}
+    grads = {"x": xpnet.asarray([1e-3, 0.5], device=device, dtype="float64")}
+    optimizer = optim.Adam(0.1, epsilon=0.01, epsilon_hat=True)
+    moved, _ = optimizer.update(grads, optimizer.init(params), params)
+    g = numpy.asarray([1e-3, 0.5])
+    rate = 0.1 * (1 - 0.999) ** 0.5 / (1 - 0.9)
+    expected = numpy.asarray([1.0, 2.0]) - rate * 0.1 * g / ((0.001 * g * g) ** 0.5 + 0.01)
+    numpy.testing.assert_allclose(xpnet.to_numpy(moved["x"]), expected, rtol=1e-12)
+
+
+def test_optimizers_can_be_pickled():
+    optimizer = optim.Adam(0.1, beta1=0.8)
+    assert pickle.loads(pickle.dumps(optimizer)) == optimizer
+    assert len(pickle.loads(pickle.dumps(optimizer)).transforms) == 1

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.sparse
 from helpers import assert_on
 
 import xpnet
@@ -30,7 +31,7 @@ def test_shuffled_rows_stay_together(device, on_device):
     data = examples(device, x, y)
     orders = []
     for seed in (0, 0, 1):
-        batches = list(data.batches(3, np.random.default_rng(seed)))
+        batches = list(data.batches(3, np.random.default_rng(seed).permutation))
         rows = np.concatenate([xpnet.to_numpy(y) for _, y in batches])
         assert sorted(rows) == list(range(10))
         assert np.array_equal(np.concatenate([xpnet.to_numpy(x) for x, _ in batches])[:, 0], 2.0 * rows)
@@ -80,3 +81,15 @@ def test_text_is_no_number():
 def test_share_that_leaves_nothing(share):
     with pytest.raises(ValueError, match=f"at least one example on either side, received {share} of 10"):
         examples(xpnet.device("cpu")).split(share, np.random.default_rng(0))
+
+
+def test_dicts_and_sparse_matrices(device):
+    x = {"dense": X, "sparse": scipy.sparse.csr_array(X), "columns": scipy.sparse.csc_matrix(X)}
+    data = examples(device, x, {"labels": Y, "weights": Y / 2})
+    for x, y in data.batches(4, lambda rows: rows[::-1]):
+        for name in ("dense", "sparse", "columns"):
+            assert_on(x[name], device, "float32")
+            assert np.array_equal(xpnet.to_numpy(x[name])[:, 0], 2.0 * xpnet.to_numpy(y["labels"]))
+        assert np.array_equal(xpnet.to_numpy(y["weights"]), xpnet.to_numpy(y["labels"]) / 2)
+    with pytest.raises(ValueError, match=r"received 10 in x and 10 in y\['labels'\] and 9 in y\['weights'\]"):
+        examples(device, X, {"labels": Y, "weights": Y[1:]})

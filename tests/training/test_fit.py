@@ -415,3 +415,63 @@ def test_history(tmp_path):
     assert [line.get_label() for line in lines] == ["training", "validation"]
     assert list(lines[0].get_ydata()) == [2.0, 1.0]
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_order_from_outside(device):
+    orders = []
+
+    def backwards(rows):
+        orders.append(rows)
+        return rows[::-1]
+
+    net, reversed_data = classifier(), classifier()
+    train(net, shuffle=backwards, epochs=2)
+    train(reversed_data, X[::-1].copy(), Y[::-1].copy(), shuffle=False, epochs=2)
+    assert [list(rows) for rows in orders] == [list(range(60))] * 2
+    for a, b in zip(weights(net), weights(reversed_data), strict=True):
+        assert np.array_equal(a, b)
+    with pytest.raises(TypeError, match="shuffle must be True, False or a function of the rows"):
+        train(net, shuffle="yes")
+
+
+def test_dicts_of_inputs_targets_and_outputs(device):
+    class Two(Dense):
+        def __call__(self, x):
+            return {"logits": super().__call__(x["x"])}
+
+    def weighted(outputs, targets):
+        return losses.mse(outputs["logits"][:, 0] * targets["weights"], targets["y"] * targets["weights"])
+
+    net = Two(3, 2, seed=0)
+    y = {"y": X @ [1.0, -2.0, 0.5], "weights": np.r_[np.ones(30), np.zeros(30)]}
+    history = train(net, {"x": X}, y, loss=weighted, optimizer=optim.SGD(0.2), epochs=60)
+    assert history["loss"][-1] < 1e-6
+    y["y"][30:] = 17.0  # these count for nothing
+    assert train(net, {"x": X}, y, loss=weighted, optimizer=optim.SGD(0.2))["loss"][0] < 1e-6
+
+
+def test_steps_are_recorded_once():
+    calls = []
+
+    def loss(outputs, targets):
+        calls.append(1)
+        return losses.cross_entropy(outputs, targets)
+
+    steps = xpnet.training.Steps(loss)
+    nets = [classifier(), classifier()]
+    histories = [train(nets[0], loss=steps, validation=0.2)]
+    recorded = len(calls)
+    histories.append(train(nets[1], loss=steps, validation=0.2))
+    assert len(calls) == recorded + 2  # the data are tried before anything changes
+    assert histories[0]["validation_loss"] == histories[1]["validation_loss"]
+
+
+def test_learning_rate_can_be_set():
+    class Still(xpnet.callbacks.Callback):
+        def epoch_end(self, run):
+            run.set_learning_rate(0.0)
+
+    net, once = classifier(), classifier()
+    train(net, callbacks=[Still()], epochs=5)
+    train(once, epochs=1)
+    assert np.array_equal(weights(net)[0], weights(once)[0])

@@ -62,6 +62,10 @@ class Optimizer:
             at_least_zero("learning_rate", self.learning_rate)
         _ = self.transforms  # which checks their settings, now and not at the first update
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings alone, which can be pickled: the transforms are functions made of them."""
+        return {name: value for name, value in vars(self).items() if name != "transforms"}
+
     def init(self, params: Any) -> dict[str, Any]:
         """Make the state to start from.
 
@@ -286,6 +290,9 @@ class Adam(Optimizer):
         The share of the mean of their squares :math:`v` that is kept.
     epsilon : float, default=1e-8
         Keeps the divisor away from 0.
+    epsilon_hat : bool, default=False
+        Whether epsilon is added to :math:`\sqrt v`, before the correction: the :math:`\hat\epsilon` of the
+        paper's section 2, which scikit-learn and TensorFlow use.
 
     Raises
     ------
@@ -307,10 +314,12 @@ class Adam(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    epsilon_hat: bool = False
 
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
-        return (scale_by_adam(beta1=self.beta1, beta2=self.beta2, epsilon=self.epsilon),)
+        settings = {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon}
+        return (scale_by_adam(**settings, epsilon_hat=self.epsilon_hat),)
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,9 @@ def accumulate_momentum(momentum: float, *, nesterov: bool = False) -> Transform
     return Transform(init, update)
 
 
-def scale_by_adam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Transform:
+def scale_by_adam(
+    *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, epsilon_hat: bool = False
+) -> Transform:
     r"""Divide the running mean of the gradients by the root of the running mean of their squares.
 
     At the :math:`t`-th update, counted from 1,
@@ -198,6 +200,9 @@ def scale_by_adam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 
         The share of the mean square :math:`v` that is kept.
     epsilon : float, default=1e-8
         Keeps the divisor away from 0.
+    epsilon_hat : bool, default=False
+        Whether epsilon is added to :math:`\sqrt v` in place of :math:`\sqrt{\hat v}`, the
+        :math:`\hat\epsilon` of the paper's section 2.
 
     Returns
     -------
@@ -232,7 +237,7 @@ def scale_by_adam(*, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 
         # Two numbers made of the corrections save two passes over all of m and v.
         root = xp.sqrt(_one_minus_power(xp, beta2, step + 1))
         factors = each_dtype(root / _one_minus_power(xp, beta1, step + 1), gradients)
-        epsilons = each_dtype(epsilon * root, gradients)
+        epsilons = [epsilon] * len(gradients) if epsilon_hat else each_dtype(epsilon * root, gradients)
         gradients = [
             m / (xp.sqrt(v) + e) * f for m, v, e, f in zip(mean, mean_square, epsilons, factors, strict=True)
         ]

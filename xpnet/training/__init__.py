@@ -1,8 +1,8 @@
 """Training: from data through `fit` to a trained network, its history and its predictions."""
 
 from xpnet.training import callbacks, metrics
-from xpnet.training.fit import Run, fit
+from xpnet.training.fit import Run, Steps, fit
 from xpnet.training.history import History
 from xpnet.training.predict import predict
 
-__all__ = ["History", "Run", "callbacks", "fit", "metrics", "predict"]
+__all__ = ["History", "Run", "Steps", "callbacks", "fit", "metrics", "predict"]

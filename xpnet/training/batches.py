@@ -1,13 +1,17 @@
 """Data sets and their batches."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy
 
+from xpnet import tree
 from xpnet.backends import Device, asarray, device_of, library_of
+
+# From the numbers of some rows to these in another order.
+Order: TypeAlias = Callable[[numpy.ndarray], numpy.ndarray]
 
 # Bytes up to which a data set is converted as a whole.
 MODERATE = 2**28
@@ -24,7 +28,7 @@ class Examples:
 
     Parameters
     ----------
-    arrays : dict of str to array or sequence
+    values : dict of str to array, sequence, sparse matrix of SciPy, or dict of such
         What belongs together, by the names that error messages use, such as ``{"x": x, "y": y}``. The first
         axis is that of the examples.
     where : Device
@@ -40,17 +44,25 @@ class Examples:
         If a sequence cannot be made an array of numbers.
     """
 
-    def __init__(self, arrays: dict[str, Any], where: Device, dtype: Any) -> None:
+    def __init__(self, values: dict[str, Any], where: Device, dtype: Any) -> None:
         self.where = where
         self._dtype = dtype
-        self.arrays = [self._ready(_readable(name, array, where)) for name, array in arrays.items()]
-        lengths = {name: array.shape[0] for name, array in zip(arrays, self.arrays, strict=True)}
+        lengths: dict[str, int] = {}
+
+        def read(name: str, value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: read(f"{name}[{key!r}]", part) for key, part in value.items()}
+            array = self._ready(_readable(name, value, where))
+            lengths[name] = array.shape[0]
+            return array
+
+        self.values = [read(name, value) for name, value in values.items()]
         if len(set(lengths.values())) > 1:
             text = " and ".join(f"{length} in {name}" for name, length in lengths.items())
             raise ValueError(f"there must be as many examples of each, received {text}.")
         length = next(iter(lengths.values()))
         if length == 0:
-            raise ValueError(f"there must be at least one example, received none in {' and '.join(arrays)}.")
+            raise ValueError(f"there must be at least one example, received none in {' and '.join(lengths)}.")
         self._rows = numpy.arange(length)
 
     def __len__(self) -> int:
@@ -78,30 +90,32 @@ class Examples:
         part._rows = rows
         return part
 
-    def batches(
-        self, batch_size: int, random: "numpy.random.Generator | None" = None
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield batches of all arrays; the last may be smaller.
+    def batches(self, batch_size: int, order: Order | None = None) -> Iterator[tuple[Any, ...]]:
+        """Yield batches of all values; the last may be smaller.
 
         Parameters
         ----------
         batch_size : int
             The number of examples in a batch.
-        random : numpy.random.Generator, optional
-            Draws a new order of the examples; without it, they come as they stand.
+        order : callable, optional
+            Brings the rows into another order; without it, they come as they stand.
         """
-        rows = self._rows if random is None else random.permutation(self._rows)
+        rows = self._rows if order is None else order(self._rows)
         # Several small batches are gathered at once, as that takes hardly longer than for one.
-        bytes_of_one = sum(prod(array.shape[1:]) for array in self.arrays) * 8 * batch_size
+        bytes_of_one = 8 * batch_size * sum(map(_elements, self.values))
         together = batch_size * max(1, GATHERED // max(bytes_of_one, 1))
         for start in range(0, len(rows), together):
-            gathered = [self._batch(array, rows[start : start + together]) for array in self.arrays]
-            number = gathered[0].shape[0]
-            for first in range(0, number, batch_size):
-                some = slice(first, min(first + batch_size, number))
-                yield tuple(array[some, ...] for array in gathered)
+            some = rows[start : start + together]
+            gathered = [self._batch(value, some) for value in self.values]
+            for first in range(0, len(some), batch_size):
+                part = slice(first, min(first + batch_size, len(some)))
+                yield tuple(_part(value, part) for value in gathered)
 
     def _batch(self, array: Any, rows: numpy.ndarray) -> Any:
+        if isinstance(array, dict):
+            return {key: self._batch(part, rows) for key, part in array.items()}
+        if _is_sparse(array):
+            return asarray(array[rows].toarray(), device=self.where, dtype=self._dtype)
         if isinstance(array, numpy.ndarray):
             batch = array.take(rows, axis=0)
             floating = batch.dtype.kind == "f"
@@ -114,8 +128,31 @@ class Examples:
         return asarray(batch, device=self.where, dtype=self._dtype if floating else None)
 
 
+def length(batch: Any) -> int:
+    """Return the number of examples in an array or in a dict of them."""
+    return (batch if tree.is_array(batch) else tree.leaves(batch)[0]).shape[0]
+
+
+def _elements(value: Any) -> int:
+    """Return the number of elements of one example."""
+    return sum(map(_elements, value.values())) if isinstance(value, dict) else prod(value.shape[1:])
+
+
+def _part(value: Any, rows: slice) -> Any:
+    if isinstance(value, dict):
+        return {key: _part(array, rows) for key, array in value.items()}
+    return value[rows, ...]
+
+
+def _is_sparse(data: Any) -> bool:
+    """Say whether data are a sparse matrix of SciPy, which then is loaded, or one that is used like it."""
+    return hasattr(data, "toarray") and hasattr(data, "tocsr")
+
+
 def _readable(name: str, data: Any, where: Device) -> Any:
-    """Return data as an array on the device, where it is already, or as a NumPy array."""
+    """Return data as an array on the device, where it is already, as a NumPy array, or by rows if sparse."""
+    if _is_sparse(data):
+        return data.tocsr()
     library = library_of(data)
     if library is not None and device_of(data) == where:
         array = data

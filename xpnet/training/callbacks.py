@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from xpnet import tree
-from xpnet.backends import asarray, device_of
 from xpnet.files import save
 
 if TYPE_CHECKING:
@@ -176,9 +175,7 @@ class LearningRateSchedule(Callback):
             )
 
     def epoch_start(self, run: "Run") -> None:
-        before = run.optimizer_state["learning_rate"]
-        rate = asarray(self._schedule(run.epoch - 1), device=device_of(before), dtype=before.dtype)
-        run.optimizer_state = run.optimizer_state | {"learning_rate": rate}
+        run.set_learning_rate(self._schedule(run.epoch - 1))
 
 
 class Checkpoint(Callback):

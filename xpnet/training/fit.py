@@ -10,9 +10,9 @@ import numpy
 
 from xpnet import tree
 from xpnet.autodiff import value_and_grad
-from xpnet.backends import plain_namespace, use_device
+from xpnet.backends import asarray, device_of, plain_namespace, use_device
 from xpnet.random import Seed, host_generator
-from xpnet.training.batches import Examples
+from xpnet.training.batches import Examples, Order, length
 from xpnet.training.callbacks import Callback
 from xpnet.training.history import History
 from xpnet.training.metrics import Metric, Totals, as_metric
@@ -55,13 +55,51 @@ class Run:
     history: History = field(default_factory=History)
     stop: bool = False
 
+    def set_learning_rate(self, rate: Any) -> None:
+        """Set the learning rate of the steps to come, for an optimizer without a schedule of its own."""
+        before = self.optimizer_state["learning_rate"]
+        rate = asarray(rate, device=device_of(before), dtype=before.dtype)
+        self.optimizer_state = self.optimizer_state | {"learning_rate": rate}
+
+
+class Steps:
+    """What `fit` does with each batch for a loss, to be kept from one training to the next.
+
+    A training records its steps anew unless it is given those of another one: for many short trainings of
+    networks of the same shape that costs more than the training itself.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss(outputs, targets)``, see `fit`.
+    jit : bool, default=True
+        Whether to record the steps once and replay them, see `xpnet.jit`. What the loss reads besides its
+        arguments is read when it is recorded, and never again.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> steps = xpnet.training.Steps(xpnet.losses.mse)
+    >>> for seed in range(3):  # the second and third training record nothing
+    ...     net, optimizer = xpnet.nn.Dense(2, 2, seed=seed), xpnet.optim.SGD(0.1)
+    ...     history = xpnet.fit(net, np.eye(2), np.eye(2), loss=steps, optimizer=optimizer, progress=False)
+    """
+
+    def __init__(self, loss: Callable[[Any, Any], Any], *, jit: bool = True) -> None:
+        self.loss = loss
+        self.train, self.evaluate = _training_step(loss), _evaluation_step(loss)
+        if jit:
+            self.train = jit_where_possible(self.train, donate=("net", "optimizer_state"))
+            self.evaluate = jit_where_possible(self.evaluate)
+
 
 def fit(
     net: Any,
     x: Any,
     y: Any,
     *,
-    loss: Callable[[Any, Any], Any],
+    loss: Callable[[Any, Any], Any] | Steps,
     optimizer: Any,
     epochs: int = 10,
     batch_size: int = 32,
@@ -69,6 +107,7 @@ def fit(
     metrics: Sequence[Metric | Callable] = (),
     callbacks: Iterable[Callback] = (),
     seed: Seed = None,
+    shuffle: bool | Order = True,
     progress: bool = True,
     jit: bool = True,
 ) -> History:
@@ -78,17 +117,19 @@ def fit(
     ----------
     net : Module
         The network. Its arrays are replaced by the trained ones.
-    x : array or sequence, shape (examples, ...)
+    x : array or sequence, shape (examples, ...), or dict
         The inputs, anywhere. What is not on the device of the network is moved there batch by batch, and
-        floating-point numbers are converted to its dtype.
-    y : array or sequence, shape (examples,) or (examples, ...)
-        The targets, as the loss expects them.
-    loss : callable
+        floating-point numbers are converted to its dtype. Sparse matrices of SciPy become dense batch by
+        batch. A dict of such reaches the network as a dict of batches.
+    y : array or sequence, shape (examples,) or (examples, ...), or dict
+        The targets, as the loss expects them: ``{"labels": y, "weights": w}``, say, for a loss of your own.
+    loss : callable or Steps
         ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function
         written with the array API standard. A loss of your own must take care of shapes: outputs of shape
         (batch, 1) and targets of shape (batch,) broadcast to (batch, batch). If it has a function
         ``check_targets(outputs, targets)`` as an attribute, that is called once with all targets, to refuse
         wrong ones; `xpnet.losses` does it for labels. `functools.partial` keeps it, a lambda does not.
+        `Steps` of a loss keep what is recorded from one training to the next.
     optimizer : optimizer
         One of `xpnet.optim`.
     epochs : int, default=10
@@ -104,6 +145,9 @@ def fit(
         See `xpnet.callbacks`.
     seed : int, numpy.random.Generator or None
         From which the order of the examples is drawn. One seed gives the same training each time.
+    shuffle : bool or callable, default=True
+        Whether the examples come in a new order each epoch; or a function that decides on it: from the rows
+        of the training, numbers in a NumPy array, to these rows in the order in which they shall come.
     progress : bool, default=True
         Whether to show a progress bar, if the output is a terminal.
     jit : bool, default=True
@@ -144,19 +188,17 @@ def fit(
     check_batch_size(batch_size)
     _check_settings(loss, optimizer, epochs, metrics)
     random = host_generator(seed)
+    order = _order(shuffle, random)
+    steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit)
     training, held_out = _split(x, y, validation, random, net)
     watched = [as_metric(metric) for metric in metrics]
     callbacks = list(callbacks)
 
     with use_device(training.where):
-        _check_data(net, loss, [training] if held_out is None else [training, held_out], batch_size)
+        _check_data(net, steps.loss, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
         run = Run(work, optimizer, optimizer.init(work), epochs, names)
-        step, evaluate = _training_step(loss), _evaluation_step(loss)
-        if jit:
-            step = jit_where_possible(step, donate=("net", "optimizer_state"))
-            evaluate = jit_where_possible(evaluate)
         for callback in callbacks:
             callback.start(run)
         bar = _bar(epochs * len(training), progress)
@@ -169,7 +211,7 @@ def fit(
                 # The steps write over what they are given. What others hold of the epoch before stays.
                 before = run.net
                 run.net, run.optimizer_state = _copy((run.net, run.optimizer_state))
-                values = _epoch(run, step, training, watched, callbacks, batch_size, random, bar)
+                values = _epoch(run, steps.train, training, watched, callbacks, batch_size, order, bar)
                 if not math.isfinite(values["loss"]):
                     run.net = before
                     raise FloatingPointError(
@@ -178,7 +220,7 @@ def fit(
                         "weights from before this epoch."
                     )
                 if held_out is not None:
-                    scores = _evaluate(run.net, held_out, evaluate, watched, batch_size)
+                    scores = _evaluate(run.net, held_out, steps.evaluate, watched, batch_size)
                     values |= {f"validation_{name}": value for name, value in scores.items()}
                 run.history.add(values)
                 bar.set_postfix({name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()})
@@ -217,20 +259,28 @@ def _epoch(
     metrics: list[Metric],
     callbacks: list[Callback],
     batch_size: int,
-    random: "numpy.random.Generator",
+    order: Order | None,
     bar: Any,
 ) -> dict[str, float]:
     """Train for one epoch; return its mean loss and its metrics."""
     totals = Totals(metrics)
-    for x, y in examples.batches(batch_size, random):
+    for x, y in examples.batches(batch_size, order):
         results = step(run.net, run.optimizer_state, x, y, run.optimizer)
         run.net, run.optimizer_state, value, outputs = results
         run.step += 1
         totals.add(value, outputs, y)
         for callback in callbacks:
             callback.step_end(run)
-        bar.update(x.shape[0])
+        bar.update(length(y))
     return totals.results()
+
+
+def _order(shuffle: Any, random: "numpy.random.Generator") -> Order | None:
+    if isinstance(shuffle, bool):
+        return random.permutation if shuffle else None
+    if not callable(shuffle):
+        raise TypeError(f"shuffle must be True, False or a function of the rows, received {shuffle!r}.")
+    return shuffle
 
 
 def _copy(values: Any) -> Any:
@@ -279,7 +329,7 @@ def _split(
 def _check_settings(loss: Any, optimizer: Any, epochs: Any, metrics: Any) -> None:
     if not isinstance(epochs, int) or epochs < 1:
         raise ValueError(f"epochs must be a positive integer, received {epochs!r}.")
-    if not callable(loss):
+    if not (callable(loss) or isinstance(loss, Steps)):
         raise TypeError(f"loss must be a function, such as xpnet.losses.cross_entropy, received {loss!r}.")
     if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
         raise TypeError(
@@ -311,7 +361,7 @@ def _check_data(net: Any, loss: Callable, data: Sequence[Examples], batch_size: 
         outputs = net(x)
         loss(outputs, y)
         if check_targets is not None:
-            check_targets(outputs, examples.arrays[1])
+            check_targets(outputs, examples.values[1])
 
 
 def _bar(samples: int, progress: bool) -> Any:

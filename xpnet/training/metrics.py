@@ -15,6 +15,7 @@ from typing import Any
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import to_numpy
+from xpnet.training.batches import length
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Metric:
     name : str
         Its name in the history.
     totals : callable
-        ``totals(outputs, targets)`` returns a tuple of arrays of shape (), or Python numbers, that may be
-        added up over batches.
+        ``totals(outputs, targets)`` returns a tuple of arrays, or Python numbers, that may be added up over
+        batches.
     result : callable
-        ``result(*totals)`` makes the metric of the sums, which are Python floats.
+        ``result(*totals)`` makes the metric of the sums, which are Python floats, and NumPy arrays where an
+        array had axes.
 
     Examples
     --------
@@ -50,7 +52,8 @@ class Metric:
 
     def of(self, totals: tuple) -> float:
         """Make the metric of the sums of totals, waiting for the device that they are on."""
-        return float(self.result(*(float(to_numpy(total)) for total in totals)))
+        sums = (to_numpy(total) for total in totals)
+        return float(self.result(*(total if getattr(total, "shape", ()) else float(total) for total in sums)))
 
 
 def as_metric(metric: Any) -> Metric:
@@ -70,7 +73,8 @@ def as_metric(metric: Any) -> Metric:
         )
 
     def totals(outputs: Any, targets: Any) -> tuple:
-        return metric(outputs, targets) * outputs.shape[0], outputs.shape[0]
+        examples = length(targets)
+        return metric(outputs, targets) * examples, examples
 
     return Metric(getattr(metric, "__name__", type(metric).__name__), totals, _ratio)
 
@@ -210,7 +214,7 @@ class Totals:
 
     def add(self, loss: Any, outputs: Any, targets: Any) -> None:
         """Add a batch: its mean loss, its outputs and its targets."""
-        examples = outputs.shape[0]
+        examples = length(targets)
         new: list[tuple] = [((_wide(loss) if tree.is_array(loss) else loss) * examples, examples)]
         new += [metric.totals(outputs, targets) for metric in self._metrics]
         if self._sums is None:

@@ -8,7 +8,7 @@ from typing import Any
 from xpnet import tree
 from xpnet.backends import Device, device, device_of, use_device
 from xpnet.errors import NotRecordableError
-from xpnet.replay import jit
+from xpnet.replay import jit as record
 from xpnet.training.batches import Examples
 
 _log = logging.getLogger("xpnet")
@@ -29,7 +29,7 @@ def evaluation_copy(net: Any) -> Any:
 
 def jit_where_possible(f: Callable, *, donate: Sequence[str] = ()) -> Callable:
     """Return a function by `jit`, or as it is where it cannot be recorded, which is said once."""
-    recorded: Any = jit(f, donate=donate)
+    recorded: Any = record(f, donate=donate)
 
     @functools.wraps(f)
     def call(*arguments: Any) -> Any:
@@ -51,7 +51,7 @@ def check_batch_size(batch_size: Any) -> None:
         raise ValueError(f"batch_size must be a positive integer, received {batch_size!r}.")
 
 
-def predict(net: Any, x: Any, *, batch_size: int = 1024) -> Any:
+def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> Any:
     """Compute the outputs of a network, in batches.
 
     Parameters
@@ -62,6 +62,8 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024) -> Any:
         The inputs, anywhere. They are moved to the device of the network batch by batch, and floating-point
         numbers are converted to its dtype.
     batch_size : int, default=1024
+    jit : bool, default=True
+        Whether to record the network once for each shape of a batch and replay it, see `xpnet.jit`.
 
     Returns
     -------
@@ -84,10 +86,13 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024) -> Any:
     examples = Examples({"x": x}, where, dtype)
     net = evaluation_copy(net)
     with use_device(where):
-        outputs = [_output(net, batch) for (batch,) in examples.batches(batch_size)]
+        output = _replayed if jit else _output
+        outputs = [output(net, batch) for (batch,) in examples.batches(batch_size)]
         return outputs[0] if len(outputs) == 1 else where.namespace.concat(outputs, axis=0)
 
 
-@jit_where_possible
 def _output(net: Any, x: Any) -> Any:
     return net(x)
+
+
+_replayed = jit_where_possible(_output)

@@ -1,0 +1,365 @@
+"""What scikit-learn's estimators do not have."""
+
+import pickle
+
+import numpy as np
+import pytest
+import sklearn
+from helpers import assert_on
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import scale
+
+import xpnet
+from xpnet import callbacks, losses, nn, optim
+from xpnet.sklearn import MLPClassifier, MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X[:600] / 16, Y[:600]
+X_REG, Y_REG = load_diabetes(return_X_y=True)
+X_REG, Y_REG = scale(X_REG), scale(Y_REG)
+SETTINGS = {"hidden_layer_sizes": (20,), "max_iter": 30, "random_state": 0}
+
+
+def classifier(**options):
+    return MLPClassifier(**(SETTINGS | {"learning_rate_init": 0.01} | options))
+
+
+def regressor(**options):
+    return MLPRegressor(**(SETTINGS | {"learning_rate_init": 0.01} | options))
+
+
+# -- arrays and devices --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_arrays_of_any_library(device, dispatch):
+    x, y = (xpnet.asarray(a, device=device, dtype=dtype) for a, dtype in ((X, "float32"), (Y, "int64")))
+    expected = classifier().fit(X.astype("float32"), Y)
+    with sklearn.config_context(array_api_dispatch=dispatch):
+        found = classifier().fit(x, y)
+        assert_on(found.predict(x), device, "int64", (600,))
+        assert_on(found.predict_proba(x), device, "float32", (600, 10))
+        assert_on(found.predict_log_proba(x), device, "float32", (600, 10))
+        assert_on(found.coefs_[0], device, "float32", (64, 20))
+        assert found.score(x, y) == pytest.approx(expected.score(X, Y), abs=0.01)
+        found.partial_fit(x, y)
+    np.testing.assert_allclose(found.loss_curve_[:-1], expected.loss_curve_, rtol=1e-3)
+
+    with sklearn.config_context(array_api_dispatch=dispatch):
+        x, y = (xpnet.asarray(a, device=device, dtype="float32") for a in (X_REG, Y_REG))
+        found = regressor(early_stopping=True).fit(x, y, xpnet.asarray(np.ones(442), device=device))
+        assert_on(found.predict(x), device, "float32", (442,))
+        assert found.score(x, y) > 0.4
+
+
+def test_device_of_the_parameter(device):
+    found = classifier(device=device.spec).fit(X, Y)
+    assert xpnet.backends.device_of(found.coefs_[0]) == device
+    assert type(found.predict_proba(X)) is type(found.predict(X)) is np.ndarray
+    np.testing.assert_allclose(found.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=1e-3)
+    words = np.asarray(["even", "odd"])[Y % 2]
+    assert set(classifier(device=device.spec).fit(X, words).predict(X)) == {"even", "odd"}
+    lbfgs = classifier(device=device.spec, solver="lbfgs").fit(X, Y)
+    assert_on(lbfgs.coefs_[0], device)
+    assert lbfgs.score(X, Y) > 0.9
+
+
+def test_bad_arrays_of_another_library(device):
+    if device.spec == "cpu":
+        pytest.skip("scikit-learn checks arrays of NumPy")
+    found = classifier()
+    for x, message in (
+        (X[0], "Expected 2D array, got 1D array"),
+        (X[:0], "Found array with 0 sample"),
+        (np.where(X > 0.9, np.nan, X), "Input X contains NaN or infinity"),
+        (X * 1j, "Complex data not supported"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            found.fit(xpnet.asarray(x, device=device), Y[: len(x)])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        found.fit(xpnet.asarray(X, device=device), Y[1:])
+    found.fit(xpnet.asarray(X, device=device), Y)
+    with pytest.raises(ValueError, match="X has 63 features, but MLPClassifier is expecting 64"):
+        found.predict(xpnet.asarray(X[:, 1:], device=device))
+
+
+# -- networks ------------------------------------------------------------------------------------------------
+
+
+def test_activations_of_each_layer():
+    own = lambda x: xpnet.array_namespace(x).tanh(x)
+    net = classifier(hidden_layer_sizes=(9, 8, 7), activation=["gelu", nn.ELU(0.5), own]).fit(X, Y).network_
+    assert [type(layer).__name__ for layer in net] == [
+        "Dense",
+        "GELU",
+        "Dense",
+        "ELU",
+        "Dense",
+        "Lambda",
+        "Dense",
+    ]
+    same = classifier(hidden_layer_sizes=(9, 8), activation=["tanh", "tanh"]).fit(X, Y)
+    assert same.loss_curve_ == classifier(hidden_layer_sizes=(9, 8), activation="tanh").fit(X, Y).loss_curve_
+    with pytest.raises(ValueError, match="one entry for each of the 1 hidden layers, received 2"):
+        classifier(activation=["relu", "relu"]).fit(X, Y)
+    with pytest.raises(ValueError, match=r"each activation must be one of identity.*received \['swish'\]"):
+        classifier(activation=["swish"]).fit(X, Y)
+
+
+def test_dropout_and_batch_norm():
+    found = classifier(hidden_layer_sizes=(30, 20), dropout=[0.2, 0.0], batch_norm=True).fit(X, Y)
+    names = [type(layer).__name__ for layer in found.network_]
+    assert names == ["Dense", "BatchNorm", "ReLU", "Dropout", "Dense", "BatchNorm", "ReLU", "Dense"]
+    assert np.array_equal(found.predict_proba(X), found.predict_proba(X))
+    assert found.score(X, Y) > 0.95
+    assert abs(found.network_[1].running_mean).max() > 0.1
+    again = classifier(hidden_layer_sizes=(30, 20), dropout=[0.2, 0.0], batch_norm=True).fit(X, Y)
+    assert again.loss_curve_ == found.loss_curve_
+    with pytest.raises(ValueError, match='"lbfgs" needs a loss that is the same each time'):
+        classifier(dropout=0.5, solver="lbfgs").fit(X, Y)
+
+
+def test_batch_norm_meets_no_batch_of_one():
+    assert classifier(batch_norm=True, batch_size=50).fit(X[:501], Y[:501]).n_iter_ == 30
+
+
+def test_module():
+    def build(n_features, n_outputs):
+        return nn.Sequential(nn.Dense(n_features, 16, seed=0), nn.ReLU(), nn.Dense(16, n_outputs, seed=1))
+
+    made = classifier(module=build).fit(X, Y)
+    given = classifier(module=build(64, 10)).fit(X, Y)
+    assert made.score(X, Y) > 0.9
+    assert made.loss_curve_ == given.loss_curve_
+    assert given.module[0].weight is not given.coefs_[0]
+    assert (made.n_layers_, [w.shape for w in made.coefs_]) == (3, [(64, 16), (16, 10)])
+    images = classifier(module=nn.Sequential(nn.Flatten(), *build(64, 10))).fit(X.reshape(-1, 8, 8), Y)
+    np.testing.assert_allclose(images.predict_proba(X.reshape(-1, 8, 8)), given.predict_proba(X), rtol=1e-4)
+    with pytest.raises(TypeError, match="a function that returns int"):
+        classifier(module=lambda n_features, n_outputs: 3).fit(X, Y)
+
+
+# -- losses --------------------------------------------------------------------------------------------------
+
+
+def test_several_quantiles():
+    random = np.random.default_rng(0)
+    x = random.uniform(-1, 1, (2000, 1))
+    y = x[:, 0] + random.normal(size=2000)
+    found = regressor(loss="quantile", quantile=(0.1, 0.5, 0.9), max_iter=60).fit(x, y)
+    below = (y[:, None] <= found.predict(x)).mean(axis=0)
+    np.testing.assert_allclose(below, [0.1, 0.5, 0.9], atol=0.03)
+    median = regressor(loss="quantile", max_iter=60).fit(x, y)
+    assert median.predict(x).shape == (2000,)
+    assert found.score(x, y) == pytest.approx(median.score(x, y), abs=0.05)
+    with pytest.raises(ValueError, match="each quantile must be between 0 and 1"):
+        regressor(loss="quantile", quantile=[0.5, 1.0]).fit(x, y)
+    with pytest.raises(ValueError, match="need one column of targets, received 2"):
+        regressor(loss="quantile", quantile=[0.2, 0.5]).fit(x, np.stack([y, y], 1))
+
+
+def test_robust_losses_leave_outliers_alone():
+    y = Y_REG.copy()
+    y[:40] += 30
+    kept = slice(40, None)
+    scores = {
+        loss: regressor(loss=loss, max_iter=80).fit(X_REG, y).score(X_REG[kept], Y_REG[kept])
+        for loss in ("squared_error", "huber", "absolute_error")
+    }
+    assert min(scores["huber"], scores["absolute_error"]) > 0.3 > scores["squared_error"]
+
+
+def test_loss_as_a_function():
+    by_name = regressor(loss="absolute_error").fit(X_REG, Y_REG)
+    own = lambda outputs, targets: abs(outputs - targets)
+    for loss in (losses.mae, own):
+        found = regressor(loss=loss).fit(X_REG, Y_REG)
+        np.testing.assert_allclose(found.loss_curve_, by_name.loss_curve_, rtol=1e-9)
+    mean = lambda outputs, targets: xpnet.array_namespace(outputs).mean(abs(outputs - targets))
+    np.testing.assert_allclose(
+        regressor(loss=mean).fit(X_REG, Y_REG).loss_curve_, by_name.loss_curve_, rtol=1e-9
+    )
+    with pytest.raises(ValueError, match="must return the loss of each example"):
+        regressor(loss=mean).fit(X_REG, Y_REG, np.ones(442))
+    smooth = classifier(loss=losses.cross_entropy).fit(X, Y)
+    np.testing.assert_allclose(smooth.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("y", [Y, Y % 2, np.stack([Y % 2, Y > 4], 1).astype(int)], ids=["10", "2", "labels"])
+def test_focal_loss(y):
+    found = classifier(loss="focal", alpha=0, max_iter=1, batch_size=600, learning_rate_init=1e-12).fit(X, y)
+    p = found.predict_proba(X)
+    right = p[np.arange(600), y] if y.ndim == 1 else np.where(y == 1, p, 1 - p)
+    expected = (-((1 - right) ** 2) * np.log(right)).reshape(600, -1).sum(axis=1).mean()
+    assert found.loss_ == pytest.approx(expected, rel=1e-6)
+
+
+def test_poisson_refuses_negative_targets():
+    with pytest.raises(ValueError, match="needs targets of at least 0, received -"):
+        regressor(loss="poisson").fit(X_REG, Y_REG)
+
+
+def test_class_weight():
+    x, y = load_breast_cancer(return_X_y=True)
+    x = scale(x)
+    rare = np.flatnonzero((y == 1) | (np.arange(len(y)) % 12 == 0))
+    x, y = x[rare], y[rare]
+    by_hand = np.where(y == 0, 7.0, 1.0)
+    weighted = classifier(class_weight={0: 7.0, 1: 1.0}).fit(x, y)
+    assert weighted.loss_curve_ == classifier().fit(x, y, by_hand).loss_curve_
+    plain, balanced = (classifier(alpha=30, class_weight=w).fit(x, y) for w in (None, "balanced"))
+    recall = [(each.predict(x)[y == 0] == 0).mean() for each in (plain, balanced)]
+    assert recall[1] > recall[0]
+    with pytest.raises(ValueError, match='"balanced" needs all examples at once'):
+        classifier(class_weight="balanced").partial_fit(x, y, classes=[0, 1])
+
+
+# -- training ------------------------------------------------------------------------------------------------
+
+
+def test_optimizer():
+    adam = optim.Adam(0.01, epsilon_hat=True)
+    assert classifier(optimizer=adam).fit(X, Y).loss_curve_ == classifier().fit(X, Y).loss_curve_
+    clipped = optim.chain(optim.clip_by_global_norm(1.0), optim.AdamW(0.01))
+    assert classifier(optimizer=clipped, solver="lbfgs").fit(X, Y).score(X, Y) > 0.9
+    assert pickle.loads(pickle.dumps(classifier(optimizer=adam).fit(X, Y))).score(X, Y) > 0.9
+    with pytest.raises(ValueError, match="give the schedule to the optimizer"):
+        classifier(optimizer=adam, schedule=optim.constant(0.1)).fit(X, Y)
+
+
+def test_schedule():
+    constant = classifier(schedule=optim.constant(0.01)).fit(X, Y)
+    np.testing.assert_allclose(constant.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=1e-9)
+    falling = classifier(schedule=optim.step_decay(0.01, every=9, factor=0.0), tol=0).fit(
+        X, Y
+    )  # three epochs
+    assert falling.loss_curve_[3:] == pytest.approx([falling.loss_curve_[4]] * len(falling.loss_curve_[3:]))
+    slower = classifier(solver="sgd", learning_rate="invscaling", schedule=optim.constant(0.1)).fit(X, Y)
+    assert slower.loss_curve_[-1] < slower.loss_curve_[0]
+
+
+def test_weight_decay():
+    plain, decayed = (classifier(weight_decay=w).fit(X, Y) for w in (0.0, 1.0))
+    assert abs(decayed.coefs_[0]).mean() < 0.8 * abs(plain.coefs_[0]).mean()
+    sgd = {"solver": "sgd", "momentum": 0.0, "max_iter": 1, "batch_size": 600, "learning_rate_init": 1e-3}
+    plain, decayed = (classifier(**sgd, weight_decay=w).fit(X, Y) for w in (0.0, 0.5))
+    start = classifier(**(sgd | {"learning_rate_init": 1e-15})).fit(X, Y).coefs_[0]
+    np.testing.assert_allclose(plain.coefs_[0] - decayed.coefs_[0], 1e-3 * 0.5 * start, rtol=1e-6, atol=1e-12)
+
+
+def test_validation_data_and_its_loss_curve():
+    x, x_val, y, y_val = train_test_split(X, Y, random_state=0)
+    watched = classifier(validation_data=(x_val, y_val)).fit(x, y)
+    assert watched.loss_curve_ == classifier().fit(x, y).loss_curve_
+    assert len(watched.validation_loss_curve_) == 30
+    expected = log_loss(y_val, watched.predict_proba(x_val))
+    assert watched.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-6)
+    early = classifier(validation_data=(x_val, y_val), early_stopping=True, max_iter=200).fit(x, y)
+    assert early.n_iter_ < 200
+    assert early.score(x_val, y_val) == early.best_validation_score_ == max(early.validation_scores_)
+    numbers = regressor(validation_data=(X_REG[:50], Y_REG[:50])).fit(X_REG[50:], Y_REG[50:])
+    errors = 0.5 * (numbers.predict(X_REG[:50]) - Y_REG[:50]) ** 2
+    assert numbers.validation_loss_curve_[-1] == pytest.approx(errors.mean(), rel=1e-6)
+    with pytest.raises(ValueError, match="a pair"):
+        classifier(validation_data=(x_val, y_val, y_val)).fit(x, y)
+    with pytest.raises(ValueError, match="`y` has classes not in"):
+        classifier(validation_data=(x_val, y_val + 5)).fit(x, y)
+
+
+def test_early_stopping_with_partial_fit():
+    x, x_val, y, y_val = train_test_split(X, Y, random_state=0)
+    found = classifier(early_stopping=True, validation_data=(x_val, y_val), n_iter_no_change=5)
+    calls = 0
+    while not getattr(found, "stopped_", False):
+        found.partial_fit(x, y, classes=range(10))
+        calls += 1
+    assert 5 < calls < 200
+    assert len(found.validation_scores_) == calls
+    assert found.score(x_val, y_val) == found.best_validation_score_
+    weights = [w.copy() for w in found.coefs_]
+    found.partial_fit(x, y)
+    assert np.array_equal(found.coefs_[0], weights[0])
+    assert len(found.loss_curve_) == calls
+
+
+def test_callbacks_and_progress(capsys):
+    seen = []
+
+    class Log(callbacks.Callback):
+        def epoch_end(self, run):
+            seen.append((run.epoch, run.history["loss"][-1], type(run.net.net)))
+            run.stop = run.epoch == 4
+
+    found = classifier(callbacks=[Log()], progress=True).fit(X, Y)
+    assert [loss for _, loss, _ in seen] == found.loss_curve_
+    assert [epoch for epoch, _, _ in seen] == [1, 2, 3, 4]
+    assert seen[0][2] is nn.Sequential
+
+
+def test_temperature():
+    random = np.random.default_rng(0)
+    y = np.where(random.random(600) < 0.2, random.integers(0, 10, 600), Y)  # it learns wrong labels by heart
+    x, x_test, y, y_test = train_test_split(X, y, random_state=1, test_size=300)
+    overfit = {"alpha": 0.0, "max_iter": 200, "validation_data": (x_test[:150], y_test[:150])}
+    plain, calibrated = (classifier(**overfit, calibrate=flag).fit(x, y) for flag in (False, True))
+    assert calibrated.temperature_ > 2
+    assert np.array_equal(plain.predict(x_test), calibrated.predict(x_test))
+    surprise = [log_loss(y_test[150:], each.predict_proba(x_test[150:])) for each in (plain, calibrated)]
+    assert surprise[1] < 0.8 * surprise[0]
+    p = calibrated.predict_proba(x_test)
+    np.testing.assert_allclose(calibrated.predict_log_proba(x_test), np.log(p))
+    assert classifier(calibrate=True).fit(X, Y).temperature_ > 0  # on a tenth of the examples
+    assert classifier(calibrate=True, solver="lbfgs").fit(X, Y).temperature_ > 0
+    with pytest.raises(ValueError, match="does not support calibrate=True without validation_data"):
+        classifier(calibrate=True).partial_fit(X, Y, classes=range(10))
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+SAVED = {
+    "classes": lambda: classifier(batch_norm=True, dropout=0.1).fit(X, Y),
+    "words": lambda: classifier(calibrate=True).fit(X, np.asarray(["even", "odd"])[Y % 2]),
+    "labels": lambda: classifier().fit(X, np.stack([Y % 2, Y > 4], 1).astype(int)),
+    "regression": lambda: regressor(optimizer=optim.Adam(0.01), loss=losses.huber).fit(X_REG, Y_REG),
+    "poisson": lambda: regressor(loss="poisson", early_stopping=True).fit(X_REG, Y_REG - Y_REG.min()),
+}
+
+
+@pytest.mark.parametrize("case", SAVED)
+def test_save_and_load(case, tmp_path):
+    found = SAVED[case]()
+    found.save(tmp_path / "estimator.safetensors")
+    loaded = type(found).load(tmp_path / "estimator.safetensors")
+    x = X if isinstance(found, MLPClassifier) else X_REG
+    for name in ("predict", "predict_proba"):
+        if hasattr(found, name):
+            assert np.array_equal(getattr(loaded, name)(x), getattr(found, name)(x))
+            assert getattr(loaded, name)(x).dtype == getattr(found, name)(x).dtype
+    assert loaded.loss_curve_ == found.loss_curve_
+    assert loaded.max_iter == 30
+    if case == "classes":
+        loaded.partial_fit(X, Y)
+        assert loaded.score(X, Y) > 0.9
+
+
+def test_load_puts_the_network_on_a_device(device, tmp_path):
+    classifier().fit(X.astype("float32"), Y).save(tmp_path / "estimator.safetensors")
+    loaded = MLPClassifier.load(tmp_path / "estimator.safetensors", device=device.spec)
+    assert_on(loaded.coefs_[0], device, "float32")
+    assert loaded.score(X, Y) > 0.9
+
+
+def test_load_refuses_other_files(tmp_path):
+    with pytest.raises(NotFittedError):
+        MLPClassifier().save(tmp_path / "estimator.safetensors")
+    regressor(max_iter=1).fit(X_REG, Y_REG).save(tmp_path / "estimator.safetensors")
+    with pytest.raises(ValueError, match=r"that MLPClassifier.save wrote, received one of MLPRegressor"):
+        MLPClassifier.load(tmp_path / "estimator.safetensors")
+    xpnet.save(nn.Dense(2, 3), tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=r"received one of xpnet.save"):
+        MLPClassifier.load(tmp_path / "net.safetensors")

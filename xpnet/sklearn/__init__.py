@@ -1,0 +1,17 @@
+"""Estimators for scikit-learn: its `MLPClassifier` and `MLPRegressor`, faster and with more to choose.
+
+>>> from xpnet.sklearn import MLPClassifier  # in place of sklearn.neural_network
+"""
+
+try:
+    import sklearn as _  # noqa: F401
+except ImportError:
+    raise ImportError(
+        'xpnet.sklearn needs scikit-learn, which is not installed. `pip install "xpnet[sklearn]"` installs '
+        "it."
+    ) from None
+
+from xpnet.sklearn.classifier import MLPClassifier
+from xpnet.sklearn.regressor import MLPRegressor
+
+__all__ = ["MLPClassifier", "MLPRegressor"]

@@ -1,0 +1,502 @@
+"""What the two estimators share: parameters, training and the outputs of the network."""
+
+import copy
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+import xpnet
+from xpnet import nn, tree
+from xpnet.backends import Device, asarray, device_of, to_numpy
+from xpnet.sklearn import files
+from xpnet.sklearn.data import checked, dtype_on, home_of, host, moved, rows_of
+from xpnet.sklearn.lbfgs import minimize
+from xpnet.sklearn.network import ACTIVATIONS, dense_layers, dense_stack, for_each_layer, initial_weights
+from xpnet.sklearn.objective import Objective, Penalized, steps_of
+from xpnet.sklearn.rules import Rules
+from xpnet.sklearn.solvers import optimizer_of, order_of
+from xpnet.training.metrics import Metric
+from xpnet.training.predict import place_of
+
+
+@dataclass
+class Examples:
+    """Examples as the training takes them: inputs, targets, and how much each counts, or None."""
+
+    X: Any
+    y: numpy.ndarray
+    weights: numpy.ndarray | None
+
+    def rows(self, rows: numpy.ndarray) -> "Examples":
+        return Examples(rows_of(self.X, rows), self.y[rows], rows_of(self.weights, rows))
+
+    @property
+    def targets(self) -> dict[str, Any]:
+        return {"y": self.y} if self.weights is None else {"y": self.y, "weights": self.weights}
+
+
+class MLP(BaseEstimator):
+    """The base class of `MLPClassifier` and `MLPRegressor`."""
+
+    _parameter_constraints: ClassVar[dict] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, callable],
+        "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {numpy.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, Device, None],
+        "batch_norm": ["boolean"],
+        "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+        "optimizer": [HasMethods(["init", "update"]), None],
+        "schedule": [callable, None],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "validation_data": [tuple, list, None],
+        "callbacks": [list, tuple],
+        "progress": ["boolean"],
+        "module": [callable, None],
+    }
+
+    classes_: numpy.ndarray  # of the classifier
+    stopped_: bool
+    _optimizer_state: Any
+
+    def _keep(self, parameters: dict[str, Any]) -> None:
+        """Keep the arguments of a constructor, as they are."""
+        for name, value in parameters.items():
+            if name != "self":
+                setattr(self, name, value)
+
+    # -- what the two classes say ---------------------------------------------------------------------------
+
+    _target_options: ClassVar[dict[str, Any]] = {"multi_output": True}
+
+    def _targets(
+        self, y: numpy.ndarray, weights: Any, incremental: bool
+    ) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+        """Return targets as the loss expects them, after a check, and how much each example counts."""
+        raise NotImplementedError
+
+    def _objective(self) -> Objective:
+        raise NotImplementedError
+
+    def _metric(self, held_out: Examples) -> Metric:
+        """Return the score on the validation data as a metric."""
+        raise NotImplementedError
+
+    def _outputs(self, y: numpy.ndarray) -> tuple[int, str]:
+        """Return the number of outputs for some targets, and the name of the activation behind them."""
+        raise NotImplementedError
+
+    def _calibrate(self, held_out: Examples | None) -> None:
+        """Do what is left to do with the validation data when the training is over."""
+
+    # -- fit ------------------------------------------------------------------------------------------------
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False) -> Any:
+        hidden = numpy.atleast_1d(numpy.asarray(self.hidden_layer_sizes)).tolist()
+        if any(width <= 0 for width in hidden):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        data = self._examples(X, y, sample_weight, incremental=incremental, reset=first_pass)
+        self._random_state = check_random_state(self.random_state)
+        self._begin(data, hidden, first_pass)
+        data, held_out = self._split(data, incremental)
+        net = Penalized(self._network(), self.alpha)
+        if self._stochastic():
+            self._fit_stochastic(net, data, held_out, incremental)
+        else:
+            self._fit_lbfgs(net, data)
+        self._publish(net.net)
+        if not all(numpy.isfinite(to_numpy(leaf)).all() for leaf in tree.leaves(self.network_)):
+            raise ValueError(_DIVERGED)
+        self._calibrate(held_out)
+        return self
+
+    def _stochastic(self) -> bool:
+        return self.solver != "lbfgs" or self.optimizer is not None
+
+    def _examples(
+        self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, reset: bool = False
+    ) -> Examples:
+        X, y = checked(self, X, y, reset=reset, any_axes=self.module is not None, **self._target_options)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if sample_weight is not None:
+            rows = numpy.empty((X.shape[0], 0), dtype="float32" if _is_single(X) else "float64")
+            sample_weight = _check_sample_weight(host(sample_weight), rows)
+        return Examples(X, *self._targets(y, sample_weight, incremental))
+
+    def _begin(self, data: Examples, hidden: list[int], first_pass: bool) -> None:
+        """Make a new network and begin all counts anew, or go on with what is there."""
+        self.n_outputs_, out_activation = self._outputs(data.y)
+        where = home_of(data.X) if self.device is None else xpnet.device(self.device)
+        where = where or xpnet.device()
+        for name, value in self._counts().items():
+            if first_pass or not hasattr(self, name):
+                setattr(self, name, value)
+        if first_pass:
+            self.out_activation_ = out_activation
+            self._publish(self._new_network([data.X.shape[1], *hidden, self.n_outputs_], where, data.X))
+        elif not hasattr(self, "network_"):  # someone has set the weights by hand
+            self._publish(self._stack(self.coefs_, self.intercepts_, where, dtype_on(where, data.X)))
+        elif where != place_of(self.network_)[0]:
+            self._publish(xpnet.to_device(self._network(), where))
+
+    def _counts(self) -> dict[str, Any]:
+        """Return what a training begins with, by the names of the attributes."""
+        if not self._stochastic():
+            return {"n_iter_": 0, "t_": 0}
+        return {
+            "n_iter_": 0,
+            "t_": 0,
+            "loss_curve_": [],
+            "validation_loss_curve_": [],
+            "best_loss_": None if self.early_stopping else math.inf,
+            "validation_scores_": [] if self.early_stopping else None,
+            "best_validation_score_": -math.inf if self.early_stopping else None,
+            "stopped_": False,
+            "_no_improvement_count": 0,
+            "_best": None,
+            "_optimizer_state": None,
+        }
+
+    def _new_network(self, widths: list[int], where: Device, X: Any) -> Any:
+        dtype = dtype_on(where, X)
+        if self.module is None:
+            activations = for_each_layer("activation", self.activation, len(widths) - 2)
+            coefs, intercepts = initial_weights(widths, activations, self._random_state)
+            return self._stack(coefs, intercepts, where, dtype)
+        if isinstance(self.module, nn.Module):
+            return xpnet.to_device(copy.deepcopy(self.module), where)
+        with xpnet.use_device(where):
+            net = self.module(widths[0], widths[-1])
+        if not isinstance(net, nn.Module):
+            raise TypeError(
+                "module must be a network, or a function of the numbers of features and outputs that returns "
+                f"one; received a function that returns {type(net).__name__}."
+            )
+        return net
+
+    def _stack(self, coefs: list, intercepts: list, where: Device, dtype: str) -> nn.Sequential:
+        layers = len(coefs) - 1
+        activations = for_each_layer("activation", self.activation, layers)
+        unknown = [each for each in activations if isinstance(each, str) and each not in ACTIVATIONS]
+        if unknown or not all(isinstance(each, str) or callable(each) for each in activations):
+            raise ValueError(
+                f"each activation must be one of {', '.join(ACTIVATIONS)}, a layer or a function, received "
+                f"{activations}."
+            )
+        dropout = for_each_layer("dropout", self.dropout, layers)
+        between = list(zip(activations, dropout, strict=True))
+        return dense_stack(
+            coefs, intercepts, between, self.batch_norm, where=where, dtype=dtype, seed=self._seed
+        )
+
+    def _seed(self) -> int:
+        return int(self._random_state.randint(2**31 - 1))
+
+    def _publish(self, net: Any) -> None:
+        """Make a network the fitted one; ``coefs_`` and ``intercepts_`` are its arrays."""
+        self.network_ = net.eval()
+        layers = dense_layers(net)
+        self.coefs_ = [layer.weight for layer in layers]
+        self.intercepts_ = [layer.bias for layer in layers]
+        self.n_layers_ = len(layers) + 1
+
+    def _network(self) -> Any:
+        """Return the network, with the weights that someone may have put into ``coefs_``."""
+        for layer, coef, intercept in zip(
+            dense_layers(self.network_), self.coefs_, self.intercepts_, strict=False
+        ):
+            for name, value in (("weight", coef), ("bias", intercept)):
+                old = getattr(layer, name)
+                if value is not old:
+                    setattr(layer, name, asarray(value, device=device_of(old), dtype=old.dtype))
+        return self.network_
+
+    def _split(self, data: Examples, incremental: bool) -> tuple[Examples, Examples | None]:
+        """Return the examples to train on, and those to validate with or None."""
+        early_stopping = self.early_stopping and self._stochastic()
+        if self.validation_data is not None:
+            return data, self._examples(*_pair(self.validation_data), None, incremental=True)
+        if not (early_stopping or getattr(self, "calibrate", False)):
+            return data, None
+        if incremental:
+            what = "early_stopping" if early_stopping else "calibrate"
+            raise ValueError(
+                f"partial_fit does not support {what}=True without validation_data. Give the estimator "
+                "validation_data=(X_val, y_val)."
+            )
+        stratify = data.y if data.y.dtype == bool and self.n_outputs_ == 1 else None
+        kept, put_aside = train_test_split(
+            numpy.arange(len(data.y)),
+            random_state=self._random_state,
+            test_size=self.validation_fraction,
+            stratify=stratify,
+        )
+        if len(put_aside) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        return data.rows(kept), data.rows(put_aside)
+
+    # -- the solvers ----------------------------------------------------------------------------------------
+
+    def _fit_stochastic(
+        self, net: Penalized, data: Examples, held_out: Examples | None, incremental: bool
+    ) -> None:
+        if incremental and self.early_stopping and self.stopped_:
+            return
+        where, dtype = place_of(net)
+        self._samples = len(data.y)
+        self.n_iter_ = 0
+        rules = Rules(self, self._optimizer_state if incremental else None)
+        shape = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
+        try:
+            history = xpnet.fit(
+                net,
+                moved(data.X, where),
+                data.targets,
+                loss=steps_of(self._objective(), (shape, str(dtype), where.spec)),
+                optimizer=optimizer_of(self),
+                epochs=1 if incremental else self.max_iter,
+                batch_size=self._batch_size(),
+                validation=None if held_out is None else (moved(held_out.X, where), held_out.targets),
+                metrics=[] if held_out is None else [self._metric(held_out)],
+                callbacks=[rules, *self.callbacks],
+                shuffle=order_of(self._random_state) if self.shuffle else False,
+                progress=self.progress,
+            )
+        except FloatingPointError as error:
+            self._keep_best(net, rules, error)
+        else:
+            self._optimizer_state = rules.run.optimizer_state
+            if history.interrupted:
+                warnings.warn("Training interrupted by user.", stacklevel=4)
+            elif self.n_iter_ == self.max_iter and not (incremental or rules.stopped):
+                warnings.warn(
+                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                    "optimization hasn't converged yet.",
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
+        self.stopped_ = rules.stopped
+        if self.early_stopping and self._best is not None and (rules.stopped or not incremental):
+            tree.assign(self._best, net.net)
+
+    def _keep_best(self, net: Penalized, rules: Rules, error: FloatingPointError) -> None:
+        """Go back to the best weights after a training whose loss became infinite or NaN."""
+        self._optimizer_state = None
+        if self._best is not None:
+            tree.assign(self._best, net.net)
+        what = (
+            f"{_DIVERGED} The loss was no longer finite in epoch {rules.run.epoch}: lower learning_rate_init"
+        )
+        what += f" from {self.learning_rate_init}, or scale X. The weights of the best epoch are kept."
+        if not self.early_stopping:
+            self._publish(net.net)
+            raise ValueError(what) from error
+        self.n_iter_ += 1
+        self.loss_curve_.append(math.nan)
+        rules.add_score(math.nan, None)
+        warnings.warn(what, ConvergenceWarning, stacklevel=5)
+
+    def _fit_lbfgs(self, net: Penalized, data: Examples) -> None:
+        if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net)):
+            raise ValueError(
+                'solver="lbfgs" needs a loss that is the same each time it is computed. Dropout, batch '
+                'normalization and their like, which have state, need solver="adam" or "sgd".'
+            )
+        result = minimize(
+            net,
+            data.X,
+            data.targets,
+            self._objective(),
+            maxfun=self.max_fun,
+            maxiter=self.max_iter,
+            gtol=self.tol,
+        )
+        self.loss_ = float(result.fun)
+        self.n_iter_ = min(int(result.nit), self.max_iter)
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+        if result.status != 0:
+            warnings.warn(
+                f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}): "
+                f"{result.message}. Increase max_iter or max_fun, or scale the data.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _batch_size(self) -> int:
+        wanted = 200 if self.batch_size == "auto" else int(self.batch_size)
+        if self.batch_size != "auto" and wanted > self._samples:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                stacklevel=5,
+            )
+        size = min(wanted, self._samples)
+        # The last batch of an epoch has a variance only if it has two examples.
+        while self.batch_norm and size < self._samples and self._samples % size == 1:
+            size += 1
+        return size
+
+    # -- the outputs of the network --------------------------------------------------------------------------
+
+    def _forward(self, X: Any, *, activated: bool = False) -> Any:
+        """Return the outputs of the network, or what ``out_activation_`` makes of them, where it is."""
+        if not hasattr(self, "coefs_"):
+            check_is_fitted(self)
+        X = X if self._is_plain(X) else checked(self, X, reset=False, any_axes=self.module is not None)
+        net = self._network()
+        first = self.coefs_[0] if self.coefs_ else None
+        if type(X) is numpy.ndarray and type(first) is numpy.ndarray and len(X) <= _MODERATE:
+            outputs = net(X.astype(first.dtype, copy=False))
+        else:
+            outputs = xpnet.predict(net, X, jit=False)
+        return LINKS[self.out_activation_](outputs) if activated else outputs
+
+    def _is_plain(self, X: Any) -> bool:
+        """Say whether inputs are so plain that scikit-learn's checks would find nothing."""
+        if (
+            type(X) is not numpy.ndarray
+            or X.ndim != 2
+            or X.dtype not in (numpy.float64, numpy.float32)
+            or X.shape[1] != self.n_features_in_
+            or len(X) == 0
+            or hasattr(self, "feature_names_in_")
+        ):
+            return False
+        with numpy.errstate(over="ignore", invalid="ignore"):
+            return math.isfinite(X.sum())
+
+    def _back(self, values: Any, X: Any) -> Any:
+        """Return values where the inputs are; text stays with NumPy."""
+        home = home_of(X)
+        if home is None:
+            return values if type(values) is numpy.ndarray else to_numpy(values)
+        is_text = isinstance(values, numpy.ndarray) and values.dtype.kind in "USO"
+        return values if is_text else asarray(values, device=home)
+
+    # -- files ----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted estimator to a file, from which `load` reads it without running code.
+
+        Parameters
+        ----------
+        path : path
+            The file, in the safetensors format.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If it is not fitted.
+        TypeError
+            See `xpnet.save`.
+
+        Notes
+        -----
+        Functions, optimizers, modules and data among the parameters, and the optimizer's state, stay behind:
+        they are of use in training only. Pickle keeps them.
+        """
+        check_is_fitted(self)
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, device: str | Device | None = None) -> "MLP":
+        """Read an estimator from a file that `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        device : str, Device or None
+            Where the network goes; None is the current device.
+
+        Returns
+        -------
+        estimator
+
+        Raises
+        ------
+        ValueError
+            If the file is of another class, or has layers other than those of `xpnet.nn`.
+        """
+        return files.load(cls, path, device)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+_DIVERGED = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+    "preprocessed."
+)
+
+# Up to how many rows a prediction is one call.
+_MODERATE = 1024
+
+
+def _logistic(z: Any) -> Any:
+    """Return probabilities that are exact near 0, too, which those made of a tanh are not."""
+    xp = xpnet.array_namespace(z)
+    return xp.exp(-xp.logaddexp(-z, xp.zeros_like(z)))
+
+
+# What follows the last layer, by the name of the activation.
+LINKS: dict[str, Any] = {
+    "identity": lambda z: z,
+    "exp": lambda z: xpnet.array_namespace(z).exp(z),
+    "logistic": _logistic,
+    "softmax": nn.Softmax(),
+}
+
+
+def has_partial_fit(estimator: MLP) -> bool:
+    """Say whether an estimator can learn from a part of the examples; else raise, as scikit-learn does."""
+    if not estimator._stochastic():
+        raise AttributeError(
+            f"partial_fit is only available for stochastic optimizers. {estimator.solver} is not stochastic."
+        )
+    return True
+
+
+def _pair(validation_data: Any) -> tuple[Any, Any]:
+    if len(validation_data) != 2:
+        raise ValueError(f"validation_data must be a pair (X, y), received {len(validation_data)} values.")
+    return tuple(validation_data)
+
+
+def _is_single(X: Any) -> bool:
+    return str(X.dtype).endswith("float32")

@@ -1,0 +1,162 @@
+"""What the estimators minimize: losses of examples, which may have weights, and a penalty."""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from xpnet import losses, tree
+from xpnet.autodiff import array_namespace, stop_gradient
+from xpnet.backends import asarray, device_of
+from xpnet.nn import Module
+from xpnet.training import Steps
+
+
+class Penalized(Module):
+    """A network beside the penalty of its weights, ``alpha / 2 * sum(w²)`` over its matrices.
+
+    Its output is a dict, ``"outputs"`` of the network and, in training, the ``"penalty"``.
+    """
+
+    state = ("alpha",)  # an array, so that networks with other penalties share a recording
+
+    def __init__(self, net: Module, alpha: float) -> None:
+        self.net = net
+        self.penalized = bool(alpha > 0)
+        first = next(iter(tree.leaves(net)))
+        self.alpha = asarray(alpha, device=device_of(first), dtype=first.dtype)
+
+    def __call__(self, x: Any) -> dict[str, Any]:
+        outputs = self.net(x)
+        if not (self.training and self.penalized):
+            return {"outputs": outputs}
+        xp = array_namespace(outputs, self.alpha)
+        squares = [xp.sum(w * w) for w in tree.leaves(self.net) if len(w.shape) > 1]
+        return {"outputs": outputs, "penalty": 0.5 * self.alpha * sum(squares[1:], squares[0])}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The mean of the losses of a batch, with weights, and the penalty.
+
+    Attributes
+    ----------
+    each : callable
+        ``each(outputs, y, **options)`` returns the loss of each example, shape (batch,), or of each of its
+        outputs, (batch, outputs).
+    options : tuple of (str, value)
+    mean : bool
+        Whether the losses of the outputs of an example are averaged, and not added up.
+    shown_as_mean : bool
+        Whether what is added up is still reported as a mean.
+    limited : bool
+        Whether each loss is reported as at most that of a probability of the machine epsilon.
+    """
+
+    each: Callable
+    options: tuple[tuple[str, Any], ...] = ()
+    mean: bool = True
+    shown_as_mean: bool = False
+    limited: bool = False
+
+    def __call__(self, outputs: dict[str, Any], targets: dict[str, Any]) -> Any:
+        result, weights = outputs["outputs"], targets.get("weights")
+        xp = array_namespace(result, targets["y"])
+        each = self.each(result, targets["y"], **dict(self.options))
+        if self.limited:
+            limit = -math.log(float(xp.finfo(each.dtype).eps))
+            each = _shown(each, xp.minimum(each, limit))
+        if len(each.shape) > 1:
+            each = xp.reshape(each, (each.shape[0], -1))
+            added = xp.mean(each, axis=-1) if self.mean else xp.sum(each, axis=-1)
+            each = _shown(added, added * (1 / each.shape[-1])) if self.shown_as_mean else added
+        if len(each.shape) == 0 and weights is not None:
+            raise ValueError(
+                "with sample_weight or class_weight, a loss must return the loss of each example, shape "
+                "(batch,), received a loss that returns one number. Leave out its mean."
+            )
+        total: Any
+        if weights is None:
+            value, total = xp.mean(each), result.shape[0]
+        else:
+            weights = xp.astype(weights, each.dtype, copy=False)
+            total = xp.sum(weights)
+            value = xp.sum(each * weights) / total
+        return value + outputs["penalty"] / total if "penalty" in outputs else value
+
+
+def _shown(value: Any, shown: Any) -> Any:
+    """Return an array with the values of one and the gradient of the other."""
+    return value + stop_gradient(shown - value)
+
+
+def squared_error(outputs: Any, y: Any) -> Any:
+    return 0.5 * losses.mse(outputs, y, reduction="none")
+
+
+def poisson(outputs: Any, y: Any) -> Any:
+    """Half the deviance of the Poisson distribution with the mean ``exp(outputs)``."""
+    xp = array_namespace(outputs, y)
+    positive = y > 0
+    entropy = xp.where(positive, y * xp.log(xp.where(positive, y, 1.0)), 0.0)
+    return entropy - y * outputs - y + xp.exp(outputs)
+
+
+def quantile(outputs: Any, y: Any, *, quantiles: tuple[float, ...]) -> Any:
+    """The pinball loss, whose least mean is reached at the quantiles.
+
+    R. Koenker and G. Bassett, Regression Quantiles, 1978.
+    """
+    xp = array_namespace(outputs, y)
+    q = xp.asarray(quantiles, dtype=outputs.dtype, device=outputs.device)
+    error = y - outputs
+    return xp.maximum(q * error, (q - 1) * error)
+
+
+def log_loss(logits: Any, y: Any) -> Any:
+    """Of numbers of classes, shape (batch,), the cross-entropy; else the binary one of each output."""
+    if len(y.shape) == 1:
+        return losses.cross_entropy(logits, y, reduction="none")
+    return losses.binary_cross_entropy(logits, y, reduction="none")
+
+
+def focal(logits: Any, y: Any) -> Any:
+    """The log-loss, times ``(1 - p)²`` of the probability of what is true: easy examples count less.
+
+    T.-Y. Lin et al., Focal Loss for Dense Object Detection, 2017.
+    """
+    each = log_loss(logits, y)
+    return (1 - array_namespace(each).exp(-each)) ** 2 * each
+
+
+NAMED = {
+    "log_loss": Objective(log_loss, mean=False, limited=True),
+    "focal": Objective(focal, mean=False),
+    # scikit-learn adds up the gradients of several outputs, and reports the mean of their losses.
+    "squared_error": Objective(squared_error, mean=False, shown_as_mean=True),
+    "poisson": Objective(poisson, mean=False),
+    "absolute_error": Objective(losses.mae, (("reduction", "none"),)),
+    "huber": Objective(losses.huber, (("reduction", "none"),)),
+    "quantile": Objective(quantile),
+}
+
+
+def objective_of(loss: Any, **options: Any) -> Objective:
+    """Return what is minimized for a loss by name, or a function of outputs and targets."""
+    if isinstance(loss, str):
+        named = NAMED[loss]
+        return Objective(named.each, tuple(options.items()), *_rest(named)) if options else named
+    reduces = "reduction" in inspect.signature(loss).parameters
+    return Objective(loss, (("reduction", "none"),) if reduces else ())
+
+
+def _rest(objective: Objective) -> tuple[bool, bool, bool]:
+    return objective.mean, objective.shown_as_mean, objective.limited
+
+
+@lru_cache(maxsize=8)
+def steps_of(objective: Objective, _shape: Any) -> Steps:
+    """Return the steps of an objective, the same for networks of one shape, which record only once."""
+    return Steps(objective)
