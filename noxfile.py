@@ -123,6 +123,13 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """Kill trainings at random moments and resume them: `nox -s kills -- 200` says how often."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/training/kills.py", *(session.posargs or ["200"]))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks: `nox -s bench -- --json benchmarks/results` keeps the figures."""
     session.install("-e", ".", *group("bench"), TORCH)

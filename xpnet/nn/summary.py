@@ -87,7 +87,7 @@ def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summ
         x = where.namespace.broadcast_to(
             where.namespace.reshape(x, (1,) * (1 + len(input_shape))), (1, *input_shape)
         )
-        with _watched(tree.branches(copy), note):
+        with watched_calls(tree.branches(copy), note):
             copy(x)
     return Summary(tuple(rows), count_parameters(net))
 
@@ -96,8 +96,8 @@ _watching = threading.RLock()
 
 
 @contextlib.contextmanager
-def _watched(modules: list[Any], note: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Report the calls of some modules."""
+def watched_calls(modules: list[Any], note: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Report the calls of some modules, each when it returns: ``note(module, output)``."""
     waiting = {id(module) for module in modules}
 
     def watch(original: Callable) -> Callable:

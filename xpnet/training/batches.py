@@ -75,7 +75,7 @@ class Examples:
         return part
 
     def batches(
-        self, batch_size: int, random: "numpy.random.Generator | None" = None
+        self, batch_size: int, random: "numpy.random.Generator | None" = None, *, first: int = 0
     ) -> Iterator[tuple[Any, ...]]:
         """Yield batches of all arrays; the last may be smaller.
 
@@ -85,9 +85,11 @@ class Examples:
             The number of examples in a batch.
         random : numpy.random.Generator, optional
             Draws a new order of the examples; without it, they come as they stand.
+        first : int, default=0
+            The batch to begin with.
         """
         rows = self._rows if random is None else random.permutation(self._rows)
-        for start in range(0, len(rows), batch_size):
+        for start in range(first * batch_size, len(rows), batch_size):
             yield tuple(self._batch(array, rows[start : start + batch_size]) for array in self.arrays)
 
     def _batch(self, array: Any, rows: numpy.ndarray) -> Any:
