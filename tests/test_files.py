@@ -181,15 +181,15 @@ def test_one_network_is_one_file(device, path):
 
 @pytest.mark.parametrize("library", ["torch", "jax"])
 def test_bfloat16_keeps_its_bits(path, library):
-    # But those of a NaN, which stays one: the libraries convert each to one of their own.
+    # But those of a NaN, which stays one, and of numbers so small that JAX takes them for 0.
     pytest.importorskip(library)
-    numbers = [1.0, -0.0, 3.140625, 2.0**-130, float("inf"), *range(30)]
+    numbers = [1.0, -0.0, 3.140625, 2.0**-126, float("inf"), *range(30)]
     x = xpnet.asarray(numbers, device=library, dtype="bfloat16")
     xpnet.save({"x": x}, path)
     with safetensors.safe_open(path, framework="np") as file:
         assert file.get_slice("x").get_dtype() == "BF16"
     bits = numpy.frombuffer(path.read_bytes()[-70:], "<u2")
-    assert [f"{word:04x}" for word in bits[:5]] == ["3f80", "8000", "4049", "0008", "7f80"]
+    assert [f"{word:04x}" for word in bits[:5]] == ["3f80", "8000", "4049", "0080", "7f80"]
     content = path.read_bytes()
     loaded = xpnet.load(path, device=library)["x"]
     assert loaded.dtype == x.dtype

@@ -237,4 +237,4 @@ def test_resume_from_no_checkpoint(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a signal of Unix")
 @pytest.mark.parametrize("mode", ["eager", "jit"])
 def test_killed_trainings_lose_nothing(tmp_path, mode):
-    assert kills.survive(tmp_path, mode, number=3, seed=0) == 3
+    assert kills.survive(tmp_path, mode, number=3, seed=0)[0] == 3

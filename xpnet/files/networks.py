@@ -142,6 +142,8 @@ def read_parts(path: str | os.PathLike) -> Parts:
         content = json.loads(metadata["xpnet"])
         version = content.pop("version")
         content["net"]
+        if type(version) is not int:
+            raise TypeError("its version is not a number")
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} must be a file that xpnet.save wrote, but it cannot be read as one: {error!r}. The "

@@ -97,7 +97,8 @@ class Examples:
             batch = array.take(rows, axis=0)
             floating = batch.dtype.kind == "f"
             if self.where.library.spec == "cpu":
-                return batch.astype(self._dtype, copy=False) if floating else batch
+                # jit takes no numbers in the order of bytes of another machine.
+                return batch.astype(self._dtype if floating else batch.dtype.newbyteorder("="), copy=False)
         else:
             xp = self.where.namespace
             batch = xp.take(array, asarray(rows, device=self.where), axis=0)
@@ -112,11 +113,11 @@ def _readable(name: str, data: Any, where: Device) -> Any:
         array = data
     else:
         array = numpy.asarray(data if library is None else library.to_numpy(data))
-        if array.dtype.kind not in "biufc":
-            raise TypeError(
-                f"{name} must hold numbers in rows of equal length, received {array.dtype} values such as "
-                f"{array.reshape(-1)[:1]}. Encode text and categories as numbers first."
-            )
+    if isinstance(array, numpy.ndarray) and array.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{name} must hold numbers in rows of equal length, received {array.dtype} values such as "
+            f"{array.reshape(-1)[:1]}. Encode text and categories as numbers first."
+        )
     if len(array.shape) == 0:
         raise ValueError(f"{name} must have an axis of examples, received a single number.")
     return array

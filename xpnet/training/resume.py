@@ -1,11 +1,12 @@
 """A training under way as a file, and back."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from xpnet import tree
 from xpnet.backends import Device, to_numpy
 from xpnet.files.networks import Parts, read_parts, write_parts
 from xpnet.training.history import History
@@ -52,11 +53,12 @@ class SavedTraining:
         self._path, self._where = path, where
         self._training = self._parts.load("training", device=where)
         if not isinstance(self._training, dict):
-            raise ValueError(f"{path} is damaged: its description of the training is {self._training!r}.")
+            kind = type(self._training).__name__
+            raise ValueError(f"{path} is damaged: its description of the training is a {kind}.")
 
     def start_random(self, random: "numpy.random.Generator") -> None:
         """Put a generator in the state that it had before the training."""
-        set_random(random, self._entry("random", dict)["start"])
+        set_random(random, self._entry("random", _are_states)["start"])
 
     def restore(self, run: "Run") -> None:
         """Put a run where the training was.
@@ -66,33 +68,70 @@ class SavedTraining:
         ValueError
             If network, optimizer, data or metrics are not those of the training.
         """
-        for name, here in (("names", list(run.names)), ("data", run.data)):
-            if self._training.get(name) != here:
-                raise ValueError(
-                    f"resume needs the data, the batch size and the metrics of the training in {self._path}, "
-                    f"{self._training.get(name)}, received {here}. To train its network in another way, read "
-                    "it with xpnet.load."
-                )
+        self._check_same("data", dict, run.data)
+        self._check_same("names", list, list(run.names))
         net = self._parts.load("net", device=self._where, into=run.net)
         state = self._parts.load("optimizer", device=self._where, into=run.optimizer_state)
         run.net, run.optimizer_state = net, state
-        run.epoch, run.batch = self._entry("epoch", int), self._entry("batch", int)
-        run.step, run.stop = self._entry("step", int), self._entry("stop", bool)
-        run.totals, run.random = self._training.get("totals"), self._entry("random", dict)
-        run.history = History(self._entry("history", dict))
+        run.epoch, run.batch = self._entry("epoch", _is_count), self._entry("batch", _is_count)
+        run.step, run.stop = self._entry("step", _is_count), self._entry("stop", lambda x: type(x) is bool)
+        run.totals, run.random = (
+            self._entry("totals", lambda x: _are_totals(x, run)),
+            self._entry("random", _are_states),
+        )
+        run.history = History(self._entry("history", lambda x: _is_history(x, run)))
 
     def restore_callbacks(self, run: "Run") -> None:
         """Give each callback the state that it had, in the order of those of its class."""
-        states = self._entry("callbacks", dict)
+        states = self._entry("callbacks", lambda x: isinstance(x, dict))
         for name, callback in _named(run.callbacks):
             if name in states:
-                callback.restore(run, states[name])
+                try:
+                    callback.restore(run, states[name])
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"{self._path} has no state for {name} that fits: {error!r}.") from error
 
-    def _entry(self, name: str, kind: type) -> Any:
+    def _check_same(self, name: str, kind: type, here: Any) -> None:
+        there = self._entry(name, lambda x: isinstance(x, kind))
+        if there != here:
+            raise ValueError(
+                f"resume needs the data, the batch size and the metrics of the training in {self._path}, "
+                f"{there}, received {here}. To train its network in another way, read it with xpnet.load."
+            )
+
+    def _entry(self, name: str, fits: Callable[[Any], bool]) -> Any:
         value = self._training.get(name)
-        if not isinstance(value, kind):
-            raise ValueError(f"{self._path} is damaged: its {name} is {value!r}.")
+        if not fits(value):
+            kind = type(value).__name__
+            raise ValueError(f"{self._path} is damaged: its {name}, a {kind}, is not one of a training.")
         return value
+
+
+def _is_count(x: Any) -> bool:
+    return type(x) is int and x >= 0
+
+
+def _are_totals(x: Any, run: "Run") -> bool:
+    if x is None:
+        return True
+    metrics = [name for name in run.names if not name.startswith("validation_")]
+    return (
+        isinstance(x, list)
+        and len(x) == len(metrics)
+        and all(isinstance(totals, tuple) for totals in x)
+        and all(isinstance(n, int | float) or (tree.is_array(n) and not n.shape) for n in tree.leaves(x))
+    )
+
+
+def _are_states(x: Any) -> bool:
+    return isinstance(x, dict) and x.keys() == {"start", "epoch"}
+
+
+def _is_history(x: Any, run: "Run") -> bool:
+    return isinstance(x, dict) and all(
+        name in run.names and isinstance(values, list) and all(isinstance(value, float) for value in values)
+        for name, values in x.items()
+    )
 
 
 def _named(callbacks: "Sequence[Callback]") -> "list[tuple[str, Callback]]":
