@@ -96,8 +96,12 @@ _watching = threading.RLock()
 
 
 @contextlib.contextmanager
-def watched_calls(modules: list[Any], note: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Report the calls of some modules, each when it returns: ``note(module, output)``."""
+def watched_calls(
+    modules: list[Any],
+    note: Callable[[Any, Any], None],
+    enter: Callable[[Any], None] | None = None,
+) -> Iterator[None]:
+    """Report the calls of some modules: ``enter(module)`` before each, ``note(module, output)`` behind."""
     waiting = {id(module) for module in modules}
 
     def watch(original: Callable) -> Callable:
@@ -105,6 +109,8 @@ def watched_calls(modules: list[Any], note: Callable[[Any, Any], None]) -> Itera
             if id(module) not in waiting:  # not one of them, or called as super().__call__ from its own call
                 return original(module, *inputs, **options)
             waiting.remove(id(module))
+            if enter is not None:
+                enter(module)
             output = original(module, *inputs, **options)
             waiting.add(id(module))
             note(module, output)
