@@ -235,8 +235,8 @@ class Writer:
         """Return the name of a tensor that holds some lengths."""
         if None in shape:
             raise ValueError(
-                f"a length must be a multiple of the number of examples plus a number, in {self._place} it is "
-                "not. Write it in another way, or export for one size of batch with batch=None."
+                f"a length must be a multiple of the number of examples plus a number, in {self._place} it "
+                "is not. Write it in another way, or export for one size of batch with batch=None."
             )
         if all(isinstance(size, int) for size in shape):
             return self._constant(numpy.asarray(shape, dtype="int64"))
