@@ -67,6 +67,8 @@ class Steps(Callback):
         self.weights.append(weights(run.net))
 
 
+# Before and after the training, Ctrl-C may meet Python while it closes a generator, which swallows it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("jit", [False, True])
 def test_ctrl_c_at_any_moment_leaves_whole_weights(jit):
     def fit(net, *callbacks):
