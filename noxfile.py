@@ -123,6 +123,20 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session
+def kills(session: nox.Session) -> None:
+    """Kill trainings at random moments and resume them: `nox -s kills -- 200` says how often."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/training/kills.py", *(session.posargs or ["200"]))
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Read altered files: `nox -s fuzz -- 20000 tests/corpus` says how many, and where to keep new ones."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/fuzz.py", *(session.posargs or ["20000"]))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks: `nox -s bench -- --json benchmarks/results` keeps the figures."""
     session.install("-e", ".", *group("bench"), TORCH)

@@ -31,3 +31,16 @@ def test_readme(tmp_path, monkeypatch):
     assert names["history"]["validation_accuracy"][-1] > 0.95
     assert (tmp_path / "digits.safetensors").exists()
     assert names["gradient"].inner.weight.shape == (3, 3)
+
+
+def test_rows_of_reliability_are_tests():
+    text = (README.parent / "docs" / "reliability.md").read_text("utf-8")
+    rows = [
+        line
+        for line in text.splitlines()
+        if line.startswith("| ") and not line.startswith(("| what", "| ---"))
+    ]
+    assert len(rows) > 20
+    for row in rows:
+        file, name = re.fullmatch(r"\|.*\| `([\w/]+\.py)::(\w+)` \|", row).groups()
+        assert f"def {name}(" in (README.parent / "tests" / file).read_text("utf-8"), row

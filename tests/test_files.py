@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
+from typing import NamedTuple
 
 import numpy
 import pytest
@@ -12,6 +15,7 @@ from helpers import assert_on, assert_same
 
 import xpnet
 from xpnet import nn
+from xpnet.files.tensors import read, write
 
 ALL_LAYERS = [
     nn.Flatten(),
@@ -179,6 +183,109 @@ def test_path_may_be_a_string(path):
     assert repr(xpnet.load(str(path))) == "ReLU()"
 
 
+# -- any tree, and the same bytes everywhere -----------------------------------------------------------------
+
+
+def test_one_network_is_one_file(device, path):
+    with xpnet.use_device("cpu"):
+        expected = network()
+    xpnet.save(expected, path)
+    content = path.read_bytes()
+    xpnet.save(network(), path)
+    assert path.read_bytes() == content
+    xpnet.save(xpnet.load(path), path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_bfloat16_keeps_its_bits(path, library):
+    # But those of a NaN, which stays one, and of numbers so small that JAX takes them for 0.
+    pytest.importorskip(library)
+    numbers = [1.0, -0.0, 3.140625, 2.0**-126, float("inf"), *range(30)]
+    x = xpnet.asarray(numbers, device=library, dtype="bfloat16")
+    xpnet.save({"x": x}, path)
+    with safetensors.safe_open(path, framework="np") as file:
+        assert file.get_slice("x").get_dtype() == "BF16"
+    bits = numpy.frombuffer(path.read_bytes()[-70:], "<u2")
+    assert [f"{word:04x}" for word in bits[:5]] == ["3f80", "8000", "4049", "0080", "7f80"]
+    content = path.read_bytes()
+    loaded = xpnet.load(path, device=library)["x"]
+    assert loaded.dtype == x.dtype
+    xpnet.save({"x": loaded}, path)
+    assert path.read_bytes() == content
+    wide = xpnet.load(path, device="cpu")["x"]  # NumPy has no bfloat16
+    numpy.testing.assert_array_equal(wide, numpy.asarray(numbers, dtype="float32"))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 0.1, 1e300, -0.0])
+def test_settings_keep_their_bits(path, number):
+    xpnet.save([number], path)
+    assert repr(xpnet.load(path)) == repr([number])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        xpnet.optim.SGD(0.1, momentum=0.9),
+        xpnet.optim.chain(xpnet.optim.clip_by_global_norm(1.0), xpnet.optim.AdamW(1e-3)),
+    ],
+)
+def test_state_of_an_optimizer(device, path, optimizer):
+    net = network()
+    state = optimizer.init(net)
+    gradient = xpnet.tree.map(lambda x: x + 0.5, net)
+    net, state = optimizer.update(gradient, state, net)
+    xpnet.save({"net": net, "state": state}, path)
+    for loaded in (
+        xpnet.load(path),
+        xpnet.load(path, into={"net": network(5), "state": optimizer.init(network(5))}),
+    ):
+        assert contents(loaded["state"]) == contents(state)
+        assert xpnet.tree.flatten(loaded["state"])[1] == xpnet.tree.flatten(state)[1]
+        expected, _ = optimizer.update(gradient, state, net)
+        found, _ = optimizer.update(gradient, loaded["state"], loaded["net"])
+        assert contents(found) == contents(expected)
+
+
+def test_tree_of_many_kinds(device, path):
+    x = xpnet.asarray([1, 2], device=device)
+    tree = {"a": (x, [None, True, "text"]), 3: {"b": nn.ReLU(), None: 2.5}, "": x + 1}
+    xpnet.save(tree, path)
+    loaded = xpnet.load(path)
+    assert_same(loaded["a"][0], x)
+    assert_same(loaded[""], x + 1)
+    assert list(loaded) == ["a", 3, ""]
+    assert loaded["a"][1] == [None, True, "text"]
+    assert loaded[3][None] == 2.5
+    assert type(loaded[3]["b"]) is nn.ReLU
+
+
+class Pair(NamedTuple):
+    first: object
+    second: object
+
+
+def test_into_a_tree_with_classes_of_ones_own(path):
+    xpnet.save([Pair(numpy.ones(2), numpy.zeros(1))], path)
+    old = [Pair(numpy.zeros(2), numpy.ones(1))]
+    (pair,) = xpnet.load(path, into=old)
+    assert type(pair) is Pair
+    assert (pair.first.tolist(), pair.second.tolist()) == ([1.0, 1.0], [0.0])
+    assert old[0].first.tolist() == [0.0, 0.0]
+
+
+def test_key_that_cannot_be_saved(path):
+    with pytest.raises(
+        TypeError, match=r"keys of a dict in a file are strings and integers, received \(1, 2\)"
+    ):
+        xpnet.save({(1, 2): numpy.ones(2)}, path)
+
+
+def test_dtype_that_cannot_be_saved(path):
+    with pytest.raises(TypeError, match="received complex128 at z"):
+        xpnet.save({"z": numpy.ones(2, dtype="complex128")}, path)
+
+
 # -- into -------------------------------------------------------------------------------------------------
 
 
@@ -253,11 +360,9 @@ def test_into_another_structure(device, path, saved, into, message):
 
 def damaged(path, change):
     """Rewrite the description in a file."""
-    with safetensors.safe_open(path, framework="numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        content = json.loads(file.metadata()["xpnet"])
-    content = change(content)
-    safetensors.numpy.save_file(arrays, path, {"xpnet": json.dumps(content)})
+    arrays, metadata = read(path)
+    content = change(json.loads(metadata["xpnet"]))
+    write(path, {name: x.values for name, x in arrays.items()}, {"xpnet": json.dumps(content)})
 
 
 def refused(path, message):
@@ -272,14 +377,14 @@ def refused(path, message):
 @pytest.mark.parametrize("data", [b"", b"not a file of tensors", b"\x00" * 100, b"\xff" * 100])
 def test_no_safetensors_file(path, data):
     path.write_bytes(data)
-    refused(path, "must be a file that xpnet.save wrote, but it cannot be read as one")
+    refused(path, "cannot be read as a safetensors file, it is damaged or another kind of file")
 
 
 @pytest.mark.parametrize("keep", [4, 50, -1])
 def test_truncated_file(path, keep):
     xpnet.save(nn.Dense(2, 3, seed=0), path)
     path.write_bytes(path.read_bytes()[:keep])
-    refused(path, "must be a file that xpnet.save wrote")
+    refused(path, "cannot be read as a safetensors file")
 
 
 @pytest.mark.parametrize(
@@ -317,6 +422,34 @@ def test_damaged_description(path, description):
     damaged(path, lambda content: {**content, "net": description})
     with pytest.raises(ValueError, match="description of the network is damaged at"):
         xpnet.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("__call__", 1), ("__class__", 1), ("summary", "x"), ("_children", 5), ("eval", None)]
+)
+def test_attribute_of_a_file_that_would_stand_for_a_method(path, name, value):
+    xpnet.save(nn.ReLU(), path)
+    damaged(path, lambda content: {**content, "net": {"module": "ReLU", "attributes": {name: value}}})
+    with pytest.raises(ValueError, match=f"description of the network is damaged at .*{name}"):
+        xpnet.load(path)
+
+
+def test_description_that_is_nested_too_deeply(path):
+    xpnet.save(nn.ReLU(), path)
+    for depth in (900, 100_000):
+        text = '{"version": 1, "net": ' + '{"list": [' * depth + "]}" * depth + "}"
+        write(path, {}, {"xpnet": text})
+        with pytest.raises(ValueError, match=r"nested too deeply|cannot be read as one"):
+            xpnet.load(path)
+
+
+@pytest.mark.parametrize("place", [20, 150, -1])
+def test_altered_file(path, place):
+    xpnet.save(nn.Dense(2, 3, seed=0), path)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    refused(path, "was altered or damaged since it was written|cannot be read as a safetensors file")
 
 
 def test_function_needs_into(device, path):
@@ -409,6 +542,48 @@ def test_interrupted_write_leaves_the_old_file(path, monkeypatch, function, erro
         with pytest.raises(type(error)):
             xpnet.save(network(seed=9), path)
     assert contents(xpnet.load(path)) == contents(old)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+FILLED = """
+import resource, sys
+import xpnet
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    xpnet.save(xpnet.nn.Dense(64, 64), sys.argv[1])
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are those of Unix")
+def test_a_file_that_does_not_fit_leaves_the_old_one(path):
+    xpnet.save(nn.Dense(2, 3, seed=0), path)
+    before = path.read_bytes()
+    code = [sys.executable, "-c", FILLED, str(path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    result = subprocess.run(code, env=environment, capture_output=True, text=True)
+    assert "what was at this path before is unchanged. Look at the space" in result.stdout, result.stderr
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are those of Unix")
+def test_directory_without_the_right_to_write(path):
+    xpnet.save(nn.Dense(2, 3, seed=0), path)
+    path.parent.chmod(0o500)
+    root = os.geteuid() == 0  # who may write everywhere
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(
+            PermissionError, match=r"at this path before is unchanged.*rights to the directory"
+        ):
+            xpnet.save(nn.Dense(2, 3, seed=1), path)
+    finally:
+        if root:
+            os.seteuid(0)
+        path.parent.chmod(0o700)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 

@@ -23,7 +23,7 @@ from xpnet.autodiff import (
     vjp,
 )
 from xpnet.backends import asarray, device, devices, to_device, to_numpy, use_device
-from xpnet.files import load, save
+from xpnet.files import load, load_torch, save
 from xpnet.replay import jit, scan
 from xpnet.training import History, callbacks, fit, metrics, predict
 
@@ -47,6 +47,7 @@ __all__ = [
     "jit",
     "jvp",
     "load",
+    "load_torch",
     "losses",
     "metrics",
     "nn",

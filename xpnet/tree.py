@@ -38,7 +38,7 @@ def leaves(tree: Any, *, state: bool = False) -> list:
 
 def paths(tree: Any, *, state: bool = False) -> list[str]:
     """Return a readable name for each leaf, such as ``layers.0.weight``."""
-    return [".".join(map(str, path)) for path in optree.tree_paths(tree, namespace=_view(state))]
+    return [".".join(str(key) for key in path) for path in optree.tree_paths(tree, namespace=_view(state))]
 
 
 def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:

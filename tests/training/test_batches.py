@@ -31,7 +31,7 @@ def test_shuffled_rows_stay_together(device, on_device):
     data = examples(device, x, y)
     orders = []
     for seed in (0, 0, 1):
-        batches = list(data.batches(3, np.random.default_rng(seed).permutation))
+        batches = list(data.batches(3, np.random.default_rng(seed).permutation(data.rows)))
         rows = np.concatenate([xpnet.to_numpy(y) for _, y in batches])
         assert sorted(rows) == list(range(10))
         assert np.array_equal(np.concatenate([xpnet.to_numpy(x) for x, _ in batches])[:, 0], 2.0 * rows)
@@ -86,7 +86,7 @@ def test_share_that_leaves_nothing(share):
 def test_dicts_and_sparse_matrices(device):
     x = {"dense": X, "sparse": scipy.sparse.csr_array(X), "columns": scipy.sparse.csc_matrix(X)}
     data = examples(device, x, {"labels": Y, "weights": Y / 2})
-    for x, y in data.batches(4, lambda rows: rows[::-1]):
+    for x, y in data.batches(4, data.rows[::-1]):
         for name in ("dense", "sparse", "columns"):
             assert_on(x[name], device, "float32")
             assert np.array_equal(xpnet.to_numpy(x[name])[:, 0], 2.0 * xpnet.to_numpy(y["labels"]))

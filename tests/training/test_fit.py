@@ -1,5 +1,4 @@
 import math
-import signal
 
 import numpy as np
 import pytest
@@ -7,32 +6,9 @@ from helpers import assert_on
 from sklearn.datasets import load_digits
 
 import xpnet
+from training.cases import X, Y, classifier, train, weights
 from xpnet import losses, optim
 from xpnet.nn import Dense, Dropout, ReLU, Sequential
-
-random = np.random.default_rng(0)
-X = random.normal(size=(60, 3))
-Y = (X @ [1.0, -2.0, 0.5] > 0).astype("int64")
-
-
-def classifier(seed=0):
-    return Sequential(Dense(3, 8, seed=seed), ReLU(), Dense(8, 2, seed=seed + 1))
-
-
-def train(net, x=X, y=Y, **options):
-    settings = {
-        "loss": losses.cross_entropy,
-        "optimizer": optim.Adam(0.02),
-        "epochs": 3,
-        "batch_size": 16,
-        "seed": 0,
-        "progress": False,
-    }
-    return xpnet.fit(net, x, y, **(settings | options))
-
-
-def weights(net):
-    return [np.array(x) for x in xpnet.tree.leaves(xpnet.to_numpy(net))]
 
 
 def test_learns(device):
@@ -219,63 +195,6 @@ def test_two_learning_rate_schedules_are_one_too_many():
     schedule = xpnet.callbacks.LearningRateSchedule(lambda epoch: 0.1)
     with pytest.raises(ValueError, match=r"an optimizer whose learning rate is a number.*Use one of the two"):
         train(classifier(), optimizer=optim.SGD(lambda step: 0.1), callbacks=[schedule])
-
-
-def test_checkpoint_writes_networks_that_load(tmp_path):
-    net = classifier()
-    train(net, epochs=2, callbacks=[xpnet.callbacks.Checkpoint(tmp_path / "net-{epoch}.safetensors")])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["net-1.safetensors", "net-2.safetensors"]
-    loaded = xpnet.load(tmp_path / "net-2.safetensors")
-    for a, b in zip(weights(loaded), weights(net), strict=True):
-        assert np.array_equal(a, b)
-
-
-def test_checkpoint_of_the_best_only():
-    saved = []
-    checkpoint = xpnet.callbacks.Checkpoint(
-        "{epoch}", monitor="loss", mode="max", save=lambda _, path: saved.append(path)
-    )
-    train(classifier(), epochs=4, callbacks=[checkpoint])  # the loss falls: the first epoch is its maximum
-    assert saved == ["1"]
-
-
-def test_interrupt_keeps_weights_and_history():
-    class Interrupt(xpnet.callbacks.Callback):
-        ended = False
-
-        def step_end(self, run):
-            if run.step == 6:  # in the second epoch of four steps
-                self.weights = weights(run.net)
-                signal.raise_signal(signal.SIGINT)
-
-        def end(self, run):
-            self.ended = True
-
-    net, interrupt = classifier(), Interrupt()
-    history = train(net, callbacks=[interrupt])
-    assert history.interrupted
-    assert len(history) == 1
-    assert interrupt.ended
-    for a, b in zip(weights(net), interrupt.weights, strict=True):
-        assert np.array_equal(a, b)
-
-
-def test_a_loss_that_diverges_goes_back_to_the_epoch_before():
-    good = {}
-
-    class Break(xpnet.callbacks.Callback):
-        def epoch_end(self, run):
-            good["weights"] = weights(run.net)
-            run.optimizer_state["learning_rate"] = np.asarray(np.inf, dtype="float32")
-
-    net = classifier()
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(FloatingPointError, match=r"nan in epoch 2\. Lower the learning rate"),
-    ):
-        train(net, callbacks=[Break()], epochs=5)
-    for a, b in zip(weights(net), good["weights"], strict=True):
-        assert np.array_equal(a, b)
 
 
 def test_metrics_and_losses_of_half_precision_do_not_overflow():

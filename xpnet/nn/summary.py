@@ -87,7 +87,7 @@ def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summ
         x = where.namespace.broadcast_to(
             where.namespace.reshape(x, (1,) * (1 + len(input_shape))), (1, *input_shape)
         )
-        with _watched(tree.branches(copy), note):
+        with watched_calls(tree.branches(copy), note):
             copy(x)
     return Summary(tuple(rows), count_parameters(net))
 
@@ -96,8 +96,12 @@ _watching = threading.RLock()
 
 
 @contextlib.contextmanager
-def _watched(modules: list[Any], note: Callable[[Any, Any], None]) -> Iterator[None]:
-    """Report the calls of some modules."""
+def watched_calls(
+    modules: list[Any],
+    note: Callable[[Any, Any], None],
+    enter: Callable[[Any], None] | None = None,
+) -> Iterator[None]:
+    """Report the calls of some modules: ``enter(module)`` before each, ``note(module, output)`` behind."""
     waiting = {id(module) for module in modules}
 
     def watch(original: Callable) -> Callable:
@@ -105,6 +109,8 @@ def _watched(modules: list[Any], note: Callable[[Any, Any], None]) -> Iterator[N
             if id(module) not in waiting:  # not one of them, or called as super().__call__ from its own call
                 return original(module, *inputs, **options)
             waiting.remove(id(module))
+            if enter is not None:
+                enter(module)
             output = original(module, *inputs, **options)
             waiting.add(id(module))
             note(module, output)

@@ -63,10 +63,10 @@ class Examples:
         length = next(iter(lengths.values()))
         if length == 0:
             raise ValueError(f"there must be at least one example, received none in {' and '.join(lengths)}.")
-        self._rows = numpy.arange(length)
+        self.rows = numpy.arange(length)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def _ready(self, array: Any) -> Any:
         """Convert a data set of moderate size in the host's memory once, not batch by batch."""
@@ -82,33 +82,37 @@ class Examples:
             raise ValueError(
                 f"a share must leave at least one example on either side, received {share} of {len(self)}."
             )
-        order = random.permutation(self._rows)
+        order = random.permutation(self.rows)
         return self._only(order[number:]), self._only(order[:number])
 
     def _only(self, rows: numpy.ndarray) -> "Examples":
         part = copy.copy(self)
-        part._rows = rows
+        part.rows = rows
         return part
 
-    def batches(self, batch_size: int, order: Order | None = None) -> Iterator[tuple[Any, ...]]:
+    def batches(
+        self, batch_size: int, rows: "numpy.ndarray | None" = None, *, first: int = 0
+    ) -> Iterator[tuple[Any, ...]]:
         """Yield batches of all values; the last may be smaller.
 
         Parameters
         ----------
         batch_size : int
             The number of examples in a batch.
-        order : callable, optional
-            Brings the rows into another order; without it, they come as they stand.
+        rows : array of int, optional
+            The rows in the order in which they come; by default as they stand.
+        first : int, default=0
+            The batch to begin with.
         """
-        rows = self._rows if order is None else order(self._rows)
+        rows = (self.rows if rows is None else rows)[first * batch_size :]
         # Several small batches are gathered at once, as that takes hardly longer than for one.
         bytes_of_one = 8 * batch_size * sum(map(_elements, self.values))
         together = batch_size * max(1, GATHERED // max(bytes_of_one, 1))
         for start in range(0, len(rows), together):
             some = rows[start : start + together]
             gathered = [self._batch(value, some) for value in self.values]
-            for first in range(0, len(some), batch_size):
-                part = slice(first, min(first + batch_size, len(some)))
+            for begin in range(0, len(some), batch_size):
+                part = slice(begin, min(begin + batch_size, len(some)))
                 yield tuple(_part(value, part) for value in gathered)
 
     def _batch(self, array: Any, rows: numpy.ndarray) -> Any:
@@ -120,7 +124,8 @@ class Examples:
             batch = array.take(rows, axis=0)
             floating = batch.dtype.kind == "f"
             if self.where.library.spec == "cpu":
-                return batch.astype(self._dtype, copy=False) if floating else batch
+                # jit takes no numbers in the order of bytes of another machine.
+                return batch.astype(self._dtype if floating else batch.dtype.newbyteorder("="), copy=False)
         else:
             xp = self.where.namespace
             batch = xp.take(array, asarray(rows, device=self.where), axis=0)
@@ -158,11 +163,11 @@ def _readable(name: str, data: Any, where: Device) -> Any:
         array = data
     else:
         array = numpy.asarray(data if library is None else library.to_numpy(data))
-        if array.dtype.kind not in "biufc":
-            raise TypeError(
-                f"{name} must hold numbers in rows of equal length, received {array.dtype} values such as "
-                f"{array.reshape(-1)[:1]}. Encode text and categories as numbers first."
-            )
+    if isinstance(array, numpy.ndarray) and array.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{name} must hold numbers in rows of equal length, received {array.dtype} values such as "
+            f"{array.reshape(-1)[:1]}. Encode text and categories as numbers first."
+        )
     if len(array.shape) == 0:
         raise ValueError(f"{name} must have an axis of examples, received a single number.")
     return array

@@ -1,13 +1,16 @@
 """Callbacks: code that runs in between, around the training, its epochs and its steps."""
 
+import contextlib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpnet import tree
-from xpnet.files import save
+from xpnet.training.resume import write_checkpoint
 
 if TYPE_CHECKING:
     from xpnet.training.fit import Run
@@ -21,6 +24,11 @@ class Callback:
     Each method receives the `Run`: its network, optimizer, epoch, step and history. Setting ``run.stop`` to
     True ends the training after the epoch.
 
+    Attributes
+    ----------
+    order : int
+        Callbacks come one after the other as they are listed; those with a larger number after all others.
+
     Examples
     --------
     >>> import xpnet
@@ -28,6 +36,8 @@ class Callback:
     ...     def epoch_end(self, run):
     ...         print(run.epoch, run.history["loss"][-1])
     """
+
+    order = 0
 
     def start(self, run: "Run") -> None:
         """Run before the first step."""
@@ -46,6 +56,13 @@ class Callback:
 
     def end(self, run: "Run") -> None:
         """Run at the end, also after Ctrl-C."""
+
+    def state(self) -> Any:
+        """Return what a checkpoint shall keep, a tree of arrays, numbers and strings; None for nothing."""
+        return None
+
+    def restore(self, run: "Run", state: Any) -> None:
+        """Go on with what `state` returned, when a training is resumed; it runs after `start`."""
 
 
 class _Monitor:
@@ -70,12 +87,12 @@ class _Monitor:
                 f"monitor must be a value of the history, one of {', '.join(run.names)}; "
                 f"received {self._name!r}."
             )
-        self._best = math.inf
+        self.best = math.inf
 
     def improved(self, run: "Run") -> bool:
         value = self._sign * run.history[self._name][-1]
-        if value < self._best - self._min_delta:
-            self._best = value
+        if value < self.best - self._min_delta:
+            self.best = value
             return True
         return False
 
@@ -136,6 +153,15 @@ class EarlyStopping(Callback):
         elif run.epoch - self.best_epoch >= self._patience:
             run.stop = True
 
+    def state(self) -> Any:
+        weights = None if self._best is None else tree.leaves(self._best, state=True)
+        return {"best_epoch": self.best_epoch, "best": self._monitor.best, "weights": weights}
+
+    def restore(self, run: "Run", state: Any) -> None:
+        self.best_epoch, self._monitor.best = state["best_epoch"], state["best"]
+        if state["weights"] is not None:
+            self._best = tree.unflatten(tree.flatten(run.net, state=True)[1], state["weights"])
+
     def end(self, run: "Run") -> None:
         if self._restore_best and self._best is not None:
             run.net = self._best
@@ -179,37 +205,107 @@ class LearningRateSchedule(Callback):
 
 
 class Checkpoint(Callback):
-    """Save the network after each epoch, or after each that is better than all before.
+    """Save the training after each epoch, or after each that is better than all before.
+
+    The file holds the network, which `xpnet.load` reads, and all that ``xpnet.fit(..., resume=path)`` needs
+    to go on: the state of the optimizer and of the callbacks, random state, epoch, batch and history. It is
+    written beside its place and then moved there, so that at each moment there is a whole one.
 
     Parameters
     ----------
     path : path
-        Where to; ``{epoch}`` in it is replaced by the number of the epoch.
+        Where to; ``{epoch}`` and ``{step}`` in it are replaced by the numbers of the epoch and of the steps
+        that were done. A path without them is written over each time.
+    every : int, optional
+        Save after each so many steps, too.
+    keep : int, optional
+        How many files to keep, the latest ones. None keeps all.
     monitor : str, optional
         The value of the history that must improve. None saves after every epoch.
     mode : {"min", "max"}, optional
         Whether smaller or larger is better. It may be left out for what ends in "loss" or "error" (smaller),
         "accuracy" or "r2" (larger).
-    save : callable, default=xpnet.save
-        ``save(net, path)``: what to do instead of writing a file.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or the history has no value of that name.
+
+    Examples
+    --------
+    The last three, and the best:
+
+    >>> import xpnet
+    >>> callbacks = [
+    ...     xpnet.callbacks.Checkpoint("digits-{epoch}.safetensors", keep=3),
+    ...     xpnet.callbacks.Checkpoint("best.safetensors", monitor="validation_loss"),
+    ... ]
     """
 
     def __init__(
         self,
         path: str | os.PathLike,
         *,
+        every: int | None = None,
+        keep: int | None = None,
         monitor: str | None = None,
         mode: str | None = None,
-        save: Callable[[Any, str], None] = save,
     ) -> None:
+        for name, value in (("every", every), ("keep", keep)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a positive integer or None, received {value!r}.")
+        if every is not None and monitor is not None:
+            raise ValueError(
+                f"{monitor} is known after an epoch, not after every={every} steps. Use one Checkpoint for "
+                "the best epoch, and another for the steps."
+            )
         self._path = os.fspath(path)
+        self._every, self._keep = every, keep
         self._monitor = None if monitor is None else _Monitor(monitor, mode)
-        self._save = save
+        # After all other callbacks have seen the epoch, as their states are saved.
+        self.order = 2 if monitor is None else 1
 
     def start(self, run: "Run") -> None:
         if self._monitor is not None:
             self._monitor.start(run)
+        self._written: list[tuple[int, int]] = []
+        self._remove_parts()
+
+    def step_end(self, run: "Run") -> None:
+        if self._every is not None and run.step % self._every == 0:
+            self._write(run)
 
     def epoch_end(self, run: "Run") -> None:
         if self._monitor is None or self._monitor.improved(run):
-            self._save(run.net, self._path.replace("{epoch}", str(run.epoch)))
+            self._write(run)
+
+    def state(self) -> Any:
+        return {"written": self._written, "best": self._monitor and self._monitor.best}
+
+    def restore(self, _run: "Run", state: Any) -> None:
+        # The numbers and not the paths: no file may say what else is to be removed.
+        self._written = [(int(epoch), int(step)) for epoch, step in state["written"]]
+        if self._monitor is not None and state["best"] is not None:
+            self._monitor.best = state["best"]
+
+    def _place(self, epoch: int, step: int) -> Path:
+        return Path(self._path.replace("{epoch}", str(epoch)).replace("{step}", str(step)))
+
+    def _write(self, run: "Run") -> None:
+        path = self._place(run.epoch, run.step)
+        others = [numbers for numbers in self._written if self._place(*numbers) != path]
+        self._written = [*others, (run.epoch, run.step)]
+        write_checkpoint(run, path)
+        if self._keep is not None:
+            for numbers in self._written[: -self._keep]:
+                self._place(*numbers).unlink(missing_ok=True)
+            self._written = self._written[-self._keep :]
+
+    def _remove_parts(self) -> None:
+        """Remove what a training that was killed had begun to write."""
+        directory, name = os.path.split(self._path)
+        number = re.compile(r"\\{(epoch|step)\\}").sub(r"\\d+", re.escape(name))
+        with contextlib.suppress(OSError):
+            for file in Path(directory or ".").iterdir():
+                if re.fullmatch(rf"{number}\.[0-9a-f]{{8}}\.part", file.name):
+                    file.unlink(missing_ok=True)

@@ -2,21 +2,29 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import numpy
 
 from xpnet import tree
 from xpnet.autodiff import value_and_grad
-from xpnet.backends import asarray, device_of, plain_namespace, use_device
+from xpnet.backends import asarray, device_of, use_device
 from xpnet.random import Seed, host_generator
 from xpnet.training.batches import Examples, Order, length
 from xpnet.training.callbacks import Callback
+from xpnet.training.diagnosis import copied, first_bad_batch
 from xpnet.training.history import History
+from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
 from xpnet.training.predict import check_batch_size, evaluation_copy, jit_where_possible, place_of
+from xpnet.training.resume import SavedTraining, set_random
+
+# Seconds between two looks at the loss inside an epoch. A look waits for the device.
+_LOOK = 10.0
 
 
 @dataclass
@@ -39,10 +47,19 @@ class Run:
         The current epoch, counted from 1.
     step : int
         How many steps were done.
+    batch : int
+        How many of them in the current epoch; 0 at its end.
+    callbacks : list of Callback
     history : History
         The values of the epochs so far.
     stop : bool
         Set it to end the training after this epoch.
+    data : dict
+        The numbers of examples and of those in a batch.
+    random : dict
+        The states of the random numbers before the training, and before the order of the epoch was drawn.
+    totals : list of tuple, or None
+        What the losses and metrics of the epoch add up to so far.
     """
 
     net: Any
@@ -52,8 +69,13 @@ class Run:
     names: tuple[str, ...]
     epoch: int = 0
     step: int = 0
+    batch: int = 0
+    callbacks: list[Callback] = field(default_factory=list)
     history: History = field(default_factory=History)
     stop: bool = False
+    data: dict[str, int] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    totals: Any = None
 
     def set_learning_rate(self, rate: Any) -> None:
         """Set the learning rate of the steps to come, for an optimizer without a schedule of its own."""
@@ -110,6 +132,7 @@ def fit(
     shuffle: bool | Order = True,
     progress: bool = True,
     jit: bool = True,
+    resume: str | os.PathLike | None = None,
 ) -> History:
     """Train a network.
 
@@ -154,6 +177,10 @@ def fit(
         Whether to record a step once and replay it, see `xpnet.jit`. Where that cannot be done, a warning in
         the log says why. With False, each step runs as it is written: to print inside a layer, say, or where
         the loss reads Python values that change during the training.
+    resume : path, optional
+        A file of `xpnet.callbacks.Checkpoint`, with which the training goes on as if it had not been
+        interrupted: on the CPU, the network and the history are in the end the same, bit for bit. All other
+        arguments are as they were, but ``epochs`` may be more.
 
     Returns
     -------
@@ -164,15 +191,17 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        If there are no examples or not as many targets, if labels are out of range, or an argument is. The
-        network is unchanged then.
+        If there are no examples or not as many targets, if labels are out of range, or an argument is, or
+        the file to resume from does not fit. The network is unchanged then.
     FloatingPointError
-        If the loss of an epoch is infinite or NaN. The network has the weights from before that epoch.
+        If the loss is infinite or NaN: it names epoch, batch and layer. The network has the weights from
+        before that epoch.
 
     Notes
     -----
-    Ctrl-C ends the training: the network keeps the weights of the last step, and the history so far is
-    returned. Losses and metrics are read back from the device once an epoch.
+    Ctrl-C ends the training after the step under way: the network keeps its weights, and the history so far
+    is returned. A second Ctrl-C does not wait, and goes back to the weights from before the epoch. Losses and
+    metrics are read back from the device once an epoch.
 
     Examples
     --------
@@ -190,50 +219,78 @@ def fit(
     random = host_generator(seed)
     order = _order(shuffle, random)
     steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit)
+    where, _ = place_of(net)
+    saved = None if resume is None else SavedTraining(resume, where)
+    if saved is not None:
+        saved.start_random(random)
+    start = random.bit_generator.state
     training, held_out = _split(x, y, validation, random, net)
     watched = [as_metric(metric) for metric in metrics]
-    callbacks = list(callbacks)
+    # What a checkpoint holds are the states of callbacks that have seen all of the epoch.
+    callbacks = sorted(callbacks, key=lambda callback: callback.order)
 
-    with use_device(training.where):
+    with use_device(training.where), Interrupts() as interrupts:
         _check_data(net, steps.loss, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
-        run = Run(work, optimizer, optimizer.init(work), epochs, names)
+        run = Run(work, optimizer, optimizer.init(work), epochs, names, callbacks=callbacks)
+        run.data = {"examples": len(training), "batch_size": batch_size}
+        run.random = {"start": start, "epoch": random.bit_generator.state}
+        if saved is not None:
+            saved.restore(run)
+            set_random(random, run.random["epoch"])
         for callback in callbacks:
             callback.start(run)
+        if saved is not None:
+            saved.restore_callbacks(run)
         bar = _bar(epochs * len(training), progress)
+        bar.update(run.step * batch_size)
+        before = run.net
         try:
-            while run.epoch < epochs and not run.stop:
-                run.epoch += 1
-                bar.set_description(f"epoch {run.epoch}/{epochs}")
-                for callback in callbacks:
-                    callback.epoch_start(run)
+            while run.batch or (run.epoch < epochs and not run.stop):
+                bar.set_description(f"epoch {run.epoch + (run.batch == 0)}/{epochs}")
+                if run.batch == 0:  # not one that is resumed
+                    run.epoch += 1
+                    for callback in callbacks:
+                        callback.epoch_start(run)
                 # The steps write over what they are given. What others hold of the epoch before stays.
-                before = run.net
-                run.net, run.optimizer_state = _copy((run.net, run.optimizer_state))
-                values = _epoch(run, steps.train, training, watched, callbacks, batch_size, order, bar)
+                before, state, first = run.net, run.optimizer_state, run.batch
+                run.net, run.optimizer_state = copied((before, state))
+                rows = order(training.rows)
+                batches = training.batches(batch_size, rows, first=first)
+                values = _epoch(run, steps.train, batches, watched, interrupts, bar)
                 if not math.isfinite(values["loss"]):
                     run.net = before
+                    batches = training.batches(batch_size, rows, first=first)
+                    found = first_bad_batch(before, state, steps.train, batches, run.optimizer)
+                    place = f", batch {first + found[0] + 1}, first in {found[1]}" if found else ""
                     raise FloatingPointError(
-                        f"the loss must stay finite, but is {values['loss']} in epoch {run.epoch}. Lower the "
-                        "learning rate, or look for NaN and infinite values in x and y. The network has the "
-                        "weights from before this epoch."
+                        f"the loss must stay finite, but is {values['loss']} in epoch {run.epoch}{place}. "
+                        "Lower the learning rate, or look for NaN and infinite values in x and y. The "
+                        "network has the weights from before this epoch."
                     )
                 if held_out is not None:
-                    scores = _evaluate(run.net, held_out, steps.evaluate, watched, batch_size)
+                    scores = _evaluate(run.net, held_out, steps.evaluate, watched, batch_size, interrupts)
                     values |= {f"validation_{name}": value for name, value in scores.items()}
                 run.history.add(values)
+                before, run.batch, run.totals = run.net, 0, None
+                run.random["epoch"] = random.bit_generator.state
                 bar.set_postfix({name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()})
                 tree.assign(run.net, net)
                 for callback in callbacks:
                     callback.epoch_end(run)
+                interrupts.act()
         except KeyboardInterrupt:
             run.history.interrupted = True
+            if interrupts.pressed > 1:  # in the middle of a step, perhaps
+                run.net = before
         finally:
             bar.close()
-            for callback in callbacks:
-                callback.end(run)
-            tree.assign(run.net, net)
+            try:
+                for callback in callbacks:
+                    callback.end(run)
+            finally:
+                tree.assign(run.net, net)
     return run.history
 
 
@@ -255,36 +312,38 @@ def _training_step(loss: Callable) -> Callable:
 def _epoch(
     run: Run,
     step: Callable,
-    examples: Examples,
+    batches: Iterable[tuple[Any, Any]],
     metrics: list[Metric],
-    callbacks: list[Callback],
-    batch_size: int,
-    order: Order | None,
+    interrupts: Interrupts,
     bar: Any,
 ) -> dict[str, float]:
-    """Train for one epoch; return its mean loss and its metrics."""
-    totals = Totals(metrics)
-    for x, y in examples.batches(batch_size, order):
+    """Train for one epoch, or for what is left of it; return its mean loss and its metrics."""
+    totals = Totals(metrics, run.totals)
+    look = monotonic() + _LOOK
+    for x, y in batches:
         results = step(run.net, run.optimizer_state, x, y, run.optimizer)
         run.net, run.optimizer_state, value, outputs = results
         run.step += 1
+        run.batch += 1
         totals.add(value, outputs, y)
-        for callback in callbacks:
+        run.totals = totals.sums
+        for callback in run.callbacks:
             callback.step_end(run)
         bar.update(length(y))
+        interrupts.act()
+        if monotonic() > look:
+            if not math.isfinite(totals.results()["loss"]):
+                break
+            look = monotonic() + _LOOK
     return totals.results()
 
 
-def _order(shuffle: Any, random: "numpy.random.Generator") -> Order | None:
+def _order(shuffle: Any, random: "numpy.random.Generator") -> Order:
     if isinstance(shuffle, bool):
-        return random.permutation if shuffle else None
+        return random.permutation if shuffle else lambda rows: rows
     if not callable(shuffle):
         raise TypeError(f"shuffle must be True, False or a function of the rows, received {shuffle!r}.")
     return shuffle
-
-
-def _copy(values: Any) -> Any:
-    return tree.map(lambda x: plain_namespace(x).asarray(x, copy=True), values, state=True)
 
 
 def _evaluation_step(loss: Callable) -> Callable:
@@ -296,7 +355,12 @@ def _evaluation_step(loss: Callable) -> Callable:
 
 
 def _evaluate(
-    net: Any, examples: Examples, step: Callable, metrics: list[Metric], batch_size: int
+    net: Any,
+    examples: Examples,
+    step: Callable,
+    metrics: list[Metric],
+    batch_size: int,
+    interrupts: Interrupts,
 ) -> dict[str, float]:
     """Return the mean loss and the metrics of a network in use."""
     net = evaluation_copy(net)
@@ -304,6 +368,7 @@ def _evaluate(
     for x, y in examples.batches(batch_size):
         value, outputs = step(net, x, y)
         totals.add(value, outputs, y)
+        interrupts.act()
     return totals.results()
 
 

@@ -21,8 +21,8 @@ class History:
     [0.7]
     """
 
-    def __init__(self) -> None:
-        self._values: dict[str, list[float]] = {}
+    def __init__(self, values: dict[str, list[float]] | None = None) -> None:
+        self._values: dict[str, list[float]] = {} if values is None else values
         self.interrupted = False
 
     def add(self, values: dict[str, float]) -> None:

@@ -206,26 +206,32 @@ targets are equal. Outputs and targets have one shape; several columns are taken
 
 
 class Totals:
-    """The mean loss and the metrics of an epoch, summed over its batches on the device."""
+    """The mean loss and the metrics of an epoch, summed over its batches on the device.
 
-    def __init__(self, metrics: list[Metric]) -> None:
+    Attributes
+    ----------
+    sums : list of tuple, or None
+        The totals of the loss and of each metric; None before the first batch.
+    """
+
+    def __init__(self, metrics: list[Metric], sums: Any = None) -> None:
         self._metrics = metrics
-        self._sums: Any = None
+        self.sums = sums
 
     def add(self, loss: Any, outputs: Any, targets: Any) -> None:
         """Add a batch: its mean loss, its outputs and its targets."""
         examples = length(targets)
         new: list[tuple] = [((_wide(loss) if tree.is_array(loss) else loss) * examples, examples)]
         new += [metric.totals(outputs, targets) for metric in self._metrics]
-        if self._sums is None:
-            self._sums = new
+        if self.sums is None:
+            self.sums = new
         else:
-            self._sums = [tuple(map(operator.add, *pair)) for pair in zip(self._sums, new, strict=True)]
+            self.sums = [tuple(map(operator.add, *pair)) for pair in zip(self.sums, new, strict=True)]
 
     def results(self) -> dict[str, float]:
         """Return the loss and the metrics by name, waiting for the device."""
-        total, examples = self._sums[0]
-        pairs = zip(self._metrics, self._sums[1:], strict=True)
+        total, examples = self.sums[0]
+        pairs = zip(self._metrics, self.sums[1:], strict=True)
         return {
             "loss": float(to_numpy(total)) / examples,
             **{metric.name: metric.of(sums) for metric, sums in pairs},

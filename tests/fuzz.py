@@ -1,0 +1,313 @@
+"""Altered files: each gives a clear error or loads, and none does harm.
+
+Files that xpnet wrote are altered at random: bits, bytes, lengths, pieces of other files, and what stands
+behind the checksum, which is made right again. An alteration that reaches new lines of xpnet is kept and
+altered further. ``python tests/fuzz.py 20000`` tries so many of each kind (`nox -s fuzz`); a part of them is
+part of the suite, and so are the files in `tests/corpus/`, which reached new lines once.
+"""
+
+import contextlib
+import json
+import random
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import xpnet
+from xpnet.files import tensors
+
+CORPUS = Path(__file__).with_name("corpus")
+SECONDS, BYTES = 5, 2**28
+
+# What no reading of a file may do, by the names of Python's audit events.
+FORBIDDEN = (
+    "compile", "ctypes", "exec", "ftplib", "import", "marshal", "os.exec", "os.fork", "os.posix_spawn",
+    "os.remove", "os.rename", "os.system", "pickle", "pty", "shutil", "socket", "subprocess", "urllib",
+)  # fmt: skip
+watching = False
+
+
+def refuse(event, arguments):
+    if watching and event.startswith(FORBIDDEN):
+        raise AssertionError(f"reading a file did {event} {arguments}")
+
+
+sys.addaudithook(refuse)
+
+
+@contextlib.contextmanager
+def confined():
+    """Allow neither much time, nor much memory, nor any code from a file."""
+    global watching
+
+    def late(*_):
+        raise AssertionError(f"reading a file took more than {SECONDS} seconds")
+
+    usual = signal.signal(signal.SIGALRM, late)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, hard))
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    watching = True
+    try:
+        yield
+    finally:
+        watching = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        signal.signal(signal.SIGALRM, usual)
+
+
+# -- the kinds of files -----------------------------------------------------------------------------------
+
+
+def network(seed=0):
+    return xpnet.nn.Sequential(
+        xpnet.nn.Dense(2, 3, seed=seed),
+        xpnet.nn.LeakyReLU(),
+        xpnet.nn.Dropout(0.5, seed=1),
+        xpnet.nn.Dense(3, 2),
+    )
+
+
+def train(path, **options):
+    x = np.asarray([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    loss, optimizer = xpnet.losses.cross_entropy, xpnet.optim.Adam(0.01)
+    settings = {"epochs": 2, "batch_size": 2, "seed": 0, "progress": False, "jit": False}
+    net = network()
+    stopping = xpnet.callbacks.EarlyStopping("loss")
+    xpnet.fit(
+        net,
+        x,
+        [0, 1, 1],
+        loss=loss,
+        optimizer=optimizer,
+        callbacks=[stopping, *options.pop("more", [])],
+        **settings,
+        **options,
+    )
+    return net
+
+
+class Networks:
+    """Files of `xpnet.save`."""
+
+    name = "safetensors"
+
+    def write(self, path):
+        xpnet.save(
+            [network(), {"state": xpnet.optim.Adam(0.1).init(network())}, (1, None, 2.5, "text")], path
+        )
+
+    def read(self, path):
+        loaded = xpnet.load(path)
+        with contextlib.suppress(ValueError):
+            xpnet.load(path, into=network())
+        return loaded
+
+    def check(self, loaded, path):
+        """What loads can be saved, and is then the same."""
+        xpnet.save(loaded, path)
+        again = xpnet.load(path)
+        for a, b in zip(
+            xpnet.tree.leaves(loaded, state=True), xpnet.tree.leaves(again, state=True), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+    def alter(self, content, random, others):
+        if random.random() < 0.5:
+            return altered_bytes(content, random, others)
+        return altered_inside(content, random)
+
+
+class Checkpoints(Networks):
+    """Files of `xpnet.callbacks.Checkpoint`."""
+
+    name = "checkpoint"
+
+    def write(self, path):
+        class End(xpnet.callbacks.Callback):
+            order = 9
+
+            def step_end(self, run):
+                if run.step == 3:
+                    raise KeyboardInterrupt
+
+        train(path, more=[xpnet.callbacks.Checkpoint(path, every=1), End()])
+
+    def read(self, path):
+        with np.errstate(all="ignore"):
+            return train(path, resume=path)
+
+    def check(self, loaded, path):
+        assert xpnet.predict(loaded, [[0.0, 1.0]]).shape == (1, 2)
+
+
+KINDS = {kind.name: kind for kind in (Networks(), Checkpoints())}
+
+
+# -- alterations ------------------------------------------------------------------------------------------
+
+INTERESTING = [0, 1, 2, 3, 127, 128, 255, 2**15, 2**16, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1]
+
+
+def altered_bytes(content, random, others):
+    """Alter a file as bytes, some times."""
+    content = bytearray(content)
+    for _ in range(random.choice([1, 1, 1, 2, 4])):
+        at = random.randrange(len(content) + 1)
+        length = random.choice([1, 2, 4, 8, 16, 64])
+        match random.randrange(7):
+            case 0 if content:
+                content[at % len(content)] ^= 1 << random.randrange(8)
+            case 1:
+                content[at : at + length] = random.randbytes(length)
+            case 2:
+                del content[at:]
+            case 3:
+                del content[at : at + length]
+            case 4:
+                content[at:at] = content[at : at + length] * random.choice([1, 2, 100])
+            case 5:
+                number = random.choice(INTERESTING)
+                at = random.choice([0, at])
+                content[at : at + 8] = number.to_bytes(8, "little")
+            case 6:
+                other = random.choice(others)
+                start = random.randrange(len(other) + 1)
+                content[at : at + length] = other[start : start + random.choice([length, 10**6])]
+    return bytes(content)
+
+
+VALUES = [
+    None, True, False, 0, -1, 2**70, 0.5, 1e400, "", "nan", "weight", "__class__", "__reduce__", [], {}, [[]],
+    {"array": "0.layers.0.weight"}, {"module": "Sequential", "attributes": {"layers": 3}}, {"tuple": [1]},
+    {"module": "os.system", "attributes": {}}, {"function": "exec"}, {"dict": [["a", 1]]}, {"float": "1e5"},
+    {"list": [{"list": [{"list": []}]}]},
+]  # fmt: skip
+
+
+def altered_inside(content, random):
+    """Alter what stands behind the checksum of a file of xpnet's, and make the checksum right again."""
+    try:
+        size = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:size])
+        metadata = dict(header.pop("__metadata__"))
+        metadata.pop("sha256", None)
+        inner = json.loads(metadata["xpnet"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return content
+    for _ in range(random.choice([1, 1, 2, 3])):
+        inner = altered_json(inner, random)
+    if random.random() < 0.3:
+        header = altered_json(header, random)
+    data = content[size:]
+    metadata["xpnet"] = json.dumps(inner)
+    metadata["sha256"] = tensors._digest(header, metadata, [data])
+    text = json.dumps({"__metadata__": metadata, **header} if isinstance(header, dict) else header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def altered_json(value, random):
+    """Alter one place of a value of JSON."""
+    if isinstance(value, dict | list) and value and random.random() < 0.9:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key = random.choice(keys)
+        changed = value.copy()
+        match random.randrange(12):
+            case 0:
+                del changed[key]
+            case 1 if isinstance(value, dict):
+                changed[random.choice([*keys, "__class__", "__call__", "_children", "train"])] = changed.pop(
+                    key
+                )
+            case 1:
+                changed.insert(key, changed[key])
+            case 2:
+                changed[key] = changed[random.choice(keys)]
+            case _:
+                changed[key] = altered_json(value[key], random)
+        return changed
+    if type(value) is int and random.random() < 0.5:
+        return value + random.choice([-1, 1, 2**31, -value, -2 * value])
+    return random.choice(VALUES)
+
+
+# -- a run ------------------------------------------------------------------------------------------------
+
+
+class Lines:
+    """The lines of xpnet that were reached."""
+
+    def __init__(self):
+        self.seen = set()
+        self.new = False
+
+    def trace(self, frame, event, _):
+        if "/xpnet/" not in frame.f_code.co_filename:
+            return None
+        place = frame.f_code, frame.f_lineno
+        if place not in self.seen:
+            self.seen.add(place)
+            self.new = True
+        return self.trace
+
+
+def read(kind, content, path):
+    """Read a file from a stranger; return what was loaded, or the error's message."""
+    path.write_bytes(content)
+    try:
+        with confined():
+            loaded = kind.read(path)
+    except (ValueError, FloatingPointError, OverflowError) as error:
+        if not isinstance(error, ValueError) and kind.name != "checkpoint":
+            raise
+        if len(str(error)) < 20:
+            raise AssertionError(f"no clear error: {error!r}") from error
+        return str(error)
+    kind.check(loaded, path)
+    return loaded
+
+
+def fuzz(kind, number, directory, *, seed=0, keep=None):
+    """Alter files of a kind; return how many of them loaded."""
+    chance, path = random.Random(f"{kind.name} {seed}"), Path(directory) / "file"
+    kind.write(path)
+    corpus = [path.read_bytes(), *(file.read_bytes() for file in sorted(CORPUS.glob(f"{kind.name}-*")))]
+    lines, loaded = Lines(), 0
+    for content in corpus:  # also loads what is loaded at the first call
+        read(kind, content, path)
+    for index in range(-len(corpus), number):
+        content = corpus[index] if index < 0 else kind.alter(chance.choice(corpus), chance, corpus)
+        lines.new = False
+        sys.settrace(lines.trace)
+        try:
+            result = read(kind, content, path)
+        except BaseException:
+            sys.settrace(None)
+            if keep is not None:
+                (keep / f"{kind.name}-failed-{seed}-{index}").write_bytes(content)
+            raise
+        finally:
+            sys.settrace(None)
+        loaded += index >= 0 and not isinstance(result, str)
+        if lines.new and index >= 0:
+            corpus.append(content)
+            if keep is not None and len(content) < 20_000:
+                (keep / f"{kind.name}-{seed}-{index}").write_bytes(content)
+    return loaded
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    keep = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    for kind in KINDS.values():
+        with tempfile.TemporaryDirectory() as directory:
+            loaded = fuzz(kind, int(sys.argv[1]), directory, keep=keep)
+        print(
+            f"{sys.argv[1]} altered files of the kind {kind.name}: {loaded} loaded, the others gave an error"
+        )

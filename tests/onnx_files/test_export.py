@@ -1,0 +1,341 @@
+"""Networks as ONNX files, run by onnxruntime: the same outputs, for batches of any size."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import xpnet
+import xpnet.onnx
+from xpnet import nn
+
+random = np.random.default_rng(0)
+
+
+def run(path, *inputs):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    return session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def check(f, path, *examples, tolerance=1e-5, sizes=(1, 2, 6), **options):
+    """Export with some examples, and compare the outputs for batches of other sizes."""
+    xpnet.onnx.export(f, examples, path, **options)
+    for size in sizes:
+        inputs = [np.resize(x, (size, *x.shape[1:])) for x in examples]
+        outputs = f(*inputs)
+        outputs = outputs if isinstance(outputs, tuple | list) else [outputs]
+        for found, expected in zip(run(path, *inputs), outputs, strict=True):
+            assert found.dtype == expected.dtype
+            np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "net.onnx")
+
+
+def normal(*shape, dtype="float32"):
+    return random.normal(size=shape).astype(dtype)
+
+
+# -- networks ---------------------------------------------------------------------------------------------
+
+
+def instances():
+    """One of each layer, with an input that it takes."""
+    made = {
+        "Dense": nn.Dense(4, 3, seed=0),
+        "Dropout": nn.Dropout(0.5, seed=0),
+        "Lambda": nn.Lambda(lambda x: x * 2),
+        "Sequential": nn.Sequential(nn.Dense(4, 2, seed=0), nn.ReLU()),
+    }
+    for name in nn.__all__:
+        layer = getattr(nn, name)
+        if isinstance(layer, type) and layer is not nn.Module:
+            yield name, made[name] if name in made else layer()
+
+
+@pytest.mark.parametrize(("name", "layer"), list(instances()))
+def test_every_layer(name, layer, path):
+    for x in (normal(3, 4), 20 * normal(3, 5, 4)):
+        check(layer.eval(), path, x)
+
+
+@pytest.mark.parametrize("name", ["digits", "essence", "regression"])
+def test_every_example(name, path, monkeypatch):
+    """The networks that an example makes can be exported."""
+    place = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    made, usual = [], nn.Sequential.__init__
+
+    def note(net, *layers):
+        usual(net, *layers)
+        made.append(net)
+
+    monkeypatch.setattr(nn.Sequential, "__init__", note)
+    output = str(Path(path).parent)
+    monkeypatch.setattr(sys, "argv", [name, "--small", "--device", "cpu", "--output", output])
+    runpy.run_path(str(place), run_name="__main__")
+    assert made
+    for net in made:
+        check(net.eval(), path, normal(3, xpnet.tree.leaves(net)[0].shape[0]))
+
+
+def test_network_on_any_device(device, path):
+    net = nn.Sequential(nn.Dense(4, 3, seed=0), nn.Tanh())
+    x = normal(5, 4)
+    xpnet.onnx.export(net, xpnet.asarray(x, device=device), path)
+    expected = xpnet.to_numpy(net(xpnet.asarray(x, device=device)))
+    np.testing.assert_allclose(run(path, x)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_names_can_be_read(path):
+    class Residual(nn.Module):
+        def __init__(self):
+            self.inner = nn.Dense(4, 4, seed=0)
+
+        def __call__(self, x):
+            xp = xpnet.array_namespace(x)
+            return x + self.inner(xp.tanh(x))
+
+    xpnet.onnx.export(nn.Sequential(Residual(), nn.ReLU()), normal(2, 4), path, input_names=["pixels"])
+    model = onnx.load(path)
+    assert [node.name for node in model.graph.node] == [
+        "layers.0/tanh",
+        "layers.0.inner/matmul",
+        "layers.0.inner/add",
+        "layers.0/add",
+        "layers.1/maximum",
+    ]
+    assert {"layers.0.inner.weight", "layers.0.inner.bias"} < {x.name for x in model.graph.initializer}
+    assert model.graph.input[0].name == "pixels"
+    assert model.graph.output[0].name == "output"
+    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [
+        "batch",
+        4,
+    ]
+    assert [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [
+        "batch",
+        4,
+    ]
+
+
+def test_training_is_left_out_and_the_network_unchanged(path):
+    net = nn.Sequential(nn.Dense(4, 3, seed=0), nn.Dropout(0.9, seed=0))
+    before = [x.tolist() for x in xpnet.tree.leaves(net, state=True)]
+    xpnet.onnx.export(net, normal(2, 4), path)
+    assert net.training
+    assert [x.tolist() for x in xpnet.tree.leaves(net, state=True)] == before
+    assert [node.op_type for node in onnx.load(path).graph.node] == ["MatMul", "Add"]
+
+
+@pytest.mark.parametrize("opset", [18, 20, 22])
+def test_opset(path, opset):
+    check(nn.Sequential(nn.Dense(4, 3, seed=0), nn.Softmax()), path, normal(2, 4), opset=opset)
+    assert onnx.load(path).opset_import[0].version == opset
+
+
+def test_several_inputs_and_outputs(path):
+    def f(a, b):
+        xp = xpnet.array_namespace(a, b)
+        return a @ b.mT, xp.sum(a), a
+
+    xpnet.onnx.export(
+        f, (normal(2, 4), normal(3, 4)), path, batch=None, output_names=["product", "sum", "same"]
+    )
+    a, b = normal(2, 4), normal(3, 4)
+    product, total, same = run(path, a, b)
+    np.testing.assert_allclose(product, a @ b.T, rtol=1e-5)
+    np.testing.assert_allclose(total, a.sum(), rtol=1e-5)
+    np.testing.assert_array_equal(same, a)
+    assert [x.name for x in onnx.load(path).graph.output] == ["product", "sum", "same"]
+
+
+# -- functions --------------------------------------------------------------------------------------------
+
+ONE = [
+    "abs", "atan", "asinh", "ceil", "cos", "cosh", "exp", "expm1", "floor", "isfinite", "isinf", "isnan",
+    "negative", "positive", "reciprocal", "round", "sign", "sin", "sinh", "square", "tan", "tanh", "trunc",
+]  # fmt: skip
+POSITIVE = ["log", "log10", "log1p", "log2", "sqrt"]
+WITHIN_ONE = ["acos", "asin", "atanh"]
+TWO = [
+    "add", "divide", "equal", "floor_divide", "greater", "greater_equal", "hypot", "less", "less_equal",
+    "logaddexp", "maximum", "minimum", "multiply", "not_equal", "remainder", "subtract",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*ONE, *POSITIVE, *WITHIN_ONE, "acosh"])
+def test_function_of_one_array(name, path):
+    x = normal(4, 5)
+    if name in POSITIVE:
+        x = abs(x) + 0.01
+    if name in WITHIN_ONE:
+        x = np.tanh(x)
+    if name == "acosh":
+        x = abs(x) + 1
+    check(lambda x: getattr(xpnet.array_namespace(x), name)(x), path, x)
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_function_of_two_arrays(name, path):
+    def f(a, b):
+        function = getattr(xpnet.array_namespace(a, b), name)
+        return function(a, b), function(a, xpnet.array_namespace(a).asarray(1.5, dtype=a.dtype))
+
+    a, b = normal(4, 5), normal(4, 5)
+    b[0] = a[0]
+    check(f, path, a, b)
+
+
+XP = {
+    "scalar power": lambda xp, x: x**2 + 2.0**x,
+    "reflected": lambda xp, x: 1 - x + 3 / (x * x + 1),
+    "integers": lambda xp, x: xp.astype(x * 10, xp.int64) // 3 + xp.astype(x * 10, xp.int64) % 4,
+    "mixed": lambda xp, x: x + xp.astype(x, xp.float64),
+    "truths": lambda xp, x: ((x > 0) & (x < 1)) | ~(x > -1) ^ (x > 2),
+    "logical": lambda xp, x: xp.logical_or(xp.logical_not(x > 0), xp.logical_xor(x > 1, x > 2)),
+    "bits": lambda xp, x: (xp.astype(x * 10, xp.int32) & 5) | 2 ^ ~xp.astype(x, xp.int32),
+    "where": lambda xp, x: xp.where(x > 0, x, 0.5 * x),
+    "clip": lambda xp, x: (xp.clip(x, -0.5, 0.5), xp.clip(x, min=0), xp.clip(x, max=0)),
+    "sum": lambda xp, x: (xp.sum(x, axis=1), xp.sum(x, axis=(1, 2), keepdims=True), xp.sum(x)),
+    "mean": lambda xp, x: (xp.mean(x, axis=-1), xp.mean(x, axis=0)),
+    "extremes": lambda xp, x: (xp.max(x, axis=1), xp.min(x, axis=(0, 2)), xp.prod(x, axis=2)),
+    "spread": lambda xp, x: (xp.var(x, axis=1), xp.std(x, axis=2, correction=1, keepdims=True), xp.var(x)),
+    "truth of all": lambda xp, x: (
+        xp.any(x > 1, axis=1),
+        xp.all(x > -2, axis=2),
+        xp.count_nonzero(x > 0, axis=1),
+    ),
+    "sum of truths": lambda xp, x: xp.sum(x > 0, axis=1),
+    "places": lambda xp, x: (xp.argmax(x, axis=1), xp.argmin(x, axis=2, keepdims=True), xp.argmax(x)),
+    "cumulative": lambda xp, x: xp.cumulative_sum(x, axis=1),
+    "norm": lambda xp, x: xp.linalg.vector_norm(x, axis=2),
+    "reshape": lambda xp, x: (
+        xp.reshape(x, (x.shape[0], -1)),
+        xp.reshape(x, (-1, 4)),
+        xp.reshape(x, (3, -1)),
+    ),
+    "reshape twice": lambda xp, x: xp.reshape(xp.reshape(x, (2 * x.shape[0], 6)), (x.shape[0], 12)),
+    "permute": lambda xp, x: (xp.permute_dims(x, (1, 0, 2)), x.mT, xp.moveaxis(x, 0, -1)),
+    "expand": lambda xp, x: xp.squeeze(xp.expand_dims(xp.expand_dims(x, axis=1), axis=-1), axis=1),
+    "broadcast": lambda xp, x: (
+        xp.broadcast_to(x, (2, *x.shape)),
+        xp.broadcast_to(xp.sum(x, axis=0), x.shape),
+        xp.broadcast_to(xp.sum(x), (x.shape[0] + 1, 2)),
+    ),
+    "join": lambda xp, x: (
+        xp.concat([x, 2 * x], axis=1),
+        xp.stack([x, x], axis=-1),
+        xp.concat([x, x], axis=None),
+    ),
+    "unstack": lambda xp, x: tuple(xp.unstack(x, axis=1)),
+    "turn": lambda xp, x: (
+        xp.flip(x, axis=0),
+        xp.flip(x),
+        xp.roll(x, 1, axis=1),
+        xp.roll(x, (1, -1), axis=(1, 2)),
+    ),
+    "tile": lambda xp, x: (xp.tile(x, (1, 2, 1)), xp.tile(x, (2, 1, 1, 1))),
+    "triangle": lambda xp, x: (xp.tril(x), xp.triu(x, k=1)),
+    "sort": lambda xp, x: (xp.sort(x, axis=1), xp.sort(x, descending=True), xp.argsort(x, axis=-1)),
+    "slices": lambda xp, x: (x[:, 1], x[:, :2, ::-1], x[..., -1], x[:, None, 1:, 0], x[1:], x[::2], x[-1]),
+    "take": lambda xp, x: (xp.take(x, xp.asarray([2, 0]), axis=1), x[:, xp.asarray([[1, -1]])]),
+    "take along": lambda xp, x: xp.take_along_axis(x, xp.argsort(x, axis=2), axis=2),
+    "products": lambda xp, x: (x @ x.mT, xp.vecdot(x, x), xp.tensordot(x, x[0, ...], axes=((1, 2), (0, 1)))),
+    "filled": lambda xp, x: xp.concat(
+        [x, xp.zeros_like(x), xp.ones((x.shape[0], 1, 4), dtype=x.dtype)], axis=1
+    ),
+    "size": lambda xp, x: xp.sum(x, axis=0) * x.shape[0],
+    "unused": lambda xp, x: xp.ones((2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", XP)
+def test_function_of_the_standard(name, path):
+    check(lambda x: XP[name](xpnet.array_namespace(x), x), path, normal(3, 3, 4))
+
+
+def test_special_functions(path):
+    def f(x):
+        special = xpnet.trace(x).namespace.special if isinstance(x, np.ndarray) else x.namespace.special
+        return special.expit(x), special.erf(x)
+
+    x = normal(4, 3)
+    xpnet.onnx.export(f, x, path)
+    from scipy import special
+
+    for found, expected in zip(run(path, x), (special.expit(x), special.erf(x)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_is_a_function_too(path):
+    check(xpnet.grad(lambda x: xpnet.array_namespace(x).sum(x**3)), path, normal(3, 4))
+
+
+# -- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda xp, x: xp.linalg.qr(x)[0], r"received linalg\.qr of float32.*no counterpart"),
+        (lambda xp, x: xp.fft.fft(x), r"received fft\.fft"),
+        (lambda xp, x: xp.atan2(x, x), "received atan2"),
+        (lambda xp, x: xp.roll(x, 1, axis=0), r"received roll.*'axis': 0"),
+        (lambda xp, x: xp.reshape(x[: x.shape[0] // 2 * 2], (x.shape[0] // 2, 8)), "getitem must not depend"),
+        (lambda xp, x: x * (1 / x.shape[0]), "multiply must not depend on the number of examples"),
+        (
+            lambda xp, x: x + xp.arange(x.shape[0], dtype=x.dtype)[:, None],
+            "a constant of add must not depend",
+        ),
+        (lambda xp, x: x if x.shape[0] < 20 else x + 1, "the operations themselves must not depend"),
+    ],
+)
+def test_what_onnx_cannot_say_is_named(f, message, path):
+    Path(path).write_text("old")
+    with pytest.raises(ValueError, match=message):
+        xpnet.onnx.export(lambda x: f(xpnet.array_namespace(x), x), normal(3, 4), path)
+    assert Path(path).read_text() == "old"
+
+
+def test_layer_of_what_cannot_be_said_is_named(path):
+    net = nn.Sequential(nn.Dense(4, 4), nn.Lambda(lambda x: xpnet.array_namespace(x).linalg.pinv(x)))
+    with pytest.raises(ValueError, match=r"linalg\.pinv of float32 in layers\.1"):
+        xpnet.onnx.export(net, normal(3, 4), path)
+
+
+def test_one_size_of_batch(path):
+    def f(x):
+        return x * (1 / x.shape[0])
+
+    x = normal(3, 4)
+    xpnet.onnx.export(f, x, path, batch=None)
+    np.testing.assert_allclose(run(path, x)[0], x / 3, rtol=1e-6)
+
+
+def test_values_cannot_be_asked_for(path):
+    with pytest.raises(xpnet.errors.NotRecordableError, match="a Python branch"):
+        xpnet.onnx.export(lambda x: x if x[0, 0] > 0 else -x, normal(3, 4), path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 17}, "opset must be from 18 to"),
+        ({"input_names": ["a", "b"]}, r"a name for each of 1 input\(s\), received \['a', 'b'\]"),
+        ({"output_names": "y"}, r"a name for each of 1 output\(s\), received 'y'"),
+        ({"example": np.float32(1)}, r"example must hold at least one example, received the shape \(\)"),
+        (
+            {"example": np.ones((0, 4))},
+            r"at least one example, received the shape \(0, 4\)",
+        ),
+    ],
+)
+def test_bad_options(path, options, message):
+    with pytest.raises(ValueError, match=message):
+        xpnet.onnx.export(nn.ReLU(), **({"example": normal(1, 2), "path": path} | options))

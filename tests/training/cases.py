@@ -1,0 +1,31 @@
+"""A small network and data for it, for the tests of training."""
+
+import numpy as np
+
+import xpnet
+from xpnet import losses, optim
+from xpnet.nn import Dense, ReLU, Sequential
+
+random = np.random.default_rng(0)
+X = random.normal(size=(60, 3))
+Y = (X @ [1.0, -2.0, 0.5] > 0).astype("int64")
+
+
+def classifier(seed=0):
+    return Sequential(Dense(3, 8, seed=seed), ReLU(), Dense(8, 2, seed=seed + 1))
+
+
+def train(net, x=X, y=Y, **options):
+    settings = {
+        "loss": losses.cross_entropy,
+        "optimizer": optim.Adam(0.02),
+        "epochs": 3,
+        "batch_size": 16,
+        "seed": 0,
+        "progress": False,
+    }
+    return xpnet.fit(net, x, y, **(settings | options))
+
+
+def weights(net):
+    return [np.array(x) for x in xpnet.tree.leaves(xpnet.to_numpy(net))]

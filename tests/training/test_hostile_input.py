@@ -1,0 +1,141 @@
+"""Data and functions that are not as they should be: an error that changes nothing, or the right result."""
+
+import numpy as np
+import pytest
+
+import xpnet
+from training.cases import X, Y, classifier, train, weights
+from xpnet import losses
+from xpnet.training.callbacks import Callback
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def trained(x=X, y=Y, **options):
+    net = classifier()
+    train(net, x, y, **options)
+    return weights(net)
+
+
+def frozen(x):
+    x = np.array(x)
+    x.flags.writeable = False
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (frozen(X), frozen(Y)),
+        (np.asfortranarray(X), Y),
+        (np.repeat(X, 2, axis=0)[::2], np.repeat(Y, 2)[::2]),
+        (X[::-1][::-1], Y),
+        (X.astype(">f8"), Y.astype(">i8")),
+        (X.tolist(), Y.tolist()),
+        (list(X), tuple(Y)),
+    ],
+    ids=["read-only", "columns first", "every second", "reversed", "other bytes", "lists", "sequences"],
+)
+def test_layout_of_data_does_not_matter(device, x, y):
+    before = np.array(x).tobytes()
+    assert same(trained(x, y), trained())
+    assert np.array(x).tobytes() == before
+
+
+@pytest.mark.parametrize(
+    "places", [("cpu", "strict:device1"), ("strict", "cpu"), ("strict:device2", "strict")]
+)
+def test_data_on_other_devices_are_moved(device, places):
+    x, y = xpnet.asarray(X, device=places[0]), xpnet.asarray(Y, device=places[1])
+    assert same(trained(x, y), trained())
+
+
+def test_network_on_two_devices(device):
+    net = classifier()
+    net[2].weight = xpnet.asarray(net[2].weight, device="strict:device2")
+    before = weights(net)
+    with pytest.raises(xpnet.errors.MixedArraysError, match="must share a library and a device"):
+        train(net)
+    assert same(weights(net), before)
+
+
+@pytest.mark.parametrize("batch_size", [60, 10**6, 10**18])
+def test_batch_of_all_examples(device, batch_size):
+    assert same(trained(batch_size=batch_size), trained(batch_size=60))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_very_few_examples(device, rows):
+    assert np.isfinite(trained(X[:rows], Y[:rows])[0]).all()
+    assert xpnet.predict(classifier(), X[:rows]).shape == (rows, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"x": X[:, None]}, ValueError, r"logits|labels"),
+        ({"x": X[:, :2]}, ValueError, "expected 3 features on the last axis, received 2"),
+        ({"x": X[:, 0]}, ValueError, "expected 3 features on the last axis, received 16"),
+        ({"x": 3.0}, ValueError, "x must have an axis of examples, received a single number"),
+        (
+            {"x": (X > 0).astype("int64")},
+            TypeError,
+            "a dense layer needs floating-point numbers, received .*int64",
+        ),
+        ({"x": X > 0}, TypeError, "a dense layer needs floating-point numbers, received .*bool"),
+        ({"x": X.astype(str)}, TypeError, "x must hold numbers in rows of equal length"),
+        ({"x": [[1.0], [1.0, 2.0]]}, (TypeError, ValueError), "inhomogeneous|rows of equal length"),
+        ({"x": X.astype(object)}, TypeError, "x must hold numbers in rows of equal length, received object"),
+        ({"x": None}, (TypeError, ValueError), "x must hold numbers|single number"),
+        ({"x": X + 1j}, (TypeError, ValueError), "real floating-point numbers|complex"),
+        ({"y": Y.astype("float64")}, ValueError, r"labels of shape \(batch,\) must be integers"),
+        ({"y": Y + 1}, ValueError, "labels must be from 0 to 1 for 2 classes"),
+        ({"y": Y - 1}, ValueError, "labels must be from 0 to 1 for 2 classes"),
+        ({"y": Y + 2**40}, ValueError, "labels must be from 0 to 1 for 2 classes"),
+        ({"x": X[:0], "y": Y[:0]}, ValueError, "at least one example"),
+        ({"y": Y[:59]}, ValueError, "received 60 in x and 59 in y"),
+        ({"x": np.where(X > 1, np.inf, X)}, FloatingPointError, r"epoch 1, batch 1, first in x\."),
+        ({"x": np.where(X > 1, np.nan, X)}, FloatingPointError, r"epoch 1, batch 1, first in x\."),
+        ({"loss": lambda outputs, _: outputs}, ValueError, r"one number, an array of shape \(\)"),
+        (
+            {"loss": lambda outputs, y: losses.cross_entropy(outputs, y, reduction="none")},
+            ValueError,
+            "one number",
+        ),
+        ({"loss": lambda outputs, y: None}, (TypeError, ValueError), "array|number"),
+    ],
+)
+def test_wrong_input_changes_nothing(device, changes, error, message):
+    net = classifier()
+    before = weights(net)
+    with np.errstate(all="ignore"), pytest.raises(error, match=message):
+        train(net, **changes)
+    assert same(weights(net), before)
+
+
+@pytest.mark.parametrize("hook", ["start", "epoch_start", "step_end", "epoch_end", "end"])
+def test_callback_that_raises(device, hook):
+    """It is heard, and the network has the weights of the last step or of the last epoch."""
+
+    class Steps(Callback):
+        weights = None
+
+        def start(self, run):
+            self.weights = [weights(run.net)]
+
+        def step_end(self, run):
+            self.weights.append(weights(run.net))
+
+    def broken(run):
+        if run.step in (0, 4, 5) or hook == "end":
+            raise RuntimeError("of my own")
+
+    net, steps, callback = classifier(), Steps(), Callback()
+    setattr(callback, hook, broken)
+    with pytest.raises(RuntimeError, match="of my own"):
+        train(net, callbacks=[steps, callback])
+    assert same(weights(net), steps.weights[-1])
+    for x in xpnet.tree.leaves(net):
+        assert xpnet.backends.device_of(x) == device

@@ -1,0 +1,222 @@
+"""Ctrl-C at any moment, and losses that turn NaN: the weights that are left are whole."""
+
+import math
+import signal
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import xpnet
+from training.cases import X, Y, classifier, train, weights
+from xpnet import losses
+from xpnet.nn import Dense, ReLU, Sequential
+from xpnet.training.callbacks import Callback
+
+
+def test_interrupt_keeps_weights_and_history():
+    class Interrupt(Callback):
+        ended = False
+
+        def step_end(self, run):
+            if run.step == 6:  # in the second epoch of four steps
+                self.weights = weights(run.net)
+                signal.raise_signal(signal.SIGINT)
+
+        def end(self, run):
+            self.ended = True
+
+    net, interrupt = classifier(), Interrupt()
+    history = train(net, callbacks=[interrupt])
+    assert history.interrupted
+    assert len(history) == 1
+    assert interrupt.ended
+    for a, b in zip(weights(net), interrupt.weights, strict=True):
+        assert np.array_equal(a, b)
+
+
+def pressing(moment, function):
+    """Call a function, and press Ctrl-C at the n-th call that Python makes meanwhile."""
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+        if calls == moment:
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(count)
+    try:
+        result = function()
+    finally:
+        sys.setprofile(None)
+    return result, calls
+
+
+class Steps(Callback):
+    """Notes the weights after each step, as they are in a training without interruptions."""
+
+    def __init__(self):
+        self.weights = []
+
+    def start(self, run):
+        self.weights.append(weights(run.net))
+
+    def step_end(self, run):
+        self.weights.append(weights(run.net))
+
+
+# Before and after the training, Ctrl-C may meet Python while it closes a generator, which swallows it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("jit", [False, True])
+def test_ctrl_c_at_any_moment_leaves_whole_weights(jit):
+    def fit(net, *callbacks):
+        return train(net, callbacks=callbacks, epochs=2, batch_size=30, validation=(X, Y), jit=jit)
+
+    steps = Steps()
+    fit(classifier(), steps)  # also loads what is loaded at the first call
+    _, calls = pressing(0, lambda: fit(classifier()))
+    usual = signal.getsignal(signal.SIGINT)
+    ends = set()
+    for moment in range(1, calls, max(calls // 150, 1)):
+        net = classifier()
+        try:
+            history, _ = pressing(moment, lambda net=net: fit(net))
+        except KeyboardInterrupt:  # before the training or after it
+            history = None
+        left = weights(net)
+        found = [k for k, each in enumerate(steps.weights) if all(map(np.array_equal, left, each))]
+        assert found, f"weights of no step, at call {moment} of {calls}"
+        ends.add((found[0], history is not None and history.interrupted))
+        assert signal.getsignal(signal.SIGINT) is usual
+    assert {(1, True), (2, True), (3, True), (4, True)} <= ends
+
+
+def test_second_ctrl_c_does_not_wait(device):
+    class Hang(Callback):
+        def step_end(self, run):
+            if run.step == 6:
+                signal.raise_signal(signal.SIGINT)
+                assert run.step == 6  # the first is put off
+                signal.raise_signal(signal.SIGINT)
+                pytest.fail("the second was put off too")
+
+    steps, net = Steps(), classifier()
+    history = train(net, callbacks=[steps, Hang()])
+    assert history.interrupted
+    # Those from before the second epoch, as the step may have been in the middle of its work.
+    assert all(map(np.array_equal, weights(net), steps.weights[4]))
+
+
+def test_handler_of_ones_own_is_asked():
+    pressed = []
+    usual = signal.signal(signal.SIGINT, lambda *_: pressed.append(1))
+    try:
+
+        class Press(Callback):
+            def step_end(self, run):
+                if run.step in (2, 5):
+                    signal.raise_signal(signal.SIGINT)
+
+        history = train(classifier(), callbacks=[Press()])
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert pressed == [1, 1]
+    assert len(history) == 3
+    assert not history.interrupted
+
+
+def test_fit_in_another_thread():
+    net, by_itself, histories = classifier(), classifier(), []
+    thread = threading.Thread(target=lambda: histories.append(train(net)))
+    thread.start()
+    thread.join()
+    assert histories[0]["loss"] == train(by_itself)["loss"]
+
+
+# -- losses that turn NaN ---------------------------------------------------------------------------------
+
+
+def test_a_loss_that_diverges_goes_back_to_the_epoch_before():
+    good = {}
+
+    class Break(Callback):
+        def epoch_end(self, run):
+            good["weights"] = weights(run.net)
+            run.optimizer_state["learning_rate"] = np.asarray(np.inf, dtype="float32")
+
+    net = classifier()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(
+            FloatingPointError,
+            match=r"nan in epoch 2, batch 2, first in the weights of layers.0 Dense\. Lower",
+        ),
+    ):
+        train(net, callbacks=[Break()], epochs=5)
+    for a, b in zip(weights(net), good["weights"], strict=True):
+        assert np.array_equal(a, b)
+
+
+class Exploding(xpnet.nn.Module):
+    """Makes an infinity of large inputs."""
+
+    def __call__(self, x):
+        xp = xpnet.array_namespace(x)
+        return xp.where(x > 1e6, xp.inf, x)
+
+
+def bad_rows(rows, value=math.inf):
+    x = np.array(X)
+    x[rows] = value
+    return x
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"x": bad_rows([7], math.nan)}, "x"),
+        ({"x": bad_rows([7], 1e8)}, r"the output of layers\.1 Exploding"),
+        ({"loss": lambda outputs, y: losses.mse(outputs, y), "y": bad_rows([7])[:, :2]}, "y"),
+        ({"loss": lambda outputs, y: outputs[0, 0] * math.inf}, "the loss"),
+    ],
+)
+def test_place_of_the_first_bad_value_is_named(device, jit, changes, place):
+    net = Sequential(Dense(3, 8, seed=0), Exploding(), ReLU(), Dense(8, 2, seed=1))
+    before = weights(net)
+    order = np.random.default_rng(0).permutation(60)
+    batch = 1 if place == "the loss" else 1 + list(order).index(7) // 16
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match=rf"in epoch 1, batch {batch}, first in {place}\. Lower"),
+    ):
+        train(net, jit=jit, **changes)
+    assert all(map(np.array_equal, weights(net), before))
+
+
+def test_a_bad_loss_ends_a_long_epoch(monkeypatch):
+    monkeypatch.setattr(sys.modules["xpnet.training.fit"], "_LOOK", 0.0)
+    steps = Steps()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match="epoch 1, batch 3, first in x"),
+    ):
+        train(
+            classifier(),
+            bad_rows([*np.random.default_rng(0).permutation(60)[2:3]]),
+            batch_size=1,
+            callbacks=[steps],
+        )
+    assert len(steps.weights) - 1 == 3
+
+
+def test_a_callback_that_changes_the_steps(monkeypatch):
+    class Break(Callback):
+        def step_end(self, run):
+            if run.step == 6:
+                run.net = xpnet.tree.map(lambda x: x * math.nan, run.net)
+
+    with pytest.raises(FloatingPointError, match=r"is nan in epoch 2\. Lower"):
+        train(classifier(), callbacks=[Break()])

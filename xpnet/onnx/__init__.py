@@ -1,0 +1,10 @@
+"""ONNX: networks for other programs, and from them. It needs ``pip install "xpnet[onnx]"``."""
+
+try:
+    import onnx as _onnx  # noqa: F401
+except ImportError:
+    raise ImportError('xpnet.onnx needs onnx. `pip install "xpnet[onnx]"` installs it.') from None
+
+from xpnet.onnx.exporting import export
+
+__all__ = ["export"]

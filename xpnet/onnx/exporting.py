@@ -1,0 +1,266 @@
+"""Export: from a recorded graph to a file of ONNX."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+import onnx
+from onnx import helper, numpy_helper
+
+from xpnet import tree
+from xpnet.backends import asarray, to_numpy
+from xpnet.files.tensors import replace
+from xpnet.onnx.operators import OPERATORS
+from xpnet.onnx.recorded import Filled, Recording, Size, for_any_batch
+from xpnet.replay.graph import Operation, Variable
+from xpnet.training.predict import evaluation_copy
+
+# The oldest set of operators whose reductions take their axes as inputs.
+OLDEST = 18
+
+# Two sizes of a batch. What differs between their recordings depends on the batch. Their difference is a
+# prime number, so that what is no multiple of the batch (half of it, say) is not taken for one.
+_SIZES = (11, 64)
+
+
+def export(
+    net: Callable,
+    example: Any,
+    path: str | os.PathLike,
+    *,
+    batch: str | None = "batch",
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    opset: int = OLDEST,
+) -> None:
+    """Write a network as an ONNX file, for other programs.
+
+    Parameters
+    ----------
+    net : Module or callable
+        A network, which is exported as it is in use (no dropout), or a function of arrays that is written
+        with the array API standard. It is called with batches like the example, and is not changed.
+    example : array or tuple of arrays, shape (examples, ...)
+        The input, or the inputs. Only the shape and the dtype matter.
+    path : path
+        The file. An older one stays whole until the new one is.
+    batch : str or None, default="batch"
+        The name of the first axis of each input, which is free: the file is for batches of any size. None
+        exports for the shape of the example.
+    input_names, output_names : sequence of str, optional
+        By default "input" and "output", with numbers if there are several.
+    opset : int, default=18
+        The version of ONNX's operators, 18 or later.
+
+    Raises
+    ------
+    ValueError
+        If ONNX has no counterpart for a function that the network calls, which is named, or what it computes
+        depends on the size of the batch in another way than by its shape.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import onnx
+    >>> import xpnet.onnx
+    >>> net = xpnet.nn.Sequential(xpnet.nn.Dense(2, 3, seed=0), xpnet.nn.Tanh())
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     xpnet.onnx.export(net, np.ones((1, 2), dtype="float32"), f"{directory}/net.onnx")
+    ...     [node.name for node in onnx.load(f"{directory}/net.onnx").graph.node]
+    ['layers.0/matmul', 'layers.0/add', 'layers.1/tanh']
+    """
+    latest = onnx.defs.onnx_opset_version()
+    if not OLDEST <= opset <= latest:
+        raise ValueError(f"opset must be from {OLDEST} to {latest}, received {opset}.")
+    examples = [to_numpy(asarray(x)) for x in (example if isinstance(example, tuple) else (example,))]
+    if any(not x.shape or not x.size for x in examples):
+        received = ", ".join(str(x.shape) for x in examples)
+        raise ValueError(f"example must hold at least one example, received the shape {received}.")
+    # A copy, as a call may write state.
+    f = to_numpy(evaluation_copy(net)) if isinstance(net, tree.Branch) else net
+    if batch is None:
+        recording = Recording(f, examples)
+        shapes: dict[Variable, tuple] = {x: x.shape for x in recording.graph.variables}
+    else:
+        small, large = (
+            Recording(_copy(f), [x.take(numpy.arange(size) % len(x), axis=0) for x in examples])
+            for size in _SIZES
+        )
+        shapes = for_any_batch(small, large, _SIZES)
+        recording = small
+    writer = Writer(recording, shapes, batch)
+    model = writer.model(
+        _names("input", input_names, len(examples)),
+        _names("output", output_names, len(recording.graph.outputs)),
+        opset,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    replace(path, [model.SerializeToString()])
+
+
+def _copy(f: Any) -> Any:
+    return tree.map(lambda x: x, f, state=True) if isinstance(f, tree.Branch) else f
+
+
+def _names(kind: str, names: Sequence[str] | None, number: int) -> list[str]:
+    if names is None:
+        return [kind] if number == 1 else [f"{kind}_{index + 1}" for index in range(number)]
+    if isinstance(names, str) or len(names) != number or len(set(names)) != number:
+        raise ValueError(f"there must be a name for each of {number} {kind}(s), received {names!r}.")
+    return list(names)
+
+
+class Writer:
+    """Writes a recorded graph as nodes of ONNX. The functions in `operators.py` write with it.
+
+    Attributes
+    ----------
+    shapes : dict of Variable to tuple
+        With a `Size` where a length depends on the batch.
+    """
+
+    def __init__(self, recording: Recording, shapes: dict[Variable, tuple], batch: str | None) -> None:
+        self._recording, self.shapes, self._batch = recording, shapes, batch
+        self._nodes: list[Any] = []
+        self._constants: dict[str, Any] = {}
+        self._known: dict[Any, str] = {}  # constants by what they are
+        self._tensors: dict[Variable, str] = {}
+        self._used: set[str] = set()
+        self._place = ""
+
+    def model(self, inputs: list[str], outputs: list[str], opset: int) -> Any:
+        graph = self._recording.graph
+        self._used.update(inputs, outputs)
+        self._tensors.update(zip(self._recording.inputs, inputs, strict=True))
+        for x, (name, value) in self._recording.parameters.items():
+            self._tensors[x] = self._unused(name)
+            self._constants[self._tensors[x]] = value
+        for operation in graph.operations:
+            self._write(operation)
+        self._place = ""
+        for name, x in zip(outputs, graph.outputs, strict=True):
+            self._nodes.append(helper.make_node("Identity", [self.tensor(x)], [name], name=name))
+        self._drop_identities()
+        read = {name for node in self._nodes for name in node.input}
+        onnx_graph = helper.make_graph(
+            self._nodes,
+            "xpnet",
+            [self._information(name, x) for name, x in zip(inputs, self._recording.inputs, strict=True)],
+            [self._information(name, x) for name, x in zip(outputs, graph.outputs, strict=True)],
+            [numpy_helper.from_array(x, name) for name, x in self._constants.items() if name in read],
+        )
+        opsets = [helper.make_opsetid("", opset)]
+        version = helper.find_min_ir_version_for(opsets)
+        return helper.make_model(onnx_graph, opset_imports=opsets, ir_version=version, producer_name="xpnet")
+
+    def _write(self, operation: Operation) -> None:
+        layer = self._recording.layers.get(operation, "")
+        self._place = f"{layer}/{operation.name}" if layer else operation.name
+        write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name))
+        results = NotImplemented if write is None else write(self, operation)
+        if results is NotImplemented:
+            arguments = ", ".join(str(x.dtype) for x in operation.inputs)
+            raise ValueError(
+                f"an exported network is made of what ONNX has, received {operation.name} of {arguments}"
+                f"{f' in {layer}' if layer else ''}, called with {operation.options or 'no options'}, for "
+                "which it has no counterpart. Write it with other functions, or leave it out of the export."
+            )
+        names = [results] if isinstance(results, str) else results
+        self._tensors.update(zip(operation.results, names, strict=True))
+
+    def _unused(self, name: str) -> str:
+        found, number = name, 1
+        while found in self._used:
+            number += 1
+            found = f"{name}_{number}"
+        self._used.add(found)
+        return found
+
+    def _drop_identities(self) -> None:
+        """Give each output's name to the node that makes it, where nothing else reads that."""
+        makers = {name: node for node in self._nodes for name in node.output}
+        readers = [name for node in self._nodes for name in node.input]
+        kept = []
+        for node in self._nodes:
+            maker = makers.get(node.input[0]) if node.name == node.output[0] and node.input else None
+            if node.op_type == "Identity" and maker is not None and readers.count(node.input[0]) == 1:
+                maker.output[list(maker.output).index(node.input[0])] = node.output[0]
+            else:
+                kept.append(node)
+        self._nodes = kept
+
+    def _information(self, name: str, x: Any) -> Any:
+        shape = self.shape(x)
+        lengths = [
+            self._batch if size == Size(1, 0) else size if isinstance(size, int) else None for size in shape
+        ]
+        return helper.make_tensor_value_info(name, self.kind(self.dtype(x)), lengths)
+
+    # -- for operators ------------------------------------------------------------------------------------
+
+    def node(self, kind: str, *inputs: Any, results: int = 1, **attributes: Any) -> Any:
+        """Write a node; return the name of its result, or of each of several."""
+        names = [self.tensor(x) for x in inputs]
+        outputs = [self._unused(self._place) for _ in range(results)]
+        self._nodes.append(helper.make_node(kind, names, outputs, name=outputs[0], **attributes))
+        return outputs[0] if results == 1 else outputs
+
+    def tensor(self, x: Any, dtype: Any = None) -> str:
+        """Return the name of a tensor: of a variable, a constant or a number, converted to a dtype."""
+        if isinstance(x, str):  # already one, "" for none
+            return x
+        if type(x) is Variable:
+            name = self._tensors[x]
+        elif type(x) is Filled:
+            name = self.node("Expand", numpy.asarray(x.value), self.lengths(x.shape))
+        elif type(x) is Size:
+            name = self.node("Squeeze", self.lengths((x,)))
+        else:
+            return self._constant(numpy.asarray(x, dtype=dtype))
+        return name if dtype is None or self.dtype(x) == dtype else self.cast(name, dtype)
+
+    def _constant(self, x: numpy.ndarray) -> str:
+        key = x.dtype.str, x.shape, x.tobytes()
+        if key not in self._known:
+            self._known[key] = self._unused("constant")
+            self._constants[self._known[key]] = x.astype(x.dtype.newbyteorder("="))
+        return self._known[key]
+
+    def cast(self, name: str, dtype: Any) -> str:
+        return self.node("Cast", name, to=self.kind(dtype))
+
+    def lengths(self, shape: Sequence[int | Size]) -> str:
+        """Return the name of a tensor that holds some lengths."""
+        if None in shape:
+            raise ValueError(
+                f"a length must be a multiple of the number of examples plus a number, in {self._place} it "
+                "is not. Write it in another way, or export for one size of batch with batch=None."
+            )
+        if all(isinstance(size, int) for size in shape):
+            return self._constant(numpy.asarray(shape, dtype="int64"))
+        parts = []
+        for size in shape:
+            if type(size) is Size:
+                part = self.node("Shape", self._recording.inputs[0], start=0, end=1)
+                if size.factor != 1:
+                    part = self.node("Mul", part, numpy.asarray([size.factor], dtype="int64"))
+                if size.offset:
+                    part = self.node("Add", part, numpy.asarray([size.offset], dtype="int64"))
+                parts.append(part)
+            else:
+                parts.append(self._constant(numpy.asarray([size], dtype="int64")))
+        return parts[0] if len(parts) == 1 else self.node("Concat", *parts, axis=0)
+
+    def shape(self, x: Any) -> tuple[int | Size, ...]:
+        return self.shapes[x] if type(x) is Variable else tuple(getattr(x, "shape", ()))
+
+    def dtype(self, x: Any) -> numpy.dtype:
+        """Return the dtype of a variable or constant; a Python number has that of its own kind."""
+        if type(x) is Size:
+            return numpy.dtype("int64")
+        return numpy.dtype(x.value.dtype if type(x) is Filled else getattr(x, "dtype", type(x)))
+
+    def kind(self, dtype: Any) -> int:
+        return helper.np_dtype_to_tensor_dtype(numpy.dtype(dtype))

@@ -1,0 +1,46 @@
+"""Ctrl-C, put off until the weights are whole."""
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+
+class Interrupts:
+    """Takes note of Ctrl-C inside a ``with`` block, to be acted on where it does no harm.
+
+    A step may write new weights over the old ones. Interrupted in between, it would leave some of them a step
+    ahead of the others. A second Ctrl-C acts at once, for a step that does not end. Outside the main thread,
+    which no Ctrl-C reaches, this does nothing.
+
+    Attributes
+    ----------
+    pressed : int
+        How often Ctrl-C was pressed.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = 0
+        self._act: Callable[..., Any] | None = None
+
+    def __enter__(self) -> Self:
+        usual = signal.getsignal(signal.SIGINT)
+        if callable(usual) and threading.current_thread() is threading.main_thread():
+            self._act = usual
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._act is not None:
+            signal.signal(signal.SIGINT, self._act)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.pressed += 1
+        if self.pressed > 1 and self._act is not None:
+            self._act(number, frame)
+
+    def act(self) -> None:
+        """Do what Ctrl-C usually does, if it was pressed: raise KeyboardInterrupt."""
+        if self.pressed and self._act is not None:
+            self._act(signal.SIGINT, None)
+            self.pressed = 0  # somebody's own handler wants to go on

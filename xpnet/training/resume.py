@@ -1,0 +1,158 @@
+"""A training under way as a file, and back."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from xpnet import tree
+from xpnet.backends import Device, to_numpy
+from xpnet.files.networks import Parts, read_parts, write_parts
+from xpnet.training.history import History
+
+if TYPE_CHECKING:
+    from xpnet.training.callbacks import Callback
+    from xpnet.training.fit import Run
+
+
+def write_checkpoint(run: "Run", path: str | os.PathLike) -> None:
+    """Write all that is needed to go on with a training as if it had not been interrupted."""
+    states = {name: callback.state() for name, callback in _named(run.callbacks)}
+    training = {
+        "names": list(run.names),
+        "data": run.data,
+        "epoch": run.epoch,
+        "batch": run.batch,
+        "step": run.step,
+        "stop": run.stop,
+        "history": {name: run.history[name] for name in run.history},
+        "totals": run.totals,
+        "random": run.random,
+        "callbacks": {name: state for name, state in states.items() if state is not None},
+    }
+    write_parts(path, {"net": run.net, "optimizer": run.optimizer_state, "training": training})
+
+
+class SavedTraining:
+    """A file that `write_checkpoint` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, or is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike, where: Device) -> None:
+        self._parts: Parts = read_parts(path)
+        if "training" not in self._parts or "optimizer" not in self._parts:
+            raise ValueError(
+                f"resume needs a file that xpnet.callbacks.Checkpoint wrote, received {path}, which holds a "
+                "network alone. Read it with xpnet.load, and train that."
+            )
+        self._path, self._where = path, where
+        self._training = self._parts.load("training", device=where)
+        if not isinstance(self._training, dict):
+            kind = type(self._training).__name__
+            raise ValueError(f"{path} is damaged: its description of the training is a {kind}.")
+
+    def start_random(self, random: "numpy.random.Generator") -> None:
+        """Put a generator in the state that it had before the training."""
+        set_random(random, self._entry("random", _are_states)["start"])
+
+    def restore(self, run: "Run") -> None:
+        """Put a run where the training was.
+
+        Raises
+        ------
+        ValueError
+            If network, optimizer, data or metrics are not those of the training.
+        """
+        self._check_same("data", dict, run.data)
+        self._check_same("names", list, list(run.names))
+        net = self._parts.load("net", device=self._where, into=run.net)
+        state = self._parts.load("optimizer", device=self._where, into=run.optimizer_state)
+        run.net, run.optimizer_state = net, state
+        run.epoch, run.batch = self._entry("epoch", _is_count), self._entry("batch", _is_count)
+        run.step, run.stop = self._entry("step", _is_count), self._entry("stop", lambda x: type(x) is bool)
+        run.totals, run.random = (
+            self._entry("totals", lambda x: _are_totals(x, run)),
+            self._entry("random", _are_states),
+        )
+        run.history = History(self._entry("history", lambda x: _is_history(x, run)))
+
+    def restore_callbacks(self, run: "Run") -> None:
+        """Give each callback the state that it had, in the order of those of its class."""
+        states = self._entry("callbacks", lambda x: isinstance(x, dict))
+        for name, callback in _named(run.callbacks):
+            if name in states:
+                try:
+                    callback.restore(run, states[name])
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise ValueError(f"{self._path} has no state for {name} that fits: {error!r}.") from error
+
+    def _check_same(self, name: str, kind: type, here: Any) -> None:
+        there = self._entry(name, lambda x: isinstance(x, kind))
+        if there != here:
+            raise ValueError(
+                f"resume needs the data, the batch size and the metrics of the training in {self._path}, "
+                f"{there}, received {here}. To train its network in another way, read it with xpnet.load."
+            )
+
+    def _entry(self, name: str, fits: Callable[[Any], bool]) -> Any:
+        value = self._training.get(name)
+        if not fits(value):
+            kind = type(value).__name__
+            raise ValueError(f"{self._path} is damaged: its {name}, a {kind}, is not one of a training.")
+        return value
+
+
+def _is_count(x: Any) -> bool:
+    return type(x) is int and x >= 0
+
+
+def _are_totals(x: Any, run: "Run") -> bool:
+    if x is None:
+        return True
+    metrics = [name for name in run.names if not name.startswith("validation_")]
+    return (
+        isinstance(x, list)
+        and len(x) == len(metrics)
+        and all(isinstance(totals, tuple) for totals in x)
+        and all(isinstance(n, int | float) or (tree.is_array(n) and not n.shape) for n in tree.leaves(x))
+    )
+
+
+def _are_states(x: Any) -> bool:
+    return isinstance(x, dict) and x.keys() == {"start", "epoch"}
+
+
+def _is_history(x: Any, run: "Run") -> bool:
+    return isinstance(x, dict) and all(
+        name in run.names and isinstance(values, list) and all(isinstance(value, float) for value in values)
+        for name, values in x.items()
+    )
+
+
+def _named(callbacks: "Sequence[Callback]") -> "list[tuple[str, Callback]]":
+    names = [type(callback).__name__ for callback in callbacks]
+    return [
+        (f"{name}.{names[:index].count(name)}", callback)
+        for index, (name, callback) in enumerate(zip(names, callbacks, strict=True))
+    ]
+
+
+def set_random(random: "numpy.random.Generator", state: Any) -> None:
+    """Put a generator in a state.
+
+    Raises
+    ------
+    ValueError
+        If it is the state of another kind of generator.
+    """
+    try:
+        random.bit_generator.state = to_numpy(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"resume needs a seed of the kind that the training had: {error!r}. Pass the same seed."
+        ) from None
