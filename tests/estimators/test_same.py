@@ -166,6 +166,13 @@ def test_partial_fit_goes_on_after_fit():
     assert_same(ours, theirs, X)
 
 
+def test_another_solver_begins_anew():
+    ours = MLPClassifier(random_state=0).partial_fit(X, Y, classes=range(10))
+    for options in ({"solver": "sgd"}, {"momentum": 0.0}, {"solver": "adam"}):
+        ours.set_params(**options).partial_fit(X, Y)
+    assert len(ours.loss_curve_) == 4
+
+
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_warm_start(solver, early_stopping):

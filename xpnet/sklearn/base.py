@@ -279,7 +279,9 @@ class MLP(BaseEstimator):
         where, dtype = place_of(net)
         self._samples = len(data.y)
         self.n_iter_ = 0
-        rules = Rules(self, self._optimizer_state if incremental else None)
+        rules, optimizer = Rules(self), optimizer_of(self)
+        kind = type(optimizer).__name__, len(optimizer.transforms)
+        goes_on = incremental and self._optimizer_state is not None and self._optimizer_state[0] == kind
         shape = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
         try:
             history = xpnet.fit(
@@ -287,7 +289,8 @@ class MLP(BaseEstimator):
                 moved(data.X, where),
                 data.targets,
                 loss=steps_of(self._objective(), (shape, str(dtype), where.spec)),
-                optimizer=optimizer_of(self),
+                optimizer=optimizer,
+                optimizer_state=self._optimizer_state[1] if goes_on else None,
                 epochs=1 if incremental else self.max_iter,
                 batch_size=self._batch_size(),
                 validation=None if held_out is None else (moved(held_out.X, where), held_out.targets),
@@ -299,7 +302,7 @@ class MLP(BaseEstimator):
         except FloatingPointError as error:
             self._keep_best(net, rules, error)
         else:
-            self._optimizer_state = rules.run.optimizer_state
+            self._optimizer_state = kind, rules.run.optimizer_state
             if history.interrupted:
                 warnings.warn("Training interrupted by user.", stacklevel=4)
             elif self.n_iter_ == self.max_iter and not (incremental or rules.stopped):
