@@ -18,7 +18,7 @@ TORCH = "torch==2.13.0"
 # What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
 LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH], "jax": ["jax"]}
 
-BENCHMARKS = ["benchmarks/autodiff.py", "benchmarks/training.py", "benchmarks/networks.py"]
+BENCHMARKS = [f"benchmarks/{name}.py" for name in ("autodiff", "training", "networks", "estimators")]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 

@@ -21,6 +21,22 @@ def test_docstrings(name):
     assert failed == 0
 
 
+def test_docs_of_the_estimators():
+    text = (README.parent / "docs" / "sklearn.md").read_text("utf-8")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    assert names["classifier"].stopped_
+    rows = re.findall(r"^\| (`[a-z_0-9`, ]+) \| (`[^|]+`) \|", text, re.MULTILINE)
+    shown = {}
+    for row in rows:
+        parameters, defaults = (re.findall(r"`\"?([^`]+?)\"?`", cell) for cell in row)
+        shown |= dict(zip(parameters, defaults, strict=False))
+    for estimator in (names["MLPClassifier"], names["MLPRegressor"]):
+        for name, value in estimator().get_params().items():
+            assert shown[name] == str(value) or name == "loss", name
+
+
 def test_readme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)

@@ -13,6 +13,7 @@ PICTURES = {
     "essence.py": ["essence.png"],
     "digits.py": ["digits_learning.png", "digits_mistakes.png"],
     "regression.py": ["regression.png", "regression_learning.png"],
+    "sklearn_drop_in.py": ["sklearn_drop_in.png"],
 }
 
 

@@ -190,6 +190,18 @@ def test_loss_as_a_function():
     np.testing.assert_allclose(smooth.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=1e-9)
 
 
+def test_own_code_is_read_by_each_fit():
+    factor = 1.0
+
+    def loss(outputs, targets):
+        return factor * losses.mse(outputs, targets, reduction="none")
+
+    found = regressor(loss=loss, alpha=0.0, max_iter=1)
+    first = found.fit(X_REG, Y_REG).loss_
+    factor = 2.0
+    assert found.fit(X_REG, Y_REG).loss_ == pytest.approx(2 * first, rel=0.05)
+
+
 @pytest.mark.parametrize("y", [Y, Y % 2, np.stack([Y % 2, Y > 4], 1).astype(int)], ids=["10", "2", "labels"])
 def test_focal_loss(y):
     found = classifier(loss="focal", alpha=0, max_iter=1, batch_size=600, learning_rate_init=1e-12).fit(X, y)

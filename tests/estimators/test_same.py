@@ -166,6 +166,13 @@ def test_partial_fit_goes_on_after_fit():
     assert_same(ours, theirs, X)
 
 
+def test_another_solver_begins_anew():
+    ours = MLPClassifier(random_state=0).partial_fit(X, Y, classes=range(10))
+    for options in ({"solver": "sgd"}, {"momentum": 0.0}, {"solver": "adam"}):
+        ours.set_params(**options).partial_fit(X, Y)
+    assert len(ours.loss_curve_) == 4
+
+
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_warm_start(solver, early_stopping):
@@ -278,6 +285,7 @@ BAD = {
     "continuous classes": (X, Y + 0.5),
     "weights": (X, Y, WEIGHTS[:-1]),
     "weights NaN": (X, Y, np.full(600, np.nan)),
+    "weights of two axes": (X, Y, np.ones((600, 2))),
 }
 
 
@@ -314,6 +322,18 @@ BAD_PARAMETERS = [
     {"n_iter_no_change": 0},
     {"random_state": "seed"},
 ]
+
+
+def test_weights_of_zero():
+    for estimator in both("MLPClassifier", {}):
+        with pytest.raises(ValueError, match="at least one non-zero number"):
+            estimator.fit(X, Y, np.zeros(600))
+    # A batch whose examples count for nothing leaves the rest alone.
+    weights = np.r_[np.ones(400), np.zeros(200)]
+    options = {"shuffle": False, "solver": "sgd", "momentum": 0.0, "alpha": 0.0, "random_state": 0}
+    some = MLPClassifier(max_iter=5, **options).fit(X, Y, weights)
+    without = MLPClassifier(max_iter=5, **options).fit(X[:400], Y[:400])
+    np.testing.assert_allclose(some.coefs_[0], without.coefs_[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", OURS)

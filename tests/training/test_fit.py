@@ -394,3 +394,15 @@ def test_learning_rate_can_be_set():
     train(net, callbacks=[Still()], epochs=5)
     train(once, epochs=1)
     assert np.array_equal(weights(net)[0], weights(once)[0])
+
+
+def test_optimizer_state_to_go_on_from(device):
+    class Keep(xpnet.callbacks.Callback):
+        def end(self, run):
+            self.state = run.optimizer_state
+
+    keep, net, whole = Keep(), classifier(), classifier()
+    train(net, epochs=2, shuffle=False, callbacks=[keep])
+    train(net, epochs=3, shuffle=False, optimizer_state=keep.state)
+    train(whole, epochs=5, shuffle=False)
+    assert np.array_equal(weights(net)[0], weights(whole)[0])

@@ -85,6 +85,7 @@ class MLP(BaseEstimator):
         "module": [callable, None],
     }
 
+    calibrate = False  # the classifier has a parameter of that name
     classes_: numpy.ndarray  # of the classifier
     stopped_: bool
     _optimizer_state: Any
@@ -248,7 +249,7 @@ class MLP(BaseEstimator):
         early_stopping = self.early_stopping and self._stochastic()
         if self.validation_data is not None:
             return data, self._examples(*_pair(self.validation_data), None, incremental=True)
-        if not (early_stopping or getattr(self, "calibrate", False)):
+        if not (early_stopping or self.calibrate):
             return data, None
         if incremental:
             what = "early_stopping" if early_stopping else "calibrate"
@@ -279,15 +280,23 @@ class MLP(BaseEstimator):
         where, dtype = place_of(net)
         self._samples = len(data.y)
         self.n_iter_ = 0
-        rules = Rules(self, self._optimizer_state if incremental else None)
+        rules, optimizer = Rules(self), optimizer_of(self)
+        kind = type(optimizer).__name__, len(optimizer.transforms)
+        goes_on = incremental and self._optimizer_state is not None and self._optimizer_state[0] == kind
+        # What is recorded is shared by all trainings of such networks; but a user's code, which may read what
+        # changes, is read anew by each fit.
+        if not incremental or not hasattr(self, "_own_recording"):
+            self._own_recording = object() if self._has_own_code() else None
         shape = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
+        kind_of_net = shape, str(dtype), where.spec, self._own_recording
         try:
             history = xpnet.fit(
                 net,
                 moved(data.X, where),
                 data.targets,
-                loss=steps_of(self._objective(), (shape, str(dtype), where.spec)),
-                optimizer=optimizer_of(self),
+                loss=steps_of(self._objective(), kind_of_net),
+                optimizer=optimizer,
+                optimizer_state=self._optimizer_state[1] if goes_on else None,
                 epochs=1 if incremental else self.max_iter,
                 batch_size=self._batch_size(),
                 validation=None if held_out is None else (moved(held_out.X, where), held_out.targets),
@@ -299,7 +308,7 @@ class MLP(BaseEstimator):
         except FloatingPointError as error:
             self._keep_best(net, rules, error)
         else:
-            self._optimizer_state = rules.run.optimizer_state
+            self._optimizer_state = kind, rules.run.optimizer_state
             if history.interrupted:
                 warnings.warn("Training interrupted by user.", stacklevel=4)
             elif self.n_iter_ == self.max_iter and not (incremental or rules.stopped):
@@ -312,6 +321,12 @@ class MLP(BaseEstimator):
         self.stopped_ = rules.stopped
         if self.early_stopping and self._best is not None and (rules.stopped or not incremental):
             tree.assign(self._best, net.net)
+
+    def _has_own_code(self) -> bool:
+        """Say whether functions, layers or optimizers of the user's take part in the training."""
+        activations = self.activation if isinstance(self.activation, list | tuple) else [self.activation]
+        by_name = all(isinstance(each, str) for each in (self.loss, *activations))
+        return not by_name or any(x is not None for x in (self.module, self.optimizer, self.schedule))
 
     def _keep_best(self, net: Penalized, rules: Rules, error: FloatingPointError) -> None:
         """Go back to the best weights after a training whose loss became infinite or NaN."""

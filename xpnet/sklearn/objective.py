@@ -83,6 +83,7 @@ class Objective:
         else:
             weights = xp.astype(weights, each.dtype, copy=False)
             total = xp.sum(weights)
+            total = xp.where(total == 0, 1.0, total)  # a batch that counts for nothing teaches nothing
             value = xp.sum(each * weights) / total
         return value + outputs["penalty"] / total if "penalty" in outputs else value
 

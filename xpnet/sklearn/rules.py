@@ -15,8 +15,6 @@ class Rules(Callback):
     Parameters
     ----------
     estimator : MLP
-    state : tree or None
-        The optimizer's state to go on from.
 
     Attributes
     ----------
@@ -26,14 +24,12 @@ class Rules(Callback):
         Whether it ended as nothing improved any more.
     """
 
-    def __init__(self, estimator: Any, state: Any) -> None:
-        self._estimator, self._state = estimator, state
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
         self.stopped = False
 
     def start(self, run: Run) -> None:
         self.run = run
-        if self._state is not None:
-            run.optimizer_state = self._state
 
     def epoch_end(self, run: Run) -> None:
         estimator, values = self._estimator, run.history.last()

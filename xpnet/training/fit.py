@@ -123,6 +123,7 @@ def fit(
     *,
     loss: Callable[[Any, Any], Any] | Steps,
     optimizer: Any,
+    optimizer_state: Any = None,
     epochs: int = 10,
     batch_size: int = 32,
     validation: tuple[Any, Any] | float | None = None,
@@ -155,6 +156,8 @@ def fit(
         `Steps` of a loss keep what is recorded from one training to the next.
     optimizer : optimizer
         One of `xpnet.optim`.
+    optimizer_state : tree, optional
+        The state of the optimizer to go on from, that of a callback's ``run`` in an earlier training, say.
     epochs : int, default=10
         How often each example is seen.
     batch_size : int, default=32
@@ -233,7 +236,8 @@ def fit(
         _check_data(net, steps.loss, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
-        run = Run(work, optimizer, optimizer.init(work), epochs, names, callbacks=callbacks)
+        state = optimizer.init(work) if optimizer_state is None else optimizer_state
+        run = Run(work, optimizer, state, epochs, names, callbacks=callbacks)
         run.data = {"examples": len(training), "batch_size": batch_size}
         run.random = {"start": start, "epoch": random.bit_generator.state}
         if saved is not None:

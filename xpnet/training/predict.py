@@ -16,9 +16,9 @@ _log = logging.getLogger("xpnet")
 
 def place_of(net: Any) -> tuple[Device, Any]:
     """Return the device and the dtype of a network; of one without arrays, the current device and float32."""
-    arrays = tree.leaves(net) or tree.leaves(net, state=True)
-    where = device_of(arrays[0]) if arrays else device()
     parameters = tree.leaves(net)
+    arrays = parameters or tree.leaves(net, state=True)
+    where = device_of(arrays[0]) if arrays else device()
     return where, parameters[0].dtype if parameters else where.namespace.float32
 
 
