@@ -48,7 +48,16 @@ def normal(*shape, dtype="float32"):
 
 # Layers of which the export has not been tried.
 NOT_YET = {
-    *("AvgPool", "BatchNorm", "ByteReader", "Concatenate", "Conv1d", "Conv2d", "ConvTranspose2d", "Embedding"),
+    *(
+        "AvgPool",
+        "BatchNorm",
+        "ByteReader",
+        "Concatenate",
+        "Conv1d",
+        "Conv2d",
+        "ConvTranspose2d",
+        "Embedding",
+    ),
     *("GRU", "GlobalAvgPool", "GroupNorm", "LSTM", "LayerNorm", "MaxPool", "MultiHeadAttention", "RMSNorm"),
     *("Residual", "RotaryPositions", "SinusoidalPositions", "TransformerBlock"),
 }

@@ -82,9 +82,9 @@ def test_very_few_examples(device, rows):
         (
             {"x": (X > 0).astype("int64")},
             TypeError,
-            "a dense layer needs floating-point numbers, received .*int64",
+            r"Dense\(3, 8\) needs floating-point numbers, received .*int64",
         ),
-        ({"x": X > 0}, TypeError, "a dense layer needs floating-point numbers, received .*bool"),
+        ({"x": X > 0}, TypeError, r"Dense\(3, 8\) needs floating-point numbers, received .*bool"),
         ({"x": X.astype(str)}, TypeError, "x must hold numbers in rows of equal length"),
         ({"x": [[1.0], [1.0, 2.0]]}, (TypeError, ValueError), "inhomogeneous|rows of equal length"),
         ({"x": X.astype(object)}, TypeError, "x must hold numbers in rows of equal length, received object"),
