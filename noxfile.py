@@ -16,7 +16,7 @@ nox.options.sessions = ["tests", "lint"]
 TORCH = "torch==2.13.0"
 
 # What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
-LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH], "jax": ["jax"]}
+LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH, "onnxscript"], "jax": ["jax"]}
 
 BENCHMARKS = ["benchmarks/autodiff.py", "benchmarks/training.py"]
 
