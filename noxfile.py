@@ -130,6 +130,13 @@ def kills(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Many fits and a million steps, in which memory must stay flat: `nox -s soak -- FITS STEPS`."""
+    session.install("-e", ".[fast]", *group("test"))
+    session.run("python", "tests/training/soak.py", *(session.posargs or ["10_000", "1_000_000"]))
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Read altered files: `nox -s fuzz -- 20000 tests/corpus` says how many, and where to keep new ones."""
     session.install("-e", ".", *group("test"))

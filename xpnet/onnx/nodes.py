@@ -46,7 +46,7 @@ class Node:
     def __call__(self, xp: Any, values: list[Any]) -> Sequence[Any]:
         try:
             result = NODES[self.kind](xp, self, *_together(values))
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if type(error).__module__.startswith("xpnet"):
                 raise
             raise ValueError(
