@@ -113,6 +113,21 @@ def test_ctrl_c_at_any_moment_leaves_whole_weights(jit):
     assert len({step for step, interrupted in ends if interrupted}) >= 3
 
 
+def test_ctrl_c_inside_a_step_waits_for_its_end(device):
+    steps, calls = Steps(), []
+
+    def loss(outputs, targets):
+        calls.append(1)
+        if len(calls) == 1 + 6:  # the first call tries the loss, before the training
+            signal.raise_signal(signal.SIGINT)
+        return losses.cross_entropy(outputs, targets)
+
+    net = classifier()
+    assert train(net, loss=loss, callbacks=[steps], jit=False).interrupted
+    assert len(steps.weights) == 1 + 6
+    assert all(map(np.array_equal, weights(net), steps.weights[6]))
+
+
 def test_second_ctrl_c_does_not_wait(device):
     class Hang(Callback):
         def step_end(self, run):
