@@ -16,7 +16,7 @@ nox.options.sessions = ["tests", "lint"]
 TORCH = "torch==2.13.0"
 
 # What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
-LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH], "jax": ["jax"]}
+LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH, "onnxscript"], "jax": ["jax"]}
 
 BENCHMARKS = [f"benchmarks/{name}.py" for name in ("autodiff", "training", "networks", "estimators")]
 
@@ -127,6 +127,13 @@ def kills(session: nox.Session) -> None:
     """Kill trainings at random moments and resume them: `nox -s kills -- 200` says how often."""
     session.install("-e", ".", *group("test"))
     session.run("python", "tests/training/kills.py", *(session.posargs or ["200"]))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Many fits and a million steps, in which memory must stay flat: `nox -s soak -- FITS STEPS`."""
+    session.install("-e", ".[fast]", *group("test"))
+    session.run("python", "tests/training/soak.py", *(session.posargs or ["10_000", "1_000_000"]))
 
 
 @nox.session

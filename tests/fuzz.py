@@ -15,9 +15,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 import xpnet
+import xpnet.onnx
 from xpnet.files import tensors
+from xpnet.onnx.nodes import NODES
 
 CORPUS = Path(__file__).with_name("corpus")
 SECONDS, BYTES = 5, 2**28
@@ -146,7 +149,36 @@ class Checkpoints(Networks):
         assert xpnet.predict(loaded, [[0.0, 1.0]]).shape == (1, 2)
 
 
-KINDS = {kind.name: kind for kind in (Networks(), Checkpoints())}
+class Onnx(Networks):
+    """Files of ONNX."""
+
+    name = "onnx"
+
+    def write(self, path):
+        xpnet.onnx.export(network(), np.ones((1, 2), dtype="float32"), path)
+
+    def read(self, path):
+        loaded = xpnet.onnx.load(path)
+        with np.errstate(all="ignore"):
+            loaded(*(np.ones((3, 2), dtype="float32") for _ in loaded.inputs))
+        return loaded
+
+    def check(self, loaded, path):
+        assert isinstance(loaded, xpnet.nn.Module)
+
+    def alter(self, content, random, others):
+        if random.random() < 0.3:
+            return altered_bytes(content, random, others)
+        try:
+            model = onnx.ModelProto.FromString(content)
+        except Exception:  # protobuf has errors of its own
+            return altered_bytes(content, random, others)
+        for _ in range(random.choice([1, 1, 2, 3])):
+            alter_message(model, random)
+        return model.SerializeToString()
+
+
+KINDS = {kind.name: kind for kind in (Networks(), Checkpoints(), Onnx())}
 
 
 # -- alterations ------------------------------------------------------------------------------------------
@@ -234,6 +266,46 @@ def altered_json(value, random):
     if type(value) is int and random.random() < 0.5:
         return value + random.choice([-1, 1, 2**31, -value, -2 * value])
     return random.choice(VALUES)
+
+
+OPERATORS = sorted(name for name in NODES if "." not in name)
+
+
+def alter_message(message, random):
+    """Alter one place of a message of protobuf."""
+    while True:
+        fields = [field for field, _ in message.ListFields()] or list(message.DESCRIPTOR.fields)
+        field = random.choice(fields)
+        value = getattr(message, field.name)
+        repeated = not isinstance(value, int | float | str | bytes) and hasattr(value, "__len__")
+        if field.type == field.TYPE_MESSAGE and repeated and len(value) and random.random() < 0.3:
+            if random.random() < 0.5:
+                del value[random.randrange(len(value))]
+            else:
+                value.add().CopyFrom(random.choice(list(value)))
+            return
+        if field.type != field.TYPE_MESSAGE:
+            break
+        if repeated and not len(value):
+            return
+        message = random.choice(list(value)) if repeated else value
+    integers = [0, 1, 2, 3, 7, 11, -1, 2**31 - 1, -(2**31)]
+    new = {
+        str: random.choice([*OPERATORS, "", "x", "axis", "to", "output", "layers.0.weight", "constant"]),
+        bytes: random.randbytes(random.choice([0, 4, 8, 24])),
+        float: random.choice([0.0, -1.0, float("nan"), 1e38]),
+        int: random.choice(integers),
+    }
+    if repeated:
+        kind = type(value[0]) if len(value) else int
+        with contextlib.suppress(TypeError, ValueError):
+            if len(value) and random.random() < 0.6:
+                value[random.randrange(len(value))] = new[kind]
+            else:
+                value.append(new[kind])
+    else:
+        with contextlib.suppress(TypeError, ValueError):
+            setattr(message, field.name, new[type(value)])
 
 
 # -- a run ------------------------------------------------------------------------------------------------

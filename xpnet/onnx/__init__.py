@@ -6,5 +6,6 @@ except ImportError:
     raise ImportError('xpnet.onnx needs onnx. `pip install "xpnet[onnx]"` installs it.') from None
 
 from xpnet.onnx.exporting import export
+from xpnet.onnx.importing import Graph, load
 
-__all__ = ["export"]
+__all__ = ["Graph", "export", "load"]

@@ -1,0 +1,199 @@
+"""Networks from ONNX files: those that xpnet exported, and those of PyTorch and skl2onnx."""
+
+import numpy as np
+import onnx
+import pytest
+from helpers import assert_on
+from onnx import TensorProto, helper, numpy_helper
+
+import xpnet
+import xpnet.onnx
+from onnx_files.test_export import XP, instances, normal, run
+from xpnet import nn
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "net.onnx")
+
+
+def agrees(path, *inputs, tolerance=1e-5):
+    """Load a file, and compare its outputs with those of onnxruntime."""
+    loaded = xpnet.onnx.load(path)
+    moved = [xpnet.asarray(x, device=xpnet.device()) for x in inputs]
+    outputs = loaded(*moved)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    for found, expected in zip(outputs, run(path, *inputs), strict=True):
+        assert_on(found, xpnet.device(), expected.dtype.name, expected.shape)
+        np.testing.assert_allclose(xpnet.to_numpy(found), expected, rtol=tolerance, atol=tolerance)
+    return loaded
+
+
+# -- what xpnet exported ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "layer"), list(instances()))
+def test_every_layer_comes_back(name, layer, path, device):
+    with xpnet.use_device("cpu"):
+        x = normal(3, 4)
+        xpnet.onnx.export(xpnet.to_device(layer, "cpu").eval(), x, path)
+    agrees(path, x)
+
+
+@pytest.mark.parametrize("name", XP)
+def test_every_function_comes_back(name, path):
+    xpnet.onnx.export(lambda x: XP[name](xpnet.array_namespace(x), x), normal(3, 3, 4), path)
+    agrees(path, normal(4, 3, 4))
+
+
+def test_loaded_network_can_be_trained_and_exported(device, path):
+    xpnet.onnx.export(
+        nn.Sequential(nn.Dense(3, 8, seed=0), nn.Tanh(), nn.Dense(8, 2, seed=1)), normal(2, 3), path
+    )
+    net = xpnet.onnx.load(path)
+    x = normal(60, 3)
+    y = (x.sum(axis=1) > 0).astype("int64")
+    loss, optimizer = xpnet.losses.cross_entropy, xpnet.optim.Adam(0.05)
+    history = xpnet.fit(net, x, y, loss=loss, optimizer=optimizer, epochs=20, seed=0, progress=False)
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
+    xpnet.onnx.export(net, x, path)
+    np.testing.assert_allclose(run(path, x)[0], xpnet.to_numpy(xpnet.predict(net, x)), rtol=1e-4, atol=1e-5)
+
+
+# -- what others exported ---------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch itself
+def test_convolutional_classifier_of_torch(device, path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(8, 8, 3, padding="same", groups=4, dilation=2),
+        torch.nn.GELU(),
+        torch.nn.AvgPool2d(3, stride=1, padding=1),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 5),
+        torch.nn.Softmax(dim=-1),
+    ).eval()
+    x = torch.randn(2, 3, 16, 16)
+    torch.onnx.export(net, (x,), path, verbose=False, external_data=False)
+    agrees(path, x.numpy())
+    with torch.no_grad():
+        found = xpnet.onnx.load(path)(xpnet.asarray(x.numpy(), device=device))
+        np.testing.assert_allclose(xpnet.to_numpy(found), net(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_classifier_of_skl2onnx(path):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from sklearn.datasets import load_iris
+    from sklearn.neural_network import MLPClassifier
+
+    x, y = load_iris(return_X_y=True)
+    x = x.astype("float32")
+    model = MLPClassifier((8,), max_iter=2000, random_state=0).fit(x, y)
+    exported = skl2onnx.to_onnx(model, x[:1], options={"zipmap": False})
+    onnx.save(exported, path)
+    labels, probabilities = xpnet.onnx.load(path)(x)
+    np.testing.assert_array_equal(xpnet.to_numpy(labels), model.predict(x))
+    np.testing.assert_allclose(probabilities, model.predict_proba(x), atol=1e-5)
+
+
+def file_of(path, nodes, inputs, initializers=(), outputs=("y",), opset=18):
+    """Write a file of some nodes."""
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+            for n, x in inputs.items()
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(x, name) for name, x in dict(initializers).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(onnx.shape_inference.infer_shapes(model), path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "weight", "attributes"),
+    [
+        ("Conv", (2, 3, 7), (4, 3, 3), {"pads": [1, 0], "strides": [2]}),
+        ("Conv", (2, 4, 6, 5), (6, 2, 3, 2), {"group": 2, "auto_pad": "SAME_UPPER"}),
+        ("Conv", (1, 2, 6, 6), (2, 2, 2, 2), {"auto_pad": "SAME_LOWER", "strides": [2, 2]}),
+        ("Conv", (1, 2, 5, 5, 5), (3, 2, 2, 2, 2), {"dilations": [1, 2, 2]}),
+        ("MaxPool", (2, 3, 7, 7), None, {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1], "strides": [2, 1]}),
+        ("AveragePool", (2, 3, 7), None, {"kernel_shape": [3], "pads": [1, 1]}),
+        ("AveragePool", (2, 3, 7), None, {"kernel_shape": [3], "pads": [1, 1], "count_include_pad": 1}),
+        ("GlobalMaxPool", (2, 3, 7, 2), None, {}),
+        ("Gemm", (3, 4), (5, 4), {"transB": 1, "alpha": 0.5}),
+        ("LayerNormalization", (3, 4), (4,), {}),
+        ("PRelu", (3, 4), (4,), {}),
+        ("Selu", (3, 4), None, {}),
+        ("HardSigmoid", (3, 4), None, {}),
+        ("Softplus", (3, 4), None, {}),
+        ("Softsign", (3, 4), None, {}),
+        ("ReduceSumSquare", (3, 4), None, {}),
+        ("Flatten", (3, 4, 2), None, {"axis": 2}),
+        ("Transpose", (3, 4, 2), None, {}),
+        ("Split", (6, 4), None, {"num_outputs": 1}),
+        ("Elu", (3, 4), None, {"alpha": 0.5}),
+    ],
+)
+def test_operator(device, path, kind, shape, weight, attributes):
+    x = normal(*shape)
+    names = ["x"] if weight is None else ["x", "w"]
+    arrays = {} if weight is None else {"w": normal(*weight)}
+    file_of(path, [helper.make_node(kind, names, ["y"], **attributes)], {"x": x}, arrays)
+    agrees(path, x)
+
+
+# -- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x08\x07\x12\x00", b"\xff" * 50])
+def test_no_onnx_file(path, content):
+    with open(path, "wb") as file:
+        file.write(content)
+    with pytest.raises(
+        ValueError, match="cannot be read as an ONNX file, it is damaged or another kind of file"
+    ):
+        xpnet.onnx.load(path)
+
+
+def test_unknown_operator_is_named(path):
+    file_of(path, [helper.make_node("Celu", ["x"], ["y"])], {"x": normal(3)})
+    with pytest.raises(ValueError, match=r"has the operator Celu, which xpnet does not have\. It has Abs, "):
+        xpnet.onnx.load(path)
+
+
+def test_weights_in_another_file_are_not_read(path, tmp_path):
+    (tmp_path / "secret").write_bytes(b"\x00" * 400)
+    file_of(path, [helper.make_node("Add", ["x", "w"], ["y"])], {"x": normal(100)}, {"w": normal(100)})
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret")
+    with open(path, "wb") as file:
+        file.write(model.SerializeToString())
+    with pytest.raises(ValueError, match="has the weights w in another file, which is not read"):
+        xpnet.onnx.load(path)
+
+
+def test_wrong_number_of_inputs(path):
+    xpnet.onnx.export(nn.ReLU(), normal(2, 3), path)
+    with pytest.raises(ValueError, match="the network takes input, received 2 arrays"):
+        xpnet.onnx.load(path)(normal(2, 3), normal(2, 3))
+
+
+def test_node_that_would_fill_the_memory(path):
+    nodes = [helper.make_node("Tile", ["x", "n"], ["y"])]
+    file_of(path, nodes, {"x": normal(3)}, {"n": np.asarray([10**9])})
+    with pytest.raises(ValueError, match="makes at most 67108864 numbers of few"):
+        xpnet.onnx.load(path)(normal(3))

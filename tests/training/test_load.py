@@ -1,0 +1,117 @@
+"""Under load: threads, processes, copies, and many trainings in one process."""
+
+import copy
+import multiprocessing
+import pickle
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import xpnet
+from training import soak
+from training.cases import X, Y, train, weights
+from xpnet import nn
+
+
+def network(seed):
+    return nn.Sequential(
+        nn.Dense(3, 8, seed=seed), nn.Dropout(0.2, seed=seed), nn.ReLU(), nn.Dense(8, 2, seed=seed)
+    )
+
+
+def work(seed, jit=True):
+    """Train and predict; return all that comes of it."""
+    net = network(seed)
+    history = train(net, seed=seed, jit=jit, validation=0.2)
+    return [*weights(net), np.asarray(history["loss"]), xpnet.predict(net, X)]
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_eight_threads_do_as_one(jit):
+    expected = [work(seed, jit) for seed in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda seed: work(seed, jit), range(16)))
+    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_eight_threads_share_a_plan():
+    """One recorded step, called from all threads at once with networks of their own."""
+    optimizer = xpnet.optim.Adam(0.01)
+
+    def step(net, state, x, y):
+        value, gradients = xpnet.value_and_grad(lambda net: xpnet.losses.cross_entropy(net(x), y))(net)
+        return *optimizer.update(gradients, state, net), value
+
+    def trained(seed, step):
+        net = network(seed)
+        state = optimizer.init(net)
+        for _ in range(30):
+            net, state, _ = step(net, state, X.astype("float32"), Y)
+        return weights(net)
+
+    alone = xpnet.jit(step, donate=("net", "state"))
+    expected = [trained(seed, alone) for seed in range(16)]
+    shared = xpnet.jit(step, donate=("net", "state"))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda seed: trained(seed, shared), range(16)))
+    assert all(same(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_eight_threads_predict_with_one_network():
+    net = network(0)
+    expected = xpnet.predict(net, X, batch_size=7)
+    with ThreadPoolExecutor(8) as pool:
+        for outputs in pool.map(lambda _: xpnet.predict(net, X, batch_size=7), range(40)):
+            assert np.array_equal(outputs, expected)
+
+
+@pytest.mark.parametrize(
+    "make", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"]
+)
+def test_copies_are_networks_of_their_own(device, make):
+    net = network(0)
+    train(net)  # also a network that was trained
+    before = weights(net)
+    other = make(net)
+    assert repr(other) == repr(net)
+    assert same(weights(other), before)
+    a, b = xpnet.predict(net, X), xpnet.predict(other, X)
+    assert np.array_equal(xpnet.to_numpy(a), xpnet.to_numpy(b))
+    train(other)
+    assert same(weights(net), before)
+    assert not same(weights(other), before)
+    train(net)
+    assert same(weights(net), weights(other))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        xpnet.optim.SGD(0.1, momentum=0.9),
+        xpnet.losses.cross_entropy,
+        xpnet.History({"loss": [1.0]}),
+    ],
+    ids=["optimizer", "loss", "history"],
+)
+def test_what_else_a_process_is_given_pickles(value):
+    assert repr(pickle.loads(pickle.dumps(value))) == repr(value)
+
+
+def test_processes_do_as_one():
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = list(pool.map(work, range(2)))
+        outputs = pool.submit(xpnet.predict, network(0), X).result()
+    assert all(same(found[seed], work(seed)) for seed in range(2))
+    assert np.array_equal(outputs, xpnet.predict(network(0), X))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read by means of Linux")
+def test_memory_stays_flat():
+    assert soak.fits(40) < 2**22
+    assert soak.steps(8_000) < 2**22

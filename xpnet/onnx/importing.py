@@ -1,0 +1,197 @@
+"""Load: from a file of ONNX to a network."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy
+import onnx
+from onnx import numpy_helper
+
+from xpnet.autodiff import array_namespace
+from xpnet.backends import Device, asarray, device
+from xpnet.nn.module import Module
+from xpnet.onnx.nodes import NODES, Node
+
+_device = device  # `load` has a parameter of that name
+
+
+class Graph(Module):
+    """A network of an ONNX file: nodes that are computed one after the other.
+
+    Attributes
+    ----------
+    weights : dict of str to array
+        The arrays of floating-point numbers by their names in the file, which can be trained.
+    constants : dict of str to numpy.ndarray
+        All other arrays, such as shapes.
+    inputs, outputs : tuple of str
+    """
+
+    def __init__(
+        self, nodes: list[Node], arrays: dict[str, Any], inputs: list[str], outputs: list[str], target: Device
+    ) -> None:
+        # Shapes and axes stay on the host, where they are read as numbers.
+        self.weights = {name: asarray(x, device=target) for name, x in arrays.items() if _is_weight(x)}
+        self.constants = _Host({name: x for name, x in arrays.items() if not _is_weight(x)})
+        self.nodes = tuple(nodes)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Compute the outputs.
+
+        Parameters
+        ----------
+        *inputs : array
+            In the order of ``inputs``.
+
+        Returns
+        -------
+        array or tuple of arrays
+            The output, or the outputs in the order of ``outputs``.
+
+        Raises
+        ------
+        ValueError
+            If there are more or fewer inputs, or a node cannot take what it receives.
+        """
+        if len(inputs) != len(self.inputs):
+            raise ValueError(
+                f"the network takes {', '.join(self.inputs) or 'no inputs'}, received {len(inputs)} arrays."
+            )
+        values: dict[str, Any] = {**self.constants.arrays, **self.weights}
+        values.update(zip(self.inputs, inputs, strict=True))
+        xp = array_namespace(*inputs, *self.weights.values())
+        for node in self.nodes:
+            results = node(xp, [values[name] if name else None for name in node.inputs])
+            values.update(zip(node.outputs, results, strict=False))
+        found = tuple(_as_array(xp, values[name], inputs) for name in self.outputs)
+        return found[0] if len(found) == 1 else found
+
+
+class _Host:
+    """Arrays of the host, which are no part of the network as a tree."""
+
+    def __init__(self, arrays: dict[str, numpy.ndarray]) -> None:
+        self.arrays = arrays
+
+    def __repr__(self) -> str:
+        return f"{len(self.arrays)} arrays"
+
+
+def _is_weight(x: numpy.ndarray) -> bool:
+    return x.dtype.kind == "f"
+
+
+def _as_array(xp: Any, x: Any, inputs: Any) -> Any:
+    """Return a result as an array of the inputs' library and device."""
+    return xp.asarray(x, device=inputs[0].device) if isinstance(x, numpy.ndarray) and inputs else x
+
+
+def load(path: str | os.PathLike, *, device: str | Device | None = None) -> Graph:
+    """Read a network from an ONNX file, such as PyTorch and skl2onnx write.
+
+    Parameters
+    ----------
+    path : path
+        The file. It is read as data: nothing in it is run, and no other file is read, even if it names one.
+    device : str, Device or None
+        Where the weights go; None is the current device.
+
+    Returns
+    -------
+    Graph
+        A module that is called with the inputs. Its weights can be trained.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, has its weights in other files, or an operator that xpnet does not have,
+        which is named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import xpnet.onnx
+    >>> net = xpnet.nn.Dense(2, 3, seed=0)
+    >>> x = np.ones((4, 2), dtype="float32")
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     xpnet.onnx.export(net, x, f"{directory}/net.onnx")
+    ...     loaded = xpnet.onnx.load(f"{directory}/net.onnx")
+    >>> bool((loaded(x) == net(x)).all())
+    True
+    """
+    content = Path(path).read_bytes()
+    try:
+        model = onnx.ModelProto.FromString(content)
+        _check(model)
+        graph = model.graph
+        arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
+        opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+        nodes = [_node(node, opset) for node in graph.node]
+        inputs = [x.name for x in graph.input if x.name not in arrays]
+        _check_names(nodes, {*arrays, *inputs}, [x.name for x in graph.output])
+    except _Unknown as error:
+        raise ValueError(f"{path} {error}") from None
+    except Exception as error:  # the libraries that read it have many kinds of their own
+        raise ValueError(
+            f"{path} cannot be read as an ONNX file, it is damaged or another kind of file: "
+            f"{str(error).strip()[:300] or type(error).__name__}."
+        ) from None
+    return Graph(nodes, arrays, inputs, [x.name for x in graph.output], _device(device))
+
+
+class _Unknown(Exception):
+    """The file is whole, and has something that xpnet has not."""
+
+
+def _check(model: Any) -> None:
+    """Check what is in a file, and that it is all in it."""
+    if not model.graph.node and not model.graph.output:
+        raise ValueError("it holds no network")
+    tensors = list(model.graph.initializer)
+    tensors += [
+        attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t")
+    ]
+    for tensor in tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise _Unknown(
+                f"has the weights {tensor.name} in another file, which is not read. Save it as one file: "
+                "torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(path), path)."
+            )
+    if model.graph.sparse_initializer or model.functions or model.training_info:
+        raise _Unknown("has sparse weights or functions of its own, which xpnet cannot read.")
+    onnx.checker.check_model(model)
+
+
+def _node(node: Any, opset: int) -> Node:
+    name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    if name not in NODES:
+        raise _Unknown(
+            f"has the operator {name}, which xpnet does not have. It has {', '.join(sorted(NODES))}."
+        )
+    attributes = {}
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, onnx.TensorProto):
+            value = numpy_helper.to_array(value)
+        elif isinstance(value, bytes):
+            value = value.decode()
+        elif not isinstance(value, int | float) and not all(
+            isinstance(x, int | float | bytes) for x in value
+        ):
+            raise _Unknown(f"has {attribute.name} in {name}, which xpnet cannot read.")
+        attributes[attribute.name] = value
+    return Node(name, node.name or name, tuple(node.input), tuple(node.output), attributes, opset)
+
+
+def _check_names(nodes: list[Node], known: set[str], outputs: list[str]) -> None:
+    for node in nodes:
+        missing = [name for name in node.inputs if name and name not in known]
+        if missing:
+            raise ValueError(f"{node.name} reads {missing[0]}, which nothing makes")
+        known.update(node.outputs)
+    for name in outputs:
+        if name not in known:
+            raise ValueError(f"nothing makes the output {name}")
