@@ -14,6 +14,7 @@ PICTURES = {
     "digits.py": ["digits_learning.png", "digits_mistakes.png"],
     "convolution.py": ["convolution.png", "convolution_learning.png"],
     "photograph.py": ["photograph.png"],
+    "heat.py": ["heat.png"],
     "tables.py": ["tables.png"],
     "regression.py": ["regression.png", "regression_learning.png"],
 }
