@@ -369,9 +369,6 @@ class Process:
     def __init__(self, name, threads):
         variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         environment = os.environ | dict.fromkeys(variables, str(threads))
-        # Where these are set, OpenBLAS, and it alone, would be held to the loops for an older processor.
-        for processor in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-            environment.pop(processor, None)
         environment["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
         command = [sys.executable, __file__, "--serve", name]
         self._process = subprocess.Popen(
