@@ -12,6 +12,7 @@ import pytest
 import xpnet
 import xpnet.onnx
 from xpnet import nn
+from xpnet.autodiff import extended_namespace
 
 random = np.random.default_rng(0)
 
@@ -258,6 +259,29 @@ def test_function_of_two_arrays(name, path):
     check(f, path, a, b)
 
 
+def put(x, key, values):
+    return extended_namespace(x).setitem(x, key, values)
+
+
+def both_ways(xp, x):
+    """Loops that carry two arrays, close over one, and have a loop in them."""
+    weight = x[0, 0, :]
+
+    def inner(total, element):
+        return total + element, total
+
+    def step(carried, element, weight):
+        first, second = carried
+        stack = xpnet.array_namespace(element).stack
+        total, before = xpnet.scan(inner, first, stack([element, weight * second]))
+        return (second, 0.1 * total), (before, element)
+
+    batch = xp.permute_dims(x, (1, 0, 2))
+    carried = xp.zeros_like(x[:, 0, :]), x[:, 0, :]
+    (first, second), (results, _) = xpnet.scan(step, carried, batch, weight)
+    return xp.permute_dims(results, (2, 0, 1, 3)), first, second
+
+
 XP = {
     "scalar power": lambda xp, x: x**2 + 2.0**x,
     "reflected": lambda xp, x: 1 - x + 3 / (x * x + 1),
@@ -311,6 +335,23 @@ XP = {
     "sort": lambda xp, x: (xp.sort(x, axis=1), xp.sort(x, descending=True), xp.argsort(x, axis=-1)),
     "slices": lambda xp, x: (x[:, 1], x[:, :2, ::-1], x[..., -1], x[:, None, 1:, 0], x[1:], x[::2], x[-1]),
     "take": lambda xp, x: (xp.take(x, xp.asarray([2, 0]), axis=1), x[:, xp.asarray([[1, -1]])]),
+    "assignment": lambda xp, x: (
+        put(x, (slice(None), 1, slice(None, None, 2)), 0.5),
+        put(x, (slice(None), slice(2, None, -2)), x[:, :2, :]),
+        put(x, (..., -1), x[:, 0, 0][:, None]),
+        put(x, (slice(None), slice(0, 2), 1), x[0, :2, 2]),
+        put(xp.ones_like(x), (slice(None), slice(1, 3), slice(0, 3)), x[:, :2, :3]),
+        put(x, (slice(None), slice(0, 0)), 1.0),
+    ),
+    "windows": lambda xp, x: extended_namespace(x).windows(x, sizes=(2,), strides=(1,), dilations=(1,)),
+    "products of windows": lambda xp, x: (
+        xp.reshape(extended_namespace(x).windows(x, sizes=(2,), strides=(1,), dilations=(1,)), (-1, 8))
+        @ xp.reshape(xp.astype(xp.arange(16), x.dtype), (8, 2))
+    ),
+    "sum of windows": lambda xp, x: extended_namespace(x).add_windows(
+        xp.stack([x, 2 * x], axis=2), shape=(x.shape[0], 6, 4), strides=(2,), dilations=(1,)
+    ),
+    "loop": lambda xp, x: both_ways(xp, x),
     "take along": lambda xp, x: xp.take_along_axis(x, xp.argsort(x, axis=2), axis=2),
     "products": lambda xp, x: (x @ x.mT, xp.vecdot(x, x), xp.tensordot(x, x[0, ...], axes=((1, 2), (0, 1)))),
     "filled": lambda xp, x: xp.concat(
@@ -367,6 +408,13 @@ def test_what_onnx_cannot_say_is_named(f, message, path):
     with pytest.raises(ValueError, match=message):
         xpnet.onnx.export(lambda x: f(xpnet.array_namespace(x), x), normal(3, 4), path)
     assert Path(path).read_text() == "old"
+
+
+def test_texts_are_read_on_the_host(path):
+    net = nn.Sequential(nn.ByteReader(4), nn.Embedding(257, 3))
+    with pytest.raises(TypeError, match="a text must be str or bytes, received Recorded"):
+        xpnet.onnx.export(net, np.zeros((2, 4), dtype="int32"), path)
+    check(net[1], path, net[0](["some", "texts"]))
 
 
 def test_layer_of_what_cannot_be_said_is_named(path):
