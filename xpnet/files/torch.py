@@ -1,8 +1,8 @@
 """The parameters of PyTorch networks, in networks of xpnet."""
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -11,15 +11,80 @@ from xpnet.backends import Device, device_of
 from xpnet.files.tensors import Tensor, kind, read
 
 
-def _inputs_first(x: numpy.ndarray) -> numpy.ndarray:
+def _inputs_first(_layer: Any, x: numpy.ndarray) -> numpy.ndarray:
     """Turn a weight of shape (out, in, ...) into one of shape (..., in, out)."""
-    return x.transpose(*range(2, x.ndim), 1, 0)
+    return x.transpose(*range(2, x.ndim), 1, 0) if x.ndim > 1 else x
 
 
-# Where PyTorch lays out the arrays of a layer in another way, by the layer's class and the array's name.
-_LAYOUTS: dict[tuple[type, str], Callable[[numpy.ndarray], numpy.ndarray]] = {
-    (nn.Dense, "weight"): _inputs_first,
+def _transposed(layer: Any, x: numpy.ndarray) -> numpy.ndarray:
+    """Turn a weight of shape (in, out / groups, ...) into one of shape (..., in / groups, out)."""
+    if x.ndim < 3 or len(x) % layer.groups:
+        return x
+    width = len(x) // layer.groups
+    parts = [x[start : start + width] for start in range(0, len(x), width)]
+    return numpy.concatenate([part.transpose(*range(2, x.ndim), 0, 1) for part in parts], axis=-1)
+
+
+def _part(index: int) -> Callable:
+    """Return how to take one of the three layers that stand in one array."""
+    return lambda layer, x: _inputs_first(layer, numpy.array_split(numpy.atleast_1d(x), 3)[index])
+
+
+def _same(_layer: Any, x: numpy.ndarray) -> numpy.ndarray:
+    return x
+
+
+def _sum(_layer: Any, *arrays: numpy.ndarray) -> numpy.ndarray:
+    return sum(arrays[1:], arrays[0])
+
+
+class _Source(NamedTuple):
+    """The arrays of PyTorch that an array is made of, by their names in the layer, and how."""
+
+    names: tuple[str, ...]
+    make: Callable[..., numpy.ndarray]
+
+
+def _source(make: Callable[..., numpy.ndarray], *names: str) -> _Source:
+    return _Source(names, make)
+
+
+_INPUTS_FIRST = {"weight": _source(_inputs_first, "weight")}
+_RECURRENT = {
+    "input.weight": _source(_inputs_first, "weight_ih_l0"),
+    "recurrent.weight": _source(_inputs_first, "weight_hh_l0"),
 }
+
+# Where PyTorch lays out or names the arrays of a layer in another way, by the layer's class.
+_SOURCES: dict[type, dict[str, _Source]] = {
+    nn.Dense: _INPUTS_FIRST,
+    nn.Conv1d: _INPUTS_FIRST,
+    nn.Conv2d: _INPUTS_FIRST,
+    nn.ConvTranspose2d: {"weight": _source(_transposed, "weight")},
+    nn.BatchNorm: {
+        "running_mean": _source(_same, "running_mean"),
+        "running_variance": _source(_same, "running_var"),
+    },
+    # The gates stand in the same order.
+    nn.LSTM: {**_RECURRENT, "input.bias": _source(_sum, "bias_ih_l0", "bias_hh_l0")},
+    nn.GRU: {
+        **_RECURRENT,
+        "input.bias": _source(_same, "bias_ih_l0"),
+        "recurrent.bias": _source(_same, "bias_hh_l0"),
+    },
+    nn.MultiHeadAttention: {
+        f"{layer}.{array}": _source(_part(index), f"in_proj_{array}")
+        for index, layer in enumerate(("query", "key", "value"))
+        for array in ("weight", "bias")
+    }
+    | {
+        "output.weight": _source(_inputs_first, "out_proj.weight"),
+        "output.bias": _source(_same, "out_proj.bias"),
+    },
+}
+
+# What PyTorch counts, and no prediction depends on.
+_UNUSED = "num_batches_tracked"
 
 
 def load_torch(
@@ -36,8 +101,12 @@ def load_torch(
     path : path
         A safetensors file that ``safetensors.torch.save_file(torch_net.state_dict(), path)`` wrote.
     into : Module
-        The network, whose parameters are replaced. Dense weights are transposed on the way: PyTorch's have
-        the shape (out_features, in_features).
+        The network, whose parameters are replaced, and the running statistics of `nn.BatchNorm`. Layers lay
+        out their arrays here in another way than there (PyTorch's dense weights have the shape
+        (out_features, in_features), and its attention has three layers in one array), which is changed on
+        the way. Known are `nn.Dense`, `nn.Conv1d`, `nn.Conv2d`, `nn.ConvTranspose2d`, `nn.LSTM` and `nn.GRU`
+        of one layer and direction, `nn.MultiHeadAttention`, and all layers whose arrays are the same, such
+        as `nn.Embedding` and the normalizations.
     names : mapping of str to str, optional
         From the names of layers here to their names there, such as ``{"layers.0": "fc1"}``. What is not in
         it has the same name there, and the layers of a `Sequential`, here ``layers.0``, are there ``0``.
@@ -48,6 +117,13 @@ def load_torch(
     -------
     Module
         ``into``. State that PyTorch does not have, such as the random state of `nn.Dropout`, stays.
+
+    Notes
+    -----
+    Settings are not in the file: padding, strides, causal attention. `nn.GELU` is PyTorch's with
+    ``approximate="tanh"``. Images are (batch, channels, height, width) there and (batch, height, width,
+    channels) here, so that a dense layer behind a flattened image has its inputs in another order, which is
+    not changed.
 
     Raises
     ------
@@ -71,35 +147,57 @@ def load_torch(
     """
     arrays, _ = read(path)
     modules = dict(tree.named_branches(into))
-    new: dict[str, Any] = {}
-    used = set()
-    for name, old in zip(tree.paths(into), tree.leaves(into), strict=True):
-        module, _, attribute = name.rpartition(".")
-        there = _name_there(module, attribute, modules, names or {})
-        if there not in arrays:
+    trained = set(tree.paths(into))
+    leaves, structure = tree.flatten(into, state=True)
+    used = {name for name in arrays if name.rpartition(".")[2] == _UNUSED}
+    for index, (name, old) in enumerate(zip(tree.paths(into, state=True), leaves, strict=True)):
+        sources = list(_sources(name, modules, names or {}))
+        found = next((source for source in sources if arrays.keys() >= set(source[1])), None)
+        if found is None and name not in trained and len(sources) == 1:
+            continue  # state that PyTorch does not have
+        if found is None:
+            missing = [there for there in sources[0][1] if there not in arrays]
             raise ValueError(
-                f"{path} has no array {there} for {name}, but {', '.join(sorted(arrays))}. Say the names of "
-                'layers there with names={"layers.0": "fc1"}.'
+                f"{path} has no array {missing[0]} for {name}, but {', '.join(sorted(arrays))}. Say the "
+                'names of layers there with names={"layers.0": "fc1"}.'
             )
-        used.add(there)
-        found = arrays[there]
-        layout = _LAYOUTS.get((type(modules.get(module)), attribute))
-        if layout is not None and found.values.ndim >= 2:
-            found = Tensor(layout(found.values), found.dtype)
-        new[name] = found.on(device_of(old) if device is None else device)
-        if kind(new[name]) != kind(old):
+        layer, places, make = found
+        used.update(places)
+        given = [arrays[there] for there in places]
+        alike = len({x.kind for x in given}) == 1
+        if alike:
+            new = Tensor(make(layer, *(x.values for x in given)), given[0].dtype)
+            leaves[index] = new.on(device_of(old) if device is None else device)
+        if not alike or kind(leaves[index]) != kind(old):
             raise ValueError(
-                f"the network must fit the file {path}: {name} is {kind(old)}, {there} in the file is "
-                f"{arrays[there].kind}."
+                f"the network must fit the file {path}: {name} is {kind(old)}, {', '.join(places)} in the "
+                f"file is {', '.join(x.kind for x in given)}."
             )
     if arrays.keys() - used:
         raise ValueError(
             f"the network must fit the file {path}, which has {', '.join(sorted(arrays.keys() - used))} "
             "besides. Give the network the layers that use them."
         )
-    structure = tree.flatten(into)[1]
-    tree.assign(tree.unflatten(structure, list(new.values())), into)
+    tree.assign(tree.unflatten(structure, leaves), into)
     return into
+
+
+def _sources(
+    name: str, modules: dict[str, Any], names: Mapping[str, str]
+) -> Iterator[tuple[Any, list[str], Callable[..., numpy.ndarray]]]:
+    """Yield what an array may be made of: its layer, the names there, and how.
+
+    What is known of a layer comes before what is known of the layers in it, and a plain copy last.
+    """
+    parts = name.split(".")
+    for end in range(len(parts)):
+        module, attribute = ".".join(parts[:end]), ".".join(parts[end:])
+        source = _SOURCES.get(type(modules.get(module)), {}).get(attribute)
+        if source is not None:
+            places = [_name_there(module, there, modules, names) for there in source.names]
+            yield modules[module], places, source.make
+    module, _, attribute = name.rpartition(".")
+    yield modules.get(module), [_name_there(module, attribute, modules, names)], _same
 
 
 def _name_there(module: str, attribute: str, modules: dict[str, Any], names: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
 """Export: from a recorded graph to a file of ONNX."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -12,8 +12,8 @@ from xpnet import tree
 from xpnet.backends import asarray, to_numpy
 from xpnet.files.tensors import replace
 from xpnet.onnx.operators import OPERATORS
-from xpnet.onnx.recorded import Filled, Recording, Size, for_any_batch
-from xpnet.replay.graph import Operation, Variable
+from xpnet.onnx.recorded import Filled, Recording, Size, Step, for_any_batch
+from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.training.predict import evaluation_copy
 
 # The oldest set of operators whose reductions take their axes as inputs.
@@ -82,7 +82,7 @@ def export(
     f = to_numpy(evaluation_copy(net)) if isinstance(net, tree.Branch) else net
     if batch is None:
         recording = Recording(f, examples)
-        shapes: dict[Variable, tuple] = {x: x.shape for x in recording.graph.variables}
+        shapes = recording.shapes
     else:
         small, large = (
             Recording(_copy(f), [x.take(numpy.arange(size) % len(x), axis=0) for x in examples])
@@ -112,6 +112,14 @@ def _names(kind: str, names: Sequence[str] | None, number: int) -> list[str]:
     return list(names)
 
 
+def _names_read(nodes: Iterable[Any]) -> Iterator[str]:
+    """Yield the names that nodes read, also those that the steps of loops read."""
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _names_read(attribute.g.node)
+
+
 class Writer:
     """Writes a recorded graph as nodes of ONNX. The functions in `operators.py` write with it.
 
@@ -128,7 +136,8 @@ class Writer:
         self._known: dict[Any, str] = {}  # constants by what they are
         self._tensors: dict[Variable, str] = {}
         self._used: set[str] = set()
-        self._place = ""
+        self._read: set[Variable] = set()
+        self._place = self._loop = ""
 
     def model(self, inputs: list[str], outputs: list[str], opset: int) -> Any:
         graph = self._recording.graph
@@ -137,13 +146,8 @@ class Writer:
         for x, (name, value) in self._recording.parameters.items():
             self._tensors[x] = self._unused(name)
             self._constants[self._tensors[x]] = value
-        for operation in graph.operations:
-            self._write(operation)
-        self._place = ""
-        for name, x in zip(outputs, graph.outputs, strict=True):
-            self._nodes.append(helper.make_node("Identity", [self.tensor(x)], [name], name=name))
-        self._drop_identities()
-        read = {name for node in self._nodes for name in node.input}
+        self._write_all(graph, outputs)
+        read = set(_names_read(self._nodes))
         onnx_graph = helper.make_graph(
             self._nodes,
             "xpnet",
@@ -155,8 +159,19 @@ class Writer:
         version = helper.find_min_ir_version_for(opsets)
         return helper.make_model(onnx_graph, opset_imports=opsets, ir_version=version, producer_name="xpnet")
 
+    def _write_all(self, graph: Graph, outputs: list[str]) -> None:
+        """Write the operations of a graph, and give names to its outputs."""
+        self._read.update(graph.returned, *(operation.inputs for operation in graph.operations))
+        for operation in graph.operations:
+            self._write(operation)
+        self._place = self._loop
+        for name, x in zip(outputs, graph.outputs, strict=True):
+            self._nodes.append(helper.make_node("Identity", [self.tensor(x)], [name], name=name))
+        self._drop_dead(outputs)
+        self._drop_identities()
+
     def _write(self, operation: Operation) -> None:
-        layer = self._recording.layers.get(operation, "")
+        layer = self._recording.layers.get(operation, self._loop)
         self._place = f"{layer}/{operation.name}" if layer else operation.name
         write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name))
         results = NotImplemented if write is None else write(self, operation)
@@ -178,10 +193,19 @@ class Writer:
         self._used.add(found)
         return found
 
+    def _drop_dead(self, outputs: list[str]) -> None:
+        """Leave out the nodes that lead to no output, such as what another node says together."""
+        needed, kept = set(outputs), []
+        for node in reversed(self._nodes):
+            if not needed.isdisjoint(node.output):
+                kept.append(node)
+                needed.update(_names_read([node]))
+        self._nodes = kept[::-1]
+
     def _drop_identities(self) -> None:
         """Give each output's name to the node that makes it, where nothing else reads that."""
         makers = {name: node for node in self._nodes for name in node.output}
-        readers = [name for node in self._nodes for name in node.input]
+        readers = list(_names_read(self._nodes))
         kept = []
         for node in self._nodes:
             maker = makers.get(node.input[0]) if node.name == node.output[0] and node.input else None
@@ -206,6 +230,33 @@ class Writer:
         outputs = [self._unused(self._place) for _ in range(results)]
         self._nodes.append(helper.make_node(kind, names, outputs, name=outputs[0], **attributes))
         return outputs[0] if results == 1 else outputs
+
+    def loop(self, step: Step, inputs: Sequence[Any], results: list[Variable]) -> list[str]:
+        """Write a loop; return the names of its results, "" for those that nothing reads."""
+        carried, end = step.carried, step.carried + step.sequences
+        names = [self._unused(f"{self._place}/input") for _ in range(end)]
+        self._tensors.update(zip(step.inputs, [*names, *map(self.tensor, inputs[end:])], strict=True))
+        # What is carried on comes first; of what each step leaves, the rest, only what is read.
+        ends = [*results[-carried:], *results[:-carried]]
+        chosen = [index for index, x in enumerate(ends) if index < carried or x in self._read]
+        graph = Graph(step.graph.inputs, step.graph.operations, [step.graph.outputs[i] for i in chosen])
+        outputs = [self._unused(f"{self._place}/output") for _ in chosen]
+        place, loop, nodes = self._place, self._loop, self._nodes
+        self._loop, self._nodes = place, []
+        self._write_all(graph, outputs)
+        body = helper.make_graph(
+            self._nodes,
+            place,
+            [self._information(*pair) for pair in zip(names, step.inputs[:end], strict=True)],
+            [self._information(*pair) for pair in zip(outputs, graph.outputs, strict=True)],
+        )
+        self._place, self._loop, self._nodes = place, loop, nodes
+        made = self.node(
+            "Scan", *inputs[:end], results=len(chosen), body=body, num_scan_inputs=step.sequences
+        )
+        found = dict(zip(chosen, [made] if isinstance(made, str) else made, strict=True))
+        written = [found.get(index, "") for index in range(len(ends))]
+        return [*written[carried:], *written[:carried]]
 
     def tensor(self, x: Any, dtype: Any = None) -> str:
         """Return the name of a tensor: of a variable, a constant or a number, converted to a dtype."""

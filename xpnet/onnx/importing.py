@@ -1,6 +1,7 @@
 """Load: from a file of ONNX to a network."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from onnx import numpy_helper
 from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, device
 from xpnet.nn.module import Module
-from xpnet.onnx.nodes import NODES, Node
+from xpnet.onnx.nodes import NODES, Body, Node, compute
 
 _device = device  # `load` has a parameter of that name
 
@@ -62,9 +63,7 @@ class Graph(Module):
         values: dict[str, Any] = {**self.constants.arrays, **self.weights}
         values.update(zip(self.inputs, inputs, strict=True))
         xp = array_namespace(*inputs, *self.weights.values())
-        for node in self.nodes:
-            results = node(xp, [values[name] if name else None for name in node.inputs])
-            values.update(zip(node.outputs, results, strict=False))
+        compute(xp, self.nodes, values)
         found = tuple(_as_array(xp, values[name], inputs) for name in self.outputs)
         return found[0] if len(found) == 1 else found
 
@@ -127,11 +126,10 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None) -> Grap
         model = onnx.ModelProto.FromString(content)
         _check(model)
         graph = model.graph
-        arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
         opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-        nodes = [_node(node, opset) for node in graph.node]
-        inputs = [x.name for x in graph.input if x.name not in arrays]
-        _check_names(nodes, {*arrays, *inputs}, [x.name for x in graph.output])
+        whole = _body(graph, opset)
+        if whole.outer:
+            raise ValueError(f"nothing makes {', '.join(whole.outer)}")
     except _Unknown as error:
         raise ValueError(f"{path} {error}") from None
     except Exception as error:  # the libraries that read it have many kinds of their own
@@ -139,7 +137,7 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None) -> Grap
             f"{path} cannot be read as an ONNX file, it is damaged or another kind of file: "
             f"{str(error).strip()[:300] or type(error).__name__}."
         ) from None
-    return Graph(nodes, arrays, inputs, [x.name for x in graph.output], _device(device))
+    return Graph(whole.nodes, whole.arrays, whole.inputs, whole.outputs, _device(device))
 
 
 class _Unknown(Exception):
@@ -150,19 +148,47 @@ def _check(model: Any) -> None:
     """Check what is in a file, and that it is all in it."""
     if not model.graph.node and not model.graph.output:
         raise ValueError("it holds no network")
-    tensors = list(model.graph.initializer)
-    tensors += [
-        attribute.t for node in model.graph.node for attribute in node.attribute if attribute.HasField("t")
-    ]
-    for tensor in tensors:
+    for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise _Unknown(
                 f"has the weights {tensor.name} in another file, which is not read. Save it as one file: "
                 "torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(path), path)."
             )
-    if model.graph.sparse_initializer or model.functions or model.training_info:
+    if (
+        any(graph.sparse_initializer for graph in _graphs(model.graph))
+        or model.functions
+        or model.training_info
+    ):
         raise _Unknown("has sparse weights or functions of its own, which xpnet cannot read.")
     onnx.checker.check_model(model)
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """Yield a graph, and those of the loops in it."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    for each in _graphs(graph):
+        yield from each.initializer
+        for node in each.node:
+            yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
+
+
+def _body(graph: Any, opset: int) -> Body:
+    arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
+    nodes = [_node(node, opset) for node in graph.node]
+    inputs = [x.name for x in graph.input if x.name not in arrays]
+    outputs = [x.name for x in graph.output]
+    known, outer = {"", *arrays, *inputs}, []
+    for names, made in (*((node.inputs, node.outputs) for node in nodes), (outputs, ())):
+        outer += [name for name in names if name not in known]
+        known.update(outer, made)
+    return Body(nodes, arrays, inputs, outputs, outer)
 
 
 def _node(node: Any, opset: int) -> Node:
@@ -171,27 +197,20 @@ def _node(node: Any, opset: int) -> Node:
         raise _Unknown(
             f"has the operator {name}, which xpnet does not have. It has {', '.join(sorted(NODES))}."
         )
-    attributes = {}
+    attributes: dict[str, Any] = {}
+    inputs = list(node.input)
     for attribute in node.attribute:
         value = onnx.helper.get_attribute_value(attribute)
         if isinstance(value, onnx.TensorProto):
             value = numpy_helper.to_array(value)
         elif isinstance(value, bytes):
             value = value.decode()
+        elif isinstance(value, onnx.GraphProto):
+            value = _body(value, opset)
+            inputs += value.outer
         elif not isinstance(value, int | float) and not all(
             isinstance(x, int | float | bytes) for x in value
         ):
             raise _Unknown(f"has {attribute.name} in {name}, which xpnet cannot read.")
         attributes[attribute.name] = value
-    return Node(name, node.name or name, tuple(node.input), tuple(node.output), attributes, opset)
-
-
-def _check_names(nodes: list[Node], known: set[str], outputs: list[str]) -> None:
-    for node in nodes:
-        missing = [name for name in node.inputs if name and name not in known]
-        if missing:
-            raise ValueError(f"{node.name} reads {missing[0]}, which nothing makes")
-        known.update(node.outputs)
-    for name in outputs:
-        if name not in known:
-            raise ValueError(f"nothing makes the output {name}")
+    return Node(name, node.name or name, tuple(inputs), tuple(node.output), attributes, opset)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy
 from onnx import helper
 
+from xpnet.autodiff import extended_namespace
+from xpnet.autodiff.windows import count_windows
 from xpnet.backends import asarray, concrete, device_of, special_functions
 
 NODES: dict[str, Callable] = {}
@@ -56,6 +58,33 @@ class Node:
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """The nodes of one step of a loop.
+
+    Attributes
+    ----------
+    nodes : list of Node
+    arrays : dict of str to numpy.ndarray
+    inputs, outputs : list of str
+    outer : list of str
+        What it reads of the graph around it.
+    """
+
+    nodes: list[Node]
+    arrays: dict[str, numpy.ndarray]
+    inputs: list[str]
+    outputs: list[str]
+    outer: list[str]
+
+
+def compute(xp: Any, nodes: Sequence[Node], values: dict[str, Any]) -> None:
+    """Compute nodes one after the other, from values by their names, and add the results to them."""
+    for node in nodes:
+        results = node(xp, [values[name] if name else None for name in node.inputs])
+        values.update(zip(node.outputs, results, strict=False))
 
 
 def _together(values: list[Any]) -> list[Any]:
@@ -343,7 +372,10 @@ def _padded(xp: Any, x: Any, before: Sequence[int], behind: Sequence[int], fill:
             if number:
                 shape = (*x.shape[:axis], number, *x.shape[axis + 1 :])
                 _check_size(shape)
-                edge = xp.full(shape, fill, dtype=x.dtype, device=x.device)
+                if isinstance(fill, float | int):
+                    edge = xp.full(shape, fill, dtype=x.dtype, device=x.device)
+                else:  # an array with one element
+                    edge = xp.broadcast_to(xp.reshape(fill, (1,) * len(shape)), shape)
                 parts.insert(place and len(parts), edge)
         x = xp.concat(parts, axis=axis) if len(parts) > 1 else x
     return x
@@ -372,6 +404,23 @@ def _conv(xp: Any, node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
     return result if bias is None else result + _per_channel(xp, bias, x)
 
 
+@_operator("Col2Im")
+def _col2im(xp: Any, node: Node, x: Any, image: Any, block: Any) -> Any:
+    lengths, sizes = tuple(_integers(image)), tuple(_integers(block))
+    ones = [1] * len(sizes)
+    strides, dilations = tuple(node.get("strides", ones)), tuple(node.get("dilations", ones))
+    if any(node.get("pads", [])) or min([*lengths, *sizes, *strides, *dilations]) < 1:
+        raise ValueError(f"{node.name} has pads or lengths below 1, which xpnet does not have.")
+    channels, rank = x.shape[1] // prod(sizes), len(sizes)
+    shape = (x.shape[0], *lengths, channels)
+    _check_size(shape)
+    counts = count_windows(lengths, sizes, strides, dilations)
+    w = xp.reshape(x, (x.shape[0], channels, *sizes, *counts))
+    w = xp.permute_dims(w, (0, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank), 1))
+    y = extended_namespace(w).add_windows(w, shape=shape, strides=strides, dilations=dilations)
+    return xp.moveaxis(y, -1, 1)
+
+
 @_operator("MaxPool", "AveragePool")
 def _pool(xp: Any, node: Node, x: Any) -> Any:
     kernel = node.get("kernel_shape")
@@ -396,9 +445,34 @@ def _pad(xp: Any, node: Node, x: Any, pads: Any = None, value: Any = 0.0, axes: 
     pads = _integers(node.get("pads", pads))
     if node.get("mode", "constant") != "constant" or axes is not None or min(pads) < 0:
         raise ValueError(f"{node.name} pads in a way that xpnet does not have: by a constant on all axes.")
-    fill = node.get("value", 0.0) if value is None else float(numpy.asarray(value).reshape(-1)[0])
+    fill = node.get("value", 0.0) if value is None else value
     half = len(pads) // 2
     return _padded(xp, x, pads[:half], pads[half:], fill)
+
+
+# -- loops ------------------------------------------------------------------------------------------------
+
+
+@_operator("Scan")
+def _scan(xp: Any, node: Node, *values: Any) -> list[Any]:
+    body, number = node.get("body"), node.get("num_scan_inputs")
+    others = node.attributes.keys() - {"body", "num_scan_inputs"}
+    end = len(values) - len(body.outer)
+    if others or not 0 < number <= end or len(body.inputs) != end:
+        raise ValueError(
+            f"{node.name} is a loop of a kind that xpnet does not have: forward along the first axis of one "
+            f"or more sequences, without {', '.join(sorted(others)) or 'another number of inputs'}."
+        )
+    carried, sequences = list(values[: end - number]), values[end - number : end]
+    left = []
+    for t in range(sequences[0].shape[0]):
+        known = {**body.arrays, **dict(zip(body.outer, values[end:], strict=True))}
+        known.update(zip(body.inputs, [*carried, *(x[t, ...] for x in sequences)], strict=True))
+        compute(xp, body.nodes, known)
+        outputs = [known[name] for name in body.outputs]
+        carried, results = outputs[: len(carried)], outputs[len(carried) :]
+        left.append(results)
+    return [*carried, *(xp.stack(each) for each in zip(*left, strict=True))]
 
 
 # -- shapes -----------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy
 
-from xpnet.onnx.recorded import Size
-from xpnet.replay.graph import Operation
+from xpnet.autodiff.windows import count_windows
+from xpnet.onnx.recorded import Filled, Size
+from xpnet.replay.graph import Operation, Variable
 
 OPERATORS: dict[str, Callable] = {}
 
@@ -95,7 +96,7 @@ OPERATORS.update(
     {
         "add": _two("Add"), "subtract": _two("Sub"), "multiply": _two("Mul"), "divide": _two("Div"),
         "pow": _two("Pow"), "maximum": _two("Max"), "minimum": _two("Min"), "logical_and": _two("And"),
-        "logical_or": _two("Or"), "logical_xor": _two("Xor"), "matmul": _two("MatMul"),
+        "logical_or": _two("Or"), "logical_xor": _two("Xor"),
         "equal": _two("Equal", True), "less": _two("Less", True), "less_equal": _two("LessOrEqual", True),
         "greater": _two("Greater", True), "greater_equal": _two("GreaterOrEqual", True),
     }
@@ -506,6 +507,150 @@ def _take_along_axis(w: Any, operation: Operation) -> Any:
     if w.shape(x)[:axis] != w.shape(indices)[:axis]:  # which ONNX does not broadcast
         return NotImplemented
     return w.node("GatherElements", x, w.tensor(indices, "int64"), axis=axis)
+
+
+@_says("setitem")
+def _setitem(w: Any, operation: Operation) -> Any:
+    x, key, values = operation.arguments
+    lengths, rank = w.shape(x), len(w.shape(x))
+    keys = list(key) if isinstance(key, tuple) else [key]
+    place = next((index for index, item in enumerate(keys) if item is ...), len(keys))
+    keys[place : place + 1] = [slice(None)] * (rank - sum(item is not ... for item in keys))
+    if not all(isinstance(item, slice | int) for item in keys):
+        return NotImplemented
+    changed = {axis: item for axis, item in enumerate(keys) if item != slice(None)}
+    if not all(isinstance(lengths[axis], int) for axis in changed):
+        return NotImplemented
+    # Which places of an axis are written to; a number is a slice of length one.
+    chosen = {axis: numpy.arange(lengths[axis])[item].reshape(-1) for axis, item in changed.items()}
+    own = list(w.shape(values))
+    name = w.tensor(values, operation.result.dtype)
+    if own:
+        # Axes of length one: in the place of numbers, and in front.
+        numbers = [axis for axis, item in changed.items() if isinstance(item, int)]
+        others = [axis for axis in range(rank) if axis not in numbers]
+        added = sorted([*numbers, *others[: len(others) - len(own)]])
+        name = w.node("Unsqueeze", name, numpy.asarray(added)) if added else name
+        for axis in added:
+            own.insert(axis, 1)
+    written = [len(chosen[axis]) if axis in chosen else lengths[axis] for axis in range(rank)]
+    if 0 in written:
+        return w.node("Identity", w.tensor(x))
+    fill, together = _one_value(x), all((numpy.diff(places) == 1).all() for places in chosen.values())
+    if own == written and fill is not None and together:  # a border
+        border = numpy.zeros((2, rank), dtype="int64")
+        for axis, places in chosen.items():
+            border[:, axis] = places[0], lengths[axis] - 1 - places[-1]
+        return w.node("Pad", name, border.reshape(-1), w.tensor(fill, operation.result.dtype))
+    mask = numpy.ones((1,) * rank, dtype=bool)
+    for axis, places in chosen.items():
+        source = numpy.zeros(lengths[axis], dtype="int64")
+        source[places] = numpy.arange(len(places))
+        if own and own[axis] != 1:
+            name = w.node("Gather", name, source, axis=axis)
+        here = numpy.isin(numpy.arange(lengths[axis]), places)
+        mask = mask & here.reshape(-1, *(1,) * (rank - 1 - axis))
+    return w.node("Where", mask, name, w.tensor(x, operation.result.dtype))
+
+
+def _one_value(x: Any) -> Any:
+    """Return the one value that all elements of a constant have, or None."""
+    if type(x) is Filled:
+        return x.value
+    if isinstance(x, numpy.ndarray) and x.size and (x == x.reshape(-1)[0]).all():
+        return x.reshape(-1)[0]
+    return None
+
+
+# -- windows ----------------------------------------------------------------------------------------------
+
+
+@_says("windows")
+def _windows(w: Any, operation: Operation) -> Any:
+    x, sizes, strides, dilations = _arguments(operation, "x", "sizes", "strides", "dilations")
+    lengths, rank = w.shape(x)[1:-1], len(sizes)
+    if not all(isinstance(length, int) for length in lengths):
+        return NotImplemented
+    counts = count_windows(lengths, sizes, strides, dilations)
+    for axis in range(rank)[::-1]:  # each becomes two, so that the last comes first
+        starts = strides[axis] * numpy.arange(counts[axis])
+        inside = dilations[axis] * numpy.arange(sizes[axis])
+        x = w.node("Gather", x, starts[:, None] + inside, axis=1 + axis)
+    pairs = range(1, 1 + 2 * rank)
+    return w.node("Transpose", x, perm=[0, *pairs[::2], *pairs[1::2], 1 + 2 * rank])
+
+
+@_says("add_windows")
+def _add_windows(w: Any, operation: Operation) -> Any:
+    x, shape, strides, dilations = _arguments(operation, "w", "shape", "strides", "dilations")
+    rank, (batch, *lengths, channels) = len(strides), shape
+    counts, sizes = w.shape(x)[1 : 1 + rank], w.shape(x)[1 + rank : -1]
+    numbers = all(isinstance(length, int) for length in (*lengths, *sizes, channels))
+    if not numbers or counts != count_windows(tuple(lengths), sizes, strides, dilations):
+        return NotImplemented
+    places = range(1, 1 + 2 * rank)
+    columns = w.node("Transpose", x, perm=[0, 1 + 2 * rank, *places[rank:], *places[:rank]])
+    columns = _reshaped(w, columns, (batch, channels * prod(sizes), prod(counts)))
+    lengths, sizes = (numpy.asarray(each, dtype="int64") for each in (lengths, sizes))
+    y = w.node("Col2Im", columns, lengths, sizes, strides=strides, dilations=dilations)
+    return w.node("Transpose", y, perm=[0, *range(2, 2 + rank), 1])
+
+
+def _operation(x: Any, *names: str) -> Operation | None:
+    """Return the operation that makes a variable, if it has one of some names."""
+    made_by = x.operation if type(x) is Variable else None
+    return made_by if made_by is not None and made_by.name in names else None
+
+
+def _windows_in_rows(x: Any) -> Operation | None:
+    """Return the windows that are the rows of a matrix, as convolutions multiply them."""
+    turned = _operation(x, "matrix_transpose", "linalg.matrix_transpose")
+    shaped = _operation(turned.arguments[0] if turned else x, "reshape")
+    given = shaped.arguments[0] if shaped else None
+    moved = _operation(given, "permute_dims") if turned else None
+    found = _operation(moved.arguments[0] if moved else given, "windows")
+    if found is None or bool(turned) != bool(moved):
+        return None
+    if moved:
+        axes = _arguments(moved, "x", "axes")[1]
+        rank = len(found.options["sizes"])
+        if tuple(axes) != (*range(1 + rank, 2 + 2 * rank), *range(1 + rank)):
+            return None
+    inside = prod(found.options["sizes"]) * found.result.shape[-1]
+    return found if len(x.shape) == 2 and x.shape[1] == inside else None
+
+
+@_says("matmul")
+def _matmul(w: Any, operation: Operation) -> str:
+    a, b = operation.arguments
+    windows, dtype = _windows_in_rows(a), operation.result.dtype
+    if windows is None or dtype != numpy.float32:  # onnxruntime has convolutions of float32 alone
+        return _two("MatMul")(w, operation)
+    (x,), options = windows.arguments, windows.options
+    rank, out = len(options["sizes"]), w.shape(b)[-1]
+    shape = (*options["sizes"], w.shape(x)[-1], out)
+    flat = _operation(b, "reshape")
+    if flat is not None and w.shape(flat.arguments[0]) == shape:
+        weight = w.tensor(flat.arguments[0], dtype)
+    else:
+        weight = w.node("Reshape", w.tensor(b, dtype), w.lengths(shape))
+    y = w.node(
+        "Conv",
+        w.node("Transpose", w.tensor(x, dtype), perm=[0, 1 + rank, *range(1, 1 + rank)]),
+        w.node("Transpose", weight, perm=[1 + rank, rank, *range(rank)]),
+        strides=options["strides"],
+        dilations=options["dilations"],
+    )
+    y = w.node("Transpose", y, perm=[0, *range(2, 2 + rank), 1])
+    return w.node("Reshape", y, numpy.asarray([-1, out]))
+
+
+# -- loops ------------------------------------------------------------------------------------------------
+
+
+@_says("scan_arrays")
+def _scan_arrays(w: Any, operation: Operation) -> list[str]:
+    return w.loop(operation.options["body"], operation.arguments, operation.results)
 
 
 # -- products ---------------------------------------------------------------------------------------------

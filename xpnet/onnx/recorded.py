@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 import numpy
 
 from xpnet import tree
-from xpnet.autodiff.namespace import TracedNamespace, active_recording, namespaces_of
-from xpnet.autodiff.tracer import Tracer
-from xpnet.backends import concrete, plain_namespace
+from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.recording import Recorded, RecordingNamespace
+from xpnet.replay.recording import RecordingNamespace, output
 
 
 class Size(NamedTuple):
@@ -42,19 +40,19 @@ class Recording:
     """
 
     def __init__(self, f: Callable, examples: list[numpy.ndarray]) -> None:
-        namespace = RecordingNamespace(plain_namespace(examples[0]))
+        namespace = _Namespace(plain_namespace(examples[0]))
         leaves, structure = tree.flatten(f, state=True)
         self.parameters: dict[Variable, tuple[str, numpy.ndarray]] = {}
         is_net = isinstance(f, tree.Branch)
         if is_net:
             for index, name in enumerate(tree.paths(f, state=True)):
                 if tree.is_array(leaves[index]):
-                    variable = namespace.variable(leaves[index])
-                    self.parameters[variable] = name, leaves[index]
-                    leaves[index] = Recorded(leaves[index], variable, namespace)
+                    recorded = namespace.argument(leaves[index])
+                    self.parameters[output(recorded)] = name, leaves[index]
+                    leaves[index] = recorded
             f = tree.unflatten(structure, leaves)
-        self.inputs = [namespace.variable(x) for x in examples]
-        given = [Recorded(x, v, namespace) for x, v in zip(examples, self.inputs, strict=True)]
+        given = [namespace.argument(x) for x in examples]
+        self.inputs = [output(x) for x in given]
         self.layers: dict[Operation, str] = {}
         names = {id(module): name for name, module in tree.named_branches(f)} if is_net else {}
         inside = [""]
@@ -71,21 +69,58 @@ class Recording:
             label()
             inside.pop()
 
-        token = active_recording.set(namespace)
-        try:
-            with namespaces_of(TracedNamespace), watched_calls(tree.branches(f), leave, enter):
-                result = f(*given)
-        finally:
-            active_recording.reset(token)
+        with watched_calls(tree.branches(f), leave, enter):
+            result = namespace.record(f, *given)
         label()
-        outputs = [_output(x) for x in tree.leaves(result, state=True)]
+        outputs = [output(x) for x in tree.leaves(result, state=True)]
         self.graph = Graph([*self.parameters, *self.inputs], namespace.operations, outputs)
 
+    @property
+    def shapes(self) -> dict[Variable, tuple]:
+        """The shape of each variable, also of those in loops."""
+        shapes = {x: tuple(x.shape) for x in self.graph.variables}
+        for operation in self.graph.operations:
+            for step in operation.options.values():
+                shapes.update(step.shapes if isinstance(step, Recording) else {})
+        return shapes
 
-def _output(x: Any) -> Any:
-    while isinstance(x, Tracer):
-        x = x.value
-    return x.variable if type(x) is Recorded and x.variable is not None else concrete(x)
+
+class _Namespace(RecordingNamespace):
+    """A recording namespace that also records the step of each loop."""
+
+    def scan_arrays(self, *values: Any, body: Any) -> Any:  # type: ignore[override,assignment]
+        results = self.call("scan_arrays", self._plain.scan_arrays, values, {"body": body})
+        operation = getattr(output(results[-1]), "operation", None)
+        if operation is not None:
+            carried, sequences, constants = body.split(values)
+            kinds = [(x.shape, x.dtype) for x in carried]
+            kinds += [(x.shape[1:], x.dtype) for x in sequences]
+            kinds += [(x.shape, x.dtype) for x in constants]
+            # Of ones, as what a step does must not depend on values.
+            operation.options["body"] = Step(body, [numpy.ones(*kind) for kind in kinds])
+        return results
+
+
+class Step(Recording):
+    """The operations of one step of a loop.
+
+    Attributes
+    ----------
+    carried, sequences : int
+        How many of its inputs are carried from step to step, and how many are elements. The others stay the
+        same.
+    """
+
+    def __init__(self, body: Any, examples: list[numpy.ndarray]) -> None:
+        def step(*values: Any) -> Any:
+            carried, elements, constants = body.split(values)
+            self.carried, self.sequences = len(carried), len(elements)
+            after, results = body.plain(carried, elements, constants)
+            # In the order of ONNX: what is carried on, and then what each step leaves.
+            return after, carried, results
+
+        with numpy.errstate(all="ignore"):
+            super().__init__(step, examples)
 
 
 def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) -> dict[Variable, tuple]:
@@ -154,6 +189,9 @@ class _Merge:
             if len(a) != len(b):
                 raise self.refusal(self.place)
             return type(a)(self(x, y) for x, y in zip(a, b, strict=True))
+        if type(a) is Step:
+            self.shapes.update(for_any_batch(a, b, self._sizes))
+            return a
         if type(a) is dict:
             return {key: self(value, b[key]) for key, value in a.items()}
         if type(a) is slice:

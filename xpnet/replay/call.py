@@ -13,14 +13,11 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
-from xpnet.autodiff.namespace import TracedNamespace, active_recording, namespaces_of, watched
-from xpnet.autodiff.tracer import Tracer
-from xpnet.autodiff.transforms import FROM_OUTSIDE
+from xpnet.autodiff.namespace import watched
 from xpnet.backends import concrete, library_of, plain_namespace
-from xpnet.errors import NoGradientError
 from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
-from xpnet.replay.recording import Recorded, RecordingNamespace
+from xpnet.replay.recording import Recorded, RecordingNamespace, output
 
 if TYPE_CHECKING:
     from xpnet.replay.plan import Plan
@@ -62,21 +59,16 @@ class _Replay:
         namespace = RecordingNamespace(plain_namespace(first))
         recorded = list(leaves)
         for index in self._arrays:
-            recorded[index] = Recorded(leaves[index], namespace.variable(leaves[index]), namespace)
+            recorded[index] = namespace.argument(leaves[index])
         inputs: list[Any] = [recorded[index].variable for index in self._arrays]
         copies = tree.unflatten(structure, recorded)
         # Now, as the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
-        token = active_recording.set(namespace)
-        try:
-            with namespaces_of(TracedNamespace):
-                result = f(*copies[0], **copies[1])
-        finally:
-            active_recording.reset(token)
+        result = namespace.record(f, *copies[0], **copies[1])
         self._written, written = _written_state(copies, arguments)
         outputs, results = tree.flatten((result, written), state=True)
         self._build = builder(results, outputs)
-        ends = [_output(x) for x in outputs if tree.is_array(x)]
+        ends = [output(x) for x in outputs if tree.is_array(x)]
         over = _written_over(given, result)
         plan = _plan_of(first)
         self.plan = plan(
@@ -99,15 +91,6 @@ class _Replay:
             for (number, name), value in zip(self._written, written, strict=True):
                 setattr(branches[number], name, value)
         return result
-
-
-def _output(x: Any) -> Any:
-    """Return what is to be computed for a result: a variable, or a constant."""
-    while isinstance(x, Tracer):
-        if x.node is not None:
-            raise NoGradientError(FROM_OUTSIDE)
-        x = x.value
-    return x.variable if type(x) is Recorded and x.variable is not None else concrete(x)
 
 
 def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], list]:

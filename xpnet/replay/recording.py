@@ -5,15 +5,18 @@ its place on a replay. Its namespace is a library's own, each function of which 
 `grad` it is one more array library, so the operations of a gradient are recorded along with the rest.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject, calling_line
-from xpnet.autodiff.namespace import PlainNamespace
-from xpnet.backends import plain_namespace
-from xpnet.errors import NotRecordableError
+from xpnet.autodiff.namespace import PlainNamespace, TracedNamespace, active_recording, namespaces_of
+from xpnet.autodiff.tracer import Tracer
+from xpnet.autodiff.transforms import FROM_OUTSIDE
+from xpnet.backends import concrete, plain_namespace
+from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
 
 # Functions whose results depend on values in their shape.
@@ -111,6 +114,19 @@ class RecordingNamespace(PlainNamespace):
     def variable(self, value: Any, operation: Operation | None = None) -> Variable:
         return Variable(tuple(value.shape), value.dtype, operation)
 
+    def argument(self, value: Any) -> Recorded:
+        """Return a plain array as one that changes from replay to replay."""
+        return Recorded(value, self.variable(value), self)
+
+    def record(self, f: Callable, *arguments: Any, **keywords: Any) -> Any:
+        """Call a function with such arguments, and write down what it does."""
+        token = active_recording.set(self)
+        try:
+            with namespaces_of(TracedNamespace):
+                return f(*arguments, **keywords)
+        finally:
+            active_recording.reset(token)
+
     def lift(self, value: Any) -> Any:
         """Return a plain array as a constant of the recording."""
         return Recorded(value, None, self) if tree.is_array(value) and type(value) is not Recorded else value
@@ -141,6 +157,15 @@ class RecordingNamespace(PlainNamespace):
         if not several:
             return lifted[0]
         return result._make(lifted) if hasattr(result, "_make") else type(result)(lifted)
+
+
+def output(x: Any) -> Any:
+    """Return what is to be computed for a result of a recorded function: a variable, or a constant."""
+    while isinstance(x, Tracer):
+        if x.node is not None:
+            raise NoGradientError(FROM_OUTSIDE)
+        x = x.value
+    return x.variable if type(x) is Recorded and x.variable is not None else concrete(x)
 
 
 class _Part:

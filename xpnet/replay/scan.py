@@ -20,11 +20,12 @@ from xpnet.replay.call import jit
 class _Body:
     """A step of lists of arrays, recorded by `jit`.
 
-    ``step(carried, elements, constants)`` returns what is carried on, and results.
+    ``step(carried, elements, constants)`` returns what is carried on, and results; ``plain`` does so without
+    `jit`.
     """
 
     def __init__(self, step: Callable, carried: int, sequences: int) -> None:
-        self._plain = step
+        self.plain = step
         self._recorded = jit(step)
         self._carried, self._sequences = carried, sequences
         self._back: _Body | None = None
@@ -44,7 +45,7 @@ class _Body:
         It carries the gradients of what is carried and the sums of those of the constants. An element of its
         sequences is what a step was given to carry, its element, and the gradients of both its results.
         """
-        carried, sequences, forward = self._carried, self._sequences, self._plain
+        carried, sequences, forward = self._carried, self._sequences, self.plain
 
         def step(gradients: list, elements: list, constants: list) -> tuple[list, list]:
             given, elements = elements[:carried], elements[carried:]
