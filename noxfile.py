@@ -122,6 +122,16 @@ def run_examples(session: nox.Session, paths: list[str], *arguments: str) -> Non
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The manual, in docs/_build; `nox -s docs -- --small` trains less for its pictures."""
+    paths = sorted(map(str, Path("examples").glob("*.py")))
+    run_examples(session, paths, "--output", "docs/pictures", *session.posargs)
+    session.install(*group("docs"))
+    # A warning is an error: a link that leads nowhere, say.
+    session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")
+
+
+@nox.session
 def conformance(session: nox.Session) -> None:
     """The standard's test suite: `nox -s conformance -- PATH_TO_THE_SUITE [--library NAME]`."""
     session.install("-e", ".", *group("conformance"))

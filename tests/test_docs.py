@@ -1,7 +1,8 @@
-"""The examples in docstrings and in the README run and give what they say."""
+"""The examples in docstrings, in the README and in the manual run, and the reference is complete."""
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -9,9 +10,64 @@ from pathlib import Path
 import pytest
 
 import xpnet
+from xpnet import backends
 
 MODULES = [module.name for module in pkgutil.walk_packages(xpnet.__path__, "xpnet.")]
 README = Path(__file__).parents[1] / "README.md"
+DOCS = README.parent / "docs"
+PAGES = [path for path in sorted(DOCS.glob("*.md")) if "```python" in path.read_text("utf-8")]
+
+# The modules whose `__all__` are the public names.
+PUBLIC = {
+    "xpnet": xpnet,
+    "xpnet.callbacks": xpnet.callbacks,
+    "xpnet.metrics": xpnet.metrics,
+    **{
+        name: importlib.import_module(name)
+        for name in (
+            "xpnet.errors",
+            "xpnet.losses",
+            "xpnet.nn",
+            "xpnet.nn.initializers",
+            "xpnet.onnx",
+            "xpnet.optim",
+            "xpnet.sklearn",
+            "xpnet.training",
+            "xpnet.tree",
+        )
+    },
+}
+
+
+def public_names():
+    """Yield each public name, as it is written in the reference, with what it names."""
+    seen = set()
+    for module, contents in PUBLIC.items():
+        for name in contents.__all__:
+            value = getattr(contents, name)
+            # Type aliases have no page; what is there under two names is listed under the first.
+            if not inspect.ismodule(value) and not hasattr(value, "__origin__") and id(value) not in seen:
+                seen.add(id(value))
+                yield f"{module}.{name}", value
+
+
+def test_reference_has_every_public_name():
+    listed = re.findall(r"^   (xpnet\.[\w.]+)$", (DOCS / "reference.rst").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(name for name, _ in public_names())
+
+
+def test_every_public_name_has_an_example():
+    assert {name for name, value in public_names() if ">>> " not in (value.__doc__ or "")} == set()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_code_of_the_manual(path, tmp_path, monkeypatch):
+    if path.stem == "cuda" and (problem := backends.cuda_problem()):
+        pytest.skip(problem)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
+        exec(block, names)
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
@@ -22,7 +78,7 @@ def test_docstrings(name):
 
 
 def test_docs_of_the_estimators():
-    text = (README.parent / "docs" / "sklearn.md").read_text("utf-8")
+    text = (DOCS / "sklearn.md").read_text("utf-8")
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
@@ -50,7 +106,7 @@ def test_readme(tmp_path, monkeypatch):
 
 
 def test_rows_of_reliability_are_tests():
-    text = (README.parent / "docs" / "reliability.md").read_text("utf-8")
+    text = (DOCS / "reliability.md").read_text("utf-8")
     rows = [
         line
         for line in text.splitlines()

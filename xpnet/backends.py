@@ -352,6 +352,12 @@ def device(spec: "str | Device | None" = None) -> Device:
         If there is no such spec.
     DeviceUnavailableError
         If this machine cannot use the device; the message says why and what would mend it.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> xpnet.device("cpu").spec
+    'cpu'
     """
     if isinstance(spec, Device):
         return spec
@@ -458,6 +464,12 @@ def devices() -> list[LibraryStatus]:
     -------
     list of LibraryStatus
         One entry a library, NumPy first.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> [status.name for status in xpnet.devices()]
+    ['NumPy', 'CuPy', 'PyTorch', 'JAX', 'array-api-strict']
     """
     return [_status(library) for library in LIBRARIES]
 
@@ -541,6 +553,12 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
     ------
     ValueError
         If there is no such dtype.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> xpnet.asarray([1, 2, 3], device="cpu", dtype="float32")
+    array([1., 2., 3.], dtype=float32)
     """
     source = library_of(x)
     if source is None and tree.is_array(x):
@@ -615,6 +633,13 @@ def to_device(values: Any, spec: str | Device | None) -> Any:
     -------
     array or tree
         The same tree on the device. Arrays that are there already are shared.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> net = xpnet.to_device(xpnet.nn.Dense(2, 3), "cpu")
+    >>> net
+    Dense(weight: float32 (2, 3), bias: float32 (3,))
     """
     target = device(spec)
     return tree.map(
@@ -635,6 +660,13 @@ def to_numpy(values: Any) -> Any:
     numpy.ndarray or tree
         The same tree with NumPy arrays. Where the memory is the host's, it may be shared. The dtype is kept,
         but for PyTorch's bfloat16, which becomes float32.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> net = xpnet.to_numpy(xpnet.nn.Dense(2, 3))
+    >>> type(net.weight)
+    <class 'numpy.ndarray'>
     """
 
     def bring(leaf: Any) -> Any:

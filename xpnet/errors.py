@@ -4,18 +4,72 @@ Each message says what must hold, what was received and what to do. Wrong values
 built-in ``ValueError`` and ``TypeError``; the classes here are for what only xpnet knows about.
 """
 
+__all__ = [
+    "DeviceUnavailableError",
+    "MixedArraysError",
+    "NoGradientError",
+    "NotRecordableError",
+]
+
 
 class DeviceUnavailableError(RuntimeError):
-    """A device was asked for that this machine cannot use."""
+    """A device was asked for that this machine cannot use.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> from xpnet.errors import DeviceUnavailableError
+    >>> try:
+    ...     device = xpnet.device("cuda")
+    ... except DeviceUnavailableError as error:  # the message says why, and what would mend it
+    ...     device = xpnet.device("cpu")
+    """
 
 
 class MixedArraysError(TypeError):
-    """Arrays of two libraries or two devices met in one call."""
+    """Arrays of two libraries or two devices met in one call.
+
+    Examples
+    --------
+    >>> import array_api_strict
+    >>> import numpy as np
+    >>> import xpnet
+    >>> from xpnet.errors import MixedArraysError
+    >>> try:
+    ...     xpnet.array_namespace(np.ones(2), array_api_strict.ones(2))
+    ... except MixedArraysError:
+    ...     print("two libraries")
+    two libraries
+    """
 
 
 class NoGradientError(TypeError):
-    """A gradient would have been lost, or was asked for where there can be none."""
+    """A gradient would have been lost, or was asked for where there can be none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> from xpnet.errors import NoGradientError
+    >>> try:
+    ...     xpnet.grad(lambda x: x * float(x))(np.asarray(2.0))
+    ... except NoGradientError:
+    ...     print("float() would lose the gradient")
+    float() would lose the gradient
+    """
 
 
 class NotRecordableError(TypeError):
-    """A function that `xpnet.jit` records asked for a value, which will be another one on each replay."""
+    """A function that `xpnet.jit` records asked for a value, which will be another one on each replay.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> from xpnet.errors import NotRecordableError
+    >>> try:
+    ...     xpnet.jit(lambda x: x if x > 0 else -x)(np.asarray(2.0))
+    ... except NotRecordableError:
+    ...     print("use where(x > 0, x, -x)")
+    use where(x > 0, x, -x)
+    """

@@ -13,6 +13,15 @@ from typing import Any, ClassVar
 import array_api_compat
 import optree
 
+__all__ = [
+    "flatten",
+    "is_array",
+    "leaves",
+    "map",
+    "paths",
+    "unflatten",
+]
+
 _PARAMETERS = "xpnet.parameters"
 _EVERYTHING = "xpnet.everything"
 
@@ -22,22 +31,52 @@ def _view(state: bool) -> str:
 
 
 def flatten(tree: Any, *, state: bool = False) -> tuple[list, Any]:
-    """Return the leaves of a tree in a fixed order, and its structure."""
+    """Return the leaves of a tree in a fixed order, and its structure.
+
+    Examples
+    --------
+    >>> from xpnet import tree
+    >>> leaves, structure = tree.flatten({"a": 1.0, "b": [2.0, 3.0]})
+    >>> leaves
+    [1.0, 2.0, 3.0]
+    """
     return optree.tree_flatten(tree, namespace=_view(state))
 
 
 def unflatten(structure: Any, leaves: list) -> Any:
-    """Build a tree of the given structure around new leaves."""
+    """Build a tree of the given structure around new leaves.
+
+    Examples
+    --------
+    >>> from xpnet import tree
+    >>> leaves, structure = tree.flatten({"a": 1.0, "b": [2.0, 3.0]})
+    >>> tree.unflatten(structure, [10.0, 20.0, 30.0])
+    {'a': 10.0, 'b': [20.0, 30.0]}
+    """
     return optree.tree_unflatten(structure, leaves)
 
 
 def leaves(tree: Any, *, state: bool = False) -> list:
-    """Return the leaves of a tree in a fixed order."""
+    """Return the leaves of a tree in a fixed order.
+
+    Examples
+    --------
+    >>> from xpnet import nn, tree
+    >>> [leaf.shape for leaf in tree.leaves(nn.Dense(2, 3))]
+    [(2, 3), (3,)]
+    """
     return optree.tree_leaves(tree, namespace=_view(state))
 
 
 def paths(tree: Any, *, state: bool = False) -> list[str]:
-    """Return a readable name for each leaf, such as ``layers.0.weight``."""
+    """Return a readable name for each leaf, such as ``layers.0.weight``.
+
+    Examples
+    --------
+    >>> from xpnet import nn, tree
+    >>> tree.paths(nn.Sequential(nn.Dense(2, 3), nn.ReLU()))
+    ['layers.0.weight', 'layers.0.bias']
+    """
     return [".".join(str(key) for key in path) for path in optree.tree_paths(tree, namespace=_view(state))]
 
 
@@ -48,6 +87,12 @@ def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:
     ------
     ValueError
         If one of the other trees has another structure than the first.
+
+    Examples
+    --------
+    >>> from xpnet import tree
+    >>> tree.map(lambda weight, slope: weight - 0.1 * slope, {"w": 1.0}, {"w": 5.0})
+    {'w': 0.5}
     """
     return optree.tree_map(function, tree, *rest, namespace=_view(state))
 
@@ -142,7 +187,15 @@ def is_child(value: Any) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Say whether a value is an array of any library that follows the array API standard."""
+    """Say whether a value is an array of any library that follows the array API standard.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import tree
+    >>> tree.is_array(np.ones(3)), tree.is_array([1.0, 2.0])
+    (True, False)
+    """
     kind = type(value)
     known = _ARRAY_TYPES.get(kind)
     if known is None:

@@ -38,6 +38,12 @@ def check_gradients(
     ------
     AssertionError
         If they differ, with both numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> xpnet.check_gradients(lambda x: x * x * x, np.asarray([1.0, 2.0]), order=2)
     """
     random = numpy.random.default_rng(seed)
     result, pullback = vjp(f, *arguments)

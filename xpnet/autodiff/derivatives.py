@@ -66,8 +66,8 @@ def jacobian(f: Callable, argnums: int = 0) -> Callable:
     Returns
     -------
     callable
-        With the arguments of ``f``. It returns an array of shape (*shape of the result, *shape of the
-        argument), or a tree of them. It takes a backward sweep for each element of the result.
+        With the arguments of ``f``. It returns an array of the shape of the result and then that of the
+        argument, or a tree of them. It takes a backward sweep for each element of the result.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def hessian(f: Callable, argnums: int = 0) -> Callable:
     Returns
     -------
     callable
-        With the arguments of ``f``. It returns an array of shape (*shape, *shape) of the argument's shape.
+        With the arguments of ``f``. It returns an array of the argument's shape twice, ``(*shape, *shape)``.
 
     Examples
     --------

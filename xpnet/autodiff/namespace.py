@@ -217,6 +217,16 @@ def array_namespace(*arrays: Any) -> Any:
         If the arrays belong to two libraries or live on two devices.
     TypeError
         If one of them is no array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> def softplus(x):
+    ...     xp = xpnet.array_namespace(x)
+    ...     return xp.log1p(xp.exp(x))
+    >>> float(xpnet.grad(softplus)(np.asarray(0.0)))
+    0.5
     """
     if not arrays:
         raise TypeError("at least one array is needed to tell the namespace, received none.")

@@ -355,6 +355,14 @@ def trace(values: Any) -> Any:
     Returns
     -------
     Tracer or tree
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> x = xpnet.trace(np.asarray([1.0, 4.0]))
+    >>> xpnet.array_namespace(x).sqrt(x)
+    <traced array([1., 2.])>
     """
 
     def wrap(x: Any) -> Any:

@@ -81,6 +81,16 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None, into: A
     ValueError
         If the file is no file of `save`, is damaged, needs ``into``, or does not fit it. Nothing is changed
         then.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import xpnet
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     xpnet.save(xpnet.nn.Dense(2, 3), f"{directory}/net.safetensors")
+    ...     net = xpnet.load(f"{directory}/net.safetensors", device="cpu")
+    >>> net
+    Dense(weight: float32 (2, 3), bias: float32 (3,))
     """
     return read_parts(path).load("net", device=device, into=into)
 

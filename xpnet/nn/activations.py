@@ -8,7 +8,15 @@ from xpnet.nn.module import Module
 
 
 class ReLU(Module):
-    """The rectified linear unit: ``max(x, 0)``. Its derivative at 0 is 0."""
+    """The rectified linear unit: ``max(x, 0)``. Its derivative at 0 is 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.ReLU()(np.asarray([-1.0, 0.0, 2.0]))
+    array([0., 0., 2.])
+    """
 
     def __call__(self, x: Any) -> Any:
         return array_namespace(x).maximum(x, 0)
@@ -20,6 +28,13 @@ class LeakyReLU(Module):
     Parameters
     ----------
     negative_slope : float, default=0.01
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.LeakyReLU(0.1)(np.asarray([-1.0, 0.0, 2.0]))
+    array([-0.1,  0. ,  2. ])
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
@@ -38,6 +53,13 @@ class ELU(Module):
     Parameters
     ----------
     alpha : float, default=1.0
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.ELU()(np.asarray([-1.0, 0.0, 2.0])).round(3)
+    array([-0.632,  0.   ,  2.   ])
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
@@ -57,6 +79,13 @@ class GELU(Module):
     normal distribution function, by less than 0.0005.
 
     D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.GELU()(np.asarray([-1.0, 0.0, 2.0])).round(3)
+    array([-0.159,  0.   ,  1.955])
     """
 
     def __call__(self, x: Any) -> Any:
@@ -65,7 +94,15 @@ class GELU(Module):
 
 
 class Sigmoid(Module):
-    """The logistic function ``1 / (1 + exp(-x))``, computed without overflow: ``(1 + tanh(x / 2)) / 2``."""
+    """The logistic function ``1 / (1 + exp(-x))``, computed without overflow: ``(1 + tanh(x / 2)) / 2``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.Sigmoid()(np.asarray([-1.0, 0.0, 2.0])).round(3)
+    array([0.269, 0.5  , 0.881])
+    """
 
     def __call__(self, x: Any) -> Any:
         return 0.5 + 0.5 * array_namespace(x).tanh(0.5 * x)
@@ -76,6 +113,13 @@ class SiLU(Module):
 
     S. Elfwing, E. Uchibe and K. Doya, Sigmoid-Weighted Linear Units for Neural Network Function Approximation
     in Reinforcement Learning, 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.SiLU()(np.asarray([-1.0, 0.0, 2.0])).round(3)
+    array([-0.269,  0.   ,  1.762])
     """
 
     def __call__(self, x: Any) -> Any:
@@ -84,7 +128,15 @@ class SiLU(Module):
 
 
 class Tanh(Module):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.Tanh()(np.asarray([-1.0, 0.0, 2.0])).round(3)
+    array([-0.762,  0.   ,  0.964])
+    """
 
     def __call__(self, x: Any) -> Any:
         return array_namespace(x).tanh(x)
@@ -98,6 +150,14 @@ class Softmax(Module):
     Parameters
     ----------
     axis : int, default=-1
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.Softmax()(np.asarray([[0.0, 0.0], [1.0, 3.0]])).round(3)
+    array([[0.5  , 0.5  ],
+           [0.119, 0.881]])
     """
 
     def __init__(self, axis: int = -1) -> None:
@@ -116,6 +176,14 @@ class LogSoftmax(Module):
     Parameters
     ----------
     axis : int, default=-1
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.LogSoftmax()(np.asarray([[0.0, 0.0], [1.0, 3.0]])).round(3)
+    array([[-0.693, -0.693],
+           [-2.127, -0.127]])
     """
 
     def __init__(self, axis: int = -1) -> None:

@@ -14,6 +14,16 @@ class Lambda(Module):
     ----------
     function : callable
         From array to array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> net = nn.Sequential(lambda x: x / 255, nn.Dense(2, 3))  # a function becomes a Lambda
+    >>> net[0]
+    Lambda(function: <lambda>)
+    >>> nn.Lambda(abs)(np.asarray([-1.0, 2.0]))
+    array([1., 2.])
     """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
@@ -91,6 +101,17 @@ class Residual(Module):
     ------
     ValueError
         When called, if the two that are added differ in shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> block = nn.Residual(nn.Dense(4, 4), nn.ReLU())
+    >>> block(np.ones((2, 4))).shape
+    (2, 4)
+    >>> wider = nn.Residual(nn.Dense(4, 8), shortcut=nn.Dense(4, 8))
+    >>> wider(np.ones((2, 4))).shape
+    (2, 8)
     """
 
     def __init__(self, *layers: Callable[[Any], Any], shortcut: Callable[[Any], Any] | None = None) -> None:
@@ -121,6 +142,14 @@ class Concatenate(Module):
     ------
     ValueError
         When called, if the outputs differ in the length of another axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> layer = nn.Concatenate(nn.Dense(4, 8), lambda x: x)
+    >>> layer(np.ones((2, 4))).shape
+    (2, 12)
     """
 
     def __init__(self, *layers: Callable[[Any], Any], axis: int = -1) -> None:
@@ -143,7 +172,15 @@ class Concatenate(Module):
 
 
 class Flatten(Module):
-    """Put all axes but the first, the batch, into one: (batch, ...) → (batch, features)."""
+    """Put all axes but the first, the batch, into one: (batch, ...) → (batch, features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.Flatten()(np.ones((5, 28, 28, 1))).shape
+    (5, 784)
+    """
 
     def __call__(self, x: Any) -> Any:
         features = 1

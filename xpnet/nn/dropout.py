@@ -30,6 +30,16 @@ class Dropout(Module):
     ------
     ValueError
         If the rate is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> layer = nn.Dropout(0.5, seed=0)
+    >>> layer(np.ones(6))
+    array([2., 0., 2., 2., 2., 0.])
+    >>> layer.eval()(np.ones(6))
+    array([1., 1., 1., 1., 1., 1.])
     """
 
     state = ("random_state",)

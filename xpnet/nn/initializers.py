@@ -11,6 +11,20 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace
 
+__all__ = [
+    "Initializer",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "orthogonal",
+    "uniform",
+    "zeros",
+]
+
 Initializer = Callable[[tuple[int, ...], Any], Any]
 
 
@@ -31,12 +45,27 @@ def he_normal(shape: tuple[int, ...], random: Any) -> Any:
     """Draw from a normal distribution of variance 2 / in, which keeps the size of signals through ReLUs.
 
     K. He et al., Delving Deep into Rectifiers, 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet.nn import initializers
+    >>> round(float(initializers.he_normal((1000, 200), np.random.default_rng(0)).std()), 3)
+    0.045
     """
     return random.normal(0.0, math.sqrt(2 / _fans(shape)[0]), size=shape)
 
 
 def he_uniform(shape: tuple[int, ...], random: Any) -> Any:
-    """Draw from a uniform distribution of variance 2 / in. See `he_normal`."""
+    """Draw from a uniform distribution of variance 2 / in. See `he_normal`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet.nn import initializers
+    >>> round(float(initializers.he_uniform((1000, 200), np.random.default_rng(0)).std()), 3)
+    0.045
+    """
     return _uniform(shape, random, math.sqrt(2 / _fans(shape)[0]))
 
 
@@ -44,12 +73,27 @@ def glorot_normal(shape: tuple[int, ...], random: Any) -> Any:
     """Draw from a normal distribution of variance 2 / (in + out), suited to tanh and sigmoid.
 
     X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet.nn import initializers
+    >>> round(float(initializers.glorot_normal((1000, 200), np.random.default_rng(0)).std()), 3)
+    0.041
     """
     return random.normal(0.0, math.sqrt(2 / sum(_fans(shape))), size=shape)
 
 
 def glorot_uniform(shape: tuple[int, ...], random: Any) -> Any:
-    """Draw from a uniform distribution of variance 2 / (in + out). See `glorot_normal`."""
+    """Draw from a uniform distribution of variance 2 / (in + out). See `glorot_normal`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet.nn import initializers
+    >>> round(float(initializers.glorot_uniform((1000, 200), np.random.default_rng(0)).std()), 3)
+    0.041
+    """
     return _uniform(shape, random, math.sqrt(2 / sum(_fans(shape))))
 
 
@@ -57,12 +101,27 @@ def lecun_normal(shape: tuple[int, ...], random: Any) -> Any:
     """Draw from a normal distribution of variance 1 / in, which keeps the size of signals through sums.
 
     Y. LeCun et al., Efficient BackProp, 1998.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet.nn import initializers
+    >>> round(float(initializers.lecun_normal((1000, 200), np.random.default_rng(0)).std()), 3)
+    0.032
     """
     return random.normal(0.0, math.sqrt(1 / _fans(shape)[0]), size=shape)
 
 
 def lecun_uniform(shape: tuple[int, ...], random: Any) -> Any:
-    """Draw from a uniform distribution of variance 1 / in. See `lecun_normal`."""
+    """Draw from a uniform distribution of variance 1 / in. See `lecun_normal`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet.nn import initializers
+    >>> round(float(initializers.lecun_uniform((1000, 200), np.random.default_rng(0)).std()), 3)
+    0.032
+    """
     return _uniform(shape, random, math.sqrt(1 / _fans(shape)[0]))
 
 
@@ -73,6 +132,13 @@ def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
     ------
     ValueError
         If low is not below high.
+
+    Examples
+    --------
+    >>> from xpnet.nn import Dense, initializers
+    >>> layer = Dense(4, 5, weight_init=initializers.uniform(0, 0.1), seed=0)
+    >>> bool((layer.weight >= 0).all())
+    True
     """
     if not low < high:
         raise ValueError(f"uniform needs low < high, received low={low} and high={high}.")
@@ -86,6 +152,13 @@ def normal(deviation: float) -> Initializer:
     ------
     ValueError
         If the standard deviation is negative.
+
+    Examples
+    --------
+    >>> from xpnet.nn import Dense, initializers
+    >>> layer = Dense(400, 500, weight_init=initializers.normal(0.01), seed=0)
+    >>> round(float(layer.weight.std()), 4)
+    0.01
     """
     if not deviation >= 0:
         raise ValueError(f"normal needs a standard deviation of at least 0, received {deviation}.")
@@ -93,7 +166,15 @@ def normal(deviation: float) -> Initializer:
 
 
 def zeros(shape: tuple[int, ...], random: Any) -> Any:
-    """Return zeros."""
+    """Return zeros.
+
+    Examples
+    --------
+    >>> from xpnet.nn import Dense, initializers
+    >>> Dense(2, 3, weight_init=initializers.zeros).weight
+    array([[0., 0., 0.],
+           [0., 0., 0.]], dtype=float32)
+    """
     return random.uniform(0.0, 0.0, size=shape)
 
 
@@ -102,6 +183,14 @@ def orthogonal(gain: float = 1.0) -> Initializer:
 
     A. M. Saxe, J. L. McClelland and S. Ganguli, Exact solutions to the nonlinear dynamics of learning in deep
     linear neural networks, 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet.nn import initializers
+    >>> w = initializers.orthogonal()((3, 3), np.random.default_rng(0))
+    >>> bool(np.allclose(w @ w.T, np.eye(3)))
+    True
     """
 
     def initialize(shape: tuple[int, ...], random: Any) -> Any:

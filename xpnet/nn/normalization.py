@@ -157,6 +157,13 @@ class LayerNorm(_Normalization):
     ------
     ValueError
         If a setting is out of range; when called, if the last axis has another length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.LayerNorm(4)(np.asarray([[1.0, 2.0, 3.0, 4.0]])).round(2)
+    array([[-1.34, -0.45,  0.45,  1.34]])
     """
 
     def __call__(self, x: Any) -> Any:
@@ -188,6 +195,13 @@ class RMSNorm(_Normalization):
     ------
     ValueError
         If a setting is out of range; when called, if the last axis has another length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.RMSNorm(2)(np.asarray([[3.0, 4.0]])).round(2)
+    array([[0.85, 1.13]])
     """
 
     def __init__(self, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:
@@ -232,6 +246,15 @@ class GroupNorm(_Normalization):
     ValueError
         If a setting is out of range; when called, if x has no axis before the last, or the last has another
         length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> x = np.random.default_rng(0).normal(5, 2, size=(8, 10, 10, 6))  # (batch, height, width, features)
+    >>> y = nn.GroupNorm(3, 6)(x)
+    >>> bool(abs(y[0, ..., :2].mean()) < 1e-6)
+    True
     """
 
     def __init__(self, groups: int, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:

@@ -148,6 +148,13 @@ class GlobalAvgPool(Module):
     """The mean of each channel over all places: (batch, ..., channels) → (batch, channels).
 
     M. Lin, Q. Chen and S. Yan, Network In Network, 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.GlobalAvgPool()(np.ones((5, 7, 7, 32))).shape
+    (5, 32)
     """
 
     def __call__(self, x: Any) -> Any:

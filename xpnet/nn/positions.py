@@ -49,6 +49,15 @@ class SinusoidalPositions(Module):
     ------
     ValueError
         If features is odd; when called, if x has not the axes (batch, length, features).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.SinusoidalPositions(4)(np.zeros((1, 3, 4)))[0].round(2)
+    array([[ 0.  ,  1.  ,  0.  ,  1.  ],
+           [ 0.84,  0.54,  0.01,  1.  ],
+           [ 0.91, -0.42,  0.02,  1.  ]])
     """
 
     def __init__(self, features: int, *, base: float = 10000.0) -> None:
@@ -87,6 +96,14 @@ class RotaryPositions(Module):
     ------
     ValueError
         If features is odd; when called, if the last axis of x has another length, or there is none before it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.RotaryPositions(2)(np.asarray([[1.0, 0.0], [1.0, 0.0]])).round(2)  # turned by 0, and by 1 radian
+    array([[1.  , 0.  ],
+           [0.54, 0.84]])
     """
 
     def __init__(self, features: int, *, base: float = 10000.0) -> None:

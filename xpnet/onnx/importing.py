@@ -27,6 +27,19 @@ class Graph(Module):
     constants : dict of str to numpy.ndarray
         All other arrays, such as shapes.
     inputs, outputs : tuple of str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import xpnet
+    >>> import xpnet.onnx
+    >>> net = xpnet.nn.Dense(2, 3, seed=0)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     xpnet.onnx.export(net, np.ones((1, 2), "float32"), f"{directory}/net.onnx")
+    ...     again = xpnet.onnx.load(f"{directory}/net.onnx")
+    >>> sorted(array.shape for array in again.weights.values())
+    [(2, 3), (3,)]
     """
 
     def __init__(

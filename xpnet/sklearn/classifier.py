@@ -126,7 +126,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         Whether the training ended as nothing improved. After early stopping, `partial_fit` does nothing then.
     n_iter_, t_, n_layers_, n_outputs_, n_features_in_ : int
         The numbers of epochs, of examples seen, of layers with the input, of outputs and of features.
-    feature_names_in_ : array of str, shape (n_features_in_,)
+    feature_names_in_ : array of str, shape (features,)
         If X was a data frame.
     temperature_ : float
         With ``calibrate``.

@@ -15,6 +15,13 @@ from xpnet.training.resume import write_checkpoint
 if TYPE_CHECKING:
     from xpnet.training.fit import Run
 
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "LearningRateSchedule",
+]
+
 _log = logging.getLogger("xpnet")
 
 
@@ -123,6 +130,11 @@ class EarlyStopping(Callback):
     ------
     ValueError
         If a parameter is out of range, or the history has no value of that name.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> stop = xpnet.callbacks.EarlyStopping("validation_accuracy", patience=5)
     """
 
     def __init__(

@@ -60,6 +60,13 @@ class Run:
         The states of the random numbers before the training, and before the order of the epoch was drawn.
     totals : list of tuple, or None
         What the losses and metrics of the epoch add up to so far.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> class StopWhenGood(xpnet.callbacks.Callback):
+    ...     def epoch_end(self, run):
+    ...         run.stop = run.history["loss"][-1] < 0.01
     """
 
     net: Any

@@ -17,6 +17,16 @@ from xpnet.autodiff import array_namespace
 from xpnet.backends import to_numpy
 from xpnet.training.batches import length
 
+__all__ = [
+    "Metric",
+    "accuracy",
+    "binary_accuracy",
+    "mean_absolute_error",
+    "r2",
+    "root_mean_squared_error",
+    "top_k_accuracy",
+]
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -142,6 +152,14 @@ def top_k_accuracy(k: int = 5) -> Metric:
     ------
     ValueError
         If k is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> scores = np.asarray([[0.1, 0.7, 0.2], [0.8, 0.1, 0.3]])
+    >>> xpnet.metrics.top_k_accuracy(2)(scores, np.asarray([2, 1]))
+    0.5
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, received {k}.")
