@@ -79,7 +79,7 @@ def instances():
         "TransformerBlock": (nn.TransformerBlock(4, 2, dropout=0.1, seed=0), sequence),
         "few channels": (nn.Conv2d(1, 3, 3, bias=False, seed=0), normal(2, 8, 9, 1)),
         "groups": (nn.Conv2d(4, 6, 3, padding=(0, 1), groups=2, seed=0), image),
-        "groups transposed": (nn.ConvTranspose2d(4, 6, 2, groups=2, padding=1, seed=0), image),
+        "groups transposed": (nn.ConvTranspose2d(4, 6, 2, groups=2, dilation=2, seed=0), image),
         "no overlap": (nn.MaxPool(2), normal(2, 6, 4, 3)),
         "short kernel": (nn.ConvTranspose2d(4, 2, 1, stride=3, padding="same", seed=0), image),
         "float64": (nn.Conv2d(4, 3, 2, seed=0, dtype="float64"), normal(2, 5, 5, 4, dtype="float64")),
