@@ -1,5 +1,7 @@
 """Networks from ONNX files: those that xpnet exported, and those of PyTorch and skl2onnx."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -183,6 +185,28 @@ def test_weights_in_another_file_are_not_read(path, tmp_path):
         file.write(model.SerializeToString())
     with pytest.raises(ValueError, match="has the weights w in another file, which is not read"):
         xpnet.onnx.load(path)
+
+
+def test_weights_of_a_loop_in_another_file_are_not_read(path):
+    xpnet.onnx.export(nn.LSTM(2, 3, seed=0), normal(2, 4, 2), path)
+    model = onnx.load(path)
+    (loop,) = (node for node in model.graph.node if node.op_type == "Scan")
+    body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+    tensor = body.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret")
+    Path(path).write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="has the weights w in another file, which is not read"):
+        xpnet.onnx.load(path)
+
+
+def test_loop_over_nothing(path):
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("element", "result")]
+    body = helper.make_graph([helper.make_node("Neg", ["element"], ["result"])], "body", ends[:1], ends[1:])
+    file_of(path, [helper.make_node("Scan", ["x"], ["y"], body=body, num_scan_inputs=1)], {"x": normal(3, 2)})
+    agrees(path, normal(3, 2))
+    with pytest.raises(ValueError, match="goes through 1 to 65536 elements, received 0"):
+        xpnet.onnx.load(path)(normal(0, 2))
 
 
 def test_wrong_number_of_inputs(path):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 
@@ -38,21 +38,13 @@ def _sum(_layer: Any, *arrays: numpy.ndarray) -> numpy.ndarray:
     return sum(arrays[1:], arrays[0])
 
 
-class _Source(NamedTuple):
-    """The arrays of PyTorch that an array is made of, by their names in the layer, and how."""
+# What an array is made of: how, and the names of the arrays of PyTorch in the layer.
+_Source = tuple[Callable[..., numpy.ndarray], tuple[str, ...]]
 
-    names: tuple[str, ...]
-    make: Callable[..., numpy.ndarray]
-
-
-def _source(make: Callable[..., numpy.ndarray], *names: str) -> _Source:
-    return _Source(names, make)
-
-
-_INPUTS_FIRST = {"weight": _source(_inputs_first, "weight")}
-_RECURRENT = {
-    "input.weight": _source(_inputs_first, "weight_ih_l0"),
-    "recurrent.weight": _source(_inputs_first, "weight_hh_l0"),
+_INPUTS_FIRST: dict[str, _Source] = {"weight": (_inputs_first, ("weight",))}
+_RECURRENT: dict[str, _Source] = {
+    "input.weight": (_inputs_first, ("weight_ih_l0",)),
+    "recurrent.weight": (_inputs_first, ("weight_hh_l0",)),
 }
 
 # Where PyTorch lays out or names the arrays of a layer in another way, by the layer's class.
@@ -60,26 +52,26 @@ _SOURCES: dict[type, dict[str, _Source]] = {
     nn.Dense: _INPUTS_FIRST,
     nn.Conv1d: _INPUTS_FIRST,
     nn.Conv2d: _INPUTS_FIRST,
-    nn.ConvTranspose2d: {"weight": _source(_transposed, "weight")},
+    nn.ConvTranspose2d: {"weight": (_transposed, ("weight",))},
     nn.BatchNorm: {
-        "running_mean": _source(_same, "running_mean"),
-        "running_variance": _source(_same, "running_var"),
+        "running_mean": (_same, ("running_mean",)),
+        "running_variance": (_same, ("running_var",)),
     },
     # The gates stand in the same order.
-    nn.LSTM: {**_RECURRENT, "input.bias": _source(_sum, "bias_ih_l0", "bias_hh_l0")},
+    nn.LSTM: {**_RECURRENT, "input.bias": (_sum, ("bias_ih_l0", "bias_hh_l0"))},
     nn.GRU: {
         **_RECURRENT,
-        "input.bias": _source(_same, "bias_ih_l0"),
-        "recurrent.bias": _source(_same, "bias_hh_l0"),
+        "input.bias": (_same, ("bias_ih_l0",)),
+        "recurrent.bias": (_same, ("bias_hh_l0",)),
     },
     nn.MultiHeadAttention: {
-        f"{layer}.{array}": _source(_part(index), f"in_proj_{array}")
+        f"{layer}.{array}": (_part(index), (f"in_proj_{array}",))
         for index, layer in enumerate(("query", "key", "value"))
         for array in ("weight", "bias")
     }
     | {
-        "output.weight": _source(_inputs_first, "out_proj.weight"),
-        "output.bias": _source(_same, "out_proj.bias"),
+        "output.weight": (_inputs_first, ("out_proj.weight",)),
+        "output.bias": (_same, ("out_proj.bias",)),
     },
 }
 
@@ -194,8 +186,8 @@ def _sources(
         module, attribute = ".".join(parts[:end]), ".".join(parts[end:])
         source = _SOURCES.get(type(modules.get(module)), {}).get(attribute)
         if source is not None:
-            places = [_name_there(module, there, modules, names) for there in source.names]
-            yield modules[module], places, source.make
+            make, known = source
+            yield modules[module], [_name_there(module, there, modules, names) for there in known], make
     module, _, attribute = name.rpartition(".")
     yield modules.get(module), [_name_there(module, attribute, modules, names)], _same
 

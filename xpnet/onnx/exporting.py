@@ -59,6 +59,11 @@ def export(
         If ONNX has no counterpart for a function that the network calls, which is named, or what it computes
         depends on the size of the batch in another way than by its shape.
 
+    Notes
+    -----
+    Texts are read on the host: export the layers behind `nn.ByteReader`, which take its integers. All
+    lengths but the batch, such as that of a sequence, are those of the example.
+
     Examples
     --------
     >>> import tempfile

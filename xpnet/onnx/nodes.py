@@ -22,6 +22,9 @@ NODES: dict[str, Callable] = {}
 # The most numbers that a node makes of few: a file must not fill the memory.
 _MOST = 2**26
 
+# The most steps of a loop, so that a file does not take for ever.
+_MOST_STEPS = 2**16
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -464,8 +467,10 @@ def _scan(xp: Any, node: Node, *values: Any) -> list[Any]:
             f"or more sequences, without {', '.join(sorted(others)) or 'another number of inputs'}."
         )
     carried, sequences = list(values[: end - number]), values[end - number : end]
-    left = []
-    for t in range(sequences[0].shape[0]):
+    length, left = sequences[0].shape[0], []
+    if not 0 < length <= _MOST_STEPS:
+        raise ValueError(f"{node.name} goes through 1 to {_MOST_STEPS} elements, received {length}.")
+    for t in range(length):
         known = {**body.arrays, **dict(zip(body.outer, values[end:], strict=True))}
         known.update(zip(body.inputs, [*carried, *(x[t, ...] for x in sequences)], strict=True))
         compute(xp, body.nodes, known)

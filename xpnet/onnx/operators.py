@@ -518,6 +518,8 @@ def _setitem(w: Any, operation: Operation) -> Any:
     keys[place : place + 1] = [slice(None)] * (rank - sum(item is not ... for item in keys))
     if not all(isinstance(item, slice | int) for item in keys):
         return NotImplemented
+    if any(type(end) is Size for item in keys if isinstance(item, slice) for end in (item.start, item.stop)):
+        return NotImplemented
     changed = {axis: item for axis, item in enumerate(keys) if item != slice(None)}
     if not all(isinstance(lengths[axis], int) for axis in changed):
         return NotImplemented
