@@ -23,6 +23,7 @@ html_title = f"xpnet {version}"
 
 myst_heading_anchors = 3
 autodoc_typehints = "none"  # numpydoc's sections say more
+autodoc_preserve_defaults = True
 numpydoc_show_class_members = False
 # A name in backticks is a link, where the reference has it.
 default_role = "any"
@@ -37,7 +38,8 @@ def write_gallery() -> None:
     for path in sorted(EXAMPLES.glob("*.py")):
         description = ast.get_docstring(ast.parse(path.read_text("utf-8")))
         summary = description.partition("\n\n")[0]
-        pictures = sorted(picture.name for picture in (HERE / "pictures").glob(f"{path.stem}*.png"))
+        pictures = [picture.name for picture in (HERE / "pictures").glob(f"{path.stem}*.png")]
+        pictures.sort(key=lambda name: ("learning" in name, name))  # the list shows the first: no loss curve
         if not pictures:
             raise FileNotFoundError(f"docs/pictures has no picture of {path.name}. `nox -s docs` makes them.")
         shown = [f"![{summary}](/pictures/{name})" for name in pictures]
