@@ -60,6 +60,15 @@ def test_every_public_name_has_an_example():
     assert {name for name, value in public_names() if ">>> " not in (value.__doc__ or "")} == set()
 
 
+def test_examples_of_metrics():
+    # doctest looks at functions and classes, and a metric is neither.
+    for name, value in public_names():
+        if isinstance(value, xpnet.metrics.Metric):
+            assert value.__doc__ != xpnet.metrics.Metric.__doc__
+            example = doctest.DocTestParser().get_doctest(value.__doc__, {}, name, None, 0)
+            assert doctest.DocTestRunner().run(example).failed == 0
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_code_of_the_manual(path, tmp_path, monkeypatch):
     if path.stem == "cuda" and (problem := backends.cuda_problem()):

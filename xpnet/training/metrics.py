@@ -6,10 +6,11 @@ metrics that are no means of per-batch values, such as R², are exact, and nothi
 """
 
 import functools
+import inspect
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xpnet import tree
@@ -44,6 +45,8 @@ class Metric:
     result : callable
         ``result(*totals)`` makes the metric of the sums, which are Python floats, and NumPy arrays where an
         array had axes.
+    description : str, optional
+        Becomes the docstring of the metric.
 
     Examples
     --------
@@ -56,6 +59,11 @@ class Metric:
     name: str
     totals: Callable[[Any, Any], tuple]
     result: Callable[..., float]
+    description: str = field(default="", repr=False)
+
+    def __post_init__(self) -> None:
+        if self.description:
+            object.__setattr__(self, "__doc__", inspect.cleandoc(self.description))
 
     def __call__(self, outputs: Any, targets: Any) -> float:
         return self.of(self.totals(outputs, targets))
@@ -132,8 +140,21 @@ def _accuracy(outputs: Any, targets: Any) -> tuple:
     return _sum(right), outputs.shape[0]
 
 
-accuracy = Metric("accuracy", _accuracy, _ratio)
-"""The share of examples whose largest output, of shape (batch, classes), is that of their label, (batch,)."""
+accuracy = Metric(
+    "accuracy",
+    _accuracy,
+    _ratio,
+    """The share of examples whose largest output, of shape (batch, classes), is that of their label,
+    (batch,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> xpnet.metrics.accuracy(np.asarray([[2.0, 1.0], [0.0, 3.0]]), np.asarray([0, 0]))
+    0.5
+    """,
+)
 
 
 def top_k_accuracy(k: int = 5) -> Metric:
@@ -183,8 +204,20 @@ def _binary_accuracy(outputs: Any, targets: Any) -> tuple:
     return _sum(right), math.prod(outputs.shape)
 
 
-binary_accuracy = Metric("binary_accuracy", _binary_accuracy, _ratio)
-"""The share of logits with the right sign: positive where the target is 1, else not."""
+binary_accuracy = Metric(
+    "binary_accuracy",
+    _binary_accuracy,
+    _ratio,
+    """The share of logits with the right sign: positive where the target is 1, else not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> xpnet.metrics.binary_accuracy(np.asarray([2.0, -1.0]), np.asarray([1.0, 1.0]))
+    0.5
+    """,
+)
 
 
 def _absolute_error(outputs: Any, targets: Any) -> tuple:
@@ -192,8 +225,20 @@ def _absolute_error(outputs: Any, targets: Any) -> tuple:
     return _sum(abs(_wide(outputs) - _wide(targets))), math.prod(outputs.shape)
 
 
-mean_absolute_error = Metric("mean_absolute_error", _absolute_error, _ratio)
-"""The mean of the absolute differences of outputs and targets of one shape."""
+mean_absolute_error = Metric(
+    "mean_absolute_error",
+    _absolute_error,
+    _ratio,
+    """The mean of the absolute differences of outputs and targets of one shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> xpnet.metrics.mean_absolute_error(np.asarray([2.0, 4.0]), np.asarray([1.0, 1.0]))
+    2.0
+    """,
+)
 
 
 def _squared_error(outputs: Any, targets: Any) -> tuple:
@@ -202,9 +247,19 @@ def _squared_error(outputs: Any, targets: Any) -> tuple:
 
 
 root_mean_squared_error = Metric(
-    "root_mean_squared_error", _squared_error, lambda total, number: math.sqrt(total / number)
+    "root_mean_squared_error",
+    _squared_error,
+    lambda total, number: math.sqrt(total / number),
+    """The root of the mean of the squared differences of outputs and targets of one shape.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> xpnet.metrics.root_mean_squared_error(np.asarray([1.0, 7.0]), np.asarray([0.0, 0.0]))
+    5.0
+    """,
 )
-"""The root of the mean of the squared differences of outputs and targets of one shape."""
 
 
 def _r2_totals(outputs: Any, targets: Any) -> tuple:
@@ -218,9 +273,21 @@ def _r2_result(error: float, total: float, squares: float, number: float) -> flo
     return 1 - error / spread if spread > 0 else math.nan
 
 
-r2 = Metric("r2", _r2_totals, _r2_result)
-"""R²: 1 minus the squared errors over the squared deviations of the targets from their mean; NaN where all
-targets are equal. Outputs and targets have one shape; several columns are taken as one."""
+r2 = Metric(
+    "r2",
+    _r2_totals,
+    _r2_result,
+    """R²: 1 minus the squared errors over the squared deviations of the targets from their mean; NaN where
+    all targets are equal. Outputs and targets have one shape; several columns are taken as one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> xpnet.metrics.r2(np.asarray([1.0, 2.0]), np.asarray([1.0, 3.0]))
+    0.5
+    """,
+)
 
 
 class Totals:
