@@ -33,7 +33,7 @@ def matcher(values: Any) -> Callable[[Any], list | None] | None:
         one: in its structure, in the shapes or dtypes of its arrays, or in anything else. None where such a
         function cannot be written.
     """
-    writer = _Writer()
+    writer = _Checks()
     try:
         writer.visit("values", values)
     except _NoMatchError:
@@ -56,13 +56,25 @@ def matcher(values: Any) -> Callable[[Any], list | None] | None:
     return safe if agrees and all(a is b for a, b in zip(found, expected, strict=True)) else None  # type: ignore[arg-type]
 
 
-class _Writer:
+class _Source:
+    """The lines of a function, and the objects that they name."""
+
+    def __init__(self, **constants: Any) -> None:
+        self.lines: list[str] = []
+        self.constants: dict[str, Any] = constants
+
+    def _constant(self, value: Any) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+
+class _Checks(_Source):
     """Writes the checks of a tree, part by part."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        super().__init__(same=same, numbers=(numpy.ndarray, numpy.generic))
         self.arrays: list[str] = []
-        self.constants: dict[str, Any] = {"same": same, "numbers": (numpy.ndarray, numpy.generic)}
         self._count = 0
 
     def visit(self, place: str, value: Any) -> None:
@@ -117,11 +129,6 @@ class _Writer:
         self._count += 1
         return f"part_{self._count}"
 
-    def _constant(self, value: Any) -> str:
-        name = f"constant_{len(self.constants)}"
-        self.constants[name] = value
-        return name
-
 
 def builder(structure: Any, leaves: list) -> Callable[[Sequence], Any]:
     """Return a function that puts arrays into a tree.
@@ -165,12 +172,11 @@ class _Place(NamedTuple):
     number: int
 
 
-class _Builder:
+class _Builder(_Source):
     """Writes the expressions that make a tree anew."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.constants: dict[str, Any] = {"new": object.__new__}
+        super().__init__(new=object.__new__)
 
     def text(self, value: Any) -> str:
         """Return the expression of a part of the tree."""
@@ -198,11 +204,6 @@ class _Builder:
         if tree.leaves([value], state=True) != [value] and value is not None:
             raise _NoMatchError  # another container
         return self._constant(value)
-
-    def _constant(self, value: Any) -> str:
-        name = f"constant_{len(self.constants)}"
-        self.constants[name] = value
-        return name
 
 
 def _can_sort(value: dict) -> bool:
