@@ -31,11 +31,20 @@ LIMIT = 16
 
 def _plan_of(x: Any) -> "type[Plan]":
     """Return how plans are run on the library of an array: by its own means, or one call after the other."""
-    from xpnet.replay.numpy import NumpyPlan  # here, as it would be a good part of the time to import xpnet
+    library = library_of(x)
+    spec = library.spec if library else ""
+    # Imported here, as they would be a good part of the time to import xpnet.
+    if spec == "cpu":
+        from xpnet.replay.numpy import NumpyPlan
+
+        return NumpyPlan
+    if spec == "cuda":
+        from xpnet.replay.cupy import CupyPlan
+
+        return CupyPlan
     from xpnet.replay.plan import JaxPlan, Plan
 
-    library = library_of(x)
-    return {"cpu": NumpyPlan, "jax": JaxPlan}.get(library.spec if library else "", Plan)
+    return JaxPlan if spec == "jax" else Plan
 
 
 class _Replay:

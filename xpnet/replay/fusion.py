@@ -1,13 +1,7 @@
 """Which elementwise operations go into one kernel."""
 
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.kernels import Kernel, part_of
-
-# A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
-# compiler checks each pair for overlap.
-MOST_ARRAYS = 12
-# A loop of many more operations takes long to compile.
-MOST_OPERATIONS = 64
+from xpnet.replay.kernels import Kernel, Target, part_of
 
 
 class Group:
@@ -43,7 +37,9 @@ class Group:
         other._into = self
 
 
-def fuse(graph: Graph, contiguous: set[Variable], origin: dict[Variable, Variable]) -> list[Group]:
+def fuse(
+    graph: Graph, contiguous: set[Variable], origin: dict[Variable, Variable], target: Target
+) -> list[Group]:
     """Put elementwise operations together.
 
     A group can move down to a later one if nothing in between reads its results, and up to an earlier one if
@@ -56,6 +52,8 @@ def fuse(graph: Graph, contiguous: set[Variable], origin: dict[Variable, Variabl
         The variables whose elements stand one after the other in memory; a kernel reads no others.
     origin : dict of Variable to Variable
         For a view in another shape, with the same elements in the same order, the array that it is a view of.
+    target : Target
+        What a kernel may be.
 
     Returns
     -------
@@ -85,8 +83,9 @@ def fuse(graph: Graph, contiguous: set[Variable], origin: dict[Variable, Variabl
             continue
         kernel = None
         if contiguous.issuperset((*operation.inputs, *operation.results)):
-            part = part_of(operation, first)
+            part = part_of(operation, first, target)
             kernel = Kernel.of([part]) if part else None
+            kernel = kernel if kernel and target.accepts(kernel) else None
         group = Group(place, operation, kernel)
         groups.append(group)
         maker.update(dict.fromkeys(operation.results, group))
@@ -100,10 +99,12 @@ def fuse(graph: Graph, contiguous: set[Variable], origin: dict[Variable, Variabl
             here = group.current
             if other.kernel is None or here.kernel is None or other is here:
                 continue
-            if len(other.operations) + len(here.operations) > MOST_OPERATIONS:
+            if len(other.operations) + len(here.operations) > target.most_operations:
                 continue
             together = Kernel.of([*other.kernel.parts, *here.kernel.parts])
-            if together is None or len(together.arrays) > MOST_ARRAYS:
+            if together is None or len(together.arrays) > target.most_arrays:
+                continue
+            if not target.accepts(together):
                 continue
             if can_move_down(other, here):
                 here.take(other, together)

@@ -168,7 +168,7 @@ VIEWS = frozenset(
 
 def _arithmetic(operation: Operation) -> int:
     result = operation.results[0]
-    if operation.name == "matmul":
+    if operation.name in ("matmul", "product"):
         return 2 * result.size * operation.arguments[0].shape[-1]
     if operation.name in VIEWS | {"concat", "setitem", "stack", "take", "take_along_axis"}:
         return 0

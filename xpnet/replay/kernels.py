@@ -12,71 +12,48 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from xpnet import tree
+from xpnet.backends import to_numpy
 from xpnet.replay.graph import Operation, Variable
 
-# One element of each function. All arguments have been converted to the dtype in which it computes.
-ELEMENT = {
-    "abs": "abs({0})",
-    "add": "{0} + {1}",
-    "astype": "{0}",
-    "bitwise_and": "{0} & {1}",
-    "bitwise_invert": "~{0}",
-    "bitwise_or": "{0} | {1}",
-    "bitwise_xor": "{0} ^ {1}",
-    "divide": "{0} / {1}",
-    "equal": "{0} == {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "logical_and": "{0} and {1}",
-    "logical_not": "not {0}",
-    "logical_or": "{0} or {1}",
-    "maximum": "{0} if ({0} >= {1} or {0} != {0}) else {1}",  # NaN in either gives NaN
-    "minimum": "{0} if ({0} <= {1} or {0} != {0}) else {1}",
-    "multiply": "{0} * {1}",
-    "negative": "-{0}",
-    "not_equal": "{0} != {1}",
-    "reciprocal": "1 / {0}",
-    "sqrt": "sqrt({0})",
-    "square": "{0} * {0}",
-    "subtract": "{0} - {1}",
-    "where": "{1} if {0} else {2}",
-}
-# These are faster in NumPy, which computes several elements at once, unless there are only a few.
-FEW = 512
-ELEMENT_OF_FEW = {
-    "cos": "cos({0})",
-    "exp": "exp({0})",
-    "expm1": "expm1({0})",
-    "log": "log({0})",
-    "log1p": "log1p({0})",
-    "pow": "{0} ** {1}",
-    "sin": "sin({0})",
-    "tanh": "tanh({0})",
-}
 COMPARISONS = frozenset({"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"})
-_DTYPES = frozenset({"float32", "float64", "bool"})
-_INTEGERS = frozenset({"int32", "int64"})
-# What cannot overflow or divide by zero, which numba and NumPy do differently with integers.
-_OF_INTEGERS = COMPARISONS | {"maximum", "minimum", "where"}
+PREDICATES = frozenset({"isfinite", "isinf", "isnan"})
 
 FULL, ROW, COLUMN, NUMBER = "full", "row", "column", "number"
 
-# Functions that leave a row, a column or a number: how a total takes in an element, and what it starts from.
-# Sums that leave a column or a number are computed in double precision.
+# Functions that leave a row, a column or a number: which function takes in an element, and what a total
+# starts from. Sums that leave a column or a number are computed in double precision.
 REDUCTIONS = {
-    "max": (ELEMENT["maximum"], "-inf"),
-    "mean": (ELEMENT["add"], "0.0"),  # and divided at the end
-    "min": (ELEMENT["minimum"], "inf"),
-    "sum": (ELEMENT["add"], "0.0"),
+    "max": ("maximum", "-inf"),
+    "mean": ("add", "0.0"),  # and divided at the end
+    "min": ("minimum", "inf"),
+    "sum": ("add", "0.0"),
 }
-# Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
-# several elements at once.
-MOST_REDUCED = 16_384
 
 # One element of each row, and zeros but for one element of each row.
 PICK, PLACE = "take_along_axis", "scatter_add"
+
+
+class Target(NamedTuple):
+    """What can be written for a processor, and is worth it.
+
+    Attributes
+    ----------
+    most_arrays, most_operations : int
+        In one kernel.
+    can_make : callable
+        Says of an operation whether its elements can be computed one by one.
+    can_total : callable
+        Says so of a reduction, given what it leaves.
+    accepts : callable
+        Says whether a kernel can be written as a whole.
+    """
+
+    most_arrays: int
+    most_operations: int
+    can_make: Callable[[Operation], bool]
+    can_total: Callable[[Operation, str], bool]
+    accepts: "Callable[[Kernel], bool]"
 
 
 class Part(NamedTuple):
@@ -104,15 +81,18 @@ class Part(NamedTuple):
     kind: str = FULL
 
 
-def part_of(operation: Operation, origin: Callable[[Variable], Variable]) -> Part | None:
+def part_of(operation: Operation, origin: Callable[[Variable], Variable], target: Target) -> Part | None:
     """Return what an operation is in a kernel; None if it cannot be in one.
 
     ``origin`` gives the variable whose elements another one has in the same order, in another shape.
     """
-    make = {PICK: _pick, PLACE: _place}.get(operation.name)
-    make = make or (_reduction if operation.name in REDUCTIONS else _elementwise)
-    part = make(operation)
-    if part is None or not part.size:
+    if operation.name in REDUCTIONS:
+        part = _reduction(operation)
+        can = part is not None and target.can_total(operation, part.kind)
+    else:
+        can = target.can_make(operation)
+        part = {PICK: _pick, PLACE: _place}.get(operation.name, _elementwise)(operation) if can else None
+    if part is None or not part.size or not can:
         return None
     return part._replace(read=tuple((origin(x), kind) for x, kind in part.read))
 
@@ -139,21 +119,15 @@ def _reduction(operation: Operation) -> Part | None:
         kind, columns = COLUMN, prod(x.shape[ndim - number :])
     else:
         return None
-    adds_rows = kind == ROW and operation.name == "sum"
-    if (x.size > MOST_REDUCED and not adds_rows) or (kind == ROW and operation.name == "mean"):
-        return None
     return Part(operation, result, x.size, columns, ((x, FULL),), kind)
 
 
 def _elementwise(operation: Operation) -> Part | None:
-    name, result = operation.name, operation.result
-    arguments = operation.arguments[:1] if name == "astype" else operation.arguments
-    few = name in ELEMENT_OF_FEW and result.size <= FEW
-    if (name not in ELEMENT and not few) or (operation.options and name != "astype"):
+    result = operation.result
+    if operation.options and operation.name != "astype":
         return None
-    dtypes = _DTYPES | _INTEGERS if name in _OF_INTEGERS else _DTYPES
-    if result.dtype.name not in dtypes or not all(_fits(x, dtypes) for x in arguments):
-        return None
+    if any(type(x) is not Variable and getattr(x, "shape", ()) != () for x in operation.arguments):
+        return None  # a constant array, which is rare, would have to be handed in
     read, columns = [], set()
     for x in operation.inputs:
         repeated = pattern(x.shape, result.shape)
@@ -168,20 +142,10 @@ def _elementwise(operation: Operation) -> Part | None:
     return Part(operation, result, result.size, max(columns, default=0), tuple(read))
 
 
-def _fits(x: Any, dtypes: frozenset[str]) -> bool:
-    if isinstance(x, bool | int | float):
-        return True
-    if type(x) is not Variable and getattr(x, "shape", ()) != ():
-        return False  # a constant array, which is rare, would have to be handed in
-    return hasattr(x, "dtype") and x.dtype.name in dtypes
-
-
 def _pick(operation: Operation) -> Part | None:
     x, indices, *rest = operation.arguments
     axis = (*rest, operation.options.get("axis", -1))[0]
     if type(x) is not Variable or not _is_index(indices, x.shape) or axis not in (-1, len(x.shape) - 1):
-        return None
-    if x.dtype.name not in _DTYPES:
         return None
     return Part(operation, operation.result, x.size, x.shape[-1], ((x, FULL), (indices, COLUMN)), COLUMN)
 
@@ -192,11 +156,11 @@ def _place(operation: Operation) -> Part | None:
     if type(key) is not tuple or len(key) != len(shape) or type(values) is not Variable:
         return None
     *others, indices = key
-    if not _is_index(indices, shape) or values.shape != indices.shape or values.dtype.name not in _DTYPES:
+    if not _is_index(indices, shape) or values.shape != indices.shape:
         return None
     rows = numpy.ogrid[tuple(slice(size) for size in shape)][:-1]
     if not all(
-        type(x) is numpy.ndarray and numpy.array_equal(x, y) for x, y in zip(others, rows, strict=True)
+        tree.is_array(x) and numpy.array_equal(to_numpy(x), y) for x, y in zip(others, rows, strict=True)
     ):
         return None
     read = ((values, COLUMN), (indices, COLUMN))
@@ -206,7 +170,7 @@ def _place(operation: Operation) -> Part | None:
 def _is_index(indices: Any, shape: tuple[int, ...]) -> bool:
     """Say whether these can be the numbers of one element in each row."""
     is_one = type(indices) is Variable and indices.shape == (*shape[:-1], 1)
-    return is_one and len(shape) > 1 and shape[-1] > 1 and indices.dtype.name in _INTEGERS
+    return is_one and len(shape) > 1 and shape[-1] > 1 and indices.dtype.name in ("int32", "int64")
 
 
 def pattern(shape: tuple[int, ...], whole: tuple[int, ...]) -> tuple[str, int] | None:

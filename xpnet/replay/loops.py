@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy
 
-from xpnet.replay.graph import Variable
+from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import (
     COLUMN,
     COMPARISONS,
-    ELEMENT,
-    ELEMENT_OF_FEW,
     FULL,
     NUMBER,
     PICK,
@@ -25,14 +23,89 @@ from xpnet.replay.kernels import (
     ROW,
     Kernel,
     Part,
+    Target,
 )
+from xpnet.replay.passes import Passes
+
+# One element of each function. All arguments have been converted to the dtype in which it computes.
+ELEMENT = {
+    "abs": "abs({0})",
+    "add": "{0} + {1}",
+    "astype": "{0}",
+    "bitwise_and": "{0} & {1}",
+    "bitwise_invert": "~{0}",
+    "bitwise_or": "{0} | {1}",
+    "bitwise_xor": "{0} ^ {1}",
+    "divide": "{0} / {1}",
+    "equal": "{0} == {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "logical_and": "{0} and {1}",
+    "logical_not": "not {0}",
+    "logical_or": "{0} or {1}",
+    "maximum": "{0} if ({0} >= {1} or {0} != {0}) else {1}",  # NaN in either gives NaN
+    "minimum": "{0} if ({0} <= {1} or {0} != {0}) else {1}",
+    "multiply": "{0} * {1}",
+    "negative": "-{0}",
+    "not_equal": "{0} != {1}",
+    "reciprocal": "1 / {0}",
+    "sqrt": "sqrt({0})",
+    "square": "{0} * {0}",
+    "subtract": "{0} - {1}",
+    "where": "{1} if {0} else {2}",
+}
+# These are faster in NumPy, which computes several elements at once, unless there are only a few.
+FEW = 512
+ELEMENT_OF_FEW = {
+    "cos": "cos({0})",
+    "exp": "exp({0})",
+    "expm1": "expm1({0})",
+    "log": "log({0})",
+    "log1p": "log1p({0})",
+    "pow": "{0} ** {1}",
+    "sin": "sin({0})",
+    "tanh": "tanh({0})",
+}
+_DTYPES = frozenset({"float32", "float64", "bool"})
+_INTEGERS = frozenset({"int32", "int64"})
+# What cannot overflow or divide by zero, which numba and NumPy do differently with integers.
+_OF_INTEGERS = COMPARISONS | {"maximum", "minimum", "where"}
+
+# Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
+# several elements at once.
+MOST_REDUCED = 16_384
 
 
-class Loop:
-    """The source of a kernel, as a function of its inputs, outputs, numbers and size.
+def _can_make(operation: Operation) -> bool:
+    name, result = operation.name, operation.result
+    if name in (PICK, PLACE):
+        return result.dtype.name in _DTYPES
+    few = name in ELEMENT_OF_FEW and result.size <= FEW
+    dtypes = _DTYPES | _INTEGERS if name in _OF_INTEGERS else _DTYPES
+    arguments = operation.arguments[:1] if name == "astype" else operation.arguments
+    known = name in ELEMENT or few
+    return known and result.dtype.name in dtypes and all(_fits(x, dtypes) for x in arguments)
 
-    A row is gone through in several *passes* if something is known only at its end, as the largest element
-    that a softmax subtracts. What is made in one pass and read in a later one is kept in a row of its own.
+
+def _fits(x: Any, dtypes: frozenset[str]) -> bool:
+    return isinstance(x, bool | int | float) or (hasattr(x, "dtype") and x.dtype.name in dtypes)
+
+
+def _can_total(operation: Operation, kind: str) -> bool:
+    adds_rows = kind == ROW and operation.name == "sum"
+    few = operation.arguments[0].size <= MOST_REDUCED
+    return adds_rows or (few and not (kind == ROW and operation.name == "mean"))
+
+
+# A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
+# compiler checks each pair for overlap. A loop of many more operations takes long to compile.
+TARGET = Target(12, 64, _can_make, _can_total, accepts=lambda _: True)
+
+
+class Loop(Passes):
+    """The source of a kernel in Python, for numba.
 
     Parameters
     ----------
@@ -43,61 +116,23 @@ class Loop:
         The inputs that an output is written over: they are handed in once.
     parallel : bool
         Whether the rows are shared among the cores.
-
-    Attributes
-    ----------
-    numbers : list of float
-        Constants that are handed in, so that one compiled loop serves other sizes of a batch.
-    source : str
     """
 
     def __init__(
         self, kernel: Kernel, outputs: list[Variable], alias: dict[Variable, Variable], *, parallel: bool
     ) -> None:
-        self.kernel = kernel
-        self.numbers: list[float] = []
-        inputs = {x: f"a{index}" for index, x in enumerate(kernel.inputs)}
-        stores = {x: inputs[alias[x]] if x in alias else f"o{index}" for index, x in enumerate(outputs)}
-        index = {FULL: "i, j" if kernel.columns else "i", ROW: "j", COLUMN: "i", NUMBER: "0"}
-        self._stores = {x: f"{name}[{index[kernel.kinds[x]]}]" for x, name in stores.items()}
-        # The pass in which a full variable is made, and before which any other is; and in which it is read.
-        self._pass: dict[Variable, int] = {}
-        self._readers: dict[Variable, set[int]] = {}
-        self._last = 0
-        self._schedule()
-        for x in alias:
-            self._readers.setdefault(x, set()).add(self._last)
-        # Lines before all rows, before each pass through a row, in each pass, and behind all rows.
-        self._first: list[str] = []
-        self._before: list[list[str]] = [[] for _ in range(self._last + 2)]
-        self._inside: list[list[str]] = [[] for _ in range(self._last + 1)]
-        self._behind: list[str] = []
-        self._values: dict[Variable, str] = {}
-        self._rows: dict[Variable, str] = {}  # where an element of the present row is, by its number
-        for x, name in inputs.items():
-            self._load(x, name, f"{name}[{index[kernel.kinds[x]]}]")
-        over = {x: self._stores.pop(x) for x in alias}
-        for number, part in enumerate(kernel.parts):
-            write = self._total if part.operation.name in REDUCTIONS else self._make
-            write(number, part)
-        # At the end of the last pass: by then, the input that was there has been read.
-        self._inside[-1] += [f"{place} = {self._values[x]}" for x, place in over.items()]
-        self.source = self._put_together({**inputs, **stores}, parallel=parallel)
+        self._parallel = parallel
+        super().__init__(kernel, outputs, alias)
 
-    def _schedule(self) -> None:
-        """Find out what must wait for the end of which pass."""
-        kinds = self.kernel.kinds
-        for part in self.kernel.parts:
-            ready = max((self._pass.get(x, 0) for x, _ in part.read), default=0)
-            elements = [x for x, _ in part.read if kinds[x] == FULL]
-            if part.operation.name == PICK:  # the whole row must be there
-                ready = max([ready, *(self._pass[x] + 1 for x in elements if x in self._pass)])
-            elif elements or kinds[part.result] == FULL:
-                self._last = max(self._last, ready)
-            for x in elements:
-                self._readers.setdefault(x, set()).add(ready)
-            behind = bool(elements) and kinds[part.result] == COLUMN and part.operation.name != PICK
-            self._pass[part.result] = ready + behind
+    def _place(self, x: Variable) -> str:
+        index = {FULL: "i, j" if self.kernel.columns else "i", ROW: "j", COLUMN: "i", NUMBER: "0"}
+        return index[self.kernel.kinds[x]]
+
+    def _store(self, place: str, value: str) -> str:
+        return f"{place} = {value}"
+
+    def _cast(self, dtype: numpy.dtype, value: str) -> str:
+        return f"{_name(dtype)}({value})"
 
     def _load(self, x: Variable, name: str, element: str) -> None:
         kind = self.kernel.kinds[x]
@@ -123,11 +158,14 @@ class Loop:
             zero = f"{_name(x.dtype)}(0)"
             lines.append(f"{value} = {element} if j == {index} or j == {index} + columns else {zero}")
         else:
-            lines.append(f"{value} = {self._instruction(part)}")
+            name = part.operation.name
+            texts = [text for text, _ in self._arguments(part)]
+            element = (ELEMENT.get(name) or ELEMENT_OF_FEW[name]).format(*texts)
+            lines.append(f"{value} = {self._cast(x.dtype, element)}")
         self._values[x] = value
         if x in self._stores:
-            lines.append(f"{self._stores[x]} = {value}")
-        if full and max(self._readers.get(x, {0})) > self._pass[x]:
+            lines.append(self._store(self._stores[x], value))
+        if self._is_kept(x):
             self._first.append(f"k{number} = empty(columns, {_name(x.dtype)})")
             self._rows[x] = f"k{number}[{{}}]"
             lines.append(f"k{number}[j] = {value}")
@@ -138,7 +176,8 @@ class Loop:
         """Write how a total takes in the elements, one after the other."""
         x, (source, _) = part.result, part.read[0]
         kinds, dtype = self.kernel.kinds, _name(x.dtype)
-        take_in, start = REDUCTIONS[part.operation.name]
+        function, start = REDUCTIONS[part.operation.name]
+        take_in = ELEMENT[function]
         when = self._pass.get(source, 0)
         lines = (self._inside if kinds[source] == FULL else self._before)[when]
         element = self._values[source]
@@ -160,34 +199,7 @@ class Loop:
         if x in self._stores:
             behind.append(f"{self._stores[x]} = v{number}")
 
-    def _instruction(self, part: Part) -> str:
-        """Return the expression of one element of a function's result, of the dtype that it has."""
-        operation = part.operation
-        name, result = operation.name, operation.result.dtype
-        arguments = operation.arguments[:1] if name == "astype" else operation.arguments
-        if name in COMPARISONS:
-            dtype = numpy.result_type(*[x.dtype if hasattr(x, "dtype") else x for x in arguments])
-            dtypes = [dtype] * len(arguments)
-        elif name == "astype":
-            dtypes = [arguments[0].dtype]
-        elif name == "where":
-            dtypes = [numpy.dtype(bool), result, result]
-        else:
-            dtypes = [result] * len(arguments)
-        read = iter(part.read)
-        texts = []
-        for x, dtype in zip(arguments, dtypes, strict=True):
-            if type(x) is Variable:
-                value = self._values[next(read)[0]]
-                texts.append(value if x.dtype == dtype else f"{_name(dtype)}({value})")
-            elif hasattr(x, "item"):
-                texts.append(f"{_name(dtype)}(c{len(self.numbers)})")
-                self.numbers.append(x.item())
-            else:
-                texts.append(f"{_name(dtype)}({x!r})")
-        return f"{_name(result)}({(ELEMENT.get(name) or ELEMENT_OF_FEW[name]).format(*texts)})"
-
-    def _put_together(self, names: dict[Variable, str], *, parallel: bool) -> str:
+    def _put_together(self, names: dict[Variable, str]) -> str:
         kernel = self.kernel
         shape = {
             FULL: "(rows, columns)" if kernel.columns else "size",
@@ -198,7 +210,7 @@ class Loop:
         kinds = {name: kernel.kinds[x] for x, name in names.items()}
         numbers = [f"c{index}" for index in range(len(self.numbers))]
         arguments = [*kinds, *numbers, "size", *(["columns"] if kernel.columns else [])]
-        loop = "prange" if parallel else "range"
+        loop = "prange" if self._parallel else "range"
         if kernel.columns:
             row = []
             for before, inside in zip(self._before, self._inside, strict=False):
@@ -208,7 +220,7 @@ class Loop:
             body = [f"for i in {loop}(size):", *_indent(self._inside[0])]
         head = ["rows = size // columns"] if kernel.columns else []
         head += [f"{name} = {name}.reshape({shape[kind]})" for name, kind in kinds.items()]
-        decorator = f"@njit(cache=CACHE, parallel={parallel}, error_model='numpy', fastmath=FAST)"
+        decorator = f"@njit(cache=CACHE, parallel={self._parallel}, error_model='numpy', fastmath=FAST)"
         lines = [decorator, f"def kernel({', '.join(arguments)}):"]
         return "\n".join([*lines, *_indent([*head, *self._first, *body, *self._behind]), ""])
 

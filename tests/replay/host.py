@@ -1,0 +1,232 @@
+"""A stand-in for a CUDA device: kernels are compiled as C++ for the processor, products are NumPy's.
+
+A block's threads run one after the other, each until the next barrier, on stacks of their own.
+"""
+
+import ctypes
+import functools
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy
+
+from xpnet.replay.blocks import PRELUDE
+
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+
+BUILTINS = r"""
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <ucontext.h>
+using namespace std;
+#define __global__
+#define __device__
+#define __shared__ static
+#define inf ((double)INFINITY)
+struct Three { int x, y, z; };
+static Three threadIdx, blockIdx, blockDim, gridDim;
+
+static const int MOST = 1024, STACK = 1 << 15;
+static ucontext_t everyone[MOST], scheduler;
+static bool done[MOST];
+static char stacks[MOST][STACK];
+static int present;
+
+static void __syncthreads() { swapcontext(&everyone[present], &scheduler); }
+static void __threadfence() {}
+static unsigned int atomicAdd(unsigned int* x, unsigned int by) { *x += by; return *x - by; }
+template <class To, class From> static To same_bits(From x) { To y; memcpy(&y, &x, sizeof y); return y; }
+static unsigned int __float_as_uint(float x) { return same_bits<unsigned int>(x); }
+static float __uint_as_float(unsigned int x) { return same_bits<float>(x); }
+static unsigned short half_from_float(float x) { return same_bits<unsigned short>((_Float16)x); }
+static float float_from_half(unsigned short x) { return same_bits<_Float16>(x); }
+// All threads of a block come here, as a kernel takes care that they do.
+template <class T> static T __shfl_xor_sync(unsigned int, T x, int lane) {
+    static T values[MOST];
+    int me = present;
+    values[me] = x;
+    __syncthreads();
+    T other = (me ^ lane) < blockDim.x * blockDim.y ? values[me ^ lane] : x;
+    __syncthreads();
+    return other;
+}
+"""
+
+RUN = r"""
+static void (*body)();
+static void begin() { body(); done[present] = true; swapcontext(&everyone[present], &scheduler); }
+static void run(void (*f)(), int gx, int gy, int bx, int by) {
+    body = f;
+    gridDim = {gx, gy, 1}; blockDim = {bx, by, 1};
+    for (int b = gx * gy - 1; b >= 0; b--) {  // in another order than a device would
+        for (int t = 0; t < bx * by; t++) {
+            getcontext(&everyone[t]);
+            everyone[t].uc_stack.ss_sp = stacks[t]; everyone[t].uc_stack.ss_size = STACK;
+            everyone[t].uc_link = &scheduler; done[t] = false;
+            makecontext(&everyone[t], begin, 0);
+        }
+        for (bool more = true; more;) {
+            more = false;
+            for (int t = 0; t < bx * by; t++) if (!done[t]) {
+                present = t; threadIdx = {t % bx, t / bx, 0}; blockIdx = {b % gx, b / gx, 0};
+                swapcontext(&scheduler, &everyone[t]);
+                more = more || !done[t];
+            }
+        }
+    }
+}
+"""
+
+
+class Host:
+    """What `xpnet.replay.cuda.Cuda` is for a device; see there for its functions."""
+
+    class ProductError(RuntimeError):
+        pass
+
+    def __init__(self, *, problem="", epilogues=True, processors=3):
+        self.problem, self.processors, self._epilogues = problem, processors, epilogues
+        self.launched = []  # the names of what ran, in order
+        self.graphs = 0
+        self._capturing = None
+        self._called = False
+
+    def memory(self, nbytes):
+        return numpy.zeros(max(nbytes, 1) + 256, numpy.uint8)
+
+    def workspace(self):
+        return None
+
+    def array(self, memory, offset, shape, dtype):
+        start = -memory.ctypes.data % 256
+        return numpy.ndarray(shape, dtype, memory, start + offset)
+
+    def contiguous(self, x):
+        return numpy.asarray(x, order="C")
+
+    def pointer(self, x):
+        return x.ctypes.data
+
+    def assign(self, targets, values):
+        if self._capturing is not None:
+            raise RuntimeError("a call of a library cannot be captured by this stand-in")
+        several = isinstance(targets, list)
+        for target, value in zip(targets, values, strict=True) if several else [(targets, values)]:
+            target[...] = value
+
+    def copy(self, target, source):
+        target[...] = source
+
+    def copies(self, arrays):
+        return [numpy.array(x) for x in arrays]
+
+    def _do(self, name, work):
+        if self._capturing is not None:
+            self._capturing.append((name, work))
+        else:
+            self.launched.append(name)
+            work()
+
+    def kernel(self, source, grid):
+        function = compiled(source)
+
+        def launch(*arguments):
+            values = [
+                ctypes.c_void_p(x.ctypes.data) if isinstance(x, numpy.ndarray)
+                else ctypes.c_double(x) if isinstance(x, float) else ctypes.c_longlong(x)
+                for x in arguments
+            ]  # fmt: skip
+            (gx, gy), (bx, by), _ = grid
+            self._do("kernel", lambda: function(gx, gy, bx, by, *values))
+
+        return launch
+
+    def product(self, product):
+        if product.epilogue and not self._epilogues:
+            raise self.ProductError(product.epilogue)
+
+        def multiply(_workspace, first, second, result, *more):
+            self._do(
+                product.epilogue or "product",
+                lambda: epilogue(product.epilogue, first, second, result, *more),
+            )
+
+        return multiply
+
+    def capture(self, function):
+        self._capturing = recorded = []
+        try:
+            outputs = function()
+        finally:
+            self._capturing = None
+        self.graphs += 1
+
+        def launch():
+            for name, work in recorded:
+                self._do(name, work)
+
+        return launch, outputs
+
+
+def epilogue(name, first, second, result, *more):
+    """What cuBLASLt does, in the order of its documentation."""
+    more = list(more)
+    x = first @ second
+    if "BIAS" in name:
+        x = x + more.pop(0)
+    columns = x.shape[-1]
+    if name.startswith("DRELU"):
+        bits = numpy.unpackbits(more.pop(0), axis=1, bitorder="little")[:, :columns]
+        x = numpy.where(bits != 0, x, 0)
+        if name == "DRELU_BGRAD":
+            more.pop(0)[...] = x.sum(axis=0)
+    elif "RELU" in name:
+        if "AUX" in name:
+            mask = more.pop(0)
+            mask[...] = 0
+            packed = numpy.packbits(x > 0, axis=1, bitorder="little")
+            mask[:, : packed.shape[1]] = packed
+        x = numpy.maximum(x, 0)
+    result[...] = x
+
+
+@functools.cache
+def compiled(source):
+    """Return a kernel as a function of its grid and its arguments."""
+    head, _, _ = source.partition("{")
+    arguments = head[head.index("(") + 1 : head.rindex(")")].replace("__restrict__", "")
+    parts = [part.strip() for part in arguments.split(",")]
+    names = [part.replace("*", " ").split()[-1] for part in parts]
+    kept = "".join(
+        f"static {part.rsplit(' ', 1)[0]} given_{name};\n" for part, name in zip(parts, names, strict=True)
+    )
+    text = "\n".join(
+        [
+            BUILTINS, PRELUDE, source, RUN, kept,
+            f"static void start() {{ kernel({', '.join(f'given_{name}' for name in names)}); }}",
+            f'extern "C" void launch(int gx, int gy, int bx, int by, {arguments}) {{',
+            *(f"    given_{name} = {name};" for name in names),
+            "    run(start, gx, gy, bx, by);",
+            "}",
+        ]
+    )  # fmt: skip
+    folder = Path(tempfile.gettempdir()) / "xpnet-host-kernels"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
+    if not path.exists():
+        code = path.with_suffix(".cpp")
+        code.write_text(text)
+        temporary = path.with_suffix(f".{id(text)}.tmp")
+        # Without contraction, so that results can be compared with NumPy's.
+        options = ["-O1", "-std=c++17", "-fPIC", "-shared", "-w", "-ffp-contract=off"]
+        done = subprocess.run(
+            [COMPILER, *options, str(code), "-o", str(temporary)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{done.stderr}\n{source}"
+        temporary.rename(path)
+    return ctypes.CDLL(str(path)).launch

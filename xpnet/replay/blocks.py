@@ -1,0 +1,482 @@
+"""A kernel as CUDA C: its source, and how many threads it is run with.
+
+There are three ways to go through an array, by what is to be found out:
+
+- *flat*: a thread takes one element after the other, wherever it stands in its row;
+- *rows*: a block of threads goes through a row together, in as many passes as its totals need;
+- *strips*: a thread goes down a column, 32 columns beside each other, for totals that leave a row.
+
+A total over several blocks is put together by the last one that ends, in the order of the blocks, so that it
+is the same each time.
+"""
+
+from typing import Any, NamedTuple
+
+from xpnet.replay.graph import Operation, Variable
+from xpnet.replay.kernels import (
+    COLUMN,
+    FULL,
+    NUMBER,
+    PICK,
+    PLACE,
+    PREDICATES,
+    REDUCTIONS,
+    ROW,
+    Kernel,
+    Part,
+    Target,
+)
+from xpnet.replay.passes import Passes
+
+# C's name of each dtype.
+TYPES = {
+    "bool": "bool",
+    "int8": "signed char",
+    "int16": "short",
+    "int32": "int",
+    "int64": "long long",
+    "uint8": "unsigned char",
+    "uint16": "unsigned short",
+    "uint32": "unsigned int",
+    "uint64": "unsigned long long",
+    "float16": "float16",
+    "float32": "float",
+    "float64": "double",
+    "bfloat16": "bfloat16",
+}
+
+# One element of each function. All arguments have been converted to the dtype in which it computes.
+ANY = {
+    "astype": "{0}",
+    "equal": "{0} == {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "maximum": "({0} >= {1} || {0} != {0}) ? {0} : {1}",  # NaN in either gives NaN
+    "minimum": "({0} <= {1} || {0} != {0}) ? {0} : {1}",
+    "not_equal": "{0} != {1}",
+    "where": "{0} ? {1} : {2}",
+}
+NUMBERS = {
+    "abs": "{0} < 0 ? -{0} : {0}",
+    "add": "{0} + {1}",
+    "multiply": "{0} * {1}",
+    "negative": "-{0}",
+    "positive": "{0}",
+    "square": "{0} * {0}",
+    "subtract": "{0} - {1}",
+}
+INTEGERS = {
+    "bitwise_and": "{0} & {1}",
+    "bitwise_invert": "~{0}",
+    "bitwise_left_shift": "{0} << {1}",
+    "bitwise_or": "{0} | {1}",
+    "bitwise_right_shift": "{0} >> {1}",
+    "bitwise_xor": "{0} ^ {1}",
+}
+BOOLEANS = {
+    "bitwise_and": "{0} && {1}",
+    "bitwise_invert": "!{0}",
+    "bitwise_or": "{0} || {1}",
+    "bitwise_xor": "{0} != {1}",
+    "logical_and": "{0} && {1}",
+    "logical_not": "!{0}",
+    "logical_or": "{0} || {1}",
+    "logical_xor": "{0} != {1}",
+}
+FLOATS = {
+    **{name: f"{name}({{0}})" for name in ("ceil", "cos", "cosh", "exp", "expm1", "floor", "log", "log10")},
+    **{name: f"{name}({{0}})" for name in ("log1p", "log2", "sin", "sinh", "sqrt", "tan", "tanh", "trunc")},
+    "abs": "fabs({0})",
+    "acos": "acos({0})",
+    "acosh": "acosh({0})",
+    "asin": "asin({0})",
+    "asinh": "asinh({0})",
+    "atan": "atan({0})",
+    "atan2": "atan2({0}, {1})",
+    "atanh": "atanh({0})",
+    "copysign": "copysign({0}, {1})",
+    "divide": "{0} / {1}",
+    "hypot": "hypot({0}, {1})",
+    "isfinite": "{0} - {0} == 0",
+    "isinf": "{0} == {0} && {0} - {0} != 0",
+    "isnan": "{0} != {0}",
+    "pow": "pow({0}, {1})",
+    "reciprocal": "1 / {0}",
+    "round": "rint({0})",
+    "sign": "{0} > 0 ? 1 : {0} < 0 ? -1 : {0}",
+    "special.erf": "erf({0})",
+}
+_WRAPPING = frozenset({"add", "multiply", "negative", "square", "subtract"})
+
+# Bytes of a block's memory that rows may be kept in.
+MOST_KEPT = 40_960
+THREADS = 256
+STRIP, DEPTH = 32, 8  # threads beside and below each other, for totals that leave a row
+
+PRELUDE = """\
+typedef long long Index;
+
+// Totals are put together by all threads of a block, each of which then has the result.
+struct Add { template <class T> __device__ static T of(T a, T b) { return a + b; } };
+struct Largest {
+    template <class T> __device__ static T of(T a, T b) { return (a >= b || a != a) ? a : b; }
+};
+struct Smallest {
+    template <class T> __device__ static T of(T a, T b) { return (a <= b || a != a) ? a : b; }
+};
+
+template <class F, class T> __device__ T total_of_block(T x) {
+    __shared__ T warps[32];
+    for (int lane = 16; lane; lane /= 2) x = F::of(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
+    __syncthreads();
+    T all = warps[0];
+    for (int warp = 1; warp < (int)(blockDim.x + 31) / 32; warp++) all = F::of(all, warps[warp]);
+    return all;
+}
+
+// Says whether this block is the last of some to come here, which then sees what the others have written.
+__device__ bool is_last(unsigned int* count, unsigned int blocks) {
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0) {
+        last = atomicAdd(count, 1u) == blocks - 1;
+        if (last) *count = 0;  // for the next run
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
+}
+
+// Narrow numbers are stored and loaded, and computed with as float.
+struct bfloat16 {
+    unsigned short bits;
+    bfloat16() = default;
+    __device__ bfloat16(float x) {
+        unsigned int word = __float_as_uint(x);
+        // To the nearest, and to an even one in the middle; NaN stays NaN.
+        bits = x != x ? 0x7fc0 : (word + 0x7fff + (word >> 16 & 1)) >> 16;
+    }
+    __device__ operator float() const { return __uint_as_float((unsigned int)bits << 16); }
+};
+struct float16 {
+    unsigned short bits;
+    float16() = default;
+    __device__ float16(float x) { bits = half_from_float(x); }
+    __device__ operator float() const { return float_from_half(bits); }
+};
+"""
+
+# What CUDA has, and other compilers do not.
+CUDA = """\
+#define inf __longlong_as_double(0x7ff0000000000000ll)
+__device__ unsigned short half_from_float(float x) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+__device__ float float_from_half(unsigned short bits) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+}
+"""
+
+_FUNCTORS = {"add": "Add", "maximum": "Largest", "minimum": "Smallest"}
+
+
+def _element(operation: Operation, dtype: Any) -> str | None:
+    """Return the text of one element of a function that computes in a dtype; None if there is none."""
+    kind = "f" if dtype.name == "bfloat16" else dtype.kind
+    tables = {"f": (FLOATS, NUMBERS), "b": (BOOLEANS,), "i": (INTEGERS, NUMBERS), "u": (INTEGERS, NUMBERS)}
+    found = [table[operation.name] for table in (ANY, *tables.get(kind, ())) if operation.name in table]
+    return found[0] if found else None
+
+
+def _can_make(operation: Operation) -> bool:
+    name, arguments = operation.name, operation.arguments
+    if name in (PICK, PLACE):
+        return operation.result.dtype.name in TYPES
+    arguments = arguments[:1] if name == "astype" else arguments
+    if not all(_fits(x) for x in (operation.result, *arguments)):
+        return False
+    if "shift" in name and type(arguments[1]) is not int:
+        return False  # C leaves open what shifting by more than there is gives
+    return _element(operation, computed_in(operation)) is not None
+
+
+def computed_in(operation: Operation) -> Any:
+    """Return the dtype that says which text an operation has."""
+    if operation.name in PREDICATES:
+        return operation.arguments[0].dtype
+    return operation.result.dtype
+
+
+def _fits(x: Any) -> bool:
+    return isinstance(x, bool | int | float) or (hasattr(x, "dtype") and x.dtype.name in TYPES)
+
+
+def _accepts(kernel: Kernel) -> bool:
+    left = {kernel.kinds[part.result] for part in kernel.parts if part.operation.name in REDUCTIONS}
+    picks = any(part.operation.name == PICK for part in kernel.parts)
+    if ROW in left and (len(left) > 1 or picks):
+        return False
+    return Block(kernel, [], {}).kept <= MOST_KEPT
+
+
+class Grid(NamedTuple):
+    """With how many threads a kernel is run.
+
+    Attributes
+    ----------
+    blocks, threads : tuple of int
+        Of blocks, and of the threads in each, beside and below each other.
+    scratch : int
+        Bytes of memory that the blocks share, which must be zero at the first run.
+    """
+
+    blocks: tuple[int, int]
+    threads: tuple[int, int]
+    scratch: int
+
+
+class _Total(NamedTuple):
+    """What all blocks find out together: a variable of C, its type, and how it takes in others."""
+
+    name: str
+    type: str
+    functor: str
+    start: str
+    store: str
+
+
+class Block(Passes):
+    """The source of a kernel in CUDA C. Its parameters are those of `Passes`.
+
+    Attributes
+    ----------
+    kept : int
+        Bytes of a block's memory that are taken by rows that are kept from pass to pass.
+    """
+
+    def __init__(self, kernel: Kernel, outputs: list[Variable], alias: dict[Variable, Variable]) -> None:
+        left = [kernel.kinds[part.result] for part in kernel.parts if part.operation.name in REDUCTIONS]
+        picks = any(part.operation.name == PICK for part in kernel.parts)
+        self.way = "strips" if ROW in left else "rows" if COLUMN in left or picks else "flat"
+        self.kept = 0
+        self._shared: list[str] = []
+        self._totals: list[_Total] = []
+        super().__init__(kernel, outputs, alias)
+
+    def grid(self, size: int, processors: int) -> Grid:
+        """Return with how many threads to go through an array, on a device of so many processors."""
+        columns = self.kernel.columns
+        rows = size // columns if columns else 0
+        if self.way == "strips":
+            strips = -(-columns // STRIP)
+            deep = max(1, min(rows // (4 * DEPTH), -(-4 * processors // strips)))
+            scratch = 4 * strips + 8 * len(self._totals) * deep * columns if deep > 1 else 0
+            return Grid((strips, deep), (STRIP, DEPTH), scratch + 8 if scratch else 0)
+        if self.way == "rows":
+            threads = min(THREADS, 32 * -(-columns // 128))
+            blocks = min(rows, 2048 // threads * processors)
+        else:
+            threads = min(THREADS, 32 * -(-size // 32))
+            blocks = min(-(-size // threads), 8 * processors)
+        return Grid((blocks, 1), (threads, 1), 8 + 8 * len(self._totals) * blocks if self._totals else 0)
+
+    # -- lines --------------------------------------------------------------------------------------------
+
+    def _place(self, x: Variable) -> str:
+        full = "i * columns + j" if self.kernel.columns else "i"
+        return {FULL: full, ROW: "j", COLUMN: "i", NUMBER: "0"}[self.kernel.kinds[x]]
+
+    def _store(self, place: str, value: str) -> str:
+        return f"{place} = {value};"
+
+    def _cast(self, dtype: Any, value: str) -> str:
+        value = {"True": "true", "False": "false", "nan": "(inf - inf)"}.get(value, value)
+        return f"({computed(dtype)})({value})"
+
+    def _load(self, x: Variable, name: str, element: str) -> None:
+        kind = self.kernel.kinds[x]
+        self._values[x] = f"{name}_"
+        self._rows[x] = f"{name}[i * columns + {{}}]"
+        where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
+        for number, lines in enumerate(where):
+            if kind != FULL or number in self._readers.get(x, ()):
+                lines.append(f"const {computed(x.dtype)} {name}_ = {element};")
+
+    def _make(self, number: int, part: Part) -> None:
+        x, value, name = part.result, f"v{number}", part.operation.name
+        kind, result = self.kernel.kinds[x], computed(x.dtype)
+        lines = (self._inside if kind == FULL else self._before)[self._pass[x]]
+        if name == PICK:
+            row, index = part.read[0][0], self._values[part.read[1][0]]
+            # An error cannot be raised here: what is not there is not a number.
+            nothing = "inf - inf" if "float" in x.dtype.name else "0"
+            is_there = f"-columns <= {index} && {index} < columns"
+            if row in self._pass:  # which the other threads have made
+                lines.append("__syncthreads();")
+            element = self._rows[row].format(f"({index} < 0 ? {index} + columns : {index})")
+            text = f"({is_there}) ? {result}({element}) : {result}({nothing})"
+        elif name == PLACE:
+            element, index = (self._values[x] for x, _ in part.read)
+            text = f"(j == {index} || j == {index} + columns) ? {element} : {result}(0)"
+        else:
+            text = self._text(part)
+        lines.append(f"const {result} {value} = ({result})({text});")
+        self._values[x] = value
+        if x in self._stores:
+            store = self._store(self._stores[x], value)
+            lines.append(store if kind == FULL else f"if ({self._first_of_row}) {store}")
+        if self._is_kept(x):
+            self.kept += self.kernel.columns * x.dtype.itemsize
+            self._shared.append(f"__shared__ {TYPES[x.dtype.name]} k{number}[{self.kernel.columns}];")
+            self._rows[x] = f"k{number}[{{}}]"
+            lines.append(f"k{number}[j] = {value};")
+            for later in self._inside[self._pass[x] + 1 :]:
+                later.append(f"const {result} {value} = k{number}[j];")
+
+    @property
+    def _first_of_row(self) -> str:
+        """Which of the threads that compute what a row has in common stores it."""
+        return "threadIdx.x == 0" if self.way == "rows" else "j == 0"
+
+    def _text(self, part: Part) -> str:
+        operation = part.operation
+        texts, dtypes = zip(*self._arguments(part), strict=True)
+        dtype = computed_in(operation)
+        element = _element(operation, dtype)
+        assert element is not None
+        if operation.name in _WRAPPING and dtype.kind == "i":  # C leaves open what signed numbers do
+            texts = tuple(f"(unsigned long long)({text})" for text in texts)
+        if operation.name == "astype" and operation.result.dtype.kind == "u" and dtypes[0].kind == "f":
+            texts = (f"(long long)({texts[0]})",)
+        return element.format(*(f"({text})" for text in texts))
+
+    def _total(self, number: int, part: Part) -> None:
+        x, (source, _) = part.result, part.read[0]
+        kinds, dtype = self.kernel.kinds, computed(x.dtype)
+        function, start = REDUCTIONS[part.operation.name]
+        wide = "double" if start == "0.0" else dtype
+        total, value, functor = f"t{number}", f"v{number}", _FUNCTORS[function]
+        when = self._pass.get(source, 0)
+        of_elements = kinds[source] == FULL
+        lines = (self._inside if of_elements else self._before)[when]
+        take_in = f"{total} = {functor}::of({total}, ({wide})({self._values[source]}));"
+        divisor = ""
+        if part.operation.name == "mean":
+            divisor = {COLUMN: " / columns", ROW: " / rows"}.get(kinds[x], "")
+            divisor = divisor or (" / size" if of_elements else " / rows")
+        self._values[x] = value
+        if kinds[x] == COLUMN:
+            self._before[when].append(f"{wide} {total} = {start};")
+            lines.append(take_in)
+            behind = self._before[when + 1]
+            behind.append(f"{total} = total_of_block<{functor}>({total});")
+            behind.append(f"const {dtype} {value} = ({dtype})({total}{divisor});")
+            if x in self._stores:
+                behind.append(f"if (threadIdx.x == 0) {self._store(self._stores[x], value)}")
+            return
+        self._first.append(f"{wide} {total} = {start};")
+        lines.append(take_in if of_elements else f"if ({self._first_of_row}) {take_in}")
+        store = self._store(self._stores[x], f"({dtype})({total}{divisor})") if x in self._stores else ""
+        self._totals.append(_Total(total, wide, functor, start, store))
+
+    def _of_all_blocks(self) -> list[str]:
+        """Put together numbers: each block leaves its totals, and the last one takes them all."""
+        lines = [f"{t.name} = total_of_block<{t.functor}>({t.name});" for t in self._totals]
+        leave, take = [], []
+        for number, t in enumerate(self._totals):
+            left = f"((double*)(scratch + 8))[{number} * gridDim.x + "
+            leave.append(f"if (threadIdx.x == 0) {left}blockIdx.x] = {t.name};")
+            take += [
+                f"{t.name} = {t.start};",
+                "for (unsigned int block = threadIdx.x; block < gridDim.x; block += blockDim.x)",
+                f"    {t.name} = {t.functor}::of({t.name}, ({t.type}){left}block]);",
+                f"{t.name} = total_of_block<{t.functor}>({t.name});",
+            ]
+        gate = "if (!is_last((unsigned int*)scratch, gridDim.x)) return;"
+        lines += ["if (gridDim.x > 1) {", *_indent([*leave, gate, *take]), "}"]
+        return [*lines, "if (threadIdx.x == 0) {", *_indent([t.store for t in self._totals]), "}"]
+
+    def _of_strips(self) -> list[str]:
+        """Put together rows: threads below each other first, then the blocks below each other."""
+        lines, leave, take = [], [], []
+        for number, t in enumerate(self._totals):
+            below = f"below_{number}"
+            lines += [
+                f"__shared__ {t.type} {below}[{DEPTH}][{STRIP}];",
+                f"{below}[threadIdx.y][threadIdx.x] = {t.name};",
+                "__syncthreads();",
+                f"for (int y = 1; y < {DEPTH}; y++)",
+                f"    if (threadIdx.y == 0) {t.name} = {t.functor}::of({t.name}, {below}[y][threadIdx.x]);",
+            ]
+            left = f"((double*)(scratch + (4 * gridDim.x + 7) / 8 * 8))[({number} * gridDim.y + "
+            leave.append(f"if (threadIdx.y == 0 && j < columns) {left}blockIdx.y) * columns + j] = {t.name};")
+            take += [
+                f"{t.name} = {t.start};",
+                "if (j < columns) for (unsigned int block = 0; block < gridDim.y; block++)",
+                f"    {t.name} = {t.functor}::of({t.name}, ({t.type}){left}block) * columns + j]);",
+            ]
+        gate = "if (!is_last((unsigned int*)scratch + blockIdx.x, gridDim.y)) return;"
+        lines += ["if (gridDim.y > 1) {", *_indent([*leave, gate, *take]), "}"]
+        stores = _indent([t.store for t in self._totals])
+        return [*lines, "if (threadIdx.y == 0 && j < columns) {", *stores, "}"]
+
+    def _put_together(self, names: dict[Variable, str]) -> str:
+        kernel = self.kernel
+        types = {name: x.dtype.name for x, name in names.items()}  # one that is written over has one name
+        arguments = [f"{TYPES[x]}* __restrict__ {name}" for name, x in types.items()]
+        arguments += [f"double c{index}" for index in range(len(self.numbers))]
+        arguments += ["Index size", "char* scratch"]
+        head = [*self._shared]
+        if kernel.columns:
+            head += [f"const Index columns = {kernel.columns}, rows = size / columns;"]
+        row = []
+        if self.way == "rows":
+            for before, inside in zip(self._before, self._inside, strict=False):
+                row += before
+                if inside:
+                    row += [
+                        "for (Index j = threadIdx.x; j < columns; j += blockDim.x) {",
+                        *_indent(inside),
+                        "}",
+                    ]
+            row += [*self._before[-1], "__syncthreads();"]
+            loop = ["for (Index i = blockIdx.x; i < rows; i += gridDim.x) {", *_indent(row), "}"]
+        elif self.way == "strips":
+            head.append(f"const Index j = blockIdx.x * {STRIP} + threadIdx.x;")
+            row = [*self._before[0], *self._inside[0]]
+            start = f"Index i = blockIdx.y * {DEPTH} + threadIdx.y"
+            rows = f"for ({start}; i < rows; i += gridDim.y * {DEPTH}) {{"
+            loop = ["if (j < columns) {", *_indent([rows, *_indent(row), "}"]), "}"]
+        else:
+            start = "blockIdx.x * (Index)blockDim.x + threadIdx.x"
+            row = [*self._before[0], *self._inside[0]]
+            element = "e" if kernel.columns else "i"
+            if kernel.columns:
+                row = ["const Index i = e / columns, j = e - i * columns;", *row]
+            step = f"{element} += gridDim.x * (Index)blockDim.x"
+            loop = [f"for (Index {element} = {start}; {element} < size; {step}) {{", *_indent(row), "}"]
+        together = self._of_strips if self.way == "strips" else self._of_all_blocks
+        behind = together() if self._totals else []
+        body = _indent([*head, *self._first, *loop, *behind])
+        return "\n".join([f'extern "C" __global__ void kernel({", ".join(arguments)}) {{', *body, "}", ""])
+
+
+def computed(dtype: Any) -> str:
+    """Return the type in which elements of a dtype are computed."""
+    return "float" if dtype.name in ("float16", "bfloat16") else TYPES[dtype.name]
+
+
+def _indent(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+TARGET = Target(48, 256, _can_make, lambda *_: True, _accepts)

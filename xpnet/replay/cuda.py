@@ -1,0 +1,251 @@
+"""What a plan asks of CUDA: memory, kernels, matrix products and graphs, by CuPy and nvmath-python.
+
+This is the one file of `replay` that needs a GPU. Products go to cuBLASLt directly, since CuPy's own cannot
+be captured in a graph: https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-api.
+"""
+
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cupy
+import numpy
+
+from xpnet.replay.blocks import CUDA, PRELUDE, Grid
+from xpnet.replay.products import DRELU, DRELU_BGRAD, RELU_AUX, RELU_AUX_BIAS, Matrix, Product
+
+# Bytes that cuBLASLt may use beside its operands. NVIDIA advises 32 MiB from Hopper on.
+WORKSPACE = 2**25
+
+# CUDA's numbers for dtypes (cudaDataType).
+_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
+
+
+class ProductError(RuntimeError):
+    """A matrix product that cuBLASLt cannot do with an epilogue."""
+
+
+class Cuda:
+    """A CUDA device, as plans see it.
+
+    Attributes
+    ----------
+    problem : str
+        Why nothing can be captured, or nothing.
+    processors : int
+        How many multiprocessors the device has.
+    """
+
+    ProductError = ProductError
+
+    def __init__(self, device: int) -> None:
+        self._device = cupy.cuda.Device(device)
+        self.processors = self._device.attributes["MultiProcessorCount"]
+        self.problem = ""
+        if importlib.util.find_spec("nvmath") is None:
+            self.problem = 'nvmath-python is not installed; `pip install "xpnet[cuda13]"` brings it'
+        self._handle = 0
+
+    @staticmethod
+    def current() -> "Cuda":
+        """Return the current device."""
+        return _device(cupy.cuda.runtime.getDevice())
+
+    # -- memory -------------------------------------------------------------------------------------------
+
+    def memory(self, nbytes: int) -> Any:
+        """Return memory in which all bytes are zero."""
+        return cupy.zeros(max(nbytes, 1), cupy.uint8)
+
+    def workspace(self) -> Any:
+        """Return memory for products."""
+        return cupy.empty(0 if self.problem else WORKSPACE, cupy.uint8)
+
+    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return an array in a part of memory."""
+        return cupy.ndarray(shape, dtype, memory.data + offset)
+
+    def contiguous(self, x: Any) -> Any:
+        """Return an array with its elements one after the other."""
+        return x if x.flags.c_contiguous else cupy.ascontiguousarray(x)
+
+    def pointer(self, x: Any) -> int:
+        """Return where an array is."""
+        return x.data.ptr
+
+    def assign(self, targets: Any, values: Any) -> None:
+        """Copy arrays into others."""
+        several = isinstance(targets, list)
+        for target, value in zip(targets, values, strict=True) if several else [(targets, values)]:
+            cupy.copyto(target, value)
+
+    def copy(self, target: Any, source: Any) -> None:
+        """Copy the bytes of an array to another one, on the current stream."""
+        target.data.copy_from_device_async(source.data, source.nbytes)
+
+    def copies(self, arrays: Sequence) -> list:
+        """Return copies of arrays."""
+        made = []
+        for x in arrays:
+            new = cupy.empty(x.shape, x.dtype)
+            if x.flags.c_contiguous:
+                self.copy(new, x)
+            else:
+                cupy.copyto(new, x)
+            made.append(new)
+        return made
+
+    # -- work ---------------------------------------------------------------------------------------------
+
+    def kernel(self, source: str, grid: Grid) -> Callable:
+        """Return a function that launches a kernel."""
+        function = _compiled(CUDA + PRELUDE + source)
+        blocks, threads, _ = grid
+
+        def launch(*arguments: Any) -> None:
+            function(blocks, threads, arguments)
+
+        return launch
+
+    def capture(self, function: Callable[[], tuple]) -> tuple[Callable[[], None], tuple]:
+        """Return what starts again all that a function starts on the device, and what that returns."""
+        pool = cupy.cuda.MemoryPool()
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream, cupy.cuda.using_allocator(pool.malloc):
+            stream.begin_capture()
+            try:
+                outputs = function()
+            except BaseException:
+                # It is the first error that says what happened.
+                with contextlib.suppress(cupy.cuda.runtime.CUDARuntimeError):
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+
+        def launch(_pool: Any = pool) -> None:  # which is kept with the graph, and freed with it
+            graph.launch(cupy.cuda.get_current_stream())
+
+        return launch, outputs
+
+    def product(self, product: Product) -> Callable:
+        """Return a function ``f(workspace, first, second, result, *more)`` that multiplies matrices."""
+        from nvmath.bindings import cublasLt
+
+        if not self._handle:
+            self._handle = cublasLt.create()
+        return _Multiply(self._handle, product)
+
+
+@functools.cache
+def _device(number: int) -> Cuda:
+    return Cuda(number)
+
+
+@functools.cache
+def _compiled(source: str) -> Any:
+    # CuPy keeps what it compiled on disk.
+    return cupy.RawModule(code=source, options=("-std=c++17",)).get_function("kernel")
+
+
+class _Multiply:
+    """A product, planned once.
+
+    cuBLASLt thinks of matrices column by column: row by row, the same memory holds the transposed matrix. So
+    result = first @ second is asked for as result.T = second.T @ first.T.
+    """
+
+    def __init__(self, handle: int, product: Product) -> None:
+        from nvmath.bindings import cublas, cublasLt
+
+        self._library, self._handle, self._product = cublasLt, handle, product
+        compute = {
+            "float64": cublas.ComputeType.COMPUTE_64F,
+            "tf32": cublas.ComputeType.COMPUTE_32F_FAST_TF32,
+        }.get("float64" if product.dtype == "float64" else product.precision, cublas.ComputeType.COMPUTE_32F)
+        scale = "float64" if product.dtype == "float64" else "float32"
+        self._one, self._zero = numpy.ones(1, scale), numpy.zeros(1, scale)
+        self._what = cublasLt.matmul_desc_create(compute, _TYPES[scale])
+        attribute = cublasLt.MatmulDescAttribute
+        self._set(attribute.TRANSA, product.second.by_columns)
+        self._set(attribute.TRANSB, product.first.by_columns)
+        rows, columns = product.first.rows, product.second.columns
+        self._layouts = [
+            self._layout(_TYPES[product.dtype], product.second),
+            self._layout(_TYPES[product.dtype], product.first),
+            self._layout(
+                _TYPES[product.result],
+                Matrix(rows, columns, False, columns, product.first.matrices, rows * columns),
+            ),
+        ]
+        if product.epilogue:
+            self._set(attribute.EPILOGUE, cublasLt.Epilogue[product.epilogue])
+        self._has_mask = product.epilogue in (RELU_AUX, RELU_AUX_BIAS, DRELU, DRELU_BGRAD)
+        if self._has_mask:
+            self._set(attribute.EPILOGUE_AUX_LD, -(-columns // 128) * 128)
+        self._algorithm = self._choose()
+
+    def _set(self, attribute: int, value: int) -> None:
+        buffer = numpy.full(1, int(value), self._library.get_matmul_desc_attribute_dtype(attribute))
+        self._library.matmul_desc_set_attribute(self._what, attribute, buffer.ctypes.data, buffer.nbytes)
+
+    def _layout(self, kind: int, matrix: Matrix) -> int:
+        library, attribute = self._library, self._library.MatrixLayoutAttribute
+        long, short = (matrix.rows, matrix.columns)[:: 1 if matrix.by_columns else -1]
+        layout = library.matrix_layout_create(kind, long, short, matrix.step)
+        for name, value in (
+            (attribute.BATCH_COUNT, matrix.matrices),
+            (attribute.STRIDED_BATCH_OFFSET, matrix.apart),
+        ):
+            buffer = numpy.full(1, value, library.get_matrix_layout_attribute_dtype(name))
+            library.matrix_layout_set_attribute(layout, name, buffer.ctypes.data, buffer.nbytes)
+        return layout
+
+    def _choose(self) -> numpy.ndarray:
+        """Ask for the algorithm that is likely to be the fastest."""
+        library = self._library
+        preference = library.matmul_preference_create()
+        name = library.MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES
+        limit = numpy.full(1, WORKSPACE, library.get_matmul_preference_attribute_dtype(name))
+        library.matmul_preference_set_attribute(preference, name, limit.ctypes.data, limit.nbytes)
+        second, first, result = self._layouts
+        found = numpy.zeros(1, library.matmul_heuristic_result_dtype)
+        number = numpy.zeros(1, numpy.int32)
+        try:
+            library.matmul_algo_get_heuristic(
+                self._handle, self._what, second, first, result, result, preference, 1,
+                found.ctypes.data, number.ctypes.data,
+            )  # fmt: skip
+        except library.cuBLASLtError as error:
+            raise ProductError(f"{self._product}: {error}") from error
+        finally:
+            library.matmul_preference_destroy(preference)
+        if not number[0]:
+            raise ProductError(f"cuBLASLt knows no algorithm for {self._product}.")
+        return found
+
+    def __call__(self, workspace: Any, first: Any, second: Any, result: Any, *more: Any) -> None:
+        attribute = self._library.MatmulDescAttribute
+        given = list(more)
+        epilogue = self._product.epilogue
+        backward = epilogue in (DRELU, DRELU_BGRAD)
+        if "BIAS" in epilogue:
+            self._set(attribute.BIAS_POINTER, given.pop(0).data.ptr)
+        if self._has_mask:
+            self._set(attribute.EPILOGUE_AUX_POINTER, given.pop(0).data.ptr)
+        if backward and given:
+            self._set(attribute.BIAS_POINTER, given.pop(0).data.ptr)
+        b, a, d = self._layouts
+        self._library.matmul(
+            self._handle, self._what, self._one.ctypes.data, second.data.ptr, b, first.data.ptr, a,
+            self._zero.ctypes.data, result.data.ptr, d, result.data.ptr, d,
+            self._algorithm["algo"].ctypes.data, workspace.data.ptr, WORKSPACE,
+            cupy.cuda.get_current_stream().ptr,
+        )  # fmt: skip
+
+    def __del__(self) -> None:
+        for layout in getattr(self, "_layouts", ()):
+            self._library.matrix_layout_destroy(layout)
+        if hasattr(self, "_what"):
+            self._library.matmul_desc_destroy(self._what)

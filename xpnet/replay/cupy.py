@@ -1,0 +1,253 @@
+"""A plan for CuPy: kernels and matrix products in memory laid out beforehand, captured as one CUDA graph.
+
+The plan's function launches one kernel, or one product, after the other. After a first call it is captured:
+CUDA then starts all of them at once, for the arrays that were handed in. Arguments that come at another place
+in each call, the batches, are copied to one place; for donated ones that do, parameters, it is captured anew.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import array_api_compat.numpy
+import numpy
+
+from xpnet.autodiff.namespace import PlainNamespace
+from xpnet.replay import blocks
+from xpnet.replay.blocks import Block
+from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
+from xpnet.replay.kernels import Target
+from xpnet.replay.memory import MemoryPlan
+from xpnet.replay.plan import Step, call
+from xpnet.replay.products import Matrix, Product, merged
+
+_log = logging.getLogger("xpnet")
+
+# For how many places of the donated arguments a graph is kept. `fit` comes with new ones each epoch.
+GRAPHS = 4
+
+
+class CupyPlan(MemoryPlan):
+    """A plan that runs on a CUDA device.
+
+    Parameters
+    ----------
+    graph : Graph
+    over : list of Variable or None
+        For each output, the input that it may be written over.
+    runtime : Runtime, optional
+        What launches, multiplies and captures; by default CUDA on the current device.
+    """
+
+    alignment = 256  # bytes: what the widest loads of cuBLASLt ask for
+    has_numbers = False
+
+    def __init__(self, graph: Graph, over: list[Variable | None], runtime: Any = None) -> None:
+        if runtime is None:
+            from xpnet.replay.cuda import Cuda
+
+            runtime = Cuda.current()
+        self._runtime = runtime
+        # Why no graph can be captured, if so.
+        self._problem = runtime.problem
+        self._recorded = graph
+        try:
+            super().__init__(graph if runtime.problem else merged(graph), over)
+        except runtime.ProductError:  # not with these epilogues, on this device
+            super().__init__(graph, over)
+
+    def _build(self, over: list[Variable | None]) -> None:
+        self._scratch = 8
+        self._idle: list[_Bound] = []
+        super()._build(over)
+        inputs = {x: index for index, x in enumerate(self.graph.inputs)}
+        # Outputs that are arguments, or are written over them; the others are copied.
+        self._handed_in = {
+            index: inputs[self._place.get(x, x)]
+            for index, x in enumerate(self.graph.outputs)
+            if type(x) is Variable and self._place.get(x, x) in inputs
+        }
+
+    @property
+    def target(self) -> Target:
+        return blocks.TARGET
+
+    # -- what each operation becomes ----------------------------------------------------------------------
+
+    def _called(self, operation: Operation) -> Any:
+        if operation.name == "getitem":
+            return operation.function
+        return reduce(getattr, operation.name.split("."), PlainNamespace(array_api_compat.numpy))
+
+    def _lower(self, operation: Operation) -> Step:
+        if operation.name in VIEWS and self._is_view(operation):
+            self._view.add(operation)
+            return call(self._constants, operation)
+        step = self._product(operation) if operation.name in ("matmul", "product") else None
+        for x in operation.results:
+            self._root[x] = x
+            self._prototypes[x] = numpy.empty(x.shape, x.dtype)
+        return step or self._as_recorded(operation)
+
+    def _is_view(self, operation: Operation) -> bool:
+        try:
+            return super()._is_view(operation)
+        except Exception:  # with a constant of CuPy's, say, as an index
+            return False
+
+    def _as_recorded(self, operation: Operation) -> Step:
+        """Call a function as it was recorded, and put what it makes into buffers."""
+        step = call(self._constants, operation)
+        assign = self._constants.constant(self._runtime.assign, "assign")
+        _, _, value = step.lines[0].partition(" = ")
+        results = [self._constants.text(x) for x in operation.results]
+        targets = f"[{', '.join(results)}]" if operation.several else results[0]
+        return Step(operation, [f"{assign}({targets}, {value})"])
+
+    def _product(self, operation: Operation) -> Step | None:
+        """Plan a product, or return None where it is called as it was recorded."""
+        first, second, *more = operation.arguments
+        epilogue = operation.options.get("epilogue", "")
+        if self._runtime.problem or not all(type(x) is Variable for x in (first, second)):
+            return None
+        found = [Matrix.of(self._prototypes[x]) for x in (first, second)]
+        layouts = [each for each in found if each is not None]
+        result = operation.result
+        if len(layouts) < 2 or first.dtype != second.dtype or not result.size:
+            return None
+        if first.dtype.name not in ("float32", "float64"):
+            return None
+        if first.shape[:-2] != second.shape[:-2]:
+            return None
+        product = Product(
+            first=layouts[0],
+            second=layouts[1],
+            dtype=first.dtype.name,
+            result=result.dtype.name,
+            precision=operation.options.get("precision", "float32"),
+            epilogue=epilogue,
+        )
+        name = self._constants.constant(self._runtime.product(product), epilogue.lower() or "product")
+        arguments = self._constants.items(first, second, result, *more, *operation.results[1:])
+        return Step(operation, [f"{name}(workspace, {arguments})"])
+
+    def _kernel_line(self, step: Step) -> str:
+        kernel, operation = step.kernel, step.operation
+        assert kernel
+        alias = {}
+        for x in operation.results:
+            over = [v for v in step.in_place if self._shares(x, v)]
+            if over:
+                alias[x] = over[0]
+        block = Block(kernel, operation.results, alias)
+        grid = block.grid(kernel.size, self._runtime.processors)
+        self._scratch = max(self._scratch, grid.scratch)
+        function = self._runtime.kernel(block.source, grid)
+        names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts)).replace(".", "_")
+        name = self._constants.constant(function, names)
+        rest = [x for x in operation.results if x not in alias]
+        arguments = self._constants.items(*operation.arguments, *rest, *block.numbers, kernel.size)
+        return f"{name}({arguments}, scratch)"
+
+    def _new(self, x: Variable) -> str:  # noqa: ARG002
+        return ""
+
+    def _output(self, x: Any) -> str:
+        return self._constants.text(x) if type(x) is Variable else self._constants.constant(x)
+
+    # -- running it ---------------------------------------------------------------------------------------
+
+    def _bind(self) -> Callable:
+        """Return the function with memory of its own."""
+        runtime = self._runtime
+        memory = runtime.memory(self.nbytes)
+        names = dict(self._constants.constants)
+        names["scratch"] = runtime.memory(self._scratch)
+        names["workspace"] = runtime.workspace()
+        for x, (offset, _) in self.sizes.items():
+            names[self._name(x)] = runtime.array(memory, offset, x.shape, x.dtype)
+        for line in self._once:
+            exec(line, names)
+        return self._function(self._code, names)
+
+    def __call__(self, inputs: list, *, keep: bool = False) -> tuple:
+        """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
+        runtime = self._runtime
+        inputs = [runtime.contiguous(x) for x in inputs]
+        if self._written:
+            pointers = [runtime.pointer(x) for x in inputs]
+            for index in self._written:
+                x = inputs[index]
+                if keep or x.base is not None or pointers.count(pointers[index]) > 1:
+                    inputs[index] = runtime.copies([x])[0]
+        try:
+            bound = self._idle.pop()
+        except IndexError:
+            bound = _Bound(self)
+        made = bound.run(inputs)
+        copied = [x for index, x in enumerate(made) if index not in self._handed_in]
+        fresh = iter(runtime.copies(copied))
+        outputs = tuple(
+            inputs[self._handed_in[index]] if index in self._handed_in else next(fresh)
+            for index in range(len(made))
+        )
+        self._idle.append(bound)
+        return outputs
+
+    def explain(self) -> str:
+        """Describe the plan: what was recorded, the memory, the function, and whether it is captured."""
+        captured = f"not captured: {self._problem}" if self._problem else "captured as a CUDA graph"
+        return f"{super().explain()}\n{captured}"
+
+
+class _Bound:
+    """The function of a plan with memory of its own, and its graphs."""
+
+    def __init__(self, plan: CupyPlan) -> None:
+        self._plan = plan
+        self._runtime = plan._runtime
+        self._function = plan._bind()
+        self._donated = set(plan._written)
+        # Arguments that come at another place each time, and where they are copied.
+        self._moving: dict[int, Any] = {}
+        self._graphs: dict[tuple, tuple[Callable, tuple]] = {}
+        self._before: list[int] | None = None
+
+    def run(self, inputs: list) -> tuple:
+        """Compute the outputs, into the memory of this plan or of the arguments."""
+        pointers = [self._runtime.pointer(x) for x in inputs]
+        found = self._graphs.get(self._key(pointers))
+        if found is None and self._before is not None and not self._plan._problem:
+            changed = {
+                i for i, pointer in enumerate(pointers) if pointer != self._before[i]
+            } - self._moving.keys()
+            for index in changed - self._donated:
+                self._moving[index] = self._runtime.copies([inputs[index]])[0]
+                self._graphs.clear()
+            if not changed & self._donated:
+                found = self._capture(inputs, self._key(pointers))
+        self._before = pointers
+        if found is None:
+            return self._function(*inputs)
+        launch, outputs = found
+        for index, place in self._moving.items():
+            self._runtime.copy(place, inputs[index])
+        launch()
+        return outputs
+
+    def _key(self, pointers: list[int]) -> tuple:
+        return tuple(p for index, p in enumerate(pointers) if index not in self._moving)
+
+    def _capture(self, inputs: list, key: tuple) -> tuple[Callable, tuple] | None:
+        places = [self._moving.get(index, x) for index, x in enumerate(inputs)]
+        try:
+            captured = self._runtime.capture(lambda: self._function(*places))
+        except Exception as error:
+            self._plan._problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            _log.info("xpnet: a plan is replayed without a CUDA graph: %s", self._plan._problem)
+            return None
+        if len(self._graphs) == GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        self._graphs[key] = captured
+        return captured

@@ -1,0 +1,140 @@
+"""How a kernel goes through the rows of an array: what is loaded, made and stored in which pass.
+
+What is known only at the end of a row, such as the largest element that a softmax subtracts, can be used in
+the next *pass* through that row. Renderers for numba (`loops.py`) and for CUDA (`blocks.py`) write the lines.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+
+from xpnet.replay.graph import Variable
+from xpnet.replay.kernels import COLUMN, COMPARISONS, FULL, PICK, PREDICATES, REDUCTIONS, Kernel, Part
+
+
+class Passes:
+    """The source of a kernel, as a function of its inputs, outputs, numbers and size.
+
+    A row is gone through in several *passes* if something is known only at its end. What is made in one pass
+    and read in a later one is kept in a row of its own.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    outputs : list of Variable
+        What is stored.
+    alias : dict of Variable to Variable
+        The inputs that an output is written over: they are handed in once.
+
+    Attributes
+    ----------
+    numbers : list of float
+        Constants that are handed in, so that one compiled function serves other sizes of a batch.
+    source : str
+    """
+
+    def __init__(self, kernel: Kernel, outputs: list[Variable], alias: dict[Variable, Variable]) -> None:
+        self.kernel = kernel
+        self.numbers: list[float] = []
+        inputs = {x: f"a{index}" for index, x in enumerate(kernel.inputs)}
+        stores = {x: inputs[alias[x]] if x in alias else f"o{index}" for index, x in enumerate(outputs)}
+        self._stores = {x: f"{name}[{self._place(x)}]" for x, name in stores.items()}
+        # The pass in which a full variable is made, and before which any other is; and in which it is read.
+        self._pass: dict[Variable, int] = {}
+        self._readers: dict[Variable, set[int]] = {}
+        self._last = 0
+        self._schedule()
+        for x in alias:
+            self._readers.setdefault(x, set()).add(self._last)
+        # Lines before all rows, before each pass through a row, in each pass, and behind all rows.
+        self._first: list[str] = []
+        self._before: list[list[str]] = [[] for _ in range(self._last + 2)]
+        self._inside: list[list[str]] = [[] for _ in range(self._last + 1)]
+        self._behind: list[str] = []
+        self._values: dict[Variable, str] = {}
+        self._rows: dict[Variable, str] = {}  # where an element of the present row is, by its number
+        for x, name in inputs.items():
+            self._load(x, name, f"{name}[{self._place(x)}]")
+        over = {x: self._stores.pop(x) for x in alias}
+        for number, part in enumerate(kernel.parts):
+            write = self._total if part.operation.name in REDUCTIONS else self._make
+            write(number, part)
+        # At the end of the last pass: by then, the input that was there has been read.
+        for x, place in over.items():
+            self._inside[-1].append(self._store(place, self._values[x]))
+        self.source = self._put_together({**inputs, **stores})
+
+    def _schedule(self) -> None:
+        """Find out what must wait for the end of which pass."""
+        kinds = self.kernel.kinds
+        for part in self.kernel.parts:
+            ready = max((self._pass.get(x, 0) for x, _ in part.read), default=0)
+            elements = [x for x, _ in part.read if kinds[x] == FULL]
+            if part.operation.name == PICK:  # the whole row must be there
+                ready = max([ready, *(self._pass[x] + 1 for x in elements if x in self._pass)])
+            elif elements or kinds[part.result] == FULL:
+                self._last = max(self._last, ready)
+            for x in elements:
+                self._readers.setdefault(x, set()).add(ready)
+            behind = bool(elements) and kinds[part.result] == COLUMN and part.operation.name != PICK
+            self._pass[part.result] = ready + behind
+
+    def _is_kept(self, x: Variable) -> bool:
+        """Say whether a variable made in one pass is read in a later one."""
+        return self.kernel.kinds[x] == FULL and max(self._readers.get(x, {0})) > self._pass[x]
+
+    def _arguments(self, part: Part) -> Iterator[tuple[Any, numpy.dtype]]:
+        """Yield the arguments of one element, as text or as numbers, and in which dtype they are computed."""
+        operation = part.operation
+        name, result = operation.name, operation.result.dtype
+        arguments = operation.arguments[:1] if name == "astype" else operation.arguments
+        if name in COMPARISONS:
+            dtype = numpy.result_type(*[x.dtype if hasattr(x, "dtype") else x for x in arguments])
+            dtypes = [dtype] * len(arguments)
+        elif name == "astype" or name in PREDICATES:
+            dtypes = [arguments[0].dtype]
+        elif name == "where":
+            dtypes = [numpy.dtype(bool), result, result]
+        else:
+            dtypes = [result] * len(arguments)
+        read = iter(part.read)
+        for x, dtype in zip(arguments, dtypes, strict=True):
+            if type(x) is Variable:
+                value = self._values[next(read)[0]]
+                yield value if x.dtype == dtype else self._cast(dtype, value), dtype
+            elif hasattr(x, "item"):
+                self.numbers.append(x.item())
+                yield self._cast(dtype, f"c{len(self.numbers) - 1}"), dtype
+            else:
+                yield self._cast(dtype, repr(x)), dtype
+
+    # -- what a renderer writes ---------------------------------------------------------------------------
+
+    def _place(self, x: Variable) -> str:
+        """Return the index of an element."""
+        raise NotImplementedError
+
+    def _store(self, place: str, value: str) -> str:
+        """Return the line that stores an element."""
+        raise NotImplementedError
+
+    def _cast(self, dtype: numpy.dtype, value: str) -> str:
+        """Return an element in another dtype."""
+        raise NotImplementedError
+
+    def _load(self, x: Variable, name: str, element: str) -> None:
+        """Write how an input is read."""
+        raise NotImplementedError
+
+    def _make(self, number: int, part: Part) -> None:
+        """Write how an element is made."""
+        raise NotImplementedError
+
+    def _total(self, number: int, part: Part) -> None:
+        """Write how a total takes in the elements."""
+        raise NotImplementedError
+
+    def _put_together(self, names: dict[Variable, str]) -> str:
+        """Return the function."""
+        raise NotImplementedError

@@ -1,0 +1,211 @@
+"""Matrix products with what comes right behind them, as cuBLASLt can do it in one go.
+
+A dense layer followed by ReLU is a product, to whose elements the bias is added and of which negative ones
+become zero before they are written; which they were is noted in a mask of bits. Backward, the gradient behind
+the ReLU is a product of which the masked elements become zero, with its sum, the gradient of the bias.
+"""
+
+import copy
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy
+
+from xpnet.replay.graph import Graph, Operation, Variable
+
+# What is done with the elements of a product, in cuBLASLt's names.
+BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"
+DRELU, DRELU_BGRAD = "DRELU", "DRELU_BGRAD"
+
+
+class Matrix(NamedTuple):
+    """How the elements of a matrix, or of several, stand in memory.
+
+    Attributes
+    ----------
+    rows, columns : int
+    by_columns : bool
+        Whether the elements of a column stand beside each other; otherwise those of a row do.
+    step : int
+        Elements from one row, or column, to the next.
+    matrices : int
+    apart : int
+        Elements from one matrix to the next.
+    """
+
+    rows: int
+    columns: int
+    by_columns: bool
+    step: int
+    matrices: int
+    apart: int
+
+    @classmethod
+    def of(cls, x: numpy.ndarray) -> "Matrix | None":
+        """Return how an array is laid out, or None where a product would need a copy of it."""
+        if x.ndim < 2 or not x.size:
+            return None
+        strides = [stride // x.itemsize for stride in x.strides]
+        if any(stride % x.itemsize or stride < 0 for stride in x.strides):
+            return None
+        *leading, down, along = strides
+        *several, rows, columns = x.shape
+        for a in range(len(several) - 1):
+            if several[a] > 1 and leading[a] != leading[a + 1] * several[a + 1]:
+                return None
+        apart = leading[-1] if leading else 0
+        if along == 1 and down >= columns:
+            return cls(rows, columns, False, down, prod(several), apart)
+        if down == 1 and along >= rows:
+            return cls(rows, columns, True, along, prod(several), apart)
+        return None
+
+
+class Product(NamedTuple):
+    """What is asked of cuBLASLt.
+
+    Attributes
+    ----------
+    first, second : Matrix
+        The operands.
+    dtype : str
+        Of the operands.
+    result : str
+        The dtype of the result, which stands row by row.
+    precision : str
+        In which operands of float32 are multiplied: float32 or tf32.
+    epilogue : str
+        What is done with the elements, or nothing.
+    """
+
+    first: Matrix
+    second: Matrix
+    dtype: str
+    result: str
+    precision: str
+    epilogue: str
+
+
+def mask_of(x: Variable) -> Variable:
+    """Return a variable for the mask of a result: a bit for each element, in rows of whole 16 bytes."""
+    rows, columns = x.shape
+    return Variable((rows, -(-columns // 128) * 16), numpy.dtype(numpy.uint8))
+
+
+def merged(graph: Graph) -> Graph:
+    """Return a graph in which operations right behind products are parts of these."""
+    return _Merge(graph).result
+
+
+class _Merge:
+    def __init__(self, graph: Graph) -> None:
+        self._readers: dict[Variable, list[Operation]] = {}
+        for operation in graph.operations:
+            for x in operation.inputs:
+                self._readers.setdefault(x, []).append(operation)
+        self._returned = set(graph.returned)
+        # What stands in the place of an operation: another one, or nothing.
+        self._instead: dict[Operation, Operation | None] = {}
+        for operation in graph.operations:
+            if _is_plain(operation) and operation not in self._instead:
+                self._forward(operation)
+        self.result = copy.copy(graph)
+        self.result.operations = [
+            new for each in graph.operations if (new := self._instead.get(each, each)) is not None
+        ]
+
+    def _only_reader(self, x: Variable) -> Operation | None:
+        readers = self._readers.get(x, [])
+        return readers[0] if len(readers) == 1 and x not in self._returned else None
+
+    def _forward(self, product: Operation) -> None:
+        """Take in the bias and the ReLU behind a product."""
+        x, last, bias = product.result, product, None
+        reader = self._only_reader(x)
+        if reader is not None and reader.name == "add" and not reader.options:
+            other = reader.arguments[reader.arguments[0] is x]
+            if type(other) is Variable and other.shape == x.shape[-1:] and other.dtype == x.dtype:
+                bias, x, last = other, reader.result, reader
+        relu, masks = self._relu(x)
+        arguments = (*product.arguments, *([bias] if bias else []))
+        if relu is None:
+            if bias is not None:
+                self._put([product, last], BIAS, arguments, [x])
+            return
+        h = relu.result
+        found = [self._backward(mask) for mask in masks]
+        backward = [each for each in found if each is not None]
+        if not masks or len(backward) < len(masks):
+            epilogue = RELU if bias is None else RELU_BIAS
+            self._put([product, last, relu], epilogue, arguments, [h])
+            for greater in masks:  # h > 0 where x > 0
+                self._instead[greater] = _operation("greater", greater.function, (h, 0), {}, greater.results)
+            return
+        mask = mask_of(h)
+        epilogue = RELU_AUX if bias is None else RELU_AUX_BIAS
+        self._put([product, last, relu], epilogue, arguments, [h, mask])
+        for greater, (inner, where, total) in zip(masks, backward, strict=True):
+            self._instead[greater] = None
+            results = [where.result, *([total.result] if total else [])]
+            self._put([inner, where], DRELU_BGRAD if total else DRELU, (*inner.arguments, mask), results)
+            if total:
+                self._instead[total] = None
+
+    def _relu(self, x: Variable) -> tuple[Operation | None, list[Operation]]:
+        """Return the ReLU of a variable, and where it is compared with zero, if nothing else reads it."""
+        readers = self._readers.get(x, [])
+        relus = [each for each in readers if each.name == "maximum" and _is_zero(each.arguments[1])]
+        masks = [each for each in readers if each.name == "greater" and _is_zero(each.arguments[1])]
+        alone = len(relus) == 1 and len(relus) + len(masks) == len(readers) and x not in self._returned
+        alone = alone and all(each.arguments[0] is x for each in (*relus, *masks))
+        return (relus[0], masks) if alone else (None, [])
+
+    def _backward(self, mask: Operation) -> tuple[Operation, Operation, Operation | None] | None:
+        """Return the product of which a mask makes elements zero, where it does, and the sum of the rows."""
+        where = self._only_reader(mask.result)
+        if where is None or where.name != "where" or where.arguments[0] is not mask.result:
+            return None
+        _, x, zero = where.arguments
+        if type(x) is not Variable or not _is_zero(zero) or self._only_reader(x) is not where:
+            return None
+        product = x.operation
+        if product is None or product in self._instead or not _is_plain(product):
+            return None
+        sums = [each for each in self._readers.get(where.result, []) if _sums_rows(each)]
+        return product, where, sums[0] if sums else None
+
+    def _put(self, parts: list[Operation], epilogue: str, arguments: tuple, results: list[Variable]) -> None:
+        """Put a product in the place of several operations: where the last of them is."""
+        self._instead.update(dict.fromkeys(parts, None))
+        options = parts[0].options | {"epilogue": epilogue}
+        self._instead[parts[-1]] = _operation("product", None, arguments, options, results)
+
+
+def _operation(
+    name: str, function: Any, arguments: tuple, options: dict, results: list[Variable]
+) -> Operation:
+    operation = Operation(name, function, arguments, options, len(results) > 1)
+    operation.results = results
+    for x in results:
+        x.operation = x.operation or operation
+    return operation
+
+
+def _is_plain(operation: Operation) -> bool:
+    """Say whether an operation is a product of two matrices of float32."""
+    return operation.name == "matmul" and all(
+        type(x) is Variable and len(x.shape) == 2 and x.dtype.name == "float32" and x.size
+        for x in (*operation.arguments, operation.result)
+    )
+
+
+def _is_zero(x: Any) -> bool:
+    return isinstance(x, int | float) and x == 0
+
+
+def _sums_rows(operation: Operation) -> bool:
+    if operation.name != "sum" or len(operation.arguments) != 1:
+        return False
+    axis = operation.options.get("axis")
+    rest = {key: value for key, value in operation.options.items() if key != "axis" and value}
+    return axis in (0, (0,), [0]) and not rest and operation.result.dtype == operation.arguments[0].dtype
