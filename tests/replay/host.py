@@ -9,12 +9,14 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy
 
 from xpnet.replay.blocks import PRELUDE
 
+RUNNING = threading.Lock()  # one kernel at a time: its threads take turns on the same stacks
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 BUILTINS = r"""
@@ -130,7 +132,8 @@ class Host:
             self._capturing.append((name, work))
         else:
             self.launched.append(name)
-            work()
+            with RUNNING:
+                work()
 
     def kernel(self, source, grid):
         function = compiled(source)

@@ -126,7 +126,8 @@ def _elementwise(operation: Operation) -> Part | None:
     result = operation.result
     if operation.options and operation.name != "astype":
         return None
-    if any(type(x) is not Variable and getattr(x, "shape", ()) != () for x in operation.arguments):
+    arguments = operation.arguments[:1] if operation.name == "astype" else operation.arguments
+    if any(type(x) is not Variable and getattr(x, "shape", ()) != () for x in arguments):
         return None  # a constant array, which is rare, would have to be handed in
     read, columns = [], set()
     for x in operation.inputs:

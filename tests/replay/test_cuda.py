@@ -1,0 +1,488 @@
+"""Plans for CuPy, on a stand-in for a CUDA device: see `host.py`. What runs on a GPU is the same text."""
+
+import threading
+
+import numpy
+import pytest
+
+import xpnet
+from tests.replay.cases import EXACT, ROWS, TINY, program
+from tests.replay.host import COMPILER, Host
+from xpnet import losses, nn, optim
+from xpnet.autodiff import extended_namespace
+from xpnet.replay import blocks
+from xpnet.replay.cupy import CupyPlan
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+
+
+@pytest.fixture
+def on_host(monkeypatch):
+    """Return a function that lets `jit` make plans for a stand-in, and returns that."""
+
+    def use(**options):
+        host = Host(**options)
+        monkeypatch.setattr(
+            "xpnet.replay.call._plan_of", lambda _: lambda graph, over: CupyPlan(graph, over, host)
+        )
+        return host
+
+    return use
+
+
+def assert_same(results, expected, *, factor=100):
+    for one, other in zip(xpnet.tree.leaves(results), xpnet.tree.leaves(expected), strict=True):
+        one, other = numpy.asarray(one), numpy.asarray(other)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        if one.dtype.kind in "fc":
+            tolerance = factor * numpy.finfo(one.dtype).eps
+            largest = numpy.max(abs(other), initial=0, where=numpy.isfinite(other))
+            numpy.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * largest)
+        else:
+            numpy.testing.assert_array_equal(one, other)
+
+
+# -- kernels ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_programs(seed, on_host):
+    on_host()
+    f, arrays = program(seed)
+    recorded = xpnet.jit(f)
+    for scale in (1.0, 2.0, -0.5, 3.0):
+        inputs = [x * x.dtype.type(scale) for x in arrays]
+        assert_same(recorded(*inputs), f(*inputs))
+
+
+def every_function(dtype):
+    """Return a function that calls all elementwise functions that kernels have for a dtype."""
+
+    def f(x, y):
+        xp = extended_namespace(x)
+        kind = numpy.dtype(dtype).kind
+        x, y = xp.where(x == y, x, x), xp.where(x == y, y, y)  # so that the rest becomes one kernel with it
+        tables = {
+            "f": (blocks.ANY, blocks.NUMBERS, blocks.FLOATS),
+            "b": (blocks.ANY, blocks.BOOLEANS),
+            "i": (blocks.ANY, blocks.NUMBERS, blocks.INTEGERS),
+            "u": (blocks.ANY, blocks.NUMBERS, blocks.INTEGERS),
+        }[kind]
+        results = {}
+        for name in sorted(set().union(*tables)):
+            if name == "astype":
+                results |= {
+                    to: xp.astype(x, getattr(xp, to)) for to in ("float64", "int32", "uint16", "bool")
+                }
+            elif name == "where":
+                results[name] = xp.where(x > y, x, y)
+            elif name in ("maximum", "minimum") and kind == "b":
+                continue  # not in the standard
+            elif "shift" in name:
+                results[name] = getattr(xp, name)(x, 3)
+            elif name == "special.erf":
+                results[name] = xp.special.erf(x)
+            else:
+                function = getattr(xp, name)
+                takes_two = (
+                    "{1}"
+                    in {
+                        **blocks.FLOATS,
+                        **blocks.INTEGERS,
+                        **blocks.NUMBERS,
+                        **blocks.BOOLEANS,
+                        **blocks.ANY,
+                    }[name]
+                )
+                results[name] = function(x, y) if takes_two else function(x)
+        return results
+
+    return f
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "int32", "int64", "uint8", "uint32", "bool"])
+def test_every_function(dtype, on_host):
+    on_host()
+    random = numpy.random.default_rng(0)
+    if dtype.startswith("float"):
+        x, y = random.normal(size=(2, 40)).astype(dtype)
+        x[:6] = [numpy.nan, numpy.inf, -numpy.inf, 0.0, -0.0, 300.0]
+        y[4] = numpy.nan
+    else:
+        x, y = random.integers(0, 2 if dtype == "bool" else 120, size=(2, 40)).astype(dtype)
+    if dtype in ("int8", "int32", "int64"):
+        x[::2] *= -1
+    f = every_function(dtype)
+    recorded = xpnet.jit(f)
+    with numpy.errstate(all="ignore"):
+        expected = f(x, y)
+        found = recorded(x, y)
+    for name in expected:
+        usual = numpy.isfinite(x) if name in ("int32", "uint16") else slice(None)
+        if name == "uint16" and dtype.startswith("float"):
+            usual = usual & (x >= 0)  # C leaves open what others become
+        assert_same(found[name][usual], expected[name][usual], factor=8)
+    plan = recorded.explain()
+    assert "assign(" not in plan, "a function was called as it was recorded"
+
+
+def test_integers_wrap(on_host):
+    on_host()
+    f = xpnet.jit(lambda x: (x * 0x21F0AAAD, (x * 3) >> 5, x - 1, -x))
+    for dtype in ("int32", "uint32", "int8", "int64"):
+        x = numpy.asarray([0, 1, 2**7 - 1, 77], dtype)
+        x[3] = numpy.iinfo(dtype).max
+        if dtype == "int8":
+            f = xpnet.jit(lambda x: (x * 77, (x * 3) >> 5, x - 1, -x))
+        with numpy.errstate(over="ignore"):
+            expected = (x * x.dtype.type(77), (x * 3) >> 5, x - x.dtype.type(1), -x)
+        found = f(x)
+        assert_same(found[1:], expected[1:])
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_arithmetic_is_not_rearranged(name, on_host):
+    on_host()
+    f = EXACT[name]
+    x, y = numpy.asarray([0.0, -0.0, 1.3, TINY, -5.0]), numpy.ones(5)
+    with numpy.errstate(all="ignore"):
+        numpy.testing.assert_array_equal(xpnet.jit(f)(x, y), f(x, y))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 6), (6, 1), (2, 3, 5), (40, 300)])
+@pytest.mark.parametrize("f", ROWS, ids=lambda f: f.__name__)
+def test_what_is_known_at_the_end_of_a_row_is_used(f, shape, on_host):
+    on_host()
+    random = numpy.random.default_rng(0)
+    labels = random.integers(-shape[-1], shape[-1], size=(*shape[:-1], 1))
+
+    def loss(x, labels):
+        xp = xpnet.array_namespace(x)
+        y = f(xp, x, labels)
+        return xp.sum(xp.sin(y)), y
+
+    both = xpnet.value_and_grad(loss, has_aux=True)
+    recorded = xpnet.jit(both, donate=("x",))
+    for _ in range(3):
+        x = random.normal(size=shape).astype("float32")
+        expected = both(x, labels)
+        assert_same(recorded(x, labels), expected, factor=300)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (300, 40), (1, 70)])
+def test_totals_of_many_blocks(shape, on_host):
+    """Each block leaves a part; the last one puts them together, and leaves all ready for the next run."""
+    on_host()
+
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        y = xp.exp(x)
+        numbers = xp.sum(y), xp.max(x), xp.mean(x * x), xp.min(x)
+        rows = xp.sum(y * x, axis=0), xp.max(x + 1, axis=0), xp.mean(y, axis=0)
+        return numbers, rows, (xp.sum(y - x, axis=1), xp.min(x, axis=1), y)
+
+    recorded = xpnet.jit(f)
+    for seed in range(3):
+        x = numpy.random.default_rng(seed).normal(size=shape)
+        assert_same(recorded(x), f(x))
+    assert "assign(" not in recorded.explain()
+
+
+def test_an_index_out_of_range_is_not_a_number(on_host):
+    on_host()
+    f = xpnet.jit(lambda x, i: xpnet.array_namespace(x).take_along_axis(x * 2, i, axis=-1) + 1)
+    x = numpy.ones((3, 4))
+    f(x, numpy.asarray([[0], [3], [-4]]))
+    numpy.testing.assert_array_equal(f(x, numpy.asarray([[0], [4], [-5]])), [[3.0], [numpy.nan], [numpy.nan]])
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (1, 1), ()])
+def test_empty_and_tiny_arrays(shape, on_host):
+    on_host()
+
+    def f(x):
+        y = (x + 1) * 2 - x
+        return y, xpnet.array_namespace(x).sum(y * y)
+
+    recorded = xpnet.jit(f)
+    for _ in range(3):
+        assert_same(recorded(numpy.ones(shape)), f(numpy.ones(shape)))
+
+
+def test_rows_too_long_to_be_kept_are_left_in_memory(on_host):
+    on_host()
+
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        e = xp.exp(x - xp.max(x, axis=-1, keepdims=True))
+        return e / xp.sum(e, axis=-1, keepdims=True)
+
+    for columns, steps in ((100, 1), (20_000, 2)):
+        recorded = xpnet.jit(f)
+        x = numpy.random.default_rng(0).normal(size=(2, columns))
+        assert_same(recorded(x), f(x))
+        assert recorded.explain().count(", scratch)") == steps
+
+
+def test_nvidia_compiles_the_kernels(on_host, monkeypatch):
+    """NVIDIA's compiler needs no GPU: ``pip install cuda-bindings nvidia-cuda-nvrtc``."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
+    host = on_host()
+    sources = []
+    kernel = host.kernel
+    monkeypatch.setattr(host, "kernel", lambda source, grid: sources.append(source) or kernel(source, grid))
+    for dtype in ("float32", "int32", "uint32", "bool"):
+        xpnet.jit(every_function(dtype))(*numpy.ones((2, 3), dtype))
+    train(
+        nn.Sequential(
+            nn.Dense(4, 5, seed=0), nn.LayerNorm(5), nn.Dropout(0.5, seed=0), nn.Dense(5, 3, seed=1)
+        )
+    )
+    assert len(sources) > 8
+    for source in sources:
+        code = (blocks.CUDA + blocks.PRELUDE + source).encode()
+        _, program = nvrtc.nvrtcCreateProgram(code, b"kernel.cu", 0, [], [])
+        (error,) = nvrtc.nvrtcCompileProgram(program, 2, [b"--gpu-architecture=compute_80", b"-std=c++17"])
+        _, size = nvrtc.nvrtcGetProgramLogSize(program)
+        log = b" " * size
+        nvrtc.nvrtcGetProgramLog(program, log)
+        assert int(error) == 0, log.decode()
+
+
+# -- products -----------------------------------------------------------------------------------------------
+
+
+def train(net, *, optimizer=None, steps=5, features=4, batch=8):
+    """Return the losses and the network of a training on random data, and the step."""
+    optimizer = optimizer or optim.Adam(0.01)
+
+    def step(net, state, x, y):
+        loss, gradient = xpnet.value_and_grad(lambda net: losses.cross_entropy(net(x), y))(net)
+        return *optimizer.update(gradient, state, net), loss
+
+    step = xpnet.jit(step, donate=("net", "state"))
+    random = numpy.random.default_rng(0)
+    state, values = optimizer.init(net), []
+    for _ in range(steps):
+        x = random.normal(size=(batch, features)).astype("float32")
+        net, state, loss = step(net, state, x, random.integers(0, 3, size=batch))
+        values.append(loss)
+    return values, net, step
+
+
+def dense(depth=3, *, bias=True):
+    layers = []
+    for seed in range(depth - 1):
+        layers += [nn.Dense(4 if seed == 0 else 5, 5, bias=bias, seed=seed), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Dense(5, 3, seed=depth))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_dense_network_uses_the_epilogues(bias, on_host):
+    expected, net, _ = train(dense(bias=bias))
+    host = on_host()
+    found, other, step = train(dense(bias=bias))
+    assert_same((found, other), (expected, net), factor=1000)
+    one_step = [name for name in host.launched if name != "kernel"][:8]
+    relu = "RELU_AUX_BIAS" if bias else "RELU_AUX"
+    back = "DRELU_BGRAD" if bias else "DRELU"
+    assert one_step == [relu, relu, "BIAS", "product", back, "product", back, "product"]
+    assert "assign(" not in step.explain()
+
+
+def test_without_an_epilogue_the_product_is_plain(on_host):
+    expected, net, _ = train(dense())
+    host = on_host(epilogues=False)
+    found, other, _ = train(dense())
+    assert_same((found, other), (expected, net), factor=1000)
+    assert set(host.launched) == {"kernel", "product"}
+
+
+def test_a_mask_that_is_read_elsewhere_is_made(on_host):
+    def f(x, w, g):
+        xp = xpnet.array_namespace(x)
+        z = x @ w
+        h = xp.maximum(z, 0)
+        mask = z > 0
+        return h, xp.where(mask, g @ w, 0.0), mask
+
+    random = numpy.random.default_rng(0)
+    arrays = random.normal(size=(3, 4, 4)).astype("float32")
+    host = on_host()
+    recorded = xpnet.jit(f)
+    for _ in range(3):
+        assert_same(recorded(*arrays), f(*arrays))
+    assert host.launched[0] == "RELU"
+    assert "DRELU" not in host.launched
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda xp, z, b: xp.maximum(z + b, 0) + z,  # the product is read again
+        lambda xp, z, b: (z + b, xp.maximum(z + b, 0)),  # the sum is returned
+        lambda xp, z, b: xp.maximum(z + b, 1),
+        lambda xp, z, b: xp.maximum(0.5 + z, 0) * b,
+        lambda xp, z, b: z + z,
+        lambda xp, z, b: xp.where(z > 0, z, 0.0) + b,
+        lambda xp, z, b: b + z,
+        lambda xp, z, b: z + b[:, None],
+    ],
+)
+def test_what_only_looks_like_an_epilogue(f, on_host):
+    on_host()
+    random = numpy.random.default_rng(0)
+    x, w = random.normal(size=(2, 4, 4)).astype("float32")
+    b = random.normal(size=4).astype("float32")
+
+    def g(x, w, b):
+        return f(xpnet.array_namespace(x), x @ w, b)
+
+    assert_same(xpnet.jit(g)(x, w, b), g(x, w, b))
+
+
+def test_products_of_views_and_of_several_matrices(on_host):
+    def f(x, y):
+        xp = xpnet.array_namespace(x)
+        a = x[0] @ y[1].T + x[0, :, ::-1] @ y[2].T
+        return a, x @ xp.matrix_transpose(y), xp.matmul(x[:, 1:3], xp.matrix_transpose(y * 2)), x @ y[0].T
+
+    random = numpy.random.default_rng(0)
+    arrays = random.normal(size=(2, 3, 4, 4))[:, :, :3].copy()
+    on_host()
+    assert_same(xpnet.jit(f)(*arrays), f(*arrays), factor=1000)
+
+
+NETWORKS = {
+    "dropout": lambda: nn.Sequential(
+        nn.Dense(4, 5, seed=0), nn.GELU(), nn.Dropout(0.5, seed=0), nn.Dense(5, 3, seed=1)
+    ),
+    "batch norm": lambda: nn.Sequential(
+        nn.Dense(4, 5, bias=False, seed=0), nn.BatchNorm(5), nn.SiLU(), nn.Dense(5, 3, seed=1)
+    ),
+    "layer norm": lambda: nn.Sequential(
+        nn.Dense(4, 5, seed=0), nn.LayerNorm(5), nn.Tanh(), nn.Dense(5, 3, seed=1)
+    ),
+    "ELU": lambda: nn.Sequential(nn.Dense(4, 5, seed=0), nn.ELU(), nn.Dense(5, 3, seed=1)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("problem", ["", "no nvmath"])
+def test_networks(name, problem, on_host):
+    expected, net, _ = train(NETWORKS[name]())
+    on_host(problem=problem)
+    found, other, _ = train(NETWORKS[name]())
+    assert_same((found, other), (expected, net), factor=10_000)
+
+
+# -- graphs -------------------------------------------------------------------------------------------------
+
+
+def test_a_training_is_captured_once(on_host):
+    host = on_host()
+    train(dense(), steps=20)
+    assert host.graphs == 1
+
+
+def test_results_stay_when_the_next_ones_are_made(on_host):
+    on_host()
+    f = xpnet.jit(lambda x, w: (x @ w, xpnet.array_namespace(x).sum(x), w))
+    random = numpy.random.default_rng(0)
+    w = random.normal(size=(3, 3))
+    inputs = list(random.normal(size=(6, 2, 3)))
+    found = [f(x, w) for x in inputs]
+    assert_same(found, [(x @ w, x.sum(), w) for x in inputs])
+    assert all(result[2] is w for result in found)
+
+
+def test_networks_in_turn_do_not_touch_each_other(on_host):
+    """Two trainings with one step, each with parameters at places of their own."""
+    host = on_host()
+    step = xpnet.jit(lambda w, x: (w - x, xpnet.array_namespace(w).sum(w)), donate=("w",))
+    one, two = numpy.zeros(3), numpy.ones(3)
+    x = numpy.asarray([1.0, 2.0, 3.0])
+    for k in range(1, 9):
+        one, _ = step(one, x * 1)
+        two, _ = step(two, x * 2)
+        assert_same((one, two), (-k * x, 1 - 2 * k * x))
+    assert host.graphs <= 2
+
+
+def test_what_is_not_donated_is_not_written_to(on_host):
+    on_host()
+    step = xpnet.jit(lambda w, x: (w - x, w * x))
+    w, x = numpy.ones(3), numpy.ones(3)
+    for _ in range(4):
+        assert_same(step(w, x), (numpy.zeros(3), numpy.ones(3)))
+    assert_same((w, x), (numpy.ones(3), numpy.ones(3)))
+
+
+def test_arguments_that_overlap_are_copied(on_host):
+    on_host()
+    step = xpnet.jit(lambda w, x: (w + x, x * 2), donate=("w",))
+    memory = numpy.arange(6.0)
+    for _ in range(4):
+        assert_same(step(memory[:3], memory[3:]), (memory[:3] + memory[3:], memory[3:] * 2))
+        assert_same(memory, numpy.arange(6.0))
+    x = numpy.ones(3)
+    for _ in range(4):
+        assert_same(step(x, x), (numpy.full(3, 2.0), numpy.full(3, 2.0)))
+
+
+def test_what_cannot_be_captured_is_launched_each_time(on_host):
+    host = on_host()
+    f = xpnet.jit(lambda x: xpnet.array_namespace(x).cumulative_sum(x * 2) + 1)
+    for scale in range(1, 6):
+        x = numpy.arange(5.0) * scale
+        assert_same(f(x), numpy.cumsum(x * 2) + 1)
+    assert host.graphs == 0
+    assert "not captured: RuntimeError: a call of a library" in f.explain()
+
+
+def test_without_nvmath_a_plan_says_what_to_install(on_host):
+    host = on_host(problem="nvmath-python is not installed; pip install it")
+    *_, step = train(dense())
+    assert host.graphs == 0
+    assert "not captured: nvmath-python is not installed" in step.explain()
+
+
+def test_an_interrupted_capture_leaves_all_usable(on_host, monkeypatch):
+    host = on_host()
+    step = xpnet.jit(lambda w, x: w - x, donate=("w",))
+    w = step(step(numpy.zeros(3), numpy.ones(3)), numpy.ones(3))
+    other = xpnet.jit(lambda w, x: w - 2 * x, donate=("w",))
+    w = other(w, numpy.ones(3))
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "capture", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            other(w, numpy.ones(3))
+    assert_same(w, numpy.full(3, -4.0))
+    for k in range(4):
+        w = other(w, numpy.ones(3))
+        assert_same(w, numpy.full(3, -6.0 - 2 * k))
+
+
+def test_two_threads_with_one_plan(on_host):
+    on_host(problem="the stand-in captures one at a time")
+    f = xpnet.jit(lambda x: (x * 2 + 1, xpnet.array_namespace(x).sum(x)))
+    f(numpy.ones(1000))
+    wrong = []
+
+    def work(number):
+        for _ in range(20):
+            x = numpy.full(1000, float(number))
+            y, total = f(x)
+            if not (y == 2 * number + 1).all() or total != 1000 * number:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
