@@ -3,6 +3,7 @@
 A block's threads run one after the other, each until the next barrier, on stacks of their own.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -160,6 +161,12 @@ class Host:
             )
 
         return multiply
+
+    def active(self):
+        return contextlib.nullcontext()
+
+    def is_capturing(self):
+        return self._capturing is not None
 
     def capture(self, function):
         self._capturing = recorded = []

@@ -231,8 +231,9 @@ def test_nvidia_compiles_the_kernels(on_host, monkeypatch):
     sources = []
     kernel = host.kernel
     monkeypatch.setattr(host, "kernel", lambda source, grid: sources.append(source) or kernel(source, grid))
-    for dtype in ("float32", "int32", "uint32", "bool"):
-        xpnet.jit(every_function(dtype))(*numpy.ones((2, 3), dtype))
+    with numpy.errstate(all="ignore"):
+        for dtype in ("float32", "int32", "uint32", "bool"):
+            xpnet.jit(every_function(dtype))(*numpy.ones((2, 3), dtype))
     train(
         nn.Sequential(
             nn.Dense(4, 5, seed=0), nn.LayerNorm(5), nn.Dropout(0.5, seed=0), nn.Dense(5, 3, seed=1)
@@ -465,6 +466,25 @@ def test_an_interrupted_capture_leaves_all_usable(on_host, monkeypatch):
     for k in range(4):
         w = other(w, numpy.ones(3))
         assert_same(w, numpy.full(3, -6.0 - 2 * k))
+
+
+def test_a_loop_within_a_plan_is_one_of_plans(on_host):
+    def step(carried, x, w):
+        xp = xpnet.array_namespace(carried, w)
+        carried = xp.maximum(carried @ w, 0.0) + x
+        return carried, carried * 2
+
+    def f(carried, xs, w):
+        last, ys = xpnet.scan(step, carried, xs * 2, w)
+        return last + 1, ys
+
+    random = numpy.random.default_rng(0)
+    host = on_host()
+    recorded = xpnet.jit(f)
+    for _ in range(4):
+        arrays = random.normal(size=(2, 3)), random.normal(size=(5, 2, 3)), random.normal(size=(3, 3)) / 3
+        assert_same(recorded(*arrays), f(*arrays))
+    assert host.graphs > 0
 
 
 def test_two_threads_with_one_plan(on_host):

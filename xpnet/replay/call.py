@@ -29,7 +29,7 @@ _log = logging.getLogger("xpnet")
 LIMIT = 16
 
 
-def _plan_of(x: Any) -> "type[Plan]":
+def _plan_of(x: Any) -> "Callable[[Graph, list[Variable | None]], Plan]":
     """Return how plans are run on the library of an array: by its own means, or one call after the other."""
     library = library_of(x)
     spec = library.spec if library else ""
@@ -39,9 +39,10 @@ def _plan_of(x: Any) -> "type[Plan]":
 
         return NumpyPlan
     if spec == "cuda":
+        from xpnet.replay.cuda import Cuda
         from xpnet.replay.cupy import CupyPlan
 
-        return CupyPlan
+        return functools.partial(CupyPlan, runtime=Cuda.of(x))
     from xpnet.replay.plan import JaxPlan, Plan
 
     return JaxPlan if spec == "jax" else Plan

@@ -49,9 +49,13 @@ class Cuda:
         self._handle = 0
 
     @staticmethod
-    def current() -> "Cuda":
-        """Return the current device."""
-        return _device(cupy.cuda.runtime.getDevice())
+    def of(x: Any) -> "Cuda":
+        """Return the device of an array."""
+        return _device(x.device.id)
+
+    def active(self) -> Any:
+        """Return a context in which it is the current device."""
+        return self._device
 
     # -- memory -------------------------------------------------------------------------------------------
 
@@ -128,6 +132,10 @@ class Cuda:
             graph.launch(cupy.cuda.get_current_stream())
 
         return launch, outputs
+
+    def is_capturing(self) -> bool:
+        """Say whether what is started now is captured."""
+        return cupy.cuda.get_current_stream().is_capturing()
 
     def product(self, product: Product) -> Callable:
         """Return a function ``f(workspace, first, second, result, *more)`` that multiplies matrices."""

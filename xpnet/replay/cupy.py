@@ -36,30 +36,27 @@ class CupyPlan(MemoryPlan):
     graph : Graph
     over : list of Variable or None
         For each output, the input that it may be written over.
-    runtime : Runtime, optional
-        What launches, multiplies and captures; by default CUDA on the current device.
+    runtime : Cuda
+        What launches, multiplies and captures.
     """
 
     alignment = 256  # bytes: what the widest loads of cuBLASLt ask for
     has_numbers = False
 
-    def __init__(self, graph: Graph, over: list[Variable | None], runtime: Any = None) -> None:
-        if runtime is None:
-            from xpnet.replay.cuda import Cuda
-
-            runtime = Cuda.current()
+    def __init__(self, graph: Graph, over: list[Variable | None], runtime: Any) -> None:
         self._runtime = runtime
         # Why no graph can be captured, if so.
         self._problem = runtime.problem
-        self._recorded = graph
-        try:
-            super().__init__(graph if runtime.problem else merged(graph), over)
-        except runtime.ProductError:  # not with these epilogues, on this device
-            super().__init__(graph, over)
+        with runtime.active():
+            try:
+                super().__init__(graph if runtime.problem else merged(graph), over)
+            except runtime.ProductError:  # not with these epilogues, on this device
+                super().__init__(graph, over)
 
     def _build(self, over: list[Variable | None]) -> None:
         self._scratch = 8
         self._idle: list[_Bound] = []
+        self._in_graphs: list[_Bound] = []
         super()._build(over)
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
         # Outputs that are arguments, or are written over them; the others are copied.
@@ -173,6 +170,10 @@ class CupyPlan(MemoryPlan):
 
     def __call__(self, inputs: list, *, keep: bool = False) -> tuple:
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
+        with self._runtime.active():
+            return self._run(inputs, keep=keep)
+
+    def _run(self, inputs: list, *, keep: bool) -> tuple:
         runtime = self._runtime
         inputs = [runtime.contiguous(x) for x in inputs]
         if self._written:
@@ -192,7 +193,8 @@ class CupyPlan(MemoryPlan):
             inputs[self._handed_in[index]] if index in self._handed_in else next(fresh)
             for index in range(len(made))
         )
-        self._idle.append(bound)
+        # A graph around this one goes on to use its memory.
+        (self._in_graphs if runtime.is_capturing() else self._idle).append(bound)
         return outputs
 
     def explain(self) -> str:
@@ -216,6 +218,8 @@ class _Bound:
 
     def run(self, inputs: list) -> tuple:
         """Compute the outputs, into the memory of this plan or of the arguments."""
+        if self._runtime.is_capturing():  # a plan within a plan, as for `scan`
+            return self._function(*inputs)
         pointers = [self._runtime.pointer(x) for x in inputs]
         found = self._graphs.get(self._key(pointers))
         if found is None and self._before is not None and not self._plan._problem:

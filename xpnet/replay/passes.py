@@ -103,11 +103,13 @@ class Passes:
             if type(x) is Variable:
                 value = self._values[next(read)[0]]
                 yield value if x.dtype == dtype else self._cast(dtype, value), dtype
-            elif hasattr(x, "item"):
-                self.numbers.append(x.item())
+                continue
+            number = x.item() if hasattr(x, "item") else x
+            if hasattr(x, "item") and isinstance(number, float):
+                self.numbers.append(number)
                 yield self._cast(dtype, f"c{len(self.numbers) - 1}"), dtype
             else:
-                yield self._cast(dtype, repr(x)), dtype
+                yield self._cast(dtype, repr(number)), dtype
 
     # -- what a renderer writes ---------------------------------------------------------------------------
 
