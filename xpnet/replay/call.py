@@ -17,6 +17,7 @@ from xpnet.autodiff.namespace import watched
 from xpnet.backends import concrete, library_of, plain_namespace
 from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
+from xpnet.replay.precision import check_precision, lower_products
 from xpnet.replay.recording import Recorded, RecordingNamespace, output
 
 if TYPE_CHECKING:
@@ -59,7 +60,13 @@ class _Replay:
     """
 
     def __init__(
-        self, f: Callable, arguments: Any, leaves: list, structure: Any, donated: Callable[..., list]
+        self,
+        f: Callable,
+        arguments: Any,
+        leaves: list,
+        structure: Any,
+        donated: Callable[..., list],
+        precision: str,
     ) -> None:
         self.match: Callable[[Any], list | None] = matcher(arguments) or self._match_any
         self._structure = structure
@@ -81,10 +88,11 @@ class _Replay:
         ends = [output(x) for x in outputs if tree.is_array(x)]
         over = _written_over(given, result)
         plan = _plan_of(first)
-        self.plan = plan(
-            Graph(inputs, namespace.operations, ends),
-            [over.get(x) if type(x) is Variable else None for x in ends],
-        )
+        graph = Graph(inputs, namespace.operations, ends)
+        if precision != "float32":
+            where = array_api_compat.device(first)
+            lower_products(graph, precision, plain_namespace(first), where, by_plan=plan.rounds)
+        self.plan = plan(graph, [over.get(x) if type(x) is Variable else None for x in ends])
 
     def _match_any(self, arguments: Any) -> list | None:
         """Return the arrays of other arguments, or None if the plan is not for them."""
@@ -174,6 +182,22 @@ class jit:
     donate : sequence of str, default=()
         Names of parameters of ``f`` that the caller no longer needs. The part of the result with the same
         structure is written over them on replays, on NumPy.
+    precision : {"float32", "tf32", "float16", "bfloat16"}, default="float32"
+        What the operands of matrix products (matmul, tensordot) of float32 arrays are rounded to. The
+        products are added up in float32, and all else stays as it is: arrays, sums, other functions, and
+        products of float64. Where the library has no such products, the operands are rounded and multiplied
+        in float32, which takes longer and gives the same.
+
+        ========  ======================  ======================  ===============
+        name      binary digits           largest number          smallest normal
+        ========  ======================  ======================  ===============
+        float32   24                      3.4e38                  1.2e-38
+        tf32      11                      3.4e38                  1.2e-38
+        bfloat16  8                       3.4e38                  1.2e-38
+        float16   11                      65504                   6.1e-5
+        ========  ======================  ======================  ===============
+
+        Larger numbers become infinite, without a warning in float16: see `optim.LossScaling`.
 
     Returns
     -------
@@ -189,7 +213,7 @@ class jit:
         When recording, if ``f`` asks for the value of an array (``if``, ``float()``) or for a shape that
         depends on values.
     ValueError
-        If ``donate`` does not name parameters of ``f``.
+        If ``donate`` does not name parameters of ``f``, or there is no such precision.
 
     Notes
     -----
@@ -197,7 +221,7 @@ class jit:
     written on each replay. Arrays that ``f`` closes over are constants: pass what changes as an argument.
 
     Inside `grad`, another `jit` or `raise_on_nan`, and with a module that stands at two places of the
-    arguments, ``f`` is called as it is.
+    arguments, ``f`` is called as it is, with products of the precision outside.
 
     Examples
     --------
@@ -215,10 +239,12 @@ class jit:
     True
     """
 
-    def __init__(self, f: Callable, *, donate: Sequence[str] = ()) -> None:
+    def __init__(self, f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> None:
+        check_precision(precision)
         functools.update_wrapper(self, f)
         self._f = f
         self._donate = tuple(donate)
+        self._precision = precision
         self._replays: list[_Replay] = []
         self._lock = threading.Lock()
         self._said = False  # that there are too many kinds of arguments
@@ -232,8 +258,14 @@ class jit:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         received = (arguments, keywords)
+        if self._precision == "float16":  # too large for it is no mistake, see `optim.LossScaling`
+            with numpy.errstate(over="ignore", invalid="ignore"):
+                return self._call(received)
+        return self._call(received)
+
+    def _call(self, received: Any) -> Any:
         if watched():
-            return self._f(*arguments, **keywords)
+            return self._f(*received[0], **received[1])
         for replay in self._replays:
             arrays = replay.match(received)
             if arrays is not None:
@@ -277,7 +309,7 @@ class jit:
         arrays = [leaf for leaf in leaves if tree.is_array(leaf)]
         if not arrays or not _can_be_recorded(received, arrays):
             return self._f(*received[0], **received[1])
-        replay = _Replay(self._f, received, leaves, structure, self._donated)
+        replay = _Replay(self._f, received, leaves, structure, self._donated, self._precision)
         with self._lock:
             if len(self._replays) == LIMIT and not self._said:
                 self._said = True

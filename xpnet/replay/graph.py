@@ -75,9 +75,13 @@ class Operation:
         Whether the function returns a sequence of arrays.
     shares : bool
         Whether a result was a view of an argument.
+    precision : str
+        Of a matrix product: what its operands were rounded to.
     """
 
-    __slots__ = ("arguments", "function", "inputs", "name", "options", "results", "several", "shares")
+    __slots__ = (
+        "arguments", "function", "inputs", "name", "options", "precision", "results", "several", "shares",
+    )  # fmt: skip
 
     def __init__(self, name: str, function: Any, arguments: Any, options: Any, several: bool) -> None:
         self.name = name
@@ -88,6 +92,7 @@ class Operation:
         self.results: list[Variable] = []
         self.several = several
         self.shares = False
+        self.precision = "float32"
 
     @property
     def result(self) -> Variable:
@@ -193,7 +198,7 @@ class Graph:
         self.recorded = len(operations)
         self._share()
         self._broadcast_late()
-        self._remove_dead()
+        self.remove_dead()
 
     @property
     def variables(self) -> list[Variable]:
@@ -244,7 +249,7 @@ class Graph:
                     operation.arguments = small
                     operation.substitute(lambda x: x)
 
-    def _remove_dead(self) -> None:
+    def remove_dead(self) -> None:
         """Leave out what leads to no output."""
         needed = set(_variables(self.outputs))
         kept = []

@@ -94,7 +94,11 @@ class Plan:
     ----------
     source : str
         The function.
+    rounds : bool
+        Whether it rounds the operands of products by its own means, where `jit` is asked for a precision.
     """
+
+    rounds = False
 
     def __init__(self, graph: Graph, over: list[Variable | None]) -> None:
         self.graph = graph

@@ -24,11 +24,12 @@ class _Body:
     `jit`.
     """
 
-    def __init__(self, step: Callable, carried: int, sequences: int) -> None:
+    def __init__(self, step: Callable, carried: int, sequences: int, *, precision: str = "float32") -> None:
         self.plain = step
-        self._recorded = jit(step)
+        self._recorded = jit(step, precision=precision)
         self._carried, self._sequences = carried, sequences
         self._back: _Body | None = None
+        self._others: dict[str, _Body] = {}
 
     def step(self, *parts: list) -> tuple[list, list]:
         with outside_of_recording():
@@ -38,6 +39,13 @@ class _Body:
         """Return what is carried, the sequences, and the constants."""
         end = self._carried + self._sequences
         return list(values[: self._carried]), list(values[self._carried : end]), list(values[end:])
+
+    def in_precision(self, precision: str) -> "_Body":
+        """Return the body whose matrix products have operands of another precision."""
+        if precision not in self._others:
+            body = _Body(self.plain, self._carried, self._sequences, precision=precision)
+            self._others[precision] = body
+        return self._others[precision]
 
     def backward(self, constants: int, results: int) -> "_Body":
         """Return the body of the loop in the other direction.
