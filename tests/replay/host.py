@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy
 
 from xpnet.replay.blocks import PRELUDE
+from xpnet.replay.precision import rounded
+from xpnet.replay.products import Matrix
 
 RUNNING = threading.Lock()  # one kernel at a time: its threads take turns on the same stacks
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -155,9 +157,11 @@ class Host:
             raise self.ProductError(product.epilogue)
 
         def multiply(_workspace, first, second, result, *more):
+            assert product.first == Matrix.of(first)
+            assert product.second == Matrix.of(second)
             self._do(
                 product.epilogue or "product",
-                lambda: epilogue(product.epilogue, first, second, result, *more),
+                lambda: epilogue(product, operand(product, first), operand(product, second), result, *more),
             )
 
         return multiply
@@ -183,9 +187,18 @@ class Host:
         return launch, outputs
 
 
-def epilogue(name, first, second, result, *more):
+def operand(product, x):
+    """Return an operand as the product sees it."""
+    if product.dtype == "float16":
+        return x.view("float16").astype("float32")
+    if product.dtype == "bfloat16":
+        return (x.astype("uint32") << 16).view("float32")
+    return rounded(x, precision="tf32") if product.precision == "tf32" else x
+
+
+def epilogue(product, first, second, result, *more):
     """What cuBLASLt does, in the order of its documentation."""
-    more = list(more)
+    name, more = product.epilogue, list(more)
     x = first @ second
     if "BIAS" in name:
         x = x + more.pop(0)

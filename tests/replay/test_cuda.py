@@ -22,9 +22,8 @@ def on_host(monkeypatch):
 
     def use(**options):
         host = Host(**options)
-        monkeypatch.setattr(
-            "xpnet.replay.call._plan_of", lambda _: lambda graph, over: CupyPlan(graph, over, host)
-        )
+        plan = type("HostPlan", (CupyPlan,), {"_runtime_of": lambda *_: host})
+        monkeypatch.setattr("xpnet.replay.call._plan_of", lambda _: plan)
         return host
 
     return use
@@ -352,6 +351,32 @@ def test_products_of_views_and_of_several_matrices(on_host):
     arrays = random.normal(size=(2, 3, 4, 4))[:, :, :3].copy()
     on_host()
     assert_same(xpnet.jit(f)(*arrays), f(*arrays), factor=1000)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("problem", ["", "no nvmath"])
+def test_products_of_lower_precision(precision, problem, on_host):
+    """As on NumPy, where the operands are rounded by functions of the standard."""
+
+    def f(x, w, b):
+        def loss(w, b):
+            xp = xpnet.array_namespace(w)
+            return xp.sum(xp.square(xp.maximum(x @ w + b, 0) @ w.T)) + xp.sum(x[:, 1:3] @ w[:2])
+
+        return xpnet.value_and_grad(loss, argnums=(0, 1))(w, b)
+
+    random = numpy.random.default_rng(0)
+    arrays = [random.normal(size=shape).astype("float32") for shape in ((6, 4), (4, 4), (4,))]
+    expected = xpnet.jit(f, precision=precision)(*arrays)
+    host = on_host(problem=problem)
+    recorded = xpnet.jit(f, precision=precision)
+    for _ in range(3):
+        assert_same(recorded(*arrays), expected)
+    exact = f(*arrays)[0]
+    assert 1e-6 < abs(float(recorded(*arrays)[0]) / float(exact) - 1) < 1e-1
+    assert ("RELU_AUX_BIAS" in host.launched) == (not problem)
+    narrow = f": {precision} (" in recorded.explain()
+    assert narrow == (not problem and precision != "tf32")
 
 
 NETWORKS = {

@@ -516,3 +516,26 @@ def test_planning_a_cast_does_not_warn_of_what_was_in_memory(monkeypatch):
     monkeypatch.setattr("xpnet.replay.numpy.numpy.empty", nan)
     f = xpnet.jit(lambda x: xpnet.array_namespace(x).astype(x, xpnet.array_namespace(x).int64))
     assert f(numpy.asarray([1.5, 2.0])).tolist() == [1, 2]
+
+
+OUTSIDE = {
+    "an argument": lambda x, w: x @ w + x * w - x / w,
+    "a constant": lambda x, w: xpnet.array_namespace(w).ones_like(x) @ w + x,
+    "a list": lambda x, w: xpnet.array_namespace(x, w).concat([x, w]),
+    "an index": lambda x, w: w[0, :] * x[1, :] + x[0, :] @ w,
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_gradient_beside_arrays_from_outside_of_it(name, device):
+    """The array on the left has no gradient, and so does not know that there is one to be recorded."""
+    f = OUTSIDE[name]
+
+    def g(x, w):
+        return xpnet.grad(lambda w: xpnet.array_namespace(w).sum(f(x, w) ** 2))(w)
+
+    x, w = (xpnet.asarray(a, device=device) for a in ([[1.0, 2.0], [3.0, 4.0]], [[2.0, 1.0], [0.5, 3.0]]))
+    recorded = xpnet.jit(g)
+    for scale in (1.0, 2.0):
+        expected = g(*map(xpnet.to_numpy, (x * scale, w)))
+        assert numpy.allclose(xpnet.to_numpy(recorded(x * scale, w)), expected)

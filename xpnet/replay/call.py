@@ -30,7 +30,7 @@ _log = logging.getLogger("xpnet")
 LIMIT = 16
 
 
-def _plan_of(x: Any) -> "Callable[[Graph, list[Variable | None]], Plan]":
+def _plan_of(x: Any) -> "type[Plan]":
     """Return how plans are run on the library of an array: by its own means, or one call after the other."""
     library = library_of(x)
     spec = library.spec if library else ""
@@ -40,10 +40,9 @@ def _plan_of(x: Any) -> "Callable[[Graph, list[Variable | None]], Plan]":
 
         return NumpyPlan
     if spec == "cuda":
-        from xpnet.replay.cuda import Cuda
         from xpnet.replay.cupy import CupyPlan
 
-        return functools.partial(CupyPlan, runtime=Cuda.of(x))
+        return CupyPlan
     from xpnet.replay.plan import JaxPlan, Plan
 
     return JaxPlan if spec == "jax" else Plan
@@ -92,7 +91,7 @@ class _Replay:
         if precision != "float32":
             where = array_api_compat.device(first)
             lower_products(graph, precision, plain_namespace(first), where, by_plan=plan.rounds)
-        self.plan = plan(graph, [over.get(x) if type(x) is Variable else None for x in ends])
+        self.plan = plan(graph, [over.get(x) if type(x) is Variable else None for x in ends], first)
 
     def _match_any(self, arguments: Any) -> list | None:
         """Return the arrays of other arguments, or None if the plan is not for them."""

@@ -20,7 +20,7 @@ from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 from xpnet.replay.kernels import Target
 from xpnet.replay.memory import MemoryPlan
 from xpnet.replay.plan import Step, call
-from xpnet.replay.products import Matrix, Product, merged
+from xpnet.replay.products import NARROW, Matrix, NarrowType, Product, merged, narrow, stored_as, widening
 
 _log = logging.getLogger("xpnet")
 
@@ -36,22 +36,30 @@ class CupyPlan(MemoryPlan):
     graph : Graph
     over : list of Variable or None
         For each output, the input that it may be written over.
-    runtime : Cuda
-        What launches, multiplies and captures.
+    like : array
+        An array on the device.
     """
+
+    rounds = True
 
     alignment = 256  # bytes: what the widest loads of cuBLASLt ask for
     has_numbers = False
 
-    def __init__(self, graph: Graph, over: list[Variable | None], runtime: Any) -> None:
-        self._runtime = runtime
+    def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:
+        runtime = self._runtime = self._runtime_of(like)
         # Why no graph can be captured, if so.
         self._problem = runtime.problem
         with runtime.active():
             try:
-                super().__init__(graph if runtime.problem else merged(graph), over)
+                super().__init__(graph if runtime.problem else merged(narrow(graph)), over, like)
             except runtime.ProductError:  # not with these epilogues, on this device
-                super().__init__(graph, over)
+                super().__init__(narrow(graph), over, like)
+
+    def _runtime_of(self, like: Any) -> Any:
+        """Return what launches, multiplies and captures."""
+        from xpnet.replay.cuda import Cuda
+
+        return Cuda.of(like)
 
     def _build(self, over: list[Variable | None]) -> None:
         self._scratch = 8
@@ -84,7 +92,7 @@ class CupyPlan(MemoryPlan):
         step = self._product(operation) if operation.name in ("matmul", "product") else None
         for x in operation.results:
             self._root[x] = x
-            self._prototypes[x] = numpy.empty(x.shape, x.dtype)
+            self._prototypes[x] = numpy.empty(x.shape, stored_as(x.dtype))
         return step or self._as_recorded(operation)
 
     def _is_view(self, operation: Operation) -> bool:
@@ -96,6 +104,12 @@ class CupyPlan(MemoryPlan):
     def _as_recorded(self, operation: Operation) -> Step:
         """Call a function as it was recorded, and put what it makes into buffers."""
         step = call(self._constants, operation)
+        if any(isinstance(x.dtype, NarrowType) for x in operation.inputs) and operation.name != "astype":
+            wide = Operation(
+                operation.name, widening(operation), operation.arguments, operation.options, False
+            )
+            wide.results = operation.results
+            step = call(self._constants, wide)
         assign = self._constants.constant(self._runtime.assign, "assign")
         _, _, value = step.lines[0].partition(" = ")
         results = [self._constants.text(x) for x in operation.results]
@@ -113,7 +127,7 @@ class CupyPlan(MemoryPlan):
         result = operation.result
         if len(layouts) < 2 or first.dtype != second.dtype or not result.size:
             return None
-        if first.dtype.name not in ("float32", "float64"):
+        if first.dtype.name not in ("float64", "float32", *NARROW):
             return None
         if first.shape[:-2] != second.shape[:-2]:
             return None
@@ -122,7 +136,7 @@ class CupyPlan(MemoryPlan):
             second=layouts[1],
             dtype=first.dtype.name,
             result=result.dtype.name,
-            precision=operation.options.get("precision", "float32"),
+            precision=operation.precision,
             epilogue=epilogue,
         )
         name = self._constants.constant(self._runtime.product(product), epilogue.lower() or "product")
@@ -163,7 +177,7 @@ class CupyPlan(MemoryPlan):
         names["scratch"] = runtime.memory(self._scratch)
         names["workspace"] = runtime.workspace()
         for x, (offset, _) in self.sizes.items():
-            names[self._name(x)] = runtime.array(memory, offset, x.shape, x.dtype)
+            names[self._name(x)] = runtime.array(memory, offset, x.shape, stored_as(x.dtype))
         for line in self._once:
             exec(line, names)
         return self._function(self._code, names)

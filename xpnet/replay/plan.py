@@ -89,6 +89,8 @@ class Plan:
     graph : Graph
     over : list of Variable or None
         For each output, the input that it may be written over.
+    like : array
+        An array of the library and the device.
 
     Attributes
     ----------
@@ -100,7 +102,7 @@ class Plan:
 
     rounds = False
 
-    def __init__(self, graph: Graph, over: list[Variable | None]) -> None:
+    def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:  # noqa: ARG002
         self.graph = graph
         self._constants = Source()
         self._build(over)

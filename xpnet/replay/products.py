@@ -6,12 +6,13 @@ the ReLU is a product of which the masked elements become zero, with its sum, th
 """
 
 import copy
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy
 
-from xpnet.replay.graph import Graph, Operation, Variable
+from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 
 # What is done with the elements of a product, in cuBLASLt's names.
 BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"
@@ -86,6 +87,89 @@ class Product(NamedTuple):
     epilogue: str
 
 
+class NarrowType(NamedTuple):
+    """A dtype of numbers that only kernels and products know, in 16 bits."""
+
+    name: str
+    kind: str = "f"
+    itemsize: int = 2
+
+    def __str__(self) -> str:
+        return self.name
+
+
+NARROW = {name: NarrowType(name) for name in ("float16", "bfloat16")}
+
+
+def stored_as(dtype: Any) -> Any:
+    """Return the dtype of the memory for numbers of a dtype."""
+    return numpy.dtype(numpy.uint16) if isinstance(dtype, NarrowType) else dtype
+
+
+def _narrowed(x: Any, dtype: NarrowType) -> Any:
+    """Convert an array of float32 whose elements do not stand one after the other, which no kernel reads."""
+    if dtype.name == "float16":
+        return x.astype("float16").view("uint16")
+    bits = x.copy().view("uint32")
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # halfway, to an even one
+    is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    return (rounded * ~is_nan + 0x7FC0 * is_nan).astype("uint16")
+
+
+def widening(operation: Operation) -> Callable:
+    """Return the function of an operation that has narrow operands and that cuBLASLt does not know."""
+    names = [getattr(getattr(x, "dtype", None), "name", "") for x in operation.arguments]
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        wide = (_widened(x, name) for x, name in zip(arguments, names, strict=True))
+        return operation.function(*wide, **options)
+
+    return call
+
+
+def _widened(x: Any, name: str) -> Any:
+    if name == "float16":
+        return x.view("float16").astype("float32")
+    return (x.astype("uint32") << 16).view("float32") if name == "bfloat16" else x
+
+
+def narrow(graph: Graph) -> Graph:
+    """Return a graph in which operands of lower precision are of dtypes of their own.
+
+    cuBLASLt rounds to tf32 itself; for others, it is given numbers of 16 bits, which are converted to once.
+    """
+    result = copy.copy(graph)
+    result.operations = []
+    instead: dict[Variable, Variable] = {}
+    for operation in graph.operations:
+        if operation.name == "rounded":
+            (x,), name = operation.arguments, operation.options["precision"]
+            if name not in NARROW:
+                instead[operation.result] = x
+                continue
+            made = Variable(x.shape, NARROW[name])
+            instead[operation.result] = made
+            operation = _operation("astype", _narrowed, (x, NARROW[name]), {}, [made])
+        elif not instead.keys().isdisjoint(operation.inputs):
+            operation = _with_inputs(operation, instead)
+        result.operations.append(operation)
+    return result
+
+
+def _with_inputs(operation: Operation, instead: dict[Variable, Variable]) -> Operation:
+    """Return an operation of other inputs; a view has the dtype of its own."""
+    new = Operation(
+        operation.name, operation.function, operation.arguments, operation.options, operation.several
+    )
+    new.substitute(lambda x: instead.get(x, x))
+    new.precision, new.results = operation.precision, operation.results
+    if operation.name in VIEWS:
+        x, (old,) = new.inputs[0], operation.results
+        instead[old] = Variable(old.shape, x.dtype, new)
+        new.results = [instead[old]]
+    return new
+
+
 def mask_of(x: Variable) -> Variable:
     """Return a variable for the mask of a result: a bit for each element, in rows of whole 16 bytes."""
     rows, columns = x.shape
@@ -100,6 +184,7 @@ def merged(graph: Graph) -> Graph:
 class _Merge:
     def __init__(self, graph: Graph) -> None:
         self._readers: dict[Variable, list[Operation]] = {}
+        self._maker = {x: operation for operation in graph.operations for x in operation.results}
         for operation in graph.operations:
             for x in operation.inputs:
                 self._readers.setdefault(x, []).append(operation)
@@ -168,7 +253,7 @@ class _Merge:
         _, x, zero = where.arguments
         if type(x) is not Variable or not _is_zero(zero) or self._only_reader(x) is not where:
             return None
-        product = x.operation
+        product = self._maker.get(x)
         if product is None or product in self._instead or not _is_plain(product):
             return None
         sums = [each for each in self._readers.get(where.result, []) if _sums_rows(each)]
@@ -178,7 +263,9 @@ class _Merge:
         """Put a product in the place of several operations: where the last of them is."""
         self._instead.update(dict.fromkeys(parts, None))
         options = parts[0].options | {"epilogue": epilogue}
-        self._instead[parts[-1]] = _operation("product", None, arguments, options, results)
+        product = _operation("product", None, arguments, options, results)
+        product.precision = parts[0].precision
+        self._instead[parts[-1]] = product
 
 
 def _operation(
@@ -192,9 +279,9 @@ def _operation(
 
 
 def _is_plain(operation: Operation) -> bool:
-    """Say whether an operation is a product of two matrices of float32."""
+    """Say whether an operation is a product of two matrices of float32, or rounded from it."""
     return operation.name == "matmul" and all(
-        type(x) is Variable and len(x.shape) == 2 and x.dtype.name == "float32" and x.size
+        type(x) is Variable and len(x.shape) == 2 and x.dtype.name in ("float32", *NARROW) and x.size
         for x in (*operation.arguments, operation.result)
     )
 

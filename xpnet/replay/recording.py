@@ -6,6 +6,7 @@ its place on a replay. Its namespace is a library's own, each function of which 
 """
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy
@@ -133,6 +134,9 @@ class RecordingNamespace(PlainNamespace):
 
     def call(self, name: str, function: Any, arguments: tuple, options: dict) -> Any:
         """Compute a function, and record it if one of its arguments changes from replay to replay."""
+        traced = next((x for x in arguments if isinstance(x, Tracer)), None)
+        if traced is not None:  # x @ w, where only w has a gradient: that of x stands on the left
+            return reduce(getattr, name.split("."), traced.namespace)(*arguments, **options)
         found: list[Recorded] = []
         values, value_options = _strip((arguments, options), found, lambda x: x.value)
         result = function(*values, **value_options)
