@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 
 project = "xpnet"
-author = "The xpnet developers"
+author = copyright = "The xpnet developers"
 version = release = xpnet.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc"]

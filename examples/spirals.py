@@ -49,9 +49,7 @@ class Film(callbacks.Callback):
         if run.epoch in self.epochs:
             scores = xpnet.predict(run.net, PLANE.reshape(-1, 2))
             self.image.set_data(xpnet.to_numpy(nn.Sigmoid()(scores)).reshape(PLANE.shape[:2]))
-            self.title.set_text(
-                f"after {run.epoch} epochs, {run.history['binary_accuracy'][-1]:.0%} are right"
-            )
+            self.title.set_text(f"epoch {run.epoch}: {run.history['binary_accuracy'][-1]:.0%} are right")
             self.curve.set_data(range(1, run.epoch + 1), run.history["loss"])
             self.writer.grab_frame()
 

@@ -104,7 +104,7 @@ def draw(results, text, surprise, sample, path):
     left.set(title="text that it had not seen: red is what it did not expect", xticks=(), yticks=())
     right.set(title="text that it wrote", xticks=(), yticks=())
     style = {"family": "monospace", "size": 9, "va": "top", "in_layout": False}
-    right.text(0.02, 0.97, textwrap.fill(sample, 62), **style)
+    right.text(0.02, 0.97, textwrap.fill(sample, 70), **style)
     figure.savefig(path, dpi=110)
 
 

@@ -30,6 +30,8 @@ PICTURES = {
 def test_every_example_is_listed_and_short():
     paths = {path.name: path for path in EXAMPLES.glob("*.py")}
     assert paths.keys() == PICTURES.keys()
+    readme = (EXAMPLES.parent / "README.md").read_text("utf-8")
+    assert {name for name in paths if f"](examples/{name})" not in readme} == set()
     assert {name for name, path in paths.items() if len(path.read_text("utf-8").splitlines()) >= 120} == set()
 
 
