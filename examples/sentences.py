@@ -90,7 +90,7 @@ def main(options):
 
 
 def draw(words, scores, labels, guesses, path):
-    left, right = (figure := Figure(figsize=(15, 6), layout="constrained")).subplots(
+    left, right = (figure := Figure(figsize=(13, 5.6), layout="constrained")).subplots(
         1, 2, width_ratios=(2, 3)
     )
     style = {"normalize": "true", "values_format": ".0%", "cmap": "Blues", "colorbar": False, "ax": left}

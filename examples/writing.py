@@ -87,24 +87,24 @@ def main(options):
     surprise = bits(scores, x_test[:, 1:], reduction="none")
     zipped = 8 * (len(gzip.compress(data)) - len(gzip.compress(text))) / len(test)
     results = {"3-gram": three_gram(text, test), "gzip": zipped, "transformer": float(surprise.mean())}
-    sample = write(net, b"The statement ", 60 if options.small else 1200, random)
-    draw(results, x_test[:8, 1:], surprise, sample, options.output / "writing.png")
+    sample = write(net, b"The statement ", 60 if options.small else 1000, random)
+    draw(results, x_test[:6, 1:], surprise, sample, options.output / "writing.png")
     print(f"{sample}\n\nwriting.png in {options.output}; bits a byte: {results}")
     assert results["transformer"] < (4 if options.small else results["3-gram"])
 
 
 def draw(results, text, surprise, sample, path):
-    figure = Figure(figsize=(16, 5), layout="constrained")
-    bars, left, right = figure.subplots(1, 3, width_ratios=(2, 5, 4))
-    bars.set(title="bits a byte: less is better")
-    bars.bar_label(bars.bar(results.keys(), results.values(), color=["gray", "gray", "tab:blue"]), fmt="%.2f")
-    left.imshow(surprise[: text.size].reshape(-1, 64), cmap="Reds", vmax=12, aspect="auto")
-    for i, byte in enumerate(text.flat):
-        left.text(i % 64, i // 64, chr(byte), family="monospace", ha="center", va="center")
-    left.set(title="text that it had not seen: red is what it did not expect", xticks=(), yticks=())
-    right.set(title="text that it wrote", xticks=(), yticks=())
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplot_mosaic([["bits", "wrote", "wrote"], ["read"] * 3])
+    axes["bits"].set(title="bits a byte: less is better")
+    axes["bits"].bar_label(axes["bits"].bar(results.keys(), results.values(), color="tab:blue"), fmt="%.2f")
+    axes["wrote"].set(title="text that it wrote", xticks=(), yticks=())
     style = {"family": "monospace", "size": 9, "va": "top", "in_layout": False}
-    right.text(0.02, 0.97, textwrap.fill(sample, 70), **style)
+    axes["wrote"].text(0.02, 0.97, textwrap.fill(sample, 78), **style)
+    axes["read"].set(title="text that it had not seen: red is what it did not expect", xticks=(), yticks=())
+    axes["read"].imshow(surprise[: text.size].reshape(-1, 64), cmap="Reds", vmax=12, aspect="auto")
+    for i, byte in enumerate(text.flat):
+        axes["read"].text(i % 64, i // 64, chr(byte), family="monospace", ha="center", va="center")
     figure.savefig(path, dpi=110)
 
 
