@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
 
 project = "xpnet"
-author = "The xpnet developers"
+author = copyright = "The xpnet developers"
 version = release = xpnet.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc"]
@@ -38,7 +38,8 @@ def write_gallery() -> None:
     for path in sorted(EXAMPLES.glob("*.py")):
         description = ast.get_docstring(ast.parse(path.read_text("utf-8")))
         summary = description.partition("\n\n")[0]
-        pictures = [picture.name for picture in (HERE / "pictures").glob(f"{path.stem}*.png")]
+        files = (HERE / "pictures").glob(f"{path.stem}*")
+        pictures = [file.name for file in files if file.suffix in (".png", ".gif")]
         pictures.sort(key=lambda name: ("learning" in name, name))  # the list shows the first: no loss curve
         if not pictures:
             raise FileNotFoundError(f"docs/pictures has no picture of {path.name}. `nox -s docs` makes them.")

@@ -51,7 +51,7 @@ def main(options):
         x,
         y,
         loss=losses.cross_entropy,
-        optimizer=optim.Adam(optim.cosine(3e-3, steps=epochs * math.ceil(len(x) / 64))),
+        optimizer=optim.AdamW(optim.cosine(3e-3, steps=epochs * math.ceil(len(x) / 64)), weight_decay=2.0),
         epochs=epochs,
         batch_size=64,
         validation=(x_test, y_test),  # only watched: the training does not use it
@@ -73,10 +73,10 @@ def draw(filters, images, labels, guesses, path):
     left, middle, right = figure.subfigures(1, 3)
 
     left.suptitle("what the first layer looks for (red), and what not (blue)")
-    limit = abs(filters).max()
     for axis, pattern in zip(
         left.subplots(4, 4).flat, numpy.moveaxis(filters[:, :, 0, :], -1, 0), strict=True
     ):
+        limit = abs(pattern).max()
         axis.imshow(pattern, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_axis_off()
 

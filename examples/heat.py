@@ -93,12 +93,12 @@ def main(options):
     conductivity = math.exp(10 * float(xpnet.to_numpy(found.log_conductivity)))
     grid = numpy.meshgrid(*[numpy.linspace(0, 1, 101)] * 2, indexing="ij")
     learned = xpnet.to_numpy(net(*on_device(grid)))
-    error = abs(learned - exact(*grid)).max()
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    axes = figure.subplots(1, 3)
+    error = abs(off := learned - exact(*grid)).max()
+    axes = (figure := Figure(figsize=(13, 4), layout="constrained")).subplots(1, 3)
     titles = "what the network found", f"how far off: at most {error:.4f}", f"found c = {conductivity:.3f}"
-    for axis, values, title in zip(axes, (learned, learned - exact(*grid), learned), titles, strict=True):
-        axis.imshow(values.T, origin="lower", extent=(0, 1, 0, 1), cmap="inferno", aspect="auto")
+    for axis, values, title in zip(axes, (learned, off, learned), titles, strict=True):
+        style = {"cmap": "RdBu_r", "vmin": -error, "vmax": error} if axis is axes[1] else {"cmap": "inferno"}
+        figure.colorbar(axis.imshow(values.T, origin="lower", extent=(0, 1, 0, 1), aspect="auto", **style))
         axis.set(title=title, xlabel="time", ylabel="place")
     axes[2].scatter(*places, c=noisy, cmap="inferno", vmin=0, vmax=1, edgecolor="white")
     figure.savefig(options.output / "heat.png", dpi=110)

@@ -88,7 +88,7 @@ def draw(truth, learned, finer, history, ratio, path):
         axis.set_title(title)
         axis.set_axis_off()
     axes[3].plot(-10 * numpy.log10(history["loss"]))
-    axes[3].set(title="how it learned", xlabel="epoch", ylabel="PSNR in dB")
+    axes[3].set(title="how it learned", xlabel="epoch", ylabel="PSNR in dB", box_aspect=2 / 3)
     figure.savefig(path, dpi=90)
 
 

@@ -114,6 +114,16 @@ def test_readme(tmp_path, monkeypatch):
     assert names["gradient"].inner.weight.shape == (3, 3)
 
 
+@pytest.mark.parametrize(
+    "path", [*README.parent.glob("*.md"), *DOCS.glob("*.md")], ids=lambda path: path.stem
+)
+def test_links_lead_to_files(path):
+    # What the manual is built from is not there before; Sphinx checks those links, and the parts of pages.
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8"))
+    files = [link for link in links if not link.startswith(("generated/", "pictures/"))]
+    assert [link for link in files if not (path.parent / link).exists()] == []
+
+
 def test_rows_of_reliability_are_tests():
     text = (DOCS / "reliability.md").read_text("utf-8")
     rows = [
