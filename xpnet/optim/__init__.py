@@ -8,6 +8,7 @@ returns new parameters and the next state. `chain` puts transforms of the gradie
 """
 
 from xpnet.optim.optimizers import SGD, Adam, AdamW, Lion, Optimizer, RMSprop, chain
+from xpnet.optim.scaling import LossScaling
 from xpnet.optim.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup_cosine
 from xpnet.optim.transforms import (
     Transform,
@@ -24,6 +25,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Lion",
+    "LossScaling",
     "Optimizer",
     "RMSprop",
     "Schedule",

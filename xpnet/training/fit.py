@@ -13,6 +13,7 @@ import numpy
 from xpnet import tree
 from xpnet.autodiff import value_and_grad
 from xpnet.backends import asarray, device_of, use_device
+from xpnet.optim import LossScaling
 from xpnet.random import Seed, host_generator
 from xpnet.training.batches import Examples, Order, length
 from xpnet.training.callbacks import Callback
@@ -25,6 +26,11 @@ from xpnet.training.resume import SavedTraining, set_random
 
 # Seconds between two looks at the loss inside an epoch. A look waits for the device.
 _LOOK = 10.0
+
+_RANGE = (
+    "Products in float16 take numbers above 65504 for infinite: scale x, or train in another precision, such "
+    "as bfloat16. "
+)
 
 
 @dataclass
@@ -104,6 +110,13 @@ class Steps:
     jit : bool, default=True
         Whether to record the steps once and replay them, see `xpnet.jit`. What the loss reads besides its
         arguments is read when it is recorded, and never again.
+    precision : {"float32", "tf32", "float16", "bfloat16"}, default="float32"
+        What the operands of matrix products are rounded to, see `fit`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision, or a lower one is asked for without `jit`.
 
     Examples
     --------
@@ -115,12 +128,26 @@ class Steps:
     ...     history = xpnet.fit(net, np.eye(2), np.eye(2), loss=steps, optimizer=optimizer, progress=False)
     """
 
-    def __init__(self, loss: Callable[[Any, Any], Any], *, jit: bool = True) -> None:
-        self.loss = loss
-        self.train, self.evaluate = _training_step(loss), _evaluation_step(loss)
+    def __init__(
+        self, loss: Callable[[Any, Any], Any], *, jit: bool = True, precision: str = "float32"
+    ) -> None:
+        if not jit and precision != "float32":
+            raise ValueError(
+                f"precision={precision!r} needs jit=True, as it is a step that was recorded whose products "
+                "are rounded; received jit=False. Leave one of the two away."
+            )
+        self.loss, self.precision = loss, precision
+        self.train, self.evaluate = _training_step(loss, self.optimizer), _evaluation_step(loss)
         if jit:
-            self.train = jit_where_possible(self.train, donate=("net", "optimizer_state"))
-            self.evaluate = jit_where_possible(self.evaluate)
+            donate = ("net", "optimizer_state")
+            self.train = jit_where_possible(self.train, donate=donate, precision=precision)
+            self.evaluate = jit_where_possible(self.evaluate, precision=precision)
+
+    def optimizer(self, optimizer: Any) -> Any:
+        """Return what takes the steps of an optimizer: in float16, one that scales the loss."""
+        if self.precision != "float16" or isinstance(optimizer, LossScaling):
+            return optimizer
+        return LossScaling(optimizer)
 
 
 def fit(
@@ -140,6 +167,7 @@ def fit(
     shuffle: bool | Order = True,
     progress: bool = True,
     jit: bool = True,
+    precision: str = "float32",
     resume: str | os.PathLike | None = None,
 ) -> History:
     """Train a network.
@@ -187,6 +215,10 @@ def fit(
         Whether to record a step once and replay it, see `xpnet.jit`. Where that cannot be done, a warning in
         the log says why. With False, each step runs as it is written: to print inside a layer, say, or where
         the loss reads Python values that change during the training.
+    precision : {"float32", "tf32", "float16", "bfloat16"}, default="float32"
+        What the operands of matrix products are rounded to, in training and validation, see `xpnet.jit`;
+        weights, sums and all else stay in float32. In float16 the loss is scaled, see `optim.LossScaling`:
+        a step whose gradients overflow is skipped, and ``optimizer_state["loss_scale"]`` halved.
     resume : path, optional
         A file of `xpnet.callbacks.Checkpoint`, with which the training goes on as if it had not been
         interrupted: on the CPU, the network and the history are in the end the same, bit for bit. All other
@@ -205,7 +237,7 @@ def fit(
         the file to resume from does not fit. The network is unchanged then.
     FloatingPointError
         If the loss is infinite or NaN: it names epoch, batch and layer. The network has the weights from
-        before that epoch.
+        before that epoch. Gradients that overflow in float16 are no error, activations are.
 
     Notes
     -----
@@ -228,7 +260,12 @@ def fit(
     _check_settings(loss, optimizer, epochs, metrics)
     random = host_generator(seed)
     order = _order(shuffle, random)
-    steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit)
+    steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit, precision=precision)
+    if precision not in ("float32", steps.precision):
+        raise ValueError(
+            f"precision must be that of the steps, {steps.precision!r}, received {precision!r}. Make new "
+            f"ones: Steps(loss, precision={precision!r})."
+        )
     where, _ = place_of(net)
     saved = None if resume is None else SavedTraining(resume, where)
     if saved is not None:
@@ -243,7 +280,10 @@ def fit(
         _check_data(net, steps.loss, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
-        state = optimizer.init(work) if optimizer_state is None else optimizer_state
+        in_use = steps.optimizer(optimizer)
+        state = in_use.init(work) if optimizer_state is None else optimizer_state
+        if isinstance(in_use, LossScaling):  # a state of a training in another precision has no scale
+            state = in_use.init(work) | state
         run = Run(work, optimizer, state, epochs, names, callbacks=callbacks)
         run.data = {"examples": len(training), "batch_size": batch_size}
         run.random = {"start": start, "epoch": random.bit_generator.state}
@@ -277,8 +317,9 @@ def fit(
                     place = f", batch {first + found[0] + 1}, first in {found[1]}" if found else ""
                     raise FloatingPointError(
                         f"the loss must stay finite, but is {values['loss']} in epoch {run.epoch}{place}. "
-                        "Lower the learning rate, or look for NaN and infinite values in x and y. The "
-                        "network has the weights from before this epoch."
+                        "Lower the learning rate, or look for NaN and infinite values in x and y. "
+                        f"{_RANGE if steps.precision == 'float16' else ''}The network has the weights from "
+                        "before this epoch."
                     )
                 if held_out is not None:
                     scores = _evaluate(run.net, held_out, steps.evaluate, watched, batch_size, interrupts)
@@ -305,15 +346,18 @@ def fit(
     return run.history
 
 
-def _training_step(loss: Callable) -> Callable:
+def _training_step(loss: Callable, in_use: Callable[[Any], Any]) -> Callable:
     """Return what is done with each batch."""
 
-    def batch_loss(net: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    def batch_loss(net: Any, x: Any, y: Any, scale: Any) -> tuple[Any, Any]:
         outputs = net(x)
-        return loss(outputs, y), outputs
+        value = loss(outputs, y)
+        return (value if scale is None else value * scale), (value, outputs)
 
     def step(net: Any, optimizer_state: Any, x: Any, y: Any, optimizer: Any) -> tuple:
-        (value, outputs), gradients = value_and_grad(batch_loss, has_aux=True)(net, x, y)
+        optimizer = in_use(optimizer)
+        scale = optimizer_state["loss_scale"] if isinstance(optimizer, LossScaling) else None
+        (_, (value, outputs)), gradients = value_and_grad(batch_loss, has_aux=True)(net, x, y, scale)
         net, optimizer_state = optimizer.update(gradients, optimizer_state, net)
         return net, optimizer_state, value, outputs
 

@@ -27,9 +27,10 @@ def evaluation_copy(net: Any) -> Any:
     return tree.map(lambda x: x, net, state=True).eval()
 
 
-def jit_where_possible(f: Callable, *, donate: Sequence[str] = ()) -> Callable:
+def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> Callable:
     """Return a function by `jit`, or as it is where it cannot be recorded, which is said once."""
-    recorded: Any = record(f, donate=donate)
+    recorded: Any = record(f, donate=donate, precision=precision)
+    without = "" if precision == "float32" else f", and in float32 in place of {precision}"
 
     @functools.wraps(f)
     def call(*arguments: Any) -> Any:
@@ -38,7 +39,7 @@ def jit_where_possible(f: Callable, *, donate: Sequence[str] = ()) -> Callable:
             try:
                 return recorded(*arguments)
             except NotRecordableError as error:
-                _log.warning("xpnet: this runs without jit, which is slower. %s", error)
+                _log.warning("xpnet: this runs without jit, which is slower%s. %s", without, error)
                 recorded = None
         return f(*arguments)
 
