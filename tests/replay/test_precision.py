@@ -181,9 +181,9 @@ def recorded(f, *arrays, name, by_plan):
     class Plan(plan.Plan):
         rounds = by_plan
 
-        def __init__(self, graph, over):
+        def __init__(self, graph, over, like):
             graphs.append(graph)
-            super().__init__(graph, over)
+            super().__init__(graph, over, like)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xpnet.replay.call._plan_of", lambda _: Plan)
