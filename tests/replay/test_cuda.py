@@ -473,6 +473,20 @@ def test_without_nvmath_a_plan_says_what_to_install(on_host):
     assert "not captured: nvmath-python is not installed" in step.explain()
 
 
+def test_where_a_plan_fails_the_functions_are_called(on_host, monkeypatch, caplog):
+    host = on_host()
+
+    def fail(*_):
+        raise RuntimeError("the compiler is missing")
+
+    monkeypatch.setattr(host, "kernel", fail)
+    f = xpnet.jit(lambda x: x * 2 + 1)
+    for _ in range(3):
+        assert_same(f(numpy.ones(3)), numpy.full(3, 3.0))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "RuntimeError: the compiler is missing" in caplog.text
+
+
 def test_an_interrupted_capture_leaves_all_usable(on_host, monkeypatch):
     host = on_host()
     step = xpnet.jit(lambda w, x: w - x, donate=("w",))

@@ -91,7 +91,20 @@ class _Replay:
         if precision != "float32":
             where = array_api_compat.device(first)
             lower_products(graph, precision, plain_namespace(first), where, by_plan=plan.rounds)
-        self.plan = plan(graph, [over.get(x) if type(x) is Variable else None for x in ends], first)
+        places = [over.get(x) if type(x) is Variable else None for x in ends]
+        try:
+            self.plan = plan(graph, places, first)
+        except Exception as error:
+            if not plan.may_fail or isinstance(error, MemoryError):
+                raise
+            from xpnet.replay.plan import Plan
+
+            _log.warning(
+                "xpnet: jit calls one operation after the other, as a faster plan failed with %s: %s",
+                type(error).__name__,
+                error,
+            )
+            self.plan = Plan(graph, places, first)
 
     def _match_any(self, arguments: Any) -> list | None:
         """Return the arrays of other arguments, or None if the plan is not for them."""
@@ -168,8 +181,8 @@ class jit:
 
     A replay does the same arithmetic with other values, without Python between the functions: on NumPy into
     memory laid out beforehand, and with chains of elementwise functions in one loop where numba is installed
-    (``pip install "xpnet[fast]"``); on JAX compiled by `jax.jit`; on any other library one call after the
-    other.
+    (``pip install "xpnet[fast]"``); on CuPy with kernels made for the function, as one CUDA graph; on JAX
+    compiled by `jax.jit`; on any other library one call after the other.
 
     Parameters
     ----------
@@ -180,7 +193,7 @@ class jit:
         writes to attributes that are not state, or into its arguments, is lost.
     donate : sequence of str, default=()
         Names of parameters of ``f`` that the caller no longer needs. The part of the result with the same
-        structure is written over them on replays, on NumPy.
+        structure is written over them on replays, on NumPy and CuPy.
     precision : {"float32", "tf32", "float16", "bfloat16"}, default="float32"
         What the operands of matrix products (matmul, tensordot) of float32 arrays are rounded to. The
         products are added up in float32, and all else stays as it is: arrays, sums, other functions, and

@@ -98,9 +98,12 @@ class Plan:
         The function.
     rounds : bool
         Whether it rounds the operands of products by its own means, where `jit` is asked for a precision.
+    may_fail : bool
+        Whether making one depends on what is installed, so that a `Plan` of calls may take its place.
     """
 
     rounds = False
+    may_fail = False
 
     def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:  # noqa: ARG002
         self.graph = graph
