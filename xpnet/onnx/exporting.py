@@ -148,17 +148,25 @@ class Writer:
         graph = self._recording.graph
         self._used.update(inputs, outputs)
         self._tensors.update(zip(self._recording.inputs, inputs, strict=True))
+        weights: dict[str, numpy.ndarray] = {}
         for x, (name, value) in self._recording.parameters.items():
             self._tensors[x] = self._unused(name)
-            self._constants[self._tensors[x]] = value
+            arrays = weights if x in self._recording.trained else self._constants
+            arrays[self._tensors[x]] = value
         self._write_all(graph, outputs)
         read = set(_names_read(self._nodes))
+        # What is not trained is no initializer, so that who reads the file can tell.
+        constants = [
+            helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(x, name))
+            for name, x in self._constants.items()
+            if name in read
+        ]
         onnx_graph = helper.make_graph(
-            self._nodes,
+            [*constants, *self._nodes],
             "xpnet",
             [self._information(name, x) for name, x in zip(inputs, self._recording.inputs, strict=True)],
             [self._information(name, x) for name, x in zip(outputs, graph.outputs, strict=True)],
-            [numpy_helper.from_array(x, name) for name, x in self._constants.items() if name in read],
+            [numpy_helper.from_array(x, name) for name, x in weights.items() if name in read],
         )
         opsets = [helper.make_opsetid("", opset)]
         version = helper.find_min_ir_version_for(opsets)

@@ -34,6 +34,8 @@ class Recording:
     graph : Graph
     parameters : dict of Variable to (str, numpy.ndarray)
         The arrays of the network, with their names.
+    trained : set of Variable
+        Those that are trained.
     inputs : list of Variable
     layers : dict of Operation to str
         The name of the layer that does an operation.
@@ -43,12 +45,15 @@ class Recording:
         namespace = _Namespace(plain_namespace(examples[0]))
         leaves, structure = tree.flatten(f, state=True)
         self.parameters: dict[Variable, tuple[str, numpy.ndarray]] = {}
+        self.trained: set[Variable] = set()
         is_net = isinstance(f, tree.Branch)
         if is_net:
+            trained = set(tree.paths(f))
             for index, name in enumerate(tree.paths(f, state=True)):
                 if tree.is_array(leaves[index]):
                     recorded = namespace.argument(leaves[index])
                     self.parameters[output(recorded)] = name, leaves[index]
+                    self.trained.update([output(recorded)] if name in trained else [])
                     leaves[index] = recorded
             f = tree.unflatten(structure, leaves)
         given = [namespace.argument(x) for x in examples]

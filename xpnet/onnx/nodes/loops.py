@@ -1,8 +1,26 @@
 """Loops."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
-from xpnet.onnx.nodes.node import MOST_STEPS, Node, compute, operator
+from xpnet.onnx.nodes.node import Node, compute, operator
+
+# The most steps of all loops of a run together, also of those in loops: a file must not take for ever.
+MOST_STEPS = 2**16
+
+_left: ContextVar[int] = ContextVar("steps left", default=MOST_STEPS)
+
+
+@contextmanager
+def bounded_loops() -> Iterator[None]:
+    """Count the steps of loops inside a ``with`` block, up to the most that a run may take."""
+    token = _left.set(MOST_STEPS)
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 @operator("Scan")
@@ -17,8 +35,12 @@ def _scan(xp: Any, node: Node, *values: Any) -> list[Any]:
         )
     carried, sequences = list(values[: end - number]), values[end - number : end]
     length, left = sequences[0].shape[0], []
-    if not 0 < length <= MOST_STEPS:
-        raise ValueError(f"{node.name} goes through 1 to {MOST_STEPS} elements, received {length}.")
+    if not 0 < length <= _left.get():
+        raise ValueError(
+            f"{node.name} goes through {length} elements. It must be at least one, and the loops of a run at "
+            f"most {MOST_STEPS} together, of which {_left.get()} are left."
+        )
+    _left.set(_left.get() - length)
     for t in range(length):
         known = {**body.arrays, **dict(zip(body.outer, values[end:], strict=True))}
         known.update(zip(body.inputs, [*carried, *(x[t, ...] for x in sequences)], strict=True))

@@ -94,8 +94,8 @@ def _range(xp: Any, _node: Node, start: Any, limit: Any, step: Any) -> Any:
 
 @operator("Constant")
 def _constant(xp: Any, node: Node) -> Any:
-    (value,) = node.attributes.values()
-    return numpy.asarray(value, dtype="float32" if "float" in next(iter(node.attributes)) else None)
+    ((name, value),) = node.attributes.items()
+    return numpy.asarray(value, dtype="float32" if "float" in name else None)
 
 
 @operator("ConstantOfShape")

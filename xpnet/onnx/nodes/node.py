@@ -15,9 +15,6 @@ NODES: dict[str, Callable] = {}
 # The most numbers that a node makes of few: a file must not fill the memory.
 MOST = 2**26
 
-# The most steps of a loop, so that a file does not take for ever.
-MOST_STEPS = 2**16
-
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -58,12 +55,15 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """The nodes of one step of a loop.
+    """The nodes of a file, or of one step of a loop.
 
     Attributes
     ----------
     nodes : list of Node
     arrays : dict of str to numpy.ndarray
+        Initializers and constants.
+    trained : set of str
+        Which of them are trained.
     inputs, outputs : list of str
     outer : list of str
         What it reads of the graph around it.
@@ -71,6 +71,7 @@ class Body:
 
     nodes: list[Node]
     arrays: dict[str, numpy.ndarray]
+    trained: set[str]
     inputs: list[str]
     outputs: list[str]
     outer: list[str]
