@@ -44,7 +44,8 @@ def test_every_layer_comes_back(name, layer, x, path, device):
 @pytest.mark.parametrize("name", XP)
 def test_every_function_comes_back(name, path):
     xpnet.onnx.export(lambda x: XP[name](xpnet.array_namespace(x), x), normal(3, 3, 4), path)
-    agrees(path, normal(4, 3, 4))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of what `where` leaves out
+        agrees(path, normal(4, 3, 4))
 
 
 def test_loaded_network_can_be_trained_and_exported(device, path):

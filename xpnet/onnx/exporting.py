@@ -12,7 +12,7 @@ from xpnet import tree
 from xpnet.backends import asarray, to_numpy
 from xpnet.files.tensors import replace
 from xpnet.onnx.operators import OPERATORS
-from xpnet.onnx.recorded import Filled, Recording, Size, Step, for_any_batch
+from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.training.predict import evaluation_copy
 
@@ -177,7 +177,7 @@ class Writer:
         self._read.update(graph.returned, *(operation.inputs for operation in graph.operations))
         for operation in graph.operations:
             self._write(operation)
-        self._place = self._loop
+        self._place = f"{self._loop}/output" if self._loop else "output"
         for name, x in zip(outputs, graph.outputs, strict=True):
             self._nodes.append(helper.make_node("Identity", [self.tensor(x)], [name], name=name))
         self._drop_dead(outputs)
@@ -224,6 +224,7 @@ class Writer:
             maker = makers.get(node.input[0]) if node.name == node.output[0] and node.input else None
             if node.op_type == "Identity" and maker is not None and readers.count(node.input[0]) == 1:
                 maker.output[list(maker.output).index(node.input[0])] = node.output[0]
+                makers[node.output[0]] = maker
             else:
                 kept.append(node)
         self._nodes = kept
@@ -279,6 +280,10 @@ class Writer:
             name = self._tensors[x]
         elif type(x) is Filled:
             name = self.node("Expand", numpy.asarray(x.value), self.lengths(x.shape))
+        elif type(x) is Counted:
+            (length,) = (size for size in x.shape if type(size) is Size)
+            numbers = self.cast(self.node("Range", numpy.asarray(0), length, numpy.asarray(1)), x.dtype)
+            name = self.node("Reshape", numbers, self.lengths(x.shape))
         elif type(x) is Size:
             name = self.node("Squeeze", self.lengths((x,)))
         else:

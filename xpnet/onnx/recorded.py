@@ -26,6 +26,13 @@ class Filled(NamedTuple):
     shape: tuple[int | Size, ...]
 
 
+class Counted(NamedTuple):
+    """A constant that counts the examples, 0, 1, 2 and so on, along its one axis that is longer than 1."""
+
+    dtype: Any
+    shape: tuple[int | Size, ...]
+
+
 class Recording:
     """The operations of one call.
 
@@ -216,6 +223,11 @@ class _Merge:
         if a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes():
             return a
         values = {x.tobytes() for array in (a, b) for x in array.reshape(-1)[:, None]}
-        if len(values) == 1 and a.ndim == b.ndim:
-            return Filled(a.reshape(-1)[0], tuple(self(x, y) for x, y in zip(a.shape, b.shape, strict=True)))
+        if a.ndim == b.ndim:
+            if len(values) == 1:
+                return Filled(a.reshape(-1)[0], self(a.shape, b.shape))
+            if a.ndim and all(
+                max(x.shape) == x.size and (x.reshape(-1) == numpy.arange(x.size)).all() for x in (a, b)
+            ):
+                return Counted(a.dtype, self(a.shape, b.shape))
         raise self.refusal(f"a constant of {self.place}")

@@ -79,6 +79,12 @@ def _mod(xp: Any, node: Node, a: Any, b: Any) -> Any:
     return namespace_of(xp, a).remainder(a, b)
 
 
+@operator("BitShift")
+def _shift(xp: Any, node: Node, x: Any, by: Any) -> Any:
+    name = f"bitwise_{node.get('direction').lower()}_shift"
+    return getattr(namespace_of(xp, x), name)(x, by)
+
+
 @operator("Max", "Min", "Sum", "Mean")
 def _several(xp: Any, node: Node, *values: Any) -> Any:
     xp = namespace_of(xp, values[0])

@@ -1,11 +1,10 @@
 """Indexing."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy
-
-from xpnet.backends import asarray, device_of
-from xpnet.onnx.nodes.node import Node, integers, namespace_of, operator
+from xpnet.autodiff import extended_namespace
+from xpnet.onnx.nodes.node import Node, beside, integers, namespace_of, operator
 
 
 @operator("Slice")
@@ -32,10 +31,8 @@ def _slice(
 @operator("Gather")
 def _gather(xp: Any, node: Node, x: Any, indices: Any) -> Any:
     axis = node.get("axis", 0) % len(x.shape)
-    own = namespace_of(xp, x)
-    if isinstance(indices, numpy.ndarray) and not isinstance(x, numpy.ndarray):
-        indices = asarray(indices, device=device_of(x))
-    length = x.shape[axis]
+    x, indices = beside(x, indices), beside(indices, x)
+    own, length = namespace_of(xp, x), x.shape[axis]
     indices = own.where(indices < 0, indices + length, indices)
     if len(indices.shape) == 1:
         return own.take(x, indices, axis=axis)
@@ -46,13 +43,77 @@ def _gather(xp: Any, node: Node, x: Any, indices: Any) -> Any:
 @operator("GatherElements")
 def _gather_elements(xp: Any, node: Node, x: Any, indices: Any) -> Any:
     axis = node.get("axis", 0) % len(x.shape)
-    indices = xp.where(indices < 0, indices + x.shape[axis], indices)
-    return xp.take_along_axis(x, indices, axis=axis)
+    x, indices = beside(x, indices), beside(indices, x)
+    own = namespace_of(xp, x)
+    indices = own.where(indices < 0, indices + x.shape[axis], indices)
+    return own.take_along_axis(x, indices, axis=axis)
+
+
+def _rows(xp: Any, lengths: Sequence[int], columns: Sequence[Any]) -> Any:
+    """Number the places of the first axes of an array, from what the indices say of each of these axes."""
+    rows: Any = 0
+    for length, column in zip(lengths, columns, strict=True):
+        rows = rows * length + xp.where(column < 0, column + length, column)
+    return rows
+
+
+def _rows_of(xp: Any, node: Node, x: Any, indices: Any) -> Any:
+    """Number the places that the last axis of an array of indices names."""
+    depth = indices.shape[-1]
+    if not 0 < depth <= len(x.shape) or node.get("batch_dims"):
+        raise ValueError(f"{node.name} needs indices of the first axes, received {tuple(indices.shape)}.")
+    return _rows(xp, x.shape[:depth], [indices[..., axis] for axis in range(depth)])
+
+
+@operator("GatherND")
+def _gather_nd(xp: Any, node: Node, x: Any, indices: Any) -> Any:
+    x, indices = beside(x, indices), beside(indices, x)
+    own = namespace_of(xp, x)
+    rest = tuple(x.shape[indices.shape[-1] :])
+    rows = _rows_of(own, node, x, indices)
+    taken = own.take(own.reshape(x, (-1, *rest)), own.reshape(rows, (-1,)), axis=0)
+    return own.reshape(taken, (*rows.shape, *rest))
+
+
+@operator("ScatterND")
+def _scatter_nd(xp: Any, node: Node, x: Any, indices: Any, updates: Any) -> Any:
+    x, indices = beside(x, updates), beside(indices, updates)
+    own = namespace_of(xp, x)
+    rest = tuple(x.shape[indices.shape[-1] :])
+    rows = own.reshape(_rows_of(own, node, x, indices), (-1,))
+    changed = _scattered(own, node, own.reshape(x, (-1, *rest)), rows, own.reshape(updates, (-1, *rest)))
+    return own.reshape(changed, x.shape)
+
+
+@operator("ScatterElements")
+def _scatter_elements(xp: Any, node: Node, x: Any, indices: Any, updates: Any) -> Any:
+    x, indices = beside(x, updates), beside(indices, updates)
+    own = namespace_of(xp, x)
+    rank = len(x.shape)
+    columns: list[Any] = []
+    for place, length in enumerate(indices.shape):
+        count = own.arange(length, dtype=indices.dtype, device=x.device)
+        columns.append(own.reshape(count, (-1, *(1,) * (rank - 1 - place))))
+    columns[node.get("axis", 0) % rank] = indices
+    flat = (own.reshape(each, (-1,)) for each in (x, _rows(own, x.shape, columns), updates))
+    return own.reshape(_scattered(own, node, *flat), x.shape)
+
+
+def _scattered(xp: Any, node: Node, x: Any, rows: Any, updates: Any) -> Any:
+    """Write or add to rows of an array."""
+    reduction = node.get("reduction", "none")
+    if reduction not in ("none", "add") or xp.isdtype(x.dtype, "bool"):
+        raise ValueError(f"{node.name} writes or adds numbers, received {reduction} of {x.dtype}.")
+    scatter_add = extended_namespace(updates).scatter_add
+    added = scatter_add(updates, (rows,), tuple(x.shape))
+    if reduction == "add":
+        return x + added
+    written = scatter_add(xp.ones_like(updates), (rows,), tuple(x.shape)) > 0
+    return xp.where(written, added, x)
 
 
 @operator("ai.onnx.ml.ArrayFeatureExtractor")
 def _array_feature_extractor(xp: Any, _node: Node, x: Any, indices: Any) -> Any:
-    if isinstance(x, numpy.ndarray) and not isinstance(indices, numpy.ndarray):
-        x = asarray(x, device=device_of(indices))
+    x = beside(x, indices)
     own = namespace_of(xp, x)
     return own.take(own.reshape(x, (-1, x.shape[-1])), own.reshape(indices, (-1,)), axis=-1)

@@ -26,6 +26,11 @@ def _einsum(xp: Any, node: Node, a: Any, b: Any) -> Any:
     return xp.permute_dims(xp.tensordot(a, b, axes=axes), tuple(order.index(letter) for letter in result))
 
 
+@operator("Det")
+def _det(xp: Any, _node: Node, x: Any) -> Any:
+    return xp.linalg.det(x)
+
+
 def per_channel(xp: Any, x: Any, like: Any) -> Any:
     """Give an array of channels the axes of arrays of shape (batch, channels, ...)."""
     return xp.reshape(x, (-1, *(1,) * (len(like.shape) - 2)))

@@ -114,6 +114,12 @@ def namespace_of(xp: Any, x: Any) -> Any:
     return x.__array_namespace__() if isinstance(concrete(x), numpy.ndarray) else xp
 
 
+def beside(x: Any, other: Any) -> Any:
+    """Return an array of the host on the device of another one, if that is elsewhere."""
+    is_far = isinstance(x, numpy.ndarray) and not isinstance(other, numpy.ndarray)
+    return asarray(x, device=device_of(other)) if is_far else x
+
+
 def dtype_of(xp: Any, kind: int) -> Any:
     return getattr(xp, numpy.dtype(helper.tensor_dtype_to_np_dtype(kind)).name)
 

@@ -15,6 +15,8 @@ def _axes(node: Node, x: Any, axes: Any = None) -> tuple[int, ...]:
 @operator(
     "ReduceL1",
     "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
     "ReduceMax",
     "ReduceMean",
     "ReduceMin",
@@ -30,6 +32,12 @@ def _reduce(xp: Any, node: Node, x: Any, axes: Any = None) -> Any:
             return xp.sum(xp.abs(x), **options)
         case "ReduceL2":
             return xp.sqrt(xp.sum(x * x, **options))
+        case "ReduceLogSum":
+            return xp.log(xp.sum(x, **options))
+        case "ReduceLogSumExp":
+            largest = xp.max(x, axis=options["axis"], keepdims=True)
+            total = xp.log(xp.sum(xp.exp(x - largest), axis=options["axis"], keepdims=True)) + largest
+            return total if options["keepdims"] else xp.squeeze(total, axis=options["axis"])
         case "ReduceSumSquare":
             return xp.sum(x * x, **options)
     result = getattr(xp, node.kind.removeprefix("Reduce").lower())(x, **options)

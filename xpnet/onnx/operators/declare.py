@@ -38,12 +38,14 @@ def arguments(operation: Operation, *names: str, **defaults: Any) -> list[Any]:
 
 
 def axes_of(w: Any, x: Any, axis: Any) -> list[int]:
+    """Return the axes that an argument names, counted from the front."""
     rank = len(w.shape(x))
     axes = range(rank) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     return [axis % rank for axis in axes]
 
 
 def reshaped(w: Any, x: Any, shape: Any) -> str:
+    """Write a change of shape."""
     # One length that depends on the batch is the one that is left.
     if sum(type(size) is Size for size in shape) == 1 and -1 not in shape and 0 not in shape:
         shape = [-1 if type(size) is Size else size for size in shape]
@@ -54,11 +56,15 @@ BEHIND_ALL = 2**31 - 1
 BEFORE_ALL = -(2**31)
 
 
-def sliced(w: Any, x: Any, slices: dict[int, tuple[int, int, int]]) -> str:
+def sliced(w: Any, x: Any, slices: dict[int, tuple[int | Size, int | Size, int | Size]]) -> str:
     """Write slices along some axes: first, end and step of each."""
-    columns = zip(*slices.values(), strict=True)
-    starts, ends, steps = (numpy.asarray(column, dtype="int64") for column in columns)
+    starts, ends, steps = (w.lengths(column) for column in zip(*slices.values(), strict=True))
     return w.node("Slice", x, starts, ends, numpy.asarray(list(slices), dtype="int64"), steps)
+
+
+def as_indices(w: Any, x: Any) -> str:
+    """Write integers with which elements are taken."""
+    return w.tensor(x) if w.dtype(x) in (numpy.int32, numpy.int64) else w.tensor(x, "int64")
 
 
 def one_value(x: Any) -> Any:

@@ -1,7 +1,7 @@
 """Elementwise functions."""
 
 from collections.abc import Callable
-from math import log
+from math import log, pi, sqrt
 from typing import Any
 
 import numpy
@@ -158,6 +158,80 @@ def _remainder(w: Any, operation: Operation) -> str:
         return quotient if operation.name == "floor_divide" else w.node("Sub", a, w.node("Mul", quotient, b))
     rest = w.node("Mod", a, b)
     return rest if operation.name == "remainder" else w.node("Div", w.node("Sub", a, rest), b)
+
+
+def _is_negative(node: Callable, n: Callable, x: str) -> str:
+    """Write whether there is a minus, also before zero."""
+    return node("Or", node("Less", x, n(0.0)), node("Less", node("Reciprocal", x), n(0.0)))
+
+
+def _signed(node: Callable, n: Callable, x: str, sign: str) -> str:
+    size = node("Abs", x)
+    return node("Where", _is_negative(node, n, sign), node("Neg", size), size)
+
+
+def _atan2(node: Callable, n: Callable, y: str, x: str) -> str:
+    # Where the quotient would be no number: two zeros, and two infinite lengths.
+    far = node("And", node("IsInf", y), node("IsInf", x))
+    quotient = node("Where", far, node("Div", node("Sign", y), node("Sign", x)), node("Div", y, x))
+    angle = node("Where", node("Equal", y, n(0.0)), y, node("Atan", quotient))
+    turned = node("Where", node("Equal", y, n(0.0)), n(0.0), node("Atan", quotient))
+    turned = node("Add", turned, _signed(node, n, n(pi), y))
+    return node("Where", _is_negative(node, n, x), turned, angle)
+
+
+def _times_log(node: Callable, n: Callable, x: str, y: str) -> str:
+    """Write x log(y), which is 0 where x is."""
+    return node("Where", node("Equal", x, n(0.0)), n(0.0), node("Mul", x, node("Log", y)))
+
+
+def _erfc(node: Callable, n: Callable, x: str) -> str:
+    return node("Sub", n(1.0), node("Erf", x))
+
+
+OPERATORS.update(
+    {
+        "atan2": _floats(_atan2),
+        "copysign": _floats(_signed),
+        "special.entr": _floats(lambda node, n, x: node("Neg", _times_log(node, n, x, x))),
+        "special.erfc": _floats(_erfc),
+        "special.kl_div": _floats(
+            lambda node, n, x, y: node("Add", node("Sub", _times_log(node, n, x, node("Div", x, y)), x), y)
+        ),
+        "special.logit": _floats(
+            lambda node, n, x: node("Log", node("Div", x, node("Sub", n(1.0), x))),
+        ),
+        "special.ndtr": _floats(
+            lambda node, n, x: node("Mul", n(0.5), _erfc(node, n, node("Mul", x, n(-sqrt(0.5)))))
+        ),
+        "special.rel_entr": _floats(lambda node, n, x, y: _times_log(node, n, x, node("Div", x, y))),
+        "special.xlog1py": _floats(lambda node, n, x, y: _times_log(node, n, x, node("Add", y, n(1.0)))),
+        "special.xlogy": _floats(_times_log),
+    }
+)
+
+
+@says("signbit")
+def _signbit(w: Any, operation: Operation) -> str:
+    (x,) = operation.arguments
+    return _is_negative(w.node, lambda number: w.tensor(number, w.dtype(x)), w.tensor(x))
+
+
+@says("conj", "real")
+def _real(w: Any, operation: Operation) -> Any:
+    (x,) = operation.arguments
+    return w.node("Identity", x) if is_float(w.dtype(x)) else NotImplemented
+
+
+@says("bitwise_left_shift", "bitwise_right_shift")
+def _shift(w: Any, operation: Operation) -> str:
+    # ONNX shifts integers without a sign alone.
+    dtype = operation.result.dtype
+    x, by = (w.tensor(x, dtype) for x in operation.arguments)
+    factor = w.node("Pow", w.tensor(2, dtype), by)
+    if operation.name == "bitwise_left_shift":
+        return w.node("Mul", x, factor)
+    return w.node("Div", w.node("Sub", x, w.node("Mod", x, factor)), factor)
 
 
 @says("where")

@@ -103,10 +103,24 @@ def _roll(w: Any, operation: Operation) -> Any:
     x, shift, axis = arguments(operation, "x", "shift", axis=None)
     if axis is None:
         return NotImplemented
-    pairs = zip(axis, shift, strict=True) if isinstance(axis, tuple) else [(axis, shift)]
-    for place, by in pairs:
-        length = w.shape(operation.arguments[0])[place]
-        if not isinstance(length, int):
+    return _rolled(w, x, dict(zip(axis, shift, strict=True) if isinstance(axis, tuple) else [(axis, shift)]))
+
+
+@says("fft.fftshift", "fft.ifftshift")
+def _fftshift(w: Any, operation: Operation) -> Any:
+    x, axes = arguments(operation, "x", axes=None)
+    lengths = {axis: w.shape(x)[axis] for axis in axes_of(w, x, axes)}
+    if not all(isinstance(length, int) for length in lengths.values()):
+        return NotImplemented
+    forward = operation.name == "fft.fftshift"
+    return _rolled(w, x, {axis: n // 2 if forward else -(n // 2) for axis, n in lengths.items()})
+
+
+def _rolled(w: Any, x: Any, shifts: dict[int, int]) -> Any:
+    shape = w.shape(x)
+    for place, by in shifts.items():
+        length = shape[place]
+        if not isinstance(length, int):  # it may be less than the shift
             return NotImplemented
         cut = -by % length
         parts = [sliced(w, x, {place: (cut, BEHIND_ALL, 1)}), sliced(w, x, {place: (0, cut, 1)})]
@@ -124,18 +138,73 @@ def _tile(w: Any, operation: Operation) -> str:
     return w.node("Tile", x, numpy.asarray((1,) * (rank - len(repeats)) + tuple(repeats), dtype="int64"))
 
 
+@says("repeat")
+def _repeat(w: Any, operation: Operation) -> Any:
+    x, number, axis = arguments(operation, "x", "repeats", axis=None)
+    shape = operation.result
+    if not isinstance(number, int):
+        return NotImplemented
+    if axis is None:
+        x, axis, rank = w.node("Reshape", x, numpy.asarray([-1])), 0, 1
+    else:
+        rank = len(w.shape(x))
+    place = axis % rank + 1
+    repeats = numpy.ones(rank + 1, dtype="int64")
+    repeats[place] = number
+    apart = w.node("Unsqueeze", x, numpy.asarray([place], dtype="int64"))
+    return reshaped(w, w.node("Tile", apart, repeats), w.shape(shape))
+
+
+@says("diff")
+def _diff(w: Any, operation: Operation) -> Any:
+    x, axis, number, before, behind = arguments(operation, "x", axis=-1, n=1, prepend=None, append=None)
+    (axis,) = axes_of(w, x, axis)
+    parts = [w.tensor(part, operation.result.dtype) for part in (before, x, behind) if part is not None]
+    name = w.node("Concat", *parts, axis=axis) if len(parts) > 1 else parts[0]
+    for _ in range(number):
+        after = sliced(w, name, {axis: (1, BEHIND_ALL, 1)})
+        name = w.node("Sub", after, sliced(w, name, {axis: (0, -1, 1)}))
+    return name if number else w.node("Identity", name)
+
+
+@says("broadcast_arrays")
+def _broadcast_arrays(w: Any, operation: Operation) -> list[str]:
+    shape = w.lengths(w.shape(operation.result))
+    return [w.node("Expand", x, shape) for x in operation.arguments]
+
+
+@says("meshgrid")
+def _meshgrid(w: Any, operation: Operation) -> list[str]:
+    rank = len(operation.arguments)
+    own = list(range(rank))  # which axis belongs to which array
+    if operation.options.get("indexing", "xy") == "xy" and rank > 1:
+        own[:2] = 1, 0
+    results = []
+    for place, x, result in zip(own, operation.arguments, operation.results, strict=True):
+        axes = [axis for axis in range(rank) if axis != place]
+        name = w.node("Unsqueeze", x, numpy.asarray(axes, dtype="int64")) if axes else w.tensor(x)
+        results.append(w.node("Expand", name, w.lengths(w.shape(result))))
+    return results
+
+
+@says("full", "full_like")
+def _full(w: Any, operation: Operation) -> str:
+    _, value = arguments(operation, "shape", "fill_value")
+    return w.node("Expand", w.tensor(value, operation.result.dtype), w.lengths(w.shape(operation.result)))
+
+
+@says("linspace")
+def _linspace(w: Any, operation: Operation) -> Any:
+    start, stop, number, endpoint = arguments(operation, "start", "stop", "num", endpoint=True)
+    dtype, rank = operation.result.dtype, len(operation.result.shape)
+    if not isinstance(number, int) or not is_float(dtype):
+        return NotImplemented
+    share = numpy.linspace(0, 1, number, endpoint=endpoint, dtype=dtype).reshape(-1, *(1,) * (rank - 1))
+    first = w.tensor(start, dtype)
+    return w.node("Add", first, w.node("Mul", w.node("Sub", w.tensor(stop, dtype), first), share))
+
+
 @says("tril", "triu")
 def _tril(w: Any, operation: Operation) -> str:
     x, k = arguments(operation, "x", k=0)
     return w.node("Trilu", x, numpy.asarray(k), upper=int(operation.name == "triu"))
-
-
-@says("sort", "argsort")
-def _sort(w: Any, operation: Operation) -> Any:
-    x, axis, descending, _ = arguments(operation, "x", axis=-1, descending=False, stable=True)
-    length = w.shape(x)[axis]
-    if not is_float(w.dtype(x)) and w.dtype(x) not in (numpy.int64, numpy.int32):
-        return NotImplemented
-    number = w.lengths((length,))
-    values, indices = w.node("TopK", x, number, axis=axis, largest=int(descending), results=2)
-    return values if operation.name == "sort" else indices
