@@ -58,6 +58,7 @@ def instances():
     made = {
         "AvgPool": (nn.AvgPool(3, stride=2, padding="same"), image),
         "BatchNorm": (norm, image),
+        "ByteReader": (nn.ByteReader(5), random.integers(257, size=(3, 5))),
         "Concatenate": (nn.Concatenate(nn.Dense(4, 3, seed=0), nn.Tanh()), table),
         "Conv1d": (nn.Conv1d(4, 3, 3, dilation=2, seed=0), normal(3, 9, 4)),
         "Conv2d": (nn.Conv2d(4, 3, (3, 2), **options), image),
@@ -90,8 +91,7 @@ def instances():
         layer = getattr(nn, name, None)
         if name in made:
             yield name, *made[name]
-        # Texts are read on the host, see below.
-        elif isinstance(layer, type) and layer not in (nn.Module, nn.ByteReader):
+        elif isinstance(layer, type) and layer is not nn.Module:
             yield name, layer(), 20 * sequence
 
 
@@ -567,11 +567,11 @@ def test_what_onnx_cannot_say_is_named(f, message, path):
     assert Path(path).read_text() == "old"
 
 
-def test_texts_are_read_on_the_host(path):
-    net = nn.Sequential(nn.ByteReader(4), nn.Embedding(257, 3))
-    with pytest.raises(TypeError, match="a text must be str or bytes, received Recorded"):
-        xpnet.onnx.export(net, np.zeros((2, 4), dtype="int32"), path)
-    check(net[1], path, net[0](["some", "texts"]))
+def test_a_network_of_texts_takes_what_was_read(path):
+    net = nn.Sequential(nn.ByteReader(4), nn.Embedding(257, 3, seed=0), nn.TransformerBlock(3, 1, seed=1))
+    texts = ["some", "é"]
+    check(net, path, net[0](texts))
+    np.testing.assert_allclose(run(path, net[0](texts))[0], net(texts), rtol=1e-5, atol=1e-6)
 
 
 def test_layer_of_what_cannot_be_said_is_named(path):

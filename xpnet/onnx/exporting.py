@@ -61,8 +61,9 @@ def export(
 
     Notes
     -----
-    Texts are read on the host: export the layers behind `nn.ByteReader`, which take its integers. All
-    lengths but the batch, such as that of a sequence, are those of the example.
+    ONNX cannot read the bytes of a text: a network with an `nn.ByteReader` takes in the file what that has
+    read, an array of integers. All lengths but the batch, such as that of a sequence, are those of the
+    example.
 
     Examples
     --------
