@@ -288,8 +288,42 @@ def test_wrong_number_of_inputs(path):
         xpnet.onnx.load(path)(normal(2, 3), normal(2, 3))
 
 
-def test_node_that_would_fill_the_memory(path):
-    nodes = [helper.make_node("Tile", ["x", "n"], ["y"])]
-    file_of(path, nodes, {"x": normal(3)}, {"n": np.asarray([10**9])})
-    with pytest.raises(ValueError, match="makes at most 67108864 numbers of few"):
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Tile", ["x", "many"], "y")],
+        [("Expand", ["x", "wide"], "y")],
+        [("ConstantOfShape", ["many"], "y")],
+        [("Range", ["zero", "end", "one"], "y")],
+        [("Reshape", ["x", "column"], "a"), ("Expand", ["a", "tall"], "b"), ("Mul", ["b", "row"], "y")],
+        [("Reshape", ["x", "column"], "a"), ("Expand", ["a", "tall"], "b"), ("MatMul", ["b", "row"], "y")],
+        [("Reshape", ["x", "column"], "a"), ("Tile", ["a", "times"], "b"), ("Gemm", ["b", "row"], "y")],
+        [("Expand", ["no", "many_indices"], "a"), ("Gather", ["x", "a"], "y")],
+        [("Concat", ["x"] * 1000, "a"), ("Concat", ["a"] * 1000, "y")],
+        [("Pad", ["x", "pads"], "y")],
+    ],
+    ids=lambda nodes: nodes[-1][0],
+)
+def test_node_that_would_fill_the_memory(nodes, path):
+    arrays = {
+        "many": np.asarray([10**9]),
+        "many_indices": np.asarray([2 * 10**6]),
+        "wide": np.asarray([10**6, 10**3, 3]),
+        "zero": np.float32(0),
+        "no": np.asarray(0),
+        "end": np.float32(10**9),
+        "one": np.float32(1),
+        "times": np.asarray([2**18, 1]),
+        "column": np.asarray([3, 1]),
+        "tall": np.asarray([2**18, 3, 1]),
+        "row": np.ones((1, 64), dtype="float32"),
+        "pads": np.asarray([0, 10**9]),
+    }
+    made = [
+        helper.make_node(kind, names, [result], **({"axis": 0} if kind in ("Concat", "Gather") else {}))
+        for kind, names, result in nodes
+    ]
+    read = {name: arrays[name] for _, names, _ in nodes for name in names if name in arrays}
+    file_of(path, made, {"x": normal(3)}, read)
+    with pytest.raises(ValueError, match=r"a node may make 1[0-9]{6} numbers of the inputs and weights"):
         xpnet.onnx.load(path)(normal(3))

@@ -13,7 +13,7 @@ from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, device
 from xpnet.nn.module import Module
 from xpnet.onnx.nodes import NODES, Body, Node, compute
-from xpnet.onnx.nodes.loops import bounded_loops
+from xpnet.onnx.nodes.node import bounded_run
 
 _device = device  # `load` has a parameter of that name
 
@@ -83,7 +83,7 @@ class Graph(Module):
         values: dict[str, Any] = {**self.constants.arrays, **self.fixed, **self.weights}
         values.update(zip(self.inputs, inputs, strict=True))
         xp = array_namespace(*inputs, *self.weights.values(), *self.fixed.values())
-        with bounded_loops():
+        with bounded_run(values):
             compute(xp, self.nodes, values)
         found = tuple(_as_array(xp, values[name], inputs) for name in self.outputs)
         return found[0] if len(found) == 1 else found

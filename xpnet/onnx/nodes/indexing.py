@@ -1,10 +1,11 @@
 """Indexing."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from xpnet.autodiff import extended_namespace
-from xpnet.onnx.nodes.node import Node, beside, integers, namespace_of, operator
+from xpnet.onnx.nodes.node import Node, beside, check_size, integers, namespace_of, operator
 
 
 @operator("Slice")
@@ -33,6 +34,7 @@ def _gather(xp: Any, node: Node, x: Any, indices: Any) -> Any:
     axis = node.get("axis", 0) % len(x.shape)
     x, indices = beside(x, indices), beside(indices, x)
     own, length = namespace_of(xp, x), x.shape[axis]
+    check_size((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
     indices = own.where(indices < 0, indices + length, indices)
     if len(indices.shape) == 1:
         return own.take(x, indices, axis=axis)
@@ -71,6 +73,7 @@ def _gather_nd(xp: Any, node: Node, x: Any, indices: Any) -> Any:
     own = namespace_of(xp, x)
     rest = tuple(x.shape[indices.shape[-1] :])
     rows = _rows_of(own, node, x, indices)
+    check_size((*rows.shape, *rest))
     taken = own.take(own.reshape(x, (-1, *rest)), own.reshape(rows, (-1,)), axis=0)
     return own.reshape(taken, (*rows.shape, *rest))
 
@@ -116,4 +119,5 @@ def _scattered(xp: Any, node: Node, x: Any, rows: Any, updates: Any) -> Any:
 def _array_feature_extractor(xp: Any, _node: Node, x: Any, indices: Any) -> Any:
     x = beside(x, indices)
     own = namespace_of(xp, x)
+    check_size((prod(x.shape[:-1]), *indices.shape))
     return own.take(own.reshape(x, (-1, x.shape[-1])), own.reshape(indices, (-1,)), axis=-1)

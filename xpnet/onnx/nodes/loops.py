@@ -1,26 +1,8 @@
 """Loops."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
-from xpnet.onnx.nodes.node import Node, compute, operator
-
-# The most steps of all loops of a run together, also of those in loops: a file must not take for ever.
-MOST_STEPS = 2**16
-
-_left: ContextVar[int] = ContextVar("steps left", default=MOST_STEPS)
-
-
-@contextmanager
-def bounded_loops() -> Iterator[None]:
-    """Count the steps of loops inside a ``with`` block, up to the most that a run may take."""
-    token = _left.set(MOST_STEPS)
-    try:
-        yield
-    finally:
-        _left.reset(token)
+from xpnet.onnx.nodes.node import MOST_STEPS, Node, bounds, check_size, compute, operator
 
 
 @operator("Scan")
@@ -35,17 +17,19 @@ def _scan(xp: Any, node: Node, *values: Any) -> list[Any]:
         )
     carried, sequences = list(values[: end - number]), values[end - number : end]
     length, left = sequences[0].shape[0], []
-    if not 0 < length <= _left.get():
+    if not 0 < length <= bounds().steps:
         raise ValueError(
             f"{node.name} goes through {length} elements. It must be at least one, and the loops of a run at "
-            f"most {MOST_STEPS} together, of which {_left.get()} are left."
+            f"most {MOST_STEPS} together, of which {bounds().steps} are left."
         )
-    _left.set(_left.get() - length)
+    bounds().steps -= length
     for t in range(length):
         known = {**body.arrays, **dict(zip(body.outer, values[end:], strict=True))}
         known.update(zip(body.inputs, [*carried, *(x[t, ...] for x in sequences)], strict=True))
         compute(xp, body.nodes, known)
         outputs = [known[name] for name in body.outputs]
         carried, results = outputs[: len(carried)], outputs[len(carried) :]
+        for x in results:
+            check_size((length, *x.shape))
         left.append(results)
     return [*carried, *(xp.stack(each) for each in zip(*left, strict=True))]

@@ -56,6 +56,7 @@ def _expand(xp: Any, _node: Node, x: Any, shape: Any) -> Any:
 
 @operator("Concat")
 def _concat(xp: Any, node: Node, *values: Any) -> Any:
+    check_size([sum(prod(x.shape) for x in values)])
     return namespace_of(xp, values[0]).concat(list(values), axis=node.get("axis"))
 
 

@@ -1,6 +1,8 @@
 """Nodes of a file, and how operators of ONNX are declared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,8 +14,21 @@ from xpnet.backends import asarray, concrete, device_of
 
 NODES: dict[str, Callable] = {}
 
-# The most numbers that a node makes of few: a file must not fill the memory.
-MOST = 2**26
+# What a run may take, so that a file can neither fill the memory nor take for ever: the most numbers that a
+# node makes, beside some for each of those that go in, and the most steps of all loops, also those in loops.
+MOST_NUMBERS, TIMES = 2**20, 1000
+MOST_STEPS = 2**16
+
+
+@dataclass
+class Bounds:
+    """What is left to a run."""
+
+    numbers: int = MOST_NUMBERS
+    steps: int = MOST_STEPS
+
+
+_bounds: ContextVar[Bounds] = ContextVar("bounds of a run")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +92,22 @@ class Body:
     outer: list[str]
 
 
+@contextmanager
+def bounded_run(values: dict[str, Any]) -> Iterator[None]:
+    """Bound what is computed inside a ``with`` block from arrays: the inputs and the weights."""
+    numbers = sum(prod(x.shape) for x in values.values())
+    token = _bounds.set(Bounds(MOST_NUMBERS + TIMES * numbers))
+    try:
+        yield
+    finally:
+        _bounds.reset(token)
+
+
+def bounds() -> Bounds:
+    """Return what is left to the run under way."""
+    return _bounds.get()
+
+
 def compute(xp: Any, nodes: Sequence[Node], values: dict[str, Any]) -> None:
     """Compute nodes one after the other, from values by their names, and add the results to them."""
     for node in nodes:
@@ -125,5 +156,14 @@ def dtype_of(xp: Any, kind: int) -> Any:
 
 
 def check_size(shape: Sequence[int]) -> None:
-    if prod(shape) > MOST:
-        raise ValueError(f"a node of a file makes at most {MOST} numbers of few, received the shape {shape}.")
+    """Refuse to make an array that is out of proportion to what goes into the network."""
+    if prod(shape) > bounds().numbers:
+        raise ValueError(
+            f"a node may make {bounds().numbers} numbers of the inputs and weights that there are, received "
+            f"the shape {tuple(shape)}."
+        )
+
+
+def check_together(*arrays: Any) -> None:
+    """Refuse to broadcast arrays to one that is out of proportion."""
+    check_size(numpy.broadcast_shapes(*(tuple(x.shape) for x in arrays)))

@@ -8,7 +8,7 @@ from typing import Any
 from xpnet.autodiff import extended_namespace
 from xpnet.autodiff.windows import count_windows
 from xpnet.onnx.nodes.linalg import per_channel
-from xpnet.onnx.nodes.node import Node, check_size, integers, namespace_of, operator
+from xpnet.onnx.nodes.node import Node, check_size, check_together, integers, namespace_of, operator
 
 
 def _windows(xp: Any, node: Node, x: Any, kernel: Sequence[int], fill: float) -> list[Any]:
@@ -31,6 +31,7 @@ def _windows(xp: Any, node: Node, x: Any, kernel: Sequence[int], fill: float) ->
     lengths = [(n - size) // s + 1 for n, size, s in zip(x.shape[2:], sizes, strides, strict=True)]
     if min(lengths) < 1:
         raise ValueError(f"{node.name} has a kernel of {kernel}, larger than its input {tuple(x.shape)}.")
+    check_size((prod(kernel), *x.shape[:2], *lengths))
     places = product(*(range(0, size, d) for size, d in zip(sizes, dilations, strict=True)))
     return [
         x[(..., *(slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(place, lengths, strides, strict=True)))]
@@ -75,6 +76,7 @@ def _conv(xp: Any, node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
     ]
     result = parts[0] if groups == 1 else xp.concat(parts, axis=0)
     result = xp.moveaxis(result, 0, 1)
+    check_together(result, *([] if bias is None else [per_channel(xp, bias, x)]))
     return result if bias is None else result + per_channel(xp, bias, x)
 
 
