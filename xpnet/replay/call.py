@@ -163,7 +163,8 @@ class jit:
         writes to attributes that are not state, or into its arguments, is lost.
     donate : sequence of str, default=()
         Names of parameters of ``f`` that the caller no longer needs. The part of the result with the same
-        structure is written over them on replays, on NumPy.
+        structure is written over them on replays, on NumPy. A call that is cut off by Ctrl-C leaves some
+        written over and some not: `xpnet.training.Interrupts` puts that off.
 
     Returns
     -------
