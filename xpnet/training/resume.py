@@ -116,8 +116,8 @@ def _is_count(x: Any) -> bool:
 
 
 def _are_totals(x: Any, run: "Run") -> bool:
-    if x is None:
-        return True
+    if x is None or not run.batch:  # between two epochs
+        return x is None and not run.batch
     metrics = [name for name in run.names if not name.startswith("validation_")]
     return (
         isinstance(x, list)
