@@ -417,6 +417,7 @@ XP = {
     ),
     "shifts": lambda xp, x: (
         xp.bitwise_left_shift(xp.astype(9 * x, xp.int64), xp.astype(xp.abs(x), xp.int64)),
+        xp.bitwise_left_shift(xp.astype(9 * x, xp.int8), xp.astype(xp.abs(x), xp.int8)),
         xp.bitwise_right_shift(xp.astype(90 * x, xp.int64), xp.astype(xp.abs(2 * x), xp.int64)),
     ),
     "real numbers": lambda xp, x: xp.conj(x) + xp.real(x),

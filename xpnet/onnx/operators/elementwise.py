@@ -224,14 +224,18 @@ def _real(w: Any, operation: Operation) -> Any:
 
 
 @says("bitwise_left_shift", "bitwise_right_shift")
-def _shift(w: Any, operation: Operation) -> str:
-    # ONNX shifts integers without a sign alone.
+def _shift(w: Any, operation: Operation) -> Any:
+    # ONNX shifts integers without a sign alone, and has powers of few dtypes.
     dtype = operation.result.dtype
-    x, by = (w.tensor(x, dtype) for x in operation.arguments)
-    factor = w.node("Pow", w.tensor(2, dtype), by)
+    if dtype == numpy.uint64:
+        return NotImplemented
+    x, by = (w.tensor(x, "int64") for x in operation.arguments)
+    factor = w.node("Pow", numpy.asarray(2), by)
     if operation.name == "bitwise_left_shift":
-        return w.node("Mul", x, factor)
-    return w.node("Div", w.node("Sub", x, w.node("Mod", x, factor)), factor)
+        shifted = w.node("Mul", x, factor)
+    else:
+        shifted = w.node("Div", w.node("Sub", x, w.node("Mod", x, factor)), factor)
+    return shifted if dtype == numpy.int64 else w.cast(shifted, dtype)
 
 
 @says("where")
