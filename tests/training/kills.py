@@ -74,9 +74,11 @@ def survive(directory, mode, *, number, seed):
     place.mkdir()
     while killed < number or not finished:
         process = child(place, mode)
-        process.stdout.readline()
+        # With jit, the first line comes before the step is recorded, and a later one among the replays.
+        for _ in range(moments.choice([1, 2, 3, 5, 8])):
+            process.stdout.readline()
         if killed < number:
-            time.sleep(moments.uniform(0.0, 0.3))
+            time.sleep(moments.choice([moments.uniform(0.0, 0.02), moments.uniform(0.0, 0.3)]))
             process.send_signal(signal.SIGKILL)
         process.communicate()
         if process.returncode == -signal.SIGKILL:
