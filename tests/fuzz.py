@@ -3,7 +3,8 @@
 Files that xpnet wrote are altered at random: bits, bytes, lengths, pieces of other files, and what stands
 behind the checksum, which is made right again. An alteration that reaches new lines of xpnet is kept and
 altered further. ``python tests/fuzz.py 20000`` tries so many of each kind (`nox -s fuzz`); a part of them is
-part of the suite, and so are the files in `tests/corpus/`, which reached new lines once.
+part of the suite, and so are the files in `tests/corpus/`: those with numbers reached new lines once, those
+with words are whole networks.
 """
 
 import contextlib

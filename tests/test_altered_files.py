@@ -22,6 +22,11 @@ def test_whole_files(kind, tmp_path):
     assert not isinstance(fuzz.read(kind, path.read_bytes(), path), str)
 
 
+@pytest.mark.parametrize("file", sorted(fuzz.CORPUS.glob("onnx-[a-z]*")), ids=lambda file: file.name)
+def test_whole_networks_of_the_corpus(file, tmp_path):
+    assert not isinstance(fuzz.read(fuzz.KINDS["onnx"], file.read_bytes(), tmp_path / "file"), str)
+
+
 @pytest.mark.parametrize(
     "harm",
     [

@@ -40,6 +40,18 @@ def test_for_attention(device):
     assert_on(y, device, "float32", (2, 6, 4))
 
 
+def test_what_was_read_before_stays(device):
+    reader = ByteReader(3)
+    indices = reader(["ab", "c"])
+    assert reader(indices) is indices
+    assert_same(xpnet.jit(lambda x: reader(x) + 1)(indices), indices + 1)
+    with pytest.raises(ValueError, match=r"must have the shape \(batch, 3\), received \(2, 2\)"):
+        reader(indices[:, :2])
+    with pytest.raises(TypeError, match="a text must be str or bytes"):
+        reader(numpy.asarray([0.5]))
+    assert_same(reader(numpy.asarray(["ab", "c"])), indices)
+
+
 def test_no_texts():
     with pytest.raises(TypeError, match=r"needs a list of texts, received one, 'abc'\. Write \[text\]"):
         ByteReader(3)("abc")

@@ -418,7 +418,39 @@ def test_epsilon_hat_stands_beside_the_uncorrected_root(device):
     numpy.testing.assert_allclose(xpnet.to_numpy(moved["x"]), expected, rtol=1e-12)
 
 
-def test_optimizers_can_be_pickled():
-    optimizer = optim.Adam(0.1, beta1=0.8)
-    assert pickle.loads(pickle.dumps(optimizer)) == optimizer
-    assert len(pickle.loads(pickle.dumps(optimizer)).transforms) == 1
+TRANSFORMS = [
+    optim.clip_by_global_norm(0.1),
+    optim.add_decayed_weights(0.1),
+    optim.accumulate_momentum(0.9, nesterov=True),
+    optim.scale_by_adam(beta1=0.8),
+    optim.scale_by_root_mean_square(alpha=0.9),
+    optim.scale_by_lion(beta1=0.8),
+]
+SCHEDULES = [
+    optim.constant(0.1),
+    optim.step_decay(0.1, every=2),
+    optim.cosine(0.1, steps=5),
+    optim.warmup_cosine(0.1, warmup_steps=2, steps=5),
+    optim.one_cycle(0.1, steps=10),
+]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optim.Adam(0.1, beta1=0.8),
+        *(optim.chain(transform, optim.SGD(0.1, momentum=0.5)) for transform in TRANSFORMS),
+        *(optim.chain(optim.clip_by_global_norm(0.1), optim.AdamW(schedule)) for schedule in SCHEDULES),
+    ],
+)
+def test_optimizers_can_be_pickled(optimizer):
+    def moved(optimizer):
+        params = {"x": numpy.asarray([1.0, -2.0])}
+        state = optimizer.init(params)
+        for _ in range(4):
+            params, state = optimizer.update({"x": 3 * params["x"]}, state, params)
+        return params["x"]
+
+    again = pickle.loads(pickle.dumps(optimizer))
+    assert len(again.transforms) == len(optimizer.transforms)
+    numpy.testing.assert_array_equal(moved(again), moved(optimizer))

@@ -39,10 +39,10 @@ def data(examples):
 def fits(number):
     """Train one network after the other; return the growth of memory behind a first quarter."""
     x, y = data(20)
-    before = 0
+    before = objects = 0
     for index in range(number):
         if index == number // 4:
-            before = resident()
+            before, objects = resident(), len(gc.get_objects())
         net = network(index)
         history = xpnet.fit(
             net, x, y, loss=losses.cross_entropy, optimizer=optim.Adam(0.01), epochs=1, batch_size=8,
@@ -50,7 +50,9 @@ def fits(number):
         )  # fmt: skip
         xpnet.predict(net, x)
         assert math.isfinite(history["loss"][0])
-    return resident() - before
+    after = resident()
+    assert len(gc.get_objects()) < objects + 10
+    return after - before
 
 
 def steps(number):

@@ -128,6 +128,54 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(device):
     assert all(map(np.array_equal, weights(net), steps.weights[6]))
 
 
+def test_ctrl_c_at_each_line_of_a_loop_of_ones_own():
+    optimizer, x = xpnet.optim.Adam(0.02), X.astype("float32")
+
+    def step(net, state):
+        gradients = xpnet.grad(lambda net: losses.cross_entropy(net(x), Y))(net)
+        return optimizer.update(gradients, state, net)
+
+    step, lines, passed = xpnet.jit(step, donate=("net", "state")), 0, []
+
+    def loop(moment):
+        """Take three steps, and press Ctrl-C at the n-th line of their replays; return all the weights."""
+        nonlocal lines
+        lines = 0
+
+        def trace(frame, event, _):
+            nonlocal lines
+            if frame.f_code.co_filename.startswith("<xpnet plan"):
+                lines += event == "line"
+                if lines == moment and event == "line":
+                    signal.raise_signal(signal.SIGINT)
+                return trace
+            return None
+
+        net = classifier()
+        state, passed[:] = optimizer.init(net), [weights(net)]
+        sys.settrace(trace)
+        try:
+            with xpnet.training.Interrupts() as interrupts:
+                for _ in range(3):
+                    net, state = step(net, state)
+                    passed.append(weights(net))
+                    interrupts.act()
+        finally:
+            sys.settrace(None)
+            passed.append(weights(net))
+
+    loop(0)  # which records
+    loop(0)
+    whole, number = passed[:-1], lines
+    assert number > 30
+    for moment in range(1, number + 1):
+        with pytest.raises(KeyboardInterrupt):
+            loop(moment)
+        steps = -(-moment * 3 // number)
+        assert len(passed) == steps + 2
+        assert all(map(np.array_equal, passed[-1], whole[steps]))
+
+
 def test_second_ctrl_c_does_not_wait(device):
     class Hang(Callback):
         def step_end(self, run):

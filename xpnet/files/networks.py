@@ -255,7 +255,7 @@ def _module(cls: type, attributes: dict[str, Any]) -> Any:
         of_class = getattr(cls, name, None)
         private = name.startswith("_") and not tree.is_child(value)
         if private or name.startswith("__") or callable(of_class) or isinstance(of_class, property):
-            raise _damaged({name: value})
+            raise _damaged(f"{cls.__name__}.{name}")  # not the value, which may not even have a text
     module: Any = object.__new__(cls)
     vars(module).update(attributes)
     return module

@@ -1,13 +1,14 @@
 """Text as numbers, without a tokenizer: each byte of UTF-8 is an entry."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy
 
+from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray, device, to_numpy
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_positive
+from xpnet.tree import is_array
 
 
 class ByteReader(Module):
@@ -43,12 +44,14 @@ class ByteReader(Module):
         check_positive(length=length)
         self.length = length
 
-    def __call__(self, texts: Iterable[str | bytes]) -> Any:
+    def __call__(self, texts: Any) -> Any:
         """Read texts.
 
         Parameters
         ----------
-        texts : iterable of str or bytes
+        texts : iterable of str or bytes, or array of integers, shape (batch, length)
+            An array is what was read before, and stays as it is: a network that begins with a reader takes
+            it where texts cannot go, on a GPU or in an ONNX file.
 
         Returns
         -------
@@ -59,7 +62,16 @@ class ByteReader(Module):
         ------
         TypeError
             If it is a single text, or one of them is no text.
+        ValueError
+            If an array is not as wide as what is read.
         """
+        if is_array(texts) and array_namespace(texts).isdtype(texts.dtype, "integral"):
+            if tuple(texts.shape[1:]) != (self.length,):
+                raise ValueError(
+                    f"what was read before must have the shape (batch, {self.length}), received "
+                    f"{tuple(texts.shape)}. Read it with this reader."
+                )
+            return texts
         if isinstance(texts, str | bytes):
             raise TypeError(f"ByteReader needs a list of texts, received one, {texts[:40]!r}. Write [text].")
         rows = []

@@ -12,7 +12,7 @@ from xpnet import tree
 from xpnet.backends import asarray, to_numpy
 from xpnet.files.tensors import replace
 from xpnet.onnx.operators import OPERATORS
-from xpnet.onnx.recorded import Filled, Recording, Size, Step, for_any_batch
+from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.training.predict import evaluation_copy
 
@@ -61,8 +61,9 @@ def export(
 
     Notes
     -----
-    Texts are read on the host: export the layers behind `nn.ByteReader`, which take its integers. All
-    lengths but the batch, such as that of a sequence, are those of the example.
+    ONNX cannot read the bytes of a text: a network with an `nn.ByteReader` takes in the file what that has
+    read, an array of integers. All lengths but the batch, such as that of a sequence, are those of the
+    example.
 
     Examples
     --------
@@ -148,17 +149,25 @@ class Writer:
         graph = self._recording.graph
         self._used.update(inputs, outputs)
         self._tensors.update(zip(self._recording.inputs, inputs, strict=True))
+        weights: dict[str, numpy.ndarray] = {}
         for x, (name, value) in self._recording.parameters.items():
             self._tensors[x] = self._unused(name)
-            self._constants[self._tensors[x]] = value
+            arrays = weights if x in self._recording.trained else self._constants
+            arrays[self._tensors[x]] = value
         self._write_all(graph, outputs)
         read = set(_names_read(self._nodes))
+        # What is not trained is no initializer, so that who reads the file can tell.
+        constants = [
+            helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(x, name))
+            for name, x in self._constants.items()
+            if name in read
+        ]
         onnx_graph = helper.make_graph(
-            self._nodes,
+            [*constants, *self._nodes],
             "xpnet",
             [self._information(name, x) for name, x in zip(inputs, self._recording.inputs, strict=True)],
             [self._information(name, x) for name, x in zip(outputs, graph.outputs, strict=True)],
-            [numpy_helper.from_array(x, name) for name, x in self._constants.items() if name in read],
+            [numpy_helper.from_array(x, name) for name, x in weights.items() if name in read],
         )
         opsets = [helper.make_opsetid("", opset)]
         version = helper.find_min_ir_version_for(opsets)
@@ -169,7 +178,7 @@ class Writer:
         self._read.update(graph.returned, *(operation.inputs for operation in graph.operations))
         for operation in graph.operations:
             self._write(operation)
-        self._place = self._loop
+        self._place = f"{self._loop}/output" if self._loop else "output"
         for name, x in zip(outputs, graph.outputs, strict=True):
             self._nodes.append(helper.make_node("Identity", [self.tensor(x)], [name], name=name))
         self._drop_dead(outputs)
@@ -216,6 +225,7 @@ class Writer:
             maker = makers.get(node.input[0]) if node.name == node.output[0] and node.input else None
             if node.op_type == "Identity" and maker is not None and readers.count(node.input[0]) == 1:
                 maker.output[list(maker.output).index(node.input[0])] = node.output[0]
+                makers[node.output[0]] = maker
             else:
                 kept.append(node)
         self._nodes = kept
@@ -271,6 +281,10 @@ class Writer:
             name = self._tensors[x]
         elif type(x) is Filled:
             name = self.node("Expand", numpy.asarray(x.value), self.lengths(x.shape))
+        elif type(x) is Counted:
+            (length,) = (size for size in x.shape if type(size) is Size)
+            numbers = self.cast(self.node("Range", numpy.asarray(0), length, numpy.asarray(1)), x.dtype)
+            name = self.node("Reshape", numbers, self.lengths(x.shape))
         elif type(x) is Size:
             name = self.node("Squeeze", self.lengths((x,)))
         else:

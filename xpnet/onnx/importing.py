@@ -13,6 +13,7 @@ from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, device
 from xpnet.nn.module import Module
 from xpnet.onnx.nodes import NODES, Body, Node, compute
+from xpnet.onnx.nodes.node import bounded_run
 
 _device = device  # `load` has a parameter of that name
 
@@ -23,9 +24,13 @@ class Graph(Module):
     Attributes
     ----------
     weights : dict of str to array
-        The arrays of floating-point numbers by their names in the file, which can be trained.
+        The arrays that are trained, by their names in the file: its initializers of finite floating-point
+        numbers with one axis or more, but for the running statistics of normalizations.
+    fixed : dict of str to array
+        All other arrays of floating-point numbers, which are state. A file does not say what is trained: a
+        table that is not, of positions say, can be moved here, ``net.fixed[name] = net.weights.pop(name)``.
     constants : dict of str to numpy.ndarray
-        All other arrays, such as shapes.
+        Arrays of integers and truths, such as shapes.
     inputs, outputs : tuple of str
 
     Examples
@@ -42,14 +47,16 @@ class Graph(Module):
     [(2, 3), (3,)]
     """
 
-    def __init__(
-        self, nodes: list[Node], arrays: dict[str, Any], inputs: list[str], outputs: list[str], target: Device
-    ) -> None:
+    state = ("fixed",)
+
+    def __init__(self, body: Body, target: Device) -> None:
+        floats = {name: asarray(x, device=target) for name, x in body.arrays.items() if _is_float(x)}
+        self.weights = {name: x for name, x in floats.items() if name in body.trained}
+        self.fixed = {name: x for name, x in floats.items() if name not in body.trained}
         # Shapes and axes stay on the host, where they are read as numbers.
-        self.weights = {name: asarray(x, device=target) for name, x in arrays.items() if _is_weight(x)}
-        self.constants = _Host({name: x for name, x in arrays.items() if not _is_weight(x)})
-        self.nodes = tuple(nodes)
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.constants = _Host({name: x for name, x in body.arrays.items() if name not in floats})
+        self.nodes = tuple(body.nodes)
+        self.inputs, self.outputs = tuple(body.inputs), tuple(body.outputs)
 
     def __call__(self, *inputs: Any) -> Any:
         """Compute the outputs.
@@ -73,10 +80,11 @@ class Graph(Module):
             raise ValueError(
                 f"the network takes {', '.join(self.inputs) or 'no inputs'}, received {len(inputs)} arrays."
             )
-        values: dict[str, Any] = {**self.constants.arrays, **self.weights}
+        values: dict[str, Any] = {**self.constants.arrays, **self.fixed, **self.weights}
         values.update(zip(self.inputs, inputs, strict=True))
-        xp = array_namespace(*inputs, *self.weights.values())
-        compute(xp, self.nodes, values)
+        xp = array_namespace(*inputs, *self.weights.values(), *self.fixed.values())
+        with bounded_run(values):
+            compute(xp, self.nodes, values)
         found = tuple(_as_array(xp, values[name], inputs) for name in self.outputs)
         return found[0] if len(found) == 1 else found
 
@@ -91,7 +99,7 @@ class _Host:
         return f"{len(self.arrays)} arrays"
 
 
-def _is_weight(x: numpy.ndarray) -> bool:
+def _is_float(x: numpy.ndarray) -> bool:
     return x.dtype.kind == "f"
 
 
@@ -150,7 +158,7 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None) -> Grap
             f"{path} cannot be read as an ONNX file, it is damaged or another kind of file: "
             f"{str(error).strip()[:300] or type(error).__name__}."
         ) from None
-    return Graph(whole.nodes, whole.arrays, whole.inputs, whole.outputs, _device(device))
+    return Graph(whole, _device(device))
 
 
 class _Unknown(Exception):
@@ -193,15 +201,20 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def _body(graph: Any, opset: int) -> Body:
-    arrays = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
+    weights = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
     nodes = [_node(node, opset) for node in graph.node]
+    # Numbers such as 0.5 or a border of minus infinity are no weights.
+    trained = {name for name, x in weights.items() if _is_float(x) and x.ndim and numpy.isfinite(x).all()}
+    trained.difference_update(*(node.inputs[3:] for node in nodes if node.kind == "BatchNormalization"))
+    arrays = weights | {node.outputs[0]: node(None, [])[0] for node in nodes if node.kind == "Constant"}
+    nodes = [node for node in nodes if node.kind != "Constant"]
     inputs = [x.name for x in graph.input if x.name not in arrays]
     outputs = [x.name for x in graph.output]
     known, outer = {"", *arrays, *inputs}, []
     for names, made in (*((node.inputs, node.outputs) for node in nodes), (outputs, ())):
         outer += [name for name in names if name not in known]
         known.update(outer, made)
-    return Body(nodes, arrays, inputs, outputs, outer)
+    return Body(nodes, arrays, trained, inputs, outputs, outer)
 
 
 def _node(node: Any, opset: int) -> Node:

@@ -26,6 +26,13 @@ class Filled(NamedTuple):
     shape: tuple[int | Size, ...]
 
 
+class Counted(NamedTuple):
+    """A constant that counts the examples, 0, 1, 2 and so on, along its one axis that is longer than 1."""
+
+    dtype: Any
+    shape: tuple[int | Size, ...]
+
+
 class Recording:
     """The operations of one call.
 
@@ -34,6 +41,8 @@ class Recording:
     graph : Graph
     parameters : dict of Variable to (str, numpy.ndarray)
         The arrays of the network, with their names.
+    trained : set of Variable
+        Those that are trained.
     inputs : list of Variable
     layers : dict of Operation to str
         The name of the layer that does an operation.
@@ -43,12 +52,15 @@ class Recording:
         namespace = _Namespace(plain_namespace(examples[0]))
         leaves, structure = tree.flatten(f, state=True)
         self.parameters: dict[Variable, tuple[str, numpy.ndarray]] = {}
+        self.trained: set[Variable] = set()
         is_net = isinstance(f, tree.Branch)
         if is_net:
+            trained = set(tree.paths(f))
             for index, name in enumerate(tree.paths(f, state=True)):
                 if tree.is_array(leaves[index]):
                     recorded = namespace.argument(leaves[index])
                     self.parameters[output(recorded)] = name, leaves[index]
+                    self.trained.update([output(recorded)] if name in trained else [])
                     leaves[index] = recorded
             f = tree.unflatten(structure, leaves)
         given = [namespace.argument(x) for x in examples]
@@ -211,6 +223,11 @@ class _Merge:
         if a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes():
             return a
         values = {x.tobytes() for array in (a, b) for x in array.reshape(-1)[:, None]}
-        if len(values) == 1 and a.ndim == b.ndim:
-            return Filled(a.reshape(-1)[0], tuple(self(x, y) for x, y in zip(a.shape, b.shape, strict=True)))
+        if a.ndim == b.ndim:
+            if len(values) == 1:
+                return Filled(a.reshape(-1)[0], self(a.shape, b.shape))
+            if a.ndim and all(
+                max(x.shape) == x.size and (x.reshape(-1) == numpy.arange(x.size)).all() for x in (a, b)
+            ):
+                return Counted(a.dtype, self(a.shape, b.shape))
         raise self.refusal(f"a constant of {self.place}")

@@ -62,10 +62,6 @@ class Optimizer:
             at_least_zero("learning_rate", self.learning_rate)
         _ = self.transforms  # which checks their settings, now and not at the first update
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the settings alone, which can be pickled: the transforms are functions made of them."""
-        return {name: value for name, value in vars(self).items() if name != "transforms"}
-
     def init(self, params: Any) -> dict[str, Any]:
         """Make the state to start from.
 

@@ -6,6 +6,7 @@ an array of floating-point numbers, usually the step count of shape () in an opt
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from xpnet import tree
@@ -42,8 +43,11 @@ def constant(rate: float) -> Schedule:
     >>> optim.constant(0.1)(1000)
     0.1
     """
-    rate = at_least_zero("rate", rate)
-    return _schedule(lambda xp, step: xp.full_like(step, rate))
+    return _schedule(_constant, at_least_zero("rate", rate))
+
+
+def _constant(xp: Any, step: Any, rate: float) -> Any:
+    return xp.full_like(step, rate)
 
 
 def step_decay(rate: float, *, every: int, factor: float = 0.1) -> Schedule:
@@ -76,8 +80,11 @@ def step_decay(rate: float, *, every: int, factor: float = 0.1) -> Schedule:
     (1.0, 0.5, 0.25)
     """
     rate, factor = at_least_zero("rate", rate), at_least_zero("factor", factor)
-    every = count("every", every)
-    return _schedule(lambda xp, step: rate * factor ** (step // every))
+    return _schedule(_step_decay, rate, count("every", every), factor)
+
+
+def _step_decay(_xp: Any, step: Any, rate: float, every: int, factor: float) -> Any:
+    return rate * factor ** (step // every)
 
 
 def cosine(rate: float, *, steps: int, final: float = 0.0) -> Schedule:
@@ -115,8 +122,11 @@ def cosine(rate: float, *, steps: int, final: float = 0.0) -> Schedule:
     (1.0, 0.5, 0.0)
     """
     rate, final = at_least_zero("rate", rate), at_least_zero("final", final)
-    steps = count("steps", steps)
-    return _schedule(lambda xp, step: _half_cosine(xp, rate, final, step / steps))
+    return _schedule(_cosine, rate, count("steps", steps), final)
+
+
+def _cosine(xp: Any, step: Any, rate: float, steps: int, final: float) -> Any:
+    return _half_cosine(xp, rate, final, step / steps)
 
 
 def warmup_cosine(
@@ -165,13 +175,15 @@ def warmup_cosine(
     warmup_steps, steps = count("warmup_steps", warmup_steps), count("steps", steps)
     if not steps > warmup_steps:
         raise ValueError(f"steps must be greater than warmup_steps, received {steps} and {warmup_steps}.")
+    return _schedule(_warmup_cosine, rate, warmup_steps, steps, initial, final)
 
-    def warmup_and_cosine(xp: Any, step: Any) -> Any:
-        rise = initial + (rate - initial) * (step / warmup_steps)
-        fall = _half_cosine(xp, rate, final, (step - warmup_steps) / (steps - warmup_steps))
-        return xp.where(step < warmup_steps, rise, fall)
 
-    return _schedule(warmup_and_cosine)
+def _warmup_cosine(
+    xp: Any, step: Any, rate: float, warmup_steps: int, steps: int, initial: float, final: float
+) -> Any:
+    rise = initial + (rate - initial) * (step / warmup_steps)
+    fall = _half_cosine(xp, rate, final, (step - warmup_steps) / (steps - warmup_steps))
+    return xp.where(step < warmup_steps, rise, fall)
 
 
 def one_cycle(
@@ -229,13 +241,13 @@ def one_cycle(
             "warmup_fraction * steps must be more than 1 and less than steps, so that the rate can rise and "
             f"fall, received warmup_fraction={warmup_fraction} and steps={steps}."
         )
+    return _schedule(_one_cycle, rate, steps, peak, initial, final)
 
-    def cycle(xp: Any, step: Any) -> Any:
-        rise = _half_cosine(xp, initial, rate, step / peak)
-        fall = _half_cosine(xp, rate, final, (step - peak) / (steps - 1 - peak))
-        return xp.where(step < peak, rise, fall)
 
-    return _schedule(cycle)
+def _one_cycle(xp: Any, step: Any, rate: float, steps: int, peak: float, initial: float, final: float) -> Any:
+    rise = _half_cosine(xp, initial, rate, step / peak)
+    fall = _half_cosine(xp, rate, final, (step - peak) / (steps - 1 - peak))
+    return xp.where(step < peak, rise, fall)
 
 
 def _half_cosine(xp: Any, start: float, end: float, fraction: Any) -> Any:
@@ -243,13 +255,13 @@ def _half_cosine(xp: Any, start: float, end: float, fraction: Any) -> Any:
     return end + (start - end) * (1 + xp.cos(math.pi * xp.minimum(fraction, 1.0))) / 2
 
 
-def _schedule(rate_at: Callable[[Any, Any], Any]) -> Schedule:
-    """Make a schedule that takes arrays and Python numbers."""
+def _schedule(rate_at: Callable, *settings: float) -> Schedule:
+    """Make a schedule that takes arrays and Python numbers. It can be pickled, unlike a closure."""
+    return partial(_evaluate, rate_at, settings)
 
-    def schedule(step: Any) -> Any:
-        if tree.is_array(step):
-            return rate_at(array_namespace(step), step)
-        host = asarray(float(step), device="cpu")
-        return float(rate_at(array_namespace(host), host))
 
-    return schedule
+def _evaluate(rate_at: Callable, settings: tuple[float, ...], step: Any) -> Any:
+    if tree.is_array(step):
+        return rate_at(array_namespace(step), step, *settings)
+    host = asarray(float(step), device="cpu")
+    return float(rate_at(array_namespace(host), host, *settings))

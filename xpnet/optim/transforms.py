@@ -2,11 +2,13 @@
 
 Inside an optimizer, parameters and gradients are flat lists of arrays, in a fixed order. The step is an array
 of shape (): the number of updates made before. Everything is written with functions of the standard on arrays
-of the parameters' own dtype and device, and nothing waits for a device.
+of the parameters' own dtype and device, and nothing waits for a device. They are functions of this module and
+settings, no closures, so that they can be pickled.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
@@ -82,18 +84,17 @@ def clip_by_global_norm(max_norm: float) -> Transform:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(1e-3))
     """
-    max_norm = positive("max_norm", max_norm)
+    return Transform(_no_state, partial(_clip, positive("max_norm", max_norm)))
 
-    def update(gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
-        xp = array_namespace(*gradients)
-        # Squares of float16 overflow above 255.
-        wide = [xp.astype(g, xp.result_type(g.dtype, xp.float32), copy=False) for g in gradients]
-        flat = [xp.reshape(g, (-1,)) for g in wide]
-        squares = [xp.vecdot(g, g) for g in flat]  # one pass and no array between, unlike sum(g * g)
-        scale = max_norm / xp.maximum(xp.sqrt(sum(squares[1:], squares[0])), max_norm)
-        return [g * s for g, s in zip(gradients, each_dtype(scale, gradients), strict=True)], state
 
-    return Transform(_no_state, update)
+def _clip(max_norm: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
+    xp = array_namespace(*gradients)
+    # Squares of float16 overflow above 255.
+    wide = [xp.astype(g, xp.result_type(g.dtype, xp.float32), copy=False) for g in gradients]
+    flat = [xp.reshape(g, (-1,)) for g in wide]
+    squares = [xp.vecdot(g, g) for g in flat]  # one pass and no array between, unlike sum(g * g)
+    scale = max_norm / xp.maximum(xp.sqrt(sum(squares[1:], squares[0])), max_norm)
+    return [g * s for g, s in zip(gradients, each_dtype(scale, gradients), strict=True)], state
 
 
 def add_decayed_weights(weight_decay: float) -> Transform:
@@ -125,12 +126,11 @@ def add_decayed_weights(weight_decay: float) -> Transform:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.add_decayed_weights(1e-4), optim.RMSprop(1e-3))
     """
-    weight_decay = at_least_zero("weight_decay", weight_decay)
+    return Transform(_no_state, partial(_decay, at_least_zero("weight_decay", weight_decay)))
 
-    def update(gradients: Arrays, state: Any, params: Arrays, _step: Any) -> tuple[Arrays, Any]:
-        return [g + weight_decay * p for g, p in zip(gradients, params, strict=True)], state
 
-    return Transform(_no_state, update)
+def _decay(decay: float, gradients: Arrays, state: Any, params: Arrays, _step: Any) -> tuple[Arrays, Any]:
+    return [g + decay * p for g, p in zip(gradients, params, strict=True)], state
 
 
 def accumulate_momentum(momentum: float, *, nesterov: bool = False) -> Transform:
@@ -164,20 +164,19 @@ def accumulate_momentum(momentum: float, *, nesterov: bool = False) -> Transform
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.accumulate_momentum(0.9), optim.SGD(0.1))
     """
-    momentum = fraction("momentum", momentum)
+    update = partial(_accumulate, fraction("momentum", momentum), nesterov)
+    return Transform(partial(_zeros, ("velocity",)), update)
 
-    def init(params: Arrays) -> Any:
-        return {"velocity": zeros(params)}
 
-    def update(gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
-        velocity = [momentum * v + g for v, g in zip(state["velocity"], gradients, strict=True)]
-        if nesterov:
-            gradients = [g + momentum * v for g, v in zip(gradients, velocity, strict=True)]
-        else:
-            gradients = velocity
-        return gradients, {"velocity": velocity}
-
-    return Transform(init, update)
+def _accumulate(
+    momentum: float, nesterov: bool, gradients: Arrays, state: Any, _params: Arrays, _step: Any
+) -> tuple[Arrays, Any]:
+    velocity = [momentum * v + g for v, g in zip(state["velocity"], gradients, strict=True)]
+    if nesterov:
+        gradients = [g + momentum * v for g, v in zip(gradients, velocity, strict=True)]
+    else:
+        gradients = velocity
+    return gradients, {"velocity": velocity}
 
 
 def scale_by_adam(
@@ -223,27 +222,33 @@ def scale_by_adam(
     >>> optimizer = optim.chain(optim.scale_by_adam(), optim.SGD(1e-3))  # as optim.Adam(1e-3)
     """
     beta1, beta2 = fraction("beta1", beta1), fraction("beta2", beta2)
-    epsilon = positive("epsilon", epsilon)
+    update = partial(_adam, beta1, beta2, positive("epsilon", epsilon), epsilon_hat)
+    return Transform(partial(_zeros, ("mean", "mean_square")), update)
 
-    def init(params: Arrays) -> Any:
-        return {"mean": zeros(params), "mean_square": zeros(params)}
 
-    def update(gradients: Arrays, state: Any, _params: Arrays, step: Any) -> tuple[Arrays, Any]:
-        xp = array_namespace(*gradients)
-        mean = [beta1 * m + (1 - beta1) * g for m, g in zip(state["mean"], gradients, strict=True)]
-        mean_square = [
-            beta2 * v + (1 - beta2) * (g * g) for v, g in zip(state["mean_square"], gradients, strict=True)
-        ]
-        # Two numbers made of the corrections save two passes over all of m and v.
-        root = xp.sqrt(_one_minus_power(xp, beta2, step + 1))
-        factors = each_dtype(root / _one_minus_power(xp, beta1, step + 1), gradients)
-        epsilons = [epsilon] * len(gradients) if epsilon_hat else each_dtype(epsilon * root, gradients)
-        gradients = [
-            m / (xp.sqrt(v) + e) * f for m, v, e, f in zip(mean, mean_square, epsilons, factors, strict=True)
-        ]
-        return gradients, {"mean": mean, "mean_square": mean_square}
-
-    return Transform(init, update)
+def _adam(
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    epsilon_hat: bool,
+    gradients: Arrays,
+    state: Any,
+    _params: Arrays,
+    step: Any,
+) -> tuple[Arrays, Any]:
+    xp = array_namespace(*gradients)
+    mean = [beta1 * m + (1 - beta1) * g for m, g in zip(state["mean"], gradients, strict=True)]
+    mean_square = [
+        beta2 * v + (1 - beta2) * (g * g) for v, g in zip(state["mean_square"], gradients, strict=True)
+    ]
+    # Two numbers made of the corrections save two passes over all of m and v.
+    root = xp.sqrt(_one_minus_power(xp, beta2, step + 1))
+    factors = each_dtype(root / _one_minus_power(xp, beta1, step + 1), gradients)
+    epsilons = [epsilon] * len(gradients) if epsilon_hat else each_dtype(epsilon * root, gradients)
+    gradients = [
+        m / (xp.sqrt(v) + e) * f for m, v, e, f in zip(mean, mean_square, epsilons, factors, strict=True)
+    ]
+    return gradients, {"mean": mean, "mean_square": mean_square}
 
 
 def _one_minus_power(xp: Any, beta: float, exponent: Any) -> Any:
@@ -282,20 +287,19 @@ def scale_by_root_mean_square(*, alpha: float = 0.99, epsilon: float = 1e-8) -> 
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.scale_by_root_mean_square(), optim.SGD(1e-3))
     """
-    alpha, epsilon = fraction("alpha", alpha), positive("epsilon", epsilon)
+    update = partial(_root_mean_square, fraction("alpha", alpha), positive("epsilon", epsilon))
+    return Transform(partial(_zeros, ("mean_square",)), update)
 
-    def init(params: Arrays) -> Any:
-        return {"mean_square": zeros(params)}
 
-    def update(gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
-        xp = array_namespace(*gradients)
-        mean_square = [
-            alpha * v + (1 - alpha) * (g * g) for v, g in zip(state["mean_square"], gradients, strict=True)
-        ]
-        gradients = [g / (xp.sqrt(v) + epsilon) for g, v in zip(gradients, mean_square, strict=True)]
-        return gradients, {"mean_square": mean_square}
-
-    return Transform(init, update)
+def _root_mean_square(
+    alpha: float, epsilon: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any
+) -> tuple[Arrays, Any]:
+    xp = array_namespace(*gradients)
+    mean_square = [
+        alpha * v + (1 - alpha) * (g * g) for v, g in zip(state["mean_square"], gradients, strict=True)
+    ]
+    gradients = [g / (xp.sqrt(v) + epsilon) for g, v in zip(gradients, mean_square, strict=True)]
+    return gradients, {"mean_square": mean_square}
 
 
 def scale_by_lion(*, beta1: float = 0.9, beta2: float = 0.99) -> Transform:
@@ -329,24 +333,23 @@ def scale_by_lion(*, beta1: float = 0.9, beta2: float = 0.99) -> Transform:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.scale_by_lion(), optim.SGD(1e-4))  # as optim.Lion(1e-4)
     """
-    beta1, beta2 = fraction("beta1", beta1), fraction("beta2", beta2)
-
-    def init(params: Arrays) -> Any:
-        return {"mean": zeros(params)}
-
-    def update(gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
-        xp = array_namespace(*gradients)
-        pairs = list(zip(state["mean"], gradients, strict=True))
-        signs = [xp.sign(beta1 * m + (1 - beta1) * g) for m, g in pairs]
-        return signs, {"mean": [beta2 * m + (1 - beta2) * g for m, g in pairs]}
-
-    return Transform(init, update)
+    update = partial(_lion, fraction("beta1", beta1), fraction("beta2", beta2))
+    return Transform(partial(_zeros, ("mean",)), update)
 
 
-def zeros(params: Arrays) -> Arrays:
-    """Return zeros like each parameter, in its dtype and on its device."""
+def _lion(
+    beta1: float, beta2: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any
+) -> tuple[Arrays, Any]:
+    xp = array_namespace(*gradients)
+    pairs = list(zip(state["mean"], gradients, strict=True))
+    signs = [xp.sign(beta1 * m + (1 - beta1) * g) for m, g in pairs]
+    return signs, {"mean": [beta2 * m + (1 - beta2) * g for m, g in pairs]}
+
+
+def _zeros(names: tuple[str, ...], params: Arrays) -> dict[str, Arrays]:
+    """Return for each name zeros like each parameter, in its dtype and on its device."""
     xp = array_namespace(*params)
-    return [xp.zeros_like(p) for p in params]
+    return {name: [xp.zeros_like(p) for p in params] for name in names}
 
 
 def each_dtype(scalar: Any, arrays: Arrays) -> Arrays:

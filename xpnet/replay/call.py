@@ -193,24 +193,15 @@ class jit:
         writes to attributes that are not state, or into its arguments, is lost.
     donate : sequence of str, default=()
         Names of parameters of ``f`` that the caller no longer needs. The part of the result with the same
-        structure is written over them on replays, on NumPy and CuPy.
+        structure is written over them on replays, on NumPy and CuPy. A call that is cut off by Ctrl-C leaves
+        some written over and some not: `xpnet.training.Interrupts` puts that off.
     precision : {"float32", "tf32", "float16", "bfloat16"}, default="float32"
         What the operands of matrix products (matmul, tensordot) of float32 arrays are rounded to. The
         products are added up in float32, and all else stays as it is: arrays, sums, other functions, and
         products of float64. Where the library has no such products, the operands are rounded and multiplied
         in float32, which takes longer and gives the same.
 
-        ========  ======================  ======================  ===============
-        name      binary digits           largest number          smallest normal
-        ========  ======================  ======================  ===============
-        float32   24                      3.4e38                  1.2e-38
-        tf32      11                      3.4e38                  1.2e-38
-        bfloat16  8                       3.4e38                  1.2e-38
-        float16   11                      65504                   6.1e-5
-        ========  ======================  ======================  ===============
-
-        Larger numbers become infinite, without a warning in float16: see `optim.LossScaling`.
-
+        ========  ======================  ======================  ========
     Returns
     -------
     callable

@@ -5,6 +5,7 @@ knows how.
 """
 
 import linecache
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -145,6 +146,7 @@ class Plan:
         self.source = f"def replay({arguments}):\n    {body}\n"
         filename = f"<xpnet plan {next(_numbers)}>"
         linecache.cache[filename] = (len(self.source), None, self.source.splitlines(True), filename)
+        weakref.finalize(self, linecache.cache.pop, filename, None).atexit = False
         return compile(self.source, filename, "exec")
 
     def _function(self, code: Any, names: dict[str, Any]) -> Callable:

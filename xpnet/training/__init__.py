@@ -3,6 +3,7 @@
 from xpnet.training import callbacks, metrics
 from xpnet.training.fit import Run, Steps, fit
 from xpnet.training.history import History
+from xpnet.training.interrupts import Interrupts
 from xpnet.training.predict import predict
 
-__all__ = ["History", "Run", "Steps", "callbacks", "fit", "metrics", "predict"]
+__all__ = ["History", "Interrupts", "Run", "Steps", "callbacks", "fit", "metrics", "predict"]

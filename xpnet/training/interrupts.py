@@ -17,6 +17,22 @@ class Interrupts:
     ----------
     pressed : int
         How often Ctrl-C was pressed.
+
+    Examples
+    --------
+    A training of one's own, with steps that write over what they are given:
+
+    >>> import numpy as np
+    >>> import xpnet
+    >>> net, optimizer, x = xpnet.nn.Dense(2, 2, seed=0), xpnet.optim.SGD(0.1), np.eye(2, dtype="float32")
+    >>> def step(net, state):
+    ...     gradients = xpnet.grad(lambda net: xpnet.losses.mse(net(x), x))(net)
+    ...     return optimizer.update(gradients, state, net)
+    >>> step, state = xpnet.jit(step, donate=("net", "state")), optimizer.init(net)
+    >>> with xpnet.training.Interrupts() as interrupts:
+    ...     for _ in range(100):
+    ...         net, state = step(net, state)
+    ...         interrupts.act()  # Ctrl-C ends the loop here, and nowhere else
     """
 
     def __init__(self) -> None:

@@ -68,8 +68,8 @@ class SavedTraining:
         ValueError
             If network, optimizer, data or metrics are not those of the training.
         """
-        self._check_same("data", dict, run.data)
-        self._check_same("names", list, list(run.names))
+        self._check_same("data", dict, int, run.data)
+        self._check_same("names", list, str, list(run.names))
         net = self._parts.load("net", device=self._where, into=run.net)
         state = self._parts.load("optimizer", device=self._where, into=run.optimizer_state)
         run.net, run.optimizer_state = net, state
@@ -91,8 +91,12 @@ class SavedTraining:
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
                     raise ValueError(f"{self._path} has no state for {name} that fits: {error!r}.") from error
 
-    def _check_same(self, name: str, kind: type, here: Any) -> None:
-        there = self._entry(name, lambda x: isinstance(x, kind))
+    def _check_same(self, name: str, kind: type, of: type, here: Any) -> None:
+        def fits(x: Any) -> bool:
+            values = x.values() if isinstance(x, dict) else x
+            return isinstance(x, kind) and all(type(value) is of for value in values)
+
+        there = self._entry(name, fits)
         if there != here:
             raise ValueError(
                 f"resume needs the data, the batch size and the metrics of the training in {self._path}, "
@@ -112,8 +116,8 @@ def _is_count(x: Any) -> bool:
 
 
 def _are_totals(x: Any, run: "Run") -> bool:
-    if x is None:
-        return True
+    if x is None or not run.batch:  # between two epochs
+        return x is None and not run.batch
     metrics = [name for name in run.names if not name.startswith("validation_")]
     return (
         isinstance(x, list)

@@ -1,0 +1,127 @@
+"""Elementwise functions."""
+
+from collections.abc import Callable
+from math import pi, sqrt
+from typing import Any
+
+from xpnet.backends import special_functions
+from xpnet.onnx.nodes.node import NODES, Node, check_together, dtype_of, namespace_of, operator
+
+_SAME = {
+    "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh", "Atan": "atan",
+    "Atanh": "atanh", "BitwiseNot": "bitwise_invert", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh",
+    "Exp": "exp", "Floor": "floor", "Identity": "positive", "IsInf": "isinf", "IsNaN": "isnan", "Log": "log",
+    "Neg": "negative", "Not": "logical_not", "Round": "round", "Sign": "sign", "Sin": "sin", "Sinh": "sinh",
+    "Sqrt": "sqrt", "Tan": "tan", "Tanh": "tanh",
+    "And": "logical_and", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
+    "Equal": "equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Less": "less",
+    "LessOrEqual": "less_equal", "Or": "logical_or", "Xor": "logical_xor",
+    "Add": "add", "Mul": "multiply", "Pow": "pow", "Sub": "subtract", "Where": "where",
+}  # fmt: skip
+
+
+def _same(name: str) -> Callable:
+    def compute(xp: Any, _node: Node, *values: Any) -> Any:
+        check_together(*values)
+        return getattr(namespace_of(xp, values[0]), name)(*values)
+
+    return compute
+
+
+NODES.update({kind: _same(name) for kind, name in _SAME.items()})
+NODES["Identity"] = lambda xp, _node, x: x
+NODES["Dropout"] = lambda xp, _node, x, *_: x
+NODES["Relu"] = lambda xp, _node, x: xp.maximum(x, 0)
+NODES["Reciprocal"] = lambda xp, _node, x: 1 / x
+NODES["Sigmoid"] = lambda xp, _node, x: 0.5 + 0.5 * xp.tanh(0.5 * x)
+NODES["Softplus"] = lambda xp, _node, x: xp.logaddexp(x, xp.zeros_like(x))
+NODES["Softsign"] = lambda xp, _node, x: x / (1 + xp.abs(x))
+NODES["LeakyRelu"] = lambda xp, node, x: xp.where(x > 0, x, node.get("alpha", 0.01) * x)
+NODES["HardSigmoid"] = lambda xp, node, x: xp.clip(
+    node.get("alpha", 0.2) * x + node.get("beta", 0.5), 0.0, 1.0
+)
+NODES["HardSwish"] = lambda xp, _node, x: x * xp.clip(x / 6 + 0.5, 0.0, 1.0)
+
+
+def _elu(xp: Any, x: Any, alpha: float) -> Any:
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
+
+
+NODES["Elu"] = lambda xp, node, x: _elu(xp, x, node.get("alpha", 1.0))
+NODES["Selu"] = lambda xp, node, x: (
+    node.get("gamma", 1.0507009873554805) * _elu(xp, x, node.get("alpha", 1.6732632423543772))
+)
+
+
+@operator("PRelu")
+def _prelu(xp: Any, _node: Node, x: Any, slope: Any) -> Any:
+    check_together(x, slope)
+    return xp.where(x > 0, x, slope * x)
+
+
+@operator("Erf")
+def _erf(xp: Any, _node: Node, x: Any) -> Any:
+    special = xp.special if hasattr(xp, "special") else special_functions(xp)
+    return special.erf(x)
+
+
+@operator("Gelu")
+def _gelu(xp: Any, node: Node, x: Any) -> Any:
+    if node.get("approximate", "none") == "tanh":
+        return 0.5 * x * (1 + xp.tanh(sqrt(2 / pi) * (x + 0.044715 * (x * x * x))))
+    return 0.5 * x * (1 + _erf(xp, node, x * sqrt(0.5)))
+
+
+@operator("Div")
+def _div(xp: Any, _node: Node, a: Any, b: Any) -> Any:
+    check_together(a, b)
+    xp = namespace_of(xp, a)
+    if xp.isdtype(a.dtype, "integral"):  # towards 0
+        quotient = xp.abs(a) // xp.abs(b)
+        return xp.where((a < 0) ^ (b < 0), -quotient, quotient)
+    return a / b
+
+
+@operator("Mod")
+def _mod(xp: Any, node: Node, a: Any, b: Any) -> Any:
+    check_together(a, b)
+    if node.get("fmod", 0):
+        return a - b * xp.trunc(a / b)
+    return namespace_of(xp, a).remainder(a, b)
+
+
+@operator("BitShift")
+def _shift(xp: Any, node: Node, x: Any, by: Any) -> Any:
+    check_together(x, by)
+    name = f"bitwise_{node.get('direction').lower()}_shift"
+    return getattr(namespace_of(xp, x), name)(x, by)
+
+
+@operator("Max", "Min", "Sum", "Mean")
+def _several(xp: Any, node: Node, *values: Any) -> Any:
+    check_together(*values)
+    xp = namespace_of(xp, values[0])
+    result = values[0]
+    for x in values[1:]:
+        match node.kind:
+            case "Max":
+                result = xp.maximum(result, x)
+            case "Min":
+                result = xp.minimum(result, x)
+            case _:
+                result = result + x
+    return result / len(values) if node.kind == "Mean" else result
+
+
+@operator("Clip")
+def _clip(xp: Any, node: Node, x: Any, low: Any = None, high: Any = None) -> Any:
+    low, high = node.get("min", low), node.get("max", high)
+    check_together(x, *(end for end in (low, high) if hasattr(end, "shape")))
+    x = x if low is None else xp.maximum(x, low)
+    return x if high is None else xp.minimum(x, high)
+
+
+@operator("Cast")
+def _cast(xp: Any, node: Node, x: Any) -> Any:
+    xp = namespace_of(xp, x)
+    return xp.astype(x, dtype_of(xp, node.get("to")))
