@@ -7,7 +7,7 @@ sum, can be used the next time. `loops.py` renders it for numba.
 """
 
 from collections.abc import Callable, Iterable
-from math import prod
+from math import inf, prod
 from typing import Any, NamedTuple
 
 import numpy
@@ -74,6 +74,9 @@ REDUCTIONS = {
 # Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
 # several elements at once.
 MOST_REDUCED = 16_384
+# A loop that adds to a single number takes in several at once, too. Beyond, NumPy's sums of sums are more
+# exact.
+MOST_ADDED = 1_048_576
 
 # One element of each row, and zeros but for one element of each row.
 PICK, PLACE = "take_along_axis", "scatter_add"
@@ -139,8 +142,9 @@ def _reduction(operation: Operation) -> Part | None:
         kind, columns = COLUMN, prod(x.shape[ndim - number :])
     else:
         return None
-    adds_rows = kind == ROW and operation.name == "sum"
-    if (x.size > MOST_REDUCED and not adds_rows) or (kind == ROW and operation.name == "mean"):
+    adds = operation.name in ("sum", "mean")
+    most = inf if adds and kind == ROW else MOST_ADDED if adds and kind == NUMBER else MOST_REDUCED
+    if x.size > most or (kind == ROW and operation.name == "mean"):
         return None
     return Part(operation, result, x.size, columns, ((x, FULL),), kind)
 

@@ -150,7 +150,12 @@ class Loop:
         total = f"t{number}"
         wide = "float64" if start == "0.0" else dtype
         (self._before[when] if kinds[x] == COLUMN else self._first).append(f"{total} = {wide}({start})")
-        lines.append(f"{total} = {wide}({take_in.format(total, f'{wide}({element})')})")
+        taken = (total, f"{wide}({element})")
+        # Rows are short, and few of their elements can be added up at once.
+        several = start == "0.0" and kinds[x] == NUMBER and kinds[source] == FULL
+        lines.append(
+            f"{total} = {f'add({taken[0]}, {taken[1]})' if several else f'{wide}({take_in.format(*taken)})'}"
+        )
         if part.operation.name == "mean":
             along = "columns" if kinds[x] == COLUMN else "size" if kinds[source] == FULL else "rows"
             total += f" / {along}"
@@ -222,13 +227,19 @@ def _name(dtype: numpy.dtype) -> str:
 
 
 # Of the liberties that a compiler may be given, only the one to round a product and a sum together. With
-# others, x / tiny would become x * (1 / tiny), and (x + y) - y would become x.
+# others, x / tiny would become x * (1 / tiny), and (x + y) - y would become x. Only totals may be
+# added up in another order, several elements at once.
 _HEADER = """\
 from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
 from numpy import empty
 from numba import njit, prange, float32, float64, int32, int64, bool_
 CACHE = {cache}
 FAST = {{"contract"}}
+
+
+@njit(cache=CACHE, fastmath={{"reassoc"}})
+def add(total, element):
+    return total + element
 
 
 """

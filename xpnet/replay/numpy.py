@@ -7,6 +7,7 @@ as it was recorded, and gives an array of its own.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy
@@ -14,7 +15,7 @@ import numpy
 from xpnet.replay import loops
 from xpnet.replay.fusion import fuse
 from xpnet.replay.graph import VIEWS, Operation, Variable, substitute
-from xpnet.replay.kernels import FULL, MOST_REDUCED, Kernel
+from xpnet.replay.kernels import FULL, MOST_REDUCED, NUMBER, Kernel
 from xpnet.replay.loops import Loop
 from xpnet.replay.lowerings import LOWERINGS, elementwise, view
 from xpnet.replay.plan import Plan, Step, call
@@ -28,7 +29,15 @@ PARALLEL = 8_388_608
 
 def _is_worth_it(step: Step, kernel: Kernel) -> bool:
     """Say whether a single operation is faster in a loop of its own than in NumPy."""
-    return len(step.lines) > 1 or (kernel.has_totals and kernel.size <= MOST_REDUCED)
+    small = kernel.size <= MOST_REDUCED or kernel.kinds[step.operation.result] == NUMBER
+    return len(step.lines) > 1 or (kernel.has_totals and small)
+
+
+_is_contiguous = attrgetter("flags.c_contiguous")
+_base_of = attrgetter("base")
+
+# Classes of the bases of arrays whose memory NumPy knows.
+_OWN_MEMORY = {numpy.ndarray, type(None)}
 
 
 def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
@@ -309,21 +318,19 @@ class NumpyPlan(Plan):
 
     def __call__(self, inputs: list[numpy.ndarray], *, keep: bool = False) -> tuple:
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
-        inputs = [
-            x if type(x) is numpy.ndarray and x.flags.c_contiguous else numpy.asarray(x, order="C")
-            for x in inputs
-        ]
+        # What is asked of each input is asked by functions in C, as it counts for small networks.
+        if {*map(type, inputs)} != {numpy.ndarray} or not all(map(_is_contiguous, inputs)):
+            inputs = [numpy.asarray(x, order="C") for x in inputs]
         # Copies of those of the inputs to be overwritten that cannot be, or of which another one has a part.
         if self._written:
-            numbers = {id(x) for x in inputs}
-            bases = [x.base for x in inputs]
-            parts = {id(base) for base in bases}
-            foreign = any(base is not None and type(base) is not numpy.ndarray for base in bases)
+            alike = keep or len({*map(id, inputs)}) < len(inputs)
+            bases = [*map(_base_of, inputs)]
+            parts = {*map(id, bases)}
+            foreign = not {*map(type, bases)} <= _OWN_MEMORY
             for index in self._written:
                 x = inputs[index]
                 if (
-                    keep
-                    or len(numbers) < len(inputs)
+                    alike
                     or bases[index] is not None
                     or id(x) in parts
                     or not x.flags.writeable

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy
 
-from xpnet import tree
 from xpnet.backends import Device, asarray, device_of, library_of
 
 # From the numbers of some rows to these in another order.
@@ -135,7 +134,9 @@ class Examples:
 
 def length(batch: Any) -> int:
     """Return the number of examples in an array or in a dict of them."""
-    return (batch if tree.is_array(batch) else tree.leaves(batch)[0]).shape[0]
+    while isinstance(batch, dict):
+        batch = next(iter(batch.values()))
+    return batch.shape[0]
 
 
 def _elements(value: Any) -> int:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy
+
 from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
@@ -38,7 +40,11 @@ def first_bad_batch(
 
 def copied(values: Any) -> Any:
     """Return a tree with arrays of its own."""
-    return tree.map(lambda x: plain_namespace(x).asarray(x, copy=True), values, state=True)
+    return tree.map(_copy, values, state=True)
+
+
+def _copy(x: Any) -> Any:
+    return x.copy() if type(x) is numpy.ndarray else plain_namespace(x).asarray(x, copy=True)
 
 
 def _first_bad_place(net: Any, x: Any, y: Any) -> str:

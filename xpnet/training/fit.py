@@ -14,7 +14,7 @@ from xpnet import tree
 from xpnet.autodiff import value_and_grad
 from xpnet.backends import asarray, device_of, use_device
 from xpnet.random import Seed, host_generator
-from xpnet.training.batches import Examples, Order, length
+from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
 from xpnet.training.diagnosis import copied, first_bad_batch
 from xpnet.training.history import History
@@ -336,11 +336,11 @@ def _epoch(
         run.net, run.optimizer_state, value, outputs = results
         run.step += 1
         run.batch += 1
-        totals.add(value, outputs, y)
+        examples = totals.add(value, outputs, y)
         run.totals = totals.sums
         for callback in run.callbacks:
             callback.step_end(run)
-        bar.update(length(y))
+        bar.update(examples)
         interrupts.act()
         if monotonic() > look:
             if not math.isfinite(totals.results()["loss"]):
