@@ -150,12 +150,10 @@ class Loop:
         total = f"t{number}"
         wide = "float64" if start == "0.0" else dtype
         (self._before[when] if kinds[x] == COLUMN else self._first).append(f"{total} = {wide}({start})")
-        taken = (total, f"{wide}({element})")
         # Rows are short, and few of their elements can be added up at once.
         several = start == "0.0" and kinds[x] == NUMBER and kinds[source] == FULL
-        lines.append(
-            f"{total} = {f'add({taken[0]}, {taken[1]})' if several else f'{wide}({take_in.format(*taken)})'}"
-        )
+        take_in = "add({0}, {1})" if several else f"{wide}({take_in})"
+        lines.append(f"{total} = " + take_in.format(total, f"{wide}({element})"))
         if part.operation.name == "mean":
             along = "columns" if kinds[x] == COLUMN else "size" if kinds[source] == FULL else "rows"
             total += f" / {along}"

@@ -12,8 +12,9 @@ import numpy
 
 from xpnet import tree
 from xpnet.autodiff import value_and_grad
-from xpnet.backends import asarray, device_of, use_device
+from xpnet.backends import Device, asarray, device_of, use_device
 from xpnet.random import Seed, host_generator
+from xpnet.replay.call import signature_of
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
 from xpnet.training.diagnosis import copied, first_bad_batch
@@ -22,6 +23,9 @@ from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
 from xpnet.training.predict import check_batch_size, evaluation_copy, jit_where_possible, place_of
 from xpnet.training.resume import SavedTraining, set_random
+
+# How many kinds of networks and batches `Steps` remember.
+_TRIED = 8
 
 # Seconds between two looks at the loss inside an epoch. A look waits for the device.
 _LOOK = 10.0
@@ -117,10 +121,32 @@ class Steps:
 
     def __init__(self, loss: Callable[[Any, Any], Any], *, jit: bool = True) -> None:
         self.loss = loss
+        self._tried: list[Any] = []  # the latest first
         self.train, self.evaluate = _training_step(loss), _evaluation_step(loss)
         if jit:
             self.train = jit_where_possible(self.train, donate=("net", "optimizer_state"))
             self.evaluate = jit_where_possible(self.evaluate)
+
+    def check(self, net: Any, data: "Sequence[Examples]", batch_size: int) -> None:
+        """Try network and loss on a batch, and let the loss look at all targets, before anything changes.
+
+        What went well once is not tried again with arrays of the same shapes and dtypes.
+        """
+        loss = self.loss
+        while isinstance(loss, functools.partial):
+            loss = loss.func
+        check_targets = getattr(loss, "check_targets", None)
+        for examples in data:
+            x, y = next(examples.batches(batch_size))
+            leaves, structure = tree.flatten((net, x, y), state=True)
+            kind = [*map(signature_of, leaves), structure]
+            if kind in self._tried and check_targets is None:
+                continue
+            outputs = evaluation_copy(net)(x)
+            self.loss(outputs, y)
+            if check_targets is not None:
+                check_targets(outputs, examples.values[1])
+            self._tried = [kind, *self._tried][:_TRIED]
 
 
 def fit(
@@ -229,18 +255,18 @@ def fit(
     random = host_generator(seed)
     order = _order(shuffle, random)
     steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit)
-    where, _ = place_of(net)
+    where, dtype = place_of(net)
     saved = None if resume is None else SavedTraining(resume, where)
     if saved is not None:
         saved.start_random(random)
     start = random.bit_generator.state
-    training, held_out = _split(x, y, validation, random, net)
+    training, held_out = _split(x, y, validation, random, where, dtype)
     watched = [as_metric(metric) for metric in metrics]
     # What a checkpoint holds are the states of callbacks that have seen all of the epoch.
     callbacks = sorted(callbacks, key=lambda callback: callback.order)
 
     with use_device(training.where), Interrupts() as interrupts:
-        _check_data(net, steps.loss, [training] if held_out is None else [training, held_out], batch_size)
+        steps.check(net, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
         state = optimizer.init(work) if optimizer_state is None else optimizer_state
@@ -384,10 +410,9 @@ def _evaluate(
 
 
 def _split(
-    x: Any, y: Any, validation: Any, random: "numpy.random.Generator", net: Any
+    x: Any, y: Any, validation: Any, random: "numpy.random.Generator", where: Device, dtype: Any
 ) -> tuple[Examples, Any]:
     """Return the examples for training and, or None, those for validation."""
-    where, dtype = place_of(net)
     examples = Examples({"x": x, "y": y}, where, dtype)
     if validation is None:
         return examples, None
@@ -424,20 +449,6 @@ def _names(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:
             "with xpnet.metrics.Metric(name, ...), or give functions different names."
         )
     return names + tuple(f"validation_{name}" for name in names) if validated else names
-
-
-def _check_data(net: Any, loss: Callable, data: Sequence[Examples], batch_size: int) -> None:
-    """Try network and loss on a batch, and let the loss look at all targets, before anything changes."""
-    while isinstance(loss, functools.partial):
-        loss = loss.func
-    check_targets = getattr(loss, "check_targets", None)
-    net = evaluation_copy(net)
-    for examples in data:
-        x, y = next(examples.batches(batch_size))
-        outputs = net(x)
-        loss(outputs, y)
-        if check_targets is not None:
-            check_targets(outputs, examples.values[1])
 
 
 def _bar(samples: int, progress: bool) -> Any:
