@@ -48,7 +48,7 @@ def _copy(x: Any) -> Any:
 
 
 def _first_bad_place(net: Any, x: Any, y: Any) -> str:
-    if not _is_finite(x):
+    if not all(map(_is_finite, tree.leaves(x))):
         return "x"
     net = tree.map(lambda leaf: leaf, net, state=True)
     names = {id(module): f"{path} {type(module).__name__}" for path, module in tree.named_branches(net)}
@@ -61,7 +61,7 @@ def _first_bad_place(net: Any, x: Any, y: Any) -> str:
 
     with watched_calls(tree.branches(net), note):
         net(x)
-    return bad[0] if bad else "the loss" if _is_finite(y) else "y"
+    return bad[0] if bad else "the loss" if all(map(_is_finite, tree.leaves(y))) else "y"
 
 
 def _is_finite(x: Any) -> bool:

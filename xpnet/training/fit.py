@@ -12,7 +12,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.autodiff import value_and_grad
-from xpnet.backends import Device, asarray, device_of, use_device
+from xpnet.backends import asarray, device_of, use_device
 from xpnet.random import Seed, host_generator
 from xpnet.replay.call import signature_of
 from xpnet.training.batches import Examples, Order
@@ -255,12 +255,12 @@ def fit(
     random = host_generator(seed)
     order = _order(shuffle, random)
     steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit)
-    where, dtype = place_of(net)
+    where, _ = place_of(net)
     saved = None if resume is None else SavedTraining(resume, where)
     if saved is not None:
         saved.start_random(random)
     start = random.bit_generator.state
-    training, held_out = _split(x, y, validation, random, where, dtype)
+    training, held_out = _split(x, y, validation, random, net)
     watched = [as_metric(metric) for metric in metrics]
     # What a checkpoint holds are the states of callbacks that have seen all of the epoch.
     callbacks = sorted(callbacks, key=lambda callback: callback.order)
@@ -410,10 +410,12 @@ def _evaluate(
 
 
 def _split(
-    x: Any, y: Any, validation: Any, random: "numpy.random.Generator", where: Device, dtype: Any
+    x: Any, y: Any, validation: Any, random: "numpy.random.Generator", net: Any
 ) -> tuple[Examples, Any]:
     """Return the examples for training and, or None, those for validation."""
-    examples = Examples({"x": x, "y": y}, where, dtype)
+    where, dtype = place_of(net)
+    options = {"sparse": net.takes_sparse}
+    examples = Examples({"x": x, "y": y}, where, dtype, **options)
     if validation is None:
         return examples, None
     if isinstance(validation, float):
@@ -424,7 +426,7 @@ def _split(
             f"{type(validation).__name__}."
         )
     names = ("x of validation", "y of validation")
-    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype)
+    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype, **options)
 
 
 def _check_settings(loss: Any, optimizer: Any, epochs: Any, metrics: Any) -> None:

@@ -83,7 +83,7 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     """
     check_batch_size(batch_size)
     where, dtype = place_of(net)
-    examples = Examples({"x": x}, where, dtype)
+    examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)
     with use_device(where):
         output = _replayed if jit else _output
