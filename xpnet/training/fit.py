@@ -312,7 +312,9 @@ def fit(
                 run.history.add(values)
                 before, run.batch, run.totals = run.net, 0, None
                 run.random["epoch"] = random.bit_generator.state
-                bar.set_postfix({name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()})
+                if not bar.disable:
+                    shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
+                    bar.set_postfix(shown)
                 tree.assign(run.net, net)
                 for callback in callbacks:
                     callback.epoch_end(run)
