@@ -7,7 +7,6 @@ as it was recorded, and gives an array of its own.
 """
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any
 
 import numpy
@@ -31,13 +30,6 @@ def _is_worth_it(step: Step, kernel: Kernel) -> bool:
     """Say whether a single operation is faster in a loop of its own than in NumPy."""
     small = kernel.size <= MOST_REDUCED or kernel.kinds[step.operation.result] == NUMBER
     return len(step.lines) > 1 or (kernel.has_totals and small)
-
-
-_is_contiguous = attrgetter("flags.c_contiguous")
-_base_of = attrgetter("base")
-
-# Classes of the bases of arrays whose memory NumPy knows.
-_OWN_MEMORY = {numpy.ndarray, type(None)}
 
 
 def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
@@ -318,19 +310,21 @@ class NumpyPlan(Plan):
 
     def __call__(self, inputs: list[numpy.ndarray], *, keep: bool = False) -> tuple:
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
-        # What is asked of each input is asked by functions in C, as it counts for small networks.
-        if {*map(type, inputs)} != {numpy.ndarray} or not all(map(_is_contiguous, inputs)):
-            inputs = [numpy.asarray(x, order="C") for x in inputs]
+        inputs = [
+            x if type(x) is numpy.ndarray and x.flags.c_contiguous else numpy.asarray(x, order="C")
+            for x in inputs
+        ]
         # Copies of those of the inputs to be overwritten that cannot be, or of which another one has a part.
         if self._written:
-            alike = keep or len({*map(id, inputs)}) < len(inputs)
-            bases = [*map(_base_of, inputs)]
-            parts = {*map(id, bases)}
-            foreign = not {*map(type, bases)} <= _OWN_MEMORY
+            numbers = {id(x) for x in inputs}
+            bases = [x.base for x in inputs]
+            parts = {id(base) for base in bases}
+            foreign = any(base is not None and type(base) is not numpy.ndarray for base in bases)
             for index in self._written:
                 x = inputs[index]
                 if (
-                    alike
+                    keep
+                    or len(numbers) < len(inputs)
                     or bases[index] is not None
                     or id(x) in parts
                     or not x.flags.writeable

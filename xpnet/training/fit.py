@@ -127,7 +127,7 @@ class Steps:
             self.train = jit_where_possible(self.train, donate=("net", "optimizer_state"))
             self.evaluate = jit_where_possible(self.evaluate)
 
-    def check(self, net: Any, data: "Sequence[Examples]", batch_size: int) -> None:
+    def _check(self, net: Any, data: "Sequence[Examples]", batch_size: int) -> None:
         """Try network and loss on a batch, and let the loss look at all targets, before anything changes.
 
         What went well once is not tried again with arrays of the same shapes and dtypes.
@@ -268,7 +268,7 @@ def fit(
     callbacks = sorted(callbacks, key=lambda callback: callback.order)
 
     with use_device(training.where), Interrupts() as interrupts:
-        steps.check(net, [training] if held_out is None else [training, held_out], batch_size)
+        steps._check(net, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
         state = optimizer.init(work) if optimizer_state is None else optimizer_state
