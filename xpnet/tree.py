@@ -236,7 +236,7 @@ def named_branches(value: Any, path: str = "") -> Iterator[tuple[str, Branch]]:
 def branches(value: Any) -> list[Branch]:
     """Return all branches of a tree, each before those inside it."""
     found: list[Branch] = []
-    rest = [value]
+    rest: list[Any] = [value] if isinstance(value, _INNER) else []
     while rest:
         part = rest.pop()
         items: Iterable[Any] = part
