@@ -322,3 +322,10 @@ def test_a_class_of_arrays_is_no_array():
     assert tree.is_array(numpy.float32(1))
     assert not tree.is_array(numpy.float32)
     assert not tree.is_array(numpy.ndarray)
+
+
+def test_branches_of_any_tree_come_in_the_order_of_their_paths():
+    net = Sequential(Dense(2, 3), ReLU())
+    for value in (net, {"b": net[0], "a": [1, (net[1],)]}, abs, 3, [], None):
+        named = [branch for _, branch in tree.named_branches(value)]
+        assert [id(x) for x in tree.branches(value)] == [id(x) for x in named]

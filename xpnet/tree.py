@@ -153,11 +153,12 @@ class _Settings:
 def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[str, ...]]:
     attributes = vars(branch)
     everything = view == _EVERYTHING
+    state = type(branch).state
     # A branch rebuilt around other leaves (shapes, say) remembers which attributes were its children.
     known = attributes.get("_children", ())
     names, children, values = [], [], {}
     for name, value in attributes.items():
-        if everything if name in branch.state else name in known or is_child(value):
+        if everything if name in state else name in known or is_child(value):
             names.append(name)
             children.append(value)
         elif name != "_children":
@@ -179,11 +180,13 @@ def _unflatten_branch(settings: _Settings, children: list) -> Branch:
 
 def is_child(value: Any) -> bool:
     """Say whether an attribute of a branch is one of its children: whether it holds arrays or branches."""
-    if isinstance(value, list | tuple):
-        return any(is_child(item) for item in value)
-    if isinstance(value, dict):
-        return any(is_child(item) for item in value.values())
-    return isinstance(value, Branch) or is_array(value)
+    kind = type(value)
+    known = _CHILDREN.get(kind)
+    if known is None:
+        if isinstance(value, _CONTAINERS):
+            return any(is_child(item) for item in (value.values() if isinstance(value, dict) else value))
+        known = _CHILDREN[kind] = isinstance(value, Branch) or is_array(value)
+    return known
 
 
 def is_array(value: Any) -> bool:
@@ -207,6 +210,13 @@ def is_array(value: Any) -> bool:
 
 _ARRAY_TYPES: dict[type, bool] = {}
 
+# Whether an attribute of a class is a child, whatever is in it.
+_CHILDREN: dict[type, bool] = {}
+
+# Tuples of classes, as a union would be made anew at each question.
+_CONTAINERS = (dict, list, tuple)
+_INNER = (Branch, *_CONTAINERS)
+
 
 def named_branches(value: Any, path: str = "") -> Iterator[tuple[str, Branch]]:
     """Yield all branches of a tree with their paths, each before those inside it."""
@@ -216,16 +226,27 @@ def named_branches(value: Any, path: str = "") -> Iterator[tuple[str, Branch]]:
         items = vars(value).items()
     elif isinstance(value, dict):
         items = sorted(value.items(), key=lambda item: str(item[0]))
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, _CONTAINERS):
         items = enumerate(value)
     for key, item in items:
-        if isinstance(item, Branch | dict | list | tuple):
+        if isinstance(item, _INNER):
             yield from named_branches(item, f"{path}.{key}" if path else str(key))
 
 
 def branches(value: Any) -> list[Branch]:
     """Return all branches of a tree, each before those inside it."""
-    return [branch for _, branch in named_branches(value)]
+    found: list[Branch] = []
+    rest: list[Any] = [value] if isinstance(value, _INNER) else []
+    while rest:
+        part = rest.pop()
+        items: Iterable[Any] = part
+        if isinstance(part, Branch):
+            found.append(part)
+            items = vars(part).values()
+        elif isinstance(part, dict):
+            items = (part[key] for key in sorted(part, key=str))
+        rest += [item for item in items if isinstance(item, _INNER)][::-1]
+    return found
 
 
 def copy_state(source: Any, target: Any) -> None:
@@ -245,6 +266,9 @@ def check_unshared(tree: Any) -> None:
         Naming both places.
     """
     places: dict[int, str] = {}
+    numbers = [id(part) for part in [*branches(tree), *leaves(tree)]]
+    if len(set(numbers)) == len(numbers):
+        return  # without a search for paths, as is usual
     parts = [(path, branch) for path, branch in named_branches(tree) if leaves(branch)]
     for path, part in [*parts, *zip(paths(tree), leaves(tree), strict=True)]:
         if id(part) in places:
@@ -259,8 +283,9 @@ def check_unshared(tree: Any) -> None:
 def assign(source: Any, target: Any) -> None:
     """Write the arrays of one tree's branches into the branches of a tree of the same structure."""
     for new, old in zip(branches(source), branches(target), strict=True):
+        state = new.state
         for name, value in vars(new).items():
-            if name in new.state or is_child(value):
+            if name in state or is_child(value):
                 setattr(old, name, _merge(value, vars(old)[name]))
 
 

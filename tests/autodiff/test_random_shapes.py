@@ -461,6 +461,7 @@ EXCEPTIONS = {
     **dict.fromkeys(ELSEWHERE, "no function of the standard, but a part of the record itself"),
     "_astype": "what `astype` is made of",
     "scatter_add": "no function of the standard; the gradients of indexing are made of it",
+    "sparse_matmul": "no function of the standard; compared with the dense product",
     **dict.fromkeys(["windows", "add_windows"], "no functions of the standard; compared as convolutions"),
     **dict.fromkeys(
         ["unique_all", "unique_counts", "unique_inverse", "unique_values"],

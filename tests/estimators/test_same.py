@@ -16,8 +16,12 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_classifiers_multilabel_output_format_predict_proba,
+    parametrize_with_checks,
+)
 
+import xpnet
 from xpnet import callbacks
 from xpnet.sklearn import MLPClassifier, MLPRegressor
 
@@ -133,11 +137,29 @@ def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_lbfgs_is_as_sure_of_labels_as_scikit_learns():
+    """One check of several labels needs probabilities below 1, and is failed by both classes alike."""
+    for peer in (MLPClassifier, neural_network.MLPClassifier):
+        with pytest.raises(AssertionError, match="strictly ordered"):
+            check_classifiers_multilabel_output_format_predict_proba(peer.__name__, peer(solver="lbfgs"))
+
+
 @pytest.mark.parametrize("container", [scipy.sparse.csr_matrix, scipy.sparse.csc_array])
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_sparse(container, solver):
     theirs, ours = both("MLPClassifier", {"solver": solver})
     assert_same(ours.fit(container(X), Y), theirs.fit(container(X), Y), container(X))
+
+
+@pytest.mark.parametrize("targets", ["classes", "labels"])
+@pytest.mark.parametrize("options", [{}, {"solver": "lbfgs"}, {"early_stopping": True}])
+def test_sparse_with_few_elements(options, targets):
+    few = scipy.sparse.random_array((600, 300), density=0.02, rng=np.random.default_rng(0), format="csr")
+    theirs, ours = both("MLPClassifier", options)
+    y = {"classes": Y, "labels": LABELS}[targets]
+    assert_same(ours.fit(few, y, WEIGHTS), theirs.fit(few, y, WEIGHTS), few)
+    assert_same(ours, theirs, few[:1])
 
 
 def test_sparse_lbfgs_goes_through_the_data_in_parts(monkeypatch):
@@ -235,7 +257,22 @@ def test_pipeline_grid_search_and_cross_validation():
 def test_metadata_routing():
     with sklearn.config_context(enable_metadata_routing=True):
         ours = MLPClassifier().set_fit_request(sample_weight=True).set_partial_fit_request(classes=True)
-    assert ours.get_metadata_routing().fit.requests == {"sample_weight": True}
+        assert ours.get_metadata_routing().fit.requests == {"sample_weight": True}
+        scores = []
+        for each in both("MLPClassifier", {}):
+            each.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+            scores.append(cross_val_score(each, X, Y, cv=2, params={"sample_weight": WEIGHTS}))
+            assert not np.array_equal(scores[-1], cross_val_score(each, X, Y, cv=2))
+    assert np.array_equal(*scores)
+
+
+def test_set_output_of_a_pipeline():
+    pytest.importorskip("pandas")
+    _, ours = both("MLPRegressor", {})
+    pipeline = make_pipeline(StandardScaler(), ours).set_output(transform="pandas").fit(X_REG, Y_REG)
+    names = list(pipeline[:-1].get_feature_names_out())
+    assert list(ours.feature_names_in_) == names
+    assert pipeline.predict(X_REG).shape == Y_REG.shape
 
 
 def test_feature_names():
@@ -403,6 +440,14 @@ def test_divergence_keeps_the_best_weights():
     best = int(np.argmin(ours.loss_curve_)) + 1
     again = MLPRegressor(**DIVERGES, max_iter=best).fit(X_REG, 100 * Y_REG)
     assert np.array_equal(ours.coefs_[0], again.coefs_[0])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("own", ["optimizer", "schedule"])
+def test_divergence_names_where_the_rate_is_from(own):
+    rate = {"optimizer": xpnet.optim.SGD(1e4), "schedule": lambda _step: 1e4}[own]
+    with pytest.raises(ValueError, match=f"lower the learning rate of the {own}, or scale X"):
+        MLPRegressor(**DIVERGES | {own: rate}).fit(X_REG, 100 * Y_REG)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -161,3 +161,23 @@ def test_an_index_out_of_range_is_refused():
     for wrong in (4, -5):
         with pytest.raises(IndexError, match="take_along_axis"):
             recorded(x, numpy.asarray([[0], [wrong], [0]]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [7, 1_000, 100_003])
+def test_a_total_is_added_up_in_double_precision_inside_the_loop(size, dtype):
+    x = numpy.random.default_rng(0).uniform(0.5, 1.5, size).astype(dtype)
+    f = xpnet.jit(lambda x: xpnet.array_namespace(x).sum(x * x))
+    expected = numpy.asarray(x * x, "float64").sum()
+    assert f(x).dtype == dtype
+    numpy.testing.assert_allclose(f(x), expected, rtol=2 * numpy.finfo(dtype).eps)
+    assert f.explain().count("out=") == 0
+    assert "multiply_sum(" in f.explain()
+
+
+def test_a_total_passes_nan_and_infinity_on():
+    x = numpy.ones(1_000)
+    f = xpnet.jit(lambda x: xpnet.array_namespace(x).sum(x * 2))
+    for value in (numpy.inf, -numpy.inf, numpy.nan):
+        x[500] = value
+        numpy.testing.assert_equal(f(x), value)

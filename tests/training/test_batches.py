@@ -93,3 +93,26 @@ def test_dicts_and_sparse_matrices(device):
         assert np.array_equal(xpnet.to_numpy(y["weights"]), xpnet.to_numpy(y["labels"]) / 2)
     with pytest.raises(ValueError, match=r"received 10 in x and 10 in y\['labels'\] and 9 in y\['weights'\]"):
         examples(device, X, {"labels": Y, "weights": Y[1:]})
+
+
+def test_batches_of_a_sparse_matrix_with_few_elements(device):
+    dense = np.zeros((10, 40))
+    dense[np.arange(8), np.arange(8) * 3] = dense[1, :5] = dense[2, 7] = np.arange(1, 9)[2]
+    data = Examples(
+        {"x": scipy.sparse.csr_array(dense), "y": Y}, device, device.namespace.float32, sparse=True
+    )
+    assert data.stays_sparse
+    order, shapes, weight = data.rows[::-1], set(), np.eye(40, dtype="float32")[:, :20]
+    for number, (x, y) in enumerate(data.batches(4, order)):
+        assert_on(x.values, device, "float32")
+        shapes.add((x.shape, tuple(x.values.shape)))
+        product = xpnet.to_numpy(x @ xpnet.asarray(weight, device=device))
+        assert np.array_equal(product, dense[order[4 * number : 4 * number + 4], :20])
+        assert y.shape[0] == x.shape[0]
+    assert len(shapes) == 2  # those of a whole batch and of the last
+
+
+def test_a_sparse_matrix_with_many_elements_becomes_dense(device):
+    data = Examples({"x": scipy.sparse.csr_array(X), "y": Y}, device, device.namespace.float32, sparse=True)
+    assert not data.stays_sparse
+    assert_on(next(data.batches(4))[0], device, "float32")

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse
 from helpers import assert_on
 from sklearn.datasets import load_digits
 
@@ -381,7 +382,7 @@ def test_steps_are_recorded_once():
     histories = [train(nets[0], loss=steps, validation=0.2)]
     recorded = len(calls)
     histories.append(train(nets[1], loss=steps, validation=0.2))
-    assert len(calls) == recorded + 2  # the data are tried before anything changes
+    assert len(calls) == recorded
     assert histories[0]["validation_loss"] == histories[1]["validation_loss"]
 
 
@@ -406,3 +407,70 @@ def test_optimizer_state_to_go_on_from(device):
     train(net, epochs=3, shuffle=False, optimizer_state=keep.state)
     train(whole, epochs=5, shuffle=False)
     assert np.array_equal(weights(net)[0], weights(whole)[0])
+
+
+def test_steps_try_a_network_and_a_loss_once_for_each_kind_of_arrays():
+    tried = []
+
+    class Watched(xpnet.nn.Dense):
+        def __call__(self, x):
+            if not self.training:
+                tried.append(x.shape)
+            return super().__call__(x)
+
+    steps = xpnet.training.Steps(xpnet.losses.mse)
+    for examples in (4, 4, 3, 4):
+        net, x = Watched(2, 1, seed=0), np.ones((examples, 2))
+        options = {"optimizer": xpnet.optim.SGD(0.1), "epochs": 1, "progress": False}
+        xpnet.fit(net, x, x[:, :1], loss=steps, **options)
+    assert tried == [(4, 2), (3, 2)]
+    with pytest.raises(ValueError, match="features"):
+        xpnet.fit(Watched(2, 1, seed=0), x[:, :1], x[:, :1], loss=steps, **options)
+
+
+def test_a_network_whose_first_layer_is_dense_reads_sparse_batches(device):
+    x = scipy.sparse.random_array((50, 80), density=0.02, rng=np.random.default_rng(0))
+    y = np.arange(50) % 3
+
+    class Own(xpnet.nn.Module):  # which gets dense batches, as it does not say that it takes others
+        def __init__(self, net):
+            self.net = net
+
+        def __call__(self, x):
+            assert tuple(x.shape)[1] == 80
+            return self.net(xpnet.array_namespace(x).abs(x) * 0 + x)
+
+    made = [Sequential(Dense(80, 5, seed=0), ReLU(), Dense(5, 3, seed=1)) for _ in range(2)]
+    nets = made[0], Own(made[1])
+    assert nets[0].takes_sparse
+    assert not nets[1].takes_sparse
+    options = {"loss": losses.cross_entropy, "optimizer": optim.Adam(0.01), "epochs": 3, "batch_size": 16}
+    histories = [xpnet.fit(net, x, y, seed=0, progress=False, validation=0.2, **options) for net in nets]
+    for name in ("loss", "validation_loss"):
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-5)
+    outputs = [xpnet.to_numpy(xpnet.predict(net, x)) for net in nets]
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="expected 80 features on the last axis, received 79"):
+        xpnet.predict(nets[0], x.tocsr()[:, :79])
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_bad_value_in_a_sparse_matrix_or_in_a_dict_is_found(sparse):
+    class Second(xpnet.nn.Dense):
+        def __call__(self, x):
+            return super().__call__(x["b"])
+
+    x = np.zeros((8, 40))
+    x[5, 7] = np.nan
+    net = Dense(40, 1, seed=0) if sparse else Second(40, 1, seed=0)
+    with pytest.raises(FloatingPointError, match="epoch 1, batch 2, first in x"):
+        xpnet.fit(
+            net,
+            scipy.sparse.csr_array(x) if sparse else {"b": x},
+            x[:, :1],
+            loss=losses.mse,
+            optimizer=optim.SGD(0.1),
+            batch_size=4,
+            shuffle=False,
+            progress=False,
+        )

@@ -15,7 +15,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
-from xpnet.autodiff import loops, rules, scatter, windows
+from xpnet.autodiff import loops, rules, scatter, sparse, windows
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
 from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.backends import check_together, describe, plain_namespace, quick_functions, special_functions
@@ -36,6 +36,7 @@ class PlainNamespace:
         self.setitem = partial(scatter.setitem, xp)
         self.scatter_add = partial(scatter.scatter_add, xp)
         self.scan_arrays = partial(loops.scan, xp)
+        self.sparse_matmul = partial(sparse.sparse_matmul, xp)
         self.windows = partial(windows.windows, xp)
         self.add_windows = partial(windows.add_windows, xp)
 

@@ -66,6 +66,10 @@ class Sequential(Module):
                 )
         self.layers = tuple(layer if isinstance(layer, Module) else Lambda(layer) for layer in layers)
 
+    @property
+    def takes_sparse(self) -> bool:  # type: ignore[override]
+        return any(layer.takes_sparse for layer in self.layers[:1])
+
     def __call__(self, x: Any) -> Any:
         for layer in self.layers:
             x = layer(x)

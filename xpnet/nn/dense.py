@@ -6,6 +6,7 @@ from xpnet.autodiff import array_namespace
 from xpnet.nn.initializers import Initializer, he_normal
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features, check_positive, drawn, filled
+from xpnet.nn.sparse import SparseRows
 from xpnet.random import Seed, host_generator
 
 
@@ -42,6 +43,8 @@ class Dense(Module):
     (2, 3)
     """
 
+    takes_sparse = True
+
     def __init__(
         self,
         in_features: int,
@@ -62,6 +65,7 @@ class Dense(Module):
         Parameters
         ----------
         x : array, shape (..., in_features)
+            Or the rows of a sparse matrix, as `xpnet.fit` makes batches of those of SciPy.
 
         Returns
         -------
@@ -76,11 +80,14 @@ class Dense(Module):
         MixedArraysError
             If x is of another library or on another device than the weight.
         """
+        y = x @ self.weight if isinstance(x, SparseRows) else self._product(x)
+        return y if self.bias is None else y + self.bias
+
+    def _product(self, x: Any) -> Any:
         xp = array_namespace(x, self.weight)
         expected = self.weight.shape[0]
         check_features(x, expected, f"Dense({expected}, {self.weight.shape[1]})")
         # One product of two matrices: with more axes, libraries multiply matrix by matrix.
         rows = x if len(x.shape) <= 2 else xp.reshape(x, (-1, expected))
         y = xp.matmul(rows, self.weight)
-        y = y if len(x.shape) <= 2 else xp.reshape(y, (*x.shape[:-1], y.shape[-1]))
-        return y if self.bias is None else y + self.bias
+        return y if len(x.shape) <= 2 else xp.reshape(y, (*x.shape[:-1], y.shape[-1]))

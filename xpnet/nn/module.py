@@ -22,6 +22,9 @@ class Module(tree.Branch):
     ----------
     training : bool
         Whether layers such as `Dropout` behave as in training. True at first; `train` and `eval` set it.
+    takes_sparse : bool
+        Whether batches of a sparse matrix reach the module as they are, and not as dense arrays. A `Dense`
+        layer takes them; set it to True in a class whose inputs go to such layers alone.
 
     Examples
     --------
@@ -39,6 +42,7 @@ class Module(tree.Branch):
     """
 
     training: bool = True
+    takes_sparse: bool = False
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(

@@ -201,7 +201,17 @@ class jit:
         products of float64. Where the library has no such products, the operands are rounded and multiplied
         in float32, which takes longer and gives the same.
 
-        ========  ======================  ======================  ========
+        ========  ======================  ======================  ===============
+        name      binary digits           largest number          smallest normal
+        ========  ======================  ======================  ===============
+        float32   24                      3.4e38                  1.2e-38
+        tf32      11                      3.4e38                  1.2e-38
+        bfloat16  8                       3.4e38                  1.2e-38
+        float16   11                      65504                   6.1e-5
+        ========  ======================  ======================  ===============
+
+        Larger numbers become infinite, without a warning in float16: see `optim.LossScaling`.
+
     Returns
     -------
     callable

@@ -76,6 +76,9 @@ _OF_INTEGERS = COMPARISONS | {"maximum", "minimum", "where"}
 # Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
 # several elements at once.
 MOST_REDUCED = 16_384
+# A loop that adds to a single number takes in several at once, too. Beyond, NumPy's sums of sums are more
+# exact.
+MOST_ADDED = 1_048_576
 
 
 def _can_make(operation: Operation) -> bool:
@@ -94,9 +97,10 @@ def _fits(x: Any, dtypes: frozenset[str]) -> bool:
 
 
 def _can_total(operation: Operation, kind: str) -> bool:
-    adds_rows = kind == ROW and operation.name == "sum"
-    few = operation.arguments[0].size <= MOST_REDUCED
-    return adds_rows or (few and not (kind == ROW and operation.name == "mean"))
+    if kind == ROW and operation.name in ("sum", "mean"):
+        return operation.name == "sum"
+    adds_all = kind == NUMBER and operation.name in ("sum", "mean")
+    return operation.arguments[0].size <= (MOST_ADDED if adds_all else MOST_REDUCED)
 
 
 # A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
@@ -189,7 +193,10 @@ class Loop(Passes):
         total = f"t{number}"
         wide = "float64" if start == "0.0" else dtype
         (self._before[when] if kinds[x] == COLUMN else self._first).append(f"{total} = {wide}({start})")
-        lines.append(f"{total} = {wide}({take_in.format(total, f'{wide}({element})')})")
+        # Rows are short, and few of their elements can be added up at once.
+        several = start == "0.0" and kinds[x] == NUMBER and kinds[source] == FULL
+        take_in = "add({0}, {1})" if several else f"{wide}({take_in})"
+        lines.append(f"{total} = " + take_in.format(total, f"{wide}({element})"))
         if part.operation.name == "mean":
             along = "columns" if kinds[x] == COLUMN else "size" if kinds[source] == FULL else "rows"
             total += f" / {along}"
@@ -234,13 +241,19 @@ def _name(dtype: numpy.dtype) -> str:
 
 
 # Of the liberties that a compiler may be given, only the one to round a product and a sum together. With
-# others, x / tiny would become x * (1 / tiny), and (x + y) - y would become x.
+# others, x / tiny would become x * (1 / tiny), and (x + y) - y would become x. Only totals may be
+# added up in another order, several elements at once.
 _HEADER = """\
 from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
 from numpy import empty
 from numba import njit, prange, float32, float64, int32, int64, bool_
 CACHE = {cache}
 FAST = {{"contract"}}
+
+
+@njit(cache=CACHE, fastmath={{"reassoc"}})
+def add(total, element):
+    return total + element
 
 
 """

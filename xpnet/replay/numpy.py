@@ -10,7 +10,7 @@ import numpy
 
 from xpnet.replay import loops
 from xpnet.replay.graph import VIEWS, Operation, Variable
-from xpnet.replay.kernels import Kernel, Target
+from xpnet.replay.kernels import NUMBER, Kernel, Target
 from xpnet.replay.loops import MOST_REDUCED, Loop
 from xpnet.replay.lowerings import LOWERINGS, elementwise, view
 from xpnet.replay.memory import MemoryPlan
@@ -37,7 +37,8 @@ class NumpyPlan(MemoryPlan):
         return loops.TARGET if loops.numba_is_there() else None
 
     def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:
-        return len(step.lines) > 1 or (kernel.has_totals and kernel.size <= MOST_REDUCED)
+        small = kernel.size <= MOST_REDUCED or kernel.kinds[step.operation.result] == NUMBER
+        return len(step.lines) > 1 or (kernel.has_totals and small)
 
     def _new(self, x: Variable) -> str:
         dtype = self._constants.constant(x.dtype, str(x.dtype))

@@ -3,14 +3,11 @@
 import copy
 import math
 import os
-import warnings
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
@@ -20,30 +17,12 @@ import xpnet
 from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of, to_numpy
 from xpnet.sklearn import files
-from xpnet.sklearn.data import checked, dtype_on, home_of, host, moved, rows_of
-from xpnet.sklearn.lbfgs import minimize
+from xpnet.sklearn.data import Examples, checked, dtype_on, home_of, host
 from xpnet.sklearn.network import ACTIVATIONS, dense_layers, dense_stack, for_each_layer, initial_weights
-from xpnet.sklearn.objective import Objective, Penalized, steps_of
-from xpnet.sklearn.rules import Rules
-from xpnet.sklearn.solvers import optimizer_of, order_of
+from xpnet.sklearn.objective import Objective, Penalized
+from xpnet.sklearn.solvers import DIVERGED, fit_lbfgs, fit_stochastic
 from xpnet.training.metrics import Metric
 from xpnet.training.predict import place_of
-
-
-@dataclass
-class Examples:
-    """Examples as the training takes them: inputs, targets, and how much each counts, or None."""
-
-    X: Any
-    y: numpy.ndarray
-    weights: numpy.ndarray | None
-
-    def rows(self, rows: numpy.ndarray) -> "Examples":
-        return Examples(rows_of(self.X, rows), self.y[rows], rows_of(self.weights, rows))
-
-    @property
-    def targets(self) -> dict[str, Any]:
-        return {"y": self.y} if self.weights is None else {"y": self.y, "weights": self.weights}
 
 
 class MLP(BaseEstimator):
@@ -133,12 +112,12 @@ class MLP(BaseEstimator):
         data, held_out = self._split(data, incremental)
         net = Penalized(self._network(), self.alpha)
         if self._stochastic():
-            self._fit_stochastic(net, data, held_out, incremental)
+            fit_stochastic(self, net, data, held_out, incremental)
         else:
-            self._fit_lbfgs(net, data)
+            fit_lbfgs(self, net, data)
         self._publish(net.net)
         if not all(numpy.isfinite(to_numpy(leaf)).all() for leaf in tree.leaves(self.network_)):
-            raise ValueError(_DIVERGED)
+            raise ValueError(DIVERGED)
         self._calibrate(held_out)
         return self
 
@@ -270,121 +249,6 @@ class MLP(BaseEstimator):
             )
         return data.rows(kept), data.rows(put_aside)
 
-    # -- the solvers ----------------------------------------------------------------------------------------
-
-    def _fit_stochastic(
-        self, net: Penalized, data: Examples, held_out: Examples | None, incremental: bool
-    ) -> None:
-        if incremental and self.early_stopping and self.stopped_:
-            return
-        where, dtype = place_of(net)
-        self._samples = len(data.y)
-        self.n_iter_ = 0
-        rules, optimizer = Rules(self), optimizer_of(self)
-        kind = type(optimizer).__name__, len(optimizer.transforms)
-        goes_on = incremental and self._optimizer_state is not None and self._optimizer_state[0] == kind
-        # What is recorded is shared by all trainings of such networks; but a user's code, which may read what
-        # changes, is read anew by each fit.
-        if not incremental or not hasattr(self, "_own_recording"):
-            self._own_recording = object() if self._has_own_code() else None
-        shape = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
-        kind_of_net = shape, str(dtype), where.spec, self._own_recording
-        try:
-            history = xpnet.fit(
-                net,
-                moved(data.X, where),
-                data.targets,
-                loss=steps_of(self._objective(), kind_of_net),
-                optimizer=optimizer,
-                optimizer_state=self._optimizer_state[1] if goes_on else None,
-                epochs=1 if incremental else self.max_iter,
-                batch_size=self._batch_size(),
-                validation=None if held_out is None else (moved(held_out.X, where), held_out.targets),
-                metrics=[] if held_out is None else [self._metric(held_out)],
-                callbacks=[rules, *self.callbacks],
-                shuffle=order_of(self._random_state) if self.shuffle else False,
-                progress=self.progress,
-            )
-        except FloatingPointError as error:
-            self._keep_best(net, rules, error)
-        else:
-            self._optimizer_state = kind, rules.run.optimizer_state
-            if history.interrupted:
-                warnings.warn("Training interrupted by user.", stacklevel=4)
-            elif self.n_iter_ == self.max_iter and not (incremental or rules.stopped):
-                warnings.warn(
-                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
-                    "optimization hasn't converged yet.",
-                    ConvergenceWarning,
-                    stacklevel=4,
-                )
-        self.stopped_ = rules.stopped
-        if self.early_stopping and self._best is not None and (rules.stopped or not incremental):
-            tree.assign(self._best, net.net)
-
-    def _has_own_code(self) -> bool:
-        """Say whether functions, layers or optimizers of the user's take part in the training."""
-        activations = self.activation if isinstance(self.activation, list | tuple) else [self.activation]
-        by_name = all(isinstance(each, str) for each in (self.loss, *activations))
-        return not by_name or any(x is not None for x in (self.module, self.optimizer, self.schedule))
-
-    def _keep_best(self, net: Penalized, rules: Rules, error: FloatingPointError) -> None:
-        """Go back to the best weights after a training whose loss became infinite or NaN."""
-        self._optimizer_state = None
-        if self._best is not None:
-            tree.assign(self._best, net.net)
-        what = (
-            f"{_DIVERGED} The loss was no longer finite in epoch {rules.run.epoch}: lower learning_rate_init"
-        )
-        what += f" from {self.learning_rate_init}, or scale X. The weights of the best epoch are kept."
-        if not self.early_stopping:
-            self._publish(net.net)
-            raise ValueError(what) from error
-        self.n_iter_ += 1
-        self.loss_curve_.append(math.nan)
-        rules.add_score(math.nan, None)
-        warnings.warn(what, ConvergenceWarning, stacklevel=5)
-
-    def _fit_lbfgs(self, net: Penalized, data: Examples) -> None:
-        if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net)):
-            raise ValueError(
-                'solver="lbfgs" needs a loss that is the same each time it is computed. Dropout, batch '
-                'normalization and their like, which have state, need solver="adam" or "sgd".'
-            )
-        result = minimize(
-            net,
-            data.X,
-            data.targets,
-            self._objective(),
-            maxfun=self.max_fun,
-            maxiter=self.max_iter,
-            gtol=self.tol,
-        )
-        self.loss_ = float(result.fun)
-        self.n_iter_ = min(int(result.nit), self.max_iter)
-        if self.verbose:
-            print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
-        if result.status != 0:
-            warnings.warn(
-                f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}): "
-                f"{result.message}. Increase max_iter or max_fun, or scale the data.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-
-    def _batch_size(self) -> int:
-        wanted = 200 if self.batch_size == "auto" else int(self.batch_size)
-        if self.batch_size != "auto" and wanted > self._samples:
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-                stacklevel=5,
-            )
-        size = min(wanted, self._samples)
-        # The last batch of an epoch has a variance only if it has two examples.
-        while self.batch_norm and size < self._samples and self._samples % size == 1:
-            size += 1
-        return size
-
     # -- the outputs of the network --------------------------------------------------------------------------
 
     def _forward(self, X: Any, *, activated: bool = False) -> Any:
@@ -473,11 +337,6 @@ class MLP(BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-
-_DIVERGED = (
-    "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
-    "preprocessed."
-)
 
 # Up to how many rows a prediction is one call.
 _MODERATE = 1024

@@ -14,8 +14,8 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 
 import xpnet
 from xpnet.backends import asarray, to_numpy
-from xpnet.sklearn.base import LINKS, MLP, Examples, has_partial_fit
-from xpnet.sklearn.data import host
+from xpnet.sklearn.base import LINKS, MLP, has_partial_fit
+from xpnet.sklearn.data import Examples, host
 from xpnet.sklearn.objective import Objective, log_loss, objective_of
 from xpnet.training.metrics import Metric
 

@@ -1,5 +1,6 @@
 """Data as scikit-learn's users have them, and as arrays of any other library."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -8,6 +9,22 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, device_of, library_of, to_numpy
 from xpnet.training.batches import MODERATE
+
+
+@dataclass
+class Examples:
+    """Examples as the training takes them: inputs, targets, and how much each counts, or None."""
+
+    X: Any
+    y: numpy.ndarray
+    weights: numpy.ndarray | None
+
+    def rows(self, rows: numpy.ndarray) -> "Examples":
+        return Examples(rows_of(self.X, rows), self.y[rows], rows_of(self.weights, rows))
+
+    @property
+    def targets(self) -> dict[str, Any]:
+        return {"y": self.y} if self.weights is None else {"y": self.y, "weights": self.weights}
 
 
 def home_of(X: Any) -> Device | None:

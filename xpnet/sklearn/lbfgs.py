@@ -39,8 +39,9 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
     scipy.optimize.OptimizeResult
     """
     where, dtype = place_of(net)
-    examples = Examples({"x": x, "y": y}, where, dtype)
-    rows = len(examples) if not hasattr(x, "toarray") else max(1, MODERATE // x.shape[1])
+    examples = Examples({"x": x, "y": y}, where, dtype, sparse=net.takes_sparse)
+    becomes_dense = hasattr(x, "toarray") and not examples.stays_sparse
+    rows = max(1, MODERATE // x.shape[1]) if becomes_dense else len(examples)
     net.train()
     with use_device(where):
         batches = list(examples.batches(rows)) if rows >= len(examples) else None

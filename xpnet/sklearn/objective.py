@@ -28,6 +28,10 @@ class Penalized(Module):
         first = next(iter(tree.leaves(net)))
         self.alpha = asarray(alpha, device=device_of(first), dtype=first.dtype)
 
+    @property
+    def takes_sparse(self) -> bool:  # type: ignore[override]
+        return self.net.takes_sparse
+
     def __call__(self, x: Any) -> dict[str, Any]:
         outputs = self.net(x)
         if not (self.training and self.penalized):

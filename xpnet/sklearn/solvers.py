@@ -1,13 +1,27 @@
-"""The solvers "adam" and "sgd" as optimizers, and the order of the examples."""
+"""The solvers: the training of an estimator by `xpnet.fit`, or by L-BFGS."""
 
+import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy
+from sklearn.exceptions import ConvergenceWarning
 
-from xpnet import optim
+import xpnet
+from xpnet import optim, tree
 from xpnet.optim.transforms import Transform, add_decayed_weights
+from xpnet.sklearn.data import Examples, moved
+from xpnet.sklearn.lbfgs import minimize
+from xpnet.sklearn.objective import Penalized, steps_of
+from xpnet.sklearn.rules import Rules
+from xpnet.training.predict import place_of
+
+DIVERGED = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+    "preprocessed."
+)
 
 
 @dataclass(frozen=True)
@@ -59,3 +73,129 @@ def order_of(random: "numpy.random.RandomState") -> Callable[[numpy.ndarray], nu
         return rows
 
     return order
+
+
+def fit_stochastic(
+    estimator: Any, net: Penalized, data: Examples, held_out: Examples | None, incremental: bool
+) -> None:
+    """Train the network of an estimator batch by batch, with its optimizer and scikit-learn's rules."""
+    if incremental and estimator.early_stopping and estimator.stopped_:
+        return
+    where, dtype = place_of(net)
+    estimator._samples = len(data.y)
+    estimator.n_iter_ = 0
+    rules, optimizer = Rules(estimator), optimizer_of(estimator)
+    kind = type(optimizer).__name__, len(optimizer.transforms)
+    goes_on = incremental and estimator._optimizer_state is not None and estimator._optimizer_state[0] == kind
+    # What is recorded is shared by all trainings of such networks; but a user's code, which may read what
+    # changes, is read anew by each fit.
+    if not incremental or not hasattr(estimator, "_own_recording"):
+        estimator._own_recording = object() if _has_own_code(estimator) else None
+    shape = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
+    kind_of_net = shape, str(dtype), where.spec, estimator._own_recording
+    try:
+        history = xpnet.fit(
+            net,
+            moved(data.X, where),
+            data.targets,
+            loss=steps_of(estimator._objective(), kind_of_net),
+            optimizer=optimizer,
+            optimizer_state=estimator._optimizer_state[1] if goes_on else None,
+            epochs=1 if incremental else estimator.max_iter,
+            batch_size=_batch_size(estimator),
+            validation=None if held_out is None else (moved(held_out.X, where), held_out.targets),
+            metrics=[] if held_out is None else [estimator._metric(held_out)],
+            callbacks=[rules, *estimator.callbacks],
+            shuffle=order_of(estimator._random_state) if estimator.shuffle else False,
+            progress=estimator.progress,
+        )
+    except FloatingPointError as error:
+        _keep_best(estimator, net, rules, error)
+    else:
+        estimator._optimizer_state = kind, rules.run.optimizer_state
+        if history.interrupted:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        elif estimator.n_iter_ == estimator.max_iter and not (incremental or rules.stopped):
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+    estimator.stopped_ = rules.stopped
+    if estimator.early_stopping and estimator._best is not None and (rules.stopped or not incremental):
+        tree.assign(estimator._best, net.net)
+
+
+def _has_own_code(estimator: Any) -> bool:
+    """Say whether functions, layers or optimizers of the user's take part in the training."""
+    given = estimator.activation
+    activations = given if isinstance(given, list | tuple) else [given]
+    by_name = all(isinstance(each, str) for each in (estimator.loss, *activations))
+    return not by_name or any(
+        x is not None for x in (estimator.module, estimator.optimizer, estimator.schedule)
+    )
+
+
+def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPointError) -> None:
+    """Go back to the best weights after a training whose loss became infinite or NaN."""
+    estimator._optimizer_state = None
+    if estimator._best is not None:
+        tree.assign(estimator._best, net.net)
+    rate = f"learning_rate_init from {estimator.learning_rate_init}"
+    for own in ("optimizer", "schedule"):
+        rate = rate if getattr(estimator, own) is None else f"the learning rate of the {own}"
+    what = (
+        f"{DIVERGED} The loss was no longer finite in epoch {rules.run.epoch}: lower {rate}, or scale X. The "
+        "weights of the best epoch are kept."
+    )
+    if not estimator.early_stopping:
+        estimator._publish(net.net)
+        raise ValueError(what) from error
+    estimator.n_iter_ += 1
+    estimator.loss_curve_.append(math.nan)
+    rules.add_score(math.nan, None)
+    warnings.warn(what, ConvergenceWarning, stacklevel=5)
+
+
+def fit_lbfgs(estimator: Any, net: Penalized, data: Examples) -> None:
+    """Train the network of an estimator on all examples at once."""
+    if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net)):
+        raise ValueError(
+            'solver="lbfgs" needs a loss that is the same each time it is computed. Dropout, batch '
+            'normalization and their like, which have state, need solver="adam" or "sgd".'
+        )
+    result = minimize(
+        net,
+        data.X,
+        data.targets,
+        estimator._objective(),
+        maxfun=estimator.max_fun,
+        maxiter=estimator.max_iter,
+        gtol=estimator.tol,
+    )
+    estimator.loss_ = float(result.fun)
+    estimator.n_iter_ = min(int(result.nit), estimator.max_iter)
+    if estimator.verbose:
+        print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
+    if result.status != 0:
+        warnings.warn(
+            f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}): "
+            f"{result.message}. Increase max_iter or max_fun, or scale the data.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+def _batch_size(estimator: Any) -> int:
+    wanted = 200 if estimator.batch_size == "auto" else int(estimator.batch_size)
+    if estimator.batch_size != "auto" and wanted > estimator._samples:
+        warnings.warn(
+            "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+            stacklevel=5,
+        )
+    size = min(wanted, estimator._samples)
+    # The last batch of an epoch has a variance only if it has two examples.
+    while estimator.batch_norm and size < estimator._samples and estimator._samples % size == 1:
+        size += 1
+    return size

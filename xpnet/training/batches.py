@@ -7,14 +7,17 @@ from typing import Any, TypeAlias
 
 import numpy
 
-from xpnet import tree
 from xpnet.backends import Device, asarray, device_of, library_of
+from xpnet.nn.sparse import SparseRows
 
 # From the numbers of some rows to these in another order.
 Order: TypeAlias = Callable[[numpy.ndarray], numpy.ndarray]
 
 # Bytes up to which a data set is converted as a whole.
 MODERATE = 2**28
+
+# The share of elements up to which a sparse product is faster than a dense one.
+FEW = 1 / 20
 
 # Bytes up to which batches are gathered together.
 GATHERED = 2**20
@@ -35,6 +38,8 @@ class Examples:
         Where the batches go.
     dtype : dtype
         To which floating-point numbers are converted.
+    sparse : bool, default=False
+        Whether batches of the first of the values stay sparse, if it is sparse and few elements are not zero.
 
     Raises
     ------
@@ -44,7 +49,7 @@ class Examples:
         If a sequence cannot be made an array of numbers.
     """
 
-    def __init__(self, values: dict[str, Any], where: Device, dtype: Any) -> None:
+    def __init__(self, values: dict[str, Any], where: Device, dtype: Any, *, sparse: bool = False) -> None:
         self.where = where
         self._dtype = dtype
         lengths: dict[str, int] = {}
@@ -57,6 +62,8 @@ class Examples:
             return array
 
         self.values = [read(name, value) for name, value in values.items()]
+        if sparse and _is_sparse(self.values[0]) and self.values[0].nnz <= FEW * prod(self.values[0].shape):
+            self.values[0] = _FewElements(self.values[0])
         if len(set(lengths.values())) > 1:
             text = " and ".join(f"{length} in {name}" for name, length in lengths.items())
             raise ValueError(f"there must be as many examples of each, received {text}.")
@@ -67,6 +74,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def stays_sparse(self) -> bool:
+        """Whether batches of the first of the values are sparse."""
+        return isinstance(self.values[0], _FewElements)
 
     def _ready(self, array: Any) -> Any:
         """Convert a data set of moderate size in the host's memory once, not batch by batch."""
@@ -108,6 +120,7 @@ class Examples:
         # Several small batches are gathered at once, as that takes hardly longer than for one.
         bytes_of_one = 8 * batch_size * sum(map(_elements, self.values))
         together = batch_size * max(1, GATHERED // max(bytes_of_one, 1))
+        together = batch_size if self.stays_sparse else together
         for start in range(0, len(rows), together):
             some = rows[start : start + together]
             gathered = [self._batch(value, some) for value in self.values]
@@ -118,6 +131,8 @@ class Examples:
     def _batch(self, array: Any, rows: numpy.ndarray) -> Any:
         if isinstance(array, dict):
             return {key: self._batch(part, rows) for key, part in array.items()}
+        if isinstance(array, _FewElements):
+            return array.batch(rows, self.where, self._dtype)
         if _is_sparse(array):
             return asarray(array[rows].toarray(), device=self.where, dtype=self._dtype)
         if isinstance(array, numpy.ndarray):
@@ -135,7 +150,9 @@ class Examples:
 
 def length(batch: Any) -> int:
     """Return the number of examples in an array or in a dict of them."""
-    return (batch if tree.is_array(batch) else tree.leaves(batch)[0]).shape[0]
+    while isinstance(batch, dict):
+        batch = next(iter(batch.values()))
+    return batch.shape[0]
 
 
 def _elements(value: Any) -> int:
@@ -146,7 +163,33 @@ def _elements(value: Any) -> int:
 def _part(value: Any, rows: slice) -> Any:
     if isinstance(value, dict):
         return {key: _part(array, rows) for key, array in value.items()}
-    return value[rows, ...]
+    return value if isinstance(value, SparseRows) else value[rows, ...]
+
+
+class _FewElements:
+    """A sparse matrix whose batches stay sparse.
+
+    All batches of so many rows have as many elements as the fullest rows could have together, of which the
+    last are zeros: arrays of one shape, so that a recording serves them all.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.shape = matrix.shape
+        self._matrix = matrix
+        self._counts = numpy.sort(numpy.diff(matrix.indptr))
+
+    def batch(self, rows: numpy.ndarray, where: Device, dtype: Any) -> SparseRows:
+        part = self._matrix[rows]
+        elements = max(1, int(self._counts[-len(rows) :].sum()))
+
+        def padded(values: numpy.ndarray, dtype: Any = None) -> Any:
+            array = numpy.zeros(elements, values.dtype)
+            array[: len(values)] = values
+            return asarray(array, device=where, dtype=dtype)
+
+        numbers = numpy.arange(len(rows), dtype=part.indices.dtype)
+        places = padded(numpy.repeat(numbers, numpy.diff(part.indptr))), padded(part.indices)
+        return SparseRows(padded(part.data, dtype), *places, (len(rows), self.shape[1]))
 
 
 def _is_sparse(data: Any) -> bool:

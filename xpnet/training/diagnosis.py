@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy
+
 from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
@@ -38,11 +40,15 @@ def first_bad_batch(
 
 def copied(values: Any) -> Any:
     """Return a tree with arrays of its own."""
-    return tree.map(lambda x: plain_namespace(x).asarray(x, copy=True), values, state=True)
+    return tree.map(_copy, values, state=True)
+
+
+def _copy(x: Any) -> Any:
+    return x.copy() if type(x) is numpy.ndarray else plain_namespace(x).asarray(x, copy=True)
 
 
 def _first_bad_place(net: Any, x: Any, y: Any) -> str:
-    if not _is_finite(x):
+    if not all(map(_is_finite, tree.leaves(x))):
         return "x"
     net = tree.map(lambda leaf: leaf, net, state=True)
     names = {id(module): f"{path} {type(module).__name__}" for path, module in tree.named_branches(net)}
@@ -55,7 +61,7 @@ def _first_bad_place(net: Any, x: Any, y: Any) -> str:
 
     with watched_calls(tree.branches(net), note):
         net(x)
-    return bad[0] if bad else "the loss" if _is_finite(y) else "y"
+    return bad[0] if bad else "the loss" if all(map(_is_finite, tree.leaves(y))) else "y"
 
 
 def _is_finite(x: Any) -> bool:

@@ -15,7 +15,8 @@ from xpnet.autodiff import value_and_grad
 from xpnet.backends import asarray, device_of, use_device
 from xpnet.optim import LossScaling
 from xpnet.random import Seed, host_generator
-from xpnet.training.batches import Examples, Order, length
+from xpnet.replay.call import signature_of
+from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
 from xpnet.training.diagnosis import copied, first_bad_batch
 from xpnet.training.history import History
@@ -23,6 +24,9 @@ from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
 from xpnet.training.predict import check_batch_size, evaluation_copy, jit_where_possible, place_of
 from xpnet.training.resume import SavedTraining, set_random
+
+# How many kinds of networks and batches `Steps` remember.
+_TRIED = 8
 
 # Seconds between two looks at the loss inside an epoch. A look waits for the device.
 _LOOK = 10.0
@@ -137,6 +141,7 @@ class Steps:
                 "are rounded; received jit=False. Leave one of the two away."
             )
         self.loss, self.precision = loss, precision
+        self._tried: list[Any] = []  # the latest first
         self.train, self.evaluate = _training_step(loss, self.optimizer), _evaluation_step(loss)
         if jit:
             donate = ("net", "optimizer_state")
@@ -148,6 +153,27 @@ class Steps:
         if self.precision != "float16" or isinstance(optimizer, LossScaling):
             return optimizer
         return LossScaling(optimizer)
+
+    def _check(self, net: Any, data: "Sequence[Examples]", batch_size: int) -> None:
+        """Try network and loss on a batch, and let the loss look at all targets, before anything changes.
+
+        What went well once is not tried again with arrays of the same shapes and dtypes.
+        """
+        loss = self.loss
+        while isinstance(loss, functools.partial):
+            loss = loss.func
+        check_targets = getattr(loss, "check_targets", None)
+        for examples in data:
+            x, y = next(examples.batches(batch_size))
+            leaves, structure = tree.flatten((net, x, y), state=True)
+            kind = [*map(signature_of, leaves), structure]
+            if kind in self._tried and check_targets is None:
+                continue
+            outputs = evaluation_copy(net)(x)
+            self.loss(outputs, y)
+            if check_targets is not None:
+                check_targets(outputs, examples.values[1])
+            self._tried = [kind, *self._tried][:_TRIED]
 
 
 def fit(
@@ -178,8 +204,10 @@ def fit(
         The network. Its arrays are replaced by the trained ones.
     x : array or sequence, shape (examples, ...), or dict
         The inputs, anywhere. What is not on the device of the network is moved there batch by batch, and
-        floating-point numbers are converted to its dtype. Sparse matrices of SciPy become dense batch by
-        batch. A dict of such reaches the network as a dict of batches.
+        floating-point numbers are converted to its dtype. Batches of a sparse matrix of SciPy stay sparse
+        if at most a twentieth of its elements are not zero and the network takes that, as one that begins
+        with `nn.Dense` does (``takes_sparse``); else they become dense. A dict of such reaches the network as
+        a dict of batches.
     y : array or sequence, shape (examples,) or (examples, ...), or dict
         The targets, as the loss expects them: ``{"labels": y, "weights": w}``, say, for a loss of your own.
     loss : callable or Steps
@@ -277,7 +305,7 @@ def fit(
     callbacks = sorted(callbacks, key=lambda callback: callback.order)
 
     with use_device(training.where), Interrupts() as interrupts:
-        _check_data(net, steps.loss, [training] if held_out is None else [training, held_out], batch_size)
+        steps._check(net, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
         in_use = steps.optimizer(optimizer)
@@ -327,7 +355,9 @@ def fit(
                 run.history.add(values)
                 before, run.batch, run.totals = run.net, 0, None
                 run.random["epoch"] = random.bit_generator.state
-                bar.set_postfix({name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()})
+                if not bar.disable:
+                    shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
+                    bar.set_postfix(shown)
                 tree.assign(run.net, net)
                 for callback in callbacks:
                     callback.epoch_end(run)
@@ -380,11 +410,11 @@ def _epoch(
         run.net, run.optimizer_state, value, outputs = results
         run.step += 1
         run.batch += 1
-        totals.add(value, outputs, y)
+        examples = totals.add(value, outputs, y)
         run.totals = totals.sums
         for callback in run.callbacks:
             callback.step_end(run)
-        bar.update(length(y))
+        bar.update(examples)
         interrupts.act()
         if monotonic() > look:
             if not math.isfinite(totals.results()["loss"]):
@@ -432,7 +462,8 @@ def _split(
 ) -> tuple[Examples, Any]:
     """Return the examples for training and, or None, those for validation."""
     where, dtype = place_of(net)
-    examples = Examples({"x": x, "y": y}, where, dtype)
+    options = {"sparse": net.takes_sparse}
+    examples = Examples({"x": x, "y": y}, where, dtype, **options)
     if validation is None:
         return examples, None
     if isinstance(validation, float):
@@ -443,7 +474,7 @@ def _split(
             f"{type(validation).__name__}."
         )
     names = ("x of validation", "y of validation")
-    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype)
+    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype, **options)
 
 
 def _check_settings(loss: Any, optimizer: Any, epochs: Any, metrics: Any) -> None:
@@ -468,20 +499,6 @@ def _names(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:
             "with xpnet.metrics.Metric(name, ...), or give functions different names."
         )
     return names + tuple(f"validation_{name}" for name in names) if validated else names
-
-
-def _check_data(net: Any, loss: Callable, data: Sequence[Examples], batch_size: int) -> None:
-    """Try network and loss on a batch, and let the loss look at all targets, before anything changes."""
-    while isinstance(loss, functools.partial):
-        loss = loss.func
-    check_targets = getattr(loss, "check_targets", None)
-    net = evaluation_copy(net)
-    for examples in data:
-        x, y = next(examples.batches(batch_size))
-        outputs = net(x)
-        loss(outputs, y)
-        if check_targets is not None:
-            check_targets(outputs, examples.values[1])
 
 
 def _bar(samples: int, progress: bool) -> Any:

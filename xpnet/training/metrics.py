@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy
+
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import to_numpy
@@ -103,6 +105,8 @@ def _ratio(total: float, number: float) -> float:
 
 def _wide(x: Any) -> Any:
     """Return an array in double precision where its device has it, else in single precision."""
+    if isinstance(x, numpy.generic):
+        return numpy.float64(x)  # the loss of each step, which counts for small networks
     xp = array_namespace(x)
     return xp.astype(x, _widest(xp, x.device), copy=False)
 
@@ -303,8 +307,8 @@ class Totals:
         self._metrics = metrics
         self.sums = sums
 
-    def add(self, loss: Any, outputs: Any, targets: Any) -> None:
-        """Add a batch: its mean loss, its outputs and its targets."""
+    def add(self, loss: Any, outputs: Any, targets: Any) -> int:
+        """Add a batch: its mean loss, its outputs and its targets; return its number of examples."""
         examples = length(targets)
         new: list[tuple] = [((_wide(loss) if tree.is_array(loss) else loss) * examples, examples)]
         new += [metric.totals(outputs, targets) for metric in self._metrics]
@@ -312,6 +316,7 @@ class Totals:
             self.sums = new
         else:
             self.sums = [tuple(map(operator.add, *pair)) for pair in zip(self.sums, new, strict=True)]
+        return examples
 
     def results(self) -> dict[str, float]:
         """Return the loss and the metrics by name, waiting for the device."""

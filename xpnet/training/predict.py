@@ -60,8 +60,8 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     net : Module
         It behaves as in use (no dropout) and is not changed.
     x : array or sequence, shape (examples, ...)
-        The inputs, anywhere. They are moved to the device of the network batch by batch, and floating-point
-        numbers are converted to its dtype.
+        The inputs, anywhere, or a sparse matrix of SciPy, see `fit`. They are moved to the device of the
+        network batch by batch, and floating-point numbers are converted to its dtype.
     batch_size : int, default=1024
     jit : bool, default=True
         Whether to record the network once for each shape of a batch and replay it, see `xpnet.jit`.
@@ -84,7 +84,7 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     """
     check_batch_size(batch_size)
     where, dtype = place_of(net)
-    examples = Examples({"x": x}, where, dtype)
+    examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)
     with use_device(where):
         output = _replayed if jit else _output

@@ -44,6 +44,16 @@ def add_windows(shape, strides, dilations):
     return lambda _xp, w: extended_namespace(w).add_windows(w, **options) ** 2
 
 
+def sparse_matmul(rows, columns, size):
+    """A product of a sparse matrix that names one place twice, and some not at all."""
+
+    def product(xp, values, w):
+        places = index(xp, w, rows), index(xp, w, columns)
+        return extended_namespace(values, w).sparse_matmul(values, *places, w, size=size) ** 2
+
+    return product
+
+
 CASES = {
     "getitem": [
         Case(lambda xp, x: x[1, ...], (3, 2)),
@@ -106,6 +116,11 @@ CASES = {
         Case(lambda xp, x: xp.take_along_axis(x, index(xp, x, [[0, 0], [2, 1]]), axis=-1), (2, 3)),
         Case(lambda xp, x: xp.take_along_axis(x, index(xp, x, [[1, 0, 1]]), axis=0), (2, 3)),
         Case(lambda xp, x: xp.take_along_axis(x, xp.argsort(x, axis=-2), axis=-2), (2, 3, 2)),
+    ],
+    "sparse_matmul": [
+        Case(sparse_matmul([0, 2, 2, 0], [1, 0, 2, 1], 4), (4,), (3, 2)),
+        Case(sparse_matmul([1, 0], [0, 0], 2), (2,), (1, 3)),
+        Case(sparse_matmul([1, 0, 1], [0, 1, 1], 2), complexes(3), complexes(2, 2)),
     ],
 }
 

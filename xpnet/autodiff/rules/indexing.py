@@ -1,4 +1,4 @@
-"""Reading and writing parts of arrays: getitem, setitem, take, take_along_axis, windows."""
+"""Reading and writing parts of arrays: getitem, setitem, take, take_along_axis, windows, sparse."""
 
 # ruff: noqa: ARG005 -- every rule has the same signature, whatever it reads
 
@@ -124,3 +124,20 @@ def windows(call: Any, x: Any, /, *, sizes: Any, strides: Any, dilations: Any) -
 )
 def add_windows(call: Any, w: Any, /, *, shape: Any, strides: Any, dilations: Any) -> Any:
     return call(w, shape=shape, strides=strides, dilations=dilations)
+
+
+# -- sparse matrices: their transpose has rows and columns exchanged ----------------------------------------
+
+
+@function(
+    lambda xp, g, _y, _values, rows, columns, w, *, size: xp.sum(
+        xp.take(g, rows, axis=0) * xp.take(w, columns, axis=0), axis=-1
+    ),
+    None,
+    None,
+    lambda xp, g, _y, values, rows, columns, _w, *, size: xp.sparse_matmul(
+        values, columns, rows, g, size=_w.shape[0]
+    ),
+)
+def sparse_matmul(call: Any, values: Any, rows: Any, columns: Any, w: Any, /, *, size: int) -> Any:
+    return call(values, rows, columns, w, size=size)
