@@ -218,6 +218,12 @@ def test_a_plan_that_rounds_is_told_what(device):
         assert_same(a, b, tolerance=1e-6)
 
 
+def test_of_an_array_that_is_read_in_part_only_the_part_is_rounded(device):
+    x, weight = on(draw(5, 6)), on(draw(6, 4, seed=1))
+    whole, _ = recorded(lambda x, w: x[:2, :] @ w, x, weight, name="tf32", by_plan=True)
+    assert [o.result.shape for o in whole.operations if o.name == "rounded"] == [(2, 6), (6, 4)]
+
+
 def test_without_a_precision_nothing_is_added(device):
     x, weight = on(draw(5, 6)), on(draw(6, 4, seed=1))
     whole, _ = recorded(lambda x, w: x @ w, x, weight, name="float32", by_plan=False)
