@@ -12,7 +12,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.autodiff import value_and_grad
-from xpnet.backends import asarray, device_of, use_device
+from xpnet.backends import asarray, clear_errors, device_of, use_device
 from xpnet.random import Seed, host_generator
 from xpnet.training.batches import Examples, Order, length
 from xpnet.training.callbacks import Callback
@@ -149,8 +149,9 @@ def fit(
     net : Module
         The network. Its arrays are replaced by the trained ones.
     x : array or sequence, shape (examples, ...), or dict
-        The inputs, anywhere. What is not on the device of the network is moved there batch by batch, and
-        floating-point numbers are converted to its dtype. Sparse matrices of SciPy become dense batch by
+        The inputs, anywhere. What is not on the device of the network is moved there batch by batch (to a
+        GPU beforehand, if it takes at most a quarter of the memory that is free there), and floating-point
+        numbers are converted to the dtype of the network. Sparse matrices of SciPy become dense batch by
         batch. A dict of such reaches the network as a dict of batches.
     y : array or sequence, shape (examples,) or (examples, ...), or dict
         The targets, as the loss expects them: ``{"labels": y, "weights": w}``, say, for a loss of your own.
@@ -206,6 +207,8 @@ def fit(
     FloatingPointError
         If the loss is infinite or NaN: it names epoch, batch and layer. The network has the weights from
         before that epoch.
+    OutOfDeviceMemoryError
+        If the memory of the device does not suffice. The network has the weights from before that epoch.
 
     Notes
     -----
@@ -295,6 +298,9 @@ def fit(
             run.history.interrupted = True
             if interrupts.pressed > 1:  # in the middle of a step, perhaps
                 run.net = before
+        except MemoryError:
+            run.net = before
+            raise
         finally:
             bar.close()
             try:
@@ -320,6 +326,7 @@ def _training_step(loss: Callable) -> Callable:
     return step
 
 
+@clear_errors()
 def _epoch(
     run: Run,
     step: Callable,
@@ -365,6 +372,7 @@ def _evaluation_step(loss: Callable) -> Callable:
     return step
 
 
+@clear_errors()
 def _evaluate(
     net: Any,
     examples: Examples,
@@ -388,7 +396,7 @@ def _split(
 ) -> tuple[Examples, Any]:
     """Return the examples for training and, or None, those for validation."""
     where, dtype = place_of(net)
-    examples = Examples({"x": x, "y": y}, where, dtype)
+    examples = Examples({"x": x, "y": y}, where, dtype).settle()
     if validation is None:
         return examples, None
     if isinstance(validation, float):
@@ -399,7 +407,7 @@ def _split(
             f"{type(validation).__name__}."
         )
     names = ("x of validation", "y of validation")
-    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype)
+    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype).settle()
 
 
 def _check_settings(loss: Any, optimizer: Any, epochs: Any, metrics: Any) -> None:
