@@ -91,6 +91,16 @@ def xp(device):
 
 
 @pytest.fixture
+def cuda():
+    """The device ``"cuda"``, where there is one."""
+    reason = backends.cuda_problem()
+    if reason is not None:
+        pytest.skip(reason)
+    with xpnet.use_device("cuda") as found:
+        yield found
+
+
+@pytest.fixture
 def fresh(monkeypatch):
     """Let what is remembered about this machine be found out anew, before and after a test."""
     monkeypatch.delenv("XPNET_DEVICE", raising=False)

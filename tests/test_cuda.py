@@ -150,16 +150,6 @@ def test_other_errors_stay_as_they_are(fake_cupy):
 # -- a real GPU -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cuda():
-    """The device ``"cuda"``, where there is one."""
-    reason = backends.cuda_problem()
-    if reason is not None:
-        pytest.skip(reason)
-    with xpnet.use_device("cuda") as found:
-        yield found
-
-
 def test_uploads_on_a_gpu(cuda):
     uploads = cuda.library.uploads()
     sources = [numpy.full((1000, 100), number, dtype="float32") for number in range(8)]
