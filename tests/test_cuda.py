@@ -1,13 +1,15 @@
 """Memory, copies and errors of CuPy: with a stand-in for it, and at the end on a real GPU."""
 
+import threading
 import traceback
 
 import numpy
 import pytest
 from stand_ins import CUDARuntimeError, FakeDevice, FakePool, OutOfMemoryError
+from training.cases import X, Y, classifier, train, weights
 
 import xpnet
-from xpnet import backends
+from xpnet import backends, losses, optim
 from xpnet.errors import DeviceLostError, DeviceUnavailableError, OutOfDeviceMemoryError
 
 CUDA = next(library for library in backends.LIBRARIES if library.spec == "cuda")
@@ -147,6 +149,46 @@ def test_other_errors_stay_as_they_are(fake_cupy):
         assert caught.value is error
 
 
+class FailAt(xpnet.callbacks.Callback):
+    """Raises an error at the end of a step, and notes the weights before its epoch."""
+
+    def __init__(self, step, error):
+        self.step, self.error = step, error
+
+    def epoch_start(self, run):
+        self.weights = weights(run.net)
+
+    def step_end(self, run):
+        if run.step == self.step:
+            raise self.error
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("error", [OutOfMemoryError(), CUDARuntimeError(2, "cudaErrorMemoryAllocation")])
+def test_a_training_that_runs_out_of_memory_can_go_on(fake_cupy, jit, error):
+    cupy, net, fail = fake_cupy(), classifier(), FailAt(6, error)  # in the second epoch of four steps
+    with pytest.raises(OutOfDeviceMemoryError, match="batch_size") as caught:
+        train(net, callbacks=[fail], jit=jit)
+    assert caught.value.__cause__ is error
+    assert cupy.pool.freed == 1
+    assert all(map(numpy.array_equal, weights(net), fail.weights))
+    assert len(train(net, jit=jit)) == 3
+
+
+def test_predictions_and_moves_that_run_out_of_memory(fake_cupy, monkeypatch):
+    fake_cupy()
+
+    def fails(*_, **__):
+        raise OutOfMemoryError
+
+    with pytest.raises(OutOfDeviceMemoryError, match="batch_size"):
+        xpnet.predict(xpnet.nn.Lambda(fails), X)
+    net = classifier()
+    monkeypatch.setattr(backends, "asarray", fails)
+    with pytest.raises(OutOfDeviceMemoryError, match="batch_size"):
+        xpnet.to_device(net, "strict")
+
+
 # -- a real GPU -------------------------------------------------------------------------------------------
 
 
@@ -174,3 +216,92 @@ def test_out_of_memory_on_a_gpu(cuda):
         step()
     assert cupy.get_default_memory_pool().used_bytes() == used
     assert float(cupy.ones(3).sum()) == 3.0
+
+
+def test_a_training_that_runs_out_of_memory_on_a_gpu(cuda):
+    import cupy
+
+    class Fill(xpnet.callbacks.Callback):
+        def epoch_start(self, run):
+            self.weights = weights(run.net)
+
+        def step_end(self, run):
+            if run.step == 6:
+                cupy.empty(2 * cuda.native.mem_info[1], dtype="uint8")
+
+    net, fill = classifier(), Fill()
+    with pytest.raises(OutOfDeviceMemoryError, match="batch_size"):
+        train(net, callbacks=[fill])
+    assert all(map(numpy.array_equal, weights(net), fill.weights))
+    assert len(train(net)) == 3
+
+
+def test_a_hundred_steps_agree_with_those_on_the_cpu(cuda):
+    nets = classifier(), xpnet.to_device(classifier(), "cpu")
+    for a, b in zip(*map(weights, nets), strict=True):
+        numpy.testing.assert_array_equal(a, b)
+    settings = {"optimizer": optim.SGD(0.05, momentum=0.9), "epochs": 25}  # of four steps
+    here, there = (train(net, **settings) for net in nets)
+    assert here["loss"] == pytest.approx(there["loss"], rel=1e-4)
+    for a, b in zip(*map(weights, nets), strict=True):
+        numpy.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def training_step(width):
+    optimizer = optim.Adam(0.01)
+
+    def step(net, state, x, y):
+        value, gradient = xpnet.value_and_grad(lambda net: losses.cross_entropy(net(x), y))(net)
+        return *optimizer.update(gradient, state, net), value
+
+    recorded = xpnet.jit(step, donate=("net", "state"))
+
+    def run(steps):
+        with xpnet.use_device("cuda"):
+            net = xpnet.nn.Sequential(
+                xpnet.nn.Dense(3, width, seed=0), xpnet.nn.ReLU(), xpnet.nn.Dense(width, 2, seed=1)
+            )
+            state = optimizer.init(net)
+            x, y = xpnet.asarray(X, dtype="float32"), xpnet.asarray(Y)
+            for _ in range(steps):
+                net, state, value = recorded(net, state, x, y)
+            return weights(net), float(value)
+
+    return run
+
+
+@pytest.mark.parametrize("widths", [(8, 16), (8, 8)])
+def test_two_threads_on_one_gpu(cuda, widths):
+    """Each with a plan of its own, which they record at the same time."""
+    expected = [training_step(width)(50) for width in widths]
+    found, together = {}, threading.Barrier(2, timeout=60)
+
+    def work(number):
+        run = training_step(widths[number])
+        together.wait()
+        found[number] = run(50)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, (arrays, value) in enumerate(expected):
+        assert found[number][1] == pytest.approx(value, rel=1e-5)
+        for a, b in zip(found[number][0], arrays, strict=True):
+            numpy.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_two_gpus(cuda):
+    """What is made, recorded and trained on the second one stays there."""
+    import cupy
+
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU")
+    first, second = classifier(), xpnet.to_device(classifier(), "cuda:1")
+    here, there = (train(net, validation=0.25) for net in (first, second))
+    assert there["loss"] == pytest.approx(here["loss"], rel=1e-4)
+    for leaf in xpnet.tree.leaves(second):
+        assert backends.device_of(leaf).spec == "cuda:1"
+    assert backends.device_of(xpnet.predict(second, X)).spec == "cuda:1"
+    assert backends.device_of(xpnet.asarray([1.0])).spec == "cuda:0"
