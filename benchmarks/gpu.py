@@ -60,7 +60,7 @@ def run(command):
         print(line, end="", flush=True)
         said = (said + line)[-KEPT:]
     code = process.wait()
-    found = {"command": command, "exit": code, "seconds": round(time.monotonic() - start, 1)}
+    found = {"exit": code, "seconds": round(time.monotonic() - start, 1)}
     return found | ({"output": said} if code else {})
 
 
