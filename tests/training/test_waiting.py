@@ -1,5 +1,6 @@
 """No step of a training waits for the device: it reads no value and copies nothing to the host."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -14,10 +15,10 @@ random = np.random.default_rng(0)
 X = random.normal(size=(STEPS * BATCH, 6)).astype("float32")
 Y = random.integers(0, 3, STEPS * BATCH)
 
-# What reads values of an array, whatever the library.
+# What reads values of an array, whatever the library, or waits for a stream.
 READING = [
     *("__bool__", "__float__", "__int__", "__index__", "__complex__", "__array__"),
-    *("item", "tolist", "numpy", "cpu", "get", "to_device"),
+    *("item", "tolist", "numpy", "cpu", "get", "to_device", "synchronize"),
 ]
 
 
@@ -26,8 +27,12 @@ class Watch(Callback):
 
     def __init__(self, device, monkeypatch):
         self.reads, self.watching = [], False
-        kind = type(device.namespace.empty(0, device=device.native))
-        for name in READING:
+        kinds = [type(device.namespace.empty(0, device=device.native))]
+        if device.library.spec == "cuda":
+            import cupy
+
+            kinds += [cupy.cuda.Stream, cupy.cuda.Event]
+        for kind, name in itertools.product(kinds, READING):
             if hasattr(kind, name):
                 monkeypatch.setattr(kind, name, self._noted(name, getattr(kind, name)))
         convert = device.library.to_numpy
