@@ -90,6 +90,16 @@ for library in LIBRARIES:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Tests, examples and benchmarks on a CUDA GPU: `nox -s gpu -- --json benchmarks/results` keeps them."""
+    if reason := install_cupy(session):
+        session.error(reason)
+    session.install("-e", ".[fast,examples]", *group("test"), TORCH, f"jax[cuda{min(cuda_version(), 13)}]")
+    session.install(*MLXTEND)
+    session.run("python", "benchmarks/gpu.py", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, layout and types."""
     session.install("-e", ".", *group("lint"))

@@ -8,7 +8,6 @@ while.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ THREADS = 2
 os.environ |= {f"{name}_NUM_THREADS": str(THREADS) for name in ("OPENBLAS", "OMP", "MKL")}
 
 import numpy
+from machine import description
 
 import xpnet
 from xpnet import losses, nn, optim
@@ -81,7 +81,8 @@ def rows_of(x):
     return xpnet.array_namespace(x).reshape(x, (-1, x.shape[-1]))
 
 
-def our_step(net, x, y):
+def our_step(net, x, y, device):
+    net, x, y = xpnet.to_device((net, x, y), device)
     optimizer = optim.Adam(1e-3)
     state = optimizer.init(net)
 
@@ -101,9 +102,10 @@ def our_step(net, x, y):
     return run
 
 
-def their_step(net, x, y):
+def their_step(net, x, y, device):
     import torch
 
+    net, x, y = net.to(device), x.to(device), y.to(device)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
 
     def run():
@@ -114,26 +116,44 @@ def their_step(net, x, y):
     return run
 
 
-def turns(steps, rounds, seconds):
-    """Return the times of the steps of each, in milliseconds."""
+def wait(device):
+    """Wait for what is computed on the device by either library, as both use its default stream."""
+    import torch
+
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def turns(steps, rounds, seconds, device):
+    """Return the times of the steps of each, in milliseconds: on a GPU, of a turn the mean."""
     times = [[] for _ in steps]
     for _ in range(rounds):
         for step, found in zip(steps, times, strict=True):
             time.sleep(PAUSE)
             step()
+            wait(device)
+            together = 1
             end = time.perf_counter() + seconds
             while (start := time.perf_counter()) < end:
-                step()
-                found.append(1e3 * (time.perf_counter() - start))
+                for _ in range(together):
+                    step()
+                wait(device)
+                taken = (time.perf_counter() - start) / together
+                if together == 1 and device != "cpu":
+                    together = max(1, round(seconds / taken))  # and what one step took, alone, does not count
+                else:
+                    found.append(1e3 * taken)
     return times
 
 
-def recording(make, length):
+def recording(make, length, device):
     """Return the seconds that the first step with a recurrent layer takes, once its loops are compiled."""
     net, x = make(32, 64, seed=0), numpy.ones((16, length, 32), dtype="float32")
+    net, x = xpnet.to_device((net, x), device)
     step = xpnet.jit(xpnet.grad(lambda net, x: xpnet.array_namespace(x).mean(net(x) ** 2)))
     start = time.perf_counter()
     step(net, x)
+    wait(device)
     return time.perf_counter() - start
 
 
@@ -141,6 +161,7 @@ def main():
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
     parser.add_argument("--json", type=Path, help="a folder for the figures")
@@ -149,7 +170,8 @@ def main():
     figures = {}
     for case in (convolutions, transformer):
         ours, theirs = case()
-        times = turns([our_step(*ours), their_step(*theirs)], options.rounds, options.seconds)
+        steps = [our_step(*ours, options.device), their_step(*theirs, options.device)]
+        times = turns(steps, options.rounds, options.seconds, options.device)
         medians = [statistics.median(each) for each in times]
         least = [min(each) for each in times]
         figures[case.__name__] = {"xpnet": medians[0], "torch": medians[1], "least": least}
@@ -158,15 +180,14 @@ def main():
             f"{medians[0] / medians[1]:.2f}, aim {AIMS[case.__name__]} (least {least[0] / least[1]:.2f})"
         )
     for make in (nn.LSTM, nn.GRU):
-        recording(make, 5)
-        figures[make.__name__] = {length: recording(make, length) for length in (5, 50, 500)}
+        recording(make, 5, options.device)
+        figures[make.__name__] = {length: recording(make, length, options.device) for length in (5, 50, 500)}
         texts = (f"{length} positions {seconds:.2f} s" for length, seconds in figures[make.__name__].items())
         print(f"first step of {make.__name__}: {', '.join(texts)}")
     if options.json:
-        machine = {"machine": platform.platform(), "numpy": numpy.__version__, "torch": torch.__version__}
         options.json.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**machine, "milliseconds": figures}, indent=1)
-        (options.json / "networks-cpu.json").write_text(text + "\n")
+        text = json.dumps(description(options.device) | {"milliseconds": figures}, indent=1)
+        (options.json / f"networks-{options.device}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

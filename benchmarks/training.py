@@ -6,6 +6,7 @@ them. A training step is forward, backward and Adam, in float32, on a batch that
 """
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import os
@@ -182,13 +183,33 @@ class Jax:
         w, b = parameters[-1]
         return x @ w + b
 
+    def state(self, parameters):
+        import jax
+        from jax import numpy as jnp
+
+        zeros = jax.tree.map(jnp.zeros_like, parameters)
+        return zeros, jax.tree.map(jnp.copy, zeros), jnp.zeros(())
+
+    def adam(self, parameters, g, state):
+        import jax
+        from jax import numpy as jnp
+
+        mean, square, number = state
+        number = number + 1
+        mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, g)
+        square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, square, g)
+        rate = 1e-3 * jnp.sqrt(1 - 0.999**number) / (1 - 0.9**number)
+        parameters = jax.tree.map(
+            lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-8), parameters, mean, square
+        )
+        return parameters, (mean, square, number)
+
     def step(self, sizes, x, y):
         import jax
         from jax import numpy as jnp
 
         parameters = self.parameters(sizes)
-        zeros = jax.tree.map(jnp.zeros_like, parameters)
-        state = (zeros, jax.tree.map(jnp.copy, zeros), jnp.zeros(()))
+        state = self.state(parameters)
 
         def loss(parameters, x, y):
             logits = jax.nn.log_softmax(self.forward(parameters, x))
@@ -196,15 +217,8 @@ class Jax:
 
         def step(parameters, state, x, y):
             value, g = jax.value_and_grad(loss)(parameters, x, y)
-            mean, square, number = state
-            number = number + 1
-            mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, g)
-            square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, square, g)
-            rate = 1e-3 * jnp.sqrt(1 - 0.999**number) / (1 - 0.9**number)
-            parameters = jax.tree.map(
-                lambda p, m, v: p - rate * m / (jnp.sqrt(v) + 1e-8), parameters, mean, square
-            )
-            return parameters, (mean, square, number), value
+            parameters, state = self.adam(parameters, g, state)
+            return parameters, state, value
 
         step = jax.jit(step, donate_argnums=(0, 1))
         x, y = jnp.asarray(x), jnp.asarray(y)
@@ -326,79 +340,97 @@ LIBRARIES = {
 # -- a library's process ------------------------------------------------------------------------------------
 
 
-def serve(name):
+def serve(prepare, *, finish=lambda: None, others=None, missing=(AttributeError, ImportError)):
     """Prepare cases and time them, as the lines of the input ask."""
-    import numpy
-
-    library = LIBRARIES[name]()
     run = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
             if "case" in request:
-                random = numpy.random.default_rng(0)
-                case = request["case"]
-                if case in FITS:
-                    from sklearn.datasets import load_digits
-
-                    x, y = load_digits(return_X_y=True)
-                    run = library.fit((x / 16).astype("float32"), y, *FITS[case])
-                else:
-                    sizes, batch = (STEPS | PREDICTIONS)[case]
-                    x = random.normal(size=(batch, sizes[0])).astype("float32")
-                    y = random.integers(0, sizes[-1], size=batch)
-                    run = library.step(sizes, x, y) if case in STEPS else library.predict(sizes, x)
+                run = prepare(request["case"])
                 for _ in range(3):
                     run()
+                finish()
                 answer = {}
-            else:
+            elif "times" in request:
                 for _ in range(request["times"] // 2 + 1):  # until all is awake and in the caches again
                     run()
+                finish()
                 start = time.perf_counter()
                 for _ in range(request["times"]):
                     run()
-                answer = {"seconds": (time.perf_counter() - start) / request["times"]}
-        except (AttributeError, ImportError) as error:
-            answer = {"missing": str(error)}
+                host = time.perf_counter() - start
+                finish()
+                seconds = time.perf_counter() - start
+                answer = {"seconds": seconds / request["times"], "host": host / request["times"]}
+            else:
+                answer = others[request["other"]]()
+        except missing as error:
+            answer = {"missing": str(error) or repr(error)}
         print(json.dumps(answer), file=real_output, flush=True)
+
+
+def prepare(library, case):
+    """Return what a library does in a case."""
+    import numpy
+
+    if case in FITS:
+        from sklearn.datasets import load_digits
+
+        x, y = load_digits(return_X_y=True)
+        return library.fit((x / 16).astype("float32"), y, *FITS[case])
+    random = numpy.random.default_rng(0)
+    sizes, batch = (STEPS | PREDICTIONS)[case]
+    x = random.normal(size=(batch, sizes[0])).astype("float32")
+    y = random.integers(0, sizes[-1], size=batch)
+    return library.step(sizes, x, y) if case in STEPS else library.predict(sizes, x)
 
 
 class Process:
     """A library in a process of its own."""
 
-    def __init__(self, name, threads):
-        variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-        environment = os.environ | dict.fromkeys(variables, str(threads))
+    def __init__(self, *command, threads, **variables):
+        threaded = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+        environment = os.environ | dict.fromkeys(threaded, str(threads)) | variables
         environment["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
-        command = [sys.executable, __file__, "--serve", name]
         self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, *command],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def ask(self, **request):
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline() or '{"missing": "the process ended"}')
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            return json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            return {"missing": f"the process ended with {self._process.wait()}"}
 
     def close(self):
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
 
 
-def measure(processes, case, rounds, seconds):
-    """Return the times of each library, one a round; libraries that cannot do it are left out."""
-    times = {}
-    for name, process in processes.items():
-        answer = process.ask(case=case)
-        if "missing" not in answer:
-            times[name] = []
-    number = {}
-    for name in times:
-        once = processes[name].ask(times=1)["seconds"]
-        number[name] = max(1, round(seconds / max(once, 1e-7)))
+def measure(processes, rounds, seconds):
+    """Return the times of each library that prepared a case, one a round; those that fail are left out."""
+    number, times = {}, {name: [] for name in processes}
+
+    def timed(name, count):
+        answer = processes[name].ask(times=count)
+        if "missing" in answer:
+            print(f"  {name} is left out: {answer['missing']}", file=sys.stderr)
+            del times[name]
+        return answer.get("seconds")
+
+    for name in processes:
+        once = timed(name, 1)
+        number[name] = once and max(1, round(seconds / max(once, 1e-7)))
     for _ in range(rounds):
-        for name in times:
+        for name in list(times):
             time.sleep(PAUSE)
-            times[name].append(processes[name].ask(times=number[name])["seconds"])
+            if found := timed(name, number[name]):
+                times[name].append(found)
     return times
 
 
@@ -406,9 +438,9 @@ def row(case, times):
     """Return medians, spread, and ratios to the best peer and to the matrix products."""
     medians = {name: statistics.median(values) for name, values in times.items()}
     peers = [name for name in medians if name not in (*OURS, FLOOR)]
-    best = min(peers, key=medians.__getitem__)
+    best = min(peers, key=medians.__getitem__, default=None)
     ratios = {}
-    for ours in OURS:
+    for ours in (name for name in OURS if name in times):
         for other in dict.fromkeys(name for name in (best, "torch", "scikit-learn", FLOOR) if name in times):
             each = sorted(a / b for a, b in zip(times[ours], times[other], strict=True))
             low, high = each[len(each) // 10], each[-1 - len(each) // 10]
@@ -451,9 +483,9 @@ def main():
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve)
+        serve(functools.partial(prepare, LIBRARIES[options.serve]()))
         return
-    processes = {name: Process(name, options.threads) for name in LIBRARIES}
+    processes = {name: Process(__file__, "--serve", name, threads=options.threads) for name in LIBRARIES}
     packages = sorted({package for library in LIBRARIES.values() for package in library.packages})
     versions = {name: importlib.metadata.version(name) for name in packages}
     versions |= {"python": platform.python_version()}
@@ -461,7 +493,8 @@ def main():
     results = []
     for case in (*STEPS, *PREDICTIONS, *FITS):
         if options.only in case:
-            results.append(row(case, measure(processes, case, options.rounds, options.seconds)))
+            able = {name: each for name, each in processes.items() if "missing" not in each.ask(case=case)}
+            results.append(row(case, measure(able, options.rounds, options.seconds)))
             show(results[-1])
     for process in processes.values():
         process.close()
@@ -489,6 +522,8 @@ def main():
         (Path(options.json) / "training-cpu.json").write_text(json.dumps(found, indent=1))
 
 
+# In a library's process, answers alone go there.
+real_output, sys.stdout = sys.stdout, sys.stdout if "--serve" not in sys.argv else sys.stderr
+
 if __name__ == "__main__":
-    real_output, sys.stdout = sys.stdout, sys.stdout if "--serve" not in sys.argv else sys.stderr
     main()

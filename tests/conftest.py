@@ -1,8 +1,11 @@
 """The libraries that the suite runs on: every test that asks for ``xp`` runs once on each."""
 
 import os
+import sys
+import types
 
 import pytest
+from stand_ins import FakeCupy
 
 # SciPy takes arrays of other libraries only if asked before it is imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
@@ -85,3 +88,42 @@ def device(request):
 def xp(device):
     """The namespace of the library under test."""
     return device.namespace
+
+
+@pytest.fixture
+def cuda():
+    """The device ``"cuda"``, where there is one."""
+    reason = backends.cuda_problem()
+    if reason is not None:
+        pytest.skip(reason)
+    with xpnet.use_device("cuda") as found:
+        yield found
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Let what is remembered about this machine be found out anew, before and after a test."""
+    monkeypatch.delenv("XPNET_DEVICE", raising=False)
+    remembered = (backends.cuda_problem, backends._find, backends._find_auto)
+    for function in remembered:
+        function.cache_clear()
+    yield
+    monkeypatch.undo()
+    for function in remembered:
+        function.cache_clear()
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch, fresh):
+    """Return a function that puts a fake CuPy in the place of the real one."""
+
+    def put(**options):
+        cupy = FakeCupy(**options)
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        monkeypatch.setitem(sys.modules, "cupy.cuda", cupy.cuda)
+        monkeypatch.setitem(sys.modules, "cupyx", cupy.cupyx)
+        # array_api_compat.cupy takes what it needs from the real CuPy.
+        monkeypatch.setitem(sys.modules, "array_api_compat.cupy", types.ModuleType("array_api_compat.cupy"))
+        return cupy
+
+    return put

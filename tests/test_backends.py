@@ -3,16 +3,14 @@
 import contextlib
 import importlib.util
 import logging
-import sys
 import threading
-import types
-from typing import ClassVar
 
 import array_api_compat
 import numpy
 import pytest
 from conftest import SPECS
 from helpers import assert_on, assert_same
+from stand_ins import FakeDevice
 
 import xpnet
 from xpnet import backends
@@ -29,19 +27,6 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    """Let what is remembered about this machine be found out anew, before and after a test."""
-    monkeypatch.delenv("XPNET_DEVICE", raising=False)
-    remembered = (backends.cuda_problem, backends._find, backends._find_auto)
-    for function in remembered:
-        function.cache_clear()
-    yield
-    monkeypatch.undo()
-    for function in remembered:
-        function.cache_clear()
-
-
-@pytest.fixture
 def missing(monkeypatch, fresh):
     """Return a function that makes a library look as if it were not installed."""
     hidden = set()
@@ -50,54 +35,6 @@ def missing(monkeypatch, fresh):
         importlib.util, "find_spec", lambda name, *rest: None if name in hidden else original(name, *rest)
     )
     return hidden.add
-
-
-class FakeCupy(types.ModuleType):
-    """As much of CuPy as the check for a usable GPU and the device specs ask for."""
-
-    float32 = numpy.float32
-    ndarray = type("ndarray", (), {})  # array_api_compat looks for it
-
-    def __init__(self, *, available=True, count=1, ones=numpy.ones):
-        super().__init__("cupy")
-        self.__spec__ = importlib.util.spec_from_loader("cupy", None)
-        self.__version__ = "14.0.0"
-        self.ones = ones
-        runtime = types.SimpleNamespace(getDeviceCount=lambda: count)
-        self.cuda = types.SimpleNamespace(is_available=lambda: available, runtime=runtime, Device=FakeDevice)
-
-
-class FakeDevice:
-    """As `cupy.cuda.Device`: equal by number, without a hash, and current within a `with` block."""
-
-    current: ClassVar[list[int]] = [0]
-    __hash__ = None
-
-    def __init__(self, number):
-        self.id = number
-
-    def __eq__(self, other):
-        return isinstance(other, FakeDevice) and self.id == other.id
-
-    def __enter__(self):
-        self.current.append(self.id)
-
-    def __exit__(self, *_):
-        self.current.pop()
-
-
-@pytest.fixture
-def fake_cupy(monkeypatch, fresh):
-    """Return a function that puts a fake CuPy in the place of the real one."""
-
-    def put(**options):
-        cupy = FakeCupy(**options)
-        monkeypatch.setitem(sys.modules, "cupy", cupy)
-        # array_api_compat.cupy takes what it needs from the real CuPy.
-        monkeypatch.setitem(sys.modules, "array_api_compat.cupy", types.ModuleType("array_api_compat.cupy"))
-        return cupy
-
-    return put
 
 
 def cuda_device(number=0):
@@ -286,6 +223,15 @@ def test_cuda_devices(fake_cupy):
         xpnet.device("cuda:x")
     (status,) = [status for status in xpnet.devices() if status.name == "CuPy"]
     assert (status.devices, status.problem) == (("cuda:0", "cuda:1"), None)
+
+
+def test_a_driver_that_is_too_old(fake_cupy):
+    fake_cupy(available=False, driver=12080)
+    with pytest.raises(
+        DeviceUnavailableError,
+        match=r"too old: it is for CUDA 12, and this CuPy for CUDA 13.*xpnet\[cuda12\]",
+    ):
+        xpnet.device("cuda")
 
 
 def test_auto_is_cuda_where_it_is_usable(fake_cupy, caplog):

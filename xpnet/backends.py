@@ -5,11 +5,14 @@ differs, and a line in `device_of`.
 """
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import logging
 import os
 import shutil
+import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,7 +24,12 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
-from xpnet.errors import DeviceUnavailableError, MixedArraysError
+from xpnet.errors import (
+    DeviceLostError,
+    DeviceUnavailableError,
+    MixedArraysError,
+    OutOfDeviceMemoryError,
+)
 
 _log = logging.getLogger("xpnet")
 
@@ -52,6 +60,14 @@ class Library:
         The module of its special functions; empty if it has none.
     quick : dict of str to callable
         Functions of the namespace by name, said in a way that costs less a call, for correct arguments.
+    free_memory : callable
+        From the library's own device to the bytes that are free there; None where data stay on the host.
+    uploads : callable, optional
+        Makes an object whose ``begin(arrays)`` begins to copy those that are NumPy's to the current device,
+        and returns a function that returns all of them for what is computed next; ``close()`` waits for what
+        is under way. Without it, arrays are copied when they are needed.
+    explain : callable
+        From an error of the library's own to the one to raise in its place, or None.
     """
 
     name: str
@@ -64,6 +80,9 @@ class Library:
     to_numpy: Callable[[Any], numpy.ndarray]
     special: str
     quick: dict[str, Callable] = field(default_factory=dict, hash=False, compare=False)
+    free_memory: Callable[[Any], int | None] = lambda _native: None
+    uploads: Callable[[], Any] | None = None
+    explain: Callable[[Exception], Exception | None] = lambda _error: None
 
 
 @dataclass(frozen=True)
@@ -136,7 +155,9 @@ def cuda_problem() -> str | None:
         import cupy
 
         if not cupy.cuda.is_available():
-            return "CuPy finds no usable NVIDIA GPU. `nvidia-smi` shows whether one is there."
+            return (
+                _old_driver() or "CuPy finds no usable NVIDIA GPU. `nvidia-smi` shows whether one is there."
+            )
         ones = cupy.ones((2, 2), dtype=cupy.float32)
         if float((ones @ ones).sum()) != 8.0:
             return "CuPy's matrix product gives wrong numbers on this GPU. Update the driver and CuPy."
@@ -146,10 +167,122 @@ def cuda_problem() -> str | None:
     return None
 
 
+def _old_driver() -> str | None:
+    """Say that the driver is too old for CuPy, if it is."""
+    from cupy.cuda import runtime
+
+    # 12080 is CUDA 12.8, and 0 no driver at all.
+    driver, needed = runtime.driverGetVersion() // 1000, runtime.runtimeGetVersion() // 1000
+    if not 0 < driver < needed:
+        return None
+    instead = f', or `pip install "xpnet[cuda{driver}]"` in place of this CuPy' if driver > 11 else ""
+    return (
+        f"the NVIDIA driver is too old: it is for CUDA {driver}, and this CuPy for CUDA {needed}. Install a "
+        f"newer driver{instead}."
+    )
+
+
 def _cuda_specs() -> list[str]:
     import cupy
 
     return [f"cuda:{number}" for number in range(cupy.cuda.runtime.getDeviceCount())]
+
+
+def _cuda_free_memory(native: Any) -> int:
+    import cupy
+
+    pool = cupy.get_default_memory_pool()
+    with native:
+        free, limit = native.mem_info[0] + pool.free_bytes(), pool.get_limit()
+        return min(free, limit - pool.used_bytes()) if limit else free
+
+
+class _CudaUploads:
+    """Copies to a CUDA device beside its calculations: from pinned memory, on a stream of their own."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        # Another stream would wait for the default one, in which CuPy computes, and that one for it.
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._under_way: deque[tuple[Any, list]] = deque()
+
+    def begin(self, arrays: list) -> Callable[[], list]:
+        import cupy
+        import cupyx
+
+        # Each call takes pinned memory until its copies are done, so the host may not run ahead for ever.
+        while len(self._under_way) > 1:
+            self._under_way.popleft()[0].synchronize()
+        # This is memory of the stream that computes: what it was asked so far may still read what was there.
+        moved = [cupy.empty(x.shape, x.dtype) if isinstance(x, numpy.ndarray) else x for x in arrays]
+        copied, pinned = cupy.cuda.Event(disable_timing=True), []
+        try:
+            self._stream.wait_event(cupy.cuda.get_current_stream().record())
+            for source, target in zip(arrays, moved, strict=True):
+                if source is not target:
+                    pinned.append(cupyx.empty_pinned(source.shape, source.dtype))
+                    pinned[-1][...] = source
+                    target.set(pinned[-1], stream=self._stream)
+            copied.record(self._stream)
+        except BaseException:  # Ctrl-C, say: no memory is given back to which something is being copied
+            self.close()
+            raise
+        self._under_way.append((copied, pinned))
+
+        def ready() -> list:
+            cupy.cuda.get_current_stream().wait_event(copied)
+            return moved
+
+        return ready
+
+    def close(self) -> None:
+        self._stream.synchronize()
+        self._under_way.clear()
+
+
+# The numbers of CUDA's errors, which the runtime and the driver share.
+_OUT_OF_MEMORY = 2
+_DRIVER_TOO_OLD = 35
+_UNAVAILABLE = 46  # another process has it for itself
+_LOST = {
+    *(214, 220, 226),  # uncorrectable errors of memory, of NVLink, and such as were contained
+    *(700, 702, 714, 715, 716, 717, 718, 719, 721),  # a kernel that went wrong, after which nothing works
+    999,
+}
+
+
+def _explain_cuda(error: Exception) -> Exception | None:
+    import cupy
+
+    code = getattr(error, "status", None) if type(error).__name__.startswith("CUDA") else None
+    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    if isinstance(error, MemoryError) or code == _OUT_OF_MEMORY:
+        pool, device = cupy.get_default_memory_pool(), cupy.cuda.Device()
+        free, total = device.mem_info
+        held, used = pool.total_bytes(), pool.used_bytes()
+        # The arrays of the calls that did not come to their end, and what plans held for them.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        pool.free_all_blocks()
+        return OutOfDeviceMemoryError(
+            f"what is computed must fit into the memory of cuda:{device.id}, but: {text}. Of its {total:,} "
+            f"bytes {free:,} were free, and CuPy held {held:,}, of which arrays used {used:,}. Make the "
+            "batches smaller (batch_size of `fit` and `predict`), or the network."
+        )
+    if code == _DRIVER_TOO_OLD:
+        return DeviceUnavailableError(_old_driver() or f"the NVIDIA driver is too old: {text}. Update it.")
+    if code == _UNAVAILABLE:
+        return DeviceUnavailableError(
+            f"the GPU cannot be used: {text}. `nvidia-smi` shows which program has it; end that one, or wait."
+        )
+    if code in _LOST:
+        return DeviceLostError(
+            f"the GPU stopped working for this process: {text}. Start the program anew, a training from its "
+            "last checkpoint (resume of `fit`). If it happens again, look at `nvidia-smi -q` and the log of "
+            "the system."
+        )
+    return None
 
 
 def _find_torch_device(name: str) -> Any:
@@ -286,6 +419,9 @@ LIBRARIES = (
         device_specs=_cuda_specs,
         to_numpy=lambda x: x.get(),
         special="cupyx.scipy.special",
+        free_memory=_cuda_free_memory,
+        uploads=_CudaUploads,
+        explain=_explain_cuda,
     ),
     Library(
         name="PyTorch",
@@ -421,10 +557,29 @@ def use_device(spec: str | Device | None) -> Iterator[Device]:
     found = device(spec)
     token = _current.set(found)
     try:
-        with _entered(found):
+        with _entered(found), clear_errors():
             yield found
     finally:
         _current.reset(token)
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Say what errors of a library mean for the device and for what to do, where xpnet knows it.
+
+    Raises
+    ------
+    OutOfDeviceMemoryError, DeviceLostError, DeviceUnavailableError
+        In place of the errors of the library, which are their cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        library = _library_of_type(type(error))  # type: ignore[arg-type]
+        clear = library.explain(error) if library else None
+        if clear is None:
+            raise
+        raise clear from error
 
 
 def _entered(device: Device) -> contextlib.AbstractContextManager:
@@ -494,10 +649,10 @@ def _status(library: Library) -> LibraryStatus:
 
 
 @cache
-def _library_of_type(array_type: type) -> Library | None:
+def _library_of_type(kind: type) -> Library | None:
     # By the name of the module, so that no library is imported to ask.
-    root = array_type.__module__.partition(".")[0]
-    root = {"jaxlib": "jax"}.get(root, root)
+    root = kind.__module__.partition(".")[0]
+    root = {"jaxlib": "jax", "cupy_backends": "cupy"}.get(root, root)
     return next((library for library in LIBRARIES if library.module == root), None)
 
 
@@ -641,10 +796,10 @@ def to_device(values: Any, spec: str | Device | None) -> Any:
     >>> net
     Dense(weight: float32 (2, 3), bias: float32 (3,))
     """
-    target = device(spec)
-    return tree.map(
-        lambda leaf: asarray(leaf, device=target) if tree.is_array(leaf) else leaf, values, state=True
-    )
+    with use_device(spec) as target:
+        return tree.map(
+            lambda leaf: asarray(leaf, device=target) if tree.is_array(leaf) else leaf, values, state=True
+        )
 
 
 def to_numpy(values: Any) -> Any:
@@ -748,6 +903,12 @@ def describe(x: Any) -> str:
     x = concrete(x)
     library = library_of(x)
     return f"{library.name} on {device_of(x).spec}" if library else type(x).__name__
+
+
+def numpy_dtype(dtype: Any, where: Device) -> numpy.dtype:
+    """Return the dtype of NumPy for one of a device's library; float32 for what NumPy does not have."""
+    with _entered(where):
+        return where.library.to_numpy(where.namespace.empty(0, dtype=dtype, device=where.native)).dtype
 
 
 def check_together(first: Any, second: Any) -> None:

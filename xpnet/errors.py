@@ -5,11 +5,28 @@ built-in ``ValueError`` and ``TypeError``; the classes here are for what only xp
 """
 
 __all__ = [
+    "DeviceLostError",
     "DeviceUnavailableError",
     "MixedArraysError",
     "NoGradientError",
     "NotRecordableError",
+    "OutOfDeviceMemoryError",
 ]
+
+
+class DeviceLostError(RuntimeError):
+    """A device that was in use stopped working, and does nothing more for this process.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> from xpnet.errors import DeviceLostError
+    >>> def train(net, x, y, path, **settings):
+    ...     try:
+    ...         xpnet.fit(net, x, y, callbacks=[xpnet.callbacks.Checkpoint(path)], **settings)
+    ...     except DeviceLostError as error:  # start the program anew, with resume=path
+    ...         raise SystemExit(f"{error} The training is in {path}.")
+    """
 
 
 class DeviceUnavailableError(RuntimeError):
@@ -72,4 +89,19 @@ class NotRecordableError(TypeError):
     ... except NotRecordableError:
     ...     print("use where(x > 0, x, -x)")
     use where(x > 0, x, -x)
+    """
+
+
+class OutOfDeviceMemoryError(MemoryError):
+    """The memory of a device does not suffice. What was computed halfway is given back, and work may go on.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> from xpnet.errors import OutOfDeviceMemoryError
+    >>> def predict(net, x, batch_size=2**16):
+    ...     try:
+    ...         return xpnet.predict(net, x, batch_size=batch_size)
+    ...     except OutOfDeviceMemoryError:
+    ...         return predict(net, x, batch_size // 2)
     """

@@ -1,13 +1,16 @@
 """Data sets and their batches."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
 from typing import Any, TypeAlias
 
 import numpy
 
-from xpnet.backends import Device, asarray, device_of, library_of
+from xpnet import tree
+from xpnet.backends import Device, asarray, device_of, library_of, numpy_dtype, use_device
 from xpnet.nn.sparse import SparseRows
 
 # From the numbers of some rows to these in another order.
@@ -22,12 +25,18 @@ FEW = 1 / 20
 # Bytes up to which batches are gathered together.
 GATHERED = 2**20
 
+# The part of a device's free memory that a data set may take as a whole. Beside it stand the network and the
+# state of its optimizer, twice each while an epoch runs, what a step computes, and the data for validation. A
+# larger data set loses little by going up batch by batch, as these copies run while the steps do.
+RESIDENT = 1 / 4
+
 
 class Examples:
     """A data set, of which batches are made on the device of a network.
 
-    Data on that device stay there. All others stay on the host and are moved batch by batch, so that a data
-    set may be larger than the memory of the device.
+    Data on that device stay there. All others stay on the host, unless `settle` moves them, and go up batch
+    by batch, so that a data set may be larger than the memory of the device. Where the library can, each of
+    these copies runs while the step before it does.
 
     Parameters
     ----------
@@ -52,6 +61,7 @@ class Examples:
     def __init__(self, values: dict[str, Any], where: Device, dtype: Any, *, sparse: bool = False) -> None:
         self.where = where
         self._dtype = dtype
+        self._host_dtype = numpy_dtype(dtype, where)
         lengths: dict[str, int] = {}
 
         def read(name: str, value: Any) -> Any:
@@ -87,6 +97,47 @@ class Examples:
             return array.astype(self._dtype, copy=False)
         return array
 
+    def settle(self) -> "Examples":
+        """Move data on the host to the device, once and for all, if they are small beside its free memory.
+
+        Sparse matrices stay: as dense ones they would be many times as large.
+        """
+        free = self.where.library.free_memory(self.where.native)
+        hosts = [leaf for leaf in tree.leaves(self.values) if isinstance(leaf, numpy.ndarray)]
+        needed = sum(array.size * self._host_dtype_of(array).itemsize for array in hosts)
+        if free is not None and needed <= RESIDENT * free:
+            with use_device(self.where):
+                self.values = tree.map(self._settled, self.values)
+        return self
+
+    def _settled(self, array: Any) -> Any:
+        """Return an array on the device, moved in parts, so that the host's memory holds no second one."""
+        if not isinstance(array, numpy.ndarray):
+            return array
+        rows = max(1, MODERATE * len(array) // max(array.nbytes, 1))
+        first = self._moved(array[:rows])
+        if rows >= len(array):
+            return first
+        xp = self.where.namespace
+        moved = xp.empty(array.shape, dtype=first.dtype, device=self.where.native)
+        moved[:rows, ...] = first
+        for start in range(rows, len(array), rows):
+            part = slice(start, min(start + rows, len(array)))
+            moved[part, ...] = self._moved(array[part])
+        return moved
+
+    def _moved(self, array: Any) -> Any:
+        """Return an array of the host on the device."""
+        if not isinstance(array, numpy.ndarray) or self.where.library.spec == "cpu":
+            return array
+        floating = array.dtype.kind == "f"
+        array = array.astype(self._host_dtype_of(array), copy=False)
+        return asarray(array, device=self.where, dtype=self._dtype if floating else None)
+
+    def _host_dtype_of(self, array: numpy.ndarray) -> numpy.dtype:
+        """Return the dtype of a batch, as far as NumPy has it. `jit` takes no other order of bytes."""
+        return self._host_dtype if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+
     def split(self, share: float, random: "numpy.random.Generator") -> "tuple[Examples, Examples]":
         """Return the examples without a random share of them, and that share."""
         number = round(share * len(self))
@@ -121,31 +172,60 @@ class Examples:
         bytes_of_one = 8 * batch_size * sum(map(_elements, self.values))
         together = batch_size * max(1, GATHERED // max(bytes_of_one, 1))
         together = batch_size if self.stays_sparse else together
-        for start in range(0, len(rows), together):
-            some = rows[start : start + together]
-            gathered = [self._batch(value, some) for value in self.values]
-            for begin in range(0, len(some), batch_size):
-                part = slice(begin, min(begin + batch_size, len(some)))
+        for gathered in self._uploaded(self._gathered(rows, together)):
+            number = length(gathered[0])
+            for begin in range(0, number, batch_size):
+                part = slice(begin, min(begin + batch_size, number))
                 yield tuple(_part(value, part) for value in gathered)
 
-    def _batch(self, array: Any, rows: numpy.ndarray) -> Any:
+    def _gathered(self, rows: numpy.ndarray, together: int) -> Iterator[list]:
+        """Yield so many rows at a time of all values: of those on the host there, of others on the device."""
+        there = any(not _is_on_host(leaf) for leaf in tree.leaves(self.values))
+        order = self._uploaded_order(rows) if there else rows
+        for start in range(0, len(rows), together):
+            part = slice(start, min(start + together, len(rows)))
+            yield [self._rows(value, rows[part], order[part]) for value in self.values]
+
+    def _uploaded_order(self, rows: numpy.ndarray) -> Any:
+        """Return rows on the device, where no index out of range would be noticed."""
+        number = tree.leaves(self.values)[0].shape[0]
+        if len(rows) and not 0 <= rows.min() <= rows.max() < number:
+            raise IndexError(
+                f"rows must be from 0 to {number - 1}, received {rows.min()} to {rows.max()}. A function "
+                "given as shuffle returns the rows that it is given, in another order."
+            )
+        return asarray(rows, device=self.where)
+
+    def _rows(self, array: Any, rows: numpy.ndarray, order: Any) -> Any:
         if isinstance(array, dict):
-            return {key: self._batch(part, rows) for key, part in array.items()}
+            return {key: self._rows(part, rows, order) for key, part in array.items()}
         if isinstance(array, _FewElements):
-            return array.batch(rows, self.where, self._dtype)
-        if _is_sparse(array):
-            return asarray(array[rows].toarray(), device=self.where, dtype=self._dtype)
-        if isinstance(array, numpy.ndarray):
-            batch = array.take(rows, axis=0)
-            floating = batch.dtype.kind == "f"
-            if self.where.library.spec == "cpu":
-                # jit takes no numbers in the order of bytes of another machine.
-                return batch.astype(self._dtype if floating else batch.dtype.newbyteorder("="), copy=False)
-        else:
-            xp = self.where.namespace
-            batch = xp.take(array, asarray(rows, device=self.where), axis=0)
-            floating = xp.isdtype(batch.dtype, "real floating")
-        return asarray(batch, device=self.where, dtype=self._dtype if floating else None)
+            return array.batch(rows, self._host_dtype)
+        if _is_on_host(array):
+            some = array[rows].toarray() if _is_sparse(array) else array.take(rows, axis=0)
+            return some.astype(self._host_dtype_of(some), copy=False)
+        xp = self.where.namespace
+        some = xp.take(array, order, axis=0)
+        if some.dtype == self._dtype or not xp.isdtype(some.dtype, "real floating"):
+            return some
+        return asarray(some, device=self.where, dtype=self._dtype)
+
+    def _uploaded(self, groups: Iterable[list]) -> Iterator[list]:
+        """Move what was gathered on the host; where the library can, one ahead of what is computed."""
+        on_host = any(_is_on_host(leaf) for leaf in tree.leaves(self.values))
+        if self.where.library.uploads is None or not on_host:
+            yield from (tree.map(self._moved, group) for group in groups)
+            return
+        with contextlib.closing(self.where.library.uploads()) as uploads:
+            under_way: deque[tuple[Any, Callable[[], list]]] = deque()
+            for group in groups:
+                leaves, structure = tree.flatten(group)
+                under_way.append((structure, uploads.begin(leaves)))
+                if len(under_way) > 1:
+                    structure, ready = under_way.popleft()
+                    yield tree.unflatten(structure, ready())
+            for structure, ready in under_way:
+                yield tree.unflatten(structure, ready())
 
 
 def length(batch: Any) -> int:
@@ -158,6 +238,10 @@ def length(batch: Any) -> int:
 def _elements(value: Any) -> int:
     """Return the number of elements of one example."""
     return sum(map(_elements, value.values())) if isinstance(value, dict) else prod(value.shape[1:])
+
+
+def _is_on_host(data: Any) -> bool:
+    return isinstance(data, numpy.ndarray | _FewElements) or _is_sparse(data)
 
 
 def _part(value: Any, rows: slice) -> Any:
@@ -178,18 +262,18 @@ class _FewElements:
         self._matrix = matrix
         self._counts = numpy.sort(numpy.diff(matrix.indptr))
 
-    def batch(self, rows: numpy.ndarray, where: Device, dtype: Any) -> SparseRows:
+    def batch(self, rows: numpy.ndarray, dtype: numpy.dtype) -> SparseRows:
         part = self._matrix[rows]
         elements = max(1, int(self._counts[-len(rows) :].sum()))
 
-        def padded(values: numpy.ndarray, dtype: Any = None) -> Any:
-            array = numpy.zeros(elements, values.dtype)
+        def padded(values: numpy.ndarray, dtype: numpy.dtype) -> numpy.ndarray:
+            array = numpy.zeros(elements, dtype)
             array[: len(values)] = values
-            return asarray(array, device=where, dtype=dtype)
+            return array
 
-        numbers = numpy.arange(len(rows), dtype=part.indices.dtype)
-        places = padded(numpy.repeat(numbers, numpy.diff(part.indptr))), padded(part.indices)
-        return SparseRows(padded(part.data, dtype), *places, (len(rows), self.shape[1]))
+        numbers = padded(numpy.repeat(numpy.arange(len(rows)), numpy.diff(part.indptr)), part.indices.dtype)
+        columns = padded(part.indices, part.indices.dtype)
+        return SparseRows(padded(part.data, dtype), numbers, columns, (len(rows), self.shape[1]))
 
 
 def _is_sparse(data: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.autodiff import value_and_grad
-from xpnet.backends import asarray, device_of, use_device
+from xpnet.backends import asarray, clear_errors, device_of, use_device
 from xpnet.optim import LossScaling
 from xpnet.random import Seed, host_generator
 from xpnet.replay.call import signature_of
@@ -203,11 +203,12 @@ def fit(
     net : Module
         The network. Its arrays are replaced by the trained ones.
     x : array or sequence, shape (examples, ...), or dict
-        The inputs, anywhere. What is not on the device of the network is moved there batch by batch, and
-        floating-point numbers are converted to its dtype. Batches of a sparse matrix of SciPy stay sparse
-        if at most a twentieth of its elements are not zero and the network takes that, as one that begins
-        with `nn.Dense` does (``takes_sparse``); else they become dense. A dict of such reaches the network as
-        a dict of batches.
+        The inputs, anywhere. What is not on the device of the network is moved there batch by batch (to a
+        GPU beforehand, if it takes at most a quarter of the memory that is free there), and floating-point
+        numbers are converted to the dtype of the network. Batches of a sparse matrix of SciPy stay sparse if
+        at most a twentieth of its elements are not zero and the network takes that, as one that begins with
+        `nn.Dense` does (``takes_sparse``); else they become dense. A dict of such reaches the network as a
+        dict of batches.
     y : array or sequence, shape (examples,) or (examples, ...), or dict
         The targets, as the loss expects them: ``{"labels": y, "weights": w}``, say, for a loss of your own.
     loss : callable or Steps
@@ -266,6 +267,8 @@ def fit(
     FloatingPointError
         If the loss is infinite or NaN: it names epoch, batch and layer. The network has the weights from
         before that epoch. Gradients that overflow in float16 are no error, activations are.
+    OutOfDeviceMemoryError
+        If the memory of the device does not suffice. The network has the weights from before that epoch.
 
     Notes
     -----
@@ -366,6 +369,9 @@ def fit(
             run.history.interrupted = True
             if interrupts.pressed > 1:  # in the middle of a step, perhaps
                 run.net = before
+        except MemoryError:
+            run.net = before
+            raise
         finally:
             bar.close()
             try:
@@ -394,6 +400,7 @@ def _training_step(loss: Callable, in_use: Callable[[Any], Any]) -> Callable:
     return step
 
 
+@clear_errors()
 def _epoch(
     run: Run,
     step: Callable,
@@ -439,6 +446,7 @@ def _evaluation_step(loss: Callable) -> Callable:
     return step
 
 
+@clear_errors()
 def _evaluate(
     net: Any,
     examples: Examples,
@@ -462,8 +470,8 @@ def _split(
 ) -> tuple[Examples, Any]:
     """Return the examples for training and, or None, those for validation."""
     where, dtype = place_of(net)
-    options = {"sparse": net.takes_sparse}
-    examples = Examples({"x": x, "y": y}, where, dtype, **options)
+    sparse = net.takes_sparse
+    examples = Examples({"x": x, "y": y}, where, dtype, sparse=sparse).settle()
     if validation is None:
         return examples, None
     if isinstance(validation, float):
@@ -474,7 +482,7 @@ def _split(
             f"{type(validation).__name__}."
         )
     names = ("x of validation", "y of validation")
-    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype, **options)
+    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype, sparse=sparse).settle()
 
 
 def _check_settings(loss: Any, optimizer: Any, epochs: Any, metrics: Any) -> None:

@@ -1,0 +1,38 @@
+"""What a result was measured on."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+
+PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "torch", "jax", "numpy")
+
+
+def gpu(*names):
+    """Return what `nvidia-smi` says of the GPU, or None where it does not work."""
+    number = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
+    query = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader,nounits", "-i", number]
+    try:
+        report = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return dict(zip(names, report.strip().split(", "), strict=True))
+
+
+def gpu_memory():
+    """Return the bytes that are taken on the GPU."""
+    found = gpu("memory.used")
+    return int(found["memory.used"]) * 2**20 if found else None
+
+
+def description(device):
+    """Return the processor or GPU, the date and the versions."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    on_cpu = {"name": platform.platform()}
+    place = on_cpu if device == "cpu" else gpu("name", "driver_version", "memory.total")
+    return {"device": place, "date": datetime.date.today().isoformat(), "versions": versions}
