@@ -66,7 +66,7 @@ def main(options):
     epochs = options.epochs or (3 if options.small else 8)
     xpnet.fit(
         net,
-        x,  # a sparse matrix, of which each batch is made dense
+        x,  # a sparse matrix, whose batches stay sparse
         y,
         loss=losses.cross_entropy,
         optimizer=optim.AdamW(optim.cosine(3e-3, steps=epochs * math.ceil(len(y) / 64)), weight_decay=0.01),
