@@ -104,7 +104,7 @@ def cuda():
 def fresh(monkeypatch):
     """Let what is remembered about this machine be found out anew, before and after a test."""
     monkeypatch.delenv("XPNET_DEVICE", raising=False)
-    remembered = (backends.cuda_problem, backends._find, backends._find_auto)
+    remembered = (backends.cuda_problem, backends.specs._find, backends.specs._find_auto)
     for function in remembered:
         function.cache_clear()
     yield

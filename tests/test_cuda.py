@@ -184,7 +184,7 @@ def test_predictions_and_moves_that_run_out_of_memory(fake_cupy, monkeypatch):
     with pytest.raises(OutOfDeviceMemoryError, match="batch_size"):
         xpnet.predict(xpnet.nn.Lambda(fails), X)
     net = classifier()
-    monkeypatch.setattr(backends, "asarray", fails)
+    monkeypatch.setattr(backends.arrays, "asarray", fails)
     with pytest.raises(OutOfDeviceMemoryError, match="batch_size"):
         xpnet.to_device(net, "strict")
 

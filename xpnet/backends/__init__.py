@@ -1,0 +1,53 @@
+"""Libraries and devices: from a device spec such as ``"cuda:1"`` to arrays on that device.
+
+Each library has a file that says what is particular to it, and its place in `LIBRARIES` in `specs.py`.
+"""
+
+from xpnet.backends.arrays import (
+    asarray,
+    check_together,
+    concrete,
+    describe,
+    device_of,
+    library_of,
+    numpy_dtype,
+    plain_namespace,
+    quick_functions,
+    special_functions,
+    to_device,
+    to_numpy,
+)
+from xpnet.backends.cupy import cuda_problem
+from xpnet.backends.library import Device, Library
+from xpnet.backends.specs import (
+    LIBRARIES,
+    LibraryStatus,
+    clear_errors,
+    device,
+    devices,
+    use_device,
+)
+
+__all__ = [
+    "LIBRARIES",
+    "Device",
+    "Library",
+    "LibraryStatus",
+    "asarray",
+    "check_together",
+    "clear_errors",
+    "concrete",
+    "cuda_problem",
+    "describe",
+    "device",
+    "device_of",
+    "devices",
+    "library_of",
+    "numpy_dtype",
+    "plain_namespace",
+    "quick_functions",
+    "special_functions",
+    "to_device",
+    "to_numpy",
+    "use_device",
+]

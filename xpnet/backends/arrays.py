@@ -1,0 +1,273 @@
+"""Arrays of any library: where they are, how they are moved and converted, and the functions for them."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import array_api_compat
+import numpy
+
+from xpnet import tree
+from xpnet.arrays import ArrayObject
+from xpnet.backends.library import Device, Library
+from xpnet.backends.specs import LIBRARIES, library_of_type, use_device
+from xpnet.backends.specs import device as _device  # two functions have a parameter of that name
+from xpnet.errors import MixedArraysError
+
+
+def library_of(x: Any) -> Library | None:
+    """Return the library that an array belongs to, or None if it is no array of a known library."""
+    return library_of_type(type(x)) if tree.is_array(x) else None  # type: ignore[arg-type]
+
+
+def device_of(x: Any) -> Device:
+    """Return the device that an array lives on.
+
+    Raises
+    ------
+    TypeError
+        If it is no array of a known library.
+    """
+    x = concrete(x)
+    library = library_of(x)
+    if library is None:
+        raise TypeError(f"an array is needed, received {type(x).__name__}. `xpnet.asarray` makes one.")
+    native = array_api_compat.device(x)
+    if native is None:  # inside `jax.jit`, arrays have no device
+        return Device(library.spec, library, library.namespace(), native)
+    return _device(library.spec_of(native))
+
+
+def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) -> Any:
+    """Make an array on a device from an array of any library, a sequence or a number.
+
+    Parameters
+    ----------
+    x : array, sequence or number
+        Anything that NumPy can read, or an array of another library.
+    device : str, Device or None
+        Where the array goes; None keeps an array where it is, and puts anything else on the current device.
+    dtype : dtype, optional
+        A dtype of the target library, or its name, such as ``"float32"``; None keeps the dtype.
+
+    Returns
+    -------
+    array
+        Where it is there already, the same array; where the memory is the host's, it may be shared.
+
+    Raises
+    ------
+    ValueError
+        If there is no such dtype.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> xpnet.asarray([1, 2, 3], device="cpu", dtype="float32")
+    array([1., 2., 3.], dtype=float32)
+    """
+    source = library_of(x)
+    if source is None and tree.is_array(x):
+        return _converted(x, device, dtype)
+    if device is None and source is not None:
+        target = device_of(x)
+    else:
+        target = _device(device)
+    xp = target.namespace
+    name = dtype if isinstance(dtype, str) else None
+    if name is not None:
+        dtype = _dtype(xp, name)
+    if source is target.library and source.spec != "cpu":
+        moved = x if device_of(x).native == target.native else array_api_compat.to_device(x, target.native)
+    else:
+        host = numpy.asarray(x if source is None else source.to_numpy(x))
+        if name is not None and hasattr(numpy, name):
+            host = host.astype(name, copy=False)  # before the move, as not every device has float64
+        host = host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
+        moved = xp.asarray(target.library.readable(host), device=target.native)
+    if dtype is None or moved.dtype == dtype:
+        return moved
+    with target.library.entered(target.native):
+        return xp.astype(moved, dtype)
+
+
+def _converted(x: Any, device: str | Device | None, dtype: Any) -> Any:
+    """Convert an array that is not of a library listed here, such as a traced one, by its own means."""
+    xp = x.__array_namespace__()
+    plain = x.value if hasattr(x, "node") else x
+    if device is not None and library_of(plain) not in (None, _device(device).library):
+        raise MixedArraysError(
+            f"a traced array stays with its library, received one of {describe(plain)} and the device "
+            f'"{_device(device).spec}". Move it before its gradient is traced, or take '
+            "xpnet.to_numpy(xpnet.stop_gradient(x)) if no gradient shall flow through here."
+        )
+    dtype = _dtype(xp, dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and x.dtype != dtype:
+        x = xp.astype(x, dtype)
+    return x if device is None else x.to_device(_device(device).native)
+
+
+def _dtype(xp: Any, name: str) -> Any:
+    found = getattr(xp, name, None)
+    if found is None:
+        known = ", ".join(xp.__array_namespace_info__().dtypes())
+        raise ValueError(f'a dtype must be one of {known}, received "{name}".')
+    return found
+
+
+def to_device(values: Any, spec: str | Device | None) -> Any:
+    """Move all arrays of a tree to a device.
+
+    Parameters
+    ----------
+    values : array or tree
+        An array, or a module, dict, list or tuple with arrays at its leaves. It is not changed.
+    spec : str, Device or None
+        See `device`.
+
+    Returns
+    -------
+    array or tree
+        The same tree on the device. Arrays that are there already are shared.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> net = xpnet.to_device(xpnet.nn.Dense(2, 3), "cpu")
+    >>> net
+    Dense(weight: float32 (2, 3), bias: float32 (3,))
+    """
+    with use_device(spec) as target:
+        return tree.map(
+            lambda leaf: asarray(leaf, device=target) if tree.is_array(leaf) else leaf, values, state=True
+        )
+
+
+def to_numpy(values: Any) -> Any:
+    """Bring all arrays of a tree to the host as NumPy arrays.
+
+    Parameters
+    ----------
+    values : array or tree
+        An array, or a module, dict, list or tuple with arrays at its leaves.
+
+    Returns
+    -------
+    numpy.ndarray or tree
+        The same tree with NumPy arrays. Where the memory is the host's, it may be shared. The dtype is kept,
+        but for PyTorch's bfloat16, which becomes float32.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> net = xpnet.to_numpy(xpnet.nn.Dense(2, 3))
+    >>> type(net.weight)
+    <class 'numpy.ndarray'>
+    """
+
+    def bring(leaf: Any) -> Any:
+        if not tree.is_array(leaf):
+            return leaf
+        library = library_of(leaf)
+        return numpy.asarray(leaf if library is None else library.to_numpy(leaf))
+
+    return tree.map(bring, values, state=True)
+
+
+def concrete(x: Any) -> Any:
+    """Return the library's array inside a traced or recorded one; any other as it is."""
+    while isinstance(x, ArrayObject):
+        x = x.value
+    return x
+
+
+def plain_namespace(x: Any) -> Any:
+    """Return the standard namespace of an array of any library, known to xpnet or not."""
+    x = concrete(x)
+    found = _namespaces.get(type(x))
+    if found is None:
+        found = _namespaces[type(x)] = array_api_compat.array_namespace(x)
+    return found
+
+
+_namespaces: dict[type, Any] = {}
+
+
+def _library_of_namespace(xp: Any) -> Library | None:
+    root = xp.__name__.removeprefix("array_api_compat.").partition(".")[0]
+    return next((library for library in LIBRARIES if library.module == root), None)
+
+
+def quick_functions(xp: Any) -> dict[str, Callable]:
+    """Return functions that do the same as those of a namespace and cost less a call."""
+    library = _library_of_namespace(xp)
+    return library.quick if library else {}
+
+
+def special_functions(xp: Any) -> Any:
+    """Return the special functions (``erf``, ``gammaln``, …) for the arrays of a namespace.
+
+    They are those of SciPy, of CuPy's copy of it, or the library's own. For any other library they run on the
+    host, through SciPy.
+
+    Raises
+    ------
+    AttributeError
+        If SciPy is needed and not installed.
+    """
+    library = _library_of_namespace(xp)
+    module = library.special if library else ""
+    try:
+        return importlib.import_module(module) if module else _OnHost("scipy.special")
+    except ImportError:
+        raise AttributeError("special functions need SciPy. `pip install scipy` installs it.") from None
+
+
+class _OnHost:
+    """The functions of a module for NumPy arrays, for arrays of any library."""
+
+    def __init__(self, module: str) -> None:
+        self._module = importlib.import_module(module)
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._module, name)
+
+        def on_host(*inputs: Any, **options: Any) -> Any:
+            where = next(device_of(x) for x in inputs if library_of(x))
+            return asarray(function(*to_numpy(list(inputs)), **options), device=where)
+
+        return on_host
+
+
+def describe(x: Any) -> str:
+    """Name the library and the device of an array, for error messages."""
+    x = concrete(x)
+    library = library_of(x)
+    return f"{library.name} on {device_of(x).spec}" if library else type(x).__name__
+
+
+def numpy_dtype(dtype: Any, where: Device) -> numpy.dtype:
+    """Return the dtype of NumPy for one of a device's library; float32 for what NumPy does not have."""
+    with where.library.entered(where.native):
+        return where.library.to_numpy(where.namespace.empty(0, dtype=dtype, device=where.native)).dtype
+
+
+def check_together(first: Any, second: Any) -> None:
+    """Check that two arrays are of one library and on one device.
+
+    Raises
+    ------
+    MixedArraysError
+        Naming both places and the way to bring them together.
+    """
+    first, second = concrete(first), concrete(second)
+    if type(first) is type(second) or plain_namespace(first) is plain_namespace(second):
+        if isinstance(first, numpy.ndarray | numpy.generic):
+            return
+        places = array_api_compat.device(first), array_api_compat.device(second)
+        if places[0] == places[1] or None in places:  # inside `jax.jit`, arrays have no device
+            return
+    raise MixedArraysError(
+        f"the arrays of one call must share a library and a device, received {describe(first)} and "
+        f"{describe(second)}. Move one with `xpnet.to_device`."
+    )
