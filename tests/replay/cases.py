@@ -83,3 +83,77 @@ def scores(xp, x, labels):
 
 
 ROWS = [standardize, log_softmax, largest_margin, picked_from_an_argument_that_is_overwritten, scores]
+
+
+def gated(xp, x, _):
+    return x[..., :8] * xp.maximum(x[..., 8:], 0)
+
+
+def largest_of_pairs(xp, x, _):
+    first, second = xp.unstack(xp.reshape(x * 2, (-1, 2, x.shape[-1])), axis=1)
+    return xp.maximum(first, second)
+
+
+def neighbours(xp, x, _):
+    return xp.stack([x[:, 1:] - x[:, :-1], x[:, 1:] + x[:, :-1], x[:, 1:]], axis=1)
+
+
+def stacked_last(xp, x, _):
+    return xp.stack([x + 1, x * x], axis=-1), xp.stack([x + 1, x - 1], axis=0)
+
+
+def beside_its_first_row(xp, x, _):
+    return x + xp.broadcast_to(x[:1], x.shape)
+
+
+def totals_of_a_part(xp, x, _):
+    part = x[:, 1]
+    rows = xp.sum(part * part, axis=-1), xp.max(part + 1, axis=-1, keepdims=True)
+    return rows, xp.sum(part * 2), xp.sum(part * 3, axis=0)
+
+
+def picked_from_a_part(xp, x, labels):
+    return xp.take_along_axis(x[:, 1], labels, axis=-1) * 2
+
+
+VIEWS = [
+    gated,
+    largest_of_pairs,
+    neighbours,
+    stacked_last,
+    beside_its_first_row,
+    totals_of_a_part,
+    picked_from_a_part,
+]
+
+
+def assert_same(results, expected, *, factor=100):
+    for one, other in zip(xpnet.tree.leaves(results), xpnet.tree.leaves(expected), strict=True):
+        one, other = numpy.asarray(one), numpy.asarray(other)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        if one.dtype.kind in "fc":
+            tolerance = factor * numpy.finfo(one.dtype).eps
+            largest = numpy.max(abs(other), initial=0, where=numpy.isfinite(other))
+            numpy.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * largest)
+        else:
+            numpy.testing.assert_array_equal(one, other)
+
+
+def check_views(f):
+    """Compare a recorded function of views with what NumPy does, with and without its gradient."""
+    random = numpy.random.default_rng(0)
+    labels = random.integers(-16, 16, size=(6, 1))
+
+    def outputs(x, labels):
+        return f(xpnet.array_namespace(x), x, labels)
+
+    def loss(x, labels):
+        y = outputs(x, labels)
+        return sum(xpnet.array_namespace(x).sum(leaf * leaf) for leaf in xpnet.tree.leaves(y)), y
+
+    for plain in (outputs, xpnet.value_and_grad(loss, has_aux=True)):
+        recorded = xpnet.jit(plain, donate=("x",))
+        for _ in range(3):
+            x = random.normal(size=(6, 4, 16)).astype("float32")
+            expected = plain(x, labels)
+            assert_same(recorded(x, labels), expected, factor=300)

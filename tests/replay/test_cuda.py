@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 import xpnet
-from tests.replay.cases import EXACT, ROWS, TINY, program
+from tests.replay.cases import EXACT, ROWS, TINY, VIEWS, assert_same, check_views, neighbours, program
 from tests.replay.host import COMPILER, Host
 from xpnet import losses, nn, optim
 from xpnet.autodiff import extended_namespace
@@ -27,18 +27,6 @@ def on_host(monkeypatch):
         return host
 
     return use
-
-
-def assert_same(results, expected, *, factor=100):
-    for one, other in zip(xpnet.tree.leaves(results), xpnet.tree.leaves(expected), strict=True):
-        one, other = numpy.asarray(one), numpy.asarray(other)
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        if one.dtype.kind in "fc":
-            tolerance = factor * numpy.finfo(one.dtype).eps
-            largest = numpy.max(abs(other), initial=0, where=numpy.isfinite(other))
-            numpy.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * largest)
-        else:
-            numpy.testing.assert_array_equal(one, other)
 
 
 # -- kernels ------------------------------------------------------------------------------------------------
@@ -166,6 +154,19 @@ def test_what_is_known_at_the_end_of_a_row_is_used(f, shape, on_host):
         x = random.normal(size=shape).astype("float32")
         expected = both(x, labels)
         assert_same(recorded(x, labels), expected, factor=300)
+
+
+@pytest.mark.parametrize("f", VIEWS, ids=lambda f: f.__name__)
+def test_views_whose_rows_stand_apart(f, on_host):
+    on_host()
+    check_views(f)
+
+
+def test_stacks_are_parts_of_kernels(on_host):
+    on_host()
+    recorded = xpnet.jit(lambda x: neighbours(xpnet.array_namespace(x), x, None))
+    recorded(numpy.ones((6, 4, 16), numpy.float32))
+    assert "assign(" not in recorded.explain()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (300, 40), (1, 70)])

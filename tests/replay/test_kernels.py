@@ -4,7 +4,7 @@ import numpy
 import pytest
 
 import xpnet
-from tests.replay.cases import EXACT, ROWS, TINY, WHOLE, program
+from tests.replay.cases import EXACT, ROWS, TINY, VIEWS, WHOLE, check_views, neighbours, program
 from xpnet.replay.kernels import pattern
 
 pytest.importorskip("numba")
@@ -142,6 +142,18 @@ def test_what_is_known_at_the_end_of_a_row_is_used(f, shape):
                 tolerance = 100 * numpy.finfo(dtype).eps
                 assert one.dtype == other.dtype
                 numpy.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("f", VIEWS, ids=lambda f: f.__name__)
+def test_views_whose_rows_stand_apart(f):
+    check_views(f)
+
+
+def test_views_and_stacks_are_parts_of_loops():
+    recorded = xpnet.jit(lambda x: neighbours(xpnet.array_namespace(x), x, None))
+    recorded(numpy.ones((6, 4, 16), numpy.float32))
+    assert recorded.explain().count("subtract_add_stack(") == 1
+    assert "stack([" not in recorded.explain()
 
 
 def test_a_cross_entropy_is_one_loop():

@@ -22,6 +22,7 @@ from xpnet.replay.kernels import (
     PREDICATES,
     REDUCTIONS,
     ROW,
+    STACK,
     Kernel,
     Part,
     Target,
@@ -199,7 +200,7 @@ def _element(operation: Operation, dtype: Any) -> str | None:
 
 def _can_make(operation: Operation) -> bool:
     name, arguments = operation.name, operation.arguments
-    if name in (PICK, PLACE):
+    if name in (PICK, PLACE, STACK):
         return operation.result.dtype.name in TYPES
     arguments = arguments[:1] if name == "astype" else arguments
     if not all(_fits(x) for x in (operation.result, *arguments)):
@@ -292,6 +293,9 @@ class Block(Passes):
     # -- lines --------------------------------------------------------------------------------------------
 
     def _place(self, x: Variable) -> str:
+        if x in self.kernel.rows:
+            rows = self.kernel.rows[x]
+            return self._place_of_row(rows.start, rows.step)
         full = "i * columns + j" if self.kernel.columns else "i"
         return {FULL: full, ROW: "j", COLUMN: "i", NUMBER: "0"}[self.kernel.kinds[x]]
 
@@ -305,7 +309,9 @@ class Block(Passes):
     def _load(self, x: Variable, name: str, element: str) -> None:
         kind = self.kernel.kinds[x]
         self._values[x] = f"{name}_"
-        self._rows[x] = f"{name}[i * columns + {{}}]"
+        rows = self.kernel.rows.get(x)
+        place = self._place_of_row(rows.start, rows.step, "{}") if rows else "i * columns + {}"
+        self._rows[x] = f"{name}[{place}]"
         where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
         for number, lines in enumerate(where):
             if kind != FULL or number in self._readers.get(x, ()):

@@ -159,7 +159,7 @@ class CupyPlan(MemoryPlan):
         names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts)).replace(".", "_")
         name = self._constants.constant(function, names)
         rest = [x for x in operation.results if x not in alias]
-        arguments = self._constants.items(*operation.arguments, *rest, *block.numbers, kernel.size)
+        arguments = self._constants.items(*kernel.handed_in, *rest, *block.numbers, kernel.size)
         return f"{name}({arguments}, scratch)"
 
     def _new(self, x: Variable) -> str:  # noqa: ARG002

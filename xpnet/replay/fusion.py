@@ -1,7 +1,9 @@
 """Which elementwise operations go into one kernel."""
 
+from collections.abc import Mapping
+
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.kernels import Kernel, Target, part_of
+from xpnet.replay.kernels import Kernel, Rows, Target, part_of
 
 
 class Group:
@@ -38,7 +40,11 @@ class Group:
 
 
 def fuse(
-    graph: Graph, contiguous: set[Variable], origin: dict[Variable, Variable], target: Target
+    graph: Graph,
+    contiguous: set[Variable],
+    origin: dict[Variable, Variable],
+    apart: Mapping[Variable, Rows],
+    target: Target,
 ) -> list[Group]:
     """Put elementwise operations together.
 
@@ -49,9 +55,11 @@ def fuse(
     ----------
     graph : Graph
     contiguous : set of Variable
-        The variables whose elements stand one after the other in memory; a kernel reads no others.
+        The variables whose elements stand one after the other in memory.
     origin : dict of Variable to Variable
         For a view in another shape, with the same elements in the same order, the array that it is a view of.
+    apart : dict of Variable to Rows
+        The views whose rows stand apart, which a kernel can read, too.
     target : Target
         What a kernel may be.
 
@@ -82,8 +90,9 @@ def fuse(
             reshaped.append(operation)
             continue
         kernel = None
-        if contiguous.issuperset((*operation.inputs, *operation.results)):
-            part = part_of(operation, first, target)
+        readable = all(x in contiguous or x in apart for x in operation.inputs)
+        if readable and contiguous.issuperset(operation.results):
+            part = part_of(operation, first, apart, target)
             kernel = Kernel.of([part]) if part else None
             kernel = kernel if kernel and target.accepts(kernel) else None
         group = Group(place, operation, kernel)

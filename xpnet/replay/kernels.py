@@ -3,10 +3,11 @@
 A `Kernel` is a description that knows no library. It goes through an array of some rows and columns, in which
 every other array is *full* (an element for each), a *row* (repeated for each row), a *column* (repeated along
 each row) or a *number*. A row may be gone through several times: what is known only at its end, such as its
-sum, can be used the next time. `loops.py` renders it for numba.
+sum, can be used the next time. Full ones may be views whose rows stand apart, and may be *stacked* into the
+rows of a larger array. `loops.py` renders it for numba, `blocks.py` for CUDA.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from xpnet.replay.graph import Operation, Variable
 COMPARISONS = frozenset({"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"})
 PREDICATES = frozenset({"isfinite", "isinf", "isnan"})
 
-FULL, ROW, COLUMN, NUMBER = "full", "row", "column", "number"
+FULL, ROW, COLUMN, NUMBER, STACKED = "full", "row", "column", "number", "stacked"
 
 # Functions that leave a row, a column or a number: which function takes in an element, and what a total
 # starts from. Sums that leave a column or a number are computed in double precision.
@@ -32,6 +33,31 @@ REDUCTIONS = {
 
 # One element of each row, and zeros but for one element of each row.
 PICK, PLACE = "take_along_axis", "scatter_add"
+# Arrays beside each other.
+STACK = "stack"
+# Elements of a row. Views with shorter ones, and stacks, are left to the library, which is as fast with them.
+SHORTEST = 8
+
+
+class Rows(NamedTuple):
+    """Where the rows of a view are in the array that it is a view of, counted in elements.
+
+    Attributes
+    ----------
+    base : Variable
+        Its elements stand one after the other.
+    start : int
+        Where the first row begins.
+    step : int
+        From where a row begins to where the next one does.
+    columns : int
+        How long a row is.
+    """
+
+    base: Variable
+    start: int
+    step: int
+    columns: int
 
 
 class Target(NamedTuple):
@@ -71,6 +97,8 @@ class Part(NamedTuple):
         What is read, and as what it is repeated: full, row, column or number.
     kind : str
         What the result is.
+    rows : dict of Variable to Rows
+        The views among what is read whose rows stand apart.
     """
 
     operation: Operation
@@ -79,22 +107,36 @@ class Part(NamedTuple):
     columns: int
     read: tuple[tuple[Variable, str], ...]
     kind: str = FULL
+    rows: Mapping[Variable, Rows] = {}
 
 
-def part_of(operation: Operation, origin: Callable[[Variable], Variable], target: Target) -> Part | None:
+def part_of(
+    operation: Operation,
+    origin: Callable[[Variable], Variable],
+    apart: Mapping[Variable, Rows],
+    target: Target,
+) -> Part | None:
     """Return what an operation is in a kernel; None if it cannot be in one.
 
-    ``origin`` gives the variable whose elements another one has in the same order, in another shape.
+    ``origin`` gives the variable whose elements another one has in the same order, in another shape, and
+    ``apart`` where the rows of a view are that stand apart.
     """
     if operation.name in REDUCTIONS:
         part = _reduction(operation)
         can = part is not None and target.can_total(operation, part.kind)
     else:
         can = target.can_make(operation)
-        part = {PICK: _pick, PLACE: _place}.get(operation.name, _elementwise)(operation) if can else None
+        special = {PICK: _pick, PLACE: _place, STACK: _stack}
+        part = special.get(operation.name, _elementwise)(operation) if can else None
     if part is None or not part.size or not can:
         return None
-    return part._replace(read=tuple((origin(x), kind) for x, kind in part.read))
+    rows = {x: apart[x] for x, kind in part.read if x in apart and kind == FULL}
+    columns = {each.columns for each in rows.values()} | {part.columns}
+    columns.discard(0)
+    if len(columns) > 1 or any(x in apart and kind != FULL for x, kind in part.read):
+        return None
+    read = tuple((origin(x), kind) for x, kind in part.read)
+    return part._replace(read=read, columns=max(columns, default=0), rows=rows)
 
 
 def _reduction(operation: Operation) -> Part | None:
@@ -168,6 +210,17 @@ def _place(operation: Operation) -> Part | None:
     return Part(operation, operation.result, prod(shape), shape[-1], read)
 
 
+def _stack(operation: Operation) -> Part | None:
+    arrays, *rest = operation.arguments
+    result, axis = operation.result, operation.options.get("axis", 0)
+    if rest or not all(type(x) is Variable and x.dtype == result.dtype for x in arrays):
+        return None
+    columns = prod(arrays[0].shape[axis % len(result.shape) :])
+    if columns < SHORTEST:
+        return None
+    return Part(operation, result, arrays[0].size, columns, tuple((x, FULL) for x in arrays), STACKED)
+
+
 def _is_index(indices: Any, shape: tuple[int, ...]) -> bool:
     """Say whether these can be the numbers of one element in each row."""
     is_one = type(indices) is Variable and indices.shape == (*shape[:-1], 1)
@@ -200,7 +253,9 @@ class Kernel:
     size, columns : int
         The number of elements, and how many of them make a row; 0 where nothing is a row or a column.
     kinds : dict of Variable to str
-        What each variable is: full, row, column or number.
+        What each variable is: full, row, column, number or stacked.
+    rows : dict of Variable to Rows
+        The inputs whose rows stand apart.
     """
 
     def __init__(self, parts: list[Part], size: int, columns: int, kinds: dict[Variable, str]) -> None:
@@ -208,6 +263,7 @@ class Kernel:
         self.size = size
         self.columns = columns
         self.kinds = kinds
+        self.rows = {x: rows for part in parts for x, rows in part.rows.items()}
 
     @classmethod
     def of(cls, parts: Iterable[Part]) -> "Kernel | None":
@@ -233,7 +289,7 @@ class Kernel:
         made = {part.result for part in parts}
         for part in parts:
             for x, _ in part.read:
-                if x in made and kinds[x] in (ROW, NUMBER):
+                if x in made and kinds[x] in (ROW, NUMBER, STACKED):
                     return None  # it is there only behind the loop
         return cls(parts, size, columns, kinds)
 
@@ -252,7 +308,12 @@ class Kernel:
     def in_place(self) -> list[Variable]:
         """The inputs that a full result may be written over, as each element is read before."""
         picked = {part.read[0][0] for part in self.parts if part.operation.name == PICK}
-        return [x for x in self.inputs if self.kinds[x] == FULL and x not in picked]
+        return [x for x in self.inputs if self.kinds[x] == FULL and x not in picked and x not in self.rows]
+
+    @property
+    def handed_in(self) -> list[Variable]:
+        """The arrays that the inputs are in."""
+        return [self.rows[x].base if x in self.rows else x for x in self.inputs]
 
     @property
     def arrays(self) -> list[Variable]:

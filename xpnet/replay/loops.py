@@ -21,6 +21,8 @@ from xpnet.replay.kernels import (
     PLACE,
     REDUCTIONS,
     ROW,
+    STACK,
+    STACKED,
     Kernel,
     Part,
     Target,
@@ -83,7 +85,7 @@ MOST_ADDED = 1_048_576
 
 def _can_make(operation: Operation) -> bool:
     name, result = operation.name, operation.result
-    if name in (PICK, PLACE):
+    if name in (PICK, PLACE, STACK):
         return result.dtype.name in _DTYPES
     few = name in ELEMENT_OF_FEW and result.size <= FEW
     dtypes = _DTYPES | _INTEGERS if name in _OF_INTEGERS else _DTYPES
@@ -129,8 +131,15 @@ class Loop(Passes):
         super().__init__(kernel, outputs, alias)
 
     def _place(self, x: Variable) -> str:
+        if x in self.kernel.rows:
+            rows = self.kernel.rows[x]
+            return self._place_of_row(rows.start, rows.step)
         index = {FULL: "i, j" if self.kernel.columns else "i", ROW: "j", COLUMN: "i", NUMBER: "0"}
         return index[self.kernel.kinds[x]]
+
+    def _place_of_row(self, start: int, step: int, column: str = "j") -> str:
+        # numba would ask of other numbers whether they are negative, and compute one element at a time.
+        return f"uint64({super()._place_of_row(start, step, column)})"
 
     def _store(self, place: str, value: str) -> str:
         return f"{place} = {value}"
@@ -141,7 +150,9 @@ class Loop(Passes):
     def _load(self, x: Variable, name: str, element: str) -> None:
         kind = self.kernel.kinds[x]
         self._values[x] = f"{name}_"
-        self._rows[x] = f"{name}[i, {{}}]"
+        rows = self.kernel.rows.get(x)
+        place = self._place_of_row(rows.start, rows.step, "{} % columns") if rows else "i, {}"
+        self._rows[x] = f"{name}[{place}]"
         where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
         for number, lines in enumerate(where):
             if kind != FULL or number in self._readers.get(x, ()):
@@ -213,8 +224,9 @@ class Loop(Passes):
             ROW: "columns",
             COLUMN: "rows",
             NUMBER: "1",
+            STACKED: "-1",
         }
-        kinds = {name: kernel.kinds[x] for x, name in names.items()}
+        kinds = {name: STACKED if x in kernel.rows else kernel.kinds[x] for x, name in names.items()}
         numbers = [f"c{index}" for index in range(len(self.numbers))]
         arguments = [*kinds, *numbers, "size", *(["columns"] if kernel.columns else [])]
         loop = "prange" if self._parallel else "range"
@@ -246,7 +258,7 @@ def _name(dtype: numpy.dtype) -> str:
 _HEADER = """\
 from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
 from numpy import empty
-from numba import njit, prange, float32, float64, int32, int64, bool_
+from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
 CACHE = {cache}
 FAST = {{"contract"}}
 

@@ -38,7 +38,7 @@ class NumpyPlan(MemoryPlan):
 
     def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:
         small = kernel.size <= MOST_REDUCED or kernel.kinds[step.operation.result] == NUMBER
-        return len(step.lines) > 1 or (kernel.has_totals and small)
+        return len(step.lines) > 1 or bool(kernel.rows) or (kernel.has_totals and small)
 
     def _new(self, x: Variable) -> str:
         dtype = self._constants.constant(x.dtype, str(x.dtype))
@@ -78,7 +78,7 @@ class NumpyPlan(MemoryPlan):
         name = self._constants.constant(function, names)
         rest = [x for x in operation.results if x not in alias]
         sizes = [kernel.size, *([kernel.columns] if kernel.columns else [])]
-        return f"{name}({self._constants.items(*operation.arguments, *rest, *loop.numbers, *sizes)})"
+        return f"{name}({self._constants.items(*kernel.handed_in, *rest, *loop.numbers, *sizes)})"
 
     def _output(self, x: Any) -> str:
         if type(x) is not Variable:  # a copy, as the caller may write to it, or donate it

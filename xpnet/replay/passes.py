@@ -10,7 +10,18 @@ from typing import Any
 import numpy
 
 from xpnet.replay.graph import Variable
-from xpnet.replay.kernels import COLUMN, COMPARISONS, FULL, PICK, PREDICATES, REDUCTIONS, Kernel, Part
+from xpnet.replay.kernels import (
+    COLUMN,
+    COMPARISONS,
+    FULL,
+    PICK,
+    PREDICATES,
+    REDUCTIONS,
+    STACK,
+    STACKED,
+    Kernel,
+    Part,
+)
 
 
 class Passes:
@@ -39,7 +50,8 @@ class Passes:
         self.numbers: list[float] = []
         inputs = {x: f"a{index}" for index, x in enumerate(kernel.inputs)}
         stores = {x: inputs[alias[x]] if x in alias else f"o{index}" for index, x in enumerate(outputs)}
-        self._stores = {x: f"{name}[{self._place(x)}]" for x, name in stores.items()}
+        self._stacks = {x: name for x, name in stores.items() if kernel.kinds[x] == STACKED}
+        self._stores = {x: f"{name}[{self._place(x)}]" for x, name in stores.items() if x not in self._stacks}
         # The pass in which a full variable is made, and before which any other is; and in which it is read.
         self._pass: dict[Variable, int] = {}
         self._readers: dict[Variable, set[int]] = {}
@@ -58,6 +70,9 @@ class Passes:
             self._load(x, name, f"{name}[{self._place(x)}]")
         over = {x: self._stores.pop(x) for x in alias}
         for number, part in enumerate(kernel.parts):
+            if part.operation.name == STACK:
+                self._stack(part)
+                continue
             write = self._total if part.operation.name in REDUCTIONS else self._make
             write(number, part)
         # At the end of the last pass: by then, the input that was there has been read.
@@ -79,6 +94,17 @@ class Passes:
                 self._readers.setdefault(x, set()).add(ready)
             behind = bool(elements) and kinds[part.result] == COLUMN and part.operation.name != PICK
             self._pass[part.result] = ready + behind
+
+    def _stack(self, part: Part) -> None:
+        """Write how the rows of several arrays are stored beside each other."""
+        arrays = [x for x, _ in part.read]
+        for number, x in enumerate(arrays):
+            place = self._place_of_row(number * part.columns, len(arrays) * part.columns)
+            line = self._store(f"{self._stacks[part.result]}[{place}]", self._values[x])
+            self._inside[self._pass[part.result]].append(line)
+
+    def _place_of_row(self, start: int, step: int, column: str = "j") -> str:
+        return f"i * {step} + {start} + {column}"
 
     def _is_kept(self, x: Variable) -> bool:
         """Say whether a variable made in one pass is read in a later one."""
