@@ -84,6 +84,14 @@ def device(request):
         yield found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_what_jax_compiled():
+    """Keep the memory small: JAX keeps each function that it compiles, and takes longer and longer."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+
+
 @pytest.fixture
 def xp(device):
     """The namespace of the library under test."""
