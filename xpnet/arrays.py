@@ -13,11 +13,15 @@ from typing import Any, Self
 
 import array_api_compat
 import numpy
+import optree
 
 from xpnet import tree
 
 # The machinery that stands between a line of code and the function that it calls.
-_MACHINERY = tuple(str(Path(__file__).parent / name) for name in ("arrays.py", "autodiff", "replay"))
+_MACHINERY = (
+    *(str(Path(__file__).parent / name) for name in ("arrays.py", "autodiff", "replay", "tree.py")),
+    str(Path(optree.__file__).parent),
+)
 
 
 class ArrayObject:

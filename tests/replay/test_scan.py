@@ -5,6 +5,7 @@ import pytest
 from helpers import assert_on, assert_same
 
 import xpnet
+from xpnet.errors import NotRecordableError
 
 
 def draws(*shapes, dtype="float64"):
@@ -191,3 +192,30 @@ def test_what_is_carried_must_stay_as_it_is(device):
     one, three = draws((), (3,))
     with pytest.raises(ValueError, match="what scan carries must keep its structure, shapes and dtypes"):
         xpnet.scan(wider, one, three)
+
+
+def namespace_from_outside(x, w):
+    xp = xpnet.array_namespace(x, w)
+    return xpnet.scan(lambda carried, element: (xp.tanh(carried) + element, carried), x[0, ...], x)[0]
+
+
+def array_from_outside(x, w):
+    return xpnet.scan(lambda carried, element: (carried @ w + element, carried), x[0, ...], x)[0]
+
+
+@pytest.mark.parametrize("differentiated", [False, True])
+@pytest.mark.parametrize("f", [namespace_from_outside, array_from_outside])
+def test_what_a_step_takes_from_the_function_around_it_is_refused(f, differentiated):
+    def total(x, w):
+        return xpnet.array_namespace(x, w).sum(f(x, w))
+
+    recorded = xpnet.jit(xpnet.grad(total) if differentiated else total)
+    with pytest.raises(NotRecordableError, match=r"around it, at .*test_scan.*as an argument"):
+        recorded(numpy.ones((4, 3)), numpy.eye(3))
+
+
+def test_a_function_of_numpy_in_a_step_is_refused_where_it_is_called():
+    with pytest.raises(
+        NotRecordableError, match=r"numpy\.tanh needs .*, at .*test_scan\.py:\d+: .*numpy\.tanh"
+    ):
+        xpnet.scan(lambda carried, x: (numpy.tanh(carried) + x, x), numpy.ones(3), numpy.ones((4, 3)))

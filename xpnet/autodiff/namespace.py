@@ -14,12 +14,12 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.arrays import ArrayObject
+from xpnet.arrays import ArrayObject, calling_line
 from xpnet.autodiff import loops, rules, scatter, sparse, windows
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
 from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.backends import check_together, describe, plain_namespace, quick_functions, special_functions
-from xpnet.errors import MixedArraysError
+from xpnet.errors import MixedArraysError, NotRecordableError
 
 __all__ = ["array_namespace", "traced_namespace"]
 
@@ -117,6 +117,8 @@ class TracedNamespace:
         return x, None
 
     def _refuse(self, x: Any) -> None:
+        if isinstance(x, ArrayObject) and plain_namespace(x) is self.plain._xp:
+            raise from_function_around()
         here = self.plain._xp.__name__.removeprefix("array_api_compat.")
         raise MixedArraysError(
             f"the arrays of one call must share a library and a device, received one of {here} and "
@@ -128,6 +130,15 @@ class TracedNamespace:
         if isinstance(value, tuple | list):
             return any(self.has_gradient(item) for item in value)
         return self.plain.isdtype(value.dtype, ("real floating", "complex floating"))
+
+
+def from_function_around() -> NotRecordableError:
+    """Return the error for an array, or a namespace, of the function around one that is being recorded."""
+    return NotRecordableError(
+        "a function under jit or in scan must get all that changes as arguments; received an array, or the "
+        f"namespace, of the function around it, at {calling_line()}. Pass the array as an argument, and take "
+        "the namespace of an argument: xpnet.array_namespace(x)."
+    )
 
 
 class _Extension:

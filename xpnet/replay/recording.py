@@ -13,7 +13,13 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject, calling_line
-from xpnet.autodiff.namespace import PlainNamespace, TracedNamespace, active_recording, namespaces_of
+from xpnet.autodiff.namespace import (
+    PlainNamespace,
+    TracedNamespace,
+    active_recording,
+    from_function_around,
+    namespaces_of,
+)
 from xpnet.autodiff.tracer import Tracer
 from xpnet.autodiff.transforms import FROM_OUTSIDE
 from xpnet.backends import concrete, plain_namespace
@@ -139,6 +145,8 @@ class RecordingNamespace(PlainNamespace):
             return reduce(getattr, name.split("."), traced.namespace)(*arguments, **options)
         found: list[Recorded] = []
         values, value_options = _strip((arguments, options), found, lambda x: x.value)
+        if any(x.namespace is not self and x.variable is not None for x in found):
+            raise from_function_around()
         result = function(*values, **value_options)
         several = isinstance(result, tuple | list)
         results = list(result) if several else [result]
