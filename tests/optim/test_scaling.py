@@ -1,3 +1,4 @@
+import math
 import pickle
 
 import numpy
@@ -127,8 +128,9 @@ def test_what_it_does_not_take():
         optim.LossScaling(optim.LossScaling(optim.SGD(0.1)))
     with pytest.raises(TypeError, match=r"received \(Transform, LossScaling\)"):
         optim.chain(optim.clip_by_global_norm(1.0), optim.LossScaling(optim.SGD(0.1)))
-    with pytest.raises(ValueError, match=r"initial_scale must be positive, received 0\."):
-        optim.LossScaling(optim.SGD(0.1), initial_scale=0)
+    for scale in (0, 2.0**-25, 2.0**25, math.inf, math.nan):
+        with pytest.raises(ValueError, match=rf"from 2\*\*-24 to 2\*\*24, received {scale}\."):
+            optim.LossScaling(optim.SGD(0.1), initial_scale=scale)
     with pytest.raises(ValueError, match=r"growth_interval must be at least 1, received 0\."):
         optim.LossScaling(optim.SGD(0.1), growth_interval=0)
 

@@ -116,3 +116,15 @@ def test_a_sparse_matrix_with_many_elements_becomes_dense(device):
     data = Examples({"x": scipy.sparse.csr_array(X), "y": Y}, device, device.namespace.float32, sparse=True)
     assert not data.stays_sparse
     assert_on(next(data.batches(4))[0], device, "float32")
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_every_kind_of_sparse_matrix(device, kind, sparse):
+    dense = np.diag(np.arange(30.0))
+    matrix = scipy.sparse.csr_array(dense).asformat(kind)
+    data = Examples({"x": matrix, "y": np.arange(30)}, device, device.namespace.float32, sparse=sparse)
+    (x, _), *_ = data.batches(30)
+    if sparse:
+        x = x @ xpnet.asarray(np.eye(30, dtype="float32"), device=device)
+    assert np.array_equal(xpnet.to_numpy(x), dense)

@@ -474,3 +474,48 @@ def test_a_bad_value_in_a_sparse_matrix_or_in_a_dict_is_found(sparse):
             shuffle=False,
             progress=False,
         )
+
+
+@pytest.mark.parametrize("density", [0.02, 0.5])
+@pytest.mark.parametrize("kind", ["int64", "bool"])
+def test_a_dense_layer_takes_no_integers_however_many_elements_are_zero(device, density, kind):
+    x = scipy.sparse.random_array((50, 80), density=density, rng=np.random.default_rng(0)) > 0
+    net = Dense(80, 1, seed=0)
+    with pytest.raises(TypeError, match=f"floating-point numbers.* received .*{kind}"):
+        train(net, x.astype(kind), np.ones((50, 1)), loss=losses.mse)
+
+
+def test_a_network_in_half_precision_takes_sparse_matrices():
+    x = scipy.sparse.random_array((50, 80), density=0.02, rng=np.random.default_rng(0))
+    nets = [xpnet.tree.map(lambda w: w.astype("float16"), Dense(80, 1, seed=0)) for _ in range(2)]
+    for net, data in zip(nets, (x, x.toarray()), strict=True):
+        train(net, data, np.ones((50, 1)), loss=losses.mse, optimizer=optim.SGD(0.1))
+    for a, b in zip(weights(nets[0]), weights(nets[1]), strict=True):
+        assert a.dtype == np.float16
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_a_layer_that_does_something_else_with_its_input_than_the_class_above_gets_it_dense(device):
+    class Doubled(Dense):
+        def __call__(self, x):
+            return super().__call__(2 * x)
+
+    class Squared(Sequential):
+        def __call__(self, x):
+            return super().__call__(x**2)
+
+    class Renamed(Dense):
+        pass
+
+    class Taking(Dense):
+        takes_sparse = True
+
+        def __call__(self, x):
+            return -super().__call__(x)
+
+    x = scipy.sparse.random_array((50, 80), density=0.02, rng=np.random.default_rng(0))
+    for net in (Doubled(80, 1, seed=0), Squared(Dense(80, 1, seed=0)), Sequential(Doubled(80, 1, seed=0))):
+        assert not net.takes_sparse
+        train(net, x, np.ones((50, 1)), loss=losses.mse)
+    assert Renamed(80, 1, seed=0).takes_sparse
+    assert Taking(80, 1, seed=0).takes_sparse

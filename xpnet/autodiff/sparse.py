@@ -29,7 +29,8 @@ def sparse_matmul(xp: Any, values: Any, rows: Any, columns: Any, w: Any, *, size
     -------
     array, shape (size, features)
     """
-    if isinstance(w, numpy.ndarray) and "scipy.sparse" in sys.modules:  # where SciPy's matrices come from
+    # Where SciPy's matrices come from, SciPy is loaded. It has none of float16.
+    if isinstance(w, numpy.ndarray) and "scipy.sparse" in sys.modules and values.dtype != numpy.float16:
         shape = (size, w.shape[0])
         return sys.modules["scipy.sparse"].coo_array((values, (rows, columns)), shape=shape) @ w
     each = xp.reshape(values, (-1, 1)) * xp.take(w, columns, axis=0)

@@ -24,7 +24,8 @@ class Module(tree.Branch):
         Whether layers such as `Dropout` behave as in training. True at first; `train` and `eval` set it.
     takes_sparse : bool
         Whether batches of a sparse matrix reach the module as they are, and not as dense arrays. A `Dense`
-        layer takes them; set it to True in a class whose inputs go to such layers alone.
+        layer takes them; set it to True in a class whose inputs go to such layers alone. A class with a
+        ``__call__`` of its own does not inherit it.
 
     Examples
     --------
@@ -43,6 +44,11 @@ class Module(tree.Branch):
 
     training: bool = True
     takes_sparse: bool = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls) and "takes_sparse" not in vars(cls):
+            cls.takes_sparse = False  # what it does with x is not what the class above does
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(

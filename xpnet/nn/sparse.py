@@ -35,4 +35,9 @@ class SparseRows(tree.Branch):
                 "matrix. Make the layer for as many features as x has, or give it other features."
             )
         xp = extended_namespace(self.values, weight)
+        if not xp.isdtype(self.dtype, ("real floating", "complex floating")):
+            raise TypeError(
+                f"floating-point numbers are needed, received {self.dtype} in a sparse matrix. Convert it "
+                "with x.astype('float32')."
+            )
         return xp.sparse_matmul(self.values, self.rows, self.columns, weight, size=self.shape[0])

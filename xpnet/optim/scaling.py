@@ -8,7 +8,7 @@ from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.optim.optimizers import Optimizer
 from xpnet.optim.schedules import Schedule
-from xpnet.optim.settings import count, positive
+from xpnet.optim.settings import count
 from xpnet.optim.transforms import each_dtype
 
 __all__ = ["LossScaling"]
@@ -37,7 +37,8 @@ class LossScaling:
     optimizer : Optimizer
         With all transforms of the gradients in it, such as `clip_by_global_norm`: they see them unscaled.
     initial_scale : float, default=65536
-        The scale to start from. Use a power of 2, by which numbers are divided without rounding.
+        The scale to start from, from 2\ :sup:`-24` to 2\ :sup:`24`. Use a power of 2, by which numbers are
+        divided without rounding.
     growth_interval : int, default=2000
         After how many updates without a skip the scale is doubled, up to 2\ :sup:`24`.
 
@@ -46,7 +47,7 @@ class LossScaling:
     TypeError
         If ``optimizer`` is not an optimizer.
     ValueError
-        If the scale is not positive, or the interval less than 1.
+        If the scale is out of its range, or the interval less than 1.
 
     References
     ----------
@@ -82,7 +83,8 @@ class LossScaling:
                 "LossScaling needs an optimizer, such as xpnet.optim.Adam(1e-3), received "
                 f"{type(self.optimizer).__name__}."
             )
-        positive("initial_scale", self.initial_scale)
+        if not SMALLEST <= self.initial_scale <= LARGEST:
+            raise ValueError(f"initial_scale must be from 2**-24 to 2**24, received {self.initial_scale}.")
         count("growth_interval", self.growth_interval)
 
     @property

@@ -65,7 +65,7 @@ class Examples:
         lengths: dict[str, int] = {}
 
         def read(name: str, value: Any) -> Any:
-            if isinstance(value, dict):
+            if isinstance(value, dict) and not _is_sparse(value):  # one kind of sparse matrices is a dict
                 return {key: read(f"{name}[{key!r}]", part) for key, part in value.items()}
             array = self._ready(_readable(name, value, where))
             lengths[name] = array.shape[0]
@@ -134,7 +134,7 @@ class Examples:
         array = array.astype(self._host_dtype_of(array), copy=False)
         return asarray(array, device=self.where, dtype=self._dtype if floating else None)
 
-    def _host_dtype_of(self, array: numpy.ndarray) -> numpy.dtype:
+    def _host_dtype_of(self, array: Any) -> numpy.dtype:
         """Return the dtype of a batch, as far as NumPy has it. `jit` takes no other order of bytes."""
         return self._host_dtype if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
 
@@ -200,7 +200,7 @@ class Examples:
         if isinstance(array, dict):
             return {key: self._rows(part, rows, order) for key, part in array.items()}
         if isinstance(array, _FewElements):
-            return array.batch(rows, self._host_dtype)
+            return array.batch(rows, self._host_dtype_of(array))
         if _is_on_host(array):
             some = array[rows].toarray() if _is_sparse(array) else array.take(rows, axis=0)
             return some.astype(self._host_dtype_of(some), copy=False)
@@ -258,7 +258,7 @@ class _FewElements:
     """
 
     def __init__(self, matrix: Any) -> None:
-        self.shape = matrix.shape
+        self.shape, self.dtype = matrix.shape, matrix.dtype
         self._matrix = matrix
         self._counts = numpy.sort(numpy.diff(matrix.indptr))
 
