@@ -128,3 +128,21 @@ def test_every_kind_of_sparse_matrix(device, kind, sparse):
     if sparse:
         x = x @ xpnet.asarray(np.eye(30, dtype="float32"), device=device)
     assert np.array_equal(xpnet.to_numpy(x), dense)
+
+
+def test_rows_of_a_sparse_matrix_that_come_several_times(device):
+    dense = np.zeros((60, 40))
+    dense[0], dense[1:, 0] = 1.0, 2.0
+    matrix = scipy.sparse.csr_array(dense)
+    data = Examples({"x": matrix, "y": np.arange(60)}, device, device.namespace.float32, sparse=True)
+    assert data.stays_sparse
+    (x, _), *_ = data.batches(3, np.asarray([0, 5, 0]))
+    x = x @ xpnet.asarray(np.eye(40, dtype="float32"), device=device)
+    assert np.array_equal(xpnet.to_numpy(x), dense[[0, 5, 0]])
+
+
+def test_a_sparse_array_of_one_axis_is_read_like_a_dense_one(device):
+    x = scipy.sparse.coo_array(([1.0], ([2],)), shape=(40,))
+    data = Examples({"x": x, "y": np.arange(40)}, device, device.namespace.float32, sparse=True)
+    (x, _), *_ = data.batches(4)
+    assert np.array_equal(xpnet.to_numpy(x), [0, 0, 1, 0])

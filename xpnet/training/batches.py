@@ -72,8 +72,9 @@ class Examples:
             return array
 
         self.values = [read(name, value) for name, value in values.items()]
-        if sparse and _is_sparse(self.values[0]) and self.values[0].nnz <= FEW * prod(self.values[0].shape):
-            self.values[0] = _FewElements(self.values[0])
+        x = self.values[0]
+        if sparse and _is_sparse(x) and len(x.shape) == 2 and x.nnz <= FEW * prod(x.shape):
+            self.values[0] = _FewElements(x)
         if len(set(lengths.values())) > 1:
             text = " and ".join(f"{length} in {name}" for name, length in lengths.items())
             raise ValueError(f"there must be as many examples of each, received {text}.")
@@ -264,7 +265,8 @@ class _FewElements:
 
     def batch(self, rows: numpy.ndarray, dtype: numpy.dtype) -> SparseRows:
         part = self._matrix[rows]
-        elements = max(1, int(self._counts[-len(rows) :].sum()))
+        # More only if a row comes several times, as in a bootstrap.
+        elements = max(1, int(self._counts[-len(rows) :].sum()), part.nnz)
 
         def padded(values: numpy.ndarray, dtype: numpy.dtype) -> numpy.ndarray:
             array = numpy.zeros(elements, dtype)
