@@ -246,8 +246,9 @@ def fit(
         the loss reads Python values that change during the training.
     precision : {"float32", "tf32", "float16", "bfloat16"}, default="float32"
         What the operands of matrix products are rounded to, in training and validation, see `xpnet.jit`;
-        weights, sums and all else stay in float32. In float16 the loss is scaled, see `optim.LossScaling`:
-        a step whose gradients overflow is skipped, and ``optimizer_state["loss_scale"]`` halved.
+        weights, sums, batches that stay sparse and all else are in float32. In float16 the loss is scaled,
+        see `optim.LossScaling`: a step whose gradients overflow is skipped, and
+        ``optimizer_state["loss_scale"]`` halved.
     resume : path, optional
         A file of `xpnet.callbacks.Checkpoint`, with which the training goes on as if it had not been
         interrupted: on the CPU, the network and the history are in the end the same, bit for bit. All other
