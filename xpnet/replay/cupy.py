@@ -147,11 +147,7 @@ class CupyPlan(MemoryPlan):
     def _kernel_line(self, step: Step) -> str:
         kernel, operation = step.kernel, step.operation
         assert kernel
-        alias = {}
-        for x in operation.results:
-            over = [v for v in step.in_place if self._shares(x, v)]
-            if over:
-                alias[x] = over[0]
+        alias = self._written_over(step)
         block = Block(kernel, operation.results, alias)
         grid = block.grid(kernel.size, self._runtime.processors)
         self._scratch = max(self._scratch, grid.scratch)

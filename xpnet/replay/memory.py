@@ -228,6 +228,11 @@ class MemoryPlan(Plan):
         y = self._place.get(y, y)
         return self._place.get(x, x) is y or (x in self.sizes and self.sizes[x] == self.sizes.get(y))
 
+    def _written_over(self, step: Step) -> dict[Variable, Variable]:
+        """Return the results of a step that are written over an input, each with that input."""
+        pairs = ((x, v) for x in step.operation.results for v in reversed(step.in_place))
+        return {x: v for x, v in pairs if self._shares(x, v)}
+
     # -- the function -------------------------------------------------------------------------------------
 
     def _name(self, x: Variable) -> str:

@@ -64,11 +64,7 @@ class NumpyPlan(MemoryPlan):
     def _kernel_line(self, step: Step) -> str:
         kernel, operation = step.kernel, step.operation
         assert kernel
-        alias = {}
-        for x in operation.results:
-            over = [v for v in step.in_place if self._shares(x, v)]
-            if over:
-                alias[x] = over[0]
+        alias = self._written_over(step)
         loop = Loop(kernel, operation.results, alias, parallel=False)
         function = loops.compiled(loop.source)
         if kernel.size >= PARALLEL and not kernel.has_totals:
