@@ -1,6 +1,5 @@
 """Training a network."""
 
-import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,22 +10,18 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.autodiff import value_and_grad
 from xpnet.backends import asarray, clear_errors, device_of, use_device
 from xpnet.optim import LossScaling
 from xpnet.random import Seed, host_generator
-from xpnet.replay.call import signature_of
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
 from xpnet.training.diagnosis import copied, first_bad_batch
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
-from xpnet.training.predict import check_batch_size, evaluation_copy, jit_where_possible, place_of
+from xpnet.training.predict import check_batch_size, evaluation_copy, place_of
 from xpnet.training.resume import SavedTraining, set_random
-
-# How many kinds of networks and batches `Steps` remember.
-_TRIED = 8
+from xpnet.training.steps import Steps
 
 # Seconds between two looks at the loss inside an epoch. A look waits for the device.
 _LOOK = 10.0
@@ -99,81 +94,6 @@ class Run:
         before = self.optimizer_state["learning_rate"]
         rate = asarray(rate, device=device_of(before), dtype=before.dtype)
         self.optimizer_state = self.optimizer_state | {"learning_rate": rate}
-
-
-class Steps:
-    """What `fit` does with each batch for a loss, to be kept from one training to the next.
-
-    A training records its steps anew unless it is given those of another one: for many short trainings of
-    networks of the same shape that costs more than the training itself.
-
-    Parameters
-    ----------
-    loss : callable
-        ``loss(outputs, targets)``, see `fit`.
-    jit : bool, default=True
-        Whether to record the steps once and replay them, see `xpnet.jit`. What the loss reads besides its
-        arguments is read when it is recorded, and never again.
-    precision : {"float32", "tf32", "float16", "bfloat16"}, default="float32"
-        What the operands of matrix products are rounded to, see `fit`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such precision, or a lower one is asked for without `jit`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import xpnet
-    >>> steps = xpnet.training.Steps(xpnet.losses.mse)
-    >>> for seed in range(3):  # the second and third training record nothing
-    ...     net, optimizer = xpnet.nn.Dense(2, 2, seed=seed), xpnet.optim.SGD(0.1)
-    ...     history = xpnet.fit(net, np.eye(2), np.eye(2), loss=steps, optimizer=optimizer, progress=False)
-    """
-
-    def __init__(
-        self, loss: Callable[[Any, Any], Any], *, jit: bool = True, precision: str = "float32"
-    ) -> None:
-        if not jit and precision != "float32":
-            raise ValueError(
-                f"precision={precision!r} needs jit=True, as it is a step that was recorded whose products "
-                "are rounded; received jit=False. Leave one of the two away."
-            )
-        self.loss, self.precision = loss, precision
-        self._tried: list[Any] = []  # the latest first
-        self.train, self.evaluate = _training_step(loss, self.optimizer), _evaluation_step(loss)
-        if jit:
-            donate = ("net", "optimizer_state")
-            self.train = jit_where_possible(self.train, donate=donate, precision=precision)
-            self.evaluate = jit_where_possible(self.evaluate, precision=precision)
-
-    def optimizer(self, optimizer: Any) -> Any:
-        """Return what takes the steps of an optimizer: in float16, one that scales the loss."""
-        if self.precision != "float16" or isinstance(optimizer, LossScaling):
-            return optimizer
-        return LossScaling(optimizer)
-
-    def _check(self, net: Any, data: "Sequence[Examples]", batch_size: int) -> None:
-        """Try network and loss on a batch, and let the loss look at all targets, before anything changes.
-
-        What went well once is not tried again with arrays of the same shapes and dtypes.
-        """
-        loss = self.loss
-        while isinstance(loss, functools.partial):
-            loss = loss.func
-        check_targets = getattr(loss, "check_targets", None)
-        for examples in data:
-            x, y = next(examples.batches(batch_size))
-            leaves, structure = tree.flatten((net, x, y), state=True)
-            kind = [*map(signature_of, leaves), structure]
-            if kind in self._tried and check_targets is None:
-                continue
-            outputs = evaluation_copy(net)(x)
-            self.loss(outputs, y)
-            if check_targets is not None:
-                check_targets(outputs, examples.values[1])
-            self._tried = [kind, *self._tried][:_TRIED]
 
 
 def fit(
@@ -309,7 +229,7 @@ def fit(
     callbacks = sorted(callbacks, key=lambda callback: callback.order)
 
     with use_device(training.where), Interrupts() as interrupts:
-        steps._check(net, [training] if held_out is None else [training, held_out], batch_size)
+        steps.check(net, [training] if held_out is None else [training, held_out], batch_size)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
         in_use = steps.optimizer(optimizer)
@@ -383,24 +303,6 @@ def fit(
     return run.history
 
 
-def _training_step(loss: Callable, in_use: Callable[[Any], Any]) -> Callable:
-    """Return what is done with each batch."""
-
-    def batch_loss(net: Any, x: Any, y: Any, scale: Any) -> tuple[Any, Any]:
-        outputs = net(x)
-        value = loss(outputs, y)
-        return (value if scale is None else value * scale), (value, outputs)
-
-    def step(net: Any, optimizer_state: Any, x: Any, y: Any, optimizer: Any) -> tuple:
-        optimizer = in_use(optimizer)
-        scale = optimizer_state["loss_scale"] if isinstance(optimizer, LossScaling) else None
-        (_, (value, outputs)), gradients = value_and_grad(batch_loss, has_aux=True)(net, x, y, scale)
-        net, optimizer_state = optimizer.update(gradients, optimizer_state, net)
-        return net, optimizer_state, value, outputs
-
-    return step
-
-
 @clear_errors()
 def _epoch(
     run: Run,
@@ -437,14 +339,6 @@ def _order(shuffle: Any, random: "numpy.random.Generator") -> Order:
     if not callable(shuffle):
         raise TypeError(f"shuffle must be True, False or a function of the rows, received {shuffle!r}.")
     return shuffle
-
-
-def _evaluation_step(loss: Callable) -> Callable:
-    def step(net: Any, x: Any, y: Any) -> tuple:
-        outputs = net(x)
-        return loss(outputs, y), outputs
-
-    return step
 
 
 @clear_errors()
