@@ -22,7 +22,6 @@ from xpnet.replay.kernels import (
     REDUCTIONS,
     ROW,
     STACK,
-    STACKED,
     Kernel,
     Part,
     Target,
@@ -113,6 +112,8 @@ TARGET = Target(12, 64, _can_make, _can_total, accepts=lambda _: True)
 class Loop(Passes):
     """The source of a kernel in Python, for numba.
 
+    All arrays are handed in with one axis: numba compiles once for all shapes, and in half of the time.
+
     Parameters
     ----------
     kernel : Kernel
@@ -131,13 +132,17 @@ class Loop(Passes):
         super().__init__(kernel, outputs, alias)
 
     def _place(self, x: Variable) -> str:
-        if x in self.kernel.rows:
-            rows = self.kernel.rows[x]
-            return self._place_of_row(rows.start, rows.step)
-        index = {FULL: "i, j" if self.kernel.columns else "i", ROW: "j", COLUMN: "i", NUMBER: "0"}
-        return index[self.kernel.kinds[x]]
+        kind = self.kernel.kinds[x]
+        if kind == FULL and self.kernel.columns:
+            return self._place_of_row(*self._start_and_step(x))
+        return {FULL: "i", ROW: "j", COLUMN: "i", NUMBER: "0"}[kind]
 
-    def _place_of_row(self, start: int, step: int, column: str = "j") -> str:
+    def _start_and_step(self, x: Variable) -> tuple[int, int | str]:
+        """Return where the first row of a full variable starts, and how far apart its rows are."""
+        rows = self.kernel.rows.get(x)
+        return (rows.start, rows.step) if rows else (0, "columns")
+
+    def _place_of_row(self, start: int, step: int | str, column: str = "j") -> str:
         # numba would ask of other numbers whether they are negative, and compute one element at a time.
         return f"uint64({super()._place_of_row(start, step, column)})"
 
@@ -150,9 +155,7 @@ class Loop(Passes):
     def _load(self, x: Variable, name: str, element: str) -> None:
         kind = self.kernel.kinds[x]
         self._values[x] = f"{name}_"
-        rows = self.kernel.rows.get(x)
-        place = self._place_of_row(rows.start, rows.step, "{} % columns") if rows else "i, {}"
-        self._rows[x] = f"{name}[{place}]"
+        self._rows[x] = f"{name}[{self._place_of_row(*self._start_and_step(x), '{} % columns')}]"
         where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
         for number, lines in enumerate(where):
             if kind != FULL or number in self._readers.get(x, ()):
@@ -219,16 +222,9 @@ class Loop(Passes):
 
     def _put_together(self, names: dict[Variable, str]) -> str:
         kernel = self.kernel
-        shape = {
-            FULL: "(rows, columns)" if kernel.columns else "size",
-            ROW: "columns",
-            COLUMN: "rows",
-            NUMBER: "1",
-            STACKED: "-1",
-        }
-        kinds = {name: STACKED if x in kernel.rows else kernel.kinds[x] for x, name in names.items()}
         numbers = [f"c{index}" for index in range(len(self.numbers))]
-        arguments = [*kinds, *numbers, "size", *(["columns"] if kernel.columns else [])]
+        sizes = ["size", *(["columns"] if kernel.columns else [])]
+        arguments = [*dict.fromkeys(names.values()), *numbers, *sizes]
         loop = "prange" if self._parallel else "range"
         if kernel.columns:
             row = []
@@ -238,7 +234,6 @@ class Loop(Passes):
         else:
             body = [f"for i in {loop}(size):", *_indent(self._inside[0])]
         head = ["rows = size // columns"] if kernel.columns else []
-        head += [f"{name} = {name}.reshape({shape[kind]})" for name, kind in kinds.items()]
         decorator = f"@njit(cache=CACHE, parallel={self._parallel}, error_model='numpy', fastmath=FAST)"
         lines = [decorator, f"def kernel({', '.join(arguments)}):"]
         return "\n".join([*lines, *_indent([*head, *self._first, *body, *self._behind]), ""])

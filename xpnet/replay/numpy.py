@@ -29,6 +29,7 @@ class NumpyPlan(MemoryPlan):
     """A plan that computes into memory of NumPy's."""
 
     def _build(self, over: list[Variable | None]) -> None:
+        self._flat: dict[Variable, str] = {}  # buffers and views of them, as kernels see them, made once
         super()._build(over)
         self._idle: list[Callable] = []
 
@@ -73,8 +74,17 @@ class NumpyPlan(MemoryPlan):
         names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts))
         name = self._constants.constant(function, names)
         rest = [x for x in operation.results if x not in alias]
+        arrays = [self._with_one_axis(x) for x in (*kernel.handed_in, *rest)]
         sizes = [kernel.size, *([kernel.columns] if kernel.columns else [])]
-        return f"{name}({self._constants.items(*kernel.handed_in, *rest, *loop.numbers, *sizes)})"
+        return f"{name}({', '.join([*arrays, self._constants.items(*loop.numbers, *sizes)])})"
+
+    def _with_one_axis(self, x: Variable) -> str:
+        """Return the text of an array, all elements one after the other."""
+        if len(x.shape) == 1:
+            return self._constants.text(x)
+        if self._place.get(x, self._root[x]) in self.sizes:
+            return self._flat.setdefault(x, f"flat_{x.number}")
+        return f"{self._constants.text(x)}.reshape(-1)"
 
     def _output(self, x: Any) -> str:
         if type(x) is not Variable:  # a copy, as the caller may write to it, or donate it
@@ -91,6 +101,8 @@ class NumpyPlan(MemoryPlan):
             names[self._name(x)] = numpy.ndarray(x.shape, x.dtype, memory, start + offset)
         for line in self._once:
             exec(line, names)
+        for x, name in self._flat.items():
+            names[name] = names[self._name(x)].reshape(-1)
         return self._function(self._code, names)
 
     def __call__(self, inputs: list[numpy.ndarray], *, keep: bool = False) -> tuple:

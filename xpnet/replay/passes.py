@@ -103,7 +103,7 @@ class Passes:
             line = self._store(f"{self._stacks[part.result]}[{place}]", self._values[x])
             self._inside[self._pass[part.result]].append(line)
 
-    def _place_of_row(self, start: int, step: int, column: str = "j") -> str:
+    def _place_of_row(self, start: int, step: int | str, column: str = "j") -> str:
         return f"i * {step} + {start} + {column}"
 
     def _is_kept(self, x: Variable) -> bool:
