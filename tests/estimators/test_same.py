@@ -362,9 +362,9 @@ BAD_PARAMETERS = [
 
 
 def test_weights_of_zero():
-    for estimator in both("MLPClassifier", {}):
-        with pytest.raises(ValueError, match="at least one non-zero number"):
-            estimator.fit(X, Y, np.zeros(600))
+    # As scikit-learn from 1.9 on.
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        MLPClassifier().fit(X, Y, np.zeros(600))
     # A batch whose examples count for nothing leaves the rest alone.
     weights = np.r_[np.ones(400), np.zeros(200)]
     options = {"shuffle": False, "solver": "sgd", "momentum": 0.0, "alpha": 0.0, "random_state": 0}
