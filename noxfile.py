@@ -122,7 +122,7 @@ def examples(session: nox.Session) -> None:
     """Every example, or those named: `nox -s examples -- essence`. Small unless arguments are given."""
     names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), session.posargs))
     if unknown := set(names) - EXAMPLES.keys():
-        session.error(f"There is no example {', '.join(sorted(unknown))}. There are {', '.join(EXAMPLES)}.")
+        session.error(f"There is no example {', '.join(sorted(unknown))}. There are {', '.join(EXAMPLES)}")
     paths = [EXAMPLES[name] for name in names or EXAMPLES]
     run_examples(session, paths, *(session.posargs[len(names) :] if session.posargs else ["--small"]))
 
