@@ -248,7 +248,7 @@ def test_auto_falls_back_to_the_cpu_and_says_so_once(missing, caplog):
         with xpnet.use_device("auto") as found:
             assert found.spec == "cpu"
     (record,) = caplog.records
-    assert "auto is the CPU. " in record.message
+    assert "auto is the CPU: " in record.message
     assert "CuPy is not installed" in record.message
 
 
