@@ -363,6 +363,48 @@ def test_views_of_one_buffer_are_not_written_over_too_early():
         numpy.testing.assert_allclose(recorded(x), f(x))
 
 
+VIEWS = {
+    "its transpose": lambda xp, c, y: xp.where(c, y, y.T),
+    "itself in reverse": lambda xp, c, y: y / y[::-1, :],
+    "several of them": lambda xp, c, y: xp.where(c, y[:, ::-1], y.T) - y,
+    "its first row": lambda xp, c, y: y * y[:1, :],
+    "its columns in reverse": lambda xp, c, y: xp.maximum(xp.flip(y, axis=1), y),
+    "a part of it": lambda xp, c, y: y[:-1, :] - y[1:, :],
+    "another shape of it": lambda xp, c, y: y[:, :1] * xp.reshape(y, (1, -1)),
+}
+
+
+@pytest.mark.usefixtures("numba")
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_result_is_not_written_over_what_is_read_beside_it(name):
+    def f(x, c):
+        xp = xpnet.array_namespace(x)
+        return VIEWS[name](xp, c, x * 2) + 1
+
+    recorded = xpnet.jit(f)
+    for seed in range(3):
+        x = numpy.random.default_rng(seed).normal(size=(40, 40))
+        assert_same(recorded(x, x > 0), f(x, x > 0))
+
+
+def test_what_differs_in_an_option_alone_is_computed_for_each(device):
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        sums = [xp.sum(x, axis=axis) for axis in (0, 1)]
+        spreads = [xp.std(x, correction=correction) for correction in (0, 1, 0.0, 1.5)]
+        return (
+            *sums,
+            *spreads,
+            *(xp.sort(x, axis=axis, descending=d) for axis in (0, 1) for d in (False, True)),
+        )
+
+    x = xpnet.asarray([[1.0, 5.0], [3.0, 2.0]], device=device)
+    recorded = xpnet.jit(f)
+    for scale in (1.0, 2.0):
+        for one, other in zip(recorded(x * scale), f(x * scale), strict=True):
+            assert_same(one, other)
+
+
 def test_a_replay_allocates_nothing_of_the_size_of_its_arrays():
     step = xpnet.jit(training_step(xpnet.optim.Adam(0.01)), donate=("net", "state"))
     net = nn.Sequential(nn.Dense(6, 4000, seed=0), nn.ReLU(), nn.Dense(4000, 3, seed=1))

@@ -39,6 +39,15 @@ def test_shuffled_rows_stay_together(device, on_device):
     assert orders[0] == orders[1] != orders[2]
 
 
+@pytest.mark.parametrize("first", range(5))
+def test_batches_from_a_later_one_on(device, first):
+    data = examples(device)
+    for order in (None, data.rows[::-1]):
+        later = [xpnet.to_numpy(y).tolist() for _, y in data.batches(3, order, first=first)]
+        assert later == [xpnet.to_numpy(y).tolist() for _, y in data.batches(3, order)][first:]
+    assert list(data.batches(3, first=4)) == []
+
+
 def test_any_sequence(device):
     data = examples(device, [[1, 2.5], [3, 4]], (0, 1))
     x, y = next(data.batches(2))
