@@ -220,6 +220,16 @@ LAYERS = [
         IMAGES,
         lambda p, x: convolution(p, x, (1, 1), [(0, 0), (0, 0)], (1, 3), 2),
     ),
+    (  # of one channel, whose windows are laid out in another order
+        lambda: nn.Conv2d(1, 2, 2),
+        IMAGES[..., :1],
+        lambda p, x: convolution(p, x, (1, 1), [(0, 0), (0, 0)]),
+    ),
+    (
+        lambda: nn.ConvTranspose2d(4, 6, 4, stride=2, padding="same"),
+        IMAGES,
+        lambda p, x: transposed_convolution(p, x, 2, 1, 1, 1),
+    ),
     (
         lambda: nn.ConvTranspose2d(4, 6, (3, 2), stride=2, padding=1, dilation=2, groups=2),
         IMAGES,

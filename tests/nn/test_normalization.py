@@ -146,6 +146,15 @@ def test_running_statistics_follow_their_equation(device):
     assert_same(layer.running_variance, variance.astype("float32"), tolerance=1e-5)
 
 
+def test_state_carries_no_gradient(device):
+    def total_of_the_state(layer, x):
+        y = layer(x)
+        return xpnet.array_namespace(y).sum(0 * y + layer.running_mean)
+
+    x = xpnet.asarray(numbers(4, 3), device=device)
+    assert_same(xpnet.grad(total_of_the_state, argnums=1)(BatchNorm(3), x), 0 * x)
+
+
 def test_state_is_no_parameter_and_keeps_its_dtype(device):
     layer = BatchNorm(2)
     assert xpnet.tree.paths(layer) == ["weight", "bias"]
