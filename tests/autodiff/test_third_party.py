@@ -433,12 +433,13 @@ def check(case):
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_functions_that_leave_the_standard_say_so(reason, case, dispatch):
     """Later versions of these projects may follow the standard: then the gradients must be right."""
+    # Or they come as far as a function without a rule, return a class of their own, or index as strict refuses.
+    later = "has no gradient rule|f must return|Integer index arrays"
     try:
         case.check_gradients(order=1)
-    except NoGradientError as error:
-        assert re.search(f"{reason}|has no gradient rule", str(error))
-    except (TypeError, IndexError) as error:  # results of classes of their own; indices that strict refuses
-        assert re.search("f must return|Integer index arrays", str(error))
+    except (NoGradientError, TypeError, IndexError) as error:
+        if not re.search(f"{reason}|{later}", str(error)):
+            raise
 
 
 def test_special_functions_without_a_rule_say_so(xp):

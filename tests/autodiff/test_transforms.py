@@ -334,6 +334,17 @@ def test_a_part_of_several_results(xp):
     assert_same(pullback(array([5.0, 6.0]))[0], array([[0.0, 0.0], [5.0, 6.0]]))
 
 
+def test_a_result_that_is_returned_twice(xp):
+    def f(x):
+        y = x * x
+        return y, {"again": y, "argument": x}
+
+    (y, rest), pullback = xpnet.vjp(f, array([1.0, 3.0]))
+    (g,) = pullback((xp.ones_like(y), {"again": 2 * xp.ones_like(y), "argument": xp.ones_like(y)}))
+    assert_same(g, array([7.0, 19.0]))
+    assert_same(rest["argument"], array([1.0, 3.0]))
+
+
 def test_vjp_checks_the_tree_it_is_given(xp):
     _, pullback = xpnet.vjp(lambda x: [x, x], array([1.0, 2.0]))
     with pytest.raises(ValueError, match="pullback needs a tree of arrays like the result"):

@@ -219,6 +219,14 @@ def test_gradients_of_two_orders(device):
     xpnet.check_gradients(lambda block, x: block(x), block, x, order=2)
 
 
+def test_dropout_is_of_all_that_is_added(device):
+    block = TransformerBlock(4, 2, dropout=1 - 1e-6, seed=0)  # which drops as good as everything
+    x = xpnet.asarray(numbers(2, 3, 4), device=device)
+    assert_same(block(x), x)
+    assert_same(block.step(x, block.new_cache(2, 3))[0], x)
+    assert abs(xpnet.to_numpy(block.eval()(x) - x)).max() > 0.1
+
+
 def test_under_jit_with_dropout(device):
     def loss(net, x):
         return xpnet.array_namespace(net[0].weight).mean(net(x) ** 2)

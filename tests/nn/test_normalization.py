@@ -134,6 +134,27 @@ def test_state_comes_back_from_transforms_and_from_jit(device):
     assert abs(xpnet.to_numpy(nets[0][1].running_mean)).max() > 0.01
 
 
+def test_running_statistics_follow_their_equation(device):
+    layer, mean, variance = BatchNorm(3, momentum=0.3), numpy.zeros(3), numpy.ones(3)
+    for seed in range(3):
+        x = numbers(4, 5, 3, seed=seed) * 2 + seed
+        layer(xpnet.asarray(x, device=device))
+        mean = 0.7 * mean + 0.3 * x.mean(axis=(0, 1))
+        variance = 0.7 * variance + 0.3 * x.var(axis=(0, 1), ddof=1)  # the unbiased one
+    assert_on(layer.running_mean, device, "float32", (3,))
+    assert_same(layer.running_mean, mean.astype("float32"), tolerance=1e-5)
+    assert_same(layer.running_variance, variance.astype("float32"), tolerance=1e-5)
+
+
+def test_state_carries_no_gradient(device):
+    def total_of_the_state(layer, x):
+        y = layer(x)
+        return xpnet.array_namespace(y).sum(0 * y + layer.running_mean)
+
+    x = xpnet.asarray(numbers(4, 3), device=device)
+    assert_same(xpnet.grad(total_of_the_state, argnums=1)(BatchNorm(3), x), 0 * x)
+
+
 def test_state_is_no_parameter_and_keeps_its_dtype(device):
     layer = BatchNorm(2)
     assert xpnet.tree.paths(layer) == ["weight", "bias"]

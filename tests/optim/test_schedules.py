@@ -20,10 +20,10 @@ def reference_warmup_cosine(step):
     return half_cosine(2.0, 0.2, min((step - 4) / 8, 1))
 
 
-def reference_one_cycle(step):
-    if step < 5:
-        return half_cosine(2.0 / 25, 2.0, step / 5)
-    return half_cosine(2.0, 2.0 / 25 / 1e4, min((step - 5) / 14, 1))
+def reference_one_cycle(step, peak=5):
+    if step < peak:
+        return half_cosine(2.0 / 25, 2.0, step / peak)
+    return half_cosine(2.0, 2.0 / 25 / 1e4, min((step - peak) / (19 - peak), 1))
 
 
 CASES = {
@@ -38,6 +38,10 @@ CASES = {
         reference_warmup_cosine,
     ),
     "one_cycle": (optim.one_cycle(2.0, steps=20), reference_one_cycle),
+    "one_cycle with its peak between two steps": (
+        optim.one_cycle(2.0, steps=20, warmup_fraction=0.325),
+        lambda step: reference_one_cycle(step, peak=5.5),
+    ),
 }
 
 

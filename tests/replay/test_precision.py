@@ -174,6 +174,15 @@ def test_products_in_the_step_of_a_loop(device):
     assert abs(expected - numpy.ones((3, 4)) @ (weight @ weight).T).max() > 1e-4
 
 
+def test_the_step_of_one_loop_in_several_precisions(device):
+    carried, weight = draw(3, 4), draw(4, 4, seed=1)
+    arrays = on(carried), on(numpy.zeros((1, 1), "float32")), on(weight)
+    for name in ("tf32", "bfloat16", "tf32"):
+        received = xpnet.jit(lambda *arrays: xpnet.scan(power, *arrays)[0], precision=name)(*arrays)
+        expected = reference(carried, name) @ reference(weight, name)
+        assert_same(received, expected, tolerance=1e-5)
+
+
 def recorded(f, *arrays, name, by_plan):
     """Return the graph of a function, as a plan receives it."""
     graphs = []

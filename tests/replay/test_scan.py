@@ -166,6 +166,23 @@ def test_what_it_closes_over_is_refused(device):
         xpnet.grad(loss)(weight, x)
 
 
+def test_one_function_goes_through_arrays_of_several_structures(device):
+    def add(carried, x):
+        total = xpnet.tree.map(lambda a, b: a + b, carried, x)
+        return total, total
+
+    start, x = draws((2,), (3, 2))
+    expected = xpnet.to_numpy(start) + numpy.cumsum(xpnet.to_numpy(x), axis=0)
+    for wrap in (lambda a: a, lambda a: {"a": a}, lambda a: [a, a], lambda a: a):
+        last, totals = xpnet.scan(add, wrap(start), wrap(x))
+        for one, other in zip(
+            xpnet.tree.leaves((last, totals)),
+            xpnet.tree.leaves((wrap(expected[-1]), wrap(expected))),
+            strict=True,
+        ):
+            assert_same(one, other)
+
+
 # -- bad input --------------------------------------------------------------------------------------------
 
 

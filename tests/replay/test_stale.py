@@ -20,6 +20,7 @@ class Scaled(nn.Module):
         self.function = numpy.float64
         self.parts = {"b": [nn.Dense(3, 3, seed=1)], "a": (numpy.ones(3, "float32"), 4)}
         self.extra = None
+        self.activation = nn.ReLU()
         self.settings = {"shift": 0.5, "scales": [1.0]}
 
     def __call__(self, x):
@@ -30,6 +31,7 @@ class Scaled(nn.Module):
         if self.extra is not None:
             y = y + self.extra
         y = (y + self.settings["shift"]) * self.settings["scales"][0]
+        y = self.activation(y)
         return xp.tanh(y) if self.training else y
 
 
@@ -81,6 +83,10 @@ def widen(net):
     net.inner.weight = net.inner.weight.astype("float64")
 
 
+def replace_by_another_kind(net):
+    net.activation = nn.Tanh()
+
+
 def set_in_dict(net):
     net.settings["shift"] = -1.0
 
@@ -90,6 +96,7 @@ def set_in_list(net):
 
 
 CHANGES = [
+    replace_by_another_kind,
     set_in_dict,
     set_in_list,
     set_factor,
@@ -130,7 +137,7 @@ def test_after_a_change_of_a_network(change):
         (numpy.float32(1), numpy.ones(1, "float32"), numpy.ones((), "float64"), 1.0),
     ],
 )
-def test_other_settings(others):
+def test_other_settings(device, others):
     seen = []
 
     def f(x, setting):
@@ -140,8 +147,30 @@ def test_other_settings(others):
     recorded = xpnet.jit(f)
     for _ in range(2):
         for other in others:
-            recorded(numpy.ones(3), other)
+            recorded(xpnet.asarray(numpy.ones(3), device=device), other)
     assert len(seen) == len(others)
+
+
+def test_settings_that_change_themselves():
+    setting, seen = {1, 2}, []
+
+    def f(x, setting):
+        seen.append(set(setting))
+        return x + len(setting)
+
+    recorded = xpnet.jit(f)
+    for number in (3, 3, 4):
+        setting.add(number)
+        assert_same(recorded(numpy.ones(2), setting), numpy.ones(2) + len(setting))
+    assert seen == [{1, 2, 3}, {1, 2, 3, 4}]
+
+
+def test_another_device():
+    f = xpnet.jit(lambda x: x + xpnet.array_namespace(x).ones(2, device=x.device))
+    for _ in range(2):
+        for spec in ("strict", "strict:device1", "cpu"):
+            x = xpnet.asarray(numpy.zeros(2), device=spec)
+            assert_same(f(x), x + 1)
 
 
 def test_positions_and_names_of_arguments():

@@ -39,6 +39,32 @@ def test_shuffled_rows_stay_together(device, on_device):
     assert orders[0] == orders[1] != orders[2]
 
 
+@pytest.mark.parametrize("first", range(5))
+def test_batches_from_a_later_one_on(device, first):
+    data = examples(device)
+    for order in (None, data.rows[::-1]):
+        later = [xpnet.to_numpy(y).tolist() for _, y in data.batches(3, order, first=first)]
+        assert later == [xpnet.to_numpy(y).tolist() for _, y in data.batches(3, order)][first:]
+    assert list(data.batches(3, first=4)) == []
+
+
+@pytest.mark.parametrize("together", [1, 2, 3])
+def test_batches_that_are_gathered_together(device, monkeypatch, together):
+    monkeypatch.setattr(
+        "xpnet.training.batches.GATHERED", 8 * 2 * 3 * together
+    )  # of the 3 numbers of an example
+    batches = [xpnet.to_numpy(y).tolist() for _, y in examples(device).batches(2)]
+    assert batches == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+
+
+@pytest.mark.parametrize("rows", [[0, -1], [0, 10]])
+def test_rows_out_of_range(rows):
+    device = xpnet.device("strict")
+    data = examples(device, xpnet.asarray(X, device=device), xpnet.asarray(Y, device=device))
+    with pytest.raises(IndexError, match=f"rows must be from 0 to 9, received {min(rows)} to {max(rows)}"):
+        next(data.batches(2, np.asarray(rows)))
+
+
 def test_any_sequence(device):
     data = examples(device, [[1, 2.5], [3, 4]], (0, 1))
     x, y = next(data.batches(2))
@@ -57,6 +83,10 @@ def test_split_is_a_partition():
     assert (len(rest), len(part)) == (7, 3)
     rows = [y for data in (rest, part) for _, ys in data.batches(2) for y in ys]
     assert sorted(rows) == list(range(10))
+    others = {
+        tuple(examples(xpnet.device("cpu")).split(0.3, np.random.default_rng(s))[1].rows) for s in range(5)
+    }
+    assert len(others) > 1
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,11 @@ def test_r2_of_constant_targets_is_nan():
     assert math.isnan(xpnet.metrics.r2(np.ones((3, 1)), np.ones((3, 1))))
 
 
+def test_a_logit_of_0_is_not_positive():
+    assert xpnet.metrics.binary_accuracy(np.asarray([0.0, 0.0, 0.5]), np.asarray([0.0, 0.0, 1.0])) == 1
+    assert xpnet.metrics.binary_accuracy(np.asarray([0.0, -0.0]), np.asarray([1.0, 1.0])) == 0
+
+
 def test_function_is_averaged_over_examples():
     metric = as_metric(lambda outputs, targets: abs(outputs - targets).mean())
     assert isinstance(metric, Metric)

@@ -27,6 +27,11 @@ def _find_cuda_device(name: str) -> Any:
     return cupy.cuda.Device(number)
 
 
+def how_to_install(cuda: int = 13) -> str:
+    """Say how to install what xpnet needs for a version of CUDA. xpnet itself is in no index yet."""
+    return f'`pip install ".[cuda{cuda}]"` in a copy of xpnet\'s repository'
+
+
 @cache
 def cuda_problem() -> str | None:
     """Say why CuPy cannot use a CUDA GPU here, or None if it can.
@@ -36,7 +41,7 @@ def cuda_problem() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         if shutil.which("nvidia-smi") is None:
             return "there is no NVIDIA driver here (nvidia-smi is missing), and CuPy is not installed."
-        return 'CuPy is not installed. `pip install "xpnet[cuda13]"` (or cuda12, by the driver) installs it.'
+        return f"CuPy is not installed. {how_to_install()} (or cuda12, by the driver) installs it."
     try:
         import cupy
 
@@ -49,7 +54,7 @@ def cuda_problem() -> str | None:
             return "CuPy's matrix product gives wrong numbers on this GPU. Update the driver and CuPy."
     except Exception as error:  # the libraries below CuPy have many kinds of their own
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f'CuPy cannot run: {first_line}. `pip install "xpnet[cuda13]"` brings CUDA\'s libraries along.'
+        return f"CuPy cannot run: {first_line}. {how_to_install()} brings CUDA's libraries along."
     return None
 
 
@@ -61,7 +66,7 @@ def _old_driver() -> str | None:
     driver, needed = runtime.driverGetVersion() // 1000, runtime.runtimeGetVersion() // 1000
     if not 0 < driver < needed:
         return None
-    instead = f', or `pip install "xpnet[cuda{driver}]"` in place of this CuPy' if driver > 11 else ""
+    instead = f", or {how_to_install(driver)} in place of this CuPy" if driver > 11 else ""
     return (
         f"the NVIDIA driver is too old: it is for CUDA {driver}, and this CuPy for CUDA {needed}. Install a "
         f"newer driver{instead}."
@@ -175,7 +180,7 @@ CUPY = Library(
     name="CuPy",
     spec="cuda",
     module="cupy",
-    install='pip install "xpnet[cuda13]"  (or cuda12)',
+    install='pip install ".[cuda13]"',
     namespace=lambda: importlib.import_module("array_api_compat.cupy"),
     find_device=_find_cuda_device,
     device_specs=_cuda_specs,

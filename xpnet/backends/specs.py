@@ -88,7 +88,7 @@ def _find_auto() -> Device:
     problem = cuda_problem()
     if problem is None:
         return _find("cuda")
-    _log.warning("xpnet: device auto is the CPU. %s", problem)
+    _log.warning("xpnet: device auto is the CPU: %s", problem)
     return _find("cpu")
 
 

@@ -181,8 +181,8 @@ class jit:
 
     A replay does the same arithmetic with other values, without Python between the functions: on NumPy into
     memory laid out beforehand, and with chains of elementwise functions in one loop where numba is installed
-    (``pip install "xpnet[fast]"``); on CuPy with kernels made for the function, as one CUDA graph; on JAX
-    compiled by `jax.jit`; on any other library one call after the other.
+    (``pip install numba``); on CuPy with kernels made for the function, as one CUDA graph; on JAX compiled
+    by `jax.jit`; on any other library one call after the other.
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from typing import Any
 import cupy
 import numpy
 
+from xpnet.backends.cupy import how_to_install
 from xpnet.replay.blocks import CUDA, PRELUDE, Grid
 from xpnet.replay.products import DRELU, DRELU_BGRAD, RELU_AUX, RELU_AUX_BIAS, Matrix, Product
 
@@ -45,7 +46,7 @@ class Cuda:
         self.processors = self._device.attributes["MultiProcessorCount"]
         self.problem = ""
         if importlib.util.find_spec("nvmath") is None:
-            self.problem = 'nvmath-python is not installed; `pip install "xpnet[cuda13]"` brings it'
+            self.problem = f"nvmath-python is not installed; {how_to_install()} brings it"
         self._handle = 0
 
     @staticmethod

@@ -7,8 +7,7 @@ try:
     import sklearn as _  # noqa: F401
 except ImportError:
     raise ImportError(
-        'xpnet.sklearn needs scikit-learn, which is not installed. `pip install "xpnet[sklearn]"` installs '
-        "it."
+        "xpnet.sklearn needs scikit-learn, which is not installed. `pip install scikit-learn` installs it."
     ) from None
 
 from xpnet.sklearn.classifier import MLPClassifier
