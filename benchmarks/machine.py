@@ -50,10 +50,11 @@ def keep(path, found):
 
 def is_lost():
     """Say whether CUDA works no more in this process, as after an illegal address."""
-    if "cupy" not in sys.modules:
+    cuda = getattr(sys.modules.get("cupy"), "cuda", None)
+    if cuda is None or not cuda.is_available():  # which is said of the machine, not of this process
         return False
     try:
-        sys.modules["cupy"].cuda.runtime.deviceSynchronize()
+        cuda.runtime.deviceSynchronize()
     except Exception:
         return True
     return False

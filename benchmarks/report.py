@@ -19,11 +19,11 @@ class Report:
         print(json.dumps({"name": name, "outcome": outcome} | more), file=self._file, flush=True)
 
     def fail(self, name, kind, error):
-        self.add(name, "failed", kind=kind.strip()[:500], error=error[-MOST:])
+        self.add(name, "failed", kind=" ".join(kind.split())[:300], error=error[-MOST:])
 
     def fail_with(self, name, error):
         """Note an exception."""
-        kind = " ".join(traceback.format_exception_only(error)[-1].split())
+        kind = traceback.format_exception_only(error)[-1]
         self.fail(name, kind, "".join(traceback.format_exception(error)))
 
 
