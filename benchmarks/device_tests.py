@@ -3,8 +3,8 @@
     python -m pytest -p device_tests --report FILE --library cupy -n 12
 
 Tests that ask for no device are left out, as they prove nothing there. One that hangs ends its process, with
-the place in the report, and so does the test behind one that left a device on which nothing works any more; in
-several processes, others go on.
+the place in the report, and so does the test behind one that left a device on which nothing works any more;
+in several processes, others go on.
 """
 
 import faulthandler

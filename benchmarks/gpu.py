@@ -313,7 +313,10 @@ def main():
     def note(name, result):
         found["parts"][name] = result
         if options.json:
-            keep(_result(options), found)
+            try:
+                keep(_result(options), found)
+            except OSError as error:
+                print(f"== the results cannot be written now: {error}", flush=True)
 
     try:
         for number, (name, part) in enumerate(chosen.items()):
