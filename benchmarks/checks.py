@@ -26,14 +26,14 @@ ROOT = Path(__file__).parents[1]
 SIZES, SMALL_SIZES = (1, 3, 64, 100, 129), (1, 3, 129)  # of matrices
 
 CHECKS = {}  # by name, in the order in which they run
-ALONE, ON_GPU = set(), set()  # names of those in a process of their own, and of those that no stand-in can do
+LAST, ON_GPU = set(), set()  # names of those that may end a process, and of those that no stand-in can do
 
 
-def check(function, name=None, *, alone=False, on_gpu=False):
+def check(function, name=None, *, last=False, on_gpu=False):
     """Add a check, which is called with a `Device`. It may return notes."""
     name = name or function.__name__.replace("_", " ")
     CHECKS[name] = function
-    ALONE.update({name} if alone else ())
+    LAST.update({name} if last else ())
     ON_GPU.update({name} if on_gpu else ())
     return function
 
@@ -63,9 +63,11 @@ class Device:
     def array(self, x):
         return xpnet.asarray(numpy.ascontiguousarray(x), device=self.device)
 
-    def by_columns(self, x):
-        """Return an array whose last but one axis is the one along which elements stand beside each other."""
-        return self.array(numpy.swapaxes(x, -1, -2)).swapaxes(-1, -2)
+    def aligned(self, x):
+        """Return an array that begins where products ask for it, as those of plans do."""
+        new = self.runtime.array(self.runtime.memory(x.nbytes), 0, x.shape, x.dtype)
+        new[...] = self.array(x)
+        return new
 
     def finish(self):
         if self.device.spec != "cpu":
@@ -83,10 +85,12 @@ def device_of(name, sizes=SIZES):
         return
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from tests.replay.host import Host
+    from tests.replay.host import COMPILER, Host
     from xpnet.replay import call
     from xpnet.replay.cupy import CupyPlan
 
+    if COMPILER is None:
+        raise RuntimeError("the stand-in for a CUDA device needs a C++ compiler, g++ or clang++; install one")
     host, plans = Host(), call._plan_of
     call._plan_of = lambda _: type("HostPlan", (CupyPlan,), {"_runtime_of": lambda *_: host})
     try:
@@ -518,7 +522,7 @@ def out_of_memory_and_back(device):
     a_training(device)
 
 
-@functools.partial(check, alone=True, on_gpu=True)
+@functools.partial(check, last=True, on_gpu=True)
 def an_illegal_address(device):
     """What is said of a device that is lost, and that this is noticed."""
     import cupy

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 LIBRARIES = {"cuda": "cupy", "cpu": "numpy"}
 KEPT = 10_000  # characters of the end of what a command says
-SHOWN = 100  # lines that it may say here
+SHOWN = 40  # lines that it may say here, and kinds of failures of a part at the end
 OFTEN = 10  # seconds between two results
 STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
@@ -121,8 +121,8 @@ class Command:
     """A command in a process group of its own, and the end of what it says."""
 
     def __init__(self, command, variables):
-        environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1", "PYTHONPATH": _path(ROOT)}
-        environment |= variables
+        environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+        environment |= {"PYTHONPATH": _path(ROOT)} | variables
         for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
             environment.pop(name, None)
         self.process = subprocess.Popen(
@@ -218,8 +218,9 @@ def _found(commands, ended, events, start):
     told = 1 if failed else 0  # the exit status of a command that has told what failed
     for name, command in commands.items():
         if ended.get(name, 0) not in (0, told):
-            kind = (command.said.strip().splitlines() or ["nothing was said"])[-1]
-            failed.append({"name": name, "kind": f"{name}: {kind}", "error": command.said})
+            last = (command.said.strip().splitlines() or ["nothing was said"])[-1]
+            kind = f"{name} ended with {ended[name]}: {last[:300]}"
+            failed.append({"name": name, "kind": kind, "error": command.said})
     cut_off = [name for name in commands if name not in ended]
     if failed:
         found |= {"outcome": FAILED, "failures": kinds(failed)}
@@ -348,7 +349,7 @@ def summary(part):
 def show(found):
     print()
     for name, part in found["parts"].items():
-        for kind in part.get("failures", ()):
+        for kind in part.get("failures", [])[:SHOWN]:
             print(f"{name}: {kind['count']} × {kind['kind'][:200]} ({kind['names'][0]})")
     for name, part in found["parts"].items():
         print(f"{name:14} {summary(part)[:300]}")

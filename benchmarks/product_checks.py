@@ -18,14 +18,16 @@ def multiply(device, first, second, precision, epilogue, *more):
     dtype = names.get(precision, precision)
     result_dtype = "float64" if precision == "float64" else "float32"
     shape = (*first.shape[:-1], second.shape[-1])
-    result = device.array(numpy.full(shape, 7, result_dtype))
+    result = device.aligned(numpy.full(shape, 7, result_dtype))
     product = p.Product(
         first=p.Matrix.of(first), second=p.Matrix.of(second), dtype=dtype, result=result_dtype,
         precision="tf32" if precision == "tf32" else "float32", epilogue=epilogue,
     )  # fmt: skip
     runtime = device.runtime
     with runtime.active():
-        runtime.product(product)(runtime.workspace(), first, second, result, *more)
+        function = runtime.product(product)
+        workspace = runtime.memory(getattr(function, "workspace", 2**25))
+        function(workspace, first, second, result, *more)
         device.finish()
     return result
 
@@ -72,8 +74,11 @@ def product_case(device, precision, epilogue):
             p.BIAS: [bias], p.RELU_BIAS: [bias], p.RELU_AUX: [mask], p.RELU_AUX_BIAS: [bias, mask],
             p.DRELU: [mask], p.DRELU_BGRAD: [mask, 0 * bias],
         }.get(epilogue, [])  # fmt: skip
-        more = [device.array(x) for x in more]
-        put = {"rows": device.array, "columns": device.by_columns}
+        more = [device.aligned(x) for x in more]
+        put = {
+            "rows": device.aligned,
+            "columns": lambda x: device.aligned(x.swapaxes(-1, -2)).swapaxes(-1, -2),
+        }
         try:
             arrays = put[first_layout](a), put[second_layout](b)
             found = multiply(device, *arrays, precision, epilogue, *more)
@@ -185,7 +190,7 @@ def operands_at(offset, precision):
                 for one, other in zip(recorded(*given), f(*arrays), strict=True):
                     assert_close(one, other)
 
-    check(compare, f"operands at {offset} bytes in {precision}", alone=True)
+    check(compare, f"operands at {offset} bytes in {precision}", last=True)
 
 
 for offset, precision in itertools.product((16, 4), PRECISIONS):

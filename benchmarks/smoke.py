@@ -4,7 +4,7 @@
 
 A check knows nothing of the others. They run in a process that is started anew, behind the check that was
 under way, where one hangs, crashes, or leaves a device on which nothing works any more. Checks that may do so
-run last, each in a process of its own. `--device cpu` runs them on the tests' stand-in for a CUDA device.
+come last, in another process. `--device cpu` runs them on the tests' stand-in for a CUDA device.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import product_checks  # noqa: F401  which adds its checks to the others
-from checks import ALONE, CHECKS, ON_GPU, SIZES, SMALL_SIZES, device_of
+from checks import CHECKS, LAST, ON_GPU, SIZES, SMALL_SIZES, device_of
 from machine import is_lost
 from report import Report, read
 
@@ -44,7 +44,7 @@ def run_check(name, device, report):
     try:
         notes = CHECKS[name](device)
         assert not handler.said, handler.said[0]
-        if name not in ALONE:  # one that loses the device has said so itself
+        if name not in LAST:  # one that loses the device has said so itself
             device.finish()
     except Exception as error:
         report.fail_with(name, error)
@@ -69,16 +69,16 @@ def work(options):
 
 def supervise(names, options, report):
     """Run checks in processes, one after the other; where one is killed, go on behind the check it was at."""
+    command = [sys.executable, "-X", "faulthandler", __file__, "--worker", "--device", options.device]
+    command += ["--report", str(options.report), *(["--small"] if options.small else [])]
     while names:
         with tempfile.TemporaryFile("w+") as said:
-            command = [sys.executable, "-X", "faulthandler", __file__, *sys.argv[1:], "--worker"]
             process = subprocess.Popen([*command, *(f"--check={name}" for name in names)], stderr=said)
-            last, since = None, time.monotonic()
+            size, since = 0, time.monotonic()
             while process.poll() is None and time.monotonic() < since + SECONDS:
-                time.sleep(0.05)
-                events = read(options.report)
-                if events and events[-1] != last:
-                    last, since = events[-1], time.monotonic()
+                time.sleep(0.02)
+                if options.report.stat().st_size != size:
+                    size, since = options.report.stat().st_size, time.monotonic()
             hung = process.poll() is None
             if hung:
                 process.kill()
@@ -86,12 +86,17 @@ def supervise(names, options, report):
                     process.wait(5)
             said.seek(0)
             text = said.read()
-        sys.stderr.write(text)
-        done = {event["name"] for event in read(options.report) if event["outcome"] in ("passed", "failed")}
+        sys.stderr.write(text[-2000:])
+        events = read(options.report)
+        done = {event["name"] for event in events if event["outcome"] in ("passed", "failed")}
         rest = [name for name in names if name not in done]
-        if rest and (hung or process.returncode or len(rest) == len(names)):
+        if hung or process.returncode:
             why = f"it took over {SECONDS} s" if hung else f"the process ended with {process.returncode}"
-            report.fail(rest.pop(0), why, f"{why}\n{text}")
+            began = any(event["name"] == rest[0] for event in events)
+            report.fail(rest[0], why if began else f"no check began: {text[-100:]}", f"{why}\n{text}")
+            if not began:  # nor would the others
+                return
+            rest = rest[1:]
         names = rest
 
 
@@ -111,10 +116,8 @@ def main():
     report = Report(options.report)
     names = [name for name in options.checks or CHECKS if options.device == "cuda" or name not in ON_GPU]
     report.add("", "collected", names=names)
-    supervise([name for name in names if name not in ALONE], options, report)
-    for name in names:
-        if name in ALONE:
-            supervise([name], options, report)
+    supervise([name for name in names if name not in LAST], options, report)
+    supervise([name for name in names if name in LAST], options, report)
     events = read(options.report)
     failed = [event for event in events if event["outcome"] == "failed"]
     for event in failed:
