@@ -36,6 +36,8 @@ LIBRARIES = {"cuda": "cupy", "cpu": "numpy"}
 KEPT = 10_000  # characters of the end of what a command says
 SHOWN = 40  # lines that it may say here, and kinds of failures of a part at the end
 OFTEN = 10  # seconds between two results
+ANSWER = 120  # seconds in which a device must say whether it works
+PROBLEM = "from xpnet import backends; print(backends.cuda_problem() or 'it works')"
 STOPS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 FIRST_SIZES = ("784-128-10, batch 128, float32", "784-512-512-10, batch 256, float32")
@@ -118,9 +120,9 @@ def _path(*folders):
 
 
 class Command:
-    """A command in a process group of its own, and the end of what it says."""
+    """A command in a process group of its own, of which so many lines are shown, and the end is kept."""
 
-    def __init__(self, command, variables):
+    def __init__(self, command, variables, shown=SHOWN):
         environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
         environment |= {"PYTHONPATH": _path(ROOT)} | variables
         for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
@@ -136,17 +138,18 @@ class Command:
             errors="replace",
             process_group=0,
         )
-        self.said = ""
+        self.said, self._shown = "", shown
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self):
-        for number, line in enumerate(self.process.stdout):
-            if number < SHOWN:
-                print(line[:500].rstrip("\n"), flush=True)
-            elif number == SHOWN:
-                print("(and so on)", flush=True)
-            self.said = (self.said + line)[-KEPT:]
+        with self.process.stdout as lines:
+            for number, line in enumerate(lines):
+                if number < self._shown:
+                    print(line[:500].rstrip("\n"), flush=True)
+                elif number == self._shown > 0:
+                    print("(and so on)", flush=True)
+                self.said = (self.said + line)[-KEPT:]
 
     def end(self):
         """End the command, with all that it started, if they have not ended; return its exit status."""
@@ -241,9 +244,9 @@ def problem(device):
     """Say why the device cannot be used now, or nothing."""
     if device == "cpu":
         return ""
-    command = Command(["-c", "from xpnet import backends; print(backends.cuda_problem() or 'it works')"], {})
+    command = Command(["-c", PROBLEM], {}, shown=0)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        command.process.wait(120)
+        command.process.wait(ANSWER)
     hung = command.process.poll() is None
     command.end()
     said = (command.said.strip().splitlines() or ["nothing is said"])[-1]
@@ -265,7 +268,7 @@ def arguments():
     parser.add_argument("pytest", nargs="*", help="goes to pytest, after --")
     options = parser.parse_args()
     options.json = options.json and options.json.resolve()
-    options.output = tempfile.mkdtemp()
+    options.output = ""
     known = parts(options)
     unknown = [name for name in options.only or () if name not in known]
     if unknown:
@@ -299,6 +302,12 @@ def _stop(*_):
 
 def main():
     options = arguments()
+    with tempfile.TemporaryDirectory() as options.output:
+        return run_all(options)
+
+
+def run_all(options):
+    """Run the parts, and return the exit status."""
     for number in STOPS:
         signal.signal(number, _stop)
     end = time.monotonic() + 60 * options.minutes

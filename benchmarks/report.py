@@ -13,10 +13,12 @@ MOST = 20_000  # characters of a traceback
 
 class Report:
     def __init__(self, path):
-        self._file = open(path, "a")  # noqa: SIM115  for as long as the process lives
+        self.path = path
+        path.touch()
 
     def add(self, name, outcome, **more):
-        print(json.dumps({"name": name, "outcome": outcome} | more), file=self._file, flush=True)
+        with self.path.open("a") as file:  # each line for itself, as this process may be killed
+            print(json.dumps({"name": name, "outcome": outcome} | more), file=file)
 
     def fail(self, name, kind, error):
         self.add(name, "failed", kind=" ".join(kind.split())[:300], error=error[-MOST:])

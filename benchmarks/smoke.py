@@ -22,7 +22,7 @@ from checks import CHECKS, LAST, ON_GPU, SIZES, SMALL_SIZES, device_of
 from machine import is_lost
 from report import Report, read
 
-SECONDS = 30  # for a check, and to start a process
+SECONDS, START = 30, 60  # for a check, and until the first one begins
 
 
 class _GivenUp(logging.Handler):
@@ -61,7 +61,7 @@ def work(options):
     report = Report(options.report)
     with device_of(options.device, SMALL_SIZES if options.small else SIZES) as device:
         for name in options.checks:
-            faulthandler.dump_traceback_later(SECONDS - 2)  # where it is, before it is killed
+            faulthandler.dump_traceback_later(0.8 * SECONDS)  # where it is, before it is killed
             if not run_check(name, device, report):
                 return
             faulthandler.cancel_dump_traceback_later()
@@ -74,11 +74,11 @@ def supervise(names, options, report):
     while names:
         with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen([*command, *(f"--check={name}" for name in names)], stderr=said)
-            size, since = 0, time.monotonic()
-            while process.poll() is None and time.monotonic() < since + SECONDS:
+            size, end = options.report.stat().st_size, time.monotonic() + START
+            while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.02)
                 if options.report.stat().st_size != size:
-                    size, since = options.report.stat().st_size, time.monotonic()
+                    size, end = options.report.stat().st_size, time.monotonic() + SECONDS
             hung = process.poll() is None
             if hung:
                 process.kill()
@@ -91,7 +91,7 @@ def supervise(names, options, report):
         done = {event["name"] for event in events if event["outcome"] in ("passed", "failed")}
         rest = [name for name in names if name not in done]
         if hung or process.returncode:
-            why = f"it took over {SECONDS} s" if hung else f"the process ended with {process.returncode}"
+            why = "it took too long" if hung else f"the process ended with {process.returncode}"
             began = any(event["name"] == rest[0] for event in events)
             report.fail(rest[0], why if began else f"no check began: {text[-100:]}", f"{why}\n{text}")
             if not began:  # nor would the others
