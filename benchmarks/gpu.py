@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 LIBRARIES = {"cuda": "cupy", "cpu": "numpy"}
 KEPT = 10_000  # characters of the end of what a command says
-SHOWN = 40  # lines that it may say here, and kinds of failures of a part at the end
+SHOWN = 40  # lines that it may say here
 OFTEN = 10  # seconds between two results
 ANSWER = 120  # seconds in which a device must say whether it works
 PROBLEM = "from xpnet import backends; print(backends.cuda_problem() or 'it works')"
@@ -101,8 +101,12 @@ def parts(options):
         "training": Part(90, {"training": training(*first)}),
         "tests": Part(
             120, {"tests": tests}, math.inf,
-            # Without CUB, of which each kernel takes seconds to compile; and without what else is installed.
-            {"CUPY_ACCELERATORS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": _path(ROOT, HERE)},
+            {
+                "CUPY_ACCELERATORS": "",  # of CUB, each kernel takes seconds to compile
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # some warn of each other
+                "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # JAX would take the memory of all
+                "PYTHONPATH": _path(ROOT, HERE),
+            },
         ),
         "examples": Part(40, {name: example(path, "--small") for name, path in examples.items()}),
         "networks": Part(20, {"networks": networks}),
@@ -267,6 +271,8 @@ def arguments():
     parser.add_argument("--failed", type=Path, metavar="FILE", help="run what failed or is missing there")
     parser.add_argument("pytest", nargs="*", help="goes to pytest, after --")
     options = parser.parse_args()
+    if not options.minutes > 0:
+        parser.error(f"--minutes must be greater than 0, received {options.minutes:g}")
     options.json = options.json and options.json.resolve()
     options.output = ""
     known = parts(options)
@@ -358,7 +364,7 @@ def summary(part):
 def show(found):
     print()
     for name, part in found["parts"].items():
-        for kind in part.get("failures", [])[:SHOWN]:
+        for kind in part.get("failures", [])[:20]:  # the results have all
             print(f"{name}: {kind['count']} × {kind['kind'][:200]} ({kind['names'][0]})")
     for name, part in found["parts"].items():
         print(f"{name:14} {summary(part)[:300]}")

@@ -90,7 +90,7 @@ def supervise(names, options, report):
         events = read(options.report)
         done = {event["name"] for event in events if event["outcome"] in ("passed", "failed")}
         rest = [name for name in names if name not in done]
-        if hung or process.returncode:
+        if rest and (hung or process.returncode):
             why = "it took too long" if hung else f"the process ended with {process.returncode}"
             began = any(event["name"] == rest[0] for event in events)
             report.fail(rest[0], why if began else f"no check began: {text[-100:]}", f"{why}\n{text}")

@@ -166,7 +166,8 @@ def of_readme(results):
     outcomes = {part["outcome"] for part in examples} or {"not run"}
     versions = found["versions"]
     version = next((each for name, each in versions.items() if name.startswith("cupy")), "–")
-    machine = f"{found['device']['name']}, Python {versions['python']}, {found['date']}"
+    name = (found.get("device") or {}).get("name", "a GPU without a name")
+    machine = f"{name}, Python {versions['python']}, {found['date']}"
     return [version, machine, tests, ", ".join(sorted(outcomes))]
 
 

@@ -227,7 +227,7 @@ def test_time_that_is_not_needed_goes_to_later_parts(gpu, main, monkeypatch):
     main(parts, "--minutes", 1)
     assert given == pytest.approx([2, 60 / 3, 60], abs=1)
     given.clear()
-    assert main(parts, "--minutes", 0)[0] == 1
+    assert main(parts, "--minutes", 1e-3)[0] == 1
     assert not given
 
 
@@ -256,6 +256,7 @@ def test_what_failed_or_was_not_run_runs_again(gpu, main, tmp_path):
     ("arguments", "message"),
     [
         (["--only", "smoky"], "--only must be one of one; received smoky"),
+        (["--minutes", "0"], "--minutes must be greater than 0, received 0"),
         (["--json", "{file}/results"], "--json must be a folder that can be written to"),
         (["--failed", "{file}"], "--failed must be a result of this script"),
         (["--failed", "{folder}/none.json"], "--failed must be a result of this script"),
