@@ -283,7 +283,8 @@ def arguments():
     if options.failed:
         try:
             options.before = json.loads(options.failed.read_text())["parts"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            {part["outcome"] for part in options.before.values()}  # which each of them has
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             parser.error(f"--failed must be a result of this script, received {options.failed}: {error!r}")
         if options.json and options.failed.resolve() == _result(options):
             parser.error("--failed must be in another folder than --json, as its file would be written over")
@@ -332,7 +333,8 @@ def run_all(options):
             try:
                 keep(_result(options), found)
             except OSError as error:
-                print(f"== the results cannot be written now: {error}", flush=True)
+                found["problem"] = f"the results cannot be written now: {error}"
+                print(f"== {found['problem']}", flush=True)
 
     try:
         for number, (name, part) in enumerate(chosen.items()):

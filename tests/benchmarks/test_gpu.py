@@ -259,6 +259,7 @@ def test_what_failed_or_was_not_run_runs_again(gpu, main, tmp_path):
         (["--minutes", "0"], "--minutes must be greater than 0, received 0"),
         (["--json", "{file}/results"], "--json must be a folder that can be written to"),
         (["--failed", "{file}"], "--failed must be a result of this script"),
+        (["--failed", "{folder}/other.json"], "--failed must be a result of this script"),
         (["--failed", "{folder}/none.json"], "--failed must be a result of this script"),
         (["--failed", "{folder}/gpu-cpu.json", "--json", "{folder}"], "--failed must be in another folder"),
     ],
@@ -266,11 +267,48 @@ def test_what_failed_or_was_not_run_runs_again(gpu, main, tmp_path):
 def test_bad_input(arguments, message, gpu, main, tmp_path):
     (tmp_path / "file").write_text("[1]")
     (tmp_path / "gpu-cpu.json").write_text('{"parts": {}}')
+    (tmp_path / "other.json").write_text('{"parts": {"one": {}}}')
     arguments = [text.format(file=tmp_path / "file", folder=tmp_path) for text in arguments]
     status, said = main({"one": part(gpu, "print('began')")}, *arguments)
     assert status == 2
     assert message in said
     assert "began" not in said
+
+
+def test_a_folder_in_which_nothing_can_be_written(gpu, main, monkeypatch, tmp_path):
+    def full(**_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(gpu.tempfile, "TemporaryFile", full)
+    status, said = main({"one": part(gpu, "print('began')")}, "--json", tmp_path)
+    assert status == 2
+    assert "No space left on device" in said
+    assert "began" not in said
+
+
+def test_a_folder_that_is_full_half_way(gpu, main, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(gpu, "keep", full)
+    status, said = main({"one": part(gpu, "print('began')")}, "--json", tmp_path)
+    assert "the results cannot be written now: No space left on device" in said
+    assert "one            passed" in said
+    assert status == 1
+
+
+def test_results_are_whole_for_whoever_reads_them(gpu, tmp_path):
+    path = tmp_path / "new" / "result.json"
+    gpu.keep(path, {"a": 1})
+    with path.open() as before:
+        gpu.keep(path, {"a": 2})
+        assert json.load(before) == {"a": 1}
+    with pytest.raises(TypeError):
+        gpu.keep(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 2}
+    events = tmp_path / "events"
+    events.write_text('{"name": "a"}\n{"name": "b')
+    assert gpu.read(events) == [{"name": "a"}]
 
 
 def test_without_a_gpu_nothing_is_run_and_nothing_is_written(gpu, main, tmp_path):
