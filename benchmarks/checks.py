@@ -145,7 +145,7 @@ def each(cases, f):
     for case in cases:
         try:
             if f(*case) == "refused":
-                refused.append(case)
+                refused.append(" ".join(map(str, case)))
         except Exception as error:
             failed[case] = error
             if is_lost():

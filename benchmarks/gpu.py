@@ -232,9 +232,9 @@ def _found(commands, ended, events, start):
     if failed:
         found |= {"outcome": FAILED, "failures": kinds(failed)}
     if cut_off:
-        found |= {"outcome": CUT_OFF, "cut off": cut_off, "said": commands[cut_off[0]].said[-2000:]}
-    found["exits"] = ended
-    return found
+        found |= {"outcome": CUT_OFF, "cut off": cut_off}
+    said = {name: command.said[-1000:].splitlines() for name, command in commands.items()}
+    return found | {"exits": ended, "said": said}
 
 
 def again(part):

@@ -101,7 +101,7 @@ child.wait()
     found = gpu.run(part(gpu, source), 60)
     assert found["outcome"] == gpu.CUT_OFF
     assert found["cut off"] == ["number 0"]
-    assert found["said"] == "waiting\n"
+    assert found["said"] == {"number 0": ["waiting"]}
     wait_until(lambda: not is_alive(int(pid.read_text())))
 
 
