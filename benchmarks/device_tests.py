@@ -45,13 +45,13 @@ class _DeviceTests:
     # -- in the process that runs tests ---------------------------------------------------------------------
 
     def pytest_collection_modifyitems(self, config, items):
-        for_a_device = [item for item in items if {"device", "cuda"} & set(getattr(item, "fixturenames", ()))]
-        if self._names is not None:
-            for_a_device = [
-                item for item in for_a_device if not self._names.isdisjoint({item.nodeid, _file(item.nodeid)})
-            ]
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(for_a_device)])
-        items[:] = sorted(for_a_device, key=lambda item: _rank(item.nodeid))
+        chosen, rest = [], []
+        for item in items:
+            is_for_a_device = {"device", "cuda"} & set(getattr(item, "fixturenames", ()))
+            is_named = self._names is None or {item.nodeid, _file(item.nodeid)} & self._names
+            (chosen if is_for_a_device and is_named else rest).append(item)
+        config.hook.pytest_deselected(items=rest)
+        items[:] = sorted(chosen, key=lambda item: _rank(item.nodeid))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self):
