@@ -319,8 +319,9 @@ def run_all(options):
         signal.signal(number, _stop)
     end = time.monotonic() + 60 * options.minutes
     chosen = {name: part for name, part in parts(options).items() if name in (options.only or parts(options))}
-    passed = {name for name, part in options.before.items() if part["outcome"] == PASSED}
-    chosen = {name: part for name, part in chosen.items() if name not in passed}
+    if options.failed:
+        wrong = {name for name, part in options.before.items() if part["outcome"] != PASSED}
+        chosen = {name: part for name, part in chosen.items() if name in wrong}
     found = description(options.device) | {"minutes": options.minutes, "problem": problem(options.device)}
     found["parts"] = {name: {"outcome": NOT_RUN} for name in chosen}
     if found["problem"]:

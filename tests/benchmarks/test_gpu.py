@@ -246,7 +246,7 @@ def test_what_failed_or_was_not_run_runs_again(gpu, main, tmp_path):
     }
     path = tmp_path / "gpu-cpu.json"
     path.write_text(json.dumps({"parts": before}))
-    parts = {name: part(gpu, "print(0)", "print(1)") for name in before}
+    parts = {name: part(gpu, "print(0)", "print(1)") for name in (*before, "new")}
     main(parts, "--failed", path, "--json", tmp_path / "again")
     found = {name: sorted(each["exits"]) for name, each in result(tmp_path / "again")["parts"].items()}
     assert found == {"two": ["number 1"], "three": ["number 0", "number 1"], "four": ["number 0"]}
