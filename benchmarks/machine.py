@@ -1,13 +1,15 @@
-"""What a result was measured on."""
+"""What a result was measured on, and how it is kept."""
 
 import contextlib
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
+import sys
 
-PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "torch", "jax", "numpy")
+PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "torch", "jax", "numba", "numpy")
 
 
 def gpu(*names):
@@ -36,3 +38,23 @@ def description(device):
     on_cpu = {"name": platform.platform()}
     place = on_cpu if device == "cpu" else gpu("name", "driver_version", "memory.total")
     return {"device": place, "date": datetime.date.today().isoformat(), "versions": versions}
+
+
+def keep(path, found):
+    """Write a result so that whoever reads or kills meanwhile finds a whole file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(found, indent=1) + "\n")
+    new.replace(path)
+
+
+def is_lost():
+    """Say whether CUDA works no more in this process, as after an illegal address."""
+    cuda = getattr(sys.modules.get("cupy"), "cuda", None)
+    if cuda is None or not cuda.is_available():  # which is said of the machine, not of this process
+        return False
+    try:
+        cuda.runtime.deviceSynchronize()
+    except Exception:
+        return True
+    return False

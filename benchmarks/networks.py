@@ -6,7 +6,6 @@ while.
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -16,7 +15,7 @@ THREADS = 2
 os.environ |= {f"{name}_NUM_THREADS": str(THREADS) for name in ("OPENBLAS", "OMP", "MKL")}
 
 import numpy
-from machine import description
+from machine import description, keep
 
 import xpnet
 from xpnet import losses, nn, optim
@@ -168,26 +167,31 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(THREADS)
     figures = {}
+
+    def note(name, found):
+        figures[name] = found
+        if options.json:  # each time, as the next one may fail
+            keep(
+                options.json / f"networks-{options.device}.json",
+                description(options.device) | {"milliseconds": figures},
+            )
+
     for case in (convolutions, transformer):
         ours, theirs = case()
         steps = [our_step(*ours, options.device), their_step(*theirs, options.device)]
         times = turns(steps, options.rounds, options.seconds, options.device)
         medians = [statistics.median(each) for each in times]
         least = [min(each) for each in times]
-        figures[case.__name__] = {"xpnet": medians[0], "torch": medians[1], "least": least}
+        note(case.__name__, {"xpnet": medians[0], "torch": medians[1], "least": least})
         print(
             f"{case.__name__:<14} xpnet {medians[0]:6.1f} ms, torch {medians[1]:6.1f} ms: "
             f"{medians[0] / medians[1]:.2f}, aim {AIMS[case.__name__]} (least {least[0] / least[1]:.2f})"
         )
     for make in (nn.LSTM, nn.GRU):
         recording(make, 5, options.device)
-        figures[make.__name__] = {length: recording(make, length, options.device) for length in (5, 50, 500)}
+        note(make.__name__, {length: recording(make, length, options.device) for length in (5, 50, 500)})
         texts = (f"{length} positions {seconds:.2f} s" for length, seconds in figures[make.__name__].items())
         print(f"first step of {make.__name__}: {', '.join(texts)}")
-    if options.json:
-        options.json.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(description(options.device) | {"milliseconds": figures}, indent=1)
-        (options.json / f"networks-{options.device}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ them. A training step is forward, backward and Adam, in float32, on a batch that
 """
 
 import argparse
+import contextlib
 import functools
 import importlib.metadata
 import json
 import os
 import platform
+import select
 import statistics
 import subprocess
 import sys
@@ -401,15 +403,29 @@ class Process:
             text=True,
         )
 
-    def ask(self, **request):
-        try:
+    def send(self, **request):
+        with contextlib.suppress(BrokenPipeError):  # which is said when it is to answer
             print(json.dumps(request), file=self._process.stdin, flush=True)
+
+    def answer(self, seconds=None):
+        """Return the answer to what was sent, or what is missing where it takes longer."""
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            self._process.kill()
+            return {"missing": f"it took over {seconds} s"}
+        try:
             return json.loads(self._process.stdout.readline())
-        except (BrokenPipeError, json.JSONDecodeError):
+        except json.JSONDecodeError:
             return {"missing": f"the process ended with {self._process.wait()}"}
 
+    def ask(self, **request):
+        self.send(**request)
+        return self.answer()
+
     def close(self):
-        self._process.communicate()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
 
 
 def measure(processes, rounds, seconds):

@@ -15,11 +15,12 @@ import functools
 import json
 import os
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
 import numpy
-from machine import description, gpu_memory
+from machine import description, gpu_memory, keep
 from training import FLOOR, STEPS, Jax, Process, Torch, Xpnet, measure, row, serve
 
 PRECISIONS = ("tf32", "float16", "bfloat16")
@@ -32,6 +33,7 @@ OURS, EAGER = "xpnet", "torch"
 # At most this part of the best peer's time, and of the time of the products alone in the largest network; so
 # many seconds for a step of the smallest; and this part of PyTorch's memory.
 BEST, PRODUCTS, SMALLEST, MEMORY = 1.0, 1 / 0.85, 40e-6, 1.0
+LONGEST = 90  # seconds in which libraries prepare a case
 STARTED = 20  # steps for which CUDA has room, so that starting them does not wait for any
 
 
@@ -286,34 +288,45 @@ def prepare(library, case):
 
 def figures(case, options):
     """Return the times of the libraries, and what memory each took, from processes for this case alone."""
-    processes, missing, taken = {}, {}, {}
+    processes, missing, memory = {}, {}, {}
     try:
+        # All prepare at the same time, as some compile for long.
         for name in LIBRARIES:
-            before = gpu_memory()
             command = (__file__, "--device", options.device, "--serve", name)
-            process = Process(*command, threads=options.threads, XLA_PYTHON_CLIENT_PREALLOCATE="false")
-            answer = process.ask(case=case)
+            processes[name] = Process(
+                *command, threads=options.threads, XLA_PYTHON_CLIENT_PREALLOCATE="false"
+            )
+            processes[name].send(case=case)
+        end = time.monotonic() + LONGEST
+        for name in list(processes):
+            answer = processes[name].answer(max(0, round(end - time.monotonic())))
             if "missing" in answer:
                 missing[name] = answer["missing"].splitlines()[0]
-                print(f"  {name} is left out: {missing[name]}")
-                process.close()
-                continue
-            processes[name] = process
-            # The others do not take more meanwhile, as they wait.
-            taken[name] = None if before is None else gpu_memory() - before
+                print(f"  {name} is left out: {missing[name]}", flush=True)
+                processes.pop(name).close()
         times = measure(processes, options.rounds, options.seconds)
         missing |= dict.fromkeys(processes.keys() - times.keys(), "a step failed")
         found = row(case, times)
         found["host"] = {name: processes[name].ask(times=STARTED)["host"] for name in times}
         found["allocated"] = {name: processes[name].ask(other="memory")["memory"] for name in times}
-        return found | {"memory": taken, "missing": missing}
+        for name in times:  # what a process took is what is free when it has ended
+            before = gpu_memory()
+            processes.pop(name).close()
+            after = gpu_memory()
+            memory[name] = None if None in (before, after) else before - after
+        return found | {"memory": memory, "missing": missing}
     finally:
         for process in processes.values():
             process.close()
 
 
 def aims(rows):
-    """Say for each aim what was measured; of what was not measured there is none."""
+    """Yield for each aim what was measured; of what was not measured there is none."""
+    for case, what, limit, value in _measured(rows):
+        yield {"case": case, "what": what, "limit": limit, "median": value, "met": value <= limit}
+
+
+def _measured(rows):
     smallest, largest = next(iter(CASES)), list(CASES)[-len(PRECISIONS) :]
     for found in rows:
         case, times = found["case"], found["seconds"]
@@ -348,36 +361,43 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of each library on the CPU")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=0.3, help="that each library runs in a round")
-    parser.add_argument("--only", default="", help="run the cases whose names contain this")
+    parser.add_argument(
+        "--only", action="append", help="run the cases whose names contain this; can be repeated"
+    )
+    parser.add_argument("--go-on", action="store_true", help="keep the cases that the results have already")
     parser.add_argument("--small", action="store_true", help="tiny networks, to try the script")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        library = LIBRARIES[options.serve](options.device)
-        memory = {"memory": lambda: {"memory": library.memory()}}
-        ready = functools.partial(prepare, library)
-        serve(ready, finish=library.finish, others=memory, missing=(Exception,))
+        # Made when it is asked for something, so that it is said where it cannot be.
+        library = functools.cache(lambda: LIBRARIES[options.serve](options.device))
+        serve(
+            lambda case: prepare(library(), case),
+            finish=lambda: library().finish(),
+            others={"memory": lambda: {"memory": library().memory()}},
+            missing=(Exception,),
+        )
         return 0
-    found = description(options.device) | {"rounds": options.rounds}
-    print(", ".join(map(str, found.values())))
-    rows = []
+    name = f"training-{options.device}{'-small' * options.small}.json"
+    found, rows = description(options.device) | {"rounds": options.rounds}, []
+    if options.go_on and options.json and (options.json / name).exists():
+        before = json.loads((options.json / name).read_text())
+        if before.items() >= found.items():  # and not of another machine, or day
+            rows = [each for each in before["rows"] if OURS in each["seconds"]]
+    print(", ".join(map(str, found.values())), flush=True)
+    known = {each["case"] for each in rows}
     for case in SMALL_CASES if options.small else CASES:
-        if options.only in case:
-            rows.append(figures(case, options))
-            show(rows[-1])
-    found["rows"] = rows
-    found["aims"] = [
-        {"case": case, "what": what, "limit": limit, "median": value, "met": value <= limit}
-        for case, what, limit, value in aims(rows)
-    ]
+        if case in known or not any(text in case for text in options.only or [""]):
+            continue
+        rows.append(figures(case, options))
+        show(rows[-1])
+        found |= {"rows": rows, "aims": list(aims(rows))}
+        if options.json:  # after each case, as the time may be up in the next one
+            keep(options.json / name, found)
     print()
-    for aim in found["aims"]:
+    for aim in aims(rows):
         measured = f"at most {aim['limit']:.3g}, measured {aim['median']:.3g}"
         print(f"{aim['case']}, {aim['what']}: {measured}: {'met' if aim['met'] else 'NOT met'}")
-    if options.json:
-        options.json.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(found, indent=1)
-        (options.json / f"training-{options.device}{'-small' * options.small}.json").write_text(text + "\n")
     failed = [each["case"] for each in rows if OURS not in each["seconds"]]
     if failed:
         print(f"xpnet failed: {', '.join(failed)}")

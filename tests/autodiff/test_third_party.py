@@ -433,7 +433,7 @@ def check(case):
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 def test_functions_that_leave_the_standard_say_so(reason, case, dispatch):
     """Later versions of these projects may follow the standard: then the gradients must be right."""
-    # Or they come as far as a function without a rule, return a class of their own, or index as strict refuses.
+    # Or come as far as a function without a rule, return a class of their own, or index as strict refuses.
     later = "has no gradient rule|f must return|Integer index arrays"
     try:
         case.check_gradients(order=1)

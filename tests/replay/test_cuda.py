@@ -163,9 +163,10 @@ def test_views_whose_rows_stand_apart(f, on_host):
 
 
 def test_stacks_are_parts_of_kernels(on_host):
-    on_host()
+    host = on_host()
     recorded = xpnet.jit(lambda x: neighbours(xpnet.array_namespace(x), x, None))
     recorded(numpy.ones((6, 4, 16), numpy.float32))
+    assert host.launched == ["kernel"]
     assert "assign(" not in recorded.explain()
 
 

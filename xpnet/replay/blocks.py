@@ -23,6 +23,7 @@ from xpnet.replay.kernels import (
     REDUCTIONS,
     ROW,
     STACK,
+    STACKED,
     Kernel,
     Part,
     Target,
@@ -226,7 +227,8 @@ def _accepts(kernel: Kernel) -> bool:
     picks = any(part.operation.name == PICK for part in kernel.parts)
     if ROW in left and (len(left) > 1 or picks):
         return False
-    return Block(kernel, [], {}).kept <= MOST_KEPT
+    stacked = [part.result for part in kernel.parts if part.kind == STACKED]  # made where it is stored alone
+    return Block(kernel, stacked, {}).kept <= MOST_KEPT
 
 
 class Grid(NamedTuple):
