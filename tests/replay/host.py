@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -98,8 +99,20 @@ class Host:
         self.problem, self.processors, self._epilogues = problem, processors, epilogues
         self.launched = []  # the names of what ran, in order
         self.graphs = 0
+        # Where a stream is named, what is started waits there for `finish`, as the host is ahead of a device.
+        self.stream = None
+        self._waiting = {}
         self._capturing = None
-        self._called = False
+
+    def queue(self):
+        return self.stream
+
+    def finish(self):
+        """Do what was started on all streams, turn by turn."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        for works in itertools.zip_longest(*waiting, fillvalue=lambda: None):
+            for work in works:
+                work()
 
     def memory(self, nbytes):
         return numpy.zeros(max(nbytes, 1) + 256, numpy.uint8)
@@ -125,18 +138,25 @@ class Host:
             target[...] = value
 
     def copy(self, target, source):
-        target[...] = source
+        self._do("copy", lambda: numpy.copyto(target, source))
 
     def copies(self, arrays):
-        return [numpy.array(x) for x in arrays]
+        made = [numpy.empty(x.shape, x.dtype) for x in arrays]
+        for new, x in zip(made, arrays, strict=True):
+            self.copy(new, x)
+        return made
 
     def _do(self, name, work):
         if self._capturing is not None:
             self._capturing.append((name, work))
-        else:
+            return
+        if name != "copy":
             self.launched.append(name)
-            with RUNNING:
-                work()
+        if self.stream is not None:
+            self._waiting.setdefault(self.stream, []).append(work)
+            return
+        with RUNNING:
+            work()
 
     def kernel(self, source, grid):
         function = compiled(source)

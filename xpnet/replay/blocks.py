@@ -237,7 +237,8 @@ class Grid(NamedTuple):
     blocks, threads : tuple of int
         Of blocks, and of the threads in each, beside and below each other.
     scratch : int
-        Bytes of memory that the blocks share, which must be zero at the first run.
+        Bytes of memory that the blocks share, which no other kernel uses, and which must be zero at the
+        first run; 0 if they share nothing, and the kernel takes none.
     """
 
     blocks: tuple[int, int]
@@ -280,8 +281,8 @@ class Block(Passes):
         if self.way == "strips":
             strips = -(-columns // STRIP)
             deep = max(1, min(rows // (4 * DEPTH), -(-4 * processors // strips)))
-            scratch = 4 * strips + 8 * len(self._totals) * deep * columns if deep > 1 else 0
-            return Grid((strips, deep), (STRIP, DEPTH), scratch + 8 if scratch else 0)
+            left = 4 * strips + 8 * len(self._totals) * deep * columns if deep > 1 else 0
+            return Grid((strips, deep), (STRIP, DEPTH), 8 + left)
         if self.way == "rows":
             threads = min(THREADS, 32 * -(-columns // 128))
             blocks = min(rows, 2048 // threads * processors)
@@ -440,7 +441,7 @@ class Block(Passes):
         types = {name: x.dtype.name for x, name in names.items()}  # one that is written over has one name
         arguments = [f"{TYPES[x]}* __restrict__ {name}" for name, x in types.items()]
         arguments += [f"double c{index}" for index in range(len(self.numbers))]
-        arguments += ["Index size", "char* scratch"]
+        arguments += ["Index size", *(["char* scratch"] if self._totals else [])]
         head = [*self._shared]
         if kernel.columns:
             head += [f"const Index columns = {kernel.columns}, rows = size / columns;"]

@@ -7,6 +7,7 @@ be captured in a graph: https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-
 import contextlib
 import functools
 import importlib.util
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,11 @@ class Cuda:
     def active(self) -> Any:
         """Return a context in which it is the current device."""
         return self._device
+
+    def queue(self) -> Any:
+        """Return what is the same as long as all that is started comes one after the other."""
+        stream = cupy.cuda.get_current_stream().ptr
+        return (stream, threading.get_ident()) if stream == cupy.cuda.Stream.ptds.ptr else stream
 
     # -- memory -------------------------------------------------------------------------------------------
 

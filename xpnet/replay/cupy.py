@@ -63,8 +63,10 @@ class CupyPlan(MemoryPlan):
         return Cuda.of(like)
 
     def _build(self, over: list[Variable | None]) -> None:
-        self._scratch = 8
-        self._idle: list[_Bound] = []
+        # Bytes of memory for each kernel that puts together totals of several blocks.
+        self._scratch: list[int] = []
+        # By the stream that they run on: what is idle for the host may still be at work there.
+        self._idle: dict[Any, list[_Bound]] = {}
         self._in_graphs: list[_Bound] = []
         super()._build(over)
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
@@ -150,13 +152,16 @@ class CupyPlan(MemoryPlan):
         alias = self._written_over(step)
         block = Block(kernel, operation.results, alias)
         grid = block.grid(kernel.size, self._runtime.processors)
-        self._scratch = max(self._scratch, grid.scratch)
         function = self._runtime.kernel(block.source, grid)
         names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts)).replace(".", "_")
         name = self._constants.constant(function, names)
         rest = [x for x in operation.results if x not in alias]
         arguments = self._constants.items(*kernel.handed_in, *rest, *block.numbers, kernel.size)
-        return f"{name}({arguments}, scratch)"
+        if not grid.scratch:
+            return f"{name}({arguments})"
+        # Of its own: it must be zero when the kernel starts, and another one would leave there what is not.
+        self._scratch.append(grid.scratch)
+        return f"{name}({arguments}, scratch_{len(self._scratch) - 1})"
 
     def _new(self, x: Variable) -> str:  # noqa: ARG002
         return ""
@@ -171,7 +176,7 @@ class CupyPlan(MemoryPlan):
         runtime = self._runtime
         memory = runtime.memory(self.nbytes)
         names = dict(self._constants.constants)
-        names["scratch"] = runtime.memory(self._scratch)
+        names |= {f"scratch_{number}": runtime.memory(size) for number, size in enumerate(self._scratch)}
         names["workspace"] = runtime.workspace()
         for x, (offset, _) in self.sizes.items():
             names[self._name(x)] = runtime.array(memory, offset, x.shape, stored_as(x.dtype))
@@ -194,8 +199,8 @@ class CupyPlan(MemoryPlan):
                 if keep or x.base is not None or pointers.count(pointers[index]) > 1:
                     inputs[index] = runtime.copies([x])[0]
         try:
-            bound = self._idle.pop()
-        except IndexError:
+            bound = self._idle[runtime.queue()].pop()
+        except (KeyError, IndexError):
             bound = _Bound(self)
         made = bound.run(inputs)
         copied = [x for index, x in enumerate(made) if index not in self._handed_in]
@@ -205,7 +210,8 @@ class CupyPlan(MemoryPlan):
             for index in range(len(made))
         )
         # A graph around this one goes on to use its memory.
-        (self._in_graphs if runtime.is_capturing() else self._idle).append(bound)
+        in_graph = runtime.is_capturing()
+        (self._in_graphs if in_graph else self._idle.setdefault(runtime.queue(), [])).append(bound)
         return outputs
 
     def explain(self) -> str:
