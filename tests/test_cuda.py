@@ -1,18 +1,99 @@
 """Memory, copies and errors of CuPy: with a stand-in for it, and at the end on a real GPU."""
 
+import importlib
+import sys
 import threading
 import traceback
+import types
+import warnings
 
+import array_api_strict
 import numpy
 import pytest
+import scipy.special
 from stand_ins import CUDARuntimeError, FakeDevice, FakePool, OutOfMemoryError
 from training.cases import X, Y, classifier, train, weights
 
 import xpnet
+import xpnet.sklearn
 from xpnet import backends, losses, optim
 from xpnet.errors import DeviceLostError, DeviceUnavailableError, OutOfDeviceMemoryError
 
 CUDA = next(library for library in backends.LIBRARIES if library.spec == "cuda")
+
+
+# -- what CuPy's arrays and devices lack ------------------------------------------------------------------
+
+
+@pytest.fixture
+def unhashable(monkeypatch):
+    """Let the devices of array-api-strict be without a hash for others, as those of CuPy are."""
+    original = array_api_strict.Device.__hash__
+
+    def hash_of(device):
+        if sys._getframe(1).f_globals["__name__"].startswith("array_api_strict."):
+            return original(device)
+        raise TypeError("unhashable type: 'Device'")
+
+    monkeypatch.setattr(array_api_strict.Device, "__hash__", hash_of)
+    with xpnet.use_device("strict:device1") as device:
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(device.native)
+        yield
+
+
+METRICS = [
+    xpnet.metrics.accuracy,
+    xpnet.metrics.top_k_accuracy(1),
+    lambda outputs, targets: xpnet.losses.cross_entropy(outputs, targets),
+]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_training_where_devices_have_no_hash(unhashable, jit):
+    history = train(
+        classifier(), metrics=METRICS, validation=0.25, jit=jit, optimizer=optim.chain(optim.Adam(0.02))
+    )
+    assert history["accuracy"][-1] > 0.5
+
+
+def test_a_regression_where_devices_have_no_hash(unhashable):
+    net = xpnet.nn.Sequential(
+        xpnet.nn.Dense(3, 4, seed=0), xpnet.nn.Dropout(0.5, seed=0), xpnet.nn.Dense(4, 1)
+    )
+    metrics = [xpnet.metrics.r2, xpnet.metrics.mean_absolute_error, xpnet.metrics.root_mean_squared_error]
+    train(net, X, X[:, :1], loss=losses.mse, metrics=metrics, validation=0.25)
+    assert backends.device_of(xpnet.predict(net, X)).spec == "strict:device1"
+
+
+def test_estimators_where_devices_have_no_hash(unhashable):
+    for solver in ("adam", "lbfgs"):
+        estimator = xpnet.sklearn.MLPClassifier(
+            (4,), solver=solver, max_iter=3, early_stopping=solver == "adam"
+        )
+        with warnings.catch_warnings(action="ignore"):  # three rounds are too few
+            assert xpnet.to_numpy(estimator.fit(X, Y).predict_proba(X)).shape == (60, 2)
+
+
+def test_polygamma_of_a_number(fake_cupy, monkeypatch):
+    """CuPy's takes arrays only."""
+
+    def polygamma(n, x):
+        assert isinstance(n, numpy.ndarray)
+        return scipy.special.polygamma(n, x)
+
+    cupy, special = fake_cupy(), types.SimpleNamespace(polygamma=polygamma, erf=scipy.special.erf)
+    cupy.full = numpy.full
+    scipy_of_cupy = types.ModuleType("cupyx.scipy")
+    scipy_of_cupy.special = special
+    monkeypatch.setitem(sys.modules, "cupyx.scipy", scipy_of_cupy)
+    monkeypatch.delitem(sys.modules, CUDA.special, raising=False)
+    found = importlib.import_module(CUDA.special)
+    monkeypatch.delitem(sys.modules, CUDA.special)
+    assert found.erf is scipy.special.erf
+    x = numpy.asarray([0.5, 2.0])
+    for n in (0, 1, numpy.asarray([1, 2])):
+        numpy.testing.assert_array_equal(found.polygamma(n, x), scipy.special.polygamma(n, x))
 
 
 # -- memory that is free ----------------------------------------------------------------------------------
