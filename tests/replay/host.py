@@ -18,7 +18,7 @@ import numpy
 
 from xpnet.replay.blocks import PRELUDE
 from xpnet.replay.precision import rounded
-from xpnet.replay.products import Matrix
+from xpnet.replay.products import ALIGNMENT, ALIGNMENT_OF_BIAS
 
 RUNNING = threading.Lock()  # one kernel at a time: its threads take turns on the same stacks
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -95,8 +95,8 @@ class Host:
     class ProductError(RuntimeError):
         pass
 
-    def __init__(self, *, problem="", epilogues=True, processors=3):
-        self.problem, self.processors, self._epilogues = problem, processors, epilogues
+    def __init__(self, *, problem="", refuses=lambda product: False, processors=3):
+        self.problem, self.processors, self._refuses = problem, processors, refuses
         self.launched = []  # the names of what ran, in order
         self.graphs = 0
         # Where a stream is named, what is started waits there for `finish`, as the host is ahead of a device.
@@ -116,9 +116,6 @@ class Host:
 
     def memory(self, nbytes):
         return numpy.zeros(max(nbytes, 1) + 256, numpy.uint8)
-
-    def workspace(self):
-        return None
 
     def array(self, memory, offset, shape, dtype):
         start = -memory.ctypes.data % 256
@@ -141,7 +138,7 @@ class Host:
         self._do("copy", lambda: numpy.copyto(target, source))
 
     def copies(self, arrays):
-        made = [numpy.empty(x.shape, x.dtype) for x in arrays]
+        made = [aligned(x.shape, x.dtype) for x in arrays]
         for new, x in zip(made, arrays, strict=True):
             self.copy(new, x)
         return made
@@ -173,17 +170,22 @@ class Host:
         return launch
 
     def product(self, product):
-        if product.epilogue and not self._epilogues:
+        drelu = product.epilogue.startswith("DRELU")
+        if (drelu and product.first.columns == 1) or self._refuses(product):
             raise self.ProductError(product.epilogue)
 
-        def multiply(_workspace, first, second, result, *more):
-            assert product.first == Matrix.of(first)
-            assert product.second == Matrix.of(second)
-            self._do(
-                product.epilogue or "product",
-                lambda: epilogue(product, operand(product, first), operand(product, second), result, *more),
-            )
+        def multiply(workspace, first, second, result, *more):
+            assert workspace.nbytes >= multiply.workspace
+            for x, alignment in zip((first, second), product.alignments, strict=True):
+                assert x.ctypes.data % alignment == 0
+            for x in (result, *more):
+                is_bias = "BIAS" in product.epilogue and x is more[0]
+                assert x.ctypes.data % (ALIGNMENT_OF_BIAS if is_bias else ALIGNMENT) == 0
+                assert x.flags.c_contiguous
+            matrices = (operand(product, product.first, first), operand(product, product.second, second))
+            self._do(product.epilogue or "product", lambda: epilogue(product, *matrices, result, *more))
 
+        multiply.workspace = 100
         return multiply
 
     def active(self):
@@ -207,8 +209,28 @@ class Host:
         return launch, outputs
 
 
-def operand(product, x):
-    """Return an operand as the product sees it."""
+def aligned(shape, dtype):
+    """Return an array that begins where CuPy's would, and is no view."""
+    elsewhere = []
+    while (x := numpy.empty(shape, dtype)).ctypes.data % ALIGNMENT:
+        elsewhere.append(x)
+    return x
+
+
+def operand(product, matrix, x):
+    """Return an operand as the product sees it: one matrix behind the other, from where an array begins."""
+    steps = (1, matrix.step) if matrix.by_columns else (matrix.step, 1)
+    x = numpy.lib.stride_tricks.as_strided(
+        x,
+        (matrix.matrices, matrix.rows, matrix.columns),
+        [step * x.itemsize for step in (matrix.apart, *steps)],
+        writeable=False,
+    )
+    return lambda: multiplied(product, x)
+
+
+def multiplied(product, x):
+    """Return the numbers that are multiplied."""
     if product.dtype == "float16":
         return x.view("float16").astype("float32")
     if product.dtype == "bfloat16":
@@ -219,7 +241,9 @@ def operand(product, x):
 def epilogue(product, first, second, result, *more):
     """What cuBLASLt does, in the order of its documentation."""
     name, more = product.epilogue, list(more)
-    x = first @ second
+    x = first() @ second()
+    if name:
+        (x,) = x  # one matrix
     if "BIAS" in name:
         x = x + more.pop(0)
     columns = x.shape[-1]
@@ -235,7 +259,7 @@ def epilogue(product, first, second, result, *more):
             packed = numpy.packbits(x > 0, axis=1, bitorder="little")
             mask[:, : packed.shape[1]] = packed
         x = numpy.maximum(x, 0)
-    result[...] = x
+    result[...] = x.reshape(result.shape)
 
 
 @functools.cache

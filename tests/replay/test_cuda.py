@@ -306,9 +306,11 @@ def train(net, *, optimizer=None, steps=5, features=4, batch=8):
     step = xpnet.jit(step, donate=("net", "state"))
     random = numpy.random.default_rng(0)
     state, values = optimizer.init(net), []
-    for _ in range(steps):
-        x = random.normal(size=(batch, features)).astype("float32")
-        net, state, loss = step(net, state, x, random.integers(0, 3, size=batch))
+    # All at once, so that no two batches are at one place.
+    xs = [random.normal(size=(batch, features)).astype("float32") for _ in range(steps)]
+    ys = [random.integers(0, 3, size=batch) for _ in range(steps)]
+    for x, y in zip(xs, ys, strict=True):
+        net, state, loss = step(net, state, x, y)
         values.append(loss)
     return values, net, step
 
@@ -335,10 +337,114 @@ def test_a_dense_network_uses_the_epilogues(bias, on_host):
 
 def test_without_an_epilogue_the_product_is_plain(on_host):
     expected, net, _ = train(dense())
-    host = on_host(epilogues=False)
+    host = on_host(refuses=lambda product: product.epilogue)
     found, other, _ = train(dense())
     assert_same((found, other), (expected, net), factor=1000)
     assert set(host.launched) == {"kernel", "product"}
+
+
+@pytest.mark.parametrize(
+    ("refused", "expected"),
+    [
+        # Each time one is refused: by its epilogue, and by a shape of which the network has one.
+        (("DRELU_BGRAD", 5, 3), ["RELU_AUX_BIAS", "RELU_AUX_BIAS", "BIAS", "product", "DRELU", "product",
+                                 "DRELU_BGRAD", "product"]),
+        (("DRELU", 5, 3), ["RELU_AUX_BIAS", "RELU_BIAS", "BIAS", "product", "product", "product",
+                           "DRELU_BGRAD", "product"]),
+        (("RELU_AUX", 4, 5), ["RELU_BIAS", "RELU_AUX_BIAS", "BIAS", "product", "DRELU_BGRAD", "product",
+                              "product", "product"]),
+        (("RELU", 4, 5), ["BIAS", "RELU_AUX_BIAS", "BIAS", "product", "DRELU_BGRAD", "product",
+                          "product", "product"]),
+        (("BIAS", 5, 3), ["RELU_AUX_BIAS", "RELU_AUX_BIAS", "product", "product", "DRELU_BGRAD", "product",
+                          "DRELU_BGRAD", "product"]),
+    ],
+)  # fmt: skip
+def test_a_product_loses_its_epilogue_alone(refused, expected, on_host):
+    """A product that cuBLASLt cannot end as it should ends with less, and all others stay as they are."""
+    epilogue, inner, outer = refused
+    correct, net, _ = train(dense())
+
+    def refuses(product):
+        shape = {product.first.columns, product.second.columns}
+        return epilogue in product.epilogue and shape == {inner, outer}
+
+    host = on_host(refuses=refuses)
+    found, other, step = train(dense())
+    assert_same((found, other), (correct, net), factor=1000)
+    assert [name for name in host.launched if name != "kernel"][:8] == expected
+    assert host.graphs == 1
+    assert "assign(" not in step.explain()
+
+
+def test_a_product_that_cublaslt_refuses_is_called_as_recorded(on_host):
+    host = on_host(refuses=lambda product: product.first.columns == 5)
+    expected, net, _ = train(dense())
+    found, other, step = train(dense())
+    assert_same((found, other), (expected, net), factor=1000)
+    assert "RELU_BIAS" in host.launched
+    assert "a call of a library cannot be captured by this stand-in, at " in step.explain()
+    assert "matmul(" in step.explain().splitlines()[-1]
+
+
+def test_a_regression_has_no_gradient_of_relu_behind_a_single_output(on_host):
+    """Its last layer has one output, so that the product of its gradient has an inner length of 1."""
+
+    def step(net, x, y):
+        loss, gradient = xpnet.value_and_grad(lambda net: losses.mse(net(x), y))(net)
+        return gradient, loss
+
+    net = nn.Sequential(nn.Dense(4, 5, seed=0), nn.ReLU(), nn.Dense(5, 6, seed=1), nn.ReLU(), nn.Dense(6, 1))
+    random = numpy.random.default_rng(0)
+    x, y = random.normal(size=(8, 4)).astype("float32"), random.normal(size=(8, 1)).astype("float32")
+    host = on_host()
+    assert_same(xpnet.jit(step)(net, x, y), step(net, x, y), factor=1000)
+    names = [name for name in host.launched if name != "kernel"]
+    assert names == [
+        "RELU_AUX_BIAS",
+        "RELU_BIAS",
+        "BIAS",
+        "product",
+        "product",
+        "product",
+        "DRELU_BGRAD",
+        "product",
+    ]
+
+
+def test_arrays_that_begin_anywhere(on_host):
+    """Arguments of products are copied to where they can be read fast, and views say where they begin."""
+
+    def f(x, w, b, c):
+        long = c * 2
+        biased = x @ w + b, x @ (w * 2) + long[:12], x @ (w * 3) + long[1:13], x @ (w * 4) + long[::2]
+        return *biased, x[1:] @ w, x[:, 1:] @ w[1:]
+
+    def at(offset, shape):
+        memory = numpy.zeros(1000, numpy.float32)
+        start = -memory.ctypes.data % 256 // 4 + offset
+        array = memory[start : start + numpy.prod(shape)].reshape(shape)
+        array[...] = random.normal(size=shape)
+        return array
+
+    random = numpy.random.default_rng(0)
+    host = on_host()
+    recorded = xpnet.jit(f)
+    for offset in (0, 1, 4, 64, 65):
+        arrays = at(offset, (8, 7)), at(offset + 1, (7, 12)), at(offset + 2, (12,)), at(offset, (24,))
+        assert_same(recorded(*arrays), f(*arrays), factor=100)
+    # A bias that begins within 16 bytes, and one whose elements stand apart, are added by a kernel.
+    assert sorted(name for name in host.launched if name != "kernel")[::5] == ["BIAS"] * 2 + ["product"] * 4
+
+
+def test_a_donated_array_that_begins_anywhere(on_host):
+    """A product is written over it, and so over a copy where it begins elsewhere."""
+    on_host()
+    step = xpnet.jit(lambda w, x: (w @ x) @ x, donate=("w",))
+    x, arrays = numpy.eye(3) * 2, [numpy.ones((3, 3)) for _ in range(64)]
+    elsewhere = [w for w in arrays if w.ctypes.data % 256]
+    for w in elsewhere[:4]:
+        assert_same(step(w, x), numpy.full((3, 3), 4.0))
+    assert "1 results written over arguments" in step.explain()
 
 
 def test_a_mask_that_is_read_elsewhere_is_made(on_host):
@@ -394,6 +500,70 @@ def test_products_of_views_and_of_several_matrices(on_host):
     arrays = random.normal(size=(2, 3, 4, 4))[:, :, :3].copy()
     on_host()
     assert_same(xpnet.jit(f)(*arrays), f(*arrays), factor=1000)
+
+
+OPERANDS = {
+    "a row and a matrix": ((5,), (5, 3)),
+    "a matrix and a column": ((4, 5), (5,)),
+    "a row and a column": ((5,), (5,)),
+    "one column and one row": ((4, 1), (1, 3)),
+    "one row and one column": ((1, 5), (5, 1)),
+    "several matrices and one": ((2, 4, 5), (5, 3)),
+    "several and one in several axes": ((2, 1, 3, 4, 5), (1, 5, 3)),
+    "several matrices and a column": ((2, 4, 5), (5,)),
+    "one matrix and several": ((4, 5), (2, 5, 3)),
+    "a row and several matrices": ((5,), (2, 3, 5, 3)),
+    "each of several with each": ((3, 1, 4, 5), (2, 5, 3)),
+    "as many of each": ((2, 3, 4, 5), (2, 3, 5, 3)),
+}
+# How an operand lies in a larger array: what shape that has, and which part is taken.
+LAYOUTS = {
+    "rows": (lambda shape: shape, lambda x: x),
+    "columns": (lambda shape: (*shape[:-2], *shape[:-3:-1]), lambda x: x.mT if x.ndim > 1 else x),
+    "longer rows": (lambda shape: (*shape[:-1], shape[-1] + 1), lambda x: x[..., 1:]),
+    "more rows": (lambda shape: (*(n + (k == len(shape) - 2) for k, n in enumerate(shape)),),
+                  lambda x: x[..., :-1, :] if x.ndim > 1 else x),
+    "every other element": (lambda shape: (*shape[:-1], 2 * shape[-1]), lambda x: x[..., ::2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("second", LAYOUTS)
+@pytest.mark.parametrize("first", LAYOUTS)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_products_of_all_shapes(name, first, second, on_host):
+    """Whatever can be described as matrices equally far apart goes to cuBLASLt, which can be captured."""
+    random = numpy.random.default_rng(0)
+    layouts = LAYOUTS[first], LAYOUTS[second]
+    whole = [larger(shape) for shape, (larger, _) in zip(OPERANDS[name], layouts, strict=True)]
+    arrays = [random.normal(size=shape) for shape in whole]
+
+    def f(*arrays):
+        x, y = (part(array) for array, (_, part) in zip(arrays, layouts, strict=True))
+        assert (x.shape, y.shape) == OPERANDS[name]
+        return x @ y
+
+    host = on_host()
+    recorded = xpnet.jit(f)
+    for _ in range(3):
+        assert_same(recorded(*arrays), f(*arrays), factor=10)
+    describable = {"rows", "columns", "longer rows"}
+    if describable.issuperset((first, second)) and name != "each of several with each":  # others need a copy
+        assert host.launched == ["product"] * 3
+        assert host.graphs == 1
+
+
+@pytest.mark.parametrize("dtypes", [("int64", "int64"), ("float32", "float64"), ("complex64", "complex64")])
+def test_products_that_cublaslt_does_not_know(dtypes, on_host):
+    host = on_host()
+    arrays = [numpy.ones(shape, dtype) for shape, dtype in zip(((4, 5), (5, 3)), dtypes, strict=True)]
+    recorded = xpnet.jit(lambda x, y: x @ y)
+    for _ in range(3):
+        assert_same(recorded(*arrays), arrays[0] @ arrays[1])
+    assert host.launched == []
+    why = recorded.explain().splitlines()[-1]
+    assert why.startswith("not captured: RuntimeError: a call of a library")
+    assert ", at " in why
+    assert "matmul(" in why
 
 
 @pytest.mark.parametrize("precision", ["tf32", "float16", "bfloat16"])

@@ -6,8 +6,10 @@ in each call, the batches, are copied to one place; for donated ones that do, pa
 """
 
 import logging
+import traceback
 from collections.abc import Callable
 from functools import reduce
+from math import gcd
 from typing import Any
 
 import array_api_compat.numpy
@@ -20,7 +22,18 @@ from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 from xpnet.replay.kernels import Target
 from xpnet.replay.memory import MemoryPlan
 from xpnet.replay.plan import Step, call
-from xpnet.replay.products import NARROW, Matrix, NarrowType, Product, merged, narrow, stored_as, widening
+from xpnet.replay.products import (
+    ALIGNMENT,
+    ALIGNMENT_OF_BIAS,
+    NARROW,
+    NarrowType,
+    Product,
+    merged,
+    narrow,
+    operands,
+    stored_as,
+    widening,
+)
 
 _log = logging.getLogger("xpnet")
 
@@ -43,7 +56,7 @@ class CupyPlan(MemoryPlan):
     rounds = True
     may_fail = True
 
-    alignment = 256  # bytes: what the widest loads of cuBLASLt ask for
+    alignment = ALIGNMENT
     has_numbers = False
 
     def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:
@@ -51,10 +64,7 @@ class CupyPlan(MemoryPlan):
         # Why no graph can be captured, if so.
         self._problem = runtime.problem
         with runtime.active():
-            try:
-                super().__init__(graph if runtime.problem else merged(narrow(graph)), over, like)
-            except runtime.ProductError:  # not with these epilogues, on this device
-                super().__init__(narrow(graph), over, like)
+            super().__init__(graph if runtime.problem else narrow(graph), over, like)
 
     def _runtime_of(self, like: Any) -> Any:
         """Return what launches, multiplies and captures."""
@@ -68,6 +78,13 @@ class CupyPlan(MemoryPlan):
         # By the stream that they run on: what is idle for the host may still be at work there.
         self._idle: dict[Any, list[_Bound]] = {}
         self._in_graphs: list[_Bound] = []
+        # What multiplies, by the operation; None where cuBLASLt cannot.
+        self._planned: dict[Operation, Any] = {}
+        if not self._runtime.problem:
+            self._begin()
+            for operation in self.graph.operations:
+                self._lay_out(operation)
+            self.graph = merged(self.graph, lambda product: self._multiply(product) is not None)
         super()._build(over)
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
         # Outputs that are arguments, or are written over them; the others are copied.
@@ -76,6 +93,15 @@ class CupyPlan(MemoryPlan):
             for index, x in enumerate(self.graph.outputs)
             if type(x) is Variable and self._place.get(x, x) in inputs
         }
+        # Where in memory an argument may begin: at any of its elements, but for products.
+        multiplied = {
+            self._place.get(root, root)
+            for operation, function in self._planned.items()
+            if function
+            for x in (*operation.inputs, *operation.results)
+            if (root := self._root.get(x))
+        }
+        self._alignments = [ALIGNMENT if x in multiplied else 1 for x in self.graph.inputs]
 
     @property
     def target(self) -> Target:
@@ -88,15 +114,20 @@ class CupyPlan(MemoryPlan):
             return operation.function
         return reduce(getattr, operation.name.split("."), PlainNamespace(array_api_compat.numpy))
 
-    def _lower(self, operation: Operation) -> Step:
+    def _lay_out(self, operation: Operation) -> bool:
+        """Note where the results of an operation are, and say whether they are views."""
         if operation.name in VIEWS and self._is_view(operation):
-            self._view.add(operation)
-            return call(self._constants, operation)
-        step = self._product(operation) if operation.name in ("matmul", "product") else None
+            return True
         for x in operation.results:
             self._root[x] = x
             self._prototypes[x] = numpy.empty(x.shape, stored_as(x.dtype))
-        return step or self._as_recorded(operation)
+        return False
+
+    def _lower(self, operation: Operation) -> Step:
+        if self._lay_out(operation):
+            self._view.add(operation)
+            return call(self._constants, operation)
+        return self._product(operation) or self._as_recorded(operation)
 
     def _is_view(self, operation: Operation) -> bool:
         try:
@@ -120,31 +151,54 @@ class CupyPlan(MemoryPlan):
         return Step(operation, [f"{assign}({targets}, {value})"])
 
     def _product(self, operation: Operation) -> Step | None:
-        """Plan a product, or return None where it is called as it was recorded."""
+        """Return a product by cuBLASLt, or None where it is called as it was recorded."""
+        function = self._multiply(operation)
+        if function is None:
+            return None
+        name = self._constants.constant(function, operation.options.get("epilogue", "product").lower())
+        (first, second, *more), (result, *others) = operation.arguments, operation.results
+        arguments = self._constants.items(first, second, result, *more, *others)
+        return Step(operation, [f"{name}(workspace, {arguments})"])
+
+    def _multiply(self, operation: Operation) -> Any:
+        """Return what multiplies, as cuBLASLt plans it, or None where that cannot."""
+        if operation not in self._planned:
+            product = self._asked(operation)
+            try:
+                self._planned[operation] = product and self._runtime.product(product)
+            except self._runtime.ProductError:
+                self._planned[operation] = None
+        return self._planned[operation]
+
+    def _asked(self, operation: Operation) -> Product | None:
+        """Describe a product, or return None where it is none that cuBLASLt knows."""
+        if self._runtime.problem or operation.name not in ("matmul", "linalg.matmul", "product"):
+            return None
         first, second, *more = operation.arguments
-        epilogue = operation.options.get("epilogue", "")
-        if self._runtime.problem or not all(type(x) is Variable for x in (first, second)):
+        result, epilogue = operation.result, operation.options.get("epilogue", "")
+        if not all(type(x) is Variable for x in (first, second)) or first.dtype != second.dtype:
             return None
-        found = [Matrix.of(self._prototypes[x]) for x in (first, second)]
-        layouts = [each for each in found if each is not None]
-        result = operation.result
-        if len(layouts) < 2 or first.dtype != second.dtype or not result.size:
+        if first.dtype.name not in ("float64", "float32", *NARROW) or not result.size:
             return None
-        if first.dtype.name not in ("float64", "float32", *NARROW):
+        found = operands(self._prototypes[first], self._prototypes[second])
+        if found is None or ("BIAS" in epilogue and not self._can_be_bias(*more)):
             return None
-        if first.shape[:-2] != second.shape[:-2]:
-            return None
-        product = Product(
-            first=layouts[0],
-            second=layouts[1],
+        return Product(
+            *found,
             dtype=first.dtype.name,
             result=result.dtype.name,
             precision=operation.precision,
             epilogue=epilogue,
+            alignments=(self._alignment_of(first), self._alignment_of(second)),
         )
-        name = self._constants.constant(self._runtime.product(product), epilogue.lower() or "product")
-        arguments = self._constants.items(first, second, result, *more, *operation.results[1:])
-        return Step(operation, [f"{name}(workspace, {arguments})"])
+
+    def _can_be_bias(self, x: Variable) -> bool:
+        return self._prototypes[x].flags.c_contiguous and self._alignment_of(x) >= ALIGNMENT_OF_BIAS
+
+    def _alignment_of(self, x: Variable) -> int:
+        """Return of how many bytes the place of an array is a multiple: buffers, and views of them."""
+        here, base = (self._prototypes[v].ctypes.data for v in (x, self._root[x]))
+        return gcd(ALIGNMENT, here - base)
 
     def _kernel_line(self, step: Step) -> str:
         kernel, operation = step.kernel, step.operation
@@ -177,7 +231,8 @@ class CupyPlan(MemoryPlan):
         memory = runtime.memory(self.nbytes)
         names = dict(self._constants.constants)
         names |= {f"scratch_{number}": runtime.memory(size) for number, size in enumerate(self._scratch)}
-        names["workspace"] = runtime.workspace()
+        workspace = max((function.workspace for function in self._planned.values() if function), default=0)
+        names["workspace"] = runtime.memory(workspace)
         for x, (offset, _) in self.sizes.items():
             names[self._name(x)] = runtime.array(memory, offset, x.shape, stored_as(x.dtype))
         for line in self._once:
@@ -196,7 +251,8 @@ class CupyPlan(MemoryPlan):
             pointers = [runtime.pointer(x) for x in inputs]
             for index in self._written:
                 x = inputs[index]
-                if keep or x.base is not None or pointers.count(pointers[index]) > 1:
+                shared = x.base is not None or pointers.count(pointers[index]) > 1
+                if keep or shared or pointers[index] % self._alignments[index]:
                     inputs[index] = runtime.copies([x])[0]
         try:
             bound = self._idle[runtime.queue()].pop()
@@ -235,40 +291,64 @@ class _Bound:
 
     def run(self, inputs: list) -> tuple:
         """Compute the outputs, into the memory of this plan or of the arguments."""
-        if self._runtime.is_capturing():  # a plan within a plan, as for `scan`
-            return self._function(*inputs)
         pointers = [self._runtime.pointer(x) for x in inputs]
-        found = self._graphs.get(self._key(pointers))
-        if found is None and self._before is not None and not self._plan._problem:
-            changed = {
-                i for i, pointer in enumerate(pointers) if pointer != self._before[i]
-            } - self._moving.keys()
-            for index in changed - self._donated:
-                self._moving[index] = self._runtime.copies([inputs[index]])[0]
-                self._graphs.clear()
-            if not changed & self._donated:
-                found = self._capture(inputs, self._key(pointers))
-        self._before = pointers
-        if found is None:
-            return self._function(*inputs)
-        launch, outputs = found
+        for index, alignment in enumerate(self._plan._alignments):
+            if pointers[index] % alignment:
+                self._move(index, inputs[index])
+        found = None
+        if not self._runtime.is_capturing():  # or it is a plan within a plan, as for `scan`
+            found = self._graph(inputs, pointers)
         for index, place in self._moving.items():
             self._runtime.copy(place, inputs[index])
+        if found is None:
+            return self._function(*self._places(inputs))
+        launch, outputs = found
         launch()
         return outputs
+
+    def _move(self, index: int, x: Any) -> None:
+        """Copy an argument to one place from now on."""
+        if index not in self._moving:
+            self._moving[index] = self._runtime.copies([x])[0]
+            self._graphs.clear()
+
+    def _places(self, inputs: list) -> list:
+        return [self._moving.get(index, x) for index, x in enumerate(inputs)]
+
+    def _graph(self, inputs: list, pointers: list[int]) -> tuple[Callable, tuple] | None:
+        """Return the graph for arguments at these places, once nothing but batches has another one."""
+        found = self._graphs.get(self._key(pointers))
+        if found is None and self._before is not None and not self._plan._problem:
+            changed = {index for index, pointer in enumerate(pointers) if pointer != self._before[index]}
+            for index in changed - self._donated:
+                self._move(index, inputs[index])
+            if not changed & self._donated:
+                found = self._capture(self._places(inputs), self._key(pointers))
+        self._before = pointers
+        return found
 
     def _key(self, pointers: list[int]) -> tuple:
         return tuple(p for index, p in enumerate(pointers) if index not in self._moving)
 
-    def _capture(self, inputs: list, key: tuple) -> tuple[Callable, tuple] | None:
-        places = [self._moving.get(index, x) for index, x in enumerate(inputs)]
+    def _capture(self, places: list, key: tuple) -> tuple[Callable, tuple] | None:
         try:
             captured = self._runtime.capture(lambda: self._function(*places))
         except Exception as error:
-            self._plan._problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._plan._problem = f"{_first_line(error)}{self._where(error)}"
             _log.info("xpnet: a plan is replayed without a CUDA graph: %s", self._plan._problem)
             return None
         if len(self._graphs) == GRAPHS:
             del self._graphs[next(iter(self._graphs))]
         self._graphs[key] = captured
         return captured
+
+    def _where(self, error: Exception) -> str:
+        """Name the line of the plan that raised an error, which shows the function that was called."""
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename == self._plan._code.co_filename:
+                return f', at "{frame.line}"'
+        return ""
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -7,6 +7,7 @@ the ReLU is a product of which the masked elements become zero, with its sum, th
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -17,6 +18,9 @@ from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 # What is done with the elements of a product, in cuBLASLt's names.
 BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"
 DRELU, DRELU_BGRAD = "DRELU", "DRELU_BGRAD"
+
+# Bytes: what the widest loads of cuBLASLt ask for, and what it asks for to read a bias.
+ALIGNMENT, ALIGNMENT_OF_BIAS = 256, 16
 
 
 class Matrix(NamedTuple):
@@ -44,22 +48,41 @@ class Matrix(NamedTuple):
     @classmethod
     def of(cls, x: numpy.ndarray) -> "Matrix | None":
         """Return how an array is laid out, or None where a product would need a copy of it."""
-        if x.ndim < 2 or not x.size:
+        if x.ndim < 2 or not x.size or any(stride % x.itemsize or stride < 0 for stride in x.strides):
             return None
-        strides = [stride // x.itemsize for stride in x.strides]
-        if any(stride % x.itemsize or stride < 0 for stride in x.strides):
-            return None
-        *leading, down, along = strides
+        *leading, down, along = (stride // x.itemsize for stride in x.strides)
         *several, rows, columns = x.shape
-        for a in range(len(several) - 1):
-            if several[a] > 1 and leading[a] != leading[a + 1] * several[a + 1]:
-                return None
-        apart = leading[-1] if leading else 0
-        if along == 1 and down >= columns:
-            return cls(rows, columns, False, down, prod(several), apart)
-        if down == 1 and along >= rows:
-            return cls(rows, columns, True, along, prod(several), apart)
+        stacks = [(n, step) for n, step in zip(several, leading, strict=True) if n > 1]
+        if any(step != n * inner for (_, step), (n, inner) in pairwise(stacks)):
+            return None
+        matrices, apart = prod(several), stacks[-1][1] if stacks else 0
+        # Of a single row or column, the step to the next one says nothing.
+        down, along = columns if rows == 1 else down, rows if columns == 1 else along
+        if (along == 1 or columns == 1) and down >= columns:
+            return cls(rows, columns, False, down, matrices, apart)
+        if (down == 1 or rows == 1) and along >= rows:
+            return cls(rows, columns, True, along, matrices, apart)
         return None
+
+    @property
+    def in_one(self) -> "Matrix":
+        """All matrices below each other, as one, where the rows of all are equally far apart."""
+        if self.by_columns or self.apart != self.rows * self.step:
+            return self
+        return Matrix(self.rows * self.matrices, self.columns, False, self.step, 1, 0)
+
+
+def operands(first: numpy.ndarray, second: numpy.ndarray) -> tuple[Matrix, Matrix] | None:
+    """Return what `matmul` multiplies of two arrays, or None where a product would need a copy of one."""
+    first = first[None, :] if first.ndim == 1 else first
+    second = second[:, None] if second.ndim == 1 else second
+    leading = numpy.broadcast_shapes(first.shape[:-2], second.shape[:-2])
+    a, b = (Matrix.of(numpy.broadcast_to(x, (*leading, *x.shape[-2:]))) for x in (first, second))
+    if a is None or b is None:
+        return None
+    if b.apart == 0 and a.in_one.matrices == 1:  # one large product in place of several
+        return a.in_one, b._replace(matrices=1)
+    return a, b
 
 
 class Product(NamedTuple):
@@ -77,6 +100,9 @@ class Product(NamedTuple):
         In which operands of float32 are multiplied: float32 or tf32.
     epilogue : str
         What is done with the elements, or nothing.
+    alignments : tuple of int
+        Of how many bytes the places of the two operands are multiples. Those of the result, of a mask and
+        of the gradient of a bias are multiples of `ALIGNMENT`, that of a bias is one of `ALIGNMENT_OF_BIAS`.
     """
 
     first: Matrix
@@ -85,6 +111,7 @@ class Product(NamedTuple):
     result: str
     precision: str
     epilogue: str
+    alignments: tuple[int, int] = (ALIGNMENT, ALIGNMENT)
 
 
 class NarrowType(NamedTuple):
@@ -176,13 +203,17 @@ def mask_of(x: Variable) -> Variable:
     return Variable((rows, -(-columns // 128) * 16), numpy.dtype(numpy.uint8))
 
 
-def merged(graph: Graph) -> Graph:
-    """Return a graph in which operations right behind products are parts of these."""
-    return _Merge(graph).result
+def merged(graph: Graph, accepts: Callable[[Operation], bool]) -> Graph:
+    """Return a graph in which operations right behind products are parts of these.
+
+    ``accepts`` says of each of these whether it can be done; where it cannot, less is taken in.
+    """
+    return _Merge(graph, accepts).result
 
 
 class _Merge:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, accepts: Callable[[Operation], bool]) -> None:
+        self._accepts = accepts
         self._readers: dict[Variable, list[Operation]] = {}
         self._maker = {x: operation for operation in graph.operations for x in operation.results}
         for operation in graph.operations:
@@ -212,29 +243,42 @@ class _Merge:
             if type(other) is Variable and other.shape == x.shape[-1:] and other.dtype == x.dtype:
                 bias, x, last = other, reader.result, reader
         relu, masks = self._relu(x)
-        arguments = (*product.arguments, *([bias] if bias else []))
-        if relu is None:
-            if bias is not None:
-                self._put([product, last], BIAS, arguments, [x])
+        if relu is not None and self._take_in_relu([product, last, relu], bias, masks):
             return
-        h = relu.result
-        found = [self._backward(mask) for mask in masks]
-        backward = [each for each in found if each is not None]
-        if not masks or len(backward) < len(masks):
-            epilogue = RELU if bias is None else RELU_BIAS
-            self._put([product, last, relu], epilogue, arguments, [h])
-            for greater in masks:  # h > 0 where x > 0
-                self._instead[greater] = _operation("greater", greater.function, (h, 0), {}, greater.results)
-            return
+        if bias is not None:
+            with_bias = self._merged([product, last], BIAS, bias, [x])
+            if with_bias:
+                self._put([product, last], with_bias)
+
+    def _take_in_relu(self, parts: list[Operation], bias: Variable | None, masks: list[Operation]) -> bool:
+        """Let a product end with its ReLU, and say whether it can."""
+        h = parts[-1].result
+        if masks and self._take_in_masks(parts, bias, masks):
+            return True
+        forward = self._merged(parts, RELU if bias is None else RELU_BIAS, bias, [h])
+        if forward is None:
+            return False
+        self._put(parts, forward)
+        for greater in masks:  # h > 0 where x > 0
+            self._instead[greater] = _operation("greater", greater.function, (h, 0), {}, greater.results)
+        return True
+
+    def _take_in_masks(self, parts: list[Operation], bias: Variable | None, masks: list[Operation]) -> bool:
+        """Let a product note for those that are made zero at the same elements, and say whether all can."""
+        h = parts[-1].result
         mask = mask_of(h)
-        epilogue = RELU_AUX if bias is None else RELU_AUX_BIAS
-        self._put([product, last, relu], epilogue, arguments, [h, mask])
-        for greater, (inner, where, total) in zip(masks, backward, strict=True):
+        forward = self._merged(parts, RELU_AUX if bias is None else RELU_AUX_BIAS, bias, [h, mask])
+        if forward is None:
+            return False
+        found = [self._backward(each, mask) for each in masks]
+        backward = [each for each in found if each is not None]
+        if len(backward) < len(masks):
+            return False
+        self._put(parts, forward)
+        for greater, each in zip(masks, backward, strict=True):
             self._instead[greater] = None
-            results = [where.result, *([total.result] if total else [])]
-            self._put([inner, where], DRELU_BGRAD if total else DRELU, (*inner.arguments, mask), results)
-            if total:
-                self._instead[total] = None
+            self._put(*each)
+        return True
 
     def _relu(self, x: Variable) -> tuple[Operation | None, list[Operation]]:
         """Return the ReLU of a variable, and where it is compared with zero, if nothing else reads it."""
@@ -245,10 +289,10 @@ class _Merge:
         alone = alone and all(each.arguments[0] is x for each in (*relus, *masks))
         return (relus[0], masks) if alone else (None, [])
 
-    def _backward(self, mask: Operation) -> tuple[Operation, Operation, Operation | None] | None:
-        """Return the product of which a mask makes elements zero, where it does, and the sum of the rows."""
-        where = self._only_reader(mask.result)
-        if where is None or where.name != "where" or where.arguments[0] is not mask.result:
+    def _backward(self, greater: Operation, mask: Variable) -> tuple[list[Operation], Operation] | None:
+        """Return the parts of a product whose elements a mask makes zero, and what stands in their place."""
+        where = self._only_reader(greater.result)
+        if where is None or where.name != "where" or where.arguments[0] is not greater.result:
             return None
         _, x, zero = where.arguments
         if type(x) is not Variable or not _is_zero(zero) or self._only_reader(x) is not where:
@@ -256,15 +300,27 @@ class _Merge:
         product = self._maker.get(x)
         if product is None or product in self._instead or not _is_plain(product):
             return None
-        sums = [each for each in self._readers.get(where.result, []) if _sums_rows(each)]
-        return product, where, sums[0] if sums else None
+        parts = [product, where]
+        for total in [each for each in self._readers.get(where.result, []) if _sums_rows(each)][:1]:
+            with_sum = self._merged(parts, DRELU_BGRAD, mask, [where.result, total.result])
+            if with_sum:
+                return [product, total, where], with_sum
+        alone = self._merged(parts, DRELU, mask, [where.result])
+        return (parts, alone) if alone else None
 
-    def _put(self, parts: list[Operation], epilogue: str, arguments: tuple, results: list[Variable]) -> None:
+    def _merged(
+        self, parts: list[Operation], epilogue: str, read: Variable | None, results: list[Variable]
+    ) -> Operation | None:
+        """Return a product in place of several operations, or None where it cannot be done."""
+        first = parts[0]
+        arguments = first.arguments if read is None else (*first.arguments, read)
+        product = _operation("product", None, arguments, first.options | {"epilogue": epilogue}, results)
+        product.precision = first.precision
+        return product if self._accepts(product) else None
+
+    def _put(self, parts: list[Operation], product: Operation) -> None:
         """Put a product in the place of several operations: where the last of them is."""
         self._instead.update(dict.fromkeys(parts, None))
-        options = parts[0].options | {"epilogue": epilogue}
-        product = _operation("product", None, arguments, options, results)
-        product.precision = parts[0].precision
         self._instead[parts[-1]] = product
 
 
