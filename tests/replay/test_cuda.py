@@ -265,13 +265,59 @@ def test_rows_too_long_to_be_kept_are_left_in_memory(on_host):
         host.launched.clear()
 
 
-def test_nvidia_compiles_the_kernels(on_host, monkeypatch):
-    """NVIDIA's compiler needs no GPU: ``pip install cuda-bindings nvidia-cuda-nvrtc``."""
-    nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
+def many_totals(x):
+    """More than would fit into a block's memory if each had a part of it."""
+    xp = xpnet.array_namespace(x)
+    totals = []
+    for k in range(20):
+        x = 0.9 * x + k
+        totals += [xp.sum(x, axis=0), xp.max(x, axis=0)]
+    return totals
+
+
+def test_many_totals_of_one_kernel(on_host):
     host = on_host()
-    sources = []
+    recorded = xpnet.jit(many_totals)
+    for seed in range(2):
+        x = numpy.random.default_rng(seed).normal(size=(300, 70)).astype("float32")
+        assert_same(recorded(x), many_totals(x), factor=100)
+    assert host.launched == ["kernel"] * 2
+
+
+@pytest.fixture
+def nvidia():
+    """Return a function that compiles a kernel with NVIDIA's compiler, which needs no GPU."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="pip install cuda-bindings nvidia-cuda-nvrtc")
+
+    def compiled(source, architecture):
+        code = (blocks.CUDA + blocks.PRELUDE + source).encode()
+        _, program = nvrtc.nvrtcCreateProgram(code, b"kernel.cu", 0, [], [])
+        options = [f"--gpu-architecture={architecture}".encode(), *map(str.encode, blocks.OPTIONS)]
+        (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        # Two bytes or more are an object of its own, which may be written to.
+        if int(error):
+            log = bytes(1 + nvrtc.nvrtcGetProgramLogSize(program)[1])
+            nvrtc.nvrtcGetProgramLog(program, log)
+            pytest.fail(log.decode())
+        if architecture.startswith("sm"):
+            return ""
+        ptx = bytes(1 + nvrtc.nvrtcGetPTXSize(program)[1])
+        nvrtc.nvrtcGetPTX(program, ptx)
+        return ptx.decode()
+
+    return compiled
+
+
+@pytest.fixture
+def sources(on_host, monkeypatch):
+    """The sources of the kernels that the stand-in is asked for."""
+    host, found = on_host(), []
     kernel = host.kernel
-    monkeypatch.setattr(host, "kernel", lambda source, grid: sources.append(source) or kernel(source, grid))
+    monkeypatch.setattr(host, "kernel", lambda source, grid: found.append(source) or kernel(source, grid))
+    return found
+
+
+def test_nvidia_compiles_the_kernels(sources, nvidia):
     with numpy.errstate(all="ignore"):
         for dtype in ("float32", "int32", "uint32", "bool"):
             xpnet.jit(every_function(dtype))(*numpy.ones((2, 3), dtype))
@@ -280,16 +326,19 @@ def test_nvidia_compiles_the_kernels(on_host, monkeypatch):
             nn.Dense(4, 5, seed=0), nn.LayerNorm(5), nn.Dropout(0.5, seed=0), nn.Dense(5, 3, seed=1)
         )
     )
-    assert len(sources) > 8
+    xpnet.jit(many_totals)(numpy.ones((300, 70), "float32"))
+    assert len(sources) > 9
     for source in sources:
-        code = (blocks.CUDA + blocks.PRELUDE + source).encode()
-        _, program = nvrtc.nvrtcCreateProgram(code, b"kernel.cu", 0, [], [])
-        (error,) = nvrtc.nvrtcCompileProgram(program, 2, [b"--gpu-architecture=compute_80", b"-std=c++17"])
-        if int(error):
-            # Two bytes or more are an object of its own, which may be written to.
-            log = bytes(1 + nvrtc.nvrtcGetProgramLogSize(program)[1])
-            nvrtc.nvrtcGetProgramLog(program, log)
-            pytest.fail(log.decode())
+        nvidia(source, "sm_90")  # to the end, where the size of a block's memory is known
+
+
+def test_nvidia_does_not_contract(sources, nvidia):
+    """A product and a sum are rounded one by one, as the functions that were recorded are."""
+    with numpy.errstate(all="ignore"):
+        xpnet.jit(lambda x, y: (x * y - x * y, x * x + y, (x - y) * x - 1))(*numpy.ones((2, 3), "float32"))
+    text = "".join(nvidia(source, "compute_90") for source in sources)
+    assert "mul.rn.f32" in text
+    assert "fma" not in text
 
 
 # -- products -----------------------------------------------------------------------------------------------

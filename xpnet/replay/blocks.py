@@ -172,6 +172,10 @@ struct float16 {
 };
 """
 
+# Options of the compiler. Without --fmad=false it would round a product and the sum behind it once, together:
+# x * y - x * y would not be zero, and a replay would not give what the functions give one by one.
+OPTIONS = ("-std=c++17", "--fmad=false")
+
 # What CUDA has, and other compilers do not.
 CUDA = """\
 #define inf __longlong_as_double(0x7ff0000000000000ll)
@@ -414,15 +418,15 @@ class Block(Passes):
 
     def _of_strips(self) -> list[str]:
         """Put together rows: threads below each other first, then the blocks below each other."""
-        lines, leave, take = [], [], []
+        # One after the other, so that the memory is the same for any number. A double holds each of them.
+        lines, leave, take = [f"__shared__ double below[{DEPTH}][{STRIP}];"], [], []
         for number, t in enumerate(self._totals):
-            below = f"below_{number}"
             lines += [
-                f"__shared__ {t.type} {below}[{DEPTH}][{STRIP}];",
-                f"{below}[threadIdx.y][threadIdx.x] = {t.name};",
+                f"below[threadIdx.y][threadIdx.x] = {t.name};",
                 "__syncthreads();",
-                f"for (int y = 1; y < {DEPTH}; y++)",
-                f"    if (threadIdx.y == 0) {t.name} = {t.functor}::of({t.name}, {below}[y][threadIdx.x]);",
+                f"if (threadIdx.y == 0) for (int y = 1; y < {DEPTH}; y++)",
+                f"    {t.name} = {t.functor}::of({t.name}, ({t.type})below[y][threadIdx.x]);",
+                "__syncthreads();",
             ]
             left = f"((double*)(scratch + (4 * gridDim.x + 7) / 8 * 8))[({number} * gridDim.y + "
             leave.append(f"if (threadIdx.y == 0 && j < columns) {left}blockIdx.y) * columns + j] = {t.name};")

@@ -14,7 +14,7 @@ from typing import Any
 import cupy
 import numpy
 
-from xpnet.replay.blocks import CUDA, PRELUDE, Grid
+from xpnet.replay.blocks import CUDA, OPTIONS, PRELUDE, Grid
 from xpnet.replay.products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
@@ -176,7 +176,7 @@ def _device(number: int) -> Cuda:
 @functools.cache
 def _compiled(source: str) -> Any:
     # CuPy keeps what it compiled on disk.
-    return cupy.RawModule(code=source, options=("-std=c++17",)).get_function("kernel")
+    return cupy.RawModule(code=source, options=OPTIONS).get_function("kernel")
 
 
 class _Multiply:
