@@ -6,7 +6,6 @@ be captured in a graph: https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-
 
 import contextlib
 import functools
-import importlib.util
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import cupy
 import numpy
 
 from xpnet.replay.blocks import CUDA, OPTIONS, PRELUDE, Grid
+from xpnet.replay.plan import first_line
 from xpnet.replay.products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
@@ -55,10 +55,17 @@ class Cuda:
     def __init__(self, device: int) -> None:
         self._device = cupy.cuda.Device(device)
         self.processors = self._device.attributes["MultiProcessorCount"]
-        self.problem = ""
-        if importlib.util.find_spec("nvmath") is None:
-            self.problem = 'nvmath-python is not installed; `pip install "xpnet[cuda13]"` brings it'
-        self._handle = 0
+        self.problem, self._handle = "", 0
+        try:
+            from nvmath.bindings import cublasLt
+
+            with self._device:
+                self._handle = cublasLt.create()
+        except Exception as error:  # what it imports, and the libraries that it looks for, may be missing
+            self.problem = (
+                f"nvmath-python cannot be used, {first_line(error)}; "
+                '`pip install "xpnet[cuda13]"` brings it and what it needs'
+            )
 
     @staticmethod
     def of(x: Any) -> "Cuda":
@@ -161,10 +168,6 @@ class Cuda:
         ProductError
             If cuBLASLt has none for this epilogue, these dtypes and layouts.
         """
-        from nvmath.bindings import cublasLt
-
-        if not self._handle:
-            self._handle = cublasLt.create()
         return _Multiply(self._handle, product)
 
 

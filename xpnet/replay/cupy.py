@@ -21,7 +21,7 @@ from xpnet.replay.blocks import Block
 from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 from xpnet.replay.kernels import Target
 from xpnet.replay.memory import MemoryPlan
-from xpnet.replay.plan import Step, call
+from xpnet.replay.plan import Step, call, first_line
 from xpnet.replay.products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
@@ -334,7 +334,7 @@ class _Bound:
         try:
             captured = self._runtime.capture(lambda: self._function(*places))
         except Exception as error:
-            self._plan._problem = f"{_first_line(error)}{self._where(error)}"
+            self._plan._problem = f"{first_line(error)}{self._where(error)}"
             _log.info("xpnet: a plan is replayed without a CUDA graph: %s", self._plan._problem)
             return None
         if len(self._graphs) == GRAPHS:
@@ -348,7 +348,3 @@ class _Bound:
             if frame.filename == self._plan._code.co_filename:
                 return f', at "{frame.line}"'
         return ""
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
