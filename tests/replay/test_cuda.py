@@ -596,10 +596,78 @@ def test_products_of_all_shapes(name, first, second, on_host):
     recorded = xpnet.jit(f)
     for _ in range(3):
         assert_same(recorded(*arrays), f(*arrays), factor=10)
+    assert host.launched == ["product"] * 3
     describable = {"rows", "columns", "longer rows"}
     if describable.issuperset((first, second)) and name != "each of several with each":  # others need a copy
-        assert host.launched == ["product"] * 3
         assert host.graphs == 1
+        assert "copy(" not in recorded.explain()
+
+
+def squares(net, x):
+    """Return the sum of the squares of what a network makes, and its gradient."""
+
+    def loss(net):
+        y = net(x)
+        return xpnet.array_namespace(y).sum(y * y)
+
+    return xpnet.value_and_grad(loss)(net)
+
+
+def test_heads_of_attention_are_copied_for_their_products(on_host):
+    """Those of several sequences are not equally far apart."""
+    net = nn.MultiHeadAttention(8, 2, seed=0)
+    x = numpy.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
+
+    expected = squares(net, x)
+    host = on_host()
+    for precision, within in (("float32", 1e-5), ("bfloat16", 0.02)):
+        recorded = xpnet.jit(squares, precision=precision)
+        for one, other in zip(*map(xpnet.tree.leaves, (recorded(net, x), expected)), strict=True):
+            numpy.testing.assert_allclose(one, other, rtol=within, atol=within * 10)
+        assert host.launched.count("product") >= 6
+        assert "matmul(" not in recorded.explain()
+        host.launched.clear()
+
+
+def test_a_sum_of_products_is_a_kernel(on_host):
+    """CuPy's `vecdot` is a product of matrices by cuBLAS, which cannot be captured."""
+
+    def f(x, y):
+        xp = xpnet.array_namespace(x)
+        return (
+            xp.vecdot(x, x),
+            xp.vecdot(x * 2, y[0]),
+            xp.linalg.vecdot(x, y, axis=-2),
+            xp.sqrt(xp.vecdot(x, y)),
+        )
+
+    random = numpy.random.default_rng(0)
+    host = on_host()
+    recorded = xpnet.jit(f)
+    for _ in range(3):
+        arrays = random.uniform(size=(2, 40, 30))
+        assert_same(recorded(*arrays), f(*arrays), factor=100)
+    assert host.graphs == 1
+
+
+def test_gradients_are_clipped_in_a_graph(on_host):
+    optimizer = optim.chain(optim.clip_by_global_norm(0.1), optim.SGD(0.1))
+    expected, net, _ = train(dense(), optimizer=optimizer)
+    host = on_host()
+    found, other, step = train(dense(), optimizer=optimizer)
+    assert_same((found, other), (expected, net), factor=1000)
+    assert host.graphs == 1
+    assert "assign(" not in step.explain()
+
+
+def test_networks_with_pooling_have_plans(on_host, caplog):
+    """Stacks are stored by the kernels that make them, which is known when a kernel is judged."""
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, seed=0), nn.ReLU(), nn.MaxPool(2))
+    x = numpy.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    on_host()
+    assert_same(xpnet.jit(squares)(net, x), squares(net, x), factor=1000)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("dtypes", [("int64", "int64"), ("float32", "float64"), ("complex64", "complex64")])

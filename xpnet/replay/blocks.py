@@ -23,6 +23,7 @@ from xpnet.replay.kernels import (
     REDUCTIONS,
     ROW,
     STACK,
+    STACKED,
     Kernel,
     Part,
     Target,
@@ -230,7 +231,8 @@ def _accepts(kernel: Kernel) -> bool:
     picks = any(part.operation.name == PICK for part in kernel.parts)
     if ROW in left and (len(left) > 1 or picks):
         return False
-    return Block(kernel, [], {}).kept <= MOST_KEPT
+    stacks = [x for x, kind in kernel.kinds.items() if kind == STACKED]  # which are there to be stored
+    return Block(kernel, stacks, {}).kept <= MOST_KEPT
 
 
 class Grid(NamedTuple):

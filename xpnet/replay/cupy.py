@@ -16,6 +16,7 @@ import array_api_compat.numpy
 import numpy
 
 from xpnet.autodiff.namespace import PlainNamespace
+from xpnet.backends import plain_namespace
 from xpnet.replay import blocks
 from xpnet.replay.blocks import Block
 from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
@@ -25,13 +26,15 @@ from xpnet.replay.plan import Step, call, first_line
 from xpnet.replay.products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
-    NARROW,
     NarrowType,
     Product,
+    described,
+    is_product,
     merged,
     narrow,
     operands,
     stored_as,
+    summed,
     widening,
 )
 
@@ -61,10 +64,13 @@ class CupyPlan(MemoryPlan):
 
     def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:
         runtime = self._runtime = self._runtime_of(like)
+        self._assign = runtime.assign  # one object, which the source names once
         # Why no graph can be captured, if so.
         self._problem = runtime.problem
         with runtime.active():
-            super().__init__(graph if runtime.problem else narrow(graph), over, like)
+            if not runtime.problem:
+                graph = narrow(summed(graph, plain_namespace(like)))
+            super().__init__(graph, over, like)
 
     def _runtime_of(self, like: Any) -> Any:
         """Return what launches, multiplies and captures."""
@@ -84,7 +90,10 @@ class CupyPlan(MemoryPlan):
             self._begin()
             for operation in self.graph.operations:
                 self._lay_out(operation)
-            self.graph = merged(self.graph, lambda product: self._multiply(product) is not None)
+            whole = described(self.graph, self._prototypes.__getitem__)
+            for operation in whole.operations:
+                self._lay_out(operation)
+            self.graph = merged(whole, lambda product: self._multiply(product) is not None)
         super()._build(over)
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
         # Outputs that are arguments, or are written over them; the others are copied.
@@ -138,13 +147,15 @@ class CupyPlan(MemoryPlan):
     def _as_recorded(self, operation: Operation) -> Step:
         """Call a function as it was recorded, and put what it makes into buffers."""
         step = call(self._constants, operation)
-        if any(isinstance(x.dtype, NarrowType) for x in operation.inputs) and operation.name != "astype":
+        # What rearranges narrow numbers has narrow results.
+        widens = not isinstance(operation.result.dtype, NarrowType)
+        if widens and any(isinstance(x.dtype, NarrowType) for x in operation.inputs):
             wide = Operation(
                 operation.name, widening(operation), operation.arguments, operation.options, False
             )
             wide.results = operation.results
             step = call(self._constants, wide)
-        assign = self._constants.constant(self._runtime.assign, "assign")
+        assign = self._constants.constant(self._assign, "assign")
         _, _, value = step.lines[0].partition(" = ")
         results = [self._constants.text(x) for x in operation.results]
         targets = f"[{', '.join(results)}]" if operation.several else results[0]
@@ -172,21 +183,17 @@ class CupyPlan(MemoryPlan):
 
     def _asked(self, operation: Operation) -> Product | None:
         """Describe a product, or return None where it is none that cuBLASLt knows."""
-        if self._runtime.problem or operation.name not in ("matmul", "linalg.matmul", "product"):
+        if self._runtime.problem or not is_product(operation):
             return None
         first, second, *more = operation.arguments
-        result, epilogue = operation.result, operation.options.get("epilogue", "")
-        if not all(type(x) is Variable for x in (first, second)) or first.dtype != second.dtype:
-            return None
-        if first.dtype.name not in ("float64", "float32", *NARROW) or not result.size:
-            return None
+        epilogue = operation.options.get("epilogue", "")
         found = operands(self._prototypes[first], self._prototypes[second])
         if found is None or ("BIAS" in epilogue and not self._can_be_bias(*more)):
             return None
         return Product(
             *found,
             dtype=first.dtype.name,
-            result=result.dtype.name,
+            result=operation.result.dtype.name,
             precision=operation.precision,
             epilogue=epilogue,
             alignments=(self._alignment_of(first), self._alignment_of(second)),

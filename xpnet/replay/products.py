@@ -13,11 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from xpnet.backends import plain_namespace
 from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 
 # What is done with the elements of a product, in cuBLASLt's names.
 BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"
 DRELU, DRELU_BGRAD = "DRELU", "DRELU_BGRAD"
+
+# What puts operands in order, where cuBLASLt cannot read them as they are.
+COPY = "copy"
 
 # Bytes: what the widest loads of cuBLASLt ask for, and what it asks for to read a bias.
 ALIGNMENT, ALIGNMENT_OF_BIAS = 256, 16
@@ -74,15 +78,27 @@ class Matrix(NamedTuple):
 
 def operands(first: numpy.ndarray, second: numpy.ndarray) -> tuple[Matrix, Matrix] | None:
     """Return what `matmul` multiplies of two arrays, or None where a product would need a copy of one."""
-    first = first[None, :] if first.ndim == 1 else first
-    second = second[:, None] if second.ndim == 1 else second
-    leading = numpy.broadcast_shapes(first.shape[:-2], second.shape[:-2])
-    a, b = (Matrix.of(numpy.broadcast_to(x, (*leading, *x.shape[-2:]))) for x in (first, second))
+    shapes = _broadcast(first.shape, second.shape)
+    a, b = (Matrix.of(as_matrices(x, shape)) for x, shape in zip((first, second), shapes, strict=True))
     if a is None or b is None:
         return None
     if b.apart == 0 and a.in_one.matrices == 1:  # one large product in place of several
         return a.in_one, b._replace(matrices=1)
     return a, b
+
+
+def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of two operands as matrices, as many of each: one axis is a row, or a column."""
+    first = (1, *first) if len(first) == 1 else first
+    second = (*second, 1) if len(second) == 1 else second
+    leading = numpy.broadcast_shapes(first[:-2], second[:-2])
+    return (*leading, *first[-2:]), (*leading, *second[-2:])
+
+
+def as_matrices(x: Any, shape: tuple[int, ...]) -> Any:
+    """Return an operand as it is repeated for a product; one axis may be a column."""
+    x = x[:, None] if x.ndim == 1 and shape[-1] == 1 else x
+    return plain_namespace(x).broadcast_to(x, shape)
 
 
 class Product(NamedTuple):
@@ -112,6 +128,66 @@ class Product(NamedTuple):
     precision: str
     epilogue: str
     alignments: tuple[int, int] = (ALIGNMENT, ALIGNMENT)
+
+
+def summed(graph: Graph, xp: Any) -> Graph:
+    """Return a graph in which each `vecdot` is a sum of products, for which kernels can be made.
+
+    CuPy's own goes to cuBLAS, which cannot be captured. ``xp`` is the namespace of the functions.
+    """
+    result = copy.copy(graph)
+    result.operations = []
+    for operation in graph.operations:
+        if operation.name in ("vecdot", "linalg.vecdot") and all(map(_is_real, operation.arguments)):
+            x, y = operation.arguments
+            products = Variable(numpy.broadcast_shapes(x.shape, y.shape), operation.result.dtype)
+            axis = operation.options.get("axis", -1)
+            result.operations += [
+                _operation("multiply", xp.multiply, (x, y), {}, [products]),
+                _operation("sum", xp.sum, (products,), {"axis": axis}, operation.results),
+            ]
+        else:
+            result.operations.append(operation)
+    result.number()
+    return result
+
+
+def _is_real(x: Any) -> bool:
+    return type(x) is Variable and x.dtype.name in ("float32", "float64")
+
+
+def described(graph: Graph, layout: Callable[[Variable], numpy.ndarray]) -> Graph:
+    """Return a graph in which operands of products are copied where they are no matrices equally far apart.
+
+    ``layout`` returns an array that lies in memory as a variable does.
+    """
+    result = copy.copy(graph)
+    result.operations = []
+    for operation in graph.operations:
+        if is_product(operation):
+            shapes = _broadcast(*(x.shape for x in operation.arguments))
+            copies = {
+                x: _operation(COPY, as_matrices, (x, shape), {}, [Variable(shape, x.dtype)])
+                for x, shape in zip(operation.arguments, shapes, strict=True)
+                if Matrix.of(as_matrices(layout(x), shape)) is None
+            }
+            if copies:
+                result.operations += copies.values()
+                operation = _with_inputs(operation, {x: each.result for x, each in copies.items()})
+        result.operations.append(operation)
+    return result
+
+
+def is_product(operation: Operation) -> bool:
+    """Say whether an operation is a product of floating-point numbers, as cuBLASLt has it."""
+    if operation.name not in ("matmul", "linalg.matmul", "product"):
+        return False
+    both = operation.arguments[:2]
+    return (
+        all(type(x) is Variable and x.size for x in (*both, operation.result))
+        and both[0].dtype == both[1].dtype
+        and both[0].dtype.name in ("float64", "float32", *NARROW)
+    )
 
 
 class NarrowType(NamedTuple):
