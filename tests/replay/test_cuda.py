@@ -787,6 +787,15 @@ def test_arguments_that_overlap_are_copied(on_host):
         assert_same(step(x, x), (numpy.full(3, 2.0), numpy.full(3, 2.0)))
 
 
+def test_an_argument_that_is_a_part_of_a_donated_one(on_host):
+    on_host()
+    step = xpnet.jit(lambda w, x: (w + 1, x * 2), donate=("w",))
+    for _ in range(4):
+        w = numpy.arange(4.0)
+        assert_same(step(w, w[1:3]), (w + 1, w[1:3] * 2))
+        assert_same(w, numpy.arange(4.0))
+
+
 def test_what_cannot_be_captured_is_launched_each_time(on_host):
     host = on_host()
     f = xpnet.jit(lambda x: xpnet.array_namespace(x).cumulative_sum(x * 2) + 1)

@@ -259,6 +259,7 @@ class CupyPlan(MemoryPlan):
             for index in self._written:
                 x = inputs[index]
                 shared = x.base is not None or pointers.count(pointers[index]) > 1
+                shared = shared or any(other.base is x for other in inputs)
                 if keep or shared or pointers[index] % self._alignments[index]:
                     inputs[index] = runtime.copies([x])[0]
         try:
