@@ -256,11 +256,11 @@ class CupyPlan(MemoryPlan):
         inputs = [runtime.contiguous(x) for x in inputs]
         if self._written:
             pointers = [runtime.pointer(x) for x in inputs]
+            wholes = {id(x.base) for x in inputs}  # of which an argument is a part
             for index in self._written:
-                x = inputs[index]
-                shared = x.base is not None or pointers.count(pointers[index]) > 1
-                shared = shared or any(other.base is x for other in inputs)
-                if keep or shared or pointers[index] % self._alignments[index]:
+                x, pointer = inputs[index], pointers[index]
+                shared = x.base is not None or id(x) in wholes or pointers.count(pointer) > 1
+                if keep or shared or pointer % self._alignments[index]:
                     inputs[index] = runtime.copies([x])[0]
         try:
             bound = self._idle[runtime.queue()].pop()
