@@ -306,7 +306,9 @@ def multiply(cublaslt, monkeypatch):
 
     monkeypatch.setattr(cublaslt, "matmul_algo_get_heuristic", choose)
     monkeypatch.setattr(cupy.cuda, "get_current_stream", lambda: types.SimpleNamespace(ptr=77))
-    return lambda product: (cuda._Multiply(1, product), preferences[-1])
+    device = cuda.Cuda.__new__(cuda.Cuda)
+    device._handle = 1
+    return lambda product: (device.product(product), preferences[-1])
 
 
 @pytest.mark.parametrize(
@@ -414,14 +416,15 @@ def test_what_cublaslt_refuses(cublaslt, multiply, monkeypatch):
     # As where there is no algorithm, and where the library raises an error.
     monkeypatch.setattr(cublaslt, "matmul_algo_get_heuristic", lambda *_: None)
     with pytest.raises(cuda.ProductError, match="knows no algorithm"):
-        cuda._Multiply(1, relu)
+        multiply(relu)
 
     def fails(*_):
         raise cublaslt.cuBLASLtError(15)
 
-    monkeypatch.setattr(cublaslt, "matmul_algo_get_heuristic", fails)
-    with pytest.raises(cuda.ProductError, match="NOT_SUPPORTED"):
-        cuda._Multiply(1, relu)
+    for name in ("matmul_algo_get_heuristic", "matrix_layout_create", "matmul_desc_create"):
+        monkeypatch.setattr(cublaslt, name, fails)
+        with pytest.raises(cuda.ProductError, match="NOT_SUPPORTED"):
+            multiply(relu)
 
 
 def test_without_a_device_there_is_no_handle(cublaslt):

@@ -168,7 +168,12 @@ class Cuda:
         ProductError
             If cuBLASLt has none for this epilogue, these dtypes and layouts.
         """
-        return _Multiply(self._handle, product)
+        from nvmath.bindings import cublasLt
+
+        try:
+            return _Multiply(self._handle, product)
+        except cublasLt.cuBLASLtError as error:
+            raise ProductError(f"{product}: {first_line(error)}") from error
 
 
 @functools.cache
@@ -281,8 +286,6 @@ class _Multiply:
                 self._handle, self._what, second, first, result, result, preference, 1,
                 found.ctypes.data, number.ctypes.data,
             )  # fmt: skip
-        except library.cuBLASLtError as error:
-            raise ProductError(f"{self._product}: {error}") from error
         finally:
             library.matmul_preference_destroy(preference)
         if not number[0]:

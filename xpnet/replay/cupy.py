@@ -7,7 +7,7 @@ in each call, the batches, are copied to one place; for donated ones that do, pa
 
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import reduce
 from math import gcd
 from typing import Any
@@ -300,16 +300,17 @@ class _Bound:
     def run(self, inputs: list) -> tuple:
         """Compute the outputs, into the memory of this plan or of the arguments."""
         pointers = [self._runtime.pointer(x) for x in inputs]
-        for index, alignment in enumerate(self._plan._alignments):
-            if pointers[index] % alignment:
-                self._move(index, inputs[index])
+        # Arguments that begin where products cannot read them.
+        elsewhere = {i for i, alignment in enumerate(self._plan._alignments) if pointers[i] % alignment}
+        for index in elsewhere:
+            self._move(index, inputs[index])
         found = None
         if not self._runtime.is_capturing():  # or it is a plan within a plan, as for `scan`
             found = self._graph(inputs, pointers)
-        for index, place in self._moving.items():
-            self._runtime.copy(place, inputs[index])
+        for index in self._moving if found else elsewhere:
+            self._runtime.copy(self._moving[index], inputs[index])
         if found is None:
-            return self._function(*self._places(inputs))
+            return self._function(*self._places(inputs, elsewhere))
         launch, outputs = found
         launch()
         return outputs
@@ -320,8 +321,8 @@ class _Bound:
             self._moving[index] = self._runtime.copies([x])[0]
             self._graphs.clear()
 
-    def _places(self, inputs: list) -> list:
-        return [self._moving.get(index, x) for index, x in enumerate(inputs)]
+    def _places(self, inputs: list, moved: Collection[int]) -> list:
+        return [self._moving[index] if index in moved else x for index, x in enumerate(inputs)]
 
     def _graph(self, inputs: list, pointers: list[int]) -> tuple[Callable, tuple] | None:
         """Return the graph for arguments at these places, once nothing but batches has another one."""
@@ -331,7 +332,7 @@ class _Bound:
             for index in changed - self._donated:
                 self._move(index, inputs[index])
             if not changed & self._donated:
-                found = self._capture(self._places(inputs), self._key(pointers))
+                found = self._capture(self._places(inputs, self._moving), self._key(pointers))
         self._before = pointers
         return found
 
