@@ -650,6 +650,34 @@ def test_a_sum_of_products_is_a_kernel(on_host):
     assert host.graphs == 1
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("axes", "first", "second"),
+    [
+        (2, (3, 4, 5), (4, 5, 2)),
+        (1, (3, 4), (4, 2)),
+        (0, (3, 4), (2, 5)),
+        (([1], [2]), (3, 4, 2), (2, 5, 4)),
+        (([-1, 0], [0, 1]), (3, 4, 5), (5, 3, 2)),
+        (3, (2, 3, 4), (2, 3, 4)),
+    ],
+)
+def test_tensordot_is_a_product(axes, first, second, precision, on_host):
+    def f(x, y):
+        xp = xpnet.array_namespace(x)
+        return xp.tensordot(x * 2, y, axes=axes) + 1, xp.linalg.tensordot(x, y * 3, axes=axes)
+
+    random = numpy.random.default_rng(0)
+    arrays = [random.normal(size=shape).astype("float32") for shape in (first, second)]
+    expected = xpnet.jit(f, precision=precision)(*arrays)
+    host = on_host()
+    recorded = xpnet.jit(f, precision=precision)
+    for _ in range(3):
+        assert_same(recorded(*arrays), expected, factor=100)
+    assert [name for name in host.launched if name != "kernel"][:2] == ["product"] * 2
+    assert "tensordot(" not in recorded.explain()
+
+
 def test_gradients_are_clipped_in_a_graph(on_host):
     optimizer = optim.chain(optim.clip_by_global_norm(0.1), optim.SGD(0.1))
     expected, net, _ = train(dense(), optimizer=optimizer)

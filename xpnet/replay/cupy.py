@@ -30,11 +30,11 @@ from xpnet.replay.products import (
     Product,
     described,
     is_product,
+    lowered,
     merged,
     narrow,
     operands,
     stored_as,
-    summed,
     widening,
 )
 
@@ -69,7 +69,7 @@ class CupyPlan(MemoryPlan):
         self._problem = runtime.problem
         with runtime.active():
             if not runtime.problem:
-                graph = narrow(summed(graph, plain_namespace(like)))
+                graph = narrow(lowered(graph, plain_namespace(like)))
             super().__init__(graph, over, like)
 
     def _runtime_of(self, like: Any) -> Any:

@@ -130,22 +130,18 @@ class Product(NamedTuple):
     alignments: tuple[int, int] = (ALIGNMENT, ALIGNMENT)
 
 
-def summed(graph: Graph, xp: Any) -> Graph:
-    """Return a graph in which each `vecdot` is a sum of products, for which kernels can be made.
+def lowered(graph: Graph, xp: Any) -> Graph:
+    """Return a graph in which `tensordot` is a product of matrices, and `vecdot` a sum of products.
 
-    CuPy's own goes to cuBLAS, which cannot be captured. ``xp`` is the namespace of the functions.
+    CuPy's own go to cuBLAS, which cannot be captured. ``xp`` is the namespace of the functions.
     """
+    lower = {"tensordot": _tensordot, "vecdot": _vecdot}
     result = copy.copy(graph)
     result.operations = []
     for operation in graph.operations:
-        if operation.name in ("vecdot", "linalg.vecdot") and all(map(_is_real, operation.arguments)):
-            x, y = operation.arguments
-            products = Variable(numpy.broadcast_shapes(x.shape, y.shape), operation.result.dtype)
-            axis = operation.options.get("axis", -1)
-            result.operations += [
-                _operation("multiply", xp.multiply, (x, y), {}, [products]),
-                _operation("sum", xp.sum, (products,), {"axis": axis}, operation.results),
-            ]
+        name = operation.name.removeprefix("linalg.")
+        if name in lower and all(map(_is_real, operation.arguments)):
+            result.operations += lower[name](operation, xp)
         else:
             result.operations.append(operation)
     result.number()
@@ -154,6 +150,39 @@ def summed(graph: Graph, xp: Any) -> Graph:
 
 def _is_real(x: Any) -> bool:
     return type(x) is Variable and x.dtype.name in ("float32", "float64")
+
+
+def _vecdot(operation: Operation, xp: Any) -> list[Operation]:
+    x, y = operation.arguments
+    products = Variable(numpy.broadcast_shapes(x.shape, y.shape), operation.result.dtype)
+    axis = operation.options.get("axis", -1)
+    return [
+        _operation("multiply", xp.multiply, (x, y), {}, [products]),
+        _operation("sum", xp.sum, (products,), {"axis": axis}, operation.results),
+    ]
+
+
+def _tensordot(operation: Operation, xp: Any) -> list[Operation]:
+    both, axes = operation.arguments, operation.options.get("axes", 2)
+    axes = (range(-axes, 0), range(axes)) if isinstance(axes, int) else axes
+    made, matrices = [], []
+    for x, chosen, is_second in zip(both, axes, (False, True), strict=True):
+        inner = [axis % len(x.shape) for axis in chosen]
+        outer = [axis for axis in range(len(x.shape)) if axis not in inner]
+        order = (*inner, *outer) if is_second else (*outer, *inner)
+        turned = Variable(tuple(x.shape[axis] for axis in order), x.dtype)
+        sizes = prod(x.shape[axis] for axis in outer), prod(x.shape[axis] for axis in inner)
+        matrix = Variable(sizes[::-1] if is_second else sizes, x.dtype)
+        made += [
+            _operation("permute_dims", xp.permute_dims, (x, order), {}, [turned]),
+            _operation("reshape", xp.reshape, (turned, matrix.shape), {}, [matrix]),
+        ]
+        matrices.append(matrix)
+    result = operation.result
+    product = Variable((matrices[0].shape[0], matrices[1].shape[1]), result.dtype)
+    multiply = _operation("matmul", xp.matmul, tuple(matrices), {}, [product])
+    multiply.precision = operation.precision
+    return [*made, multiply, _operation("reshape", xp.reshape, (product, result.shape), {}, [result])]
 
 
 def described(graph: Graph, layout: Callable[[Variable], numpy.ndarray]) -> Graph:
