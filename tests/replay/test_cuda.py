@@ -603,6 +603,14 @@ def test_products_of_all_shapes(name, first, second, on_host):
         assert "copy(" not in recorded.explain()
 
 
+def test_an_array_that_is_copied_for_both_sides(on_host):
+    host = on_host()
+    recorded = xpnet.jit(lambda x: (x[0, ::-1] @ x[0, ::-1], x[:, ::-1] @ x[:, ::-1]))
+    x = numpy.random.default_rng(0).normal(size=(4, 4))
+    assert_same(recorded(x), (x[0] @ x[0], x[:, ::-1] @ x[:, ::-1]))
+    assert host.launched == ["product"] * 2
+
+
 def squares(net, x):
     """Return the sum of the squares of what a network makes, and its gradient."""
 

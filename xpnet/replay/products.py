@@ -195,14 +195,17 @@ def described(graph: Graph, layout: Callable[[Variable], numpy.ndarray]) -> Grap
     for operation in graph.operations:
         if is_product(operation):
             shapes = _broadcast(*(x.shape for x in operation.arguments))
-            copies = {
-                x: _operation(COPY, as_matrices, (x, shape), {}, [Variable(shape, x.dtype)])
-                for x, shape in zip(operation.arguments, shapes, strict=True)
-                if Matrix.of(as_matrices(layout(x), shape)) is None
-            }
-            if copies:
-                result.operations += copies.values()
-                operation = _with_inputs(operation, {x: each.result for x, each in copies.items()})
+            arguments = []
+            for x, shape in zip(operation.arguments, shapes, strict=True):
+                if Matrix.of(as_matrices(layout(x), shape)) is None:
+                    copied = _operation(COPY, as_matrices, (x, shape), {}, [Variable(shape, x.dtype)])
+                    result.operations.append(copied)
+                    arguments.append(copied.result)
+                else:
+                    arguments.append(x)
+            precision, results = operation.precision, operation.results
+            operation = _operation(operation.name, operation.function, tuple(arguments), {}, results)
+            operation.precision = precision
         result.operations.append(operation)
     return result
 
