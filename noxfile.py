@@ -173,6 +173,14 @@ def gpu(session: nox.Session) -> None:
     session.run("python", "benchmarks/gpu.py", *session.posargs)
 
 
+@nox.session(name="cuda-bindings")
+def cuda_bindings(session: nox.Session) -> None:
+    """What is called of CuPy, nvmath-python and NVIDIA's compiler, without a GPU; 2 GB are installed."""
+    session.install("--quiet", "-e", ".[cuda13]", *group("test"))
+    paths = "tests/replay/test_bindings.py", "tests/replay/test_cuda.py", "tests/test_cuda.py"
+    session.run("pytest", *(session.posargs or paths))
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Style, layout and types."""

@@ -26,7 +26,7 @@ def multiply(device, first, second, precision, epilogue, *more):
     runtime = device.runtime
     with runtime.active():
         function = runtime.product(product)
-        workspace = runtime.memory(getattr(function, "workspace", 2**25))
+        workspace = runtime.memory(function.workspace)
         function(workspace, first, second, result, *more)
         device.finish()
     return result

@@ -71,6 +71,31 @@ def pytest_report_header(config):
     return lines
 
 
+# Packages that some modules of tests import at their top.
+OPTIONAL = {
+    "PIL", "array_api_extra", "array_api_strict", "einops", "hypothesis", "matplotlib", "numba", "onnx",
+    "onnxruntime", "scipy", "sklearn",
+}  # fmt: skip
+
+
+class Module(pytest.Module):
+    """A module of tests, which is skipped where a package is missing that it imports at its top."""
+
+    def collect(self):
+        try:
+            return super().collect()
+        except self.CollectError as error:
+            cause = error.__cause__
+            name = getattr(cause, "name", None) or ""
+            if name.partition(".")[0] not in OPTIONAL and "pip install" not in str(cause):  # as xpnet says it
+                raise
+            pytest.skip(str(cause))
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return Module.from_parent(parent, path=module_path)
+
+
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
         specs = [spec for name in metafunc.config.libraries for spec in SPECS[name]]

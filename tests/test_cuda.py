@@ -1,7 +1,14 @@
 """Memory, copies and errors of CuPy: with a stand-in for it, and at the end on a real GPU."""
 
+import contextlib
+import gc
+import importlib
+import re
+import sys
 import threading
 import traceback
+import types
+import warnings
 
 import numpy
 import pytest
@@ -13,6 +20,116 @@ from xpnet import backends, losses, optim
 from xpnet.errors import DeviceLostError, DeviceUnavailableError, OutOfDeviceMemoryError
 
 CUDA = next(library for library in backends.LIBRARIES if library.spec == "cuda")
+
+
+# -- what CuPy's arrays and devices lack ------------------------------------------------------------------
+
+
+@pytest.fixture
+def unhashable(monkeypatch):
+    """Let the devices of array-api-strict be without a hash for others, as those of CuPy are."""
+    array_api_strict = pytest.importorskip("array_api_strict")
+    original = array_api_strict.Device.__hash__
+
+    def hash_of(device):
+        if sys._getframe(1).f_globals["__name__"].startswith("array_api_strict."):
+            return original(device)
+        raise TypeError("unhashable type: 'Device'")
+
+    monkeypatch.setattr(array_api_strict.Device, "__hash__", hash_of)
+    with xpnet.use_device("strict:device1") as device:
+        with pytest.raises(TypeError, match="unhashable"):
+            hash(device.native)
+        yield
+
+
+METRICS = [
+    xpnet.metrics.accuracy,
+    xpnet.metrics.top_k_accuracy(1),
+    lambda outputs, targets: xpnet.losses.cross_entropy(outputs, targets),
+]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_training_where_devices_have_no_hash(unhashable, jit):
+    history = train(
+        classifier(), metrics=METRICS, validation=0.25, jit=jit, optimizer=optim.chain(optim.Adam(0.02))
+    )
+    assert history["accuracy"][-1] > 0.5
+
+
+def test_a_regression_where_devices_have_no_hash(unhashable):
+    layers = xpnet.nn.Dense(3, 4, seed=0), xpnet.nn.Dropout(0.5, seed=0), xpnet.nn.Dense(4, 1, seed=1)
+    net = xpnet.nn.Sequential(*layers)
+    metrics = [xpnet.metrics.r2, xpnet.metrics.mean_absolute_error, xpnet.metrics.root_mean_squared_error]
+    train(net, X, X[:, :1], loss=losses.mse, metrics=metrics, validation=0.25)
+    assert backends.device_of(xpnet.predict(net, X)).spec == "strict:device1"
+
+
+def test_estimators_where_devices_have_no_hash(unhashable):
+    pytest.importorskip("sklearn")
+    from xpnet.sklearn import MLPClassifier
+
+    for options in ({"solver": "adam", "early_stopping": True}, {"solver": "lbfgs"}):
+        estimator = MLPClassifier((4,), max_iter=3, **options)
+        with warnings.catch_warnings(action="ignore"):  # three rounds are too few
+            assert xpnet.to_numpy(estimator.fit(X, Y).predict_proba(X)).shape == (60, 2)
+
+
+def test_polygamma_of_a_number(fake_cupy, monkeypatch):
+    """CuPy's takes arrays only."""
+    ours = pytest.importorskip("scipy.special")
+
+    def polygamma(n, x):
+        assert isinstance(n, numpy.ndarray)
+        return ours.polygamma(n, x)
+
+    cupy, special = fake_cupy(), types.SimpleNamespace(polygamma=polygamma, erf=ours.erf)
+    cupy.full = numpy.full
+    scipy_of_cupy = types.ModuleType("cupyx.scipy")
+    scipy_of_cupy.special = special
+    monkeypatch.setitem(sys.modules, "cupyx.scipy", scipy_of_cupy)
+    monkeypatch.delitem(sys.modules, CUDA.special, raising=False)
+    found = importlib.import_module(CUDA.special)
+    monkeypatch.delitem(sys.modules, CUDA.special)
+    assert found.erf is ours.erf
+    x = numpy.asarray([0.5, 2.0])
+    for n in (0, 1, numpy.asarray([1, 2])):
+        numpy.testing.assert_array_equal(found.polygamma(n, x), ours.polygamma(n, x))
+
+
+# -- products ---------------------------------------------------------------------------------------------
+
+
+def library_that_is_missing():
+    raise RuntimeError("libcublasLt.so.13 was not found\nsearched in: /usr/lib")
+
+
+@pytest.mark.parametrize(
+    ("nvmath", "why"),
+    [
+        (None, r"ModuleNotFoundError: .*nvmath.*; `pip install"),
+        (
+            types.SimpleNamespace(create=library_that_is_missing),
+            r"RuntimeError: .* was not found; `pip install",
+        ),
+    ],
+)
+def test_without_products_a_plan_says_why(fake_cupy, monkeypatch, nvmath, why):
+    """A package that nvmath-python imports, or a library that it loads, may be missing as well as itself."""
+    device = contextlib.nullcontext()
+    device.attributes = {"MultiProcessorCount": 132}
+    fake_cupy().cuda.Device = lambda number: device
+    bindings = types.ModuleType("nvmath.bindings")
+    bindings.cublasLt = nvmath
+    monkeypatch.setitem(sys.modules, "nvmath", nvmath and types.ModuleType("nvmath"))
+    monkeypatch.setitem(sys.modules, "nvmath.bindings", nvmath and bindings)
+    monkeypatch.delitem(sys.modules, "xpnet.replay.cuda", raising=False)
+    cuda = importlib.import_module("xpnet.replay.cuda").Cuda(0)
+    monkeypatch.delitem(sys.modules, "xpnet.replay.cuda")
+    assert cuda.processors == 132
+    assert re.search(why, cuda.problem)
+    assert "\n" not in cuda.problem
 
 
 # -- memory that is free ----------------------------------------------------------------------------------
@@ -208,6 +325,7 @@ def test_out_of_memory_on_a_gpu(cuda):
         large = cupy.empty(cuda.library.free_memory(cuda.native) // 4, dtype="uint8")
         return large, cupy.empty(2 * cuda.native.mem_info[1], dtype="uint8")
 
+    gc.collect()  # or it might go later, with what others left behind
     used = cupy.get_default_memory_pool().used_bytes()
     with (
         pytest.raises(OutOfDeviceMemoryError, match=r"allocating .* bytes.*batch_size"),

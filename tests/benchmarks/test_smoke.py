@@ -85,10 +85,8 @@ def test_every_function_of_the_device_is_in_a_check(checks):
     """Of each, the name; that it is right is what the checks ask."""
     functions = {name for name in vars(Host) if not name.startswith("_")} - {"ProductError"}
     text = "".join((BENCHMARKS / name).read_text() for name in ("checks.py", "product_checks.py"))
-    # Plans ask for streams and memory for products themselves, and the stand-in alone is told to go on.
-    assert {
-        name for name in functions - {"queue", "workspace", "finish"} if f"runtime.{name}(" not in text
-    } == set()
+    # Plans ask for streams themselves, and the stand-in alone is told to go on.
+    assert {name for name in functions - {"queue", "finish"} if f"runtime.{name}(" not in text} == set()
 
 
 # -- that they find errors ----------------------------------------------------------------------------------
@@ -142,14 +140,14 @@ def test_wrong_products_are_found(wrong, name, message, smoke, stand_in, monkeyp
     def product(asked):
         multiply = right(asked)
         function = wrong(multiply)
-        function.workspace = getattr(multiply, "workspace", 0)
+        function.workspace = multiply.workspace
         return function
 
     monkeypatch.setattr(stand_in.runtime, "product", product)
     event = told(smoke, name, stand_in, tmp_path)
     assert event["outcome"] == "failed"
     assert message in event["kind"]
-    assert "The cases: (1, 1, 1, 'rows', 'rows')" in event["error"] or "batches" in name
+    assert "The cases: (1, " in event["error"] or "batches" in name
 
 
 def test_what_is_refused_is_noted_and_a_product_alone_may_not_be(smoke, stand_in, monkeypatch, tmp_path):

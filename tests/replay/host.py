@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ import numpy
 
 from xpnet.replay.blocks import PRELUDE
 from xpnet.replay.precision import rounded
-from xpnet.replay.products import Matrix
+from xpnet.replay.products import ALIGNMENT, ALIGNMENT_OF_BIAS
 
 RUNNING = threading.Lock()  # one kernel at a time: its threads take turns on the same stacks
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -94,18 +95,27 @@ class Host:
     class ProductError(RuntimeError):
         pass
 
-    def __init__(self, *, problem="", epilogues=True, processors=3):
-        self.problem, self.processors, self._epilogues = problem, processors, epilogues
+    def __init__(self, *, problem="", refuses=lambda product: False, processors=3):
+        self.problem, self.processors, self._refuses = problem, processors, refuses
         self.launched = []  # the names of what ran, in order
         self.graphs = 0
+        # Where a stream is named, what is started waits there for `finish`, as the host is ahead of a device.
+        self.stream = None
+        self._waiting = {}
         self._capturing = None
-        self._called = False
+
+    def queue(self):
+        return self.stream
+
+    def finish(self):
+        """Do what was started on all streams, turn by turn."""
+        waiting, self._waiting = list(self._waiting.values()), {}
+        for works in itertools.zip_longest(*waiting, fillvalue=lambda: None):
+            for work in works:
+                work()
 
     def memory(self, nbytes):
         return numpy.zeros(max(nbytes, 1) + 256, numpy.uint8)
-
-    def workspace(self):
-        return None
 
     def array(self, memory, offset, shape, dtype):
         start = -memory.ctypes.data % 256
@@ -125,18 +135,25 @@ class Host:
             target[...] = value
 
     def copy(self, target, source):
-        target[...] = source
+        self._do("copy", lambda: numpy.copyto(target, source))
 
     def copies(self, arrays):
-        return [numpy.array(x) for x in arrays]
+        made = [aligned(x.shape, x.dtype) for x in arrays]
+        for new, x in zip(made, arrays, strict=True):
+            self.copy(new, x)
+        return made
 
     def _do(self, name, work):
         if self._capturing is not None:
             self._capturing.append((name, work))
-        else:
+            return
+        if name != "copy":
             self.launched.append(name)
-            with RUNNING:
-                work()
+        if self.stream is not None:
+            self._waiting.setdefault(self.stream, []).append(work)
+            return
+        with RUNNING:
+            work()
 
     def kernel(self, source, grid):
         function = compiled(source)
@@ -153,17 +170,22 @@ class Host:
         return launch
 
     def product(self, product):
-        if product.epilogue and not self._epilogues:
+        drelu = product.epilogue.startswith("DRELU")
+        if (drelu and product.first.columns == 1) or self._refuses(product):
             raise self.ProductError(product.epilogue)
 
-        def multiply(_workspace, first, second, result, *more):
-            assert product.first == Matrix.of(first)
-            assert product.second == Matrix.of(second)
-            self._do(
-                product.epilogue or "product",
-                lambda: epilogue(product, operand(product, first), operand(product, second), result, *more),
-            )
+        def multiply(workspace, first, second, result, *more):
+            assert workspace.nbytes >= multiply.workspace
+            for x, alignment in zip((first, second), product.alignments, strict=True):
+                assert x.ctypes.data % alignment == 0
+            for x in (result, *more):
+                is_bias = "BIAS" in product.epilogue and x is more[0]
+                assert x.ctypes.data % (ALIGNMENT_OF_BIAS if is_bias else ALIGNMENT) == 0
+                assert x.flags.c_contiguous
+            matrices = (operand(product, product.first, first), operand(product, product.second, second))
+            self._do(product.epilogue or "product", lambda: epilogue(product, *matrices, result, *more))
 
+        multiply.workspace = 100
         return multiply
 
     def active(self):
@@ -187,8 +209,28 @@ class Host:
         return launch, outputs
 
 
-def operand(product, x):
-    """Return an operand as the product sees it."""
+def aligned(shape, dtype):
+    """Return an array that begins where CuPy's would, and is no view."""
+    elsewhere = []
+    while (x := numpy.empty(shape, dtype)).ctypes.data % ALIGNMENT:
+        elsewhere.append(x)
+    return x
+
+
+def operand(product, matrix, x):
+    """Return an operand as the product sees it: one matrix behind the other, from where an array begins."""
+    steps = (1, matrix.step) if matrix.by_columns else (matrix.step, 1)
+    x = numpy.lib.stride_tricks.as_strided(
+        x,
+        (matrix.matrices, matrix.rows, matrix.columns),
+        [step * x.itemsize for step in (matrix.apart, *steps)],
+        writeable=False,
+    )
+    return lambda: multiplied(product, x)
+
+
+def multiplied(product, x):
+    """Return the numbers that are multiplied."""
     if product.dtype == "float16":
         return x.view("float16").astype("float32")
     if product.dtype == "bfloat16":
@@ -199,7 +241,9 @@ def operand(product, x):
 def epilogue(product, first, second, result, *more):
     """What cuBLASLt does, in the order of its documentation."""
     name, more = product.epilogue, list(more)
-    x = first @ second
+    x = first() @ second()
+    if name:
+        (x,) = x  # one matrix
     if "BIAS" in name:
         x = x + more.pop(0)
     columns = x.shape[-1]
@@ -215,7 +259,7 @@ def epilogue(product, first, second, result, *more):
             packed = numpy.packbits(x > 0, axis=1, bitorder="little")
             mask[:, : packed.shape[1]] = packed
         x = numpy.maximum(x, 0)
-    result[...] = x
+    result[...] = x.reshape(result.shape)
 
 
 @functools.cache

@@ -92,6 +92,7 @@ def test_every_function(dtype, on_host):
     on_host()
     random = numpy.random.default_rng(0)
     if dtype.startswith("float"):
+        pytest.importorskip("scipy")
         x, y = random.normal(size=(2, 40)).astype(dtype)
         x[:6] = [numpy.nan, numpy.inf, -numpy.inf, 0.0, -0.0, 300.0]
         y[4] = numpy.nan
@@ -170,7 +171,7 @@ def test_stacks_are_parts_of_kernels(on_host):
     assert "assign(" not in recorded.explain()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (300, 40), (1, 70)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (300, 40), (1, 70), (300, 100), (300, 200)])
 def test_totals_of_many_blocks(shape, on_host):
     """Each block leaves a part; the last one puts them together, and leaves all ready for the next run."""
     on_host()
@@ -187,6 +188,46 @@ def test_totals_of_many_blocks(shape, on_host):
         x = numpy.random.default_rng(seed).normal(size=shape)
         assert_same(recorded(x), f(x))
     assert "assign(" not in recorded.explain()
+
+
+def test_totals_of_several_kernels_and_steps(on_host):
+    """Kernels in strips and with numbers behind each other, with the sums of one as the input of the next."""
+    on_host()
+
+    def f(x, w):
+        xp = xpnet.array_namespace(x)
+        for _ in range(3):
+            norm = xp.sqrt(xp.sum(x * x))
+            x = x / norm - xp.mean(x, axis=0) * xp.max(x, axis=0)
+        return x, xp.sum(w * w), xp.sum(w * w, axis=0), xp.sum(x, axis=0)
+
+    recorded = xpnet.jit(f)
+    for seed in range(5):
+        random = numpy.random.default_rng(seed)
+        arrays = random.normal(size=(300, 200)), random.normal(size=(257, 97))
+        assert_same(recorded(*arrays), f(*arrays), factor=100)
+
+
+def test_a_plan_on_two_streams(on_host):
+    """What was started on one stream may not be done yet when the plan runs on the other."""
+    host = on_host()
+
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        y = xp.exp(x - xp.sum(x * x))
+        return xp.sum(y * x, axis=0), xp.sum(y), y @ y.T
+
+    recorded = xpnet.jit(f)
+    random = numpy.random.default_rng(0)
+    inputs = list(random.normal(size=(8, 300, 100)) / 200)
+    recorded(inputs[0])
+    found = []
+    for number, x in enumerate(inputs):
+        host.stream = f"stream {number % 2}"
+        found.append(recorded(x))
+    host.finish()
+    assert host.graphs == 2
+    assert_same(found, [f(x) for x in inputs], factor=100)
 
 
 def test_an_index_out_of_range_is_not_a_number(on_host):
@@ -211,7 +252,7 @@ def test_empty_and_tiny_arrays(shape, on_host):
 
 
 def test_rows_too_long_to_be_kept_are_left_in_memory(on_host):
-    on_host()
+    host = on_host()
 
     def f(x):
         xp = xpnet.array_namespace(x)
@@ -222,16 +263,63 @@ def test_rows_too_long_to_be_kept_are_left_in_memory(on_host):
         recorded = xpnet.jit(f)
         x = numpy.random.default_rng(0).normal(size=(2, columns))
         assert_same(recorded(x), f(x))
-        assert recorded.explain().count(", scratch)") == steps
+        assert host.launched == ["kernel"] * steps
+        host.launched.clear()
 
 
-def test_nvidia_compiles_the_kernels(on_host, monkeypatch):
-    """NVIDIA's compiler needs no GPU: ``pip install cuda-bindings nvidia-cuda-nvrtc``."""
-    nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
+def many_totals(x):
+    """More than would fit into a block's memory if each had a part of it."""
+    xp = xpnet.array_namespace(x)
+    totals = []
+    for k in range(20):
+        x = 0.9 * x + k
+        totals += [xp.sum(x, axis=0), xp.max(x, axis=0)]
+    return totals
+
+
+def test_many_totals_of_one_kernel(on_host):
     host = on_host()
-    sources = []
+    recorded = xpnet.jit(many_totals)
+    for seed in range(2):
+        x = numpy.random.default_rng(seed).normal(size=(300, 70)).astype("float32")
+        assert_same(recorded(x), many_totals(x), factor=100)
+    assert host.launched == ["kernel"] * 2
+
+
+@pytest.fixture
+def nvidia():
+    """Return a function that compiles a kernel with NVIDIA's compiler, which needs no GPU."""
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="pip install cuda-bindings nvidia-cuda-nvrtc")
+
+    def compiled(source, architecture):
+        code = (blocks.CUDA + blocks.PRELUDE + source).encode()
+        _, program = nvrtc.nvrtcCreateProgram(code, b"kernel.cu", 0, [], [])
+        options = [f"--gpu-architecture={architecture}".encode(), *map(str.encode, blocks.OPTIONS)]
+        (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        # Two bytes or more are an object of its own, which may be written to.
+        if int(error):
+            log = bytes(1 + nvrtc.nvrtcGetProgramLogSize(program)[1])
+            nvrtc.nvrtcGetProgramLog(program, log)
+            pytest.fail(log.decode())
+        if architecture.startswith("sm"):
+            return ""
+        ptx = bytes(1 + nvrtc.nvrtcGetPTXSize(program)[1])
+        nvrtc.nvrtcGetPTX(program, ptx)
+        return ptx.decode()
+
+    return compiled
+
+
+@pytest.fixture
+def sources(on_host, monkeypatch):
+    """The sources of the kernels that the stand-in is asked for."""
+    host, found = on_host(), []
     kernel = host.kernel
-    monkeypatch.setattr(host, "kernel", lambda source, grid: sources.append(source) or kernel(source, grid))
+    monkeypatch.setattr(host, "kernel", lambda source, grid: found.append(source) or kernel(source, grid))
+    return found
+
+
+def test_nvidia_compiles_the_kernels(sources, nvidia):
     with numpy.errstate(all="ignore"):
         for dtype in ("float32", "int32", "uint32", "bool"):
             xpnet.jit(every_function(dtype))(*numpy.ones((2, 3), dtype))
@@ -240,16 +328,19 @@ def test_nvidia_compiles_the_kernels(on_host, monkeypatch):
             nn.Dense(4, 5, seed=0), nn.LayerNorm(5), nn.Dropout(0.5, seed=0), nn.Dense(5, 3, seed=1)
         )
     )
-    assert len(sources) > 8
+    xpnet.jit(many_totals)(numpy.ones((300, 70), "float32"))
+    assert len(sources) > 9
     for source in sources:
-        code = (blocks.CUDA + blocks.PRELUDE + source).encode()
-        _, program = nvrtc.nvrtcCreateProgram(code, b"kernel.cu", 0, [], [])
-        (error,) = nvrtc.nvrtcCompileProgram(program, 2, [b"--gpu-architecture=compute_80", b"-std=c++17"])
-        if int(error):
-            # Two bytes or more are an object of its own, which may be written to.
-            log = bytes(1 + nvrtc.nvrtcGetProgramLogSize(program)[1])
-            nvrtc.nvrtcGetProgramLog(program, log)
-            pytest.fail(log.decode())
+        nvidia(source, "sm_90")  # to the end, where the size of a block's memory is known
+
+
+def test_nvidia_does_not_contract(sources, nvidia):
+    """A product and a sum are rounded one by one, as the functions that were recorded are."""
+    with numpy.errstate(all="ignore"):
+        xpnet.jit(lambda x, y: (x * y - x * y, x * x + y, (x - y) * x - 1))(*numpy.ones((2, 3), "float32"))
+    text = "".join(nvidia(source, "compute_90") for source in sources)
+    assert "mul.rn.f32" in text
+    assert "fma" not in text
 
 
 # -- products -----------------------------------------------------------------------------------------------
@@ -266,9 +357,11 @@ def train(net, *, optimizer=None, steps=5, features=4, batch=8):
     step = xpnet.jit(step, donate=("net", "state"))
     random = numpy.random.default_rng(0)
     state, values = optimizer.init(net), []
-    for _ in range(steps):
-        x = random.normal(size=(batch, features)).astype("float32")
-        net, state, loss = step(net, state, x, random.integers(0, 3, size=batch))
+    # All at once, so that no two batches are at one place.
+    xs = [random.normal(size=(batch, features)).astype("float32") for _ in range(steps)]
+    ys = [random.integers(0, 3, size=batch) for _ in range(steps)]
+    for x, y in zip(xs, ys, strict=True):
+        net, state, loss = step(net, state, x, y)
         values.append(loss)
     return values, net, step
 
@@ -295,10 +388,114 @@ def test_a_dense_network_uses_the_epilogues(bias, on_host):
 
 def test_without_an_epilogue_the_product_is_plain(on_host):
     expected, net, _ = train(dense())
-    host = on_host(epilogues=False)
+    host = on_host(refuses=lambda product: product.epilogue)
     found, other, _ = train(dense())
     assert_same((found, other), (expected, net), factor=1000)
     assert set(host.launched) == {"kernel", "product"}
+
+
+@pytest.mark.parametrize(
+    ("refused", "expected"),
+    [
+        # Each time one is refused: by its epilogue, and by a shape of which the network has one.
+        (("DRELU_BGRAD", 5, 3), ["RELU_AUX_BIAS", "RELU_AUX_BIAS", "BIAS", "product", "DRELU", "product",
+                                 "DRELU_BGRAD", "product"]),
+        (("DRELU", 5, 3), ["RELU_AUX_BIAS", "RELU_BIAS", "BIAS", "product", "product", "product",
+                           "DRELU_BGRAD", "product"]),
+        (("RELU_AUX", 4, 5), ["RELU_BIAS", "RELU_AUX_BIAS", "BIAS", "product", "DRELU_BGRAD", "product",
+                              "product", "product"]),
+        (("RELU", 4, 5), ["BIAS", "RELU_AUX_BIAS", "BIAS", "product", "DRELU_BGRAD", "product",
+                          "product", "product"]),
+        (("BIAS", 5, 3), ["RELU_AUX_BIAS", "RELU_AUX_BIAS", "product", "product", "DRELU_BGRAD", "product",
+                          "DRELU_BGRAD", "product"]),
+    ],
+)  # fmt: skip
+def test_a_product_loses_its_epilogue_alone(refused, expected, on_host):
+    """A product that cuBLASLt cannot end as it should ends with less, and all others stay as they are."""
+    epilogue, inner, outer = refused
+    correct, net, _ = train(dense())
+
+    def refuses(product):
+        shape = {product.first.columns, product.second.columns}
+        return epilogue in product.epilogue and shape == {inner, outer}
+
+    host = on_host(refuses=refuses)
+    found, other, step = train(dense())
+    assert_same((found, other), (correct, net), factor=1000)
+    assert [name for name in host.launched if name != "kernel"][:8] == expected
+    assert host.graphs == 1
+    assert "assign(" not in step.explain()
+
+
+def test_a_product_that_cublaslt_refuses_is_called_as_recorded(on_host):
+    host = on_host(refuses=lambda product: product.first.columns == 5)
+    expected, net, _ = train(dense())
+    found, other, step = train(dense())
+    assert_same((found, other), (expected, net), factor=1000)
+    assert "RELU_BIAS" in host.launched
+    assert "a call of a library cannot be captured by this stand-in, at " in step.explain()
+    assert "matmul(" in step.explain().splitlines()[-1]
+
+
+def test_a_regression_has_no_gradient_of_relu_behind_a_single_output(on_host):
+    """Its last layer has one output, so that the product of its gradient has an inner length of 1."""
+
+    def step(net, x, y):
+        loss, gradient = xpnet.value_and_grad(lambda net: losses.mse(net(x), y))(net)
+        return gradient, loss
+
+    net = nn.Sequential(nn.Dense(4, 5, seed=0), nn.ReLU(), nn.Dense(5, 6, seed=1), nn.ReLU(), nn.Dense(6, 1))
+    random = numpy.random.default_rng(0)
+    x, y = random.normal(size=(8, 4)).astype("float32"), random.normal(size=(8, 1)).astype("float32")
+    host = on_host()
+    assert_same(xpnet.jit(step)(net, x, y), step(net, x, y), factor=1000)
+    names = [name for name in host.launched if name != "kernel"]
+    assert names == [
+        "RELU_AUX_BIAS",
+        "RELU_BIAS",
+        "BIAS",
+        "product",
+        "product",
+        "product",
+        "DRELU_BGRAD",
+        "product",
+    ]
+
+
+def test_arrays_that_begin_anywhere(on_host):
+    """Arguments of products are copied to where they can be read fast, and views say where they begin."""
+
+    def f(x, w, b, c):
+        long = c * 2
+        biased = x @ w + b, x @ (w * 2) + long[:12], x @ (w * 3) + long[1:13], x @ (w * 4) + long[::2]
+        return *biased, x[1:] @ w, x[:, 1:] @ w[1:]
+
+    def at(offset, shape):
+        memory = numpy.zeros(1000, numpy.float32)
+        start = -memory.ctypes.data % 256 // 4 + offset
+        array = memory[start : start + numpy.prod(shape)].reshape(shape)
+        array[...] = random.normal(size=shape)
+        return array
+
+    random = numpy.random.default_rng(0)
+    host = on_host()
+    recorded = xpnet.jit(f)
+    for offset in (0, 1, 4, 64, 65):
+        arrays = at(offset, (8, 7)), at(offset + 1, (7, 12)), at(offset + 2, (12,)), at(offset, (24,))
+        assert_same(recorded(*arrays), f(*arrays), factor=100)
+    # A bias that begins within 16 bytes, and one whose elements stand apart, are added by a kernel.
+    assert sorted(name for name in host.launched if name != "kernel")[::5] == ["BIAS"] * 2 + ["product"] * 4
+
+
+def test_a_donated_array_that_begins_anywhere(on_host):
+    """A product is written over it, and so over a copy where it begins elsewhere."""
+    on_host()
+    step = xpnet.jit(lambda w, x: (w @ x) @ x, donate=("w",))
+    x, arrays = numpy.eye(3) * 2, [numpy.ones((3, 3)) for _ in range(64)]
+    elsewhere = [w for w in arrays if w.ctypes.data % 256]
+    for w in elsewhere[:4]:
+        assert_same(step(w, x), numpy.full((3, 3), 4.0))
+    assert "1 results written over arguments" in step.explain()
 
 
 def test_a_mask_that_is_read_elsewhere_is_made(on_host):
@@ -354,6 +551,174 @@ def test_products_of_views_and_of_several_matrices(on_host):
     arrays = random.normal(size=(2, 3, 4, 4))[:, :, :3].copy()
     on_host()
     assert_same(xpnet.jit(f)(*arrays), f(*arrays), factor=1000)
+
+
+OPERANDS = {
+    "a row and a matrix": ((5,), (5, 3)),
+    "a matrix and a column": ((4, 5), (5,)),
+    "a row and a column": ((5,), (5,)),
+    "one column and one row": ((4, 1), (1, 3)),
+    "one row and one column": ((1, 5), (5, 1)),
+    "several matrices and one": ((2, 4, 5), (5, 3)),
+    "several and one in several axes": ((2, 1, 3, 4, 5), (1, 5, 3)),
+    "several matrices and a column": ((2, 4, 5), (5,)),
+    "one matrix and several": ((4, 5), (2, 5, 3)),
+    "a row and several matrices": ((5,), (2, 3, 5, 3)),
+    "each of several with each": ((3, 1, 4, 5), (2, 5, 3)),
+    "as many of each": ((2, 3, 4, 5), (2, 3, 5, 3)),
+}
+# How an operand lies in a larger array: what shape that has, and which part is taken.
+LAYOUTS = {
+    "rows": (lambda shape: shape, lambda x: x),
+    "columns": (lambda shape: (*shape[:-2], *shape[:-3:-1]), lambda x: x.mT if x.ndim > 1 else x),
+    "longer rows": (lambda shape: (*shape[:-1], shape[-1] + 1), lambda x: x[..., 1:]),
+    "more rows": (lambda shape: (*(n + (k == len(shape) - 2) for k, n in enumerate(shape)),),
+                  lambda x: x[..., :-1, :] if x.ndim > 1 else x),
+    "every other element": (lambda shape: (*shape[:-1], 2 * shape[-1]), lambda x: x[..., ::2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("second", LAYOUTS)
+@pytest.mark.parametrize("first", LAYOUTS)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_products_of_all_shapes(name, first, second, on_host):
+    """Whatever can be described as matrices equally far apart goes to cuBLASLt, which can be captured."""
+    random = numpy.random.default_rng(0)
+    layouts = LAYOUTS[first], LAYOUTS[second]
+    whole = [larger(shape) for shape, (larger, _) in zip(OPERANDS[name], layouts, strict=True)]
+    arrays = [random.normal(size=shape) for shape in whole]
+
+    def f(*arrays):
+        x, y = (part(array) for array, (_, part) in zip(arrays, layouts, strict=True))
+        assert (x.shape, y.shape) == OPERANDS[name]
+        return x @ y
+
+    host = on_host()
+    recorded = xpnet.jit(f)
+    for _ in range(3):
+        assert_same(recorded(*arrays), f(*arrays), factor=10)
+    assert host.launched == ["product"] * 3
+    describable = {"rows", "columns", "longer rows"}
+    if describable.issuperset((first, second)) and name != "each of several with each":  # others need a copy
+        assert host.graphs == 1
+        assert "copy(" not in recorded.explain()
+
+
+def test_an_array_that_is_copied_for_both_sides(on_host):
+    host = on_host()
+    recorded = xpnet.jit(lambda x: (x[0, ::-1] @ x[0, ::-1], x[:, ::-1] @ x[:, ::-1]))
+    x = numpy.random.default_rng(0).normal(size=(4, 4))
+    assert_same(recorded(x), (x[0] @ x[0], x[:, ::-1] @ x[:, ::-1]))
+    assert host.launched == ["product"] * 2
+
+
+def squares(net, x):
+    """Return the sum of the squares of what a network makes, and its gradient."""
+
+    def loss(net):
+        y = net(x)
+        return xpnet.array_namespace(y).sum(y * y)
+
+    return xpnet.value_and_grad(loss)(net)
+
+
+def test_heads_of_attention_are_copied_for_their_products(on_host):
+    """Those of several sequences are not equally far apart."""
+    net = nn.MultiHeadAttention(8, 2, seed=0)
+    x = numpy.random.default_rng(0).normal(size=(3, 5, 8)).astype("float32")
+
+    expected = squares(net, x)
+    host = on_host()
+    for precision, within in (("float32", 1e-5), ("bfloat16", 0.02)):
+        recorded = xpnet.jit(squares, precision=precision)
+        for one, other in zip(*map(xpnet.tree.leaves, (recorded(net, x), expected)), strict=True):
+            numpy.testing.assert_allclose(one, other, rtol=within, atol=within * 10)
+        assert host.launched.count("product") >= 6
+        assert "matmul(" not in recorded.explain()
+        host.launched.clear()
+
+
+def test_a_sum_of_products_is_a_kernel(on_host):
+    """CuPy's `vecdot` is a product of matrices by cuBLAS, which cannot be captured."""
+
+    def f(x, y):
+        xp = xpnet.array_namespace(x)
+        return (
+            xp.vecdot(x, x),
+            xp.vecdot(x * 2, y[0]),
+            xp.linalg.vecdot(x, y, axis=-2),
+            xp.sqrt(xp.vecdot(x, y)),
+        )
+
+    random = numpy.random.default_rng(0)
+    host = on_host()
+    recorded = xpnet.jit(f)
+    for _ in range(3):
+        arrays = random.uniform(size=(2, 40, 30))
+        assert_same(recorded(*arrays), f(*arrays), factor=100)
+    assert host.graphs == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("axes", "first", "second"),
+    [
+        (2, (3, 4, 5), (4, 5, 2)),
+        (1, (3, 4), (4, 2)),
+        (0, (3, 4), (2, 5)),
+        (([1], [2]), (3, 4, 2), (2, 5, 4)),
+        (([-1, 0], [0, 1]), (3, 4, 5), (5, 3, 2)),
+        (3, (2, 3, 4), (2, 3, 4)),
+    ],
+)
+def test_tensordot_is_a_product(axes, first, second, precision, on_host):
+    def f(x, y):
+        xp = xpnet.array_namespace(x)
+        return xp.tensordot(x * 2, y, axes=axes) + 1, xp.linalg.tensordot(x, y * 3, axes=axes)
+
+    random = numpy.random.default_rng(0)
+    arrays = [random.normal(size=shape).astype("float32") for shape in (first, second)]
+    expected = xpnet.jit(f, precision=precision)(*arrays)
+    host = on_host()
+    recorded = xpnet.jit(f, precision=precision)
+    for _ in range(3):
+        assert_same(recorded(*arrays), expected, factor=100)
+    assert [name for name in host.launched if name != "kernel"][:2] == ["product"] * 2
+    assert "tensordot(" not in recorded.explain()
+
+
+def test_gradients_are_clipped_in_a_graph(on_host):
+    optimizer = optim.chain(optim.clip_by_global_norm(0.1), optim.SGD(0.1))
+    expected, net, _ = train(dense(), optimizer=optimizer)
+    host = on_host()
+    found, other, step = train(dense(), optimizer=optimizer)
+    assert_same((found, other), (expected, net), factor=1000)
+    assert host.graphs == 1
+    assert "assign(" not in step.explain()
+
+
+def test_networks_with_pooling_have_plans(on_host, caplog):
+    """Stacks are stored by the kernels that make them, which is known when a kernel is judged."""
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, seed=0), nn.ReLU(), nn.MaxPool(2))
+    x = numpy.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    on_host()
+    assert_same(xpnet.jit(squares)(net, x), squares(net, x), factor=1000)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("dtypes", [("int64", "int64"), ("float32", "float64"), ("complex64", "complex64")])
+def test_products_that_cublaslt_does_not_know(dtypes, on_host):
+    host = on_host()
+    arrays = [numpy.ones(shape, dtype) for shape, dtype in zip(((4, 5), (5, 3)), dtypes, strict=True)]
+    recorded = xpnet.jit(lambda x, y: x @ y)
+    for _ in range(3):
+        assert_same(recorded(*arrays), arrays[0] @ arrays[1])
+    assert host.launched == []
+    why = recorded.explain().splitlines()[-1]
+    assert why.startswith("not captured: RuntimeError: a call of a library")
+    assert ", at " in why
+    assert "matmul(" in why
 
 
 @pytest.mark.parametrize("precision", ["tf32", "float16", "bfloat16"])
@@ -457,6 +822,15 @@ def test_arguments_that_overlap_are_copied(on_host):
     x = numpy.ones(3)
     for _ in range(4):
         assert_same(step(x, x), (numpy.full(3, 2.0), numpy.full(3, 2.0)))
+
+
+def test_an_argument_that_is_a_part_of_a_donated_one(on_host):
+    on_host()
+    step = xpnet.jit(lambda w, x: (w + 1, x * 2), donate=("w",))
+    for _ in range(4):
+        w = numpy.arange(4.0)
+        assert_same(step(w, w[1:3]), (w + 1, w[1:3] * 2))
+        assert_same(w, numpy.arange(4.0))
 
 
 def test_what_cannot_be_captured_is_launched_each_time(on_host):

@@ -49,7 +49,8 @@ def test_a_training_in_a_precision_is_nearly_that_in_float32(device, precision):
     exact, net = classifier(), classifier()
     expected, history = train(exact), train(net, precision=precision)
     assert history["loss"] == pytest.approx(expected["loss"], rel=0.02)
-    assert history["loss"] != expected["loss"]
+    if precision != "tf32" or not device.spec.startswith("cuda"):  # there it is permitted, and no more
+        assert history["loss"] != expected["loss"]
     for a, b in zip(weights(net), weights(exact), strict=True):
         assert a.dtype == numpy.float32
         assert abs(a - b).max() < 0.05

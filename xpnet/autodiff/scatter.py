@@ -45,10 +45,8 @@ def scatter_add(xp: Any, values: Any, key: Any, shape: tuple[int, ...]) -> Any:
             key = bare
         zeros[key] = values
         return zeros
-    if compat.is_cupy_array(values):
-        import cupyx
-
-        cupyx.scatter_add(zeros, key, values)
+    if compat.is_cupy_array(values) and not xp.isdtype(values.dtype, "complex floating"):
+        xp.add.at(zeros, key, values)  # with CUDA's atomic additions, which there are for real numbers
         return zeros
     # Indices into the flattened array, by indexing an array of them with the same key.
     flat = xp.reshape(xp.arange(compat.size(zeros), device=zeros.device), zeros.shape)

@@ -186,7 +186,7 @@ CUPY = Library(
     device_specs=_cuda_specs,
     spec_of=lambda native: f"cuda:{native.id}",
     to_numpy=lambda x: x.get(),
-    special="cupyx.scipy.special",
+    special="xpnet.backends.cupy_special",
     problem=cuda_problem,
     entered=lambda native: native,  # CuPy ignores ``device=`` in most functions
     free_memory=_cuda_free_memory,

@@ -173,6 +173,10 @@ struct float16 {
 };
 """
 
+# Options of the compiler. Without --fmad=false it would round a product and the sum behind it once, together:
+# x * y - x * y would not be zero, and a replay would not give what the functions give one by one.
+OPTIONS = ("-std=c++17", "--fmad=false")
+
 # What CUDA has, and other compilers do not.
 CUDA = """\
 #define inf __longlong_as_double(0x7ff0000000000000ll)
@@ -227,8 +231,8 @@ def _accepts(kernel: Kernel) -> bool:
     picks = any(part.operation.name == PICK for part in kernel.parts)
     if ROW in left and (len(left) > 1 or picks):
         return False
-    stacked = [part.result for part in kernel.parts if part.kind == STACKED]  # made where it is stored alone
-    return Block(kernel, stacked, {}).kept <= MOST_KEPT
+    stacks = [x for x, kind in kernel.kinds.items() if kind == STACKED]  # which are there to be stored
+    return Block(kernel, stacks, {}).kept <= MOST_KEPT
 
 
 class Grid(NamedTuple):
@@ -239,7 +243,8 @@ class Grid(NamedTuple):
     blocks, threads : tuple of int
         Of blocks, and of the threads in each, beside and below each other.
     scratch : int
-        Bytes of memory that the blocks share, which must be zero at the first run.
+        Bytes of memory that the blocks share, which no other kernel uses, and which must be zero at the
+        first run; 0 if they share nothing, and the kernel takes none.
     """
 
     blocks: tuple[int, int]
@@ -282,8 +287,8 @@ class Block(Passes):
         if self.way == "strips":
             strips = -(-columns // STRIP)
             deep = max(1, min(rows // (4 * DEPTH), -(-4 * processors // strips)))
-            scratch = 4 * strips + 8 * len(self._totals) * deep * columns if deep > 1 else 0
-            return Grid((strips, deep), (STRIP, DEPTH), scratch + 8 if scratch else 0)
+            left = 4 * strips + 8 * len(self._totals) * deep * columns if deep > 1 else 0
+            return Grid((strips, deep), (STRIP, DEPTH), 8 + left)
         if self.way == "rows":
             threads = min(THREADS, 32 * -(-columns // 128))
             blocks = min(rows, 2048 // threads * processors)
@@ -415,15 +420,15 @@ class Block(Passes):
 
     def _of_strips(self) -> list[str]:
         """Put together rows: threads below each other first, then the blocks below each other."""
-        lines, leave, take = [], [], []
+        # One after the other, so that the memory is the same for any number. A double holds each of them.
+        lines, leave, take = [f"__shared__ double below[{DEPTH}][{STRIP}];"], [], []
         for number, t in enumerate(self._totals):
-            below = f"below_{number}"
             lines += [
-                f"__shared__ {t.type} {below}[{DEPTH}][{STRIP}];",
-                f"{below}[threadIdx.y][threadIdx.x] = {t.name};",
+                f"below[threadIdx.y][threadIdx.x] = {t.name};",
                 "__syncthreads();",
-                f"for (int y = 1; y < {DEPTH}; y++)",
-                f"    if (threadIdx.y == 0) {t.name} = {t.functor}::of({t.name}, {below}[y][threadIdx.x]);",
+                f"if (threadIdx.y == 0) for (int y = 1; y < {DEPTH}; y++)",
+                f"    {t.name} = {t.functor}::of({t.name}, ({t.type})below[y][threadIdx.x]);",
+                "__syncthreads();",
             ]
             left = f"((double*)(scratch + (4 * gridDim.x + 7) / 8 * 8))[({number} * gridDim.y + "
             leave.append(f"if (threadIdx.y == 0 && j < columns) {left}blockIdx.y) * columns + j] = {t.name};")
@@ -442,7 +447,7 @@ class Block(Passes):
         types = {name: x.dtype.name for x, name in names.items()}  # one that is written over has one name
         arguments = [f"{TYPES[x]}* __restrict__ {name}" for name, x in types.items()]
         arguments += [f"double c{index}" for index in range(len(self.numbers))]
-        arguments += ["Index size", "char* scratch"]
+        arguments += ["Index size", *(["char* scratch"] if self._totals else [])]
         head = [*self._shared]
         if kernel.columns:
             head += [f"const Index columns = {kernel.columns}, rows = size / columns;"]

@@ -6,7 +6,7 @@ be captured in a graph: https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-
 
 import contextlib
 import functools
-import importlib.util
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,10 +14,22 @@ import cupy
 import numpy
 
 from xpnet.backends.cupy import how_to_install
-from xpnet.replay.blocks import CUDA, PRELUDE, Grid
-from xpnet.replay.products import DRELU, DRELU_BGRAD, RELU_AUX, RELU_AUX_BIAS, Matrix, Product
+from xpnet.replay.blocks import CUDA, OPTIONS, PRELUDE, Grid
+from xpnet.replay.plan import first_line
+from xpnet.replay.products import (
+    ALIGNMENT,
+    ALIGNMENT_OF_BIAS,
+    BIAS,
+    DRELU,
+    DRELU_BGRAD,
+    RELU_AUX,
+    RELU_AUX_BIAS,
+    RELU_BIAS,
+    Matrix,
+    Product,
+)
 
-# Bytes that cuBLASLt may use beside its operands. NVIDIA advises 32 MiB from Hopper on.
+# The most bytes that cuBLASLt may use beside its operands. NVIDIA advises 32 MiB from Hopper on.
 WORKSPACE = 2**25
 
 # CUDA's numbers for dtypes (cudaDataType).
@@ -44,10 +56,17 @@ class Cuda:
     def __init__(self, device: int) -> None:
         self._device = cupy.cuda.Device(device)
         self.processors = self._device.attributes["MultiProcessorCount"]
-        self.problem = ""
-        if importlib.util.find_spec("nvmath") is None:
-            self.problem = f"nvmath-python is not installed; {how_to_install()} brings it"
-        self._handle = 0
+        self.problem, self._handle = "", 0
+        try:
+            from nvmath.bindings import cublasLt
+
+            with self._device:
+                self._handle = cublasLt.create()
+        except Exception as error:  # what it imports, and the libraries that it looks for, may be missing
+            self.problem = (
+                f"nvmath-python cannot be used, {first_line(error)}; {how_to_install()} brings it and what "
+                "it needs"
+            )
 
     @staticmethod
     def of(x: Any) -> "Cuda":
@@ -58,15 +77,16 @@ class Cuda:
         """Return a context in which it is the current device."""
         return self._device
 
+    def queue(self) -> Any:
+        """Return what is the same as long as all that is started comes one after the other."""
+        stream = cupy.cuda.get_current_stream().ptr
+        return (stream, threading.get_ident()) if stream == cupy.cuda.Stream.ptds.ptr else stream
+
     # -- memory -------------------------------------------------------------------------------------------
 
     def memory(self, nbytes: int) -> Any:
         """Return memory in which all bytes are zero."""
         return cupy.zeros(max(nbytes, 1), cupy.uint8)
-
-    def workspace(self) -> Any:
-        """Return memory for products."""
-        return cupy.empty(0 if self.problem else WORKSPACE, cupy.uint8)
 
     def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array in a part of memory."""
@@ -91,7 +111,7 @@ class Cuda:
         target.data.copy_from_device_async(source.data, source.nbytes)
 
     def copies(self, arrays: Sequence) -> list:
-        """Return copies of arrays."""
+        """Return copies of arrays, which begin at multiples of 512 bytes as all that CuPy makes."""
         made = []
         for x in arrays:
             new = cupy.empty(x.shape, x.dtype)
@@ -138,13 +158,23 @@ class Cuda:
         """Say whether what is started now is captured."""
         return cupy.cuda.get_current_stream().is_capturing()
 
-    def product(self, product: Product) -> Callable:
-        """Return a function ``f(workspace, first, second, result, *more)`` that multiplies matrices."""
+    def product(self, product: Product) -> "_Multiply":
+        """Return a function ``f(workspace, first, second, result, *more)`` that multiplies matrices.
+
+        Its ``workspace`` says how many bytes of memory it needs. ``more`` are the bias or the mask that is
+        read, if any, and the mask or the gradient of a bias that is written, if any.
+
+        Raises
+        ------
+        ProductError
+            If cuBLASLt has none for this epilogue, these dtypes and layouts.
+        """
         from nvmath.bindings import cublasLt
 
-        if not self._handle:
-            self._handle = cublasLt.create()
-        return _Multiply(self._handle, product)
+        try:
+            return _Multiply(self._handle, product)
+        except cublasLt.cuBLASLtError as error:
+            raise ProductError(f"{product}: {first_line(error)}") from error
 
 
 @functools.cache
@@ -155,7 +185,7 @@ def _device(number: int) -> Cuda:
 @functools.cache
 def _compiled(source: str) -> Any:
     # CuPy keeps what it compiled on disk.
-    return cupy.RawModule(code=source, options=("-std=c++17",)).get_function("kernel")
+    return cupy.RawModule(code=source, options=OPTIONS).get_function("kernel")
 
 
 class _Multiply:
@@ -163,12 +193,22 @@ class _Multiply:
 
     cuBLASLt thinks of matrices column by column: row by row, the same memory holds the transposed matrix. So
     result = first @ second is asked for as result.T = second.T @ first.T.
+
+    Attributes
+    ----------
+    workspace : int
+        Bytes of memory that it needs beside its operands.
     """
 
     def __init__(self, handle: int, product: Product) -> None:
         from nvmath.bindings import cublas, cublasLt
 
         self._library, self._handle, self._product = cublasLt, handle, product
+        # The descriptor says where bias and mask are: two threads must not write that at once.
+        self._lock = threading.Lock()
+        epilogue = product.epilogue
+        if epilogue in (DRELU, DRELU_BGRAD) and product.first.columns == 1:
+            raise ProductError("cuBLASLt has no gradient of a ReLU behind a product of an inner length of 1.")
         compute = {
             "float64": cublas.ComputeType.COMPUTE_64F,
             "tf32": cublas.ComputeType.COMPUTE_32F_FAST_TF32,
@@ -188,12 +228,26 @@ class _Multiply:
                 Matrix(rows, columns, False, columns, product.first.matrices, rows * columns),
             ),
         ]
-        if product.epilogue:
-            self._set(attribute.EPILOGUE, cublasLt.Epilogue[product.epilogue])
-        self._has_mask = product.epilogue in (RELU_AUX, RELU_AUX_BIAS, DRELU, DRELU_BGRAD)
-        if self._has_mask:
+        # Which pointers the descriptor holds, in the order in which they are handed in.
+        self._pointers = [
+            pointer
+            for pointer, names in (
+                (attribute.BIAS_POINTER, (BIAS, RELU_BIAS, RELU_AUX_BIAS)),
+                (attribute.EPILOGUE_AUX_POINTER, (RELU_AUX, RELU_AUX_BIAS, DRELU, DRELU_BGRAD)),
+                (attribute.BIAS_POINTER, (DRELU_BGRAD,)),
+            )
+            if epilogue in names
+        ]
+        if epilogue:
+            self._set(attribute.EPILOGUE, cublasLt.Epilogue[epilogue])
+        if attribute.EPILOGUE_AUX_POINTER in self._pointers:
             self._set(attribute.EPILOGUE_AUX_LD, -(-columns // 128) * 128)
+        for pointer in self._pointers:  # without one, no algorithm would be found
+            self._set(pointer, ALIGNMENT_OF_BIAS)
         self._algorithm = self._choose()
+        self.workspace = int(self._algorithm["workspace_size"][0])
+        if self.workspace and epilogue:
+            self.workspace += 16  # as nvmath-python does, around a fault of cuBLASLt
 
     def _set(self, attribute: int, value: int) -> None:
         buffer = numpy.full(1, int(value), self._library.get_matmul_desc_attribute_dtype(attribute))
@@ -213,11 +267,18 @@ class _Multiply:
 
     def _choose(self) -> numpy.ndarray:
         """Ask for the algorithm that is likely to be the fastest."""
-        library = self._library
+        library, attribute = self._library, self._library.MatmulPreferenceAttribute
         preference = library.matmul_preference_create()
-        name = library.MatmulPreferenceAttribute.MAX_WORKSPACE_BYTES
-        limit = numpy.full(1, WORKSPACE, library.get_matmul_preference_attribute_dtype(name))
-        library.matmul_preference_set_attribute(preference, name, limit.ctypes.data, limit.nbytes)
+        of_first, of_second = self._product.alignments
+        for name, value in (
+            (attribute.MAX_WORKSPACE_BYTES, WORKSPACE),
+            (attribute.MIN_ALIGNMENT_A_BYTES, of_second),
+            (attribute.MIN_ALIGNMENT_B_BYTES, of_first),
+            (attribute.MIN_ALIGNMENT_C_BYTES, ALIGNMENT),
+            (attribute.MIN_ALIGNMENT_D_BYTES, ALIGNMENT),
+        ):
+            buffer = numpy.full(1, value, library.get_matmul_preference_attribute_dtype(name))
+            library.matmul_preference_set_attribute(preference, name, buffer.ctypes.data, buffer.nbytes)
         second, first, result = self._layouts
         found = numpy.zeros(1, library.matmul_heuristic_result_dtype)
         number = numpy.zeros(1, numpy.int32)
@@ -226,8 +287,6 @@ class _Multiply:
                 self._handle, self._what, second, first, result, result, preference, 1,
                 found.ctypes.data, number.ctypes.data,
             )  # fmt: skip
-        except library.cuBLASLtError as error:
-            raise ProductError(f"{self._product}: {error}") from error
         finally:
             library.matmul_preference_destroy(preference)
         if not number[0]:
@@ -235,23 +294,16 @@ class _Multiply:
         return found
 
     def __call__(self, workspace: Any, first: Any, second: Any, result: Any, *more: Any) -> None:
-        attribute = self._library.MatmulDescAttribute
-        given = list(more)
-        epilogue = self._product.epilogue
-        backward = epilogue in (DRELU, DRELU_BGRAD)
-        if "BIAS" in epilogue:
-            self._set(attribute.BIAS_POINTER, given.pop(0).data.ptr)
-        if self._has_mask:
-            self._set(attribute.EPILOGUE_AUX_POINTER, given.pop(0).data.ptr)
-        if backward and given:
-            self._set(attribute.BIAS_POINTER, given.pop(0).data.ptr)
         b, a, d = self._layouts
-        self._library.matmul(
-            self._handle, self._what, self._one.ctypes.data, second.data.ptr, b, first.data.ptr, a,
-            self._zero.ctypes.data, result.data.ptr, d, result.data.ptr, d,
-            self._algorithm["algo"].ctypes.data, workspace.data.ptr, WORKSPACE,
-            cupy.cuda.get_current_stream().ptr,
-        )  # fmt: skip
+        with self._lock:
+            for pointer, x in zip(self._pointers, more, strict=True):
+                self._set(pointer, x.data.ptr)
+            self._library.matmul(
+                self._handle, self._what, self._one.ctypes.data, second.data.ptr, b, first.data.ptr, a,
+                self._zero.ctypes.data, result.data.ptr, d, result.data.ptr, d,
+                self._algorithm["algo"].ctypes.data, workspace.data.ptr, workspace.nbytes,
+                cupy.cuda.get_current_stream().ptr,
+            )  # fmt: skip
 
     def __del__(self) -> None:
         for layout in getattr(self, "_layouts", ()):

@@ -6,21 +6,37 @@ in each call, the batches, are copied to one place; for donated ones that do, pa
 """
 
 import logging
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Collection
 from functools import reduce
+from math import gcd
 from typing import Any
 
 import array_api_compat.numpy
 import numpy
 
 from xpnet.autodiff.namespace import PlainNamespace
+from xpnet.backends import plain_namespace
 from xpnet.replay import blocks
 from xpnet.replay.blocks import Block
 from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 from xpnet.replay.kernels import Target
 from xpnet.replay.memory import MemoryPlan
-from xpnet.replay.plan import Step, call
-from xpnet.replay.products import NARROW, Matrix, NarrowType, Product, merged, narrow, stored_as, widening
+from xpnet.replay.plan import Step, call, first_line
+from xpnet.replay.products import (
+    ALIGNMENT,
+    ALIGNMENT_OF_BIAS,
+    NarrowType,
+    Product,
+    described,
+    is_product,
+    lowered,
+    merged,
+    narrow,
+    operands,
+    stored_as,
+    widening,
+)
 
 _log = logging.getLogger("xpnet")
 
@@ -43,18 +59,18 @@ class CupyPlan(MemoryPlan):
     rounds = True
     may_fail = True
 
-    alignment = 256  # bytes: what the widest loads of cuBLASLt ask for
+    alignment = ALIGNMENT
     has_numbers = False
 
     def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:
         runtime = self._runtime = self._runtime_of(like)
+        self._assign = runtime.assign  # one object, which the source names once
         # Why no graph can be captured, if so.
         self._problem = runtime.problem
         with runtime.active():
-            try:
-                super().__init__(graph if runtime.problem else merged(narrow(graph)), over, like)
-            except runtime.ProductError:  # not with these epilogues, on this device
-                super().__init__(narrow(graph), over, like)
+            if not runtime.problem:
+                graph = narrow(lowered(graph, plain_namespace(like)))
+            super().__init__(graph, over, like)
 
     def _runtime_of(self, like: Any) -> Any:
         """Return what launches, multiplies and captures."""
@@ -63,9 +79,21 @@ class CupyPlan(MemoryPlan):
         return Cuda.of(like)
 
     def _build(self, over: list[Variable | None]) -> None:
-        self._scratch = 8
-        self._idle: list[_Bound] = []
+        # Bytes of memory for each kernel that puts together totals of several blocks.
+        self._scratch: list[int] = []
+        # By the stream that they run on: what is idle for the host may still be at work there.
+        self._idle: dict[Any, list[_Bound]] = {}
         self._in_graphs: list[_Bound] = []
+        # What multiplies, by the operation; None where cuBLASLt cannot.
+        self._planned: dict[Operation, Any] = {}
+        if not self._runtime.problem:
+            self._begin()
+            for operation in self.graph.operations:
+                self._lay_out(operation)
+            whole = described(self.graph, self._prototypes.__getitem__)
+            for operation in whole.operations:
+                self._lay_out(operation)
+            self.graph = merged(whole, lambda product: self._multiply(product) is not None)
         super()._build(over)
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
         # Outputs that are arguments, or are written over them; the others are copied.
@@ -74,6 +102,15 @@ class CupyPlan(MemoryPlan):
             for index, x in enumerate(self.graph.outputs)
             if type(x) is Variable and self._place.get(x, x) in inputs
         }
+        # Where in memory an argument may begin: at any of its elements, but for products.
+        multiplied = {
+            self._place.get(root, root)
+            for operation, function in self._planned.items()
+            if function
+            for x in (*operation.inputs, *operation.results)
+            if (root := self._root.get(x))
+        }
+        self._alignments = [ALIGNMENT if x in multiplied else 1 for x in self.graph.inputs]
 
     @property
     def target(self) -> Target:
@@ -86,15 +123,20 @@ class CupyPlan(MemoryPlan):
             return operation.function
         return reduce(getattr, operation.name.split("."), PlainNamespace(array_api_compat.numpy))
 
-    def _lower(self, operation: Operation) -> Step:
+    def _lay_out(self, operation: Operation) -> bool:
+        """Note where the results of an operation are, and say whether they are views."""
         if operation.name in VIEWS and self._is_view(operation):
-            self._view.add(operation)
-            return call(self._constants, operation)
-        step = self._product(operation) if operation.name in ("matmul", "product") else None
+            return True
         for x in operation.results:
             self._root[x] = x
             self._prototypes[x] = numpy.empty(x.shape, stored_as(x.dtype))
-        return step or self._as_recorded(operation)
+        return False
+
+    def _lower(self, operation: Operation) -> Step:
+        if self._lay_out(operation):
+            self._view.add(operation)
+            return call(self._constants, operation)
+        return self._product(operation) or self._as_recorded(operation)
 
     def _is_view(self, operation: Operation) -> bool:
         try:
@@ -105,44 +147,65 @@ class CupyPlan(MemoryPlan):
     def _as_recorded(self, operation: Operation) -> Step:
         """Call a function as it was recorded, and put what it makes into buffers."""
         step = call(self._constants, operation)
-        if any(isinstance(x.dtype, NarrowType) for x in operation.inputs) and operation.name != "astype":
+        # What rearranges narrow numbers has narrow results.
+        widens = not isinstance(operation.result.dtype, NarrowType)
+        if widens and any(isinstance(x.dtype, NarrowType) for x in operation.inputs):
             wide = Operation(
                 operation.name, widening(operation), operation.arguments, operation.options, False
             )
             wide.results = operation.results
             step = call(self._constants, wide)
-        assign = self._constants.constant(self._runtime.assign, "assign")
+        assign = self._constants.constant(self._assign, "assign")
         _, _, value = step.lines[0].partition(" = ")
         results = [self._constants.text(x) for x in operation.results]
         targets = f"[{', '.join(results)}]" if operation.several else results[0]
         return Step(operation, [f"{assign}({targets}, {value})"])
 
     def _product(self, operation: Operation) -> Step | None:
-        """Plan a product, or return None where it is called as it was recorded."""
+        """Return a product by cuBLASLt, or None where it is called as it was recorded."""
+        function = self._multiply(operation)
+        if function is None:
+            return None
+        name = self._constants.constant(function, operation.options.get("epilogue", "product").lower())
+        (first, second, *more), (result, *others) = operation.arguments, operation.results
+        arguments = self._constants.items(first, second, result, *more, *others)
+        return Step(operation, [f"{name}(workspace, {arguments})"])
+
+    def _multiply(self, operation: Operation) -> Any:
+        """Return what multiplies, as cuBLASLt plans it, or None where that cannot."""
+        if operation not in self._planned:
+            product = self._asked(operation)
+            try:
+                self._planned[operation] = product and self._runtime.product(product)
+            except self._runtime.ProductError:
+                self._planned[operation] = None
+        return self._planned[operation]
+
+    def _asked(self, operation: Operation) -> Product | None:
+        """Describe a product, or return None where it is none that cuBLASLt knows."""
+        if self._runtime.problem or not is_product(operation):
+            return None
         first, second, *more = operation.arguments
         epilogue = operation.options.get("epilogue", "")
-        if self._runtime.problem or not all(type(x) is Variable for x in (first, second)):
+        found = operands(self._prototypes[first], self._prototypes[second])
+        if found is None or ("BIAS" in epilogue and not self._can_be_bias(*more)):
             return None
-        found = [Matrix.of(self._prototypes[x]) for x in (first, second)]
-        layouts = [each for each in found if each is not None]
-        result = operation.result
-        if len(layouts) < 2 or first.dtype != second.dtype or not result.size:
-            return None
-        if first.dtype.name not in ("float64", "float32", *NARROW):
-            return None
-        if first.shape[:-2] != second.shape[:-2]:
-            return None
-        product = Product(
-            first=layouts[0],
-            second=layouts[1],
+        return Product(
+            *found,
             dtype=first.dtype.name,
-            result=result.dtype.name,
+            result=operation.result.dtype.name,
             precision=operation.precision,
             epilogue=epilogue,
+            alignments=(self._alignment_of(first), self._alignment_of(second)),
         )
-        name = self._constants.constant(self._runtime.product(product), epilogue.lower() or "product")
-        arguments = self._constants.items(first, second, result, *more, *operation.results[1:])
-        return Step(operation, [f"{name}(workspace, {arguments})"])
+
+    def _can_be_bias(self, x: Variable) -> bool:
+        return self._prototypes[x].flags.c_contiguous and self._alignment_of(x) >= ALIGNMENT_OF_BIAS
+
+    def _alignment_of(self, x: Variable) -> int:
+        """Return of how many bytes the place of an array is a multiple: buffers, and views of them."""
+        here, base = (self._prototypes[v].ctypes.data for v in (x, self._root[x]))
+        return gcd(ALIGNMENT, here - base)
 
     def _kernel_line(self, step: Step) -> str:
         kernel, operation = step.kernel, step.operation
@@ -150,13 +213,16 @@ class CupyPlan(MemoryPlan):
         alias = self._written_over(step)
         block = Block(kernel, operation.results, alias)
         grid = block.grid(kernel.size, self._runtime.processors)
-        self._scratch = max(self._scratch, grid.scratch)
         function = self._runtime.kernel(block.source, grid)
         names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts)).replace(".", "_")
         name = self._constants.constant(function, names)
         rest = [x for x in operation.results if x not in alias]
         arguments = self._constants.items(*kernel.handed_in, *rest, *block.numbers, kernel.size)
-        return f"{name}({arguments}, scratch)"
+        if not grid.scratch:
+            return f"{name}({arguments})"
+        # Of its own: it must be zero when the kernel starts, and another one would leave there what is not.
+        self._scratch.append(grid.scratch)
+        return f"{name}({arguments}, scratch_{len(self._scratch) - 1})"
 
     def _new(self, x: Variable) -> str:  # noqa: ARG002
         return ""
@@ -171,8 +237,9 @@ class CupyPlan(MemoryPlan):
         runtime = self._runtime
         memory = runtime.memory(self.nbytes)
         names = dict(self._constants.constants)
-        names["scratch"] = runtime.memory(self._scratch)
-        names["workspace"] = runtime.workspace()
+        names |= {f"scratch_{number}": runtime.memory(size) for number, size in enumerate(self._scratch)}
+        workspace = max((function.workspace for function in self._planned.values() if function), default=0)
+        names["workspace"] = runtime.memory(workspace)
         for x, (offset, _) in self.sizes.items():
             names[self._name(x)] = runtime.array(memory, offset, x.shape, stored_as(x.dtype))
         for line in self._once:
@@ -189,13 +256,15 @@ class CupyPlan(MemoryPlan):
         inputs = [runtime.contiguous(x) for x in inputs]
         if self._written:
             pointers = [runtime.pointer(x) for x in inputs]
+            wholes = {id(x.base) for x in inputs}  # of which an argument is a part
             for index in self._written:
-                x = inputs[index]
-                if keep or x.base is not None or pointers.count(pointers[index]) > 1:
+                x, pointer = inputs[index], pointers[index]
+                shared = x.base is not None or id(x) in wholes or pointers.count(pointer) > 1
+                if keep or shared or pointer % self._alignments[index]:
                     inputs[index] = runtime.copies([x])[0]
         try:
-            bound = self._idle.pop()
-        except IndexError:
+            bound = self._idle[runtime.queue()].pop()
+        except (KeyError, IndexError):
             bound = _Bound(self)
         made = bound.run(inputs)
         copied = [x for index, x in enumerate(made) if index not in self._handed_in]
@@ -205,7 +274,8 @@ class CupyPlan(MemoryPlan):
             for index in range(len(made))
         )
         # A graph around this one goes on to use its memory.
-        (self._in_graphs if runtime.is_capturing() else self._idle).append(bound)
+        in_graph = runtime.is_capturing()
+        (self._in_graphs if in_graph else self._idle.setdefault(runtime.queue(), [])).append(bound)
         return outputs
 
     def explain(self) -> str:
@@ -229,40 +299,61 @@ class _Bound:
 
     def run(self, inputs: list) -> tuple:
         """Compute the outputs, into the memory of this plan or of the arguments."""
-        if self._runtime.is_capturing():  # a plan within a plan, as for `scan`
-            return self._function(*inputs)
         pointers = [self._runtime.pointer(x) for x in inputs]
-        found = self._graphs.get(self._key(pointers))
-        if found is None and self._before is not None and not self._plan._problem:
-            changed = {
-                i for i, pointer in enumerate(pointers) if pointer != self._before[i]
-            } - self._moving.keys()
-            for index in changed - self._donated:
-                self._moving[index] = self._runtime.copies([inputs[index]])[0]
-                self._graphs.clear()
-            if not changed & self._donated:
-                found = self._capture(inputs, self._key(pointers))
-        self._before = pointers
+        # Arguments that begin where products cannot read them.
+        elsewhere = {i for i, alignment in enumerate(self._plan._alignments) if pointers[i] % alignment}
+        for index in elsewhere:
+            self._move(index, inputs[index])
+        found = None
+        if not self._runtime.is_capturing():  # or it is a plan within a plan, as for `scan`
+            found = self._graph(inputs, pointers)
+        for index in self._moving if found else elsewhere:
+            self._runtime.copy(self._moving[index], inputs[index])
         if found is None:
-            return self._function(*inputs)
+            return self._function(*self._places(inputs, elsewhere))
         launch, outputs = found
-        for index, place in self._moving.items():
-            self._runtime.copy(place, inputs[index])
         launch()
         return outputs
+
+    def _move(self, index: int, x: Any) -> None:
+        """Copy an argument to one place from now on."""
+        if index not in self._moving:
+            self._moving[index] = self._runtime.copies([x])[0]
+            self._graphs.clear()
+
+    def _places(self, inputs: list, moved: Collection[int]) -> list:
+        return [self._moving[index] if index in moved else x for index, x in enumerate(inputs)]
+
+    def _graph(self, inputs: list, pointers: list[int]) -> tuple[Callable, tuple] | None:
+        """Return the graph for arguments at these places, once nothing but batches has another one."""
+        found = self._graphs.get(self._key(pointers))
+        if found is None and self._before is not None and not self._plan._problem:
+            changed = {index for index, pointer in enumerate(pointers) if pointer != self._before[index]}
+            for index in changed - self._donated:
+                self._move(index, inputs[index])
+            if not changed & self._donated:
+                found = self._capture(self._places(inputs, self._moving), self._key(pointers))
+        self._before = pointers
+        return found
 
     def _key(self, pointers: list[int]) -> tuple:
         return tuple(p for index, p in enumerate(pointers) if index not in self._moving)
 
-    def _capture(self, inputs: list, key: tuple) -> tuple[Callable, tuple] | None:
-        places = [self._moving.get(index, x) for index, x in enumerate(inputs)]
+    def _capture(self, places: list, key: tuple) -> tuple[Callable, tuple] | None:
         try:
             captured = self._runtime.capture(lambda: self._function(*places))
         except Exception as error:
-            self._plan._problem = f"{type(error).__name__}: {error}".splitlines()[0]
+            self._plan._problem = f"{first_line(error)}{self._where(error)}"
             _log.info("xpnet: a plan is replayed without a CUDA graph: %s", self._plan._problem)
             return None
         if len(self._graphs) == GRAPHS:
             del self._graphs[next(iter(self._graphs))]
         self._graphs[key] = captured
         return captured
+
+    def _where(self, error: Exception) -> str:
+        """Name the line of the plan that raised an error, which shows the function that was called."""
+        for frame in traceback.extract_tb(error.__traceback__):
+            if frame.filename == self._plan._code.co_filename:
+                return f', at "{frame.line}"'
+        return ""

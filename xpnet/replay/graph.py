@@ -210,6 +210,11 @@ class Graph:
         """The variables among the outputs."""
         return [x for x in self.outputs if type(x) is Variable]
 
+    def number(self) -> None:
+        """Number the variables anew, in the order of the operations, which is the order within kernels."""
+        for x in self.variables:
+            x.number = next(_numbers)
+
     def cost(self) -> Cost:
         """Count the arithmetic and the memory traffic of one run."""
         operations = bytes_moved = 0

@@ -40,14 +40,19 @@ class MemoryPlan(Plan):
         """What may be put together in kernels; None for nothing."""
         raise NotImplementedError
 
+    def _begin(self) -> None:
+        """Note where the arguments are."""
+        self._prototypes: dict[Variable, numpy.ndarray] = {
+            x: numpy.empty(x.shape, x.dtype) for x in self.graph.inputs
+        }
+        # Whose memory a variable is in.
+        self._root: dict[Variable, Variable] = {x: x for x in self.graph.inputs}
+        self._fresh: set[Variable] = set(self.graph.inputs)  # not in a buffer of the plan
+        self._view: set[Operation] = set()
+
     def _build(self, over: list[Variable | None]) -> None:
         graph = self.graph
-        self._prototypes: dict[Variable, numpy.ndarray] = {
-            x: numpy.empty(x.shape, x.dtype) for x in graph.inputs
-        }
-        self._root: dict[Variable, Variable] = {x: x for x in graph.inputs}  # whose memory a variable is in
-        self._fresh: set[Variable] = set(graph.inputs)  # not in a buffer of the plan
-        self._view: set[Operation] = set()
+        self._begin()
         whole = [self._lower(operation) for operation in graph.operations]
         steps = self._fused(whole, self.target) if self.target else whole
         self._last = self._lifetimes(steps)

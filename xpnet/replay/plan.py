@@ -165,3 +165,8 @@ class JaxPlan(Plan):
         import jax
 
         return jax.jit(super()._function(code, names))
+
+
+def first_line(error: Exception) -> str:
+    """Name an error in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -7,16 +7,24 @@ the ReLU is a product of which the masked elements become zero, with its sum, th
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy
 
+from xpnet.backends import plain_namespace
 from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 
 # What is done with the elements of a product, in cuBLASLt's names.
 BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"
 DRELU, DRELU_BGRAD = "DRELU", "DRELU_BGRAD"
+
+# What puts operands in order, where cuBLASLt cannot read them as they are.
+COPY = "copy"
+
+# Bytes: what the widest loads of cuBLASLt ask for, and what it asks for to read a bias.
+ALIGNMENT, ALIGNMENT_OF_BIAS = 256, 16
 
 
 class Matrix(NamedTuple):
@@ -44,22 +52,53 @@ class Matrix(NamedTuple):
     @classmethod
     def of(cls, x: numpy.ndarray) -> "Matrix | None":
         """Return how an array is laid out, or None where a product would need a copy of it."""
-        if x.ndim < 2 or not x.size:
+        if x.ndim < 2 or not x.size or any(stride % x.itemsize or stride < 0 for stride in x.strides):
             return None
-        strides = [stride // x.itemsize for stride in x.strides]
-        if any(stride % x.itemsize or stride < 0 for stride in x.strides):
-            return None
-        *leading, down, along = strides
+        *leading, down, along = (stride // x.itemsize for stride in x.strides)
         *several, rows, columns = x.shape
-        for a in range(len(several) - 1):
-            if several[a] > 1 and leading[a] != leading[a + 1] * several[a + 1]:
-                return None
-        apart = leading[-1] if leading else 0
-        if along == 1 and down >= columns:
-            return cls(rows, columns, False, down, prod(several), apart)
-        if down == 1 and along >= rows:
-            return cls(rows, columns, True, along, prod(several), apart)
+        stacks = [(n, step) for n, step in zip(several, leading, strict=True) if n > 1]
+        if any(step != n * inner for (_, step), (n, inner) in pairwise(stacks)):
+            return None
+        matrices, apart = prod(several), stacks[-1][1] if stacks else 0
+        # Of a single row or column, the step to the next one says nothing.
+        down, along = columns if rows == 1 else down, rows if columns == 1 else along
+        if (along == 1 or columns == 1) and down >= columns:
+            return cls(rows, columns, False, down, matrices, apart)
+        if (down == 1 or rows == 1) and along >= rows:
+            return cls(rows, columns, True, along, matrices, apart)
         return None
+
+    @property
+    def in_one(self) -> "Matrix":
+        """All matrices below each other, as one, where the rows of all are equally far apart."""
+        if self.by_columns or self.apart != self.rows * self.step:
+            return self
+        return Matrix(self.rows * self.matrices, self.columns, False, self.step, 1, 0)
+
+
+def operands(first: numpy.ndarray, second: numpy.ndarray) -> tuple[Matrix, Matrix] | None:
+    """Return what `matmul` multiplies of two arrays, or None where a product would need a copy of one."""
+    shapes = _broadcast(first.shape, second.shape)
+    a, b = (Matrix.of(as_matrices(x, shape)) for x, shape in zip((first, second), shapes, strict=True))
+    if a is None or b is None:
+        return None
+    if b.apart == 0 and a.in_one.matrices == 1:  # one large product in place of several
+        return a.in_one, b._replace(matrices=1)
+    return a, b
+
+
+def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of two operands as matrices, as many of each: one axis is a row, or a column."""
+    first = (1, *first) if len(first) == 1 else first
+    second = (*second, 1) if len(second) == 1 else second
+    leading = numpy.broadcast_shapes(first[:-2], second[:-2])
+    return (*leading, *first[-2:]), (*leading, *second[-2:])
+
+
+def as_matrices(x: Any, shape: tuple[int, ...]) -> Any:
+    """Return an operand as it is repeated for a product; one axis may be a column."""
+    x = x[:, None] if x.ndim == 1 and shape[-1] == 1 else x
+    return plain_namespace(x).broadcast_to(x, shape)
 
 
 class Product(NamedTuple):
@@ -77,6 +116,9 @@ class Product(NamedTuple):
         In which operands of float32 are multiplied: float32 or tf32.
     epilogue : str
         What is done with the elements, or nothing.
+    alignments : tuple of int
+        Of how many bytes the places of the two operands are multiples. Those of the result, of a mask and
+        of the gradient of a bias are multiples of `ALIGNMENT`, that of a bias is one of `ALIGNMENT_OF_BIAS`.
     """
 
     first: Matrix
@@ -85,6 +127,99 @@ class Product(NamedTuple):
     result: str
     precision: str
     epilogue: str
+    alignments: tuple[int, int] = (ALIGNMENT, ALIGNMENT)
+
+
+def lowered(graph: Graph, xp: Any) -> Graph:
+    """Return a graph in which `tensordot` is a product of matrices, and `vecdot` a sum of products.
+
+    CuPy's own go to cuBLAS, which cannot be captured. ``xp`` is the namespace of the functions.
+    """
+    lower = {"tensordot": _tensordot, "vecdot": _vecdot}
+    result = copy.copy(graph)
+    result.operations = []
+    for operation in graph.operations:
+        name = operation.name.removeprefix("linalg.")
+        if name in lower and all(map(_is_real, operation.arguments)):
+            result.operations += lower[name](operation, xp)
+        else:
+            result.operations.append(operation)
+    result.number()
+    return result
+
+
+def _is_real(x: Any) -> bool:
+    return type(x) is Variable and x.dtype.name in ("float32", "float64")
+
+
+def _vecdot(operation: Operation, xp: Any) -> list[Operation]:
+    x, y = operation.arguments
+    products = Variable(numpy.broadcast_shapes(x.shape, y.shape), operation.result.dtype)
+    axis = operation.options.get("axis", -1)
+    return [
+        _operation("multiply", xp.multiply, (x, y), {}, [products]),
+        _operation("sum", xp.sum, (products,), {"axis": axis}, operation.results),
+    ]
+
+
+def _tensordot(operation: Operation, xp: Any) -> list[Operation]:
+    both, axes = operation.arguments, operation.options.get("axes", 2)
+    axes = (range(-axes, 0), range(axes)) if isinstance(axes, int) else axes
+    made, matrices = [], []
+    for x, chosen, is_second in zip(both, axes, (False, True), strict=True):
+        inner = [axis % len(x.shape) for axis in chosen]
+        outer = [axis for axis in range(len(x.shape)) if axis not in inner]
+        order = (*inner, *outer) if is_second else (*outer, *inner)
+        turned = Variable(tuple(x.shape[axis] for axis in order), x.dtype)
+        sizes = prod(x.shape[axis] for axis in outer), prod(x.shape[axis] for axis in inner)
+        matrix = Variable(sizes[::-1] if is_second else sizes, x.dtype)
+        made += [
+            _operation("permute_dims", xp.permute_dims, (x, order), {}, [turned]),
+            _operation("reshape", xp.reshape, (turned, matrix.shape), {}, [matrix]),
+        ]
+        matrices.append(matrix)
+    result = operation.result
+    product = Variable((matrices[0].shape[0], matrices[1].shape[1]), result.dtype)
+    multiply = _operation("matmul", xp.matmul, tuple(matrices), {}, [product])
+    multiply.precision = operation.precision
+    return [*made, multiply, _operation("reshape", xp.reshape, (product, result.shape), {}, [result])]
+
+
+def described(graph: Graph, layout: Callable[[Variable], numpy.ndarray]) -> Graph:
+    """Return a graph in which operands of products are copied where they are no matrices equally far apart.
+
+    ``layout`` returns an array that lies in memory as a variable does.
+    """
+    result = copy.copy(graph)
+    result.operations = []
+    for operation in graph.operations:
+        if is_product(operation):
+            shapes = _broadcast(*(x.shape for x in operation.arguments))
+            arguments = []
+            for x, shape in zip(operation.arguments, shapes, strict=True):
+                if Matrix.of(as_matrices(layout(x), shape)) is None:
+                    copied = _operation(COPY, as_matrices, (x, shape), {}, [Variable(shape, x.dtype)])
+                    result.operations.append(copied)
+                    arguments.append(copied.result)
+                else:
+                    arguments.append(x)
+            precision, results = operation.precision, operation.results
+            operation = _operation(operation.name, operation.function, tuple(arguments), {}, results)
+            operation.precision = precision
+        result.operations.append(operation)
+    return result
+
+
+def is_product(operation: Operation) -> bool:
+    """Say whether an operation is a product of floating-point numbers, as cuBLASLt has it."""
+    if operation.name not in ("matmul", "linalg.matmul", "product"):
+        return False
+    both = operation.arguments[:2]
+    return (
+        all(type(x) is Variable and x.size for x in (*both, operation.result))
+        and both[0].dtype == both[1].dtype
+        and both[0].dtype.name in ("float64", "float32", *NARROW)
+    )
 
 
 class NarrowType(NamedTuple):
@@ -176,13 +311,17 @@ def mask_of(x: Variable) -> Variable:
     return Variable((rows, -(-columns // 128) * 16), numpy.dtype(numpy.uint8))
 
 
-def merged(graph: Graph) -> Graph:
-    """Return a graph in which operations right behind products are parts of these."""
-    return _Merge(graph).result
+def merged(graph: Graph, accepts: Callable[[Operation], bool]) -> Graph:
+    """Return a graph in which operations right behind products are parts of these.
+
+    ``accepts`` says of each of these whether it can be done; where it cannot, less is taken in.
+    """
+    return _Merge(graph, accepts).result
 
 
 class _Merge:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, accepts: Callable[[Operation], bool]) -> None:
+        self._accepts = accepts
         self._readers: dict[Variable, list[Operation]] = {}
         self._maker = {x: operation for operation in graph.operations for x in operation.results}
         for operation in graph.operations:
@@ -212,29 +351,42 @@ class _Merge:
             if type(other) is Variable and other.shape == x.shape[-1:] and other.dtype == x.dtype:
                 bias, x, last = other, reader.result, reader
         relu, masks = self._relu(x)
-        arguments = (*product.arguments, *([bias] if bias else []))
-        if relu is None:
-            if bias is not None:
-                self._put([product, last], BIAS, arguments, [x])
+        if relu is not None and self._take_in_relu([product, last, relu], bias, masks):
             return
-        h = relu.result
-        found = [self._backward(mask) for mask in masks]
-        backward = [each for each in found if each is not None]
-        if not masks or len(backward) < len(masks):
-            epilogue = RELU if bias is None else RELU_BIAS
-            self._put([product, last, relu], epilogue, arguments, [h])
-            for greater in masks:  # h > 0 where x > 0
-                self._instead[greater] = _operation("greater", greater.function, (h, 0), {}, greater.results)
-            return
+        if bias is not None:
+            with_bias = self._merged([product, last], BIAS, bias, [x])
+            if with_bias:
+                self._put([product, last], with_bias)
+
+    def _take_in_relu(self, parts: list[Operation], bias: Variable | None, masks: list[Operation]) -> bool:
+        """Let a product end with its ReLU, and say whether it can."""
+        h = parts[-1].result
+        if masks and self._take_in_masks(parts, bias, masks):
+            return True
+        forward = self._merged(parts, RELU if bias is None else RELU_BIAS, bias, [h])
+        if forward is None:
+            return False
+        self._put(parts, forward)
+        for greater in masks:  # h > 0 where x > 0
+            self._instead[greater] = _operation("greater", greater.function, (h, 0), {}, greater.results)
+        return True
+
+    def _take_in_masks(self, parts: list[Operation], bias: Variable | None, masks: list[Operation]) -> bool:
+        """Let a product note for those that are made zero at the same elements, and say whether all can."""
+        h = parts[-1].result
         mask = mask_of(h)
-        epilogue = RELU_AUX if bias is None else RELU_AUX_BIAS
-        self._put([product, last, relu], epilogue, arguments, [h, mask])
-        for greater, (inner, where, total) in zip(masks, backward, strict=True):
+        forward = self._merged(parts, RELU_AUX if bias is None else RELU_AUX_BIAS, bias, [h, mask])
+        if forward is None:
+            return False
+        found = [self._backward(each, mask) for each in masks]
+        backward = [each for each in found if each is not None]
+        if len(backward) < len(masks):
+            return False
+        self._put(parts, forward)
+        for greater, each in zip(masks, backward, strict=True):
             self._instead[greater] = None
-            results = [where.result, *([total.result] if total else [])]
-            self._put([inner, where], DRELU_BGRAD if total else DRELU, (*inner.arguments, mask), results)
-            if total:
-                self._instead[total] = None
+            self._put(*each)
+        return True
 
     def _relu(self, x: Variable) -> tuple[Operation | None, list[Operation]]:
         """Return the ReLU of a variable, and where it is compared with zero, if nothing else reads it."""
@@ -245,10 +397,10 @@ class _Merge:
         alone = alone and all(each.arguments[0] is x for each in (*relus, *masks))
         return (relus[0], masks) if alone else (None, [])
 
-    def _backward(self, mask: Operation) -> tuple[Operation, Operation, Operation | None] | None:
-        """Return the product of which a mask makes elements zero, where it does, and the sum of the rows."""
-        where = self._only_reader(mask.result)
-        if where is None or where.name != "where" or where.arguments[0] is not mask.result:
+    def _backward(self, greater: Operation, mask: Variable) -> tuple[list[Operation], Operation] | None:
+        """Return the parts of a product whose elements a mask makes zero, and what stands in their place."""
+        where = self._only_reader(greater.result)
+        if where is None or where.name != "where" or where.arguments[0] is not greater.result:
             return None
         _, x, zero = where.arguments
         if type(x) is not Variable or not _is_zero(zero) or self._only_reader(x) is not where:
@@ -256,15 +408,27 @@ class _Merge:
         product = self._maker.get(x)
         if product is None or product in self._instead or not _is_plain(product):
             return None
-        sums = [each for each in self._readers.get(where.result, []) if _sums_rows(each)]
-        return product, where, sums[0] if sums else None
+        parts = [product, where]
+        for total in [each for each in self._readers.get(where.result, []) if _sums_rows(each)][:1]:
+            with_sum = self._merged(parts, DRELU_BGRAD, mask, [where.result, total.result])
+            if with_sum:
+                return [product, total, where], with_sum
+        alone = self._merged(parts, DRELU, mask, [where.result])
+        return (parts, alone) if alone else None
 
-    def _put(self, parts: list[Operation], epilogue: str, arguments: tuple, results: list[Variable]) -> None:
+    def _merged(
+        self, parts: list[Operation], epilogue: str, read: Variable | None, results: list[Variable]
+    ) -> Operation | None:
+        """Return a product in place of several operations, or None where it cannot be done."""
+        first = parts[0]
+        arguments = first.arguments if read is None else (*first.arguments, read)
+        product = _operation("product", None, arguments, first.options | {"epilogue": epilogue}, results)
+        product.precision = first.precision
+        return product if self._accepts(product) else None
+
+    def _put(self, parts: list[Operation], product: Operation) -> None:
         """Put a product in the place of several operations: where the last of them is."""
         self._instead.update(dict.fromkeys(parts, None))
-        options = parts[0].options | {"epilogue": epilogue}
-        product = _operation("product", None, arguments, options, results)
-        product.precision = parts[0].precision
         self._instead[parts[-1]] = product
 
 

@@ -294,7 +294,9 @@ class MLPClassifier(ClassifierMixin, MLP):
                 same = xp.argmax(logits, axis=-1) == y
             else:
                 same = xp.all((logits > 0) == y, axis=-1)
-            return (xp.sum(xp.where(same, targets["weights"], 0.0) if "weights" in targets else same),)
+            if "weights" in targets:
+                return (xp.sum(xp.where(same, targets["weights"], 0.0)),)
+            return (xp.sum(xp.astype(same, xp.int64)),)
 
         return Metric("score", right, lambda number: number / total)
 

@@ -5,7 +5,6 @@ summed over all batches on the device, and from their sums, once at the end of a
 metrics that are no means of per-batch values, such as R², are exact, and nothing waits for the device.
 """
 
-import functools
 import inspect
 import math
 import operator
@@ -108,13 +107,9 @@ def _wide(x: Any) -> Any:
     if isinstance(x, numpy.generic):
         return numpy.float64(x)  # the loss of each step, which counts for small networks
     xp = array_namespace(x)
-    return xp.astype(x, _widest(xp, x.device), copy=False)
-
-
-@functools.cache
-def _widest(xp: Any, device: Any) -> Any:
-    known = xp.__array_namespace_info__().dtypes(device=device, kind="real floating")
-    return known["float64" if "float64" in known else "float32"]
+    # Asked anew each time, as not every library's devices can be hashed.
+    known = xp.__array_namespace_info__().dtypes(device=x.device, kind="real floating")
+    return xp.astype(x, known["float64" if "float64" in known else "float32"], copy=False)
 
 
 def _sum(x: Any) -> Any:
