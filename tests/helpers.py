@@ -1,4 +1,8 @@
-"""Assertions that look at namespace, device, dtype and shape before they look at values."""
+"""Assertions that look at namespace, device, dtype and shape before they look at values, and tolerances.
+
+A tolerance comes from a bound, since the last digits depend on the machine: a processor adds up as many
+numbers at once as fit into its registers, BLAS takes other blocks, another version another formula.
+"""
 
 import array_api_compat
 import numpy
@@ -7,11 +11,33 @@ import xpnet
 from xpnet import backends
 
 
+def rounding(number, dtype, scale=1.0):
+    """Return how far apart two results may be that come by so many roundings each, one after the other.
+
+    A rounding errs by at most eps / 2 of what it rounds, and that is at most ``scale``. In whatever order
+    they come, ``number`` of them err by at most number * eps / 2 together (N. J. Higham, Accuracy and
+    Stability of Numerical Algorithms, 2002, section 3.1), and two results by twice that. A sum of n numbers,
+    or a product with an inner length of n, counts n roundings, of the sum of magnitudes.
+    """
+    return number * float(numpy.finfo(dtype).eps) * scale
+
+
+def half_of_the_digits(dtype, scale=1.0):
+    """Return how far apart two trainings may be, or other long computations that are well-conditioned.
+
+    That is `rounding` of 1 / sqrt(eps) roundings: 67 million in double precision, 2,900 in single precision,
+    which is more than all steps of a training in these tests make one behind the other, with what each step
+    makes of the errors of those before. What is wrong by 1 % is far above.
+    """
+    return rounding(float(numpy.finfo(dtype).eps) ** -0.5, dtype, scale)
+
+
 def assert_same(actual, expected, *, tolerance=None):
     """Assert that two arrays agree in library, device, dtype, shape and, within rounding, in values.
 
     ``expected`` may be a NumPy array or a list: then it is compared with ``actual`` as if it were of the same
-    library, dtype and device.
+    library, dtype and device. The ``tolerance`` is relative to the result, or to 1 if that is more; the
+    default is for a hundred roundings.
     """
     if backends.library_of(expected) not in (None, backends.library_of(actual)):
         assert backends.library_of(expected).spec == "cpu", "arrays of two libraries"
@@ -21,7 +47,7 @@ def assert_same(actual, expected, *, tolerance=None):
     actual, expected = xpnet.to_numpy(actual), numpy.asarray(xpnet.to_numpy(expected))
     assert actual.shape == expected.shape
     if tolerance is None:
-        tolerance = 100 * numpy.finfo(actual.dtype).eps if actual.dtype.kind in "fc" else 0
+        tolerance = rounding(100, actual.dtype) if actual.dtype.kind in "fc" else 0
     numpy.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
 
 

@@ -9,7 +9,7 @@ import array_api_compat
 import numpy
 import pytest
 from conftest import SPECS
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, rounding
 from stand_ins import FakeDevice
 
 import xpnet
@@ -534,7 +534,7 @@ def test_to_device_moves_modules_with_their_state(device, other):
     assert_same(
         moved(xpnet.asarray(x, device=other)),
         xpnet.to_numpy(net(xpnet.asarray(x, device=device))),
-        tolerance=1e-6,
+        tolerance=rounding(10, "float32"),
     )
 
 
@@ -641,13 +641,13 @@ def test_networks_run_inside_jax_jit(device):
     import jax
 
     net, x = network(), xpnet.asarray(numpy.ones((2, 3), dtype="float32"), device=device)
-    assert_same(jax.jit(lambda x: net(x))(x), net(x), tolerance=1e-6)
+    assert_same(jax.jit(lambda x: net(x))(x), net(x), tolerance=rounding(10, "float32"))
 
     def loss(net, x):
         return xpnet.array_namespace(x).mean(net(x) ** 2)
 
     compiled = jax.jit(lambda x: xpnet.grad(loss)(net, x).layers[0].weight)(x)
-    assert_same(compiled, xpnet.grad(loss)(net, x).layers[0].weight, tolerance=1e-5)
+    assert_same(compiled, xpnet.grad(loss)(net, x).layers[0].weight)
 
 
 def test_traced_arrays_stay_traced(device):

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 import safetensors.numpy
-from helpers import assert_on
+from helpers import assert_on, rounding
 
 import xpnet
 from xpnet import nn
@@ -49,7 +49,8 @@ def test_predictions_agree(device, path):
     x = numpy.random.default_rng(0).normal(size=(7, 4)).astype("float32")
     with torch.no_grad():
         expected = theirs(torch.asarray(x)).numpy()
-    numpy.testing.assert_allclose(xpnet.to_numpy(xpnet.predict(net, x)), expected, rtol=1e-5, atol=1e-6)
+    found = xpnet.to_numpy(xpnet.predict(net, x))
+    numpy.testing.assert_allclose(found, expected, rtol=0, atol=rounding(100, "float32", abs(expected).max()))
 
 
 def compare(theirs, net, x, path, **options):
@@ -63,7 +64,8 @@ def compare(theirs, net, x, path, **options):
     with torch.no_grad():
         expected = theirs.eval()(given).numpy()
     found = xpnet.to_numpy(xpnet.predict(net, xpnet.asarray(x.numpy(), device=xpnet.device())))
-    numpy.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    # Sums over 3 x 3 windows of some channels, over heads, or over steps of a recurrent layer.
+    numpy.testing.assert_allclose(found, expected, rtol=0, atol=rounding(300, "float32", abs(expected).max()))
 
 
 def test_images(device, path):

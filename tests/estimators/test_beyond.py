@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import sklearn
-from helpers import assert_on
+from helpers import assert_on, half_of_the_digits, rounding
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
@@ -23,6 +23,8 @@ X, Y = X[:600] / 16, Y[:600]
 X_REG, Y_REG = load_diabetes(return_X_y=True)
 X_REG, Y_REG = scale(X_REG), scale(Y_REG)
 SETTINGS = {"hidden_layer_sizes": (20,), "max_iter": 30, "random_state": 0}
+
+TOLERANCE = half_of_the_digits("float64")  # of weights and losses, after a training
 
 
 def classifier(**options):
@@ -46,9 +48,11 @@ def test_arrays_of_any_library(device, dispatch):
         assert_on(found.predict_proba(x), device, "float32", (600, 10))
         assert_on(found.predict_log_proba(x), device, "float32", (600, 10))
         assert_on(found.coefs_[0], device, "float32", (64, 20))
-        assert found.score(x, y) == pytest.approx(expected.score(X, Y), abs=0.01)
+        assert found.score(x, y) == pytest.approx(expected.score(X, Y), abs=0.01)  # six of 600 examples
         found.partial_fit(x, y)
-    np.testing.assert_allclose(found.loss_curve_[:-1], expected.loss_curve_, rtol=1e-3)
+    np.testing.assert_allclose(
+        found.loss_curve_[:-1], expected.loss_curve_, rtol=half_of_the_digits("float32")
+    )
 
     with sklearn.config_context(array_api_dispatch=dispatch):
         x, y = (xpnet.asarray(a, device=device, dtype="float32") for a in (X_REG, Y_REG))
@@ -61,7 +65,9 @@ def test_device_of_the_parameter(device):
     found = classifier(device=device.spec).fit(X, Y)
     assert xpnet.backends.device_of(found.coefs_[0]) == device
     assert type(found.predict_proba(X)) is type(found.predict(X)) is np.ndarray
-    np.testing.assert_allclose(found.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=1e-3)
+    np.testing.assert_allclose(
+        found.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=half_of_the_digits("float32")
+    )
     words = np.asarray(["even", "odd"])[Y % 2]
     assert set(classifier(device=device.spec).fit(X, words).predict(X)) == {"even", "odd"}
     lbfgs = classifier(device=device.spec, solver="lbfgs").fit(X, Y)
@@ -139,7 +145,9 @@ def test_module():
     assert given.module[0].weight is not given.coefs_[0]
     assert (made.n_layers_, [w.shape for w in made.coefs_]) == (3, [(64, 16), (16, 10)])
     images = classifier(module=nn.Sequential(nn.Flatten(), *build(64, 10))).fit(X.reshape(-1, 8, 8), Y)
-    np.testing.assert_allclose(images.predict_proba(X.reshape(-1, 8, 8)), given.predict_proba(X), rtol=1e-4)
+    np.testing.assert_allclose(
+        images.predict_proba(X.reshape(-1, 8, 8)), given.predict_proba(X), atol=TOLERANCE
+    )
     with pytest.raises(TypeError, match="a function that returns int"):
         classifier(module=lambda n_features, n_outputs: 3).fit(X, Y)
 
@@ -153,6 +161,7 @@ def test_several_quantiles():
     y = x[:, 0] + random.normal(size=2000)
     found = regressor(loss="quantile", quantile=(0.1, 0.5, 0.9), max_iter=60).fit(x, y)
     below = (y[:, None] <= found.predict(x)).mean(axis=0)
+    # A share of 2000 examples has a standard deviation of at most 0.011.
     np.testing.assert_allclose(below, [0.1, 0.5, 0.9], atol=0.03)
     median = regressor(loss="quantile", max_iter=60).fit(x, y)
     assert median.predict(x).shape == (2000,)
@@ -179,15 +188,15 @@ def test_loss_as_a_function():
     own = lambda outputs, targets: abs(outputs - targets)
     for loss in (losses.mae, own):
         found = regressor(loss=loss).fit(X_REG, Y_REG)
-        np.testing.assert_allclose(found.loss_curve_, by_name.loss_curve_, rtol=1e-9)
+        np.testing.assert_allclose(found.loss_curve_, by_name.loss_curve_, rtol=TOLERANCE)
     mean = lambda outputs, targets: xpnet.array_namespace(outputs).mean(abs(outputs - targets))
     np.testing.assert_allclose(
-        regressor(loss=mean).fit(X_REG, Y_REG).loss_curve_, by_name.loss_curve_, rtol=1e-9
+        regressor(loss=mean).fit(X_REG, Y_REG).loss_curve_, by_name.loss_curve_, rtol=TOLERANCE
     )
     with pytest.raises(ValueError, match="must return the loss of each example"):
         regressor(loss=mean).fit(X_REG, Y_REG, np.ones(442))
     smooth = classifier(loss=losses.cross_entropy).fit(X, Y)
-    np.testing.assert_allclose(smooth.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(smooth.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=TOLERANCE)
 
 
 def test_own_code_is_read_by_each_fit():
@@ -208,7 +217,7 @@ def test_focal_loss(y):
     p = found.predict_proba(X)
     right = p[np.arange(600), y] if y.ndim == 1 else np.where(y == 1, p, 1 - p)
     expected = (-((1 - right) ** 2) * np.log(right)).reshape(600, -1).sum(axis=1).mean()
-    assert found.loss_ == pytest.approx(expected, rel=1e-6)
+    assert found.loss_ == pytest.approx(expected, rel=TOLERANCE)
 
 
 def test_poisson_refuses_negative_targets():
@@ -246,7 +255,7 @@ def test_optimizer():
 
 def test_schedule():
     constant = classifier(schedule=optim.constant(0.01)).fit(X, Y)
-    np.testing.assert_allclose(constant.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(constant.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=TOLERANCE)
     falling = classifier(schedule=optim.step_decay(0.01, every=9, factor=0.0), tol=0).fit(
         X, Y
     )  # three epochs
@@ -261,7 +270,9 @@ def test_weight_decay():
     sgd = {"solver": "sgd", "momentum": 0.0, "max_iter": 1, "batch_size": 600, "learning_rate_init": 1e-3}
     plain, decayed = (classifier(**sgd, weight_decay=w).fit(X, Y) for w in (0.0, 0.5))
     start = classifier(**(sgd | {"learning_rate_init": 1e-15})).fit(X, Y).coefs_[0]
-    np.testing.assert_allclose(plain.coefs_[0] - decayed.coefs_[0], 1e-3 * 0.5 * start, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(
+        plain.coefs_[0] - decayed.coefs_[0], 1e-3 * 0.5 * start, rtol=0, atol=rounding(10, "float64")
+    )
 
 
 def test_validation_data_and_its_loss_curve():
@@ -270,13 +281,13 @@ def test_validation_data_and_its_loss_curve():
     assert watched.loss_curve_ == classifier().fit(x, y).loss_curve_
     assert len(watched.validation_loss_curve_) == 30
     expected = log_loss(y_val, watched.predict_proba(x_val))
-    assert watched.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-6)
+    assert watched.validation_loss_curve_[-1] == pytest.approx(expected, rel=TOLERANCE)
     early = classifier(validation_data=(x_val, y_val), early_stopping=True, max_iter=200).fit(x, y)
     assert early.n_iter_ < 200
     assert early.score(x_val, y_val) == early.best_validation_score_ == max(early.validation_scores_)
     numbers = regressor(validation_data=(X_REG[:50], Y_REG[:50])).fit(X_REG[50:], Y_REG[50:])
     errors = 0.5 * (numbers.predict(X_REG[:50]) - Y_REG[:50]) ** 2
-    assert numbers.validation_loss_curve_[-1] == pytest.approx(errors.mean(), rel=1e-6)
+    assert numbers.validation_loss_curve_[-1] == pytest.approx(errors.mean(), rel=TOLERANCE)
     with pytest.raises(ValueError, match="a pair"):
         classifier(validation_data=(x_val, y_val, y_val)).fit(x, y)
     with pytest.raises(ValueError, match="`y` has classes not in"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn
+from helpers import half_of_the_digits
 from sklearn import neural_network
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
@@ -28,6 +29,7 @@ from xpnet.sklearn import MLPClassifier, MLPRegressor
 # Trainings of a few epochs do not converge.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
+TOLERANCE = half_of_the_digits("float64")  # of weights, losses and scores, after a training
 OURS = {"MLPClassifier": MLPClassifier, "MLPRegressor": MLPRegressor}
 X, Y = load_digits(return_X_y=True)
 X, Y = X[:600] / 16, Y[:600]
@@ -86,23 +88,25 @@ def both(name, options):
 
 def assert_same(ours, theirs, x):
     assert ours.n_iter_ == theirs.n_iter_
-    assert ours.loss_ == pytest.approx(theirs.loss_, abs=1e-6)
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=TOLERANCE)
     for name in ("t_", "n_outputs_", "n_layers_", "out_activation_", "n_features_in_"):
         assert getattr(ours, name) == getattr(theirs, name), name
     for name in ("loss_curve_", "validation_scores_", "best_loss_", "best_validation_score_"):
         expected = getattr(theirs, name, None)
         assert (getattr(ours, name, None) is None) == (expected is None), name
         if expected is not None:
-            np.testing.assert_allclose(getattr(ours, name), expected, rtol=0, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(
+                getattr(ours, name), expected, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name
+            )
     for a, b in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
         assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
     for name in ("predict", "predict_proba", "predict_log_proba"):
         if hasattr(theirs, name):
             found, expected = getattr(ours, name)(x), getattr(theirs, name)(x)
             assert found.dtype == expected.dtype
             if found.dtype.kind == "f":
-                np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+                np.testing.assert_allclose(found, expected, rtol=1e-6, atol=TOLERANCE)
             else:
                 assert np.array_equal(found, expected)
 
@@ -116,7 +120,7 @@ def test_same_curve_and_predictions(case, weighted):
     assert ours.fit(x, y, weights) is ours
     theirs.fit(x, y, weights)
     assert_same(ours, theirs, x)
-    assert ours.score(x, y, weights) == pytest.approx(theirs.score(x, y, weights), abs=1e-9)
+    assert ours.score(x, y, weights) == pytest.approx(theirs.score(x, y, weights), rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -204,8 +208,8 @@ def test_warm_start(solver, early_stopping):
     for estimator in (theirs, ours):
         estimator.fit(X, Y).set_params(max_iter=5).fit(X, Y)
     if early_stopping and solver != "lbfgs":  # there, scikit-learn trains on in its best weights
-        np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_, atol=1e-6)
-        np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, atol=1e-6)
+        np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_, atol=TOLERANCE)
+        np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=TOLERANCE)
     else:
         assert_same(ours, theirs, X)
 
@@ -216,7 +220,7 @@ def test_float32_stays():
     ours.fit(x, Y), theirs.fit(x, Y)
     assert {a.dtype for a in ours.coefs_ + ours.intercepts_} == {np.dtype("float32")}
     assert ours.predict_proba(x).dtype == np.float32
-    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-4)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=half_of_the_digits("float32"))
 
 
 def test_weights_put_in_by_hand_are_used():
@@ -225,7 +229,7 @@ def test_weights_put_in_by_hand_are_used():
         estimator.fit(X, Y)
         estimator.coefs_[1] = 2 * estimator.coefs_[1]
         estimator.intercepts_[0][:] = 0
-    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("copy", [lambda x: pickle.loads(pickle.dumps(x)), clone, "joblib"])
@@ -370,7 +374,7 @@ def test_weights_of_zero():
     options = {"shuffle": False, "solver": "sgd", "momentum": 0.0, "alpha": 0.0, "random_state": 0}
     some = MLPClassifier(max_iter=5, **options).fit(X, Y, weights)
     without = MLPClassifier(max_iter=5, **options).fit(X[:400], Y[:400])
-    np.testing.assert_allclose(some.coefs_[0], without.coefs_[0], rtol=1e-9)
+    np.testing.assert_allclose(some.coefs_[0], without.coefs_[0], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -3,7 +3,7 @@
 import array_api_strict
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, rounding
 
 import xpnet
 from xpnet import nn
@@ -57,12 +57,12 @@ def test_training_agrees_with_numpy(device):
     expected, on_cpu = steps("cpu")
     for value, other in zip(values, expected, strict=True):
         assert_on(value, device, "float64", ())
-        assert_same(value, numpy.asarray(other), tolerance=1e-12)
+        assert_same(value, numpy.asarray(other), tolerance=rounding(5000, "float64"))
     for leaf, other in zip(
         xpnet.tree.leaves(net, state=True), xpnet.tree.leaves(on_cpu, state=True), strict=True
     ):
         assert_on(leaf, device)
-        assert_same(leaf, other, tolerance=1e-12)
+        assert_same(leaf, other, tolerance=rounding(5000, "float64"))
 
 
 def test_initial_network_is_the_same_bit_for_bit(device):
@@ -99,7 +99,7 @@ def test_gradients_agree_with_torch(device):
     value, gradient = xpnet.value_and_grad(loss)(net, x)
     assert_same(value, expected.detach())
     for g, leaf in zip(xpnet.tree.leaves(gradient), leaves, strict=True):
-        assert_same(g, leaf.grad, tolerance=1e-12)
+        assert_same(g, leaf.grad, tolerance=rounding(5000, "float64"))
 
 
 def test_gradients_agree_with_jax(device):
@@ -111,7 +111,7 @@ def test_gradients_agree_with_jax(device):
     leaves, structure = xpnet.tree.flatten(net)
     expected = jax.grad(lambda leaves: loss(xpnet.tree.unflatten(structure, leaves), x))(leaves)
     for g, other in zip(xpnet.tree.leaves(xpnet.grad(loss)(net, x)), expected, strict=True):
-        assert_same(g, other, tolerance=1e-12)
+        assert_same(g, other, tolerance=rounding(5000, "float64"))
 
 
 # -- a device that is not the default ---------------------------------------------------------------------
@@ -171,4 +171,4 @@ def test_files_are_read_to_the_device(devices_used, spec, tmp_path):
     loaded = xpnet.load(tmp_path / "net.safetensors", device=spec)
     xpnet.load(tmp_path / "net.safetensors", into=loaded)
     assert devices_used == {spec.partition(":")[2]}
-    assert_same(loaded.eval()(batch(spec)), net.eval()(batch("cpu")), tolerance=1e-5)
+    assert_same(loaded.eval()(batch(spec)), net.eval()(batch("cpu")))

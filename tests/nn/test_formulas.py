@@ -6,7 +6,7 @@ import math
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, rounding
 
 import xpnet
 from xpnet import nn
@@ -299,7 +299,7 @@ def test_a_layer_computes_its_formula(device, row):
     y = layer(there(x), **{name: there(value) for name, value in options.items()})
     assert_on(y, device, str(expected.dtype), expected.shape)
     # Numbers around 1, and no sum of as many as 100: rounding is far below, and a wrong formula far above.
-    assert_same(y, expected, tolerance=1e-12)
+    assert_same(y, expected, tolerance=rounding(5000, "float64"))
 
 
 def test_every_layer_has_a_formula():

@@ -4,6 +4,7 @@ import math
 
 import numpy
 import pytest
+from helpers import rounding
 
 from xpnet.nn import initializers
 
@@ -60,7 +61,7 @@ def test_orthogonal(shape, gain):
     matrix = x.reshape(-1, shape[-1]) / gain
     rows, columns = matrix.shape
     product = matrix.T @ matrix if rows >= columns else matrix @ matrix.T
-    numpy.testing.assert_allclose(product, numpy.eye(min(rows, columns)), atol=1e-14)
+    numpy.testing.assert_allclose(product, numpy.eye(min(rows, columns)), atol=rounding(100, "float64"))
 
 
 def test_orthogonal_matrices_are_spread_evenly():

@@ -71,7 +71,7 @@ def test_under_jit(device, make):
     for seed in range(2):
         x = xpnet.asarray(numbers(2, 5, 5, 2, seed=seed), device=device)
         expected = xpnet.grad(lambda x: xpnet.array_namespace(x).sum(layer(x) ** 2))(x)
-        assert_same(step(x), expected, tolerance=1e-5)
+        assert_same(step(x), expected)
 
 
 # -- bad input --------------------------------------------------------------------------------------------

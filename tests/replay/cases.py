@@ -1,6 +1,7 @@
 """Functions whose kernels are compared with what NumPy does."""
 
 import numpy
+from helpers import rounding
 
 import xpnet
 
@@ -127,12 +128,13 @@ VIEWS = [
 ]
 
 
-def assert_same(results, expected, *, factor=100):
+def assert_same(results, expected, *, roundings=100):
+    """Compare trees of arrays after so many roundings, of what is no larger than the largest element."""
     for one, other in zip(xpnet.tree.leaves(results), xpnet.tree.leaves(expected), strict=True):
         one, other = numpy.asarray(one), numpy.asarray(other)
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         if one.dtype.kind in "fc":
-            tolerance = factor * numpy.finfo(one.dtype).eps
+            tolerance = rounding(roundings, one.dtype)
             largest = numpy.max(abs(other), initial=0, where=numpy.isfinite(other))
             numpy.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * largest)
         else:
@@ -156,4 +158,4 @@ def check_views(f):
         for _ in range(3):
             x = random.normal(size=(6, 4, 16)).astype("float32")
             expected = plain(x, labels)
-            assert_same(recorded(x, labels), expected, factor=300)
+            assert_same(recorded(x, labels), expected, roundings=300)

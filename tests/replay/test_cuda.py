@@ -109,7 +109,7 @@ def test_every_function(dtype, on_host):
         usual = numpy.isfinite(x) if name in ("int32", "uint16") else slice(None)
         if name == "uint16" and dtype.startswith("float"):
             usual = usual & (x >= 0)  # C leaves open what others become
-        assert_same(found[name][usual], expected[name][usual], factor=8)
+        assert_same(found[name][usual], expected[name][usual], roundings=8)
     plan = recorded.explain()
     assert "assign(" not in plan, "a function was called as it was recorded"
 
@@ -154,7 +154,7 @@ def test_what_is_known_at_the_end_of_a_row_is_used(f, shape, on_host):
     for _ in range(3):
         x = random.normal(size=shape).astype("float32")
         expected = both(x, labels)
-        assert_same(recorded(x, labels), expected, factor=300)
+        assert_same(recorded(x, labels), expected, roundings=300)
 
 
 @pytest.mark.parametrize("f", VIEWS, ids=lambda f: f.__name__)
@@ -205,7 +205,7 @@ def test_totals_of_several_kernels_and_steps(on_host):
     for seed in range(5):
         random = numpy.random.default_rng(seed)
         arrays = random.normal(size=(300, 200)), random.normal(size=(257, 97))
-        assert_same(recorded(*arrays), f(*arrays), factor=100)
+        assert_same(recorded(*arrays), f(*arrays), roundings=100)
 
 
 def test_a_plan_on_two_streams(on_host):
@@ -227,7 +227,7 @@ def test_a_plan_on_two_streams(on_host):
         found.append(recorded(x))
     host.finish()
     assert host.graphs == 2
-    assert_same(found, [f(x) for x in inputs], factor=100)
+    assert_same(found, [f(x) for x in inputs], roundings=100)
 
 
 def test_an_index_out_of_range_is_not_a_number(on_host):
@@ -282,7 +282,7 @@ def test_many_totals_of_one_kernel(on_host):
     recorded = xpnet.jit(many_totals)
     for seed in range(2):
         x = numpy.random.default_rng(seed).normal(size=(300, 70)).astype("float32")
-        assert_same(recorded(x), many_totals(x), factor=100)
+        assert_same(recorded(x), many_totals(x), roundings=100)
     assert host.launched == ["kernel"] * 2
 
 
@@ -378,7 +378,7 @@ def test_a_dense_network_uses_the_epilogues(bias, on_host):
     expected, net, _ = train(dense(bias=bias))
     host = on_host()
     found, other, step = train(dense(bias=bias))
-    assert_same((found, other), (expected, net), factor=1000)
+    assert_same((found, other), (expected, net), roundings=1000)
     one_step = [name for name in host.launched if name != "kernel"][:8]
     relu = "RELU_AUX_BIAS" if bias else "RELU_AUX"
     back = "DRELU_BGRAD" if bias else "DRELU"
@@ -390,7 +390,7 @@ def test_without_an_epilogue_the_product_is_plain(on_host):
     expected, net, _ = train(dense())
     host = on_host(refuses=lambda product: product.epilogue)
     found, other, _ = train(dense())
-    assert_same((found, other), (expected, net), factor=1000)
+    assert_same((found, other), (expected, net), roundings=1000)
     assert set(host.launched) == {"kernel", "product"}
 
 
@@ -421,7 +421,7 @@ def test_a_product_loses_its_epilogue_alone(refused, expected, on_host):
 
     host = on_host(refuses=refuses)
     found, other, step = train(dense())
-    assert_same((found, other), (correct, net), factor=1000)
+    assert_same((found, other), (correct, net), roundings=1000)
     assert [name for name in host.launched if name != "kernel"][:8] == expected
     assert host.graphs == 1
     assert "assign(" not in step.explain()
@@ -431,7 +431,7 @@ def test_a_product_that_cublaslt_refuses_is_called_as_recorded(on_host):
     host = on_host(refuses=lambda product: product.first.columns == 5)
     expected, net, _ = train(dense())
     found, other, step = train(dense())
-    assert_same((found, other), (expected, net), factor=1000)
+    assert_same((found, other), (expected, net), roundings=1000)
     assert "RELU_BIAS" in host.launched
     assert "a call of a library cannot be captured by this stand-in, at " in step.explain()
     assert "matmul(" in step.explain().splitlines()[-1]
@@ -448,7 +448,7 @@ def test_a_regression_has_no_gradient_of_relu_behind_a_single_output(on_host):
     random = numpy.random.default_rng(0)
     x, y = random.normal(size=(8, 4)).astype("float32"), random.normal(size=(8, 1)).astype("float32")
     host = on_host()
-    assert_same(xpnet.jit(step)(net, x, y), step(net, x, y), factor=1000)
+    assert_same(xpnet.jit(step)(net, x, y), step(net, x, y), roundings=1000)
     names = [name for name in host.launched if name != "kernel"]
     assert names == [
         "RELU_AUX_BIAS",
@@ -482,7 +482,7 @@ def test_arrays_that_begin_anywhere(on_host):
     recorded = xpnet.jit(f)
     for offset in (0, 1, 4, 64, 65):
         arrays = at(offset, (8, 7)), at(offset + 1, (7, 12)), at(offset + 2, (12,)), at(offset, (24,))
-        assert_same(recorded(*arrays), f(*arrays), factor=100)
+        assert_same(recorded(*arrays), f(*arrays), roundings=100)
     # A bias that begins within 16 bytes, and one whose elements stand apart, are added by a kernel.
     assert sorted(name for name in host.launched if name != "kernel")[::5] == ["BIAS"] * 2 + ["product"] * 4
 
@@ -550,7 +550,7 @@ def test_products_of_views_and_of_several_matrices(on_host):
     random = numpy.random.default_rng(0)
     arrays = random.normal(size=(2, 3, 4, 4))[:, :, :3].copy()
     on_host()
-    assert_same(xpnet.jit(f)(*arrays), f(*arrays), factor=1000)
+    assert_same(xpnet.jit(f)(*arrays), f(*arrays), roundings=1000)
 
 
 OPERANDS = {
@@ -596,7 +596,7 @@ def test_products_of_all_shapes(name, first, second, on_host):
     host = on_host()
     recorded = xpnet.jit(f)
     for _ in range(3):
-        assert_same(recorded(*arrays), f(*arrays), factor=10)
+        assert_same(recorded(*arrays), f(*arrays), roundings=10)
     assert host.launched == ["product"] * 3
     describable = {"rows", "columns", "longer rows"}
     if describable.issuperset((first, second)) and name != "each of several with each":  # others need a copy
@@ -655,7 +655,7 @@ def test_a_sum_of_products_is_a_kernel(on_host):
     recorded = xpnet.jit(f)
     for _ in range(3):
         arrays = random.uniform(size=(2, 40, 30))
-        assert_same(recorded(*arrays), f(*arrays), factor=100)
+        assert_same(recorded(*arrays), f(*arrays), roundings=100)
     assert host.graphs == 1
 
 
@@ -682,7 +682,7 @@ def test_tensordot_is_a_product(axes, first, second, precision, on_host):
     host = on_host()
     recorded = xpnet.jit(f, precision=precision)
     for _ in range(3):
-        assert_same(recorded(*arrays), expected, factor=100)
+        assert_same(recorded(*arrays), expected, roundings=100)
     assert [name for name in host.launched if name != "kernel"][:2] == ["product"] * 2
     assert "tensordot(" not in recorded.explain()
 
@@ -692,7 +692,7 @@ def test_gradients_are_clipped_in_a_graph(on_host):
     expected, net, _ = train(dense(), optimizer=optimizer)
     host = on_host()
     found, other, step = train(dense(), optimizer=optimizer)
-    assert_same((found, other), (expected, net), factor=1000)
+    assert_same((found, other), (expected, net), roundings=1000)
     assert host.graphs == 1
     assert "assign(" not in step.explain()
 
@@ -703,7 +703,7 @@ def test_networks_with_pooling_have_plans(on_host, caplog):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, seed=0), nn.ReLU(), nn.MaxPool(2))
     x = numpy.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     on_host()
-    assert_same(xpnet.jit(squares)(net, x), squares(net, x), factor=1000)
+    assert_same(xpnet.jit(squares)(net, x), squares(net, x), roundings=1000)
     assert not caplog.records
 
 
@@ -767,7 +767,7 @@ def test_networks(name, problem, on_host):
     expected, net, _ = train(NETWORKS[name]())
     on_host(problem=problem)
     found, other, _ = train(NETWORKS[name]())
-    assert_same((found, other), (expected, net), factor=10_000)
+    assert_same((found, other), (expected, net), roundings=10_000)
 
 
 # -- graphs -------------------------------------------------------------------------------------------------

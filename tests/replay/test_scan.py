@@ -2,7 +2,7 @@
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, half_of_the_digits
 
 import xpnet
 from xpnet.errors import NotRecordableError
@@ -61,7 +61,7 @@ def slope(f):
 
 def assert_trees_same(actual, expected):
     for one, other in zip(xpnet.tree.leaves(actual), xpnet.tree.leaves(expected), strict=True):
-        assert_same(one, other, tolerance=1e-10)
+        assert_same(one, other, tolerance=half_of_the_digits("float64"))
 
 
 def test_values(device):

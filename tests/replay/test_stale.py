@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import assert_same, rounding
 
 import xpnet
 from xpnet import nn, tree
@@ -119,10 +119,10 @@ def test_after_a_change_of_a_network(change):
     f = xpnet.jit(lambda net, x: net(x))
     net, x = Scaled(), numpy.linspace(-1, 1, 6, dtype="float32").reshape(2, 3)
     for _ in range(2):
-        assert_same(f(net, x), net(x), tolerance=1e-6)
+        assert_same(f(net, x), net(x), tolerance=rounding(10, "float32"))
     change(net)
     for _ in range(2):
-        assert_same(f(net, x), net(x), tolerance=1e-6)
+        assert_same(f(net, x), net(x), tolerance=rounding(10, "float32"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import math
 
 import numpy
 import pytest
+from helpers import rounding
 from sklearn.datasets import load_digits
 
 import xpnet
@@ -48,6 +49,7 @@ def test_the_digits_are_learned_as_well_in_each_precision():
 def test_a_training_in_a_precision_is_nearly_that_in_float32(device, precision):
     exact, net = classifier(), classifier()
     expected, history = train(exact), train(net, precision=precision)
+    # Each example errs by a few eps of its own sign, which is 0.8 % in bfloat16: their mean by less.
     assert history["loss"] == pytest.approx(expected["loss"], rel=0.02)
     if precision != "tf32" or not device.spec.startswith("cuda"):  # there it is permitted, and no more
         assert history["loss"] != expected["loss"]
@@ -93,9 +95,13 @@ def test_an_activation_that_overflows_is_an_error(device):
 
 def test_a_scaled_loss_is_reported_as_it_is(device):
     exact = train(classifier(), epochs=1)["loss"]
-    assert train(classifier(), epochs=1, precision="float16")["loss"] == pytest.approx(exact, rel=0.01)
+    assert train(classifier(), epochs=1, precision="float16")["loss"] == pytest.approx(
+        exact, rel=rounding(10, "float16")
+    )
     scaling = optim.LossScaling(optim.Adam(0.02))
-    assert train(classifier(), epochs=1, optimizer=scaling)["loss"] == pytest.approx(exact, rel=1e-5)
+    assert train(classifier(), epochs=1, optimizer=scaling)["loss"] == pytest.approx(
+        exact, rel=rounding(100, "float32")
+    )
 
 
 @pytest.mark.parametrize("step", [None, 6])
@@ -140,7 +146,7 @@ def test_a_learning_rate_schedule_and_a_state_to_go_on_from(device):
     state = dict(go_on(precision="float16"))
     assert float(state["loss_scale"]) == 65536
     assert float(state["step"]) == 16
-    assert float(state["learning_rate"]) == pytest.approx(0.005)
+    assert float(state["learning_rate"]) == pytest.approx(0.005, rel=rounding(10, "float32"))
     assert float(go_on()["step"]) == 24
 
 
@@ -161,7 +167,7 @@ def test_validation_is_of_the_precision(device):
     for precision in ("float32", "bfloat16"):
         history = train(classifier(), optimizer=optim.SGD(0.0), validation=(X, Y), precision=precision)
         scores[precision] = history["validation_loss"][0]
-    assert scores["bfloat16"] == pytest.approx(scores["float32"], rel=0.01)
+    assert scores["bfloat16"] == pytest.approx(scores["float32"], rel=0.01)  # about eps
     assert scores["bfloat16"] != scores["float32"]
 
 
