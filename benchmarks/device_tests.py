@@ -24,7 +24,7 @@ LAST = ("autodiff/test_third_party.py", "autodiff/rules/")  # CuPy compiles thou
 def pytest_addoption(parser):
     group = parser.getgroup("device tests")
     group.addoption("--report", type=Path, required=True, metavar="FILE", help="add what was found there")
-    group.addoption("--names", type=Path, metavar="FILE", help="run the tests and files that this list names")
+    group.addoption("--chosen", type=Path, metavar="FILE", help="a list of tests and files to run")
 
 
 def pytest_configure(config):
@@ -34,7 +34,7 @@ def pytest_configure(config):
 class _DeviceTests:
     def __init__(self, config):
         self._path = config.getoption("report")
-        names = config.getoption("names")
+        names = config.getoption("chosen")
         self._names = names and set(json.loads(names.read_text()))
         # With several processes, results come to the one that started them.
         self._is_worker = hasattr(config, "workerinput")

@@ -207,7 +207,7 @@ def _only(command, names, folder):
     path = Path(folder, "names")
     path.write_text(json.dumps(names))
     files = {name.partition("::")[0] for name in names}
-    return ["--names", str(path), *sorted(file for file in files if Path(ROOT, file).exists())]
+    return ["--chosen", str(path), *sorted(file for file in files if Path(ROOT, file).exists())]
 
 
 def _found(commands, ended, events, start):

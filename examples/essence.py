@@ -83,7 +83,8 @@ def draw(axes, net, x, y, title):  # above the network, below its answers at all
     answers = xpnet.to_numpy(net(array([(a, b) for b in ticks for a in ticks]))).reshape(121, 121)
     axes[1].pcolormesh(ticks, ticks, answers, cmap="RdBu", vmin=-0.5, vmax=1.5)
     axes[1].contour(ticks, ticks, answers, levels=[0.5], colors="black")
-    axes[1].scatter(*xpnet.to_numpy(x).T, s=20, c=xpnet.to_numpy(y), cmap="coolwarm_r", edgecolors="white")
+    places, colors = xpnet.to_numpy(x).T, xpnet.to_numpy(y)[:, 0]
+    axes[1].scatter(*places, s=20, c=colors, cmap="coolwarm_r", edgecolors="white")
     axes[1].set(title="answers: blue 1, red 0; dots: the truth", xlabel="input 1", ylabel="input 2", aspect=1)
 
 

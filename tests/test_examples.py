@@ -35,7 +35,11 @@ def test_every_example_is_listed_and_short():
     assert {name for name, path in paths.items() if len(path.read_text("utf-8").splitlines()) >= 120} == set()
 
 
-@pytest.mark.parametrize("name", PICTURES)
+QUICK = {"essence.py", "digits.py"}
+EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PICTURES]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_example(name, tmp_path, monkeypatch, capsys):
     output = tmp_path / "pictures"
     monkeypatch.setattr(sys, "argv", [name, "--small", "--device", "cpu", "--output", str(output)])

@@ -34,7 +34,6 @@ def test_a_long_chain_has_a_gradient_and_is_freed():
             x = -(x + 1.0)
         return x
 
-    assert_same(xpnet.grad(f)(numpy.asarray(1.0)), numpy.asarray(1.0))
     _, pullback = xpnet.vjp(f, numpy.asarray(1.0))
     assert_same(pullback(numpy.asarray(2.0))[0], numpy.asarray(2.0))
     del pullback  # frees 200,000 nodes that lead from one to the next

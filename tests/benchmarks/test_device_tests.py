@@ -75,7 +75,7 @@ def test_only_some_tests_and_files(run, tmp_path):
         (tmp_path / name).write_text(TESTS)
     (tmp_path / "test_broken.py").write_text("import nothing_of_that_name")
     (tmp_path / "names").write_text(json.dumps(["test_it.py::test_wrong[1]", "test_other.py"]))
-    events = run("--names", "names", "--continue-on-collection-errors")
+    events = run("--chosen", "names", "--continue-on-collection-errors")
     broken = [event for event in events if event["name"] == "test_broken.py"]
     assert "No module named 'nothing_of_that_name'" in broken[0]["kind"]
     (collected,) = (event for event in events if event["outcome"] == "collected")

@@ -154,7 +154,7 @@ def test_only_what_failed_runs_again(gpu, capsys):
 def test_names_of_tests_are_handed_in_a_file(gpu, tmp_path):
     names = ["tests/test_tree.py::test_a[1-x y]", "tests/gone.py::test_b"]
     option, path, *files = gpu._only(["-m", "pytest"], names, tmp_path)
-    assert option == "--names"
+    assert option == "--chosen"
     assert json.loads(Path(path).read_text()) == names
     assert files == ["tests/test_tree.py"]
 

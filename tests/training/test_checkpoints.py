@@ -236,5 +236,6 @@ def test_resume_from_no_checkpoint(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a signal of Unix")
 @pytest.mark.parametrize("mode", ["eager", "jit"])
-def test_killed_trainings_lose_nothing(tmp_path, mode):
-    assert kills.survive(tmp_path, mode, number=3, seed=0)[0] == 3
+@pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_trainings_lose_nothing(tmp_path, mode, number):
+    assert kills.survive(tmp_path, mode, number=number, seed=0)[0] == number

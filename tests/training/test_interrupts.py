@@ -83,7 +83,8 @@ class Steps(Callback):
 # Before and after the training, Ctrl-C may meet Python while it closes a generator, which swallows it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("jit", [False, True])
-def test_ctrl_c_at_any_moment_leaves_whole_weights(jit):
+@pytest.mark.parametrize("many", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_ctrl_c_at_any_moment_leaves_whole_weights(jit, many):
     def fit(net, *callbacks):
         return train(net, callbacks=callbacks, epochs=2, batch_size=30, validation=(X, Y), jit=jit)
 
@@ -93,8 +94,8 @@ def test_ctrl_c_at_any_moment_leaves_whole_weights(jit):
     pressing(0, lambda: fit(classifier(), ended))
     # Most calls record the first step. Some moments are before the ends of the others, and so inside these.
     moments = {
-        *range(1, calls, max(calls // 100, 1)),
-        *(at - k for at in ended.at for k in range(-150, 150, 15)),
+        *range(1, calls, max(calls // (20 * many), 1)),
+        *(at - k for at in ended.at for k in range(-150, 150, 75 // many)),
     }
     usual = signal.getsignal(signal.SIGINT)
     ends = set()

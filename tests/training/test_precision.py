@@ -39,6 +39,7 @@ def digits(precision, *, seed, epochs=15):
     return (xpnet.to_numpy(xpnet.predict(net, x[1350:])).argmax(axis=1) == y[1350:]).mean()
 
 
+@pytest.mark.slow
 def test_the_digits_are_learned_as_well_in_each_precision():
     accuracy = {name: numpy.mean([digits(name, seed=seed) for seed in range(3)]) for name in PRECISIONS}
     assert accuracy["float32"] > 0.97
