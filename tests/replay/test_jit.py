@@ -501,7 +501,7 @@ def test_what_differs_in_an_option_alone_is_computed_for_each(device):
     def f(x):
         xp = xpnet.array_namespace(x)
         sums = [xp.sum(x, axis=axis) for axis in (0, 1)]
-        spreads = [xp.std(x, correction=correction) for correction in (0, 1, 0.0, 1.5)]
+        spreads = [xp.std(x, correction=correction) for correction in (0, 1, 0.0)]
         return (
             *sums,
             *spreads,
