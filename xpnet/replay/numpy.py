@@ -39,7 +39,7 @@ class NumpyPlan(MemoryPlan):
 
     def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:
         small = kernel.size <= MOST_REDUCED or kernel.kinds[step.operation.result] == NUMBER
-        return len(step.lines) > 1 or bool(kernel.rows) or (kernel.has_totals and small)
+        return len(step.lines) > 1 or bool(kernel.views) or (kernel.has_totals and small)
 
     def _new(self, x: Variable) -> str:
         dtype = self._constants.constant(x.dtype, str(x.dtype))
