@@ -28,15 +28,14 @@ from xpnet.replay.products import (
     ALIGNMENT_OF_BIAS,
     NarrowType,
     Product,
-    described,
     is_product,
-    lowered,
     merged,
     narrow,
     operands,
     stored_as,
     widening,
 )
+from xpnet.replay.rewrites import lowered, with_constants_handed_in, with_copies
 
 _log = logging.getLogger("xpnet")
 
@@ -68,9 +67,10 @@ class CupyPlan(MemoryPlan):
         # Why no graph can be captured, if so.
         self._problem = runtime.problem
         with runtime.active():
-            if not runtime.problem:
-                graph = narrow(lowered(graph, plain_namespace(like)))
-            super().__init__(graph, over, like)
+            self._namespace = plain_namespace(like)
+            graph, self._more_inputs = with_constants_handed_in(graph)
+            graph = lowered(graph, self._namespace)
+            super().__init__(graph if runtime.problem else narrow(graph), over, like)
 
     def _runtime_of(self, like: Any) -> Any:
         """Return what launches, multiplies and captures."""
@@ -86,21 +86,20 @@ class CupyPlan(MemoryPlan):
         self._in_graphs: list[_Bound] = []
         # What multiplies, by the operation; None where cuBLASLt cannot.
         self._planned: dict[Operation, Any] = {}
-        if not self._runtime.problem:
-            self._begin()
-            for operation in self.graph.operations:
-                self._lay_out(operation)
-            whole = described(self.graph, self._prototypes.__getitem__)
-            for operation in whole.operations:
-                self._lay_out(operation)
-            self.graph = merged(whole, lambda product: self._multiply(product) is not None)
+        self._begin()
+        for operation in self.graph.operations:
+            self._lay_out(operation)
+        whole = with_copies(self.graph, self._namespace, self._prototypes.__getitem__)
+        for operation in whole.operations:
+            self._lay_out(operation)
+        self.graph = merged(whole, lambda product: self._multiply(product) is not None)
         super()._build(over)
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
-        # Outputs that are arguments, or are written over them; the others are copied.
+        # Outputs that are arguments, or are written over them; the others are copied, and so is what the
+        # function returns twice, which is two arrays.
+        places = [self._place.get(x, x) if type(x) is Variable else None for x in self.graph.outputs]
         self._handed_in = {
-            index: inputs[self._place.get(x, x)]
-            for index, x in enumerate(self.graph.outputs)
-            if type(x) is Variable and self._place.get(x, x) in inputs
+            index: inputs[x] for index, x in enumerate(places) if x in inputs and x not in places[:index]
         }
         # Where in memory an argument may begin: at any of its elements, but for products.
         multiplied = {
@@ -227,8 +226,9 @@ class CupyPlan(MemoryPlan):
     def _new(self, x: Variable) -> str:  # noqa: ARG002
         return ""
 
-    def _output(self, x: Any) -> str:
-        return self._constants.text(x) if type(x) is Variable else self._constants.constant(x)
+    def _outputs(self) -> list[str]:
+        text, constant = self._constants.text, self._constants.constant
+        return [text(x) if type(x) is Variable else constant(x) for x in self.graph.outputs]
 
     # -- running it ---------------------------------------------------------------------------------------
 
@@ -253,7 +253,7 @@ class CupyPlan(MemoryPlan):
 
     def _run(self, inputs: list, *, keep: bool) -> tuple:
         runtime = self._runtime
-        inputs = [runtime.contiguous(x) for x in inputs]
+        inputs = [runtime.contiguous(x) for x in (*inputs, *self._more_inputs)]
         if self._written:
             pointers = [runtime.pointer(x) for x in inputs]
             wholes = {id(x.base) for x in inputs}  # of which an argument is a part

@@ -83,8 +83,8 @@ class MemoryPlan(Plan):
         """Return the function of an operation that is a view, for arrays of NumPy's."""
         return operation.function
 
-    def _output(self, x: Any) -> str:
-        """Return the text of an output."""
+    def _outputs(self) -> list[str]:
+        """Return the text of each output."""
         raise NotImplementedError
 
     def _prototype(self, value: Any) -> Any:
@@ -252,13 +252,7 @@ class MemoryPlan(Plan):
             if left.get(step.operation):
                 lines.append(f"del {', '.join(map(self._name, left[step.operation]))}")
         self._once = once
-        outputs = [self._output(x).format_map(names) for x in self.graph.outputs]
-        seen: set[Variable] = set()
-        for index, x in enumerate(self.graph.outputs):
-            if type(x) is Variable and x.shape:
-                if x in seen:  # what the function makes twice is two arrays
-                    outputs[index] += ".copy()"
-                seen.add(x)
+        outputs = [text.format_map(names) for text in self._outputs()]
         self._code = self._compile(lines, outputs)
 
     def _left_behind(self, steps: list[Step]) -> dict[Operation, list[Variable]]:

@@ -86,6 +86,16 @@ class NumpyPlan(MemoryPlan):
             return self._flat.setdefault(x, f"flat_{x.number}")
         return f"{self._constants.text(x)}.reshape(-1)"
 
+    def _outputs(self) -> list[str]:
+        texts, seen = [], set()
+        for x in self.graph.outputs:
+            texts.append(self._output(x))
+            if type(x) is Variable and x.shape:
+                if x in seen:  # what the function makes twice is two arrays
+                    texts[-1] += ".copy()"
+                seen.add(x)
+        return texts
+
     def _output(self, x: Any) -> str:
         if type(x) is not Variable:  # a copy, as the caller may write to it, or donate it
             return self._constants.constant(x) + (".copy()" if x.shape else "")
