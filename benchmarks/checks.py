@@ -85,14 +85,13 @@ def device_of(name, sizes=SIZES):
         return
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from tests.replay.host import COMPILER, Host
+    from tests.replay.host import COMPILER, Host, plan_on
     from xpnet.replay import call
-    from xpnet.replay.cupy import CupyPlan
 
     if COMPILER is None:
         raise RuntimeError("the stand-in for a CUDA device needs a C++ compiler, g++ or clang++; install one")
     host, plans = Host(), call._plan_of
-    call._plan_of = lambda _: type("HostPlan", (CupyPlan,), {"_runtime_of": lambda *_: host})
+    call._plan_of = lambda _: plan_on(host)
     try:
         yield Device("cpu", host, sizes)
     finally:

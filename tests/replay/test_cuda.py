@@ -8,11 +8,10 @@ import pytest
 
 import xpnet
 from tests.replay.cases import EXACT, ROWS, TINY, VIEWS, assert_same, check_views, neighbours, program
-from tests.replay.host import COMPILER, Host
+from tests.replay.host import COMPILER, Host, plan_on
 from xpnet import losses, nn, optim
 from xpnet.autodiff import extended_namespace
 from xpnet.replay import blocks
-from xpnet.replay.cupy import CupyPlan
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
@@ -23,7 +22,7 @@ def on_host(monkeypatch):
 
     def use(**options):
         host = Host(**options)
-        plan = type("HostPlan", (CupyPlan,), {"_runtime_of": lambda *_: host})
+        plan = plan_on(host)
         monkeypatch.setattr("xpnet.replay.call._plan_of", lambda _: plan)
         return host
 
@@ -534,6 +533,43 @@ def test_a_product_loses_its_epilogue_alone(refused, expected, on_host):
     assert [name for name in host.launched if name != "kernel"][:8] == expected
     assert host.graphs == 1
     assert "assign(" not in step.explain()
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("kept", ["all", "some", "none"])
+def test_not_a_number_before_a_relu(kept, precision, on_host):
+    """NumPy's ReLU keeps it. A product whose own does not goes without, and says so."""
+
+    def step(w, x, b, v, u):
+        def loss(w, b):
+            xp = xpnet.array_namespace(w)
+            return xp.sum(xp.maximum(x @ w + b, 0) @ v)
+
+        return xpnet.array_namespace(w).maximum(x @ u, 0), xpnet.value_and_grad(loss, argnums=(0, 1))(w, b)
+
+    random = numpy.random.default_rng(0)
+    shapes = (4, 9), (6, 4), (9,), (9, 3), (4, 2)
+    arrays = [
+        random.integers(-3, 4, size=shape).astype("float32") for shape in shapes
+    ]  # exact in any precision
+    arrays[1][2, 1] = numpy.nan
+    expected = xpnet.jit(step, precision=precision)(*arrays)
+    assert numpy.isnan(expected[0]).any(axis=1).tolist() == [row == 2 for row in range(6)]
+    keeps = {
+        "all": lambda _: True,
+        "some": lambda product: "BIAS" in product.epilogue,
+        "none": lambda _: False,
+    }
+    host = on_host(keeps_nan=keeps[kept])
+    recorded = xpnet.jit(step, precision=precision)
+    for _ in range(3):
+        assert_same(recorded(*arrays), expected, factor=1000)
+    assert ("RELU" in host.launched) == (kept == "all")
+    assert ("RELU_AUX_BIAS" in host.launched) == (kept != "none")
+    said = {"all": "", "some": "1 products without the ReLU", "none": "2 products without the ReLU"}[kept]
+    assert said in recorded.explain()
+    assert ("make NaN zero" in recorded.explain()) == (kept != "all")
+    assert host.graphs == 1
 
 
 def test_a_product_that_cublaslt_refuses_is_called_as_recorded(on_host):

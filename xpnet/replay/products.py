@@ -66,6 +66,12 @@ class Matrix(NamedTuple):
         return None
 
     @property
+    def extent(self) -> int:
+        """How many elements there are from the first to the last, with what is between them."""
+        long, short = (self.columns, self.rows) if self.by_columns else (self.rows, self.columns)
+        return (self.matrices - 1) * self.apart + (long - 1) * self.step + short
+
+    @property
     def in_one(self) -> "Matrix":
         """All matrices below each other, as one, where the rows of all are equally far apart."""
         if self.by_columns or self.apart != self.rows * self.step:
@@ -195,17 +201,23 @@ def narrow(graph: Graph) -> Graph:
     result = copy.copy(graph)
     result.operations = []
     instead: dict[Variable, Variable] = {}
+
+    def converted(x: Variable, name: str) -> Variable:
+        new = Variable(x.shape, NARROW[name])
+        result.operations.append(made("astype", _narrowed, (x, NARROW[name]), {}, [new]))
+        return new
+
     for operation in graph.operations:
         if operation.name == "rounded":
             (x,), name = operation.arguments, operation.options["precision"]
-            if name not in NARROW:
-                instead[operation.result] = x
-                continue
-            instead[operation.result] = Variable(x.shape, NARROW[name])
-            results = [instead[operation.result]]
-            operation = made("astype", _narrowed, (x, NARROW[name]), {}, results)
-        elif not instead.keys().isdisjoint(operation.inputs):
+            instead[operation.result] = converted(x, name) if name in NARROW else x
+            continue
+        if not instead.keys().isdisjoint(operation.inputs):
             operation = _with_inputs(operation, instead)
+        if operation.precision in NARROW:
+            # Constants were rounded when they were recorded.
+            wide = [x for x in operation.inputs if not isinstance(x.dtype, NarrowType)]
+            operation = _with_inputs(operation, {x: converted(x, operation.precision) for x in wide})
         result.operations.append(operation)
     return result
 
@@ -224,10 +236,9 @@ def _with_inputs(operation: Operation, instead: dict[Variable, Variable]) -> Ope
     return new
 
 
-def mask_of(x: Variable) -> Variable:
-    """Return a variable for the mask of a result: a bit for each element, in rows of whole 16 bytes."""
-    rows, columns = x.shape
-    return Variable((rows, -(-columns // 128) * 16), numpy.dtype(numpy.uint8))
+def mask_shape(rows: int, columns: int) -> tuple[int, int]:
+    """Return the bytes of the mask of a result: a bit for each element, in rows of whole 16 bytes."""
+    return rows, -(-columns // 128) * 16
 
 
 def merged(graph: Graph, accepts: Callable[[Operation], bool]) -> Graph:
@@ -293,7 +304,7 @@ class _Merge:
     def _take_in_masks(self, parts: list[Operation], bias: Variable | None, masks: list[Operation]) -> bool:
         """Let a product note for those that are made zero at the same elements, and say whether all can."""
         h = parts[-1].result
-        mask = mask_of(h)
+        mask = Variable(mask_shape(*h.shape), numpy.dtype(numpy.uint8))
         forward = self._merged(parts, RELU_AUX if bias is None else RELU_AUX_BIAS, bias, [h, mask])
         if forward is None:
             return False

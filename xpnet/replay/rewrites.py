@@ -15,9 +15,9 @@ from xpnet.replay.products import Matrix, as_matrices, is_product, operand_shape
 
 
 def with_constants_handed_in(graph: Graph) -> tuple[Graph, list]:
-    """Return a graph in which constant arrays of elementwise functions are arguments, and these arrays.
+    """Return a graph in which constant arrays are arguments behind all others, and these arrays.
 
-    They come behind all others, for kernels to read them.
+    Kernels and products then read them as any other.
     """
     result = copy.copy(graph)
     result.operations = []
@@ -29,9 +29,8 @@ def with_constants_handed_in(graph: Graph) -> tuple[Graph, list]:
         return arrays.setdefault(id(x), (Variable(tuple(x.shape), x.dtype), x))[0]
 
     for operation in graph.operations:
-        if operation.name in ELEMENTWISE:
-            operation = _with_arguments(operation, list(map(as_argument, operation.arguments)))
-        result.operations.append(operation)
+        arguments = list(map(as_argument, operation.arguments))
+        result.operations.append(_with_arguments(operation, arguments))
     result.inputs = [*graph.inputs, *(x for x, _ in arrays.values())]
     return result, [array for _, array in arrays.values()]
 
