@@ -260,6 +260,11 @@ def multiplied(product, x):
     return rounded(x, precision="tf32") if product.precision == "tf32" else x
 
 
+def is_positive(x):
+    """Return what is noted in a mask."""
+    return x > 0
+
+
 def epilogue(product, relu, first, second, result, *more):
     """What cuBLASLt does, in the order of its documentation."""
     name, more = product.epilogue, list(more)
@@ -278,7 +283,7 @@ def epilogue(product, relu, first, second, result, *more):
         if "AUX" in name:
             mask = more.pop(0)
             mask[...] = 0
-            packed = numpy.packbits(x > 0, axis=1, bitorder="little")
+            packed = numpy.packbits(is_positive(x), axis=1, bitorder="little")
             mask[:, : packed.shape[1]] = packed
         x = relu(x, 0)
     result[...] = x.reshape(result.shape)
