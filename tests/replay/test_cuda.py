@@ -241,6 +241,15 @@ def test_kernels_read_any_view(seed, on_host):
     assert "assign(" not in recorded.explain()
 
 
+def test_a_sequence_of_one_array_is_one(on_host):
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        return xp.meshgrid(x)[0] * 2, xp.broadcast_arrays(x)[0] + 1, xp.unstack(x[None])[0] - 1
+
+    on_host()
+    assert_same(xpnet.jit(f)(numpy.arange(3.0)), f(numpy.arange(3.0)))
+
+
 def test_constant_arrays_are_handed_to_kernels(on_host):
     host, places = on_host(), numpy.arange(12.0).reshape(3, 4)
     recorded = xpnet.jit(lambda x: (x * places + places[0], xpnet.array_namespace(x).where(places > 5, x, 0)))

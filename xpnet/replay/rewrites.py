@@ -37,8 +37,10 @@ def with_constants_handed_in(graph: Graph) -> tuple[Graph, list]:
 
 def _with_arguments(operation: Operation, arguments: list) -> Operation:
     """Return an operation with other arguments; what was recorded stays as it is."""
-    new = made(operation.name, operation.function, tuple(arguments), operation.options, operation.results)
-    new.precision = operation.precision
+    new = Operation(
+        operation.name, operation.function, tuple(arguments), operation.options, operation.several
+    )
+    new.results, new.precision = operation.results, operation.precision
     return new
 
 
