@@ -85,14 +85,13 @@ def device_of(name, sizes=SIZES):
         return
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from tests.replay.host import COMPILER, Host
+    from tests.replay.host import COMPILER, Host, plan_on
     from xpnet.replay import call
-    from xpnet.replay.cupy import CupyPlan
 
     if COMPILER is None:
         raise RuntimeError("the stand-in for a CUDA device needs a C++ compiler, g++ or clang++; install one")
     host, plans = Host(), call._plan_of
-    call._plan_of = lambda _: type("HostPlan", (CupyPlan,), {"_runtime_of": lambda *_: host})
+    call._plan_of = lambda _: plan_on(host)
     try:
         yield Device("cpu", host, sizes)
     finally:
@@ -164,7 +163,7 @@ def integers(random, *shape, dtype="float32"):
     return random.integers(-3, 4, size=shape).astype(dtype)
 
 
-def replay(device, f, draw, compare, *, captured=True, **options):
+def replay(device, f, draw, compare, **options):
     """Record a function, run it on new arrays, capture it, launch that; compare each time with NumPy's."""
     recorded = xpnet.jit(f, **options)
     for number in range(4):
@@ -175,8 +174,7 @@ def replay(device, f, draw, compare, *, captured=True, **options):
         for one, other in zip(tree.leaves(xpnet.to_numpy(found)), tree.leaves(expected), strict=True):
             assert one.dtype == other.dtype
             compare(one, other)
-    if captured:
-        assert "not captured" not in recorded.explain(), recorded.explain().splitlines()[-1]
+    assert "not captured" not in recorded.explain(), recorded.explain().splitlines()[-1]
 
 
 # -- memory and kernels -------------------------------------------------------------------------------------
@@ -262,6 +260,21 @@ def kernels_flat(device):
         return [integers(random, *shape) for shape in ((5000, 130), (130,), (5000, 1), ())]
 
     replay(device, f, draw, assert_close)
+
+
+@check
+def kernels_of_views(device):
+    """Transposed, reversed, repeated, with steps; of totals of any axes, and copies of what is reshaped."""
+
+    def f(x, y):
+        xp = xpnet.array_namespace(x)
+        turned = xp.permute_dims(x, (2, 0, 1))
+        whole = turned[:, ::-1] * y[None, :, :1] + turned[::2, :, :1][0]
+        rows = xp.sum(x, axis=1), xp.max(turned, axis=(0, 2)), xp.sum(turned[:, ::2], axis=0)
+        first, *_, last = xp.unstack(x, axis=1)
+        return whole, rows, xp.reshape(turned, (-1, x.shape[1])) + y[1], first * last, x[0, 0, 0] * y
+
+    replay(device, f, lambda random: (integers(random, 60, 70, 9), integers(random, 60, 70)), assert_close)
 
 
 @check

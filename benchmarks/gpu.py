@@ -11,7 +11,9 @@ first of its kind in full, and all names, by which `--failed gpu-cuda.json` runs
 """
 
 import argparse
+import atexit
 import contextlib
+import functools
 import importlib.util
 import json
 import math
@@ -123,6 +125,29 @@ def _path(*folders):
 # -- running a part -----------------------------------------------------------------------------------------
 
 
+KEEPER = """
+import os, signal, sys
+groups = set()
+for line in sys.stdin:  # until whoever wrote them is gone
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+@functools.cache
+def keeper():
+    """Start what ends the commands where this process is killed: they would hold the device."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", KEEPER], stdin=subprocess.PIPE, text=True, process_group=0
+    )
+    atexit.register(process.communicate)
+    return process
+
+
 class Command:
     """A command in a process group of its own, of which so many lines are shown, and the end is kept."""
 
@@ -142,6 +167,7 @@ class Command:
             errors="replace",
             process_group=0,
         )
+        print(f"+{self.process.pid}", file=keeper().stdin, flush=True)
         self.said, self._shown = "", shown
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -161,6 +187,7 @@ class Command:
             os.killpg(self.process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold it
             self.process.wait(10)
+            print(f"-{self.process.pid}", file=keeper().stdin, flush=True)
         self._reader.join(5)
         return self.process.returncode
 
@@ -330,6 +357,9 @@ def run_all(options):
 
     def note(name, result):
         found["parts"][name] = result
+        write()
+
+    def write():
         if options.json:
             try:
                 keep(_result(options), found)
@@ -337,6 +367,7 @@ def run_all(options):
                 found["problem"] = f"the results cannot be written now: {error}"
                 print(f"== {found['problem']}", flush=True)
 
+    write()  # that none was run, should the first one end all
     try:
         for number, (name, part) in enumerate(chosen.items()):
             weights = sum(other.weight for other in list(chosen.values())[number:])

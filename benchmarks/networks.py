@@ -8,6 +8,7 @@ while.
 import argparse
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -157,8 +158,10 @@ def recording(make, length, device):
 
 
 def main():
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        sys.exit(f"PyTorch is what this is compared with, and it is missing: {error}. Run pip install torch.")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--rounds", type=int, default=10)

@@ -148,9 +148,8 @@ def products_in_plans(precision):
             return x, w, b + b.dtype.type(0.5), v, g
 
         replay(device, f, draw, assert_close, **options)
-        # An operand that is converted without a kernel: whether that can be captured is not asked.
-        views = lambda x, w, *_: (x[:, 1:5] @ w[1:5], x[::2] @ w[:, :3])
-        replay(device, views, draw, assert_close, captured=False, **options)
+        views = lambda x, w, *_: (x[:, 1:5] @ w[1:5], x[::2, ::2] @ w[::-2, :3], x.T @ x @ w + w[::-1])
+        replay(device, views, draw, assert_close, **options)
 
     check(compare, f"products in plans in {precision}")
 

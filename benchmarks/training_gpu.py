@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy
 from machine import description, gpu_memory, keep
+from tables import ran_on
 from training import FLOOR, STEPS, Jax, Process, Torch, Xpnet, measure, row, serve
 
 PRECISIONS = ("tf32", "float16", "bfloat16")
@@ -384,7 +385,9 @@ def main():
         before = json.loads((options.json / name).read_text())
         if before.items() >= found.items():  # and not of another machine, or day
             rows = [each for each in before["rows"] if OURS in each["seconds"]]
-    print(", ".join(map(str, found.values())), flush=True)
+    print(f"{ran_on(found)}, medians of {options.rounds} rounds", flush=True)
+    for each in rows:
+        print(f"{each['case']} is in the results already")
     known = {each["case"] for each in rows}
     for case in SMALL_CASES if options.small else CASES:
         if case in known or not any(text in case for text in options.only or [""]):

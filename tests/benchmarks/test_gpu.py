@@ -321,6 +321,12 @@ def test_without_a_gpu_nothing_is_run_and_nothing_is_written(gpu, main, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_there_is_a_result_from_the_start_on(gpu, main, tmp_path):
+    source = f"print(open({str(tmp_path / 'gpu-cpu.json')!r}).read())"
+    _, said = main({"one": part(gpu, source), "two": part(gpu, "")}, "--json", tmp_path)
+    assert said.count('"outcome": "not run"') == 2
+
+
 def test_a_gpu_that_is_lost_half_way(gpu, main, tmp_path):
     parts = {"one": part(gpu, "print(1)"), "two": part(gpu, "raise ValueError(2)"), "three": part(gpu, "")}
     status, said = main(parts, "--json", tmp_path, problems=["", "it does not answer"])
@@ -345,7 +351,9 @@ def test_a_device_that_does_not_answer(gpu, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_has_shown_something(number, tmp_path):
     events = [{"name": "", "outcome": "collected", "names": ["a", "b"]}, failure("a")]
-    checks = [*python(EVENTS + "time.sleep(600)"), "REPORT", json.dumps(events)]
+    pid = tmp_path / "pid"
+    then = f"import os; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    checks = [*python(EVENTS + then), "REPORT", json.dumps(events)]
     source = f"""
 import sys
 sys.path.insert(0, {str(BENCHMARKS)!r})
@@ -359,6 +367,7 @@ sys.exit(gpu.main())
     process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
     path = tmp_path / "gpu-cpu.json"
     wait_until(lambda: path.exists() and result(tmp_path)["parts"]["two"].get("failed"))
+    wait_until(lambda: pid.exists() and pid.read_text())
     process.send_signal(number)
     said, _ = process.communicate(timeout=30)
     found = result(tmp_path)
@@ -366,6 +375,7 @@ sys.exit(gpu.main())
     assert found["parts"]["one"]["outcome"] == "passed"
     assert found["parts"]["two"]["failures"][0]["error"] == "Traceback of a"
     assert found["parts"]["two"]["left"] == ["b"]
+    wait_until(lambda: not is_alive(int(pid.read_text())))  # or it would hold the device
     if number != signal.SIGKILL:
         assert found["problem"] == "it was stopped"
         assert "Not all was run: it was stopped" in said

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy
 
 from xpnet.replay.blocks import PRELUDE
+from xpnet.replay.cupy import CupyPlan
 from xpnet.replay.precision import rounded
 from xpnet.replay.products import ALIGNMENT, ALIGNMENT_OF_BIAS
 
@@ -89,14 +90,34 @@ static void run(void (*f)(), int gx, int gy, int bx, int by) {
 """
 
 
+def plan_on(host):
+    """Return the class of plans that run on a stand-in."""
+
+    class HostPlan(CupyPlan):
+        def _runtime_of(self, like):
+            return host
+
+        def _keeps_nan(self, product, function):
+            launched = list(host.launched)
+            try:
+                return super()._keeps_nan(product, function)
+            finally:
+                host.launched[:] = launched  # as this is no run of the plan
+
+    return HostPlan
+
+
 class Host:
     """What `xpnet.replay.cuda.Cuda` is for a device; see there for its functions."""
 
     class ProductError(RuntimeError):
         pass
 
-    def __init__(self, *, problem="", refuses=lambda product: False, processors=3):
+    def __init__(
+        self, *, problem="", refuses=lambda product: False, keeps_nan=lambda product: True, processors=3
+    ):
         self.problem, self.processors, self._refuses = problem, processors, refuses
+        self._keeps_nan = keeps_nan  # says so of the ReLU behind a product
         self.launched = []  # the names of what ran, in order
         self.graphs = 0
         # Where a stream is named, what is started waits there for `finish`, as the host is ahead of a device.
@@ -183,7 +204,8 @@ class Host:
                 assert x.ctypes.data % (ALIGNMENT_OF_BIAS if is_bias else ALIGNMENT) == 0
                 assert x.flags.c_contiguous
             matrices = (operand(product, product.first, first), operand(product, product.second, second))
-            self._do(product.epilogue or "product", lambda: epilogue(product, *matrices, result, *more))
+            relu = numpy.maximum if self._keeps_nan(product) else numpy.fmax
+            self._do(product.epilogue or "product", lambda: epilogue(product, relu, *matrices, result, *more))
 
         multiply.workspace = 100
         return multiply
@@ -238,7 +260,12 @@ def multiplied(product, x):
     return rounded(x, precision="tf32") if product.precision == "tf32" else x
 
 
-def epilogue(product, first, second, result, *more):
+def is_positive(x):
+    """Return what is noted in a mask."""
+    return x > 0
+
+
+def epilogue(product, relu, first, second, result, *more):
     """What cuBLASLt does, in the order of its documentation."""
     name, more = product.epilogue, list(more)
     x = first() @ second()
@@ -256,9 +283,9 @@ def epilogue(product, first, second, result, *more):
         if "AUX" in name:
             mask = more.pop(0)
             mask[...] = 0
-            packed = numpy.packbits(x > 0, axis=1, bitorder="little")
+            packed = numpy.packbits(is_positive(x), axis=1, bitorder="little")
             mask[:, : packed.shape[1]] = packed
-        x = numpy.maximum(x, 0)
+        x = relu(x, 0)
     result[...] = x.reshape(result.shape)
 
 

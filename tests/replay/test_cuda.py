@@ -1,5 +1,6 @@
 """Plans for CuPy, on a stand-in for a CUDA device: see `host.py`. What runs on a GPU is the same text."""
 
+import itertools
 import threading
 
 import numpy
@@ -7,11 +8,10 @@ import pytest
 
 import xpnet
 from tests.replay.cases import EXACT, ROWS, TINY, VIEWS, assert_same, check_views, neighbours, program
-from tests.replay.host import COMPILER, Host
+from tests.replay.host import COMPILER, Host, plan_on
 from xpnet import losses, nn, optim
 from xpnet.autodiff import extended_namespace
 from xpnet.replay import blocks
-from xpnet.replay.cupy import CupyPlan
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
@@ -22,11 +22,18 @@ def on_host(monkeypatch):
 
     def use(**options):
         host = Host(**options)
-        plan = type("HostPlan", (CupyPlan,), {"_runtime_of": lambda *_: host})
+        plan = plan_on(host)
         monkeypatch.setattr("xpnet.replay.call._plan_of", lambda _: plan)
         return host
 
     return use
+
+
+@pytest.fixture(autouse=True)
+def a_plan_is_made(caplog):
+    """Where none can be made, `jit` says so and calls the functions, and all results are right."""
+    yield
+    assert "jit calls one operation after the other" not in caplog.text
 
 
 # -- kernels ------------------------------------------------------------------------------------------------
@@ -161,6 +168,96 @@ def test_what_is_known_at_the_end_of_a_row_is_used(f, shape, on_host):
 def test_views_whose_rows_stand_apart(f, on_host):
     on_host()
     check_views(f)
+
+
+def views_and_totals(seed):
+    """Return a function of views of views, in kernels, totals, products and shapes, and its arguments."""
+    random = numpy.random.default_rng(seed)
+    shapes = [(*random.choice([1, 2, 3, 4, 6], size=random.integers(4)), 2) for _ in range(3)]
+    arrays = [
+        random.uniform(0.5, 1.5, size=shape).astype(["float32", "float64"][seed % 2]) for shape in shapes
+    ]
+    choices = random.integers(0, 2**31, size=400)
+
+    def f(*arrays):
+        xp, picks = xpnet.array_namespace(*arrays), iter(choices)
+
+        def pick(*among):
+            return among[next(picks) % len(among)]
+
+        def turned(x):
+            return xp.permute_dims(x, pick(*itertools.permutations(range(x.ndim))))
+
+        def part(x):
+            axis = pick(*range(x.ndim))
+            key = pick(slice(None, None, 2), slice(None, None, -1), slice(None, 1), slice(-1, None))
+            return x[(*[slice(None)] * axis, key)]
+
+        def reshaped(x):
+            return xp.reshape(x, pick((-1,), (1, -1), (-1, 2) if x.size % 2 == 0 else (-1, 1)))
+
+        def total(x):
+            axes = tuple(axis for axis in range(x.ndim) if pick(True, False))
+            return pick(xp.sum, xp.max, xp.mean)(x, axis=axes or None, keepdims=pick(True, False))
+
+        def stacked(x):
+            return xp.stack([x, x * 2], axis=pick(*range(x.ndim + 1)))
+
+        def unstacked(x):
+            first, *rest = xp.unstack(x, axis=pick(*range(x.ndim)))
+            return sum(rest, first)
+
+        def combined(x):
+            y = pick(*pool)
+            try:
+                return pick(xp.multiply, xp.maximum, lambda x, y: xp.where(x > y, x, y / 2))(x, y)
+            except ValueError:  # their shapes do not fit
+                return x + y[(0,) * y.ndim]
+
+        def multiplied(x):
+            x = x if x.ndim > 1 else xp.broadcast_to(x, (3, *x.shape))
+            return x @ xp.matrix_transpose(x) / x.shape[-1]
+
+        pool = list(arrays)
+        for _ in range(16):
+            x = pick(*pool)
+            functions = turned, part, reshaped, total, stacked, unstacked, combined, multiplied
+            y = pick(*functions, turned, combined)(x) if x.ndim else x * 2
+            pool += [y] if y.size < 5000 else []
+        return pool[3:]
+
+    return f, arrays
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_kernels_read_any_view(seed, on_host):
+    host = on_host()
+    f, arrays = views_and_totals(seed)
+    recorded = xpnet.jit(f)
+    for scale in (1.0, 2.0, 0.5):
+        inputs = [x * x.dtype.type(scale) for x in arrays]
+        assert_same(recorded(*inputs), f(*inputs), roundings=1000)
+    assert host.graphs == 1
+    assert "assign(" not in recorded.explain()
+
+
+def test_a_sequence_of_one_array_is_one(on_host):
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        return xp.meshgrid(x)[0] * 2, xp.broadcast_arrays(x)[0] + 1, xp.unstack(x[None])[0] - 1
+
+    on_host()
+    assert_same(xpnet.jit(f)(numpy.arange(3.0)), f(numpy.arange(3.0)))
+
+
+def test_constant_arrays_are_handed_to_kernels(on_host):
+    host, places = on_host(), numpy.arange(12.0).reshape(3, 4)
+    recorded = xpnet.jit(lambda x: (x * places + places[0], xpnet.array_namespace(x).where(places > 5, x, 0)))
+    for k in range(1, 4):
+        x = numpy.full((3, 4), float(k))
+        assert_same(recorded(x), (x * places + places[0], numpy.where(places > 5, x, 0)))
+    assert set(host.launched) == {"kernel"}
+    assert host.graphs == 1
 
 
 def test_stacks_are_parts_of_kernels(on_host):
@@ -329,6 +426,8 @@ def test_nvidia_compiles_the_kernels(sources, nvidia):
         )
     )
     xpnet.jit(many_totals)(numpy.ones((300, 70), "float32"))
+    f, arrays = views_and_totals(0)
+    xpnet.jit(f)(*arrays)
     assert len(sources) > 9
     for source in sources:
         nvidia(source, "sm_90")  # to the end, where the size of a block's memory is known
@@ -386,6 +485,24 @@ def test_a_dense_network_uses_the_epilogues(bias, on_host):
     assert "assign(" not in step.explain()
 
 
+def test_gradients_of_a_product_and_of_a_transposed_one_are_added(on_host):
+    def step(w, x):
+        def loss(w):
+            xp = xpnet.array_namespace(w)
+            return xp.sum(xp.square(xp.tanh(x @ w) @ w.T - x))
+
+        return xpnet.value_and_grad(loss)(w)
+
+    random = numpy.random.default_rng(0)
+    host = on_host()
+    recorded = xpnet.jit(step)
+    for _ in range(3):
+        w, x = random.normal(size=(4, 3)), random.normal(size=(6, 4))
+        assert_same(recorded(w, x), step(w, x))
+    assert host.graphs == 1
+    assert "assign(" not in recorded.explain()
+
+
 def test_without_an_epilogue_the_product_is_plain(on_host):
     expected, net, _ = train(dense())
     host = on_host(refuses=lambda product: product.epilogue)
@@ -425,6 +542,60 @@ def test_a_product_loses_its_epilogue_alone(refused, expected, on_host):
     assert [name for name in host.launched if name != "kernel"][:8] == expected
     assert host.graphs == 1
     assert "assign(" not in step.explain()
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("kept", ["all", "some", "none"])
+def test_not_a_number_before_a_relu(kept, precision, on_host):
+    """NumPy's ReLU keeps it. A product whose own does not goes without, and says so."""
+
+    def step(w, x, b, v, u):
+        def loss(w, b):
+            xp = xpnet.array_namespace(w)
+            return xp.sum(xp.maximum(x @ w + b, 0) @ v)
+
+        return xpnet.array_namespace(w).maximum(x @ u, 0), xpnet.value_and_grad(loss, argnums=(0, 1))(w, b)
+
+    random = numpy.random.default_rng(0)
+    shapes = (4, 9), (6, 4), (9,), (9, 3), (4, 2)
+    arrays = [
+        random.integers(-3, 4, size=shape).astype("float32") for shape in shapes
+    ]  # exact in any precision
+    arrays[1][2, 1] = numpy.nan
+    expected = xpnet.jit(step, precision=precision)(*arrays)
+    assert numpy.isnan(expected[0]).any(axis=1).tolist() == [row == 2 for row in range(6)]
+    keeps = {
+        "all": lambda _: True,
+        "some": lambda product: "BIAS" in product.epilogue,
+        "none": lambda _: False,
+    }
+    host = on_host(keeps_nan=keeps[kept])
+    recorded = xpnet.jit(step, precision=precision)
+    for _ in range(3):
+        assert_same(recorded(*arrays), expected, roundings=1000)
+    assert ("RELU" in host.launched) == (kept == "all")
+    assert ("RELU_AUX_BIAS" in host.launched) == (kept != "none")
+    said = {"all": "", "some": "1 products without the ReLU", "none": "2 products without the ReLU"}[kept]
+    assert said in recorded.explain()
+    assert ("make NaN zero" in recorded.explain()) == (kept != "all")
+    assert host.graphs == 1
+
+
+def test_a_mask_in_which_nan_is_positive_is_not_used(on_host, monkeypatch):
+    """With NumPy, no gradient flows to it."""
+
+    def step(w, x):
+        return xpnet.grad(
+            lambda w: xpnet.array_namespace(w).sum(xpnet.array_namespace(w).maximum(x @ w, 0) @ w)
+        )(w)
+
+    w, x = numpy.ones((3, 3), "float32"), numpy.ones((2, 3), "float32")
+    w[0, 1] = numpy.nan
+    monkeypatch.setattr("tests.replay.host.is_positive", lambda x: ~(x <= 0))
+    host = on_host()
+    assert_same(xpnet.jit(step)(w, x), step(w, x))
+    assert "RELU" in host.launched
+    assert "RELU_AUX" not in host.launched
 
 
 def test_a_product_that_cublaslt_refuses_is_called_as_recorded(on_host):
@@ -597,11 +768,11 @@ def test_products_of_all_shapes(name, first, second, on_host):
     recorded = xpnet.jit(f)
     for _ in range(3):
         assert_same(recorded(*arrays), f(*arrays), roundings=10)
-    assert host.launched == ["product"] * 3
+    assert [name for name in host.launched if name != "kernel"] == ["product"] * 3
+    assert host.graphs == 1
     describable = {"rows", "columns", "longer rows"}
     if describable.issuperset((first, second)) and name != "each of several with each":  # others need a copy
-        assert host.graphs == 1
-        assert "copy(" not in recorded.explain()
+        assert "kernel" not in host.launched
 
 
 def test_an_array_that_is_copied_for_both_sides(on_host):
@@ -609,7 +780,8 @@ def test_an_array_that_is_copied_for_both_sides(on_host):
     recorded = xpnet.jit(lambda x: (x[0, ::-1] @ x[0, ::-1], x[:, ::-1] @ x[:, ::-1]))
     x = numpy.random.default_rng(0).normal(size=(4, 4))
     assert_same(recorded(x), (x[0] @ x[0], x[:, ::-1] @ x[:, ::-1]))
-    assert host.launched == ["product"] * 2
+    # A row and a column of the first ones, and one copy of the second ones.
+    assert sorted(host.launched) == ["kernel"] * 3 + ["product"] * 2
 
 
 def squares(net, x):
@@ -759,6 +931,33 @@ NETWORKS = {
     ),
     "ELU": lambda: nn.Sequential(nn.Dense(4, 5, seed=0), nn.ELU(), nn.Dense(5, 3, seed=1)),
 }
+IMAGES, SEQUENCES = (2, 8, 8, 3), (3, 5, 8)
+LAYERS = {
+    "attention": (SEQUENCES, lambda: nn.MultiHeadAttention(8, 2, seed=0)),
+    "average pooling": (IMAGES, lambda: nn.Sequential(nn.AvgPool(2), nn.GlobalAvgPool())),
+    "convolution": (IMAGES, lambda: nn.Sequential(nn.Conv2d(3, 8, 3, seed=0), nn.ReLU(), nn.MaxPool(2))),
+    "convolution of a sequence": (SEQUENCES, lambda: nn.Conv1d(8, 3, 3, seed=0)),
+    "group norm": (IMAGES, lambda: nn.Sequential(nn.Conv2d(3, 8, 3, seed=0), nn.GroupNorm(2, 8), nn.SiLU())),
+    "positions": (SEQUENCES, lambda: nn.Sequential(nn.SinusoidalPositions(8), nn.Dense(8, 4, seed=1))),
+    "transformer": (SEQUENCES, lambda: nn.TransformerBlock(8, 2, causal=True, seed=0)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_captured(name, on_host):
+    shape, make = LAYERS[name]
+    host, net = on_host(), make()
+    recorded = xpnet.jit(squares)
+    for seed in range(3):
+        x = numpy.random.default_rng(seed).normal(size=shape).astype("float32")
+        found, expected = (xpnet.tree.leaves(f(net, x)) for f in (recorded, squares))
+        largest = max(numpy.max(abs(each)) for each in expected)  # a bias of the keys has a gradient of zero
+        for one, other in zip(found, expected, strict=True):
+            numpy.testing.assert_allclose(
+                one, other, rtol=0, atol=1000 * numpy.finfo("float32").eps * largest
+            )
+    assert host.graphs == 1
+    assert "assign(" not in recorded.explain()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -801,6 +1000,18 @@ def test_networks_in_turn_do_not_touch_each_other(on_host):
         two, _ = step(two, x * 2)
         assert_same((one, two), (-k * x, 1 - 2 * k * x))
     assert host.graphs <= 2
+
+
+def test_what_is_returned_twice_is_two_arrays(on_host):
+    on_host()
+    step = xpnet.jit(lambda w, x: (w + x, w + x, x * 2, x * 2), donate=("w",))
+    w = numpy.zeros(3)
+    for k in range(1, 5):
+        w, again, *rest = step(w, numpy.ones(3))
+        assert_same((w, again, *rest), [numpy.full(3, float(n)) for n in (k, k, 2, 2)])
+        assert not numpy.may_share_memory(w, again)
+        assert not numpy.may_share_memory(*rest)
+    assert "1 results written over arguments" in step.explain()
 
 
 def test_what_is_not_donated_is_not_written_to(on_host):
@@ -862,6 +1073,7 @@ def test_where_a_plan_fails_the_functions_are_called(on_host, monkeypatch, caplo
         assert_same(f(numpy.ones(3)), numpy.full(3, 3.0))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "RuntimeError: the compiler is missing" in caplog.text
+    caplog.clear()
 
 
 def test_an_interrupted_capture_leaves_all_usable(on_host, monkeypatch):

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import (
     COLUMN,
+    COPY,
     FULL,
     NUMBER,
     PICK,
@@ -50,6 +51,7 @@ TYPES = {
 # One element of each function. All arguments have been converted to the dtype in which it computes.
 ANY = {
     "astype": "{0}",
+    COPY: "{0}",
     "equal": "{0} == {1}",
     "greater": "{0} > {1}",
     "greater_equal": "{0} >= {1}",
@@ -300,11 +302,16 @@ class Block(Passes):
     # -- lines --------------------------------------------------------------------------------------------
 
     def _place(self, x: Variable) -> str:
-        if x in self.kernel.rows:
-            rows = self.kernel.rows[x]
-            return self._place_of_row(rows.start, rows.step)
-        full = "i * columns + j" if self.kernel.columns else "i"
-        return {FULL: full, ROW: "j", COLUMN: "i", NUMBER: "0"}[self.kernel.kinds[x]]
+        return self._place_in(x, "j")
+
+    def _place_in(self, x: Variable, column: str) -> str:
+        """Return the index of the element in a column of the present row."""
+        kind, columns = self.kernel.kinds[x], self.kernel.columns
+        view = self.kernel.views.get(x)
+        if kind == FULL and columns:
+            return view.place("i", column, columns) if view else f"i * columns + {column}"
+        index = {FULL: "i", ROW: column, COLUMN: "i", NUMBER: "0"}[kind]
+        return view.place(index, "0", 1) if view else index
 
     def _store(self, place: str, value: str) -> str:
         return f"{place} = {value};"
@@ -316,9 +323,7 @@ class Block(Passes):
     def _load(self, x: Variable, name: str, element: str) -> None:
         kind = self.kernel.kinds[x]
         self._values[x] = f"{name}_"
-        rows = self.kernel.rows.get(x)
-        place = self._place_of_row(rows.start, rows.step, "{}") if rows else "i * columns + {}"
-        self._rows[x] = f"{name}[{place}]"
+        self._rows[x] = f"{name}[{self._place_in(x, '{0}')}]"
         where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
         for number, lines in enumerate(where):
             if kind != FULL or number in self._readers.get(x, ()):
@@ -492,4 +497,4 @@ def _indent(lines: list[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
 
-TARGET = Target(48, 256, _can_make, lambda *_: True, _accepts)
+TARGET = Target(48, 256, _can_make, lambda *_: True, _accepts, shortest=0)

@@ -9,7 +9,7 @@ import logging
 import traceback
 from collections.abc import Callable, Collection
 from functools import reduce
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import array_api_compat.numpy
@@ -26,17 +26,19 @@ from xpnet.replay.plan import Step, call, first_line
 from xpnet.replay.products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
+    NARROW,
+    RELU,
     NarrowType,
     Product,
-    described,
     is_product,
-    lowered,
+    mask_shape,
     merged,
     narrow,
     operands,
     stored_as,
     widening,
 )
+from xpnet.replay.rewrites import lowered, with_constants_handed_in, with_copies
 
 _log = logging.getLogger("xpnet")
 
@@ -68,9 +70,11 @@ class CupyPlan(MemoryPlan):
         # Why no graph can be captured, if so.
         self._problem = runtime.problem
         with runtime.active():
-            if not runtime.problem:
-                graph = narrow(lowered(graph, plain_namespace(like)))
-            super().__init__(graph, over, like)
+            self._namespace = plain_namespace(like)
+            graph, constants = with_constants_handed_in(graph)
+            self._more_inputs = [runtime.contiguous(x) for x in constants]  # once, so that none moves
+            graph = lowered(graph, self._namespace)
+            super().__init__(graph if runtime.problem else narrow(graph), over, like)
 
     def _runtime_of(self, like: Any) -> Any:
         """Return what launches, multiplies and captures."""
@@ -86,21 +90,22 @@ class CupyPlan(MemoryPlan):
         self._in_graphs: list[_Bound] = []
         # What multiplies, by the operation; None where cuBLASLt cannot.
         self._planned: dict[Operation, Any] = {}
-        if not self._runtime.problem:
-            self._begin()
-            for operation in self.graph.operations:
-                self._lay_out(operation)
-            whole = described(self.graph, self._prototypes.__getitem__)
-            for operation in whole.operations:
-                self._lay_out(operation)
-            self.graph = merged(whole, lambda product: self._multiply(product) is not None)
+        # What products leave that could end with a ReLU, but for NaN.
+        self._without_relu: set[Variable] = set()
+        self._begin()
+        for operation in self.graph.operations:
+            self._lay_out(operation)
+        whole = with_copies(self.graph, self._namespace, self._prototypes.__getitem__)
+        for operation in whole.operations:
+            self._lay_out(operation)
+        self.graph = merged(whole, lambda product: self._multiply(product) is not None)
         super()._build(over)
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
-        # Outputs that are arguments, or are written over them; the others are copied.
+        # Outputs that are arguments, or are written over them; the others are copied, and so is what the
+        # function returns twice, which is two arrays.
+        places = [self._place.get(x, x) if type(x) is Variable else None for x in self.graph.outputs]
         self._handed_in = {
-            index: inputs[self._place.get(x, x)]
-            for index, x in enumerate(self.graph.outputs)
-            if type(x) is Variable and self._place.get(x, x) in inputs
+            index: inputs[x] for index, x in enumerate(places) if x in inputs and x not in places[:index]
         }
         # Where in memory an argument may begin: at any of its elements, but for products.
         multiplied = {
@@ -175,11 +180,44 @@ class CupyPlan(MemoryPlan):
         """Return what multiplies, as cuBLASLt plans it, or None where that cannot."""
         if operation not in self._planned:
             product = self._asked(operation)
-            try:
-                self._planned[operation] = product and self._runtime.product(product)
-            except self._runtime.ProductError:
-                self._planned[operation] = None
+            self._planned[operation] = product and self._tried(product, operation.result)
         return self._planned[operation]
+
+    def _tried(self, product: Product, result: Variable) -> Any:
+        try:
+            function = self._runtime.product(product)
+        except self._runtime.ProductError:
+            return None
+        if product.epilogue.startswith(RELU):
+            if not self._keeps_nan(product, function):
+                self._without_relu.add(result)
+                return None
+            self._without_relu.discard(result)  # with a mask, it did not
+        return function
+
+    def _keeps_nan(self, product: Product, function: Any) -> bool:
+        """Try whether a ReLU behind a product keeps NaN, as NumPy's does, with zero in its mask.
+
+        cuBLASLt does not say, and algorithms may differ: each product multiplies NaN with NaN once.
+        """
+        runtime, rows, columns = self._runtime, product.first.rows, product.second.columns
+
+        def of_nan(dtype: Any, *shape: int) -> Any:
+            memory = runtime.memory(prod(shape) * numpy.dtype(dtype).itemsize)
+            memory[...] = 255  # all bits are set, which is a NaN in each format
+            return runtime.array(memory, 0, shape, numpy.dtype(dtype))
+
+        dtype = stored_as(NARROW.get(product.dtype, product.dtype))
+        both = (of_nan(dtype, matrix.extent) for matrix in (product.first, product.second))
+        result = of_nan(product.result, rows, columns)
+        result[...] = 0
+        mask = of_nan("uint8", *mask_shape(rows, columns))
+        bias = [of_nan(product.result, columns)] if "BIAS" in product.epilogue else []
+        more = [*bias, mask] if "AUX" in product.epilogue else bias
+        function(runtime.memory(function.workspace), *both, result, *more)
+        whole, rest = divmod(columns, 8)
+        noted = mask[:, :whole].any() or (rest and (mask[:, whole] & 2**rest - 1).any())
+        return bool((result != result).all() and not ("AUX" in product.epilogue and noted))
 
     def _asked(self, operation: Operation) -> Product | None:
         """Describe a product, or return None where it is none that cuBLASLt knows."""
@@ -227,8 +265,9 @@ class CupyPlan(MemoryPlan):
     def _new(self, x: Variable) -> str:  # noqa: ARG002
         return ""
 
-    def _output(self, x: Any) -> str:
-        return self._constants.text(x) if type(x) is Variable else self._constants.constant(x)
+    def _outputs(self) -> list[str]:
+        text, constant = self._constants.text, self._constants.constant
+        return [text(x) if type(x) is Variable else constant(x) for x in self.graph.outputs]
 
     # -- running it ---------------------------------------------------------------------------------------
 
@@ -253,7 +292,7 @@ class CupyPlan(MemoryPlan):
 
     def _run(self, inputs: list, *, keep: bool) -> tuple:
         runtime = self._runtime
-        inputs = [runtime.contiguous(x) for x in inputs]
+        inputs = [*map(runtime.contiguous, inputs), *self._more_inputs]
         if self._written:
             pointers = [runtime.pointer(x) for x in inputs]
             wholes = {id(x.base) for x in inputs}  # of which an argument is a part
@@ -281,7 +320,9 @@ class CupyPlan(MemoryPlan):
     def explain(self) -> str:
         """Describe the plan: what was recorded, the memory, the function, and whether it is captured."""
         captured = f"not captured: {self._problem}" if self._problem else "captured as a CUDA graph"
-        return f"{super().explain()}\n{captured}"
+        lost = len(self._without_relu)
+        why = [f"{lost} products without the ReLU behind them, which would make NaN zero"] if lost else []
+        return "\n".join([super().explain(), *why, captured])
 
 
 class _Bound:

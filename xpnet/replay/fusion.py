@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.kernels import Kernel, Rows, Target, part_of
+from xpnet.replay.kernels import Kernel, Target, View, part_of
 
 
 class Group:
@@ -43,7 +43,7 @@ def fuse(
     graph: Graph,
     contiguous: set[Variable],
     origin: dict[Variable, Variable],
-    apart: Mapping[Variable, Rows],
+    apart: Mapping[Variable, View],
     target: Target,
 ) -> list[Group]:
     """Put elementwise operations together.
@@ -58,8 +58,8 @@ def fuse(
         The variables whose elements stand one after the other in memory.
     origin : dict of Variable to Variable
         For a view in another shape, with the same elements in the same order, the array that it is a view of.
-    apart : dict of Variable to Rows
-        The views whose rows stand apart, which a kernel can read, too.
+    apart : dict of Variable to View
+        The views whose elements do not, and which a kernel can read, too.
     target : Target
         What a kernel may be.
 

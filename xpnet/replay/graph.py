@@ -109,6 +109,15 @@ class Operation:
         return f"{results} = {self.name}({', '.join(map(repr, self.inputs))})"
 
 
+def made(name: str, function: Any, arguments: tuple, options: dict, results: list[Variable]) -> Operation:
+    """Return an operation that was not recorded, with its results."""
+    operation = Operation(name, function, arguments, options, len(results) > 1)
+    operation.results = results
+    for x in results:
+        x.operation = x.operation or operation
+    return operation
+
+
 def _before_broadcast(x: Any) -> Any:
     """Return what was broadcast to make an array; of a constant with equal elements, one of them."""
     if isinstance(x, numpy.ndarray) and x.size > 1:

@@ -3,8 +3,8 @@
 A `Kernel` is a description that knows no library. It goes through an array of some rows and columns, in which
 every other array is *full* (an element for each), a *row* (repeated for each row), a *column* (repeated along
 each row) or a *number*. A row may be gone through several times: what is known only at its end, such as its
-sum, can be used the next time. Full ones may be views whose rows stand apart, and may be *stacked* into the
-rows of a larger array. `loops.py` renders it for numba, `blocks.py` for CUDA.
+sum, can be used the next time. What is read may be a view, and full ones may be *stacked* into the rows of a
+larger array. `loops.py` renders it for numba, `blocks.py` for CUDA.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -33,31 +33,68 @@ REDUCTIONS = {
 
 # One element of each row, and zeros but for one element of each row.
 PICK, PLACE = "take_along_axis", "scatter_add"
-# Arrays beside each other.
+# What has the elements of its argument one after the other, and arrays beside each other.
+COPY = "copy"
 STACK = "stack"
-# Elements of a row. Views with shorter ones, and stacks, are left to the library, which is as fast with them.
-SHORTEST = 8
 
 
-class Rows(NamedTuple):
-    """Where the rows of a view are in the array that it is a view of, counted in elements.
+class View(NamedTuple):
+    """Where the elements of a view are in the array that it is a view of, counted in elements.
 
     Attributes
     ----------
     base : Variable
         Its elements stand one after the other.
     start : int
-        Where the first row begins.
-    step : int
-        From where a row begins to where the next one does.
-    columns : int
-        How long a row is.
+        Where the first element is.
+    axes : tuple of (int, int)
+        How many elements there are along each axis, and from one to the next; the last axis varies fastest.
+        Those along which one step serves are one axis.
     """
 
     base: Variable
     start: int
-    step: int
-    columns: int
+    axes: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, base: Variable, whole: numpy.ndarray, view: numpy.ndarray) -> "View | None":
+        """Describe an array that lies in another one, whose elements stand one after the other."""
+        if view.dtype != whole.dtype or not view.size:
+            return None
+        axes: list[tuple[int, int]] = []
+        for n, stride in zip(view.shape, view.strides, strict=True):
+            step = stride // view.itemsize
+            if n > 1:
+                together = axes and axes[-1][1] == n * step
+                axes.append((axes.pop()[0] * n, step) if together else (n, step))
+        start = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        return cls(base, start // view.itemsize, tuple(axes))
+
+    @property
+    def columns(self) -> int:
+        """How long its rows are, where they are equally far apart and each is one stretch; else 0."""
+        return self.axes[1][0] if len(self.axes) == 2 and self.axes[1][1] == 1 else 0
+
+    def place(self, row: str, column: str, columns: int) -> str:
+        """Return the text of where an element is, by its row and its column among so many."""
+        lengths = [prod(n for n, _ in self.axes[number:]) for number in range(len(self.axes) + 1)]
+        if columns in lengths:
+            first = lengths.index(columns)
+            terms = [*_steps(row, self.axes[:first]), *_steps(column, self.axes[first:])]
+        else:
+            terms = _steps(f"({row} * {columns} + {column})", self.axes)
+        return " + ".join([*terms, str(self.start)])
+
+
+def _steps(number: str, axes: tuple[tuple[int, int], ...]) -> list[str]:
+    """Return the steps along each axis to the element with a number."""
+    steps, behind = [], 1
+    for axis, (n, step) in reversed(list(enumerate(axes))):
+        index = number if behind == 1 else f"{number} / {behind}"
+        if step:
+            steps.append(f"{index} % {n} * {step}" if axis else f"{index} * {step}")
+        behind *= n
+    return steps[::-1]
 
 
 class Target(NamedTuple):
@@ -73,6 +110,9 @@ class Target(NamedTuple):
         Says so of a reduction, given what it leaves.
     accepts : callable
         Says whether a kernel can be written as a whole.
+    shortest : int
+        How many elements the rows of a view must have, and those of a stack, as the library is as fast with
+        shorter ones; 0 where any view can be read, whatever its rows.
     """
 
     most_arrays: int
@@ -80,6 +120,7 @@ class Target(NamedTuple):
     can_make: Callable[[Operation], bool]
     can_total: Callable[[Operation, str], bool]
     accepts: "Callable[[Kernel], bool]"
+    shortest: int
 
 
 class Part(NamedTuple):
@@ -97,8 +138,8 @@ class Part(NamedTuple):
         What is read, and as what it is repeated: full, row, column or number.
     kind : str
         What the result is.
-    rows : dict of Variable to Rows
-        The views among what is read whose rows stand apart.
+    views : dict of Variable to View
+        The views among what is read.
     """
 
     operation: Operation
@@ -107,19 +148,19 @@ class Part(NamedTuple):
     columns: int
     read: tuple[tuple[Variable, str], ...]
     kind: str = FULL
-    rows: Mapping[Variable, Rows] = {}
+    views: Mapping[Variable, View] = {}
 
 
 def part_of(
     operation: Operation,
     origin: Callable[[Variable], Variable],
-    apart: Mapping[Variable, Rows],
+    apart: Mapping[Variable, View],
     target: Target,
 ) -> Part | None:
     """Return what an operation is in a kernel; None if it cannot be in one.
 
     ``origin`` gives the variable whose elements another one has in the same order, in another shape, and
-    ``apart`` where the rows of a view are that stand apart.
+    ``apart`` where the elements of a view are that do not stand one after the other.
     """
     if operation.name in REDUCTIONS:
         part = _reduction(operation)
@@ -130,13 +171,19 @@ def part_of(
         part = special.get(operation.name, _elementwise)(operation) if can else None
     if part is None or not part.size or not can:
         return None
-    rows = {x: apart[x] for x, kind in part.read if x in apart and kind == FULL}
-    columns = {each.columns for each in rows.values()} | {part.columns}
+    views = {x: apart[x] for x, _ in part.read if x in apart}
+    columns = {part.columns}
+    if target.shortest:
+        columns |= {view.columns for view in views.values()}
+        if any(x in views and kind != FULL for x, kind in part.read):
+            return None
+        if part.kind == STACKED and part.columns < target.shortest:
+            return None
     columns.discard(0)
-    if len(columns) > 1 or any(x in apart and kind != FULL for x, kind in part.read):
+    if len(columns) > 1:
         return None
     read = tuple((origin(x), kind) for x, kind in part.read)
-    return part._replace(read=read, columns=max(columns, default=0), rows=rows)
+    return part._replace(read=read, columns=max(columns, default=0), views=views)
 
 
 def _reduction(operation: Operation) -> Part | None:
@@ -216,8 +263,6 @@ def _stack(operation: Operation) -> Part | None:
     if rest or not all(type(x) is Variable and x.dtype == result.dtype for x in arrays):
         return None
     columns = prod(arrays[0].shape[axis % len(result.shape) :])
-    if columns < SHORTEST:
-        return None
     return Part(operation, result, arrays[0].size, columns, tuple((x, FULL) for x in arrays), STACKED)
 
 
@@ -254,8 +299,8 @@ class Kernel:
         The number of elements, and how many of them make a row; 0 where nothing is a row or a column.
     kinds : dict of Variable to str
         What each variable is: full, row, column, number or stacked.
-    rows : dict of Variable to Rows
-        The inputs whose rows stand apart.
+    views : dict of Variable to View
+        The inputs that are views.
     """
 
     def __init__(self, parts: list[Part], size: int, columns: int, kinds: dict[Variable, str]) -> None:
@@ -263,7 +308,7 @@ class Kernel:
         self.size = size
         self.columns = columns
         self.kinds = kinds
-        self.rows = {x: rows for part in parts for x, rows in part.rows.items()}
+        self.views = {x: view for part in parts for x, view in part.views.items()}
 
     @classmethod
     def of(cls, parts: Iterable[Part]) -> "Kernel | None":
@@ -308,12 +353,12 @@ class Kernel:
     def in_place(self) -> list[Variable]:
         """The inputs that a full result may be written over, as each element is read before."""
         picked = {part.read[0][0] for part in self.parts if part.operation.name == PICK}
-        return [x for x in self.inputs if self.kinds[x] == FULL and x not in picked and x not in self.rows]
+        return [x for x in self.inputs if self.kinds[x] == FULL and x not in picked and x not in self.views]
 
     @property
     def handed_in(self) -> list[Variable]:
         """The arrays that the inputs are in."""
-        return [self.rows[x].base if x in self.rows else x for x in self.inputs]
+        return [self.views[x].base if x in self.views else x for x in self.inputs]
 
     @property
     def arrays(self) -> list[Variable]:

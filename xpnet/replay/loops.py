@@ -106,7 +106,7 @@ def _can_total(operation: Operation, kind: str) -> bool:
 
 # A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
 # compiler checks each pair for overlap. A loop of many more operations takes long to compile.
-TARGET = Target(12, 64, _can_make, _can_total, accepts=lambda _: True)
+TARGET = Target(12, 64, _can_make, _can_total, accepts=lambda _: True, shortest=8)
 
 
 class Loop(Passes):
@@ -139,8 +139,8 @@ class Loop(Passes):
 
     def _start_and_step(self, x: Variable) -> tuple[int, int | str]:
         """Return where the first row of a full variable starts, and how far apart its rows are."""
-        rows = self.kernel.rows.get(x)
-        return (rows.start, rows.step) if rows else (0, "columns")
+        view = self.kernel.views.get(x)
+        return (view.start, view.axes[0][1]) if view else (0, "columns")
 
     def _place_of_row(self, start: int, step: int | str, column: str = "j") -> str:
         # numba would ask of other numbers whether they are negative, and compute one element at a time.

@@ -5,14 +5,13 @@ each call, the step writes into a *buffer*; views of buffers are made once. Arra
 where they are; donated ones are written to.
 """
 
-from itertools import pairwise
 from typing import Any
 
 import numpy
 
 from xpnet.replay.fusion import fuse
 from xpnet.replay.graph import Operation, Variable, substitute
-from xpnet.replay.kernels import FULL, SHORTEST, Kernel, Rows, Target
+from xpnet.replay.kernels import FULL, Kernel, Target, View
 from xpnet.replay.plan import Plan, Step
 
 
@@ -84,8 +83,8 @@ class MemoryPlan(Plan):
         """Return the function of an operation that is a view, for arrays of NumPy's."""
         return operation.function
 
-    def _output(self, x: Any) -> str:
-        """Return the text of an output."""
+    def _outputs(self) -> list[str]:
+        """Return the text of each output."""
         raise NotImplementedError
 
     def _prototype(self, value: Any) -> Any:
@@ -124,9 +123,12 @@ class MemoryPlan(Plan):
                     origin[x] = origin.get(base, base)
         step_of = {step.operation: step for step in steps}
         apart = {
-            x: rows
+            x: view
             for x, root in self._root.items()
-            if root in contiguous and x not in contiguous and (rows := self._rows(x, root))
+            if root in contiguous
+            and x not in contiguous
+            and (view := View.of(root, self._prototypes[root], self._prototypes[x]))
+            and (view.columns >= target.shortest)
         }
         groups = fuse(self.graph, contiguous, origin, apart, target)
         for group in groups:
@@ -148,19 +150,6 @@ class MemoryPlan(Plan):
             operation.results = [o.result for o in group.operations if last.get(o.result, -1) > index]
             fused.append(Step(operation, [], tuple(kernel.in_place), kernel))
         return fused
-
-    def _rows(self, x: Variable, base: Variable) -> Rows | None:
-        """Return where the rows of a view are in an array, if they are equally far apart."""
-        view, whole = self._prototypes[x], self._prototypes[base]
-        axes = [(n, step // view.itemsize) for n, step in zip(view.shape, view.strides, strict=True) if n > 1]
-        columns = 1
-        while axes and axes[-1][1] == columns:
-            columns *= axes.pop()[0]
-        together = all(step == n * inner for (_, step), (n, inner) in pairwise(axes))
-        if columns < SHORTEST or not axes or not together or view.dtype != whole.dtype:
-            return None
-        start = view.ctypes.data - whole.ctypes.data
-        return Rows(base, start // view.itemsize, axes[-1][1], columns)
 
     # -- where each variable lives ------------------------------------------------------------------------
 
@@ -263,13 +252,7 @@ class MemoryPlan(Plan):
             if left.get(step.operation):
                 lines.append(f"del {', '.join(map(self._name, left[step.operation]))}")
         self._once = once
-        outputs = [self._output(x).format_map(names) for x in self.graph.outputs]
-        seen: set[Variable] = set()
-        for index, x in enumerate(self.graph.outputs):
-            if type(x) is Variable and x.shape:
-                if x in seen:  # what the function makes twice is two arrays
-                    outputs[index] += ".copy()"
-                seen.add(x)
+        outputs = [text.format_map(names) for text in self._outputs()]
         self._code = self._compile(lines, outputs)
 
     def _left_behind(self, steps: list[Step]) -> dict[Operation, list[Variable]]:

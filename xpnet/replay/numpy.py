@@ -39,7 +39,7 @@ class NumpyPlan(MemoryPlan):
 
     def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:
         small = kernel.size <= MOST_REDUCED or kernel.kinds[step.operation.result] == NUMBER
-        return len(step.lines) > 1 or bool(kernel.rows) or (kernel.has_totals and small)
+        return len(step.lines) > 1 or bool(kernel.views) or (kernel.has_totals and small)
 
     def _new(self, x: Variable) -> str:
         dtype = self._constants.constant(x.dtype, str(x.dtype))
@@ -85,6 +85,16 @@ class NumpyPlan(MemoryPlan):
         if self._place.get(x, self._root[x]) in self.sizes:
             return self._flat.setdefault(x, f"flat_{x.number}")
         return f"{self._constants.text(x)}.reshape(-1)"
+
+    def _outputs(self) -> list[str]:
+        texts, seen = [], set()
+        for x in self.graph.outputs:
+            texts.append(self._output(x))
+            if type(x) is Variable and x.shape:
+                if x in seen:  # what the function makes twice is two arrays
+                    texts[-1] += ".copy()"
+                seen.add(x)
+        return texts
 
     def _output(self, x: Any) -> str:
         if type(x) is not Variable:  # a copy, as the caller may write to it, or donate it

@@ -48,11 +48,10 @@ class Source:
     def __init__(self) -> None:
         self.constants: dict[str, Any] = {}
 
-    def constant(self, value: Any, name: str | None = None) -> str:
-        if name is None or self.constants.setdefault(name, value) is not value:
-            name = f"constant_{len(self.constants)}"
-            self.constants[name] = value
-        return name
+    def constant(self, value: Any, name: str = "constant") -> str:
+        """Return the name of a constant: one like this, with a number if others are called so."""
+        names = (f"{name}_{number}" if number > 1 else name for number in count(1))
+        return next(each for each in names if self.constants.setdefault(each, value) is value)
 
     def text(self, value: Any) -> str:
         """Return the source of an argument."""

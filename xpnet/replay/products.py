@@ -14,14 +14,11 @@ from typing import Any, NamedTuple
 import numpy
 
 from xpnet.backends import plain_namespace
-from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
+from xpnet.replay.graph import VIEWS, Graph, Operation, Variable, made
 
 # What is done with the elements of a product, in cuBLASLt's names.
 BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"
 DRELU, DRELU_BGRAD = "DRELU", "DRELU_BGRAD"
-
-# What puts operands in order, where cuBLASLt cannot read them as they are.
-COPY = "copy"
 
 # Bytes: what the widest loads of cuBLASLt ask for, and what it asks for to read a bias.
 ALIGNMENT, ALIGNMENT_OF_BIAS = 256, 16
@@ -69,6 +66,12 @@ class Matrix(NamedTuple):
         return None
 
     @property
+    def extent(self) -> int:
+        """How many elements there are from the first to the last, with what is between them."""
+        long, short = (self.columns, self.rows) if self.by_columns else (self.rows, self.columns)
+        return (self.matrices - 1) * self.apart + (long - 1) * self.step + short
+
+    @property
     def in_one(self) -> "Matrix":
         """All matrices below each other, as one, where the rows of all are equally far apart."""
         if self.by_columns or self.apart != self.rows * self.step:
@@ -78,7 +81,7 @@ class Matrix(NamedTuple):
 
 def operands(first: numpy.ndarray, second: numpy.ndarray) -> tuple[Matrix, Matrix] | None:
     """Return what `matmul` multiplies of two arrays, or None where a product would need a copy of one."""
-    shapes = _broadcast(first.shape, second.shape)
+    shapes = operand_shapes(first.shape, second.shape)
     a, b = (Matrix.of(as_matrices(x, shape)) for x, shape in zip((first, second), shapes, strict=True))
     if a is None or b is None:
         return None
@@ -87,7 +90,9 @@ def operands(first: numpy.ndarray, second: numpy.ndarray) -> tuple[Matrix, Matri
     return a, b
 
 
-def _broadcast(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def operand_shapes(
+    first: tuple[int, ...], second: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes of two operands as matrices, as many of each: one axis is a row, or a column."""
     first = (1, *first) if len(first) == 1 else first
     second = (*second, 1) if len(second) == 1 else second
@@ -128,86 +133,6 @@ class Product(NamedTuple):
     precision: str
     epilogue: str
     alignments: tuple[int, int] = (ALIGNMENT, ALIGNMENT)
-
-
-def lowered(graph: Graph, xp: Any) -> Graph:
-    """Return a graph in which `tensordot` is a product of matrices, and `vecdot` a sum of products.
-
-    CuPy's own go to cuBLAS, which cannot be captured. ``xp`` is the namespace of the functions.
-    """
-    lower = {"tensordot": _tensordot, "vecdot": _vecdot}
-    result = copy.copy(graph)
-    result.operations = []
-    for operation in graph.operations:
-        name = operation.name.removeprefix("linalg.")
-        if name in lower and all(map(_is_real, operation.arguments)):
-            result.operations += lower[name](operation, xp)
-        else:
-            result.operations.append(operation)
-    result.number()
-    return result
-
-
-def _is_real(x: Any) -> bool:
-    return type(x) is Variable and x.dtype.name in ("float32", "float64")
-
-
-def _vecdot(operation: Operation, xp: Any) -> list[Operation]:
-    x, y = operation.arguments
-    products = Variable(numpy.broadcast_shapes(x.shape, y.shape), operation.result.dtype)
-    axis = operation.options.get("axis", -1)
-    return [
-        _operation("multiply", xp.multiply, (x, y), {}, [products]),
-        _operation("sum", xp.sum, (products,), {"axis": axis}, operation.results),
-    ]
-
-
-def _tensordot(operation: Operation, xp: Any) -> list[Operation]:
-    both, axes = operation.arguments, operation.options.get("axes", 2)
-    axes = (range(-axes, 0), range(axes)) if isinstance(axes, int) else axes
-    made, matrices = [], []
-    for x, chosen, is_second in zip(both, axes, (False, True), strict=True):
-        inner = [axis % len(x.shape) for axis in chosen]
-        outer = [axis for axis in range(len(x.shape)) if axis not in inner]
-        order = (*inner, *outer) if is_second else (*outer, *inner)
-        turned = Variable(tuple(x.shape[axis] for axis in order), x.dtype)
-        sizes = prod(x.shape[axis] for axis in outer), prod(x.shape[axis] for axis in inner)
-        matrix = Variable(sizes[::-1] if is_second else sizes, x.dtype)
-        made += [
-            _operation("permute_dims", xp.permute_dims, (x, order), {}, [turned]),
-            _operation("reshape", xp.reshape, (turned, matrix.shape), {}, [matrix]),
-        ]
-        matrices.append(matrix)
-    result = operation.result
-    product = Variable((matrices[0].shape[0], matrices[1].shape[1]), result.dtype)
-    multiply = _operation("matmul", xp.matmul, tuple(matrices), {}, [product])
-    multiply.precision = operation.precision
-    return [*made, multiply, _operation("reshape", xp.reshape, (product, result.shape), {}, [result])]
-
-
-def described(graph: Graph, layout: Callable[[Variable], numpy.ndarray]) -> Graph:
-    """Return a graph in which operands of products are copied where they are no matrices equally far apart.
-
-    ``layout`` returns an array that lies in memory as a variable does.
-    """
-    result = copy.copy(graph)
-    result.operations = []
-    for operation in graph.operations:
-        if is_product(operation):
-            shapes = _broadcast(*(x.shape for x in operation.arguments))
-            arguments = []
-            for x, shape in zip(operation.arguments, shapes, strict=True):
-                if Matrix.of(as_matrices(layout(x), shape)) is None:
-                    copied = _operation(COPY, as_matrices, (x, shape), {}, [Variable(shape, x.dtype)])
-                    result.operations.append(copied)
-                    arguments.append(copied.result)
-                else:
-                    arguments.append(x)
-            precision, results = operation.precision, operation.results
-            operation = _operation(operation.name, operation.function, tuple(arguments), {}, results)
-            operation.precision = precision
-        result.operations.append(operation)
-    return result
 
 
 def is_product(operation: Operation) -> bool:
@@ -276,17 +201,23 @@ def narrow(graph: Graph) -> Graph:
     result = copy.copy(graph)
     result.operations = []
     instead: dict[Variable, Variable] = {}
+
+    def converted(x: Variable, name: str) -> Variable:
+        new = Variable(x.shape, NARROW[name])
+        result.operations.append(made("astype", _narrowed, (x, NARROW[name]), {}, [new]))
+        return new
+
     for operation in graph.operations:
         if operation.name == "rounded":
             (x,), name = operation.arguments, operation.options["precision"]
-            if name not in NARROW:
-                instead[operation.result] = x
-                continue
-            made = Variable(x.shape, NARROW[name])
-            instead[operation.result] = made
-            operation = _operation("astype", _narrowed, (x, NARROW[name]), {}, [made])
-        elif not instead.keys().isdisjoint(operation.inputs):
+            instead[operation.result] = converted(x, name) if name in NARROW else x
+            continue
+        if not instead.keys().isdisjoint(operation.inputs):
             operation = _with_inputs(operation, instead)
+        if operation.precision in NARROW:
+            # Constants were rounded when they were recorded.
+            wide = [x for x in operation.inputs if not isinstance(x.dtype, NarrowType)]
+            operation = _with_inputs(operation, {x: converted(x, operation.precision) for x in wide})
         result.operations.append(operation)
     return result
 
@@ -305,10 +236,9 @@ def _with_inputs(operation: Operation, instead: dict[Variable, Variable]) -> Ope
     return new
 
 
-def mask_of(x: Variable) -> Variable:
-    """Return a variable for the mask of a result: a bit for each element, in rows of whole 16 bytes."""
-    rows, columns = x.shape
-    return Variable((rows, -(-columns // 128) * 16), numpy.dtype(numpy.uint8))
+def mask_shape(rows: int, columns: int) -> tuple[int, int]:
+    """Return the bytes of the mask of a result: a bit for each element, in rows of whole 16 bytes."""
+    return rows, -(-columns // 128) * 16
 
 
 def merged(graph: Graph, accepts: Callable[[Operation], bool]) -> Graph:
@@ -368,13 +298,13 @@ class _Merge:
             return False
         self._put(parts, forward)
         for greater in masks:  # h > 0 where x > 0
-            self._instead[greater] = _operation("greater", greater.function, (h, 0), {}, greater.results)
+            self._instead[greater] = made("greater", greater.function, (h, 0), {}, greater.results)
         return True
 
     def _take_in_masks(self, parts: list[Operation], bias: Variable | None, masks: list[Operation]) -> bool:
         """Let a product note for those that are made zero at the same elements, and say whether all can."""
         h = parts[-1].result
-        mask = mask_of(h)
+        mask = Variable(mask_shape(*h.shape), numpy.dtype(numpy.uint8))
         forward = self._merged(parts, RELU_AUX if bias is None else RELU_AUX_BIAS, bias, [h, mask])
         if forward is None:
             return False
@@ -422,7 +352,7 @@ class _Merge:
         """Return a product in place of several operations, or None where it cannot be done."""
         first = parts[0]
         arguments = first.arguments if read is None else (*first.arguments, read)
-        product = _operation("product", None, arguments, first.options | {"epilogue": epilogue}, results)
+        product = made("product", None, arguments, first.options | {"epilogue": epilogue}, results)
         product.precision = first.precision
         return product if self._accepts(product) else None
 
@@ -430,16 +360,6 @@ class _Merge:
         """Put a product in the place of several operations: where the last of them is."""
         self._instead.update(dict.fromkeys(parts, None))
         self._instead[parts[-1]] = product
-
-
-def _operation(
-    name: str, function: Any, arguments: tuple, options: dict, results: list[Variable]
-) -> Operation:
-    operation = Operation(name, function, arguments, options, len(results) > 1)
-    operation.results = results
-    for x in results:
-        x.operation = x.operation or operation
-    return operation
 
 
 def _is_plain(operation: Operation) -> bool:
