@@ -113,7 +113,13 @@ def tests_on(library: str) -> None:
             session.error(reason)
         session.install("-e", ".", *group("test"), *LIBRARIES[library])
         session.install(*MLXTEND)
-        run_pytest(session, "--library", library)
+        # Most of JAX's time goes to compiling functions, anew in each process. What is kept serves them all.
+        kept = {
+            "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir / "jax"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        run_pytest(session, "--library", library, **(kept if library == "jax" else {}))
 
     tests_on_library.__doc__ = f"The suite on {library} alone."
 
