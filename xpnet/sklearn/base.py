@@ -133,7 +133,7 @@ class MLP(BaseEstimator):
         if sample_weight is not None:
             rows = numpy.empty((X.shape[0], 0), dtype="float32" if _is_single(X) else "float64")
             sample_weight = _check_sample_weight(host(sample_weight), rows)
-            if not sample_weight.any():
+            if not sample_weight.any():  # which scikit-learn refuses by itself from 1.9 on
                 raise ValueError(
                     "sample_weight must have at least one non-zero number, received only zeros. Leave it out "
                     "where all examples count alike."
