@@ -153,7 +153,7 @@ class _Checks(_Source):
         wrong += f" or {part}.shape != {shape} or {part}.dtype != {self._constant(dtype)}"
         if rest:
             place, weak = rest
-            wrong += f" or device({part}) != {self._constant(place)}"
+            wrong += f" or device({part}) != {self._constant(place.value)}"
             wrong += f" or getattr({part}, 'weak_type', False) is not {weak}" if weak is not None else ""
         return wrong
 

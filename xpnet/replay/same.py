@@ -108,6 +108,21 @@ class _Object:
         return id(self.value)
 
 
+class _Device:
+    """A device, which has no hash in every library."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Device) and bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash(str(self.value))
+
+
 class Step(NamedTuple):
     """How to come from a part to one inside it.
 
@@ -461,7 +476,7 @@ def kind_of_array(x: Any) -> tuple:
     if isinstance(x, numpy.ndarray):
         return type(x), x.shape, x.dtype
     weak = getattr(x, "weak_type", False)  # of JAX: it gives way to the dtype of another one
-    return type(x), tuple(x.shape), x.dtype, array_api_compat.device(x), weak
+    return type(x), tuple(x.shape), x.dtype, _Device(array_api_compat.device(x)), weak
 
 
 def elements(x: numpy.ndarray) -> Hashable:

@@ -32,20 +32,20 @@ def evaluation_copy(net: Any) -> Any:
 
 
 def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> Callable:
-    """Return a function by `jit`, or as it is where it cannot be recorded, which is said once."""
+    """Return a function of a network by `jit`, or as it is for networks with which it cannot be recorded."""
     recorded: Any = record(f, donate=donate, precision=precision)
     without = "" if precision == "float32" else f", and in float32 in place of {precision}"
-    refused: list[Any] = []  # the kinds of arguments that cannot be recorded
+    refused: list[Any] = []  # the kinds of networks that cannot be recorded
 
     @functools.wraps(f)
-    def call(*arguments: Any) -> Any:
-        if not refused or _kind_of(arguments) not in refused:
+    def call(net: Any, *arguments: Any) -> Any:
+        if not refused or _kind_of(net) not in refused:
             try:
-                return recorded(*arguments)
+                return recorded(net, *arguments)
             except NotRecordableError as error:
                 _log.warning("xpnet: this runs without jit, which is slower%s. %s", without, error)
-                refused[:] = [_kind_of(arguments), *refused][:_KINDS]
-        return f(*arguments)
+                refused[:] = [_kind_of(net), *refused][:_KINDS]
+        return f(net, *arguments)
 
     return call
 
@@ -100,15 +100,15 @@ def _output(net: Any, x: Any) -> Any:
     return net(x)
 
 
-def _kind_of(value: Any) -> Any:
-    """Return what must be the same for a recording to serve; None for what cannot be compared."""
+def _kind_of(net: Any) -> Any:
+    """Return what networks must have in common to share a recording; None for what cannot be compared."""
     try:
-        return key(value, outside=False)
+        return key(net, outside=False)
     except NotRecordableError:
         return None
 
 
-# The recordings of networks, by what networks must have in common to share one; the latest last.
+# The recordings of networks, by their kind; the latest last.
 _recordings: dict[Any, Callable] = {}
 
 
