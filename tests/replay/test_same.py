@@ -309,6 +309,23 @@ def test_lambda_layers(device):
     assert_same(xpnet.predict(net, x), before * 2)
 
 
+def test_the_dtype_that_a_library_makes_arrays_of(device):
+    if device.library.spec != "torch":
+        pytest.skip("the default dtype of this library is fixed")
+    import torch
+
+    def f(x):
+        return x + xpnet.array_namespace(x).ones(2)
+
+    recorded, x, before = xpnet.jit(f), ones(2), torch.get_default_dtype()
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            assert_same(recorded(x), f(x))
+    finally:
+        torch.set_default_dtype(before)
+
+
 # -- what cannot be compared ---------------------------------------------------------------------------------
 
 

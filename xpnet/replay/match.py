@@ -157,6 +157,9 @@ class _Checks(_Source):
             wrong += f" or getattr({part}, 'weak_type', False) is not {weak}" if weak is not None else ""
         return wrong
 
+    def _defaults(self, part: str, expected: Any) -> str:
+        return f"{part}.defaults() != {self._constant(expected)}"
+
     def _elements(self, part: str, expected: Any) -> str:
         return f"elements({part}) != {self._constant(expected.description)}"
 

@@ -27,6 +27,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
+from xpnet.backends import library_of
 from xpnet.errors import NotRecordableError
 
 # -- data: numbers, texts, and containers of them ------------------------------------------------------------
@@ -294,6 +295,9 @@ class Facts:
         if reached.by == "tree":
             self.arrays.append(place)
             self._hold(place, "array", kind_of_array(value), reached)
+            library = library_of(value)
+            if library and library.defaults:
+                self._hold((Step("object", _Object(library)),), "defaults", library.defaults(), reached)
             return
         if reached.by == "setting" and isinstance(value, numpy.ndarray):
             self._hold(place, "elements", _Described(elements(value), value), reached)
