@@ -188,6 +188,8 @@ class Facts:
     values : tree
         The arguments.
     function : callable, optional
+    refuse : bool, default=True
+        Whether what cannot be compared is refused, and not known by its identity.
 
     Attributes
     ----------
@@ -206,7 +208,8 @@ class Facts:
         If there is something among the arguments that cannot be compared.
     """
 
-    def __init__(self, values: Any, function: Any = None) -> None:
+    def __init__(self, values: Any, function: Any = None, *, refuse: bool = True) -> None:
+        self._refuse = refuse
         self._names: set[str] = set()  # the attributes that functions of the user's name
         while True:
             names = self._names.copy()
@@ -236,6 +239,10 @@ class Facts:
             for fact, is_outside in self.facts.items()
             if not is_outside or fact in others.facts
         }
+
+    def inside(self) -> list[Fact]:
+        """Return what must hold of the values alone, not of what functions read from outside."""
+        return [fact for fact, is_outside in self.facts.items() if not is_outside]
 
     def _hold(self, place: Place, test: str, expected: Any, reached: _Reached) -> None:
         self.facts[Fact(place, test, expected)] = reached.by == "outside"
@@ -393,7 +400,8 @@ class Facts:
         known = is_dataclass(value) or kind is types.SimpleNamespace
         way = _way_into(value)
         # What a logger or a file does is no part of a recording.
-        if way == "none" or (outside and (way == "unknown" or (_is_installed(kind) and not known))):
+        unknown = way == "unknown" and (outside or not self._refuse)
+        if way == "none" or unknown or (outside and _is_installed(kind) and not known):
             self._hold(place, "is", _Object(value), reached)
             return
         if way == "unknown":
@@ -455,22 +463,15 @@ class _Described:
         return hash(self.description)
 
 
-def key(value: Any, *, outside: bool = True) -> tuple[Fact, ...]:
+def key(value: Any) -> tuple[Fact, ...]:
     """Describe a value so that two with equal descriptions serve one recording; it can be hashed.
-
-    Parameters
-    ----------
-    value : object
-        A tree of arguments, or a function.
-    outside : bool, default=True
-        Whether what functions and methods read from outside is a part of it.
 
     Raises
     ------
     NotRecordableError
         If there is something in it that cannot be compared.
     """
-    return tuple(fact for fact, is_outside in Facts(value).facts.items() if outside or not is_outside)
+    return tuple(Facts(value).facts)
 
 
 def kind_of_array(x: Any) -> tuple:
