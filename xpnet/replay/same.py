@@ -91,6 +91,11 @@ def _is_constant(value: Any) -> bool:
     return kind not in (list, set, dict)
 
 
+def _is_short(value: Any) -> bool:
+    """Say whether a container is compared faster part by part than as a whole."""
+    return type(value) in (list, dict) and 0 < len(value) <= 16
+
+
 # -- facts ---------------------------------------------------------------------------------------------------
 
 
@@ -255,16 +260,12 @@ class Facts:
             self._hold(place, "is", _Object(value), reached)
             if isinstance(value, type):
                 self._class(value)
-        elif (described := _data_or_none(value)) is not None:
-            self._hold(
-                place,
-                "constant_data" if _is_constant(value) else "data",
-                _Described(described, value),
-                reached,
-            )
-            if not _is_constant(value):
-                self._seen[id(value)] = place, value
-                self._setting(value, place, reached)
+        elif _is_constant(value) and (described := _data_or_none(value)) is not None:
+            self._hold(place, "constant_data", _Described(described, value), reached)
+        elif not (_is_short(value) and reached.by != "outside") and (described := _data_or_none(value)) is not None:
+            self._seen[id(value)] = place, value
+            self._setting(value, place, reached)
+            self._hold(place, "data", _Described(described, value), reached)
         elif id(value) in self._seen:
             self._hold(place, "same_part", self._seen[id(value)][0], reached)
         else:
