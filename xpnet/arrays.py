@@ -138,10 +138,19 @@ class ArrayObject:
         return self.namespace.subtract(other, self)
 
     def __mul__(self, other: Any) -> Self:
+        if self._repeats(other):
+            return NotImplemented
         return self.namespace.multiply(self, other)
 
     def __rmul__(self, other: Any) -> Self:
+        if self._repeats(other):
+            return NotImplemented
         return self.namespace.multiply(other, self)
+
+    def _repeats(self, other: Any) -> bool:
+        """Say whether a product with a list repeats it, as Python does then by itself."""
+        is_sequence = isinstance(other, list | tuple | str)
+        return is_sequence and not self.shape and self.namespace.isdtype(self.dtype, "integral")
 
     def __truediv__(self, other: Any) -> Self:
         return self.namespace.divide(self, other)

@@ -53,8 +53,6 @@ class _Replay:
 
     Attributes
     ----------
-    match : callable
-        Returns the arrays of other arguments, or None if the plan is not for them.
     plan : Plan
     """
 
@@ -67,20 +65,25 @@ class _Replay:
         donated: Callable[..., list],
         precision: str,
     ) -> None:
-        self.match: Callable[[Any], list | None] = matcher(arguments) or self._match_any
+        self._match: Callable[[Any], list | None] = matcher(arguments) or self._match_any
         self._structure = structure
         self._signature = [signature_of(leaf) for leaf in leaves]
         self._arrays = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
-        first = leaves[self._arrays[0]]
+        first = _first_of_library([leaves[index] for index in self._arrays])
         namespace = RecordingNamespace(plain_namespace(first))
         recorded = list(leaves)
         for index in self._arrays:
             recorded[index] = namespace.argument(leaves[index])
-        inputs: list[Any] = [recorded[index].variable for index in self._arrays]
+        inputs: list[Any] = namespace.inputs
         copies = tree.unflatten(structure, recorded)
         # Now, as the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
+        self._settings = [
+            (position, namespace.settings[x])
+            for position, x in enumerate(inputs)
+            if x in namespace.settings
+        ]
         self._written, written = _written_state(copies, arguments)
         outputs, results = tree.flatten((result, written), state=True)
         self._build = builder(results, outputs)
@@ -106,6 +109,13 @@ class _Replay:
             )
             self.plan = Plan(graph, places, first)
 
+    def match(self, arguments: Any) -> list | None:
+        """Return the arrays of other arguments, or None if the plan is not for them."""
+        arrays = self._match(arguments)
+        if arrays is None or any(arrays[position] != value for position, value in self._settings):
+            return None
+        return arrays
+
     def _match_any(self, arguments: Any) -> list | None:
         """Return the arrays of other arguments, or None if the plan is not for them."""
         leaves, structure = tree.flatten(arguments, state=True)
@@ -121,6 +131,11 @@ class _Replay:
             for (number, name), value in zip(self._written, written, strict=True):
                 setattr(branches[number], name, value)
         return result
+
+
+def _first_of_library(arrays: list) -> Any:
+    """Return an array of the library that is recorded. Numbers of NumPy's may stand beside those of others."""
+    return next((x for x in arrays if not isinstance(x, numpy.ndarray | numpy.generic)), arrays[0])
 
 
 def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], list]:
