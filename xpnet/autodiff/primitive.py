@@ -205,7 +205,7 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
 
     def call(*arrays: Any, **parameters: Any) -> Any:
         if parameters:
-            parameters = settled(parameters)
+            parameters = settled(parameters, _no_option)
         if first and len(arrays) == 1:
             x = arrays[0]
             if type(x) is Tracer and x.namespace is namespace:
@@ -243,22 +243,25 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
     return call
 
 
-def settled(parameters: Any) -> Any:
-    """Put what rules can use in the place of arrays that are no inputs of a function: sizes, axes, shifts."""
-    kind = type(parameters)
+def settled(value: Any, others: Callable[[Any], Any] = lambda x: x) -> Any:
+    """Put Python integers in the place of arrays of one integer, and ``others(x)`` in that of other arrays."""
+    kind = type(value)
     if kind is dict:
-        return {key: settled(value) for key, value in parameters.items()}
+        return {key: settled(item, others) for key, item in value.items()}
     if kind is tuple or kind is list:
-        return kind([settled(value) for value in parameters])
+        return kind([settled(item, others) for item in value])
     if kind is slice:
-        return slice(*map(settled, (parameters.start, parameters.stop, parameters.step)))
-    if isinstance(parameters, numpy.integer):
-        return int(parameters)
-    if isinstance(parameters, ArrayObject):
-        xp = parameters.namespace
-        is_number = not parameters.shape and xp.isdtype(parameters.dtype, "integral")
-        return parameters.__index__() if is_number else parameters._leave("an option of a function")
-    return parameters
+        return slice(*(settled(item, others) for item in (value.start, value.stop, value.step)))
+    if isinstance(value, numpy.integer):
+        return int(value)
+    if isinstance(value, ArrayObject):
+        is_number = not value.shape and value.namespace.isdtype(value.dtype, "integral")
+        return value.__index__() if is_number else others(value)
+    return value
+
+
+def _no_option(x: ArrayObject) -> Any:
+    return x._leave("an option of a function")
 
 
 def outputs(node: Node, values: Any, namespace: Any) -> Any:

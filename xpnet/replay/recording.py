@@ -11,7 +11,6 @@ from functools import reduce
 from inspect import signature
 from typing import Any
 
-import array_api_compat
 import numpy
 
 from xpnet import tree
@@ -26,7 +25,7 @@ from xpnet.autodiff.namespace import (
 from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS
 from xpnet.autodiff.tracer import Tracer
 from xpnet.autodiff.transforms import FROM_OUTSIDE
-from xpnet.backends import concrete, plain_namespace, to_numpy
+from xpnet.backends import concrete, copied, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
 
@@ -204,7 +203,7 @@ class RecordingNamespace(PlainNamespace):
             )
         array, constant = self._copies.get(id(value), (None, None))
         if array is None or not _same_bytes(constant, value):
-            constant = _copy(value)
+            constant = copied(value)
             self._copies[id(value)] = value, constant  # also the array, so that its `id` stays its own
         return Recorded(constant, None, self)
 
@@ -255,7 +254,7 @@ class RecordingNamespace(PlainNamespace):
         """
 
         def take(x: Any) -> Any:
-            x = self.lift(x)
+            x = x._leave(name) if type(x) is Tracer else self.lift(x)
             found.append(x)
             return x
 
@@ -319,7 +318,7 @@ def output(x: Any) -> Any:
         if x.node is not None:
             raise NoGradientError(FROM_OUTSIDE)
         x = x.value
-    return x.variable if type(x) is Recorded and x.variable is not None else concrete(x)
+    return x.variable if type(x) is Recorded and x.variable is not None else copied(concrete(x))
 
 
 class _Part:
@@ -364,12 +363,6 @@ def _first_traced(arguments: Any) -> Tracer | None:
         if type(x) in (list, tuple) and (found := _first_traced(x)) is not None:
             return found
     return None
-
-
-def _copy(x: Any) -> Any:
-    if isinstance(x, numpy.generic) or array_api_compat.is_jax_array(x):
-        return x  # it cannot be written to
-    return plain_namespace(x).asarray(x, copy=True, device=array_api_compat.device(x))
 
 
 def _same_bytes(x: Any, y: Any) -> bool:
