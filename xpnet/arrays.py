@@ -8,6 +8,7 @@ up to the subclass: `xpnet.autodiff.tracer.Tracer` remembers how its value was m
 import linecache
 import operator
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -38,6 +39,10 @@ class ArrayObject:
 
     value: Any
     namespace: Any
+
+    # For error messages: what it is called, and what to do where something is asked of it that it has not.
+    _kind = "traced"
+    _instead = "If no gradient shall flow through here, take xpnet.to_numpy(xpnet.stop_gradient(x))."
 
     __hash__ = None  # type: ignore[assignment]  # `==` is elementwise, as for every array
 
@@ -110,11 +115,12 @@ class ArrayObject:
         if name in PRIMITIVES or name in COMPOSITES:
             instead = f"Write xp.{name}(x), with xp = xpnet.array_namespace(x)."
         elif not name.startswith("_") and hasattr(type(self.value), name):
-            instead = "If no gradient shall flow through here, take xpnet.to_numpy(xpnet.stop_gradient(x))."
+            instead = self._instead
         else:
-            raise AttributeError(f"a traced array has no attribute {name!r}")
+            raise AttributeError(f"a {self._kind} array has no attribute {name!r}")
         raise AttributeError(
-            f"arrays of the array API standard, such as this traced one, have no method {name}. {instead}"
+            f"arrays of the array API standard, such as this {self._kind} one, have no method {name}. "
+            f"{instead}"
         )
 
     def __deepcopy__(self, _memo: dict) -> Self:
@@ -226,9 +232,13 @@ class ArrayObject:
         return self.namespace.greater_equal(self, other)
 
     def __eq__(self, other: Any) -> Self:  # type: ignore[override]
+        if other is ...:  # a library looks through a key
+            return NotImplemented
         return self.namespace.equal(self, other)
 
     def __ne__(self, other: Any) -> Self:  # type: ignore[override]
+        if other is ...:
+            return NotImplemented
         return self.namespace.not_equal(self, other)
 
     def __neg__(self) -> Self:
@@ -439,7 +449,21 @@ def refuse_writing(name: str, written: Any) -> None:
 def calling_line() -> str:
     """Return the line of code that is being run, outside of xpnet and of the libraries that it works with."""
     frame: Any = sys._getframe()
-    while frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY and frame.f_back:
+    while _is_machinery(frame) and frame.f_back:
         frame = frame.f_back
-    filename, number = frame.f_code.co_filename, frame.f_lineno
+    return _line(frame, frame.f_lineno)
+
+
+def raising_line(error: BaseException) -> str:
+    """Return the line of code that raised an error, outside of xpnet and of the libraries."""
+    places = list(traceback.walk_tb(error.__traceback__))
+    return _line(*next((place for place in reversed(places) if not _is_machinery(place[0])), places[-1]))
+
+
+def _is_machinery(frame: Any) -> bool:
+    return frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY
+
+
+def _line(frame: Any, number: int) -> str:
+    filename = frame.f_code.co_filename
     return f"{filename}:{number}: {linecache.getline(filename, number).strip()}"

@@ -244,7 +244,7 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
 
 
 def settled(value: Any, others: Callable[[Any], Any] = lambda x: x) -> Any:
-    """Put Python integers in the place of arrays of one integer, and ``others(x)`` in that of other arrays."""
+    """Put Python integers in the place of arrays of one integer, and ``others(x)`` in that of others."""
     kind = type(value)
     if kind is dict:
         return {key: settled(item, others) for key, item in value.items()}

@@ -80,9 +80,7 @@ class _Replay:
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
         self._settings = [
-            (position, namespace.settings[x])
-            for position, x in enumerate(inputs)
-            if x in namespace.settings
+            (position, namespace.settings[x]) for position, x in enumerate(inputs) if x in namespace.settings
         ]
         self._written, written = _written_state(copies, arguments)
         outputs, results = tree.flatten((result, written), state=True)
@@ -134,7 +132,7 @@ class _Replay:
 
 
 def _first_of_library(arrays: list) -> Any:
-    """Return an array of the library that is recorded. Numbers of NumPy's may stand beside those of others."""
+    """Return an array of the library that is recorded. NumPy's numbers may stand beside arrays of others."""
     return next((x for x in arrays if not isinstance(x, numpy.ndarray | numpy.generic)), arrays[0])
 
 

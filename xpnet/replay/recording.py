@@ -6,21 +6,24 @@ its place on a replay. Its namespace is a library's own, each function of which 
 """
 
 import copy
+import re
 from collections.abc import Callable
 from functools import reduce
 from inspect import signature
 from typing import Any
 
+import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.arrays import ArrayObject, calling_line
+from xpnet.arrays import ArrayObject, calling_line, raising_line
 from xpnet.autodiff.namespace import (
     PlainNamespace,
     TracedNamespace,
     active_recording,
     from_function_around,
     namespaces_of,
+    of_another_library,
 )
 from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS
 from xpnet.autodiff.tracer import Tracer
@@ -42,6 +45,7 @@ _OF_SETTINGS = frozenset(
     {"arange", "broadcast_shapes", "empty", "eye", "fft.fftfreq", "fft.rfftfreq", "ones", "zeros"}
 )
 
+
 class Recorded(ArrayObject):
     """An array inside a function that `xpnet.jit` records.
 
@@ -54,6 +58,9 @@ class Recorded(ArrayObject):
     """
 
     __slots__ = ("variable",)
+
+    _kind = "recorded"
+    _instead = "Say it with functions of its namespace, or return the array and look at it outside."
 
     def __init__(self, value: Any, variable: Variable | None, namespace: Any) -> None:
         self.value = value
@@ -71,6 +78,9 @@ class Recorded(ArrayObject):
 
     def __bool__(self) -> bool:
         return bool(self._leave("a Python branch (if, while, and, or, not)"))
+
+    def __hash__(self) -> int:  # type: ignore[override]  # which numbers of NumPy's have
+        return hash(self._leave("hash()"))
 
     def __index__(self) -> int:
         return self.value.__index__() if self.variable is None else self.namespace.setting(self)
@@ -134,16 +144,27 @@ class RecordingNamespace(PlainNamespace):
         return x.namespace is self if type(x) is Recorded else plain_namespace(x) is self._xp
 
     def getitem(self, x: Any, key: Any, /) -> Any:
-        keys = key if isinstance(key, tuple) else (key,)
-        for item in keys:
-            if type(item) is Recorded and item.variable is not None and self.isdtype(item.dtype, "bool"):
-                raise _shaped_by_values("x[mask]")
+        if self._has_mask(key):
+            raise _shaped_by_values("x[mask]")
         return self.call("getitem", _getitem, (x, key), {})
+
+    def setitem(self, x: Any, key: Any, values: Any, /) -> Any:  # type: ignore[override]
+        several = tree.is_array(values) and len(values.shape) > 0
+        if several and self._has_mask(key) and array_api_compat.is_jax_array(concrete(x)):
+            raise _shaped_by_values("the part of x that x[mask] = values writes to")  # which JAX must know
+        return self.call("setitem", self._plain.setitem, (x, key, values), {})
+
+    def _has_mask(self, key: Any) -> bool:
+        keys = key if isinstance(key, tuple) else (key,)
+        return any(
+            type(item) is Recorded and item.variable is not None and self.isdtype(item.dtype, "bool")
+            for item in keys
+        )
 
     def repeat(self, x: Any, repeats: Any, /, *, axis: Any = None) -> Any:
         if type(repeats) is Recorded and repeats.variable is not None:
             if repeats.shape:
-                raise _shaped_by_values("repeat with an array of counts")
+                raise _shaped_by_values("what repeat with an array of counts returns")
             repeats = self.setting(repeats)
         return self.call("repeat", self._plain.repeat, (x, repeats), {"axis": axis})
 
@@ -168,6 +189,8 @@ class RecordingNamespace(PlainNamespace):
         try:
             with namespaces_of(TracedNamespace):
                 return f(*arguments, **keywords)
+        except Exception as error:
+            raise _explained(error)  # noqa: B904  # it has its cause
         finally:
             active_recording.reset(token)
             self._copies.clear()
@@ -194,6 +217,8 @@ class RecordingNamespace(PlainNamespace):
         """Return a plain array as a constant of the recording, which does not change when the array does."""
         if isinstance(value, ArrayObject) or not tree.is_array(value):
             return value
+        if not isinstance(value, numpy.ndarray | numpy.generic) and plain_namespace(value) is not self._xp:
+            raise of_another_library(value, self._xp)
         owner = self._owner(value)
         if owner:
             raise NotRecordableError(
@@ -232,7 +257,7 @@ class RecordingNamespace(PlainNamespace):
         if name in _OF_SHAPE_ALONE or all(x.variable is None for x in found):
             lifted = [Recorded(x, None, self) for x in results]
         elif name in _SHAPED_BY_VALUES:
-            raise _shaped_by_values(name)
+            raise _shaped_by_values(f"what {name} returns")
         else:
             kept, kept_options = _map(
                 (arguments, options), lambda x: x.value if x.variable is None else x.variable
@@ -248,9 +273,9 @@ class RecordingNamespace(PlainNamespace):
         return result._make(lifted) if hasattr(result, "_make") else type(result)(lifted)
 
     def _taken_in(self, name: str, arguments: tuple, options: dict, found: list) -> tuple[tuple, dict]:
-        """Return the arguments of a function with arrays of this recording and settings, and gather the arrays.
+        """Return the arguments of a function with arrays of this recording, which are gathered in ``found``.
 
-        What is no array for the function is a setting of it.
+        What is no array for the function is a setting of it, a Python integer.
         """
 
         def take(x: Any) -> Any:
@@ -310,6 +335,33 @@ def _integer_of_host(x: Any) -> int | None:
 
 def _is_integer(x: Recorded) -> bool:
     return x.namespace.isdtype(x.dtype, ("integral", "bool"))
+
+
+def _explained(error: Exception) -> Exception:
+    """Return what to raise in the place of an error while a function is recorded.
+
+    Where code of others refused an array, in its own words, it is an error that says what to do.
+    """
+    cause: BaseException | None = error
+    while cause is not None:  # NumPy wraps what `float(x)` raises
+        if isinstance(cause, NotRecordableError):
+            return cause
+        cause = cause.__cause__
+    of_array = isinstance(error, AttributeError) and isinstance(error.obj, ArrayObject)
+    if not of_array and not re.search(r"\b(Recorded|Tracer)\b|<(recorded|traced) ", str(error)):
+        error.add_note(
+            f"xpnet.jit was recording a function, at {raising_line(error)}. If it works without jit, write "
+            "this line with functions of the namespace of the arrays, xp = xpnet.array_namespace(x)."
+        )
+        return error
+    refused = NotRecordableError(
+        f"a function under xpnet.jit must be written with functions of the namespace of its arrays, xp = "
+        f"xpnet.array_namespace(x); received an error of something else, {type(error).__name__}: "
+        f"{str(error).rstrip('.')}, at {raising_line(error)}. Write it with functions of the namespace, or "
+        "leave jit away."
+    )
+    refused.__cause__ = error
+    return refused
 
 
 def output(x: Any) -> Any:
@@ -383,6 +435,6 @@ def _map(value: Any, change: Any) -> Any:
 
 def _shaped_by_values(name: str) -> NotRecordableError:
     return NotRecordableError(
-        f"the shape of what {name} returns depends on values, at {calling_line()}. xpnet.jit replays with "
+        f"the shape of {name} depends on values, at {calling_line()}. xpnet.jit replays with "
         "fixed shapes. Use where(mask, x, 0) or another function that keeps the shape, or leave jit away."
     )
