@@ -449,7 +449,7 @@ def refuse_writing(name: str, written: Any) -> None:
 def calling_line() -> str:
     """Return the line of code that is being run, outside of xpnet and of the libraries that it works with."""
     frame: Any = sys._getframe()
-    while _is_machinery(frame) and frame.f_back:
+    while is_machinery(frame) and frame.f_back:
         frame = frame.f_back
     return _line(frame, frame.f_lineno)
 
@@ -457,10 +457,11 @@ def calling_line() -> str:
 def raising_line(error: BaseException) -> str:
     """Return the line of code that raised an error, outside of xpnet and of the libraries."""
     places = list(traceback.walk_tb(error.__traceback__))
-    return _line(*next((place for place in reversed(places) if not _is_machinery(place[0])), places[-1]))
+    return _line(*next((place for place in reversed(places) if not is_machinery(place[0])), places[-1]))
 
 
-def _is_machinery(frame: Any) -> bool:
+def is_machinery(frame: Any) -> bool:
+    """Say whether a frame runs code of Python's, of a library's or of xpnet's own."""
     return frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY
 
 

@@ -216,8 +216,8 @@ def _refuse_other_rules(kind: type) -> None:
             instead = "x.filled(value)" if base.__name__ == "MaskedArray" else "numpy.asarray(x)"
             lost = "mask" if base.__name__ == "MaskedArray" else "product, x * y,"
             raise TypeError(
-                f"arrays must be of the array API standard, received a {kind.__module__}.{kind.__name__}, whose "
-                f"{lost} would be lost. Pass {instead}."
+                f"an array must be of the array API standard, received a {kind.__module__}.{kind.__name__}, "
+                f"whose {lost} would be lost. Pass {instead}."
             )
 
 

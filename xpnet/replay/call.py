@@ -267,7 +267,7 @@ class jit:
 
     def __init__(self, f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> None:
         check_precision(precision)
-        functools.update_wrapper(self, f)
+        functools.update_wrapper(self, f, updated=())  # an object has attributes of its own
         self._f = f
         self._donate = tuple(donate)
         self._precision = precision
