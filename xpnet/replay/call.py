@@ -14,7 +14,9 @@ import numpy
 from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.autodiff.namespace import watched
+from xpnet.autodiff.transforms import check_results
 from xpnet.backends import concrete, library_of, plain_namespace
+from xpnet.errors import NotRecordableError
 from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
 from xpnet.replay.precision import check_precision, lower_products
@@ -82,6 +84,7 @@ class _Replay:
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
         self._written, written = _written_state(copies, arguments)
+        check_results((result, written), NotRecordableError)
         outputs, results = tree.flatten((result, written), state=True)
         self._build = builder(results, outputs)
         ends = [output(x) for x in outputs if tree.is_array(x)]

@@ -100,7 +100,7 @@ class _Checks(_Source):
             self._unless(f"type({name}) is not {self._constant(kind)} or len({name}) != {len(value)}")
             for index, item in enumerate(value):
                 self.visit(f"{name}[{index}]", item)
-        elif tree.leaves([value], state=True) != [value] and value is not None:
+        elif value is not None and not tree.is_leaf(value):
             raise _NoMatchError  # another container
         else:
             self._equal(name, value)
@@ -201,7 +201,7 @@ class _Builder(_Source):
             return f"({''.join(f'{self.text(x)}, ' for x in value)})"
         if hasattr(value, "_fields"):
             return f"{self._constant(kind)}({', '.join(map(self.text, value))})"
-        if tree.leaves([value], state=True) != [value] and value is not None:
+        if value is not None and not tree.is_leaf(value):
             raise _NoMatchError  # another container
         return self._constant(value)
 
