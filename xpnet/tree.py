@@ -16,7 +16,6 @@ import types
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
 from typing import Any, ClassVar
 
 import array_api_compat
@@ -486,20 +485,22 @@ def hidden_array(tree: Any, kind: type) -> str | None:
 
 
 def _is_hidden_in(value: Any, kind: type) -> bool:
-    """Say whether an object holds an array of a class somewhere: follow what refers to what."""
+    """Say whether an object holds an array of a class somewhere: follow what refers to what, for a while."""
     seen = {id(value): value}
     parts = deque([value])
-    while parts and len(seen) < _LIMIT:
+    while parts:
         part = parts.popleft()
         surroundings = getattr(part, "__globals__", None) if isinstance(part, types.FunctionType) else None
         for inner in gc.get_referents(part):
             if isinstance(inner, kind):
                 return True
-            if inner is surroundings or id(inner) in seen or type(inner) in _EMPTY:
+            known = type(inner) in _EMPTY or id(inner) in seen or inner is surroundings
+            if known or isinstance(inner, _SURROUNDINGS):
                 continue
-            if not isinstance(inner, _SURROUNDINGS):
-                seen[id(inner)] = inner
-                parts.append(inner)
+            if len(seen) == _LIMIT:
+                return False
+            seen[id(inner)] = inner
+            parts.append(inner)
     return False
 
 

@@ -12,7 +12,8 @@ class Module(tree.Branch):
 
     Arrays, modules, and lists, tuples, dicts and dataclasses of them that are assigned as attributes are the
     module's parameters and parts. Arrays that are not trained but carried along (a counter, running
-    statistics) are named in the class attribute ``state``.
+    statistics) are named in the class attribute ``state``. All other attributes are settings. Of a dict or
+    dataclass with arrays, each item and field is a part: keep settings outside of it.
 
     A module is a tree: ``xpnet.grad(loss)(net, x, y)`` returns a module of the same shape, with a gradient
     wherever the network has an array. To share a layer, hold it once and call it twice: an array that stands

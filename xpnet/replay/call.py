@@ -84,7 +84,8 @@ class _Replay:
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
         self._written, written = _written_state(copies, arguments)
-        check_results((result, written), NotRecordableError)
+        for part in (result, written):
+            check_results(part, NotRecordableError)
         outputs, results = tree.flatten((result, written), state=True)
         self._build = builder(results, outputs)
         ends = [output(x) for x in outputs if tree.is_array(x)]
