@@ -196,11 +196,13 @@ def test_other_objects_come_out_as_they_are(device, way, setting):
 
 
 def test_large_objects_are_not_searched_to_the_end(device, monkeypatch):
-    array, others = xpnet.trace(floats(1)), [Plain(i) for i in range(200)]
-    assert "attribute value" in tree.hidden_array(Plain([*others, array]), ArrayObject)
+    others = [Plain(i) for i in range(200)]
+    deep = Plain(others, [[[xpnet.trace(floats(1))]]])
+    assert "attribute name" in tree.hidden_array(deep, ArrayObject)
     monkeypatch.setattr(tree, "_LIMIT", 100)
-    assert "attribute value" in tree.hidden_array(Plain([array, *others]), ArrayObject)
-    assert tree.hidden_array(Plain([*others, array]), ArrayObject) is None
+    assert tree.hidden_array(deep, ArrayObject) is None
+    others.clear()
+    assert "attribute name" in tree.hidden_array(deep, ArrayObject)
 
 
 @pytest.mark.parametrize("make", [Found, Plain, lambda x: (y for y in [x])])
