@@ -285,6 +285,38 @@ def test_state_of_a_plain_module_stays_plain():
         assert type(getattr(module, name)) is type(before)
 
 
+@pytest.mark.parametrize(
+    "hold",
+    [lambda x: x, lambda x: {"a": [x, None]}, lambda x: Moments(x, "text")],
+    ids=["array", "dict", "own"],
+)
+def test_state_is_plain_behind_a_transform(device, hold):
+    class Remembers(Module):
+        state = ("seen",)
+
+        def __init__(self):
+            self.seen = hold(floats(0, 0))
+            self.weight = floats(1, 2)
+
+        def __call__(self, x):
+            (seen,) = [leaf for leaf in tree.leaves(self.seen) if tree.is_array(leaf)]
+            self.seen = hold(seen + x * self.weight)
+            return x * self.weight
+
+    def loss(net, x):
+        return xpnet.array_namespace(x).sum(net(x))
+
+    net, x = Remembers(), floats(3, 4)
+    recorded = xpnet.jit(xpnet.grad(loss))
+    for number, call in enumerate((loss, xpnet.grad(loss), recorded, recorded)):
+        call(net, x)
+        assert type(net.seen) is type(hold(x))
+        assert_same(tree.leaves(net.seen)[0], floats(3, 8) * (number + 1))
+    given = [x]
+    net.seen = given
+    assert net.seen is given
+
+
 def test_a_layer_at_two_places_is_refused():
     layer = Dense(2, 2, seed=0)
     with pytest.raises(ValueError, match=r"the same Dense at layers\.0 and layers\.2.*call it twice"):

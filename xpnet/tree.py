@@ -132,8 +132,8 @@ class Branch:
     def __setattr__(self, name: str, value: Any) -> None:
         # State carries no gradient: a traced array must not outlive its transform in a plain module. A module
         # that was passed to the transform is a traced copy, whose state is traced, too.
-        if name in self.state and name in vars(self) and not hasattr(vars(self)[name], "node"):
-            value = getattr(value, "value", value) if hasattr(value, "node") else value
+        if name in self.state and name in vars(self) and not _is_traced(vars(self)[name]):
+            value = _without_record(value) if _is_traced(value) else value
         super().__setattr__(name, value)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -141,6 +141,16 @@ class Branch:
         register: Callable = optree.register_pytree_node  # typed for collections alone
         for view in (_PARAMETERS, _EVERYTHING):
             register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
+
+
+def _is_traced(value: Any) -> bool:
+    parts = [value] if is_array(value) else _flatten(value, _EVERYTHING, _is_branch)[0]
+    return any(is_array(part) and hasattr(part, "node") for part in parts)
+
+
+def _without_record(value: Any) -> Any:
+    parts, structure = _flatten(value, _EVERYTHING, _is_branch)
+    return structure.unflatten([part.value if _is_traced(part) else part for part in parts])
 
 
 class _Settings:
