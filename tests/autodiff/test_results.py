@@ -195,6 +195,19 @@ def test_other_objects_come_out_as_they_are(device, way, setting):
     assert way(lambda x: [x, Holder((setting, counter))])[1].setting[0] is setting
 
 
+SEEN = []
+
+
+def test_what_a_function_finds_around_it_is_not_in_it(device):
+    def remembering(x):
+        SEEN[:] = [x]
+        return {"x": x, "function": floats, "ring": circle(None)}
+
+    assert by_grad(remembering)["function"] is floats
+    assert by_jit(remembering)["function"] is floats
+    SEEN.clear()
+
+
 def test_large_objects_are_not_searched_to_the_end(device, monkeypatch):
     others = [Plain(i) for i in range(200)]
     deep = Plain(others, [[[xpnet.trace(floats(1))]]])
