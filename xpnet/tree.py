@@ -463,7 +463,7 @@ def outside_branches(tree: Any) -> list:
 
 
 # What no array is hidden in.
-_EMPTY = frozenset({bool, int, float, complex, str, bytes, type(None), type, types.BuiltinFunctionType})
+_EMPTY = frozenset({bool, int, float, complex, str, bytes, type(None), type})
 
 # What computes when it is asked, which is after the function that made it.
 _LATER = (Iterator, AsyncIterator, Awaitable)

@@ -36,6 +36,11 @@ def by_jit(make):
     return xpnet.jit(lambda x: make(x * 2))(floats(1, 2))
 
 
+def by_scan(make):
+    rows = xpnet.asarray([[1.0, 2.0]], dtype="float32")
+    return xpnet.scan(lambda total, x: (total + x, make(x * 2)), floats(1, 2), rows)[1]
+
+
 def by_grad_in_jit(make):
     def f(x):
         return xpnet.array_namespace(x).sum(x * x), make(x * 2)
@@ -111,6 +116,7 @@ HIDING = {
     "closure": (lambda x: lambda: x, r"function .*<lambda>, which holds an array"),
     "default": (lambda x: lambda y=x: y, "function .*<lambda>, which holds an array"),
     "partial": (lambda x: functools.partial(max, x), "partial, which holds an array"),
+    "method of a list": (lambda x: [x].append, "builtin_function_or_method, which holds an array"),
     "method": (lambda x: Plain(x).method, "method, which holds an array in its attribute __self__"),
     "field": (lambda x: Found(Plain(x), x), r"Plain at value, which holds an array in its attribute value"),
     "field alone": (lambda x: Settings(Plain(x)), "Settings, which holds an array in its attribute value"),
@@ -127,10 +133,10 @@ HIDING = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, by_scan])
 @pytest.mark.parametrize(("make", "message"), HIDING.values(), ids=HIDING)
 def test_what_hides_an_array_is_refused_by_name(device, way, make, message):
-    error = NotRecordableError if way is by_jit else TypeError
+    error = NotRecordableError if way in (by_jit, by_scan) else TypeError
     with pytest.raises(error, match=f"received a ({message}).*dict, tuple or dataclass of arrays instead"):
         way(make)
 
@@ -240,6 +246,22 @@ def test_a_checkpoint_takes_dataclasses(device):
     assert type(gradient) is Found
     assert_same(gradient.value, found.more)
     assert_same(gradient.more, found.value)
+
+
+def test_a_scan_carries_dataclasses(device):
+    def step(carried, x):
+        return Found(carried.value * carried.more + x, carried.more / 2), Found(carried.value)
+
+    def last(value):
+        carried, results = xpnet.scan(
+            step, Found(value, floats(1, 1)), xpnet.asarray([[1.0, 2.0]] * 2, dtype="float32")
+        )
+        assert type(carried) is type(results) is Found
+        return xpnet.array_namespace(value).sum(carried.value), results.value
+
+    gradient, values = xpnet.grad(last, has_aux=True)(floats(3, 4))
+    assert_same(gradient, floats(0.5, 0.5))
+    assert_same(values, [[3.0, 4.0], [4.0, 6.0]])
 
 
 def test_derivatives_of_dataclasses(device):
