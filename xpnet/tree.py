@@ -305,9 +305,6 @@ def is_child(value: Any) -> bool:
 
 def _holds_children(value: Any, seen: dict[int, Any]) -> bool:
     kind = type(value)
-    known = _CHILDREN.get(kind)
-    if known is not None:
-        return known
     if isinstance(value, dict):
         items: Iterable = value.values()
     elif isinstance(value, _CONTAINERS):
@@ -315,12 +312,16 @@ def _holds_children(value: Any, seen: dict[int, Any]) -> bool:
     elif _fields(kind) is not None:
         items = attributes_of(value).values()
     else:
-        known = _CHILDREN[kind] = isinstance(value, Branch) or is_array(value)
-        return known
+        _CHILDREN[kind] = isinstance(value, Branch) or is_array(value)
+        return _CHILDREN[kind]
     if id(value) in seen:  # settings may go in a circle
         return False
     seen[id(value)] = value
-    return any(_holds_children(item, seen) for item in items)
+    for item in items:
+        known = _CHILDREN.get(type(item))
+        if _holds_children(item, seen) if known is None else known:
+            return True
+    return False
 
 
 def is_array(value: Any) -> bool:
