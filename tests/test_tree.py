@@ -225,21 +225,13 @@ def test_map_refuses_another_structure(first, second):
         tree.map(lambda a, b: a, first(), second())
 
 
-def test_settings_have_to_agree_where_everything_is_asked_for():
-    a, b = Dropout(0.25, seed=0), Dropout(0.5, seed=0)
-    tree.map(lambda x, y: x, a, b)
-    with pytest.raises(ValueError, match="Dropout"):
-        tree.map(lambda x, y: x, a, b, state=True)
-    assert tree.flatten(a)[1] == tree.flatten(b)[1]
-    assert tree.flatten(a, state=True)[1] != tree.flatten(b, state=True)[1]
-    assert tree.flatten(a, state=True)[1] == tree.flatten(Dropout(0.25, seed=1), state=True)[1]
-    assert hash(tree.flatten(a, state=True)[1]) == hash(tree.flatten(Dropout(0.25, seed=1), state=True)[1])
-
-
-def test_training_is_a_setting_and_true_at_first():
-    fresh, switched = Dense(1, 1, seed=0), Dense(1, 1, seed=0).train()
-    assert tree.flatten(fresh, state=True)[1] == tree.flatten(switched, state=True)[1]
-    assert tree.flatten(fresh, state=True)[1] != tree.flatten(switched.eval(), state=True)[1]
+def test_structures_are_classes_and_names_of_children(device):
+    a, b = Dropout(0.25, seed=0), Dropout(0.5, seed=0).eval()
+    for state in (False, True):
+        assert tree.map(lambda x, y: y, a, b, state=state).rate == 0.25
+        assert tree.flatten(a, state=state)[1] == tree.flatten(b, state=state)[1]
+        assert hash(tree.flatten(a, state=state)[1]) == hash(tree.flatten(b, state=state)[1])
+        assert tree.flatten(a, state=state)[1] != tree.flatten(ReLU(), state=state)[1]
 
 
 # -- writing back -----------------------------------------------------------------------------------------
@@ -762,11 +754,8 @@ def test_settings_whose_equality_is_an_array(device, wrap):
 
     table = Table()
     net = Tabled(table)
-    structure = tree.flatten(net, state=True)[1]
-    assert structure == tree.flatten(Tabled(table), state=True)[1]
-    assert structure != tree.flatten(Tabled(Table()), state=True)[1]
-    assert tree.flatten(net)[1] == tree.flatten(Tabled(Table()))[1]
-    tree.map(lambda a, b: a, net, Tabled(table), state=True)
+    assert tree.flatten(net, state=True)[1] == tree.flatten(Tabled(Table()), state=True)[1]
+    tree.map(lambda a, b: a, net, Tabled(Table()), state=True)
     tree.assign(Tabled(Table()), net)
     assert_same(xpnet.grad(lambda net, x: net(x)[0])(net, floats(2, 0)).weight, floats(2, 0))
 

@@ -156,24 +156,18 @@ def _without_record(value: Any) -> Any:
 class _Settings:
     """What a branch or dataclass holds besides its children.
 
-    Two trees fit together if they have the same classes and the same children; where everything is asked
-    for, the settings have to agree too.
+    Two trees fit together if they have the same classes and the same children, whatever the settings.
     """
 
     def __init__(
-        self, cls: type, names: tuple[str, ...], values: dict[str, Any], order: tuple[str, ...], strict: bool
+        self, cls: type, names: tuple[str, ...], values: dict[str, Any], order: tuple[str, ...]
     ) -> None:
-        self.cls, self.names, self.values, self.order, self.strict = cls, names, values, order, strict
+        self.cls, self.names, self.values, self.order = cls, names, values, order
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Settings):
             return NotImplemented
-        same = self.cls is other.cls and self.names == other.names
-        names = self.values.keys() | other.values.keys()
-        return same and (not self.strict or all(_agree(self._value(n), other._value(n)) for n in names))
-
-    def _value(self, name: str) -> Any:
-        return self.values.get(name, getattr(self.cls, name, None))
+        return self.cls is other.cls and self.names == other.names
 
     def __hash__(self) -> int:
         return hash((self.cls, self.names))
@@ -195,7 +189,7 @@ def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[s
             children.append(value)
         elif name != "_children":
             values[name] = value
-    settings = _Settings(type(branch), tuple(names), values, tuple(attributes), everything)
+    settings = _Settings(type(branch), tuple(names), values, tuple(attributes))
     return children, settings, settings.names
 
 
@@ -208,13 +202,6 @@ def _unflatten_branch(settings: _Settings, children: list) -> Branch:
     attributes.update(zip(settings.names, children, strict=True))
     attributes["_children"] = settings.names
     return branch
-
-
-def _agree(a: Any, b: Any) -> bool:
-    try:
-        return a is b or bool(a == b)
-    except Exception:  # some give an array, or a table, which is neither true nor false
-        return False
 
 
 def _register_dataclasses(leaves: list) -> bool:
@@ -236,7 +223,7 @@ def _register(cls: type) -> None:
     with _registering:
         if cls not in _registered:
             for view in (_PARAMETERS, _EVERYTHING):
-                register(cls, partial(_flatten_dataclass, view=view), _unflatten_dataclass, namespace=view)
+                register(cls, _flatten_dataclass, _unflatten_dataclass, namespace=view)
             _registered.add(cls)
 
 
@@ -260,14 +247,14 @@ def _look_up_fields(cls: type) -> tuple[str, ...] | None:
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
-def _flatten_dataclass(node: Any, view: str) -> tuple[list, _Settings, tuple[str, ...]]:
+def _flatten_dataclass(node: Any) -> tuple[list, _Settings, tuple[str, ...]]:
     attributes = attributes_of(node)
     # As of a branch, the other attributes with arrays are children, and remembered.
     known = {*(_fields(type(node)) or ()), *attributes.pop("_children", ())}
     children = {name: value for name, value in attributes.items() if name in known or is_child(value)}
     values = {name: value for name, value in attributes.items() if name not in children}
     order = tuple(name for name in getattr(node, "__dict__", ()) if name != "_children")
-    settings = _Settings(type(node), tuple(children), values, order, view == _EVERYTHING)
+    settings = _Settings(type(node), tuple(children), values, order)
     return list(children.values()), settings, settings.names
 
 
