@@ -3,131 +3,591 @@
 Its gradient is a loop in the other direction, over steps that carry gradients backward through one step, so
 that it has gradients of any order. Under `jit`, the step is recorded, and not the loop: recording does not
 take longer for longer sequences.
+
+Four things carry it:
+
+- `_Step` is the function of one call with the trees that it takes, as a function of lists of arrays;
+- `_Kind` is what was found out about such a step when it was called first, and its plans. It is kept, and
+  serves the calls of which the same holds;
+- `Body` is what the loops of `xpnet.autodiff.loops` call: the step, or that of the loop backward;
+- `scan_arrays` is the loop as one operation, which can be recorded and has a gradient rule.
 """
 
-import weakref
-from collections.abc import Callable
-from typing import Any
+import copy
+import functools
+import operator
+import threading
+import types
+from collections.abc import Callable, Sequence
+from itertools import compress
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy
 
 from xpnet import tree
-from xpnet.autodiff import extended_namespace, vjp
-from xpnet.autodiff.namespace import outside_of_recording
-from xpnet.autodiff.primitive import function
+from xpnet.arrays import ArrayObject
+from xpnet.autodiff import extended_namespace, loops, vjp
+from xpnet.autodiff.namespace import active_recording, outside_of_recording, watched
+from xpnet.autodiff.primitive import NUMBERS, function
 from xpnet.autodiff.rules.elementwise import conj
-from xpnet.replay.call import jit
+from xpnet.backends import asarray, concrete, device, plain_namespace
+from xpnet.errors import NotRecordableError
+from xpnet.replay.call import plan_of
+from xpnet.replay.graph import Graph
+from xpnet.replay.match import matcher
+from xpnet.replay.recording import RecordingNamespace, output
+from xpnet.replay.same import Facts, key
+
+# How many kinds of steps are kept: enough for the layers of a deep network, few enough that functions that are
+# made anew for each call do not fill the memory.
+LIMIT = 64
+
+_FLOATING = ("real floating", "complex floating")
 
 
-class _Body:
-    """A step of lists of arrays, recorded by `jit`.
+# An array that stands for others.
+_ANY = numpy.empty(0)
 
-    ``step(carried, elements, constants)`` returns what is carried on, and results; ``plain`` does so without
-    `jit`.
+
+# -- the function of a call -----------------------------------------------------------------------------------
+
+
+class _Leaves(NamedTuple):
+    """A tree taken apart: its leaves, state among them, and its structure."""
+
+    leaves: list
+    structure: Any
+
+    @property
+    def arrays(self) -> list:
+        return [leaf for leaf in self.leaves if tree.is_array(leaf)]
+
+    def filled(self, arrays: Sequence) -> "_Leaves":
+        """Return the tree with other arrays."""
+        others = iter(arrays)
+        return self.mapped(lambda leaf: next(others) if tree.is_array(leaf) else leaf)
+
+    def mapped(self, change: Callable[[Any], Any]) -> "_Leaves":
+        return _Leaves([change(leaf) for leaf in self.leaves], self.structure)
+
+    def changed(self, leaves: dict[int, Any]) -> "_Leaves":
+        """Return the tree with other leaves at some places."""
+        return _Leaves([leaves.get(index, leaf) for index, leaf in enumerate(self.leaves)], self.structure)
+
+    def tree(self) -> Any:
+        return tree.unflatten(self.structure, self.leaves)
+
+
+def _taken_apart(f: Callable) -> tuple[Any, Any, Callable[[Any], Callable]]:
+    """Take what a function brings along out of it: the object of a method, or the arguments of a partial.
+
+    These are constants of the loop like others, with gradients and with state.
+
+    Returns
+    -------
+    function : callable or None
+        What is left.
+    own : tree
+        What it brings along.
+    bind : callable
+        Makes the function again, with another such tree.
+    """
+    if isinstance(f, tree.Branch):
+        return None, f, lambda own: own
+    if isinstance(f, types.MethodType):
+        method = f.__func__
+        return method, f.__self__, lambda own: types.MethodType(method, own)
+    if isinstance(f, functools.partial):
+        inner, own, bind = _taken_apart(f.func)
+        return inner, (own, f.args, f.keywords), lambda own: functools.partial(bind(own[0]), *own[1], **own[2])
+    return f, (), lambda _own: f
+
+
+class _Outcome(NamedTuple):
+    """What a call of the function left.
+
+    Attributes
+    ----------
+    carried : list
+        The leaves of what it carries on.
+    constants : list
+        The leaves of what is the same in each step, with the state that it wrote.
+    results : list of array
+    structure : structure of a tree
+        That of its results.
+    written : tuple of set of int
+        The places where it wrote state: among the leaves that it was given to carry, and among the constants.
     """
 
-    def __init__(self, step: Callable, carried: int, sequences: int, *, precision: str = "float32") -> None:
-        self.plain = step
-        self._recorded = jit(step, precision=precision)
-        self._carried, self._sequences = carried, sequences
-        self._back: _Body | None = None
-        self._others: dict[str, _Body] = {}
+    carried: list
+    constants: list
+    results: list
+    structure: Any
+    written: tuple[set[int], set[int]]
 
-    def step(self, *parts: list) -> tuple[list, list]:
-        with outside_of_recording():
-            return self._recorded(*parts)
+
+class _Place(NamedTuple):
+    """Where the arrays of a loop are."""
+
+    namespace: Any
+    device: Any
+
+    def array(self, number: Any, dtype: Any = None) -> Any:
+        return self.namespace.asarray(number, dtype=dtype, device=self.device)
+
+
+def _place_of(arrays: list) -> _Place:
+    first = concrete(arrays[0]) if arrays else asarray(0, device=device())
+    return _Place(plain_namespace(first), array_api_compat.device(first))
+
+
+class _Step:
+    """The function of one call of `scan`, with the trees that it takes.
+
+    Attributes
+    ----------
+    carried, element, constants : _Leaves
+    bind : callable
+        See `_taken_apart`.
+    place : _Place
+    """
+
+    def __init__(
+        self, carried: _Leaves, element: _Leaves, constants: _Leaves, bind: Callable, place: _Place
+    ) -> None:
+        self.carried, self.element, self.constants = self.trees = (carried, element, constants)
+        self.bind, self.place = bind, place
+
+    def __call__(self, *arrays: Sequence) -> _Outcome:
+        """Call the function with other arrays in its trees."""
+        # Each with handles of its own, as the function may rebind those of traced and recorded arrays (x += 1).
+        carried, element, constants = (
+            each.filled([copy.copy(x) if isinstance(x, ArrayObject) else x for x in part])
+            for each, part in zip(self.trees, arrays, strict=True)
+        )
+        before, rest = carried.tree(), constants.tree()
+        states = _State(before, carried), _State(rest, constants)
+        returned = self.bind(rest[0])(before, element.tree(), *rest[1])
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            raise TypeError(
+                "the function of scan must return a pair: what it carries on, and its result or None. It "
+                f"returned {type(returned).__name__}: {returned!r}."
+            )
+        written = states[0].written(), states[1].written()
+        left = self._constants(constants, rest, written[1])
+        results, structure = tree.flatten(returned[1], state=True)
+        return _Outcome(self._carried(carried, returned[0]), left, self._results(results), structure, written)
+
+    def plain(self, state: set[int]) -> Callable[[list, list, list], tuple[list, list]]:
+        """Return the step of a loop: it also carries the state at some places of the constants."""
+        number, places = len(self.carried.arrays), sorted(state)
+        is_state = [index in state for index, leaf in enumerate(self.constants.leaves) if tree.is_array(leaf)]
+        # Without its arrays, which would stay in memory with it.
+        trees = (each.mapped(lambda x: _ANY if tree.is_array(x) else x) for each in self.trees)
+        call = _Step(*trees, self.bind, self.place)
+
+        def step(carried: list, element: list, constants: list) -> tuple[list, list]:
+            moving, staying = iter(carried[number:]), iter(constants)
+            outcome = call(carried[:number], element, [next(moving if x else staying) for x in is_state])
+            arrays = [x for x in outcome.carried if tree.is_array(x)]
+            return [*arrays, *(outcome.constants[index] for index in places)], outcome.results
+
+        return step
+
+    def _carried(self, given: _Leaves, value: Any) -> list:
+        left, structure = tree.flatten(value, state=True)
+        following = _following(left, given.leaves) if structure == given.structure else None
+        if following is None:
+            raise ValueError(
+                f"what scan carries must keep its structure, shapes and dtypes, {given.structure} with "
+                f"{[*map(_kind, given.leaves)]}; the function left {structure} with {[*map(_kind, left)]}."
+            )
+        return following
+
+    def _constants(self, given: _Leaves, value: Any, written: set[int]) -> list:
+        left, structure = tree.flatten(value, state=True)
+        changed = structure != given.structure or any(
+            index not in written and concrete(x) is not concrete(before)
+            for index, (x, before) in enumerate(zip(left, given.leaves, strict=True))
+        )
+        if changed:
+            raise ValueError(
+                "a step of scan may write to the state of modules among its constants, and to nothing else there, "
+                f"received {given.structure}, to which it wrote. Carry what changes, or name the attribute in "
+                "`state` of its class."
+            )
+        return [*map(_like, left, given.leaves)]
+
+    def _results(self, results: list) -> list:
+        for x in results:
+            if not tree.is_array(x) and type(x) not in NUMBERS:
+                raise TypeError(
+                    "the results of the function of scan are joined, and must be arrays, numbers, None or trees of "
+                    f"them; received {type(x).__name__}: {x!r}."
+                )
+        return [x if tree.is_array(x) else self.place.array(x) for x in results]
+
+
+class _State:
+    """The state of the modules in a tree, and what of it is written from now on."""
+
+    def __init__(self, value: Any, given: _Leaves) -> None:
+        self._given = given.leaves
+        numbered = _Leaves([*range(len(given.leaves))], given.structure).tree()
+        self._places = [
+            (branch, name, tree.leaves(vars(places)[name], state=True))
+            for branch, places in zip(tree.branches(value), tree.branches(numbered), strict=True)
+            for name in branch.state
+            if name in vars(branch)
+        ]
+
+    def written(self) -> set[int]:
+        """Return the places among the leaves."""
+        found: set[int] = set()
+        for branch, name, places in self._places:
+            before = [self._given[index] for index in places]
+            now = tree.leaves(vars(branch)[name], state=True)
+            if len(now) != len(before) or _following(now, before) is None:
+                raise ValueError(
+                    "state that a step of scan writes must keep its shapes and dtypes, "
+                    f"{[*map(_kind, before)]} for {name} of {type(branch).__name__}; received "
+                    f"{[*map(_kind, now)]}."
+                )
+            pairs = zip(places, now, before, strict=True)
+            found.update(index for index, x, y in pairs if concrete(x) is not concrete(y))
+        return found
+
+
+def _following(now: list, before: list) -> list | None:
+    """Return leaves as those before, if they are of the same kinds. A number will be what is left in its place."""
+
+    def follows(x: Any, y: Any) -> bool:
+        if type(y) in NUMBERS:
+            return type(x) in NUMBERS or (tree.is_array(x) and x.shape == ())
+        return _kind(x) == _kind(y) if tree.is_array(y) else x is y or key(x) == key(y)
+
+    now = [*map(_like, now, before)]
+    return now if all(map(follows, now, before)) else None
+
+
+def _kind(x: Any) -> Any:
+    return (tuple(x.shape), x.dtype) if tree.is_array(x) else type(x)
+
+
+# The dtypes that hold a number of Python, each also what the numbers before it are.
+_HOLDING = {
+    bool: ("bool", "integral", "real floating", "complex floating"),
+    int: ("integral", "real floating", "complex floating"),
+    float: _FLOATING,
+    complex: ("complex floating",),
+}
+
+
+def _like(x: Any, array: Any) -> Any:
+    """Return a number as an array like one of shape () that can hold it; anything else as it is."""
+    if type(x) not in NUMBERS or not tree.is_array(array) or array.shape != ():
+        return x
+    place = _place_of([array])
+    return place.array(x, array.dtype) if place.namespace.isdtype(array.dtype, _HOLDING[type(x)]) else x
+
+
+# -- what is kept of it -----------------------------------------------------------------------------------------
+
+
+class _Kind:
+    """What was found out about a step, and holds for all that are the same.
+
+    Parameters
+    ----------
+    step : _Step
+        Of plain arrays.
+
+    Attributes
+    ----------
+    numbers : list of (int, int, dtype)
+        The Python numbers that change from step to step: among the leaves of what is carried (0) or of the
+        constants (2), at which place, and as what they are carried.
+    written : tuple of set of int
+        Where a step writes state, see `_Outcome`.
+    results : structure of a tree
+    plans : dict
+        The plans of the step and of those backward.
+    match : callable or None
+        Says whether it serves another step; None where nothing can say so.
+    """
+
+    def __init__(self, step: _Step) -> None:
+        self.numbers: list[tuple[int, int, Any]] = []
+        self.plans: dict[Any, Any] = {}
+        self.match: Callable | None = None
+        while True:
+            trees = self.with_arrays(step.trees, step.place)
+            namespace = _recording(step.place)
+            arrays = ([*map(namespace.argument, each.arrays)] for each in trees)
+            outcome = namespace.record(_Step(*trees, step.bind, step.place), *arrays)
+            moving = [(0, index, left) for index, left in enumerate(outcome.carried)]
+            moving += [(2, index, outcome.constants[index]) for index in outcome.written[1]]
+            moving = [each for each in moving if type(trees[each[0]].leaves[each[1]]) in NUMBERS]
+            if not moving:
+                break
+            for part, index, left in moving:
+                array = concrete(left) if tree.is_array(left) else step.place.array(left)
+                x = _like(trees[part].leaves[index], array)
+                self.numbers.append((part, index, x.dtype if tree.is_array(x) else step.place.array(x).dtype))
+        self.written, self.results = outcome.written, outcome.structure
+
+    def with_arrays(self, trees: Sequence[_Leaves], place: _Place) -> list[_Leaves]:
+        """Return the trees of a step with arrays in the place of the numbers that change."""
+        changed: list[dict[int, Any]] = [{}, {}, {}]
+        for part, index, dtype in self.numbers:
+            changed[part][index] = place.array(trees[part].leaves[index], dtype)
+        return [each.changed(leaves) for each, leaves in zip(trees, changed, strict=True)]
+
+
+def _recording(place: _Place) -> RecordingNamespace:
+    namespace = RecordingNamespace(place.namespace)
+    around = active_recording.get()
+    if around is not None:  # what must not be a constant there must not be one here
+        namespace.owned = around.owned
+    return namespace
+
+
+class _StepFacts(Facts):
+    """What must hold of a step, so that what was found out about another one holds.
+
+    Attributes
+    ----------
+    closes_over_arrays : bool
+        Whether it can read arrays that are not its arguments, whose values nobody compares.
+    """
+
+    closes_over_arrays = False
+
+    def _array(self, value: Any, place: Any, reached: Any) -> None:
+        self.closes_over_arrays |= reached.by != "tree"
+        super()._array(value, place, reached)
+
+
+_kinds: list[_Kind] = []
+_lock = threading.Lock()
+
+
+def _kind_of(step: _Step, function: Any) -> _Kind:
+    """Return what is known about a step, or find it out."""
+    carried = step.carried.mapped(lambda x: type(x) if type(x) in NUMBERS else x)  # whose values do not matter
+    values = (function, carried.tree(), step.element.tree(), step.constants.tree())
+    for known in _kinds:
+        if known.match is not None and known.match(values) is not None:
+            return known
+    facts = _facts(values)
+    kind = _Kind(step)
+    after = facts and _facts(values)
+    if facts is None or after is None or step.place.device is None:  # within `jax.jit`, there is no device
+        return kind
+    # What the function itself changes (a list of its calls, say) is not compared.
+    facts.facts = {fact: None for fact in facts.facts if fact in after.facts}
+    kind.match = matcher(facts)
+    with _lock:
+        _kinds[:] = [kind, *_kinds][:LIMIT]
+    return kind
+
+
+def _facts(values: Any) -> Facts | None:
+    try:
+        facts = _StepFacts(values)
+    except NotRecordableError:
+        return None
+    return None if facts.closes_over_arrays else facts
+
+
+# -- the loop as one operation ----------------------------------------------------------------------------------
+
+
+class Body:
+    """A step of a loop: a function of lists of arrays, recorded when it is first called.
+
+    Parameters
+    ----------
+    plain : callable
+        ``plain(carried, elements, constants)`` returns what is carried on, and results.
+    carried, sequences : int
+        How many arrays these are.
+    place : _Place
+    plans : dict
+        Where plans are kept.
+    order : int, default=0
+        How often it was turned around: 1 for the step of the gradient, 2 for that of its gradient.
+    precision : str, default="float32"
+        See `xpnet.jit`.
+    """
+
+    def __init__(
+        self,
+        plain: Callable,
+        carried: int,
+        sequences: int,
+        place: _Place,
+        plans: dict,
+        *,
+        order: int = 0,
+        precision: str = "float32",
+    ) -> None:
+        self.plain = plain
+        self._carried, self._sequences, self._place, self._plans = carried, sequences, place, plans
+        self._order, self._precision = order, precision
 
     def split(self, values: Any) -> tuple[list, list, list]:
         """Return what is carried, the sequences, and the constants."""
         end = self._carried + self._sequences
         return list(values[: self._carried]), list(values[self._carried : end]), list(values[end:])
 
-    def in_precision(self, precision: str) -> "_Body":
-        """Return the body whose matrix products have operands of another precision."""
-        if precision not in self._others:
-            body = _Body(self.plain, self._carried, self._sequences, precision=precision)
-            self._others[precision] = body
-        return self._others[precision]
+    def step(self, carried: list, elements: list, constants: list) -> tuple[list, list]:
+        """Do what the function does, by a plan."""
+        plan = self.record(carried, elements, constants)
+        with outside_of_recording():
+            outputs = plan([*carried, *elements, *constants])
+        return list(outputs[: self._carried]), list(outputs[self._carried :])
 
-    def backward(self, constants: int, results: int) -> "_Body":
+    def record(self, *parts: list) -> Any:
+        """Return the plan, which is made for arrays like these."""
+        name = (self._order, self._precision)
+        if name in self._plans:
+            return self._plans[name]
+        place = _place_of([x for part in parts for x in part]) if any(parts) else self._place
+        namespace = _recording(place)
+        recorded = [[*map(namespace.argument, part)] for part in parts]
+        inputs = [x.variable for part in recorded for x in part]
+        after, results = namespace.record(self.plain, *recorded)
+        outputs = [*map(output, (*after, *results))]
+        graph = Graph(inputs, namespace.operations, outputs)
+        plan = plan_of(graph, [None] * len(outputs), place.array(0), self._precision)
+        if place.device is not None:  # within `jax.jit` there is no device, and nothing outlives the call
+            self._plans[name] = plan
+        return plan
+
+    def in_precision(self, precision: str) -> "Body":
+        """Return the body whose matrix products have operands of another precision."""
+        return self._with(self.plain, self._carried, self._sequences, self._order, precision)
+
+    def backward(self, inputs: list[bool], results: list[bool]) -> "Body":
         """Return the body of the loop in the other direction.
 
         It carries the gradients of what is carried and the sums of those of the constants. An element of its
         sequences is what a step was given to carry, its element, and the gradients of both its results.
+
+        Parameters
+        ----------
+        inputs, results : list of bool
+            Which of what goes in, and of the results, are floating-point numbers: others have no gradient.
         """
-        carried, sequences, forward = self._carried, self._sequences, self.plain
+        plain, split, end = self.plain, self.split, self._carried + self._sequences
+        moving, sequences, _ = split(inputs)
+        number = sum(moving)
 
         def step(gradients: list, elements: list, constants: list) -> tuple[list, list]:
-            given, elements = elements[:carried], elements[carried:]
-            inputs, elements = elements[:sequences], elements[sequences:]
-            g_given, g_results = elements[:carried], elements[carried:]
-            _, pullback = vjp(forward, given, inputs, constants)
-            g_before, g_inputs, g_constants = pullback((gradients[:carried], g_results))
-            pairs = zip([*g_before, *g_constants], [*g_given, *gradients[carried:]], strict=True)
-            return [a + b for a, b in pairs], g_inputs
+            values, gs = [*elements[:end], *constants], elements[end:]
 
-        if self._back is None:
-            self._back = _Body(step, carried + constants, 2 * carried + sequences + results)
-        return self._back
+            def forward(*arrays: Any) -> list:
+                others = iter(arrays)
+                left, y = plain(*split([next(others) if x else v for x, v in zip(inputs, values, strict=True)]))
+                return [*compress(left, moving), *compress(y, results)]
+
+            _, pullback = vjp(forward, *compress(values, inputs))
+            found = list(pullback([*gradients[:number], *gs[number:]]))
+            g_elements = found[number : number + sum(sequences)]
+            del found[number : number + sum(sequences)]
+            return [a + b for a, b in zip(found, [*gs[:number], *gradients[number:]], strict=True)], g_elements
+
+        return self._with(step, sum(inputs) - sum(sequences), end + number + sum(results), self._order + 1)
+
+    def _with(self, plain: Callable, carried: int, sequences: int, order: int, precision: str = "") -> "Body":
+        options: Any = {"order": order, "precision": precision or self._precision}
+        return Body(plain, carried, sequences, self._place, self._plans, **options)
 
 
-def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: _Body) -> list[Any]:
+def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: Body, length: int) -> list[Any]:
     """Go through the sequence from its end. What comes out is: given to each step, results, carried on."""
+    is_floating = [[xp.isdtype(x.dtype, _FLOATING) for x in part] for part in (inputs, ys)]
     carried, sequences, constants = body.split(inputs)
+    moving, in_sequences, staying = body.split(is_floating[0])
     number, end = len(carried), len(ys) - len(carried)
+    of_results = is_floating[1][number:end]
+    back = body.backward(is_floating[0], of_results)
     gs = [conj(xp, g) for g in gs]
-    back = body.backward(len(constants), end - number)
-    start = [*gs[end:], *(xp.zeros(x.shape, dtype=x.dtype, device=x.device) for x in constants)]
-    elements = [xp.flip(x, axis=0) for x in (*ys[:number], *sequences, *gs[:end])]
-    outputs = xp.scan_arrays(*start, *elements, *constants, body=back)
-    g_sequences = [xp.flip(g, axis=0) for g in outputs[len(start) : len(start) + len(sequences)]]
-    last = outputs[len(start) + len(sequences) :]
-    return [conj(xp, g) for g in (*last[:number], *g_sequences, *last[number:])]
+    zeros = [xp.zeros(x.shape, dtype=x.dtype, device=x.device) for x in compress(constants, staying)]
+    start = [*compress(gs[end:], moving), *zeros]
+    elements = [*ys[:number], *sequences, *compress(gs[:number], moving), *compress(gs[number:end], of_results)]
+    outputs = xp.scan_arrays(
+        *start, *(xp.flip(x, axis=0) for x in elements), *constants, body=back, length=length
+    )
+    last = outputs[len(outputs) - len(start) :]
+    of_sequences = [xp.flip(g, axis=0) for g in outputs[len(start) : len(outputs) - len(start)]]
+    found = iter([*last[: sum(moving)], *of_sequences, *last[sum(moving) :]])
+    return [conj(xp, next(found)) if x else None for x in is_floating[0]]
 
 
 @function(
-    joint=_scan_back, several=True, compute=lambda xp, *values, body: xp.scan_arrays(*values, body=body)
+    joint=_scan_back,
+    several=True,
+    compute=lambda xp, *values, body, length: xp.scan_arrays(*values, body=body, length=length),
 )
-def scan_arrays(call: Any, *arrays: Any, body: _Body) -> Any:
-    return call(*arrays, body=body)
+def scan_arrays(call: Any, *arrays: Any, body: Body, length: int) -> Any:
+    return call(*arrays, body=body, length=length)
 
 
-# The bodies of each function, by the structure of its arguments, so that its step is recorded once.
-_bodies: "weakref.WeakKeyDictionary[Callable, dict]" = weakref.WeakKeyDictionary()
-
-
-def scan(f: Callable, carried: Any, sequences: Any, *constants: Any) -> tuple[Any, Any]:
+def scan(
+    f: Callable, carried: Any, sequences: Any = None, *constants: Any, length: int | None = None
+) -> tuple[Any, Any]:
     """Call a function for each element of a sequence, with what the call before has left.
 
     As ``for x in sequences: carried, y = f(carried, x, *constants)``, but recorded as one function whatever
-    the length: `jit` records ``f`` once and replays it for each element, also where `scan` is called outside
-    of `jit`. The gradient keeps what is carried, and computes each step a second time.
+    the length: ``f`` is recorded once and replayed for each element, also outside of `jit`. The gradient keeps
+    what is carried, and computes each step a second time.
 
     Parameters
     ----------
     f : callable
         ``f(carried, x, *constants) → (carried, y)``, of arrays and trees of them. What it carries on has the
-        structure, shapes and dtypes of what it was given. Define it once, outside of the function that calls
-        `scan`, or it is recorded at each call. Arrays with a gradient must be its arguments: those that it
-        closes over are refused.
-    carried : array or tree
-        What the first call is given.
-    sequences : array or tree
-        With the elements along the first axis of each array.
-    *constants : array or tree
-        What is the same in each call: weights, say.
+        structure, shapes and dtypes of what it was given. It is recorded anew if it, or something that it
+        reads from outside, has changed; and in each call if it can reach an array, or a network, that is not
+        among its arguments: pass those as constants. Arrays with a gradient must be its arguments; those
+        that it closes over are refused.
+    carried : array, number or tree
+        What the first call is given. A Python number is carried as an array of the dtype that ``f`` leaves in
+        its place.
+    sequences : array or tree, optional
+        With the elements along the first axis of each array. None to go on for a given length, with None for
+        the elements.
+    *constants : array, module or tree
+        What is the same in each call: weights, say. A number is a setting: each value makes a recording.
+    length : int, optional
+        The number of calls. It is that of the sequences, if there are any.
 
     Returns
     -------
     carried : array or tree
         What the last call left.
     results : array or tree
-        The results y of all calls, joined along a new first axis.
+        The results y of all calls, joined along a new first axis. None where they are None.
 
     Raises
     ------
     ValueError
-        If there is no element, if the sequences are not of one length, or if what is carried changes.
+        If there is no element, if the sequences are not of one length, if what is carried changes, or if ``f``
+        writes to its constants other than to the state of modules.
     TypeError
-        If an array holds no floating-point numbers.
+        If ``f`` does not return a pair, or its result or a sequence is neither an array nor a tree of them.
+    NotRecordableError
+        If ``f`` asks for the value of an array, see `jit`.
+
+    Notes
+    -----
+    State that ``f`` writes to modules among its arguments, such as the random state of `nn.Dropout`, goes on
+    from call to call, and is written to these modules at the end. The object of a method, the arguments of a
+    `functools.partial` and a module in the place of ``f`` are constants, too.
+
+    Integers and booleans have no gradient; they may stand among arrays that have one.
 
     Examples
     --------
@@ -136,58 +596,73 @@ def scan(f: Callable, carried: Any, sequences: Any, *constants: Any) -> tuple[An
     >>> def decay(total, x, rate):
     ...     total = rate * total + x
     ...     return total, total
-    >>> last, totals = xpnet.scan(decay, np.asarray(0.0), np.ones(4), np.asarray(0.5))
+    >>> last, totals = xpnet.scan(decay, 0.0, np.ones(4), np.asarray(0.5))
     >>> totals
     array([1.   , 1.5  , 1.75 , 1.875])
     """
-    parts = [tree.flatten(part) for part in (carried, sequences, constants)]
-    leaves = [leaf for part, _ in parts for leaf in part]
-    structures = tuple(structure for _, structure in parts)
-    xp = extended_namespace(*leaves)
-    for leaf in leaves:
-        if not xp.isdtype(leaf.dtype, ("real floating", "complex floating")):
-            raise TypeError(
-                f"scan needs arrays of floating-point numbers, received {leaf.dtype}. Convert them with "
-                "xpnet.asarray(x, dtype='float32')."
-            )
-    lengths = {leaf.shape[0] if len(leaf.shape) else None for leaf in parts[1][0]}
-    if len(lengths) != 1 or not all(lengths):
+    function, own, bind = _taken_apart(f)
+    given = [_Leaves(*tree.flatten(each, state=True)) for each in (carried, sequences, (own, constants))]
+    length = _length(given[1].leaves, length)
+    arrays = [x for each in given for x in each.arrays]
+    place = _place_of(arrays)
+    xp = extended_namespace(*(arrays or [place.array(0)]))
+    first = [given[0].mapped(concrete), given[1].mapped(lambda x: concrete(x)[0, ...]), given[2].mapped(concrete)]
+    kind = _kind_of(_Step(*first, bind, place), function)
+    if any(kind.written):
+        _check_unshared((carried, own, constants))
+    trees = kind.with_arrays(given, place)
+    state = sorted(kind.written[1])
+    moving = [*trees[0].arrays, *(trees[2].leaves[index] for index in state)]
+    elements, staying = trees[1].arrays, trees[2].changed(dict.fromkeys(state)).arrays
+    plain = _Step(*trees, bind, place).plain(kind.written[1])
+    if _is_watched() or not all(getattr(x.dtype, "isnative", True) for x in arrays):
+        lift = getattr(xp, "lift", list)  # or an operator of a plain array would meet a traced one
+        step = lambda *parts: plain(*(lift(part) for part in parts))  # noqa: E731
+        outputs = loops.one_by_one(xp, step, moving, elements, staying, length)
+    else:
+        body = Body(plain, len(moving), len(elements), place, kind.plans)
+        outputs = xp.scan_arrays(*moving, *elements, *staying, body=body, length=length)
+    end = len(outputs) - len(moving)
+    results, last = outputs[len(moving) : end], list(outputs[end:])
+    left = trees[0].filled(last[: len(trees[0].arrays)])
+    for before, written, value in (
+        (given[0], {index: left.leaves[index] for index in kind.written[0]}, carried),
+        (given[2], dict(zip(state, last[len(trees[0].arrays) :], strict=True)), (own, constants)),
+    ):
+        if written:
+            tree.copy_state(before.changed(written).tree(), value)
+    return left.tree(), tree.unflatten(kind.results, list(results))
+
+
+def _is_watched() -> bool:
+    """Say whether `xpnet.raise_on_nan` looks at each operation."""
+    return watched() and active_recording.get() is None
+
+
+def _length(sequences: list, length: int | None) -> int:
+    for x in sequences:
+        if not tree.is_array(x):
+            raise TypeError(f"the sequences of scan must be arrays, received {type(x).__name__}: {x!r}.")
+    lengths = {x.shape[0] if len(x.shape) else None for x in sequences}
+    if length is not None:
+        try:
+            lengths.add(operator.index(length))
+        except TypeError:
+            raise TypeError(f"the length of scan must be an integer, received {length!r}.") from None
+    if len(lengths) != 1 or not all(x is not None and x > 0 for x in lengths):
+        given = "" if length is None else f" and length={length}"
         raise ValueError(
-            "scan needs sequences of one length, along the first axis, with at least one element; received "
-            f"shapes {[tuple(leaf.shape) for leaf in parts[1][0]]}."
+            "scan needs sequences of one length, along the first axis, with at least one element, or a length; "
+            f"received shapes {[tuple(x.shape) for x in sequences]}{given}."
         )
-    body, results = _body(f, structures)
-    outputs = xp.scan_arrays(*leaves, body=body)
-    number = len(parts[0][0])
-    joined, last = outputs[number : len(outputs) - number], outputs[len(outputs) - number :]
-    return tree.unflatten(structures[0], list(last)), tree.unflatten(results[0], list(joined))
+    return lengths.pop()
 
 
-def _body(f: Callable, structures: tuple) -> tuple[_Body, list]:
-    """Return the body of a function, and a list for the structure of its results."""
-    known = _bodies.setdefault(f, {})
-    if structures not in known:
-        results: list = []
-        of = weakref.ref(f)
-
-        def step(carried: list, elements: list, constants: list) -> tuple[list, list]:
-            parts = zip(structures, (carried, elements, constants), strict=True)
-            before, element, rest = (tree.unflatten(structure, part) for structure, part in parts)
-            function: Any = of()
-            after, y = function(before, element, *rest)
-            left, structure = tree.flatten(after)
-            _check_carried(carried, left, structures[0], structure)
-            y, results[:] = tree.flatten(y)[0], [tree.flatten(y)[1]]
-            return left, y
-
-        known[structures] = _Body(step, structures[0].num_leaves, structures[1].num_leaves), results
-    return known[structures]
-
-
-def _check_carried(given: list, left: list, expected: Any, structure: Any) -> None:
-    kinds = [[(tuple(x.shape), x.dtype) for x in leaves] for leaves in (given, left)]
-    if structure != expected or kinds[0] != kinds[1]:
+def _check_unshared(trees: Any) -> None:
+    branches = tree.branches(trees)
+    shared = next((x for x in branches if sum(x is y for y in branches) > 1), None)
+    if shared is not None:
         raise ValueError(
-            f"what scan carries must keep its structure, shapes and dtypes, {expected} with {kinds[0]}; the "
-            f"function left {structure} with {kinds[1]}."
+            f"a module to whose state a step of scan writes must be given once, received the same "
+            f"{type(shared).__name__} at two places. Hold it once, in a module of your own, say."
         )
