@@ -110,8 +110,11 @@ class Branch:
     def __setattr__(self, name: str, value: Any) -> None:
         # State carries no gradient: a traced array must not outlive its transform in a plain module. A module
         # that was passed to the transform is a traced copy, whose state is traced, too.
-        if name in self.state and name in vars(self) and not hasattr(vars(self)[name], "node"):
+        before = vars(self).get(name)
+        if name in self.state and name in vars(self) and not hasattr(before, "node"):
             value = getattr(value, "value", value) if hasattr(value, "node") else value
+            if hasattr(value, "variable") and is_array(before) and not hasattr(before, "variable"):
+                raise _written_from_outside(self, name)  # nor must a recorded one outlive its recording
         super().__setattr__(name, value)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -119,6 +122,17 @@ class Branch:
         register: Callable = optree.register_pytree_node  # typed for collections alone
         for view in (_PARAMETERS, _EVERYTHING):
             register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
+
+
+def _written_from_outside(branch: Branch, name: str) -> Exception:
+    from xpnet.arrays import calling_line
+    from xpnet.errors import NotRecordableError
+
+    return NotRecordableError(
+        "a function under jit or in scan may write to the state of modules among its arguments alone; it "
+        f"writes to {name} of a {type(branch).__name__} that is none of them, at {calling_line()}. Pass the "
+        "module as an argument."
+    )
 
 
 class _Settings:

@@ -30,9 +30,10 @@ def scan(xp: Any, *values: Any, body: Any, length: int) -> tuple[Any, ...]:
         What each step was given to carry, the results of each, all joined along a first axis, and what the
         last one carried on.
     """
+    carried, sequences, constants = body.split(values)
     if any(map(compat.is_jax_array, values)):
-        return _in_jax(body, *body.split(values), length)
-    return one_by_one(xp, body.step, *body.split(values), length)
+        return _in_jax(body, carried, sequences, constants, length)
+    return one_by_one(xp, body.step, carried, sequences, constants, length)
 
 
 def one_by_one(

@@ -183,6 +183,8 @@ class Facts:
         Where the arguments hold objects that are no arrays and may change, by their identity.
     owned : dict of int to str
         The arrays that are refused as constants, by their identity, with a name for people.
+    reads_arrays : bool
+        Whether there are arrays that do not stand for others.
 
     Raises
     ------
@@ -198,6 +200,7 @@ class Facts:
             self.arrays: list[Place] = []
             self.settings: dict[int, Place] = {}
             self.owned: dict[int, str] = {}
+            self.reads_arrays = False
             self._seen: dict[int, tuple[Place, Any]] = {}
             self._visit(values, (), _Reached("tree"))
             if function is not None:
@@ -280,6 +283,7 @@ class Facts:
             self.arrays.append(place)
             self._hold(place, "array", kind_of_array(value), reached)
             return
+        self.reads_arrays = True
         if reached.by == "setting" and isinstance(value, numpy.ndarray):
             self._hold(place, "elements", _Described(elements(value), value), reached)
             return

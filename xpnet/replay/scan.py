@@ -33,24 +33,23 @@ from xpnet.autodiff.primitive import NUMBERS, function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.backends import asarray, concrete, device, plain_namespace
 from xpnet.errors import NotRecordableError
-from xpnet.replay.call import plan_of
+from xpnet.replay.call import make_plan
 from xpnet.replay.graph import Graph
 from xpnet.replay.match import matcher
 from xpnet.replay.recording import RecordingNamespace, output
 from xpnet.replay.same import Facts, key
 
-# How many kinds of steps are kept: enough for the layers of a deep network, few enough that functions that are
-# made anew for each call do not fill the memory.
+# How many kinds of steps are kept: enough for the layers of a deep network, few enough that functions that
+# are made anew for each call do not fill the memory.
 LIMIT = 64
 
 _FLOATING = ("real floating", "complex floating")
-
 
 # An array that stands for others.
 _ANY = numpy.empty(0)
 
 
-# -- the function of a call -----------------------------------------------------------------------------------
+# -- the function of a call ---------------------------------------------------------------------------------
 
 
 class _Leaves(NamedTuple):
@@ -100,7 +99,11 @@ def _taken_apart(f: Callable) -> tuple[Any, Any, Callable[[Any], Callable]]:
         return method, f.__self__, lambda own: types.MethodType(method, own)
     if isinstance(f, functools.partial):
         inner, own, bind = _taken_apart(f.func)
-        return inner, (own, f.args, f.keywords), lambda own: functools.partial(bind(own[0]), *own[1], **own[2])
+        return (
+            inner,
+            (own, f.args, f.keywords),
+            lambda own: functools.partial(bind(own[0]), *own[1], **own[2]),
+        )
     return f, (), lambda _own: f
 
 
@@ -145,23 +148,21 @@ def _place_of(arrays: list) -> _Place:
 class _Step:
     """The function of one call of `scan`, with the trees that it takes.
 
-    Attributes
+    Parameters
     ----------
-    carried, element, constants : _Leaves
+    trees : sequence of _Leaves
+        What is carried, an element, and the constants: a pair of what the function brings along and others.
     bind : callable
         See `_taken_apart`.
     place : _Place
     """
 
-    def __init__(
-        self, carried: _Leaves, element: _Leaves, constants: _Leaves, bind: Callable, place: _Place
-    ) -> None:
-        self.carried, self.element, self.constants = self.trees = (carried, element, constants)
-        self.bind, self.place = bind, place
+    def __init__(self, trees: Sequence[_Leaves], bind: Callable, place: _Place) -> None:
+        self.trees, self.bind, self.place = trees, bind, place
 
     def __call__(self, *arrays: Sequence) -> _Outcome:
         """Call the function with other arrays in its trees."""
-        # Each with handles of its own, as the function may rebind those of traced and recorded arrays (x += 1).
+        # With handles of their own, as the function may rebind those of traced and recorded arrays (x += 1).
         carried, element, constants = (
             each.filled([copy.copy(x) if isinstance(x, ArrayObject) else x for x in part])
             for each, part in zip(self.trees, arrays, strict=True)
@@ -170,9 +171,10 @@ class _Step:
         states = _State(before, carried), _State(rest, constants)
         returned = self.bind(rest[0])(before, element.tree(), *rest[1])
         if not isinstance(returned, tuple | list) or len(returned) != 2:
+            received = "one array" if tree.is_array(returned) else f"{type(returned).__name__}: {returned!r}"
             raise TypeError(
-                "the function of scan must return a pair: what it carries on, and its result or None. It "
-                f"returned {type(returned).__name__}: {returned!r}."
+                "the function of scan must return a pair, what it carries on, and its result or None; it "
+                f"returned {received}."
             )
         written = states[0].written(), states[1].written()
         left = self._constants(constants, rest, written[1])
@@ -181,15 +183,16 @@ class _Step:
 
     def plain(self, state: set[int]) -> Callable[[list, list, list], tuple[list, list]]:
         """Return the step of a loop: it also carries the state at some places of the constants."""
-        number, places = len(self.carried.arrays), sorted(state)
-        is_state = [index in state for index, leaf in enumerate(self.constants.leaves) if tree.is_array(leaf)]
+        number, places = len(self.trees[0].arrays), sorted(state)
+        is_state = [index in state for index, leaf in enumerate(self.trees[2].leaves) if tree.is_array(leaf)]
         # Without its arrays, which would stay in memory with it.
-        trees = (each.mapped(lambda x: _ANY if tree.is_array(x) else x) for each in self.trees)
-        call = _Step(*trees, self.bind, self.place)
+        trees = [each.mapped(lambda x: _ANY if tree.is_array(x) else x) for each in self.trees]
+        call = _Step(trees, self.bind, self.place)
 
         def step(carried: list, element: list, constants: list) -> tuple[list, list]:
             moving, staying = iter(carried[number:]), iter(constants)
-            outcome = call(carried[:number], element, [next(moving if x else staying) for x in is_state])
+            everything = [next(moving if moves else staying) for moves in is_state]
+            outcome = call(carried[:number], element, everything)
             arrays = [x for x in outcome.carried if tree.is_array(x)]
             return [*arrays, *(outcome.constants[index] for index in places)], outcome.results
 
@@ -213,9 +216,9 @@ class _Step:
         )
         if changed:
             raise ValueError(
-                "a step of scan may write to the state of modules among its constants, and to nothing else there, "
-                f"received {given.structure}, to which it wrote. Carry what changes, or name the attribute in "
-                "`state` of its class."
+                "a step of scan may write to the state of modules among its constants, and to nothing else "
+                f"there, received {given.structure}, to which it wrote. Carry what changes, or name the "
+                "attribute in `state` of its class."
             )
         return [*map(_like, left, given.leaves)]
 
@@ -223,8 +226,8 @@ class _Step:
         for x in results:
             if not tree.is_array(x) and type(x) not in NUMBERS:
                 raise TypeError(
-                    "the results of the function of scan are joined, and must be arrays, numbers, None or trees of "
-                    f"them; received {type(x).__name__}: {x!r}."
+                    "the results of the function of scan are joined, and must be arrays, numbers, None or "
+                    f"trees of them; received {type(x).__name__}: {x!r}."
                 )
         return [x if tree.is_array(x) else self.place.array(x) for x in results]
 
@@ -260,7 +263,10 @@ class _State:
 
 
 def _following(now: list, before: list) -> list | None:
-    """Return leaves as those before, if they are of the same kinds. A number will be what is left in its place."""
+    """Return leaves as those before, None if they are of other kinds.
+
+    A number before will be an array of what is left in its place.
+    """
 
     def follows(x: Any, y: Any) -> bool:
         if type(y) in NUMBERS:
@@ -292,7 +298,7 @@ def _like(x: Any, array: Any) -> Any:
     return place.array(x, array.dtype) if place.namespace.isdtype(array.dtype, _HOLDING[type(x)]) else x
 
 
-# -- what is kept of it -----------------------------------------------------------------------------------------
+# -- what is kept of it -------------------------------------------------------------------------------------
 
 
 class _Kind:
@@ -313,35 +319,54 @@ class _Kind:
     results : structure of a tree
     plans : dict
         The plans of the step and of those backward.
+    place : _Place
     match : callable or None
-        Says whether it serves another step; None where nothing can say so.
+        Says whether it serves another step there; None where nothing can say so.
     """
 
     def __init__(self, step: _Step) -> None:
         self.numbers: list[tuple[int, int, Any]] = []
         self.plans: dict[Any, Any] = {}
         self.match: Callable | None = None
+        self.place = step.place
         while True:
-            trees = self.with_arrays(step.trees, step.place)
+            trees = self.with_arrays(step.trees)
+            numbers = [index for index, leaf in enumerate(trees[0].leaves) if type(leaf) in NUMBERS]
             namespace = _recording(step.place)
             arrays = ([*map(namespace.argument, each.arrays)] for each in trees)
-            outcome = namespace.record(_Step(*trees, step.bind, step.place), *arrays)
-            moving = [(0, index, left) for index, left in enumerate(outcome.carried)]
-            moving += [(2, index, outcome.constants[index]) for index in outcome.written[1]]
-            moving = [each for each in moving if type(trees[each[0]].leaves[each[1]]) in NUMBERS]
-            if not moving:
+            try:
+                outcome = namespace.record(_Step(trees, step.bind, step.place), *arrays)
+            except (AttributeError, TypeError):
+                if not numbers:
+                    raise
+                # The function needs arrays where it was given numbers.
+                self.numbers += [(0, index, self._dtype_beside(trees, index)) for index in numbers]
+                continue
+            becoming = [(0, index, outcome.carried[index]) for index in numbers]
+            becoming += [
+                (2, index, outcome.constants[index])
+                for index in outcome.written[1]
+                if type(trees[2].leaves[index]) in NUMBERS
+            ]
+            if not becoming:
                 break
-            for part, index, left in moving:
-                array = concrete(left) if tree.is_array(left) else step.place.array(left)
+            for part, index, left in becoming:
+                array = concrete(left) if tree.is_array(left) else self.place.array(left)
                 x = _like(trees[part].leaves[index], array)
-                self.numbers.append((part, index, x.dtype if tree.is_array(x) else step.place.array(x).dtype))
+                self.numbers.append((part, index, (x if tree.is_array(x) else self.place.array(x)).dtype))
         self.written, self.results = outcome.written, outcome.structure
 
-    def with_arrays(self, trees: Sequence[_Leaves], place: _Place) -> list[_Leaves]:
+    def _dtype_beside(self, trees: list[_Leaves], index: int) -> Any:
+        """Return the dtype for a number that is carried: that of the floating-point numbers, if it is one."""
+        x, xp = trees[0].leaves[index], self.place.namespace
+        dtypes = [x.dtype for each in trees for x in each.arrays if xp.isdtype(x.dtype, "real floating")]
+        return xp.result_type(*dtypes) if type(x) is float and dtypes else self.place.array(x).dtype
+
+    def with_arrays(self, trees: Sequence[_Leaves]) -> list[_Leaves]:
         """Return the trees of a step with arrays in the place of the numbers that change."""
         changed: list[dict[int, Any]] = [{}, {}, {}]
         for part, index, dtype in self.numbers:
-            changed[part][index] = place.array(trees[part].leaves[index], dtype)
+            changed[part][index] = self.place.array(trees[part].leaves[index], dtype)
         return [each.changed(leaves) for each, leaves in zip(trees, changed, strict=True)]
 
 
@@ -353,55 +378,40 @@ def _recording(place: _Place) -> RecordingNamespace:
     return namespace
 
 
-class _StepFacts(Facts):
-    """What must hold of a step, so that what was found out about another one holds.
-
-    Attributes
-    ----------
-    closes_over_arrays : bool
-        Whether it can read arrays that are not its arguments, whose values nobody compares.
-    """
-
-    closes_over_arrays = False
-
-    def _array(self, value: Any, place: Any, reached: Any) -> None:
-        self.closes_over_arrays |= reached.by != "tree"
-        super()._array(value, place, reached)
-
-
 _kinds: list[_Kind] = []
 _lock = threading.Lock()
 
 
 def _kind_of(step: _Step, function: Any) -> _Kind:
     """Return what is known about a step, or find it out."""
-    carried = step.carried.mapped(lambda x: type(x) if type(x) in NUMBERS else x)  # whose values do not matter
-    values = (function, carried.tree(), step.element.tree(), step.constants.tree())
+    # The value of a number that is carried does not matter.
+    carried = step.trees[0].mapped(lambda x: type(x) if type(x) in NUMBERS else x)
+    values = (function, *(each.tree() for each in (carried, *step.trees[1:])))
     for known in _kinds:
-        if known.match is not None and known.match(values) is not None:
+        if known.place == step.place and known.match and known.match(values) is not None:
             return known
     facts = _facts(values)
     kind = _Kind(step)
-    after = facts and _facts(values)
-    if facts is None or after is None or step.place.device is None:  # within `jax.jit`, there is no device
-        return kind
-    # What the function itself changes (a list of its calls, say) is not compared.
-    facts.facts = {fact: None for fact in facts.facts if fact in after.facts}
-    kind.match = matcher(facts)
-    with _lock:
-        _kinds[:] = [kind, *_kinds][:LIMIT]
+    after = _facts(values)
+    # Within `jax.jit` arrays have no device, and nothing outlives the call.
+    if facts is not None and after is not None and step.place.device is not None:
+        facts.keep(after)
+        kind.match = matcher(facts)
+        with _lock:
+            _kinds[:] = [kind, *_kinds][:LIMIT]
     return kind
 
 
 def _facts(values: Any) -> Facts | None:
+    """Return what must hold of a step for another one to do the same; None where nobody can say."""
     try:
-        facts = _StepFacts(values)
+        facts = Facts(values)
     except NotRecordableError:
         return None
-    return None if facts.closes_over_arrays else facts
+    return None if facts.reads_arrays else facts  # whose elements are not compared
 
 
-# -- the loop as one operation ----------------------------------------------------------------------------------
+# -- the loop as one operation ------------------------------------------------------------------------------
 
 
 class Body:
@@ -457,11 +467,11 @@ class Body:
         place = _place_of([x for part in parts for x in part]) if any(parts) else self._place
         namespace = _recording(place)
         recorded = [[*map(namespace.argument, part)] for part in parts]
-        inputs = [x.variable for part in recorded for x in part]
+        inputs: list[Any] = [x.variable for part in recorded for x in part]
         after, results = namespace.record(self.plain, *recorded)
         outputs = [*map(output, (*after, *results))]
         graph = Graph(inputs, namespace.operations, outputs)
-        plan = plan_of(graph, [None] * len(outputs), place.array(0), self._precision)
+        plan = make_plan(graph, [None] * len(outputs), place.array(0), self._precision)
         if place.device is not None:  # within `jax.jit` there is no device, and nothing outlives the call
             self._plans[name] = plan
         return plan
@@ -490,14 +500,18 @@ class Body:
 
             def forward(*arrays: Any) -> list:
                 others = iter(arrays)
-                left, y = plain(*split([next(others) if x else v for x, v in zip(inputs, values, strict=True)]))
+                left, y = plain(
+                    *split([next(others) if x else v for x, v in zip(inputs, values, strict=True)])
+                )
                 return [*compress(left, moving), *compress(y, results)]
 
             _, pullback = vjp(forward, *compress(values, inputs))
             found = list(pullback([*gradients[:number], *gs[number:]]))
             g_elements = found[number : number + sum(sequences)]
             del found[number : number + sum(sequences)]
-            return [a + b for a, b in zip(found, [*gs[:number], *gradients[number:]], strict=True)], g_elements
+            return [
+                a + b for a, b in zip(found, [*gs[:number], *gradients[number:]], strict=True)
+            ], g_elements
 
         return self._with(step, sum(inputs) - sum(sequences), end + number + sum(results), self._order + 1)
 
@@ -510,14 +524,19 @@ def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: Body, length: int)
     """Go through the sequence from its end. What comes out is: given to each step, results, carried on."""
     is_floating = [[xp.isdtype(x.dtype, _FLOATING) for x in part] for part in (inputs, ys)]
     carried, sequences, constants = body.split(inputs)
-    moving, in_sequences, staying = body.split(is_floating[0])
+    moving, _, staying = body.split(is_floating[0])
     number, end = len(carried), len(ys) - len(carried)
     of_results = is_floating[1][number:end]
     back = body.backward(is_floating[0], of_results)
     gs = [conj(xp, g) for g in gs]
     zeros = [xp.zeros(x.shape, dtype=x.dtype, device=x.device) for x in compress(constants, staying)]
     start = [*compress(gs[end:], moving), *zeros]
-    elements = [*ys[:number], *sequences, *compress(gs[:number], moving), *compress(gs[number:end], of_results)]
+    elements = [
+        *ys[:number],
+        *sequences,
+        *compress(gs[:number], moving),
+        *compress(gs[number:end], of_results),
+    ]
     outputs = xp.scan_arrays(
         *start, *(xp.flip(x, axis=0) for x in elements), *constants, body=back, length=length
     )
@@ -542,8 +561,8 @@ def scan(
     """Call a function for each element of a sequence, with what the call before has left.
 
     As ``for x in sequences: carried, y = f(carried, x, *constants)``, but recorded as one function whatever
-    the length: ``f`` is recorded once and replayed for each element, also outside of `jit`. The gradient keeps
-    what is carried, and computes each step a second time.
+    the length: ``f`` is recorded once and replayed for each element, also outside of `jit`. The gradient
+    keeps what is carried, and computes each step a second time.
 
     Parameters
     ----------
@@ -574,8 +593,8 @@ def scan(
     Raises
     ------
     ValueError
-        If there is no element, if the sequences are not of one length, if what is carried changes, or if ``f``
-        writes to its constants other than to the state of modules.
+        If there is no element, if the sequences are not of one length, if what is carried changes, or if
+        ``f`` writes to its constants other than to the state of modules.
     TypeError
         If ``f`` does not return a pair, or its result or a sequence is neither an array nor a tree of them.
     NotRecordableError
@@ -601,37 +620,54 @@ def scan(
     array([1.   , 1.5  , 1.75 , 1.875])
     """
     function, own, bind = _taken_apart(f)
-    given = [_Leaves(*tree.flatten(each, state=True)) for each in (carried, sequences, (own, constants))]
+    values = (carried, sequences, (own, constants))
+    given = [_Leaves(*tree.flatten(each, state=True)) for each in values]
     length = _length(given[1].leaves, length)
     arrays = [x for each in given for x in each.arrays]
     place = _place_of(arrays)
     xp = extended_namespace(*(arrays or [place.array(0)]))
-    first = [given[0].mapped(concrete), given[1].mapped(lambda x: concrete(x)[0, ...]), given[2].mapped(concrete)]
-    kind = _kind_of(_Step(*first, bind, place), function)
+    first = [each.mapped(concrete) for each in given]
+    first[1] = first[1].mapped(lambda x: x[0, ...])
+    kind = _kind_of(_Step(first, bind, place), function)
     if any(kind.written):
-        _check_unshared((carried, own, constants))
-    trees = kind.with_arrays(given, place)
+        _check_unshared(values)
+
+    trees = kind.with_arrays(given)
     state = sorted(kind.written[1])
     moving = [*trees[0].arrays, *(trees[2].leaves[index] for index in state)]
     elements, staying = trees[1].arrays, trees[2].changed(dict.fromkeys(state)).arrays
-    plain = _Step(*trees, bind, place).plain(kind.written[1])
+    plain = _Step(trees, bind, place).plain(kind.written[1])
     if _is_watched() or not all(getattr(x.dtype, "isnative", True) for x in arrays):
         lift = getattr(xp, "lift", list)  # or an operator of a plain array would meet a traced one
-        step = lambda *parts: plain(*(lift(part) for part in parts))  # noqa: E731
-        outputs = loops.one_by_one(xp, step, moving, elements, staying, length)
+        parts = (moving, elements, staying, length)
+        outputs = loops.one_by_one(xp, lambda *lists: plain(*map(lift, lists)), *parts)
     else:
         body = Body(plain, len(moving), len(elements), place, kind.plans)
         outputs = xp.scan_arrays(*moving, *elements, *staying, body=body, length=length)
+
     end = len(outputs) - len(moving)
-    results, last = outputs[len(moving) : end], list(outputs[end:])
+    results, last = list(outputs[len(moving) : end]), list(outputs[end:])
     left = trees[0].filled(last[: len(trees[0].arrays)])
-    for before, written, value in (
-        (given[0], {index: left.leaves[index] for index in kind.written[0]}, carried),
-        (given[2], dict(zip(state, last[len(trees[0].arrays) :], strict=True)), (own, constants)),
-    ):
-        if written:
-            tree.copy_state(before.changed(written).tree(), value)
-    return left.tree(), tree.unflatten(kind.results, list(results))
+    new_state = dict(zip(state, last[len(trees[0].arrays) :], strict=True))
+    _write(given[0], {index: left.leaves[index] for index in kind.written[0]}, carried)
+    _write(given[2], new_state, (own, constants))
+    return left.tree(), tree.unflatten(kind.results, results)
+
+
+def _write(given: _Leaves, state: dict[int, Any], value: Any) -> None:
+    """Write state to the modules of a tree."""
+    if state:
+        tree.copy_state(given.changed(state).tree(), value)
+
+
+def _check_unshared(values: Any) -> None:
+    branches = tree.branches(values)
+    twice = next((x for x in branches if sum(x is other for other in branches) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            "a module must be given once if a step of scan writes state, received the same "
+            f"{type(twice).__name__} twice. Hold it once in a module of your own, and use it twice."
+        )
 
 
 def _is_watched() -> bool:
@@ -640,6 +676,7 @@ def _is_watched() -> bool:
 
 
 def _length(sequences: list, length: int | None) -> int:
+    """Return the number of steps."""
     for x in sequences:
         if not tree.is_array(x):
             raise TypeError(f"the sequences of scan must be arrays, received {type(x).__name__}: {x!r}.")
@@ -649,20 +686,11 @@ def _length(sequences: list, length: int | None) -> int:
             lengths.add(operator.index(length))
         except TypeError:
             raise TypeError(f"the length of scan must be an integer, received {length!r}.") from None
-    if len(lengths) != 1 or not all(x is not None and x > 0 for x in lengths):
+    found = lengths.pop() if len(lengths) == 1 else None
+    if found is None or found < 1:
         given = "" if length is None else f" and length={length}"
         raise ValueError(
-            "scan needs sequences of one length, along the first axis, with at least one element, or a length; "
-            f"received shapes {[tuple(x.shape) for x in sequences]}{given}."
+            "scan needs sequences of one length, along the first axis, with at least one element, or a "
+            f"length; received shapes {[tuple(x.shape) for x in sequences]}{given}."
         )
-    return lengths.pop()
-
-
-def _check_unshared(trees: Any) -> None:
-    branches = tree.branches(trees)
-    shared = next((x for x in branches if sum(x is y for y in branches) > 1), None)
-    if shared is not None:
-        raise ValueError(
-            f"a module to whose state a step of scan writes must be given once, received the same "
-            f"{type(shared).__name__} at two places. Hold it once, in a module of your own, say."
-        )
+    return found
