@@ -344,8 +344,9 @@ def test_kinds_of_arrays(device):
             assert_as_loop(step, one, x)
 
 
-def test_what_is_kept_is_bounded(device):
+def test_what_is_kept_is_bounded(device, monkeypatch):
     kept = sys.modules["xpnet.replay.scan"]
+    monkeypatch.setattr(kept, "LIMIT", 4)
     one, x = draws((), (3,))
 
     class Large:
@@ -367,6 +368,21 @@ def test_what_is_kept_is_bounded(device):
     assert there() is None
 
 
+def test_a_plan_does_not_hold_the_arrays_that_it_was_recorded_with():
+    def total(x, weight):
+        xp = xpnet.array_namespace(x, weight)
+        return xp.sum(xpnet.scan(lambda carried, x, weight: (carried, x * weight), 0.0, x, weight)[1])
+
+    weight = numpy.ones(3)
+    there = weakref.ref(weight)
+    kept = xpnet.jit(xpnet.grad(total)), total
+    for f in kept:
+        f(numpy.ones((2, 3)), weight)
+    del weight
+    gc.collect()
+    assert there() is None
+
+
 def test_a_step_that_is_the_same_is_recorded_once(device):
     calls = []
 
@@ -383,6 +399,11 @@ def test_a_step_that_is_the_same_is_recorded_once(device):
         recorded = len(calls)
         for _ in range(3):
             xpnet.scan(make(factor), one, x)
+        assert len(calls) == recorded
+    recorded = None
+    for start in (1.0, 2.0, 3.0):  # which is carried, and no setting
+        xpnet.scan(make(2.0), start, x)
+        recorded = recorded or len(calls)
         assert len(calls) == recorded
 
 
@@ -655,6 +676,10 @@ def reading(scan):
     return total
 
 
+def reading_of(table, tokens):
+    return xpnet.scan(read, (table[0, ...], 0, False), tokens, table)[1]
+
+
 def read_loop(f, carried, tokens, table):
     """As scan does it. The numbers are arrays from the beginning, as the functions of the step need them."""
     xp = xpnet.array_namespace(table, tokens)
@@ -683,6 +708,10 @@ def test_tokens_masks_and_counters_among_gradients(device):
         assert_same(
             xpnet.grad(reading(xpnet.scan))(table, tokens), expected, tolerance=half_of_the_digits("float64")
         )
+    with_integers = xpnet.grad(
+        lambda table: xpnet.array_namespace(table).sum(table) * int(reading_of(table, tokens)["count"][3])
+    )
+    assert_same(with_integers(table), numpy.full((3, 2), 3.0))  # integers are no part of the gradient
     last, y = xpnet.scan(read, (table[0, ...], 0, False), tokens, table)
     assert_same(y["count"], xpnet.asarray(numpy.arange(4), device=device))
     assert_same(y["seen"], xpnet.asarray(numpy.asarray([False, False, True, True]), device=device))

@@ -139,6 +139,10 @@ class _Place(NamedTuple):
     def array(self, number: Any, dtype: Any = None) -> Any:
         return self.namespace.asarray(number, dtype=dtype, device=self.device)
 
+    def is_lasting(self) -> bool:
+        """Say whether arrays outlive the call. Within `jax.jit` they do not, and have no device."""
+        return array_api_compat.device(self.array(0)) is not None
+
 
 def _place_of(arrays: list) -> _Place:
     first = concrete(arrays[0]) if arrays else asarray(0, device=device())
@@ -393,8 +397,7 @@ def _kind_of(step: _Step, function: Any) -> _Kind:
     facts = _facts(values)
     kind = _Kind(step)
     after = _facts(values)
-    # Within `jax.jit` arrays have no device, and nothing outlives the call.
-    if facts is not None and after is not None and step.place.device is not None:
+    if facts is not None and after is not None and step.place.is_lasting():
         facts.keep(after)
         kind.match = matcher(facts)
         with _lock:
@@ -472,7 +475,7 @@ class Body:
         outputs = [*map(output, (*after, *results))]
         graph = Graph(inputs, namespace.operations, outputs)
         plan = make_plan(graph, [None] * len(outputs), place.array(0), self._precision)
-        if place.device is not None:  # within `jax.jit` there is no device, and nothing outlives the call
+        if place.is_lasting():
             self._plans[name] = plan
         return plan
 
