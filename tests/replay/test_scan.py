@@ -265,6 +265,26 @@ def test_a_global_number(device, monkeypatch):
         assert_same(gradient, numpy.asarray([rate**3, 0.0, 0.0]))
 
 
+def test_a_gradient_is_that_of_the_call(device, monkeypatch):
+    (x,) = draws((3,))
+    weight = []
+
+    def local(carried, x):
+        return carried * weight[0][0], x
+
+    for f, slope in ((with_a_global, 8.0), (local, 125.0)):
+        monkeypatch.setattr(sys.modules[__name__], "RATE", 2.0)
+        layer, weight[:] = Scale([3.0]), [x * 0 + 5.0]
+
+        def total(x, f=f, layer=layer):
+            return xpnet.scan(f, x[0], x)[0] + xpnet.scan(apply, x[0], x, layer)[1][1]
+
+        _, pullback = xpnet.vjp(total, x)
+        monkeypatch.setattr(sys.modules[__name__], "RATE", 7.0)
+        layer.factor[0], weight[0] = 9.0, x * 0
+        assert_same(pullback(xpnet.asarray(1.0, device=device))[0], numpy.asarray([slope, 3.0, 0.0]))
+
+
 NET = None
 
 
@@ -513,6 +533,42 @@ def test_a_module_that_is_carried(device):
     assert_same(last.drop.random_state, wanted.drop.random_state)
     assert_same(cell.drop.random_state, wanted.drop.random_state)  # of which the steps are
     assert_same(cell.weight, expected.weight)
+
+
+class InPlace(nn.Module):
+    """Writes to the arrays of its state, and not to its attributes alone."""
+
+    state = ("count", "seen")
+
+    def __init__(self):
+        self.count = xpnet.asarray(numpy.asarray(0.0), device=xpnet.device())
+        self.seen = xpnet.asarray(numpy.zeros(2), device=xpnet.device())
+
+    def __call__(self, x):
+        self.count += 1
+        self.seen[0] = x
+        return x * self.count + self.seen[1]
+
+
+def test_state_that_is_written_in_place(device):
+    layer, expected = InPlace(), InPlace()
+    one, x = draws((), (3,))
+    assert_as_loop(apply, one, x, layer, copies=[expected])
+    assert_same(layer.count, expected.count)
+    assert_same(layer.seen, expected.seen)
+
+
+def test_constants_that_are_written_in_place_are_refused(device):
+    def step(carried, x, weight):
+        weight += 1
+        return carried, x * weight
+
+    x, weight = draws((3,), ())
+    before = float(weight)
+    for around in (lambda f: f, lambda f: xpnet.grad(lambda x: f(x)[0])):
+        with pytest.raises(ValueError, match="may write to the state of modules"):
+            around(lambda x: xpnet.scan(step, x[0], x, weight))(x)
+        assert float(weight) == before
 
 
 class Counter(nn.Module):
@@ -939,10 +995,10 @@ def test_handles_that_a_step_rebinds(device):
 
     def total(start, x, weight):
         last, y = xpnet.scan(lambda c, x, w: step(c, x, w), start, x, weight)
-        return xpnet.array_namespace(x).sum(y) + last[1]
+        return xpnet.array_namespace(x).sum(y) + last[1] + start[0] * x[0, 1]  # they are what they were
 
     def looped(start, x, weight):
-        result = 0.0
+        result = start[0] * x[0, 1]
         for t in range(x.shape[0]):
             moved = start + x[t, ...]
             y = x[t, ...] * weight
@@ -951,7 +1007,10 @@ def test_handles_that_a_step_rebinds(device):
             result = result + xp.sum(start * y)
         return result + start[1]
 
+    plain = xpnet.scan(step, *draws((2,), (3, 2), ()))
     start, x, weight = draws((2,), (3, 2), ())
+    with xpnet.raise_on_nan():
+        assert_trees_same(xpnet.scan(step, start, x, weight), plain)
     before = [numpy.array(xpnet.to_numpy(each)) for each in (start, x)]
     everything = (0, 1, 2)
     expected = xpnet.grad(looped, argnums=everything)(start, x, weight)

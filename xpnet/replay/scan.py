@@ -13,6 +13,7 @@ Four things carry it:
 - `scan_arrays` is the loop as one operation, which can be recorded and has a gradient rule.
 """
 
+import contextlib
 import copy
 import functools
 import operator
@@ -27,12 +28,13 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
-from xpnet.autodiff import extended_namespace, loops, vjp
-from xpnet.autodiff.namespace import active_recording, outside_of_recording, watched
+from xpnet.autodiff import extended_namespace, loops, trace, vjp
+from xpnet.autodiff.namespace import active_recording, outside_of_recording, traced_namespace, watched
 from xpnet.autodiff.primitive import NUMBERS, function
 from xpnet.autodiff.rules.elementwise import conj
+from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import asarray, concrete, device, plain_namespace
-from xpnet.errors import NotRecordableError
+from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.call import make_plan
 from xpnet.replay.graph import Graph
 from xpnet.replay.match import matcher
@@ -166,14 +168,11 @@ class _Step:
 
     def __call__(self, *arrays: Sequence) -> _Outcome:
         """Call the function with other arrays in its trees."""
-        # With handles of their own, as the function may rebind those of traced and recorded arrays (x += 1).
-        carried, element, constants = (
-            each.filled([copy.copy(x) if isinstance(x, ArrayObject) else x for x in part])
-            for each, part in zip(self.trees, arrays, strict=True)
-        )
-        before, rest = carried.tree(), constants.tree()
-        states = _State(before, carried), _State(rest, constants)
-        returned = self.bind(rest[0])(before, element.tree(), *rest[1])
+        given = [each.filled(part) for each, part in zip(self.trees, arrays, strict=True)]
+        # With handles of its own, as the function may rebind those of traced and recorded arrays (x += 1).
+        before, x, rest = (each.mapped(_handle).tree() for each in given)
+        states = _State(before, given[0]), _State(rest, given[2])
+        returned = self.bind(rest[0])(before, x, *rest[1])
         if not isinstance(returned, tuple | list) or len(returned) != 2:
             received = "one array" if tree.is_array(returned) else f"{type(returned).__name__}: {returned!r}"
             raise TypeError(
@@ -181,9 +180,11 @@ class _Step:
                 f"returned {received}."
             )
         written = states[0].written(), states[1].written()
-        left = self._constants(constants, rest, written[1])
+        left = self._constants(given[2], rest, written[1])
         results, structure = tree.flatten(returned[1], state=True)
-        return _Outcome(self._carried(carried, returned[0]), left, self._results(results), structure, written)
+        return _Outcome(
+            self._carried(given[0], returned[0]), left, self._results(results), structure, written
+        )
 
     def plain(self, state: set[int]) -> Callable[[list, list, list], tuple[list, list]]:
         """Return the step of a loop: it also carries the state at some places of the constants."""
@@ -234,6 +235,10 @@ class _Step:
                     f"trees of them; received {type(x).__name__}: {x!r}."
                 )
         return [x if tree.is_array(x) else self.place.array(x) for x in results]
+
+
+def _handle(x: Any) -> Any:
+    return copy.copy(x) if isinstance(x, ArrayObject) else x
 
 
 class _State:
@@ -447,7 +452,8 @@ class Body:
         precision: str = "float32",
     ) -> None:
         self.plain = plain
-        self._carried, self._sequences, self._place, self._plans = carried, sequences, place, plans
+        self.place = place
+        self._carried, self._sequences, self._plans = carried, sequences, plans
         self._order, self._precision = order, precision
 
     def split(self, values: Any) -> tuple[list, list, list]:
@@ -467,7 +473,7 @@ class Body:
         name = (self._order, self._precision)
         if name in self._plans:
             return self._plans[name]
-        place = _place_of([x for part in parts for x in part]) if any(parts) else self._place
+        place = _place_of([x for part in parts for x in part]) if any(parts) else self.place
         namespace = _recording(place)
         recorded = [[*map(namespace.argument, part)] for part in parts]
         inputs: list[Any] = [x.variable for part in recorded for x in part]
@@ -520,33 +526,38 @@ class Body:
 
     def _with(self, plain: Callable, carried: int, sequences: int, order: int, precision: str = "") -> "Body":
         options: Any = {"order": order, "precision": precision or self._precision}
-        return Body(plain, carried, sequences, self._place, self._plans, **options)
+        return Body(plain, carried, sequences, self.place, self._plans, **options)
+
+
+def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, list[list]]:
+    """Return the body of the loop backward, and what it carries, its sequences, and its constants.
+
+    What comes out of the loop forward is: given to each step, results, carried on.
+    """
+    carried, sequences, constants = body.split(inputs)
+    number, end = len(carried), len(ys) - len(carried)
+    inputs_flow, ys_flow = ([_can_flow(xp, x) for x in part] for part in (inputs, ys))
+    moving, _, staying = body.split(inputs_flow)
+    zeros = [xp.zeros(x.shape, dtype=x.dtype, device=x.device) for x in compress(constants, staying)]
+    start = [*compress(gs[end:], moving), *zeros]
+    elements = [*ys[:number], *sequences, *compress(gs[:end], ys_flow)]
+    back = body.backward(inputs_flow, ys_flow[number:end])
+    return back, [start, [xp.flip(x, axis=0) for x in elements], constants]
+
+
+def _can_flow(xp: Any, x: Any) -> bool:
+    return xp.isdtype(x.dtype, _FLOATING)
 
 
 def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: Body, length: int) -> list[Any]:
-    """Go through the sequence from its end. What comes out is: given to each step, results, carried on."""
-    is_floating = [[xp.isdtype(x.dtype, _FLOATING) for x in part] for part in (inputs, ys)]
-    carried, sequences, constants = body.split(inputs)
-    moving, _, staying = body.split(is_floating[0])
-    number, end = len(carried), len(ys) - len(carried)
-    of_results = is_floating[1][number:end]
-    back = body.backward(is_floating[0], of_results)
-    gs = [conj(xp, g) for g in gs]
-    zeros = [xp.zeros(x.shape, dtype=x.dtype, device=x.device) for x in compress(constants, staying)]
-    start = [*compress(gs[end:], moving), *zeros]
-    elements = [
-        *ys[:number],
-        *sequences,
-        *compress(gs[:number], moving),
-        *compress(gs[number:end], of_results),
-    ]
-    outputs = xp.scan_arrays(
-        *start, *(xp.flip(x, axis=0) for x in elements), *constants, body=back, length=length
-    )
-    last = outputs[len(outputs) - len(start) :]
-    of_sequences = [xp.flip(g, axis=0) for g in outputs[len(start) : len(outputs) - len(start)]]
-    found = iter([*last[: sum(moving)], *of_sequences, *last[sum(moving) :]])
-    return [conj(xp, next(found)) if x else None for x in is_floating[0]]
+    """Go through the sequence from its end."""
+    back, (start, elements, constants) = _turned(xp, [conj(xp, g) for g in gs], ys, inputs, body)
+    outputs = xp.scan_arrays(*start, *elements, *constants, body=back, length=length)
+    last = len(outputs) - len(start)
+    number = sum(_can_flow(xp, x) for x in body.split(inputs)[0])
+    of_sequences = [xp.flip(g, axis=0) for g in outputs[len(start) : last]]
+    found = iter([*outputs[last : last + number], *of_sequences, *outputs[last + number :]])
+    return [conj(xp, next(found)) if _can_flow(xp, x) else None for x in inputs]
 
 
 @function(
@@ -640,21 +651,47 @@ def scan(
     moving = [*trees[0].arrays, *(trees[2].leaves[index] for index in state)]
     elements, staying = trees[1].arrays, trees[2].changed(dict.fromkeys(state)).arrays
     plain = _Step(trees, bind, place).plain(kind.written[1])
+    parts = [moving, elements, staying]
     if _is_watched() or not all(getattr(x.dtype, "isnative", True) for x in arrays):
-        lift = getattr(xp, "lift", list)  # or an operator of a plain array would meet a traced one
-        parts = (moving, elements, staying, length)
-        outputs = loops.one_by_one(xp, lambda *lists: plain(*map(lift, lists)), *parts)
+        outputs = _one_by_one(plain, parts, length, place)
     else:
-        body = Body(plain, len(moving), len(elements), place, kind.plans)
-        outputs = xp.scan_arrays(*moving, *elements, *staying, body=body, length=length)
+        outputs = _as_one(Body(plain, len(moving), len(elements), place, kind.plans), parts, length, xp)
 
     end = len(outputs) - len(moving)
-    results, last = list(outputs[len(moving) : end]), list(outputs[end:])
+    results, last = outputs[len(moving) : end], outputs[end:]
     left = trees[0].filled(last[: len(trees[0].arrays)])
     new_state = dict(zip(state, last[len(trees[0].arrays) :], strict=True))
     _write(given[0], {index: left.leaves[index] for index in kind.written[0]}, carried)
     _write(given[2], new_state, (own, constants))
     return left.tree(), tree.unflatten(kind.results, results)
+
+
+def _one_by_one(plain: Callable, parts: list[list], length: int, place: _Place) -> list:
+    """Do the steps as they are written, each function by itself."""
+    moving, elements, staying = parts
+
+    def step(*lists: list) -> tuple[list, list]:
+        return plain(*map(trace, lists))
+
+    xp = traced_namespace(place.namespace)
+    outputs = loops.one_by_one(xp, step, moving, elements, staying, length)
+    is_traced = any(type(x) is Tracer for part in parts for x in part)
+    return list(outputs) if is_traced else [*map(concrete, outputs)]
+
+
+def _as_one(body: Body, parts: list[list], length: int, xp: Any) -> list:
+    """Do the steps as one operation."""
+    inputs = [x for part in parts for x in part]
+    outputs = list(xp.scan_arrays(*inputs, body=body, length=length))
+    if any(type(x) is Tracer and x.node is not None for x in inputs):
+        # The step backward is recorded now, as what the function reads from outside may have changed later.
+        with outside_of_recording():
+            arrays, ys = [*map(concrete, inputs)], [*map(concrete, outputs)]
+            back, (start, sequences, constants) = _turned(body.place.namespace, ys, ys, arrays, body)
+            first = [x[0, ...] for x in sequences]
+        with contextlib.suppress(NoGradientError):  # which is raised where the gradient is asked for
+            back.record(start, first, constants)
+    return outputs
 
 
 def _write(given: _Leaves, state: dict[int, Any], value: Any) -> None:
