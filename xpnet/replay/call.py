@@ -214,22 +214,28 @@ class jit:
     -------
     callable
         With the arguments of ``f``. It records at the first call with arrays of given shapes, dtypes and
-        device, and given other values (numbers, functions, modules in `train` or `eval`); pass a number
-        that changes as an array. The last 16 recordings are kept. Results agree with those of ``f`` within
-        rounding.
+        device, and with given other values: numbers, functions, attributes of modules, and what ``f`` reads
+        from outside. Pass a number that changes as an array. The last 16 recordings are kept. Results agree
+        with those of ``f`` within rounding.
 
     Raises
     ------
     NotRecordableError
         When recording, if ``f`` asks for the value of an array (``if``, ``float()``) or for a shape that
-        depends on values.
+        depends on values, if it reads the arrays of a module that is no argument, or if something among
+        the arguments cannot be compared.
     ValueError
         If ``donate`` does not name parameters of ``f``, or there is no such precision.
 
     Notes
     -----
     State that ``f`` writes to modules among its arguments, such as the random state of `nn.Dropout`, is
-    written on each replay. Arrays that ``f`` closes over are constants: pass what changes as an argument.
+    written on each replay.
+
+    What is no array is compared at each call, by type and value: what is among the arguments, and what ``f``
+    and the functions that it calls read from closures, globals, defaults, attributes and methods. Arrays
+    from outside are copied when recording, and later changes to them are not seen. Not looked at are what
+    ``f`` itself writes, and what functions of installed packages read from outside.
 
     Inside `grad`, another `jit` or `raise_on_nan`, and with a module that stands at two places of the
     arguments, ``f`` is called as it is, with products of the precision outside.
