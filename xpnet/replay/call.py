@@ -97,18 +97,21 @@ class _Replay:
         facts = Facts(arguments, f)
         leaves, structure = tree.flatten(arguments, state=True)
         arrays = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
-        first = leaves[arrays[0]]
+        first = _first_of_library([leaves[index] for index in arrays])
         namespace = RecordingNamespace(plain_namespace(first))
         namespace.owned = facts.owned
         recorded = list(leaves)
         for index in arrays:
             recorded[index] = namespace.argument(leaves[index])
-        inputs: list[Any] = [recorded[index].variable for index in arrays]
+        inputs: list[Any] = namespace.inputs
         copies: Any = tree.unflatten(structure, recorded)
         # Now, as the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
         facts.keep(Facts(arguments, f))
+        for place, x in zip(facts.arrays, inputs, strict=True):
+            if x in namespace.settings:
+                facts.fix(place, namespace.settings[x])
         self._written, written = _written_state(copies, arguments)
         outputs, results = tree.flatten((result, written), state=True)
         self._build, settings = builder(results, outputs, facts)
@@ -128,6 +131,11 @@ class _Replay:
             for (number, name), value in zip(self._written, written, strict=True):
                 setattr(branches[number], name, value)
         return result
+
+
+def _first_of_library(arrays: list) -> Any:
+    """Return an array of the library that is recorded. NumPy's numbers may stand beside arrays of others."""
+    return next((x for x in arrays if not isinstance(x, numpy.ndarray | numpy.generic)), arrays[0])
 
 
 def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], list]:
@@ -258,7 +266,7 @@ class jit:
 
     def __init__(self, f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> None:
         check_precision(precision)
-        functools.update_wrapper(self, f)
+        functools.update_wrapper(self, f, updated=())  # an object has attributes of its own
         self._f = f
         self._donate = tuple(donate)
         self._precision = precision

@@ -175,7 +175,7 @@ class _Checks(_Source):
         return f"elements({part}) != {self._constant(expected.description)}"
 
     def _number(self, part: str, expected: int) -> str:
-        return f"int({part}) != {expected}"
+        return f"{part} != {expected}"
 
     def _literal(self, value: Any) -> str:
         return repr(value) if type(value) in (int, str) else self._constant(value)

@@ -248,6 +248,10 @@ class Facts:
             if not is_outside or fact in others.facts
         }
 
+    def fix(self, place: Place, number: int) -> None:
+        """Compare an array of the arguments by its value, too: it was used as a size."""
+        self.facts[Fact(place, "number", number)] = False
+
     def inside(self) -> list[Fact]:
         """Return what must hold of the values alone, not of what functions read from outside."""
         return [fact for fact, is_outside in self.facts.items() if not is_outside]
@@ -265,7 +269,10 @@ class Facts:
                 self._class(value)
         elif _is_constant(value) and (described := _data_or_none(value)) is not None:
             self._hold(place, "constant_data", _Described(described, value), reached)
-        elif not (_is_short(value) and reached.by != "outside") and (described := _data_or_none(value)) is not None:
+        elif (
+            not (_is_short(value) and reached.by != "outside")
+            and (described := _data_or_none(value)) is not None
+        ):
             self._seen[id(value)] = place, value
             self._setting(value, place, reached)
             self._hold(place, "data", _Described(described, value), reached)
