@@ -826,6 +826,43 @@ def test_numbers_among_the_constants(device):
             assert_as_loop(step, one, x, factor, {"sign": sign})
 
 
+def halves(carried, x, number):
+    xp = xpnet.array_namespace(x)
+    parts = xp.reshape(x, (number, -1))
+    return carried, parts[0, ...]
+
+
+@pytest.mark.parametrize("around", [lambda f: f, xpnet.jit])
+def test_a_number_of_numpy_that_is_a_size(device, around):
+    (x,) = draws((3, 4))
+    f = around(lambda x, number: xpnet.scan(halves, None, x, number)[1])
+    for number in (2, 4, 1, 2):
+        assert_same(f(x, numpy.int64(number)), x[:, : 4 // number])
+    total = lambda x, number: xpnet.array_namespace(x).sum(xpnet.scan(halves, None, x, number)[1])
+    gradient = around(lambda x, number: xpnet.grad(lambda x: total(x, number))(x))
+    for number in (2, 4):
+        expected = numpy.zeros((3, 4))
+        expected[:, : 4 // number] = 1.0
+        assert_same(gradient(x, numpy.int64(number)), expected)
+
+
+def test_a_number_of_numpy_that_is_carried(device):
+    x = xpnet.asarray(numpy.asarray([1.0, 2.0], dtype="float32"), device=device)
+    last, _ = xpnet.scan(lambda carried, x: (carried + x, x), numpy.float32(0.5), x)
+    assert_same(last, numpy.asarray(3.5, dtype="float32"))
+
+
+def test_a_size_that_changes_from_step_to_step_is_refused(device):
+    (x,) = draws((3, 4))
+    sizes = xpnet.asarray(numpy.asarray([2, 4, 1]), device=device)
+    for f in (
+        lambda: xpnet.scan(lambda carried, parts: halves(carried, *parts), None, (x, sizes)),
+        lambda: xpnet.scan(lambda number, x: (number + 1, halves(None, x, number)[1]), sizes[0], x),
+    ):
+        with pytest.raises(NotRecordableError, match=r"a size, .* must be a Python integer .*test_scan\.py"):
+            f()
+
+
 def test_a_length_in_place_of_sequences(device):
     def double(x, nothing, factor):
         assert nothing is None

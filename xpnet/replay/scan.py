@@ -38,7 +38,7 @@ from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.call import make_plan
 from xpnet.replay.graph import Graph
 from xpnet.replay.match import matcher
-from xpnet.replay.recording import RecordingNamespace, output
+from xpnet.replay.recording import Recorded, RecordingNamespace, output
 from xpnet.replay.same import Facts, key
 
 # How many kinds of steps are kept: enough for the layers of a deep network, few enough that functions that
@@ -141,13 +141,22 @@ class _Place(NamedTuple):
     def array(self, number: Any, dtype: Any = None) -> Any:
         return self.namespace.asarray(number, dtype=dtype, device=self.device)
 
+    def beside(self, x: Any) -> Any:
+        """Return a number of NumPy's beside arrays of another library as one of Python's."""
+        is_number = isinstance(x, numpy.generic) and plain_namespace(x) is not self.namespace
+        return x.item() if is_number else x
+
     def is_lasting(self) -> bool:
         """Say whether arrays outlive the call. Within `jax.jit` they do not, and have no device."""
         return array_api_compat.device(self.array(0)) is not None
 
 
 def _place_of(arrays: list) -> _Place:
-    first = concrete(arrays[0]) if arrays else asarray(0, device=device())
+    arrays = [concrete(x) for x in arrays]
+    # A number of NumPy's may stand beside arrays of any library.
+    first = next((x for x in arrays if not isinstance(x, numpy.generic)), None)
+    if first is None:
+        first = arrays[0] if arrays else asarray(0, device=device())
     return _Place(plain_namespace(first), array_api_compat.device(first))
 
 
@@ -325,6 +334,8 @@ class _Kind:
         constants (2), at which place, and as what they are carried.
     written : tuple of set of int
         Where a step writes state, see `_Outcome`.
+    settings : dict of int to int
+        The numbers of NumPy's among the leaves of the constants that a step uses as sizes and the like.
     results : structure of a tree
     plans : dict
         The plans of the step and of those backward.
@@ -342,7 +353,7 @@ class _Kind:
             trees = self.with_arrays(step.trees)
             numbers = [index for index, leaf in enumerate(trees[0].leaves) if type(leaf) in NUMBERS]
             namespace = _recording(step.place)
-            arrays = ([*map(namespace.argument, each.arrays)] for each in trees)
+            arrays = _recorded(namespace, *(each.arrays for each in trees))
             try:
                 outcome = namespace.record(_Step(trees, step.bind, step.place), *arrays)
             except (AttributeError, TypeError):
@@ -364,6 +375,9 @@ class _Kind:
                 x = _like(trees[part].leaves[index], array)
                 self.numbers.append((part, index, (x if tree.is_array(x) else self.place.array(x)).dtype))
         self.written, self.results = outcome.written, outcome.structure
+        places = [index for index, leaf in enumerate(trees[2].leaves) if tree.is_array(leaf)]
+        pairs = zip(places, namespace.inputs, strict=True)
+        self.settings = {index: namespace.settings[x] for index, x in pairs if x in namespace.settings}
 
     def _dtype_beside(self, trees: list[_Leaves], index: int) -> Any:
         """Return the dtype for a number that is carried: that of the floating-point numbers, if it is one."""
@@ -377,6 +391,12 @@ class _Kind:
         for part, index, dtype in self.numbers:
             changed[part][index] = self.place.array(trees[part].leaves[index], dtype)
         return [each.changed(leaves) for each, leaves in zip(trees, changed, strict=True)]
+
+
+def _recorded(namespace: RecordingNamespace, carried: list, elements: list, constants: list) -> list[list]:
+    """Return what stands for arrays. What changes from step to step is no size, and no argument for one."""
+    changing = [[Recorded(x, namespace.variable(x), namespace) for x in part] for part in (carried, elements)]
+    return [*changing, [*map(namespace.argument, constants)]]
 
 
 def _recording(place: _Place) -> RecordingNamespace:
@@ -404,6 +424,10 @@ def _kind_of(step: _Step, function: Any) -> _Kind:
     after = _facts(values)
     if facts is not None and after is not None and step.place.is_lasting():
         facts.keep(after)
+        places = [index for index, leaf in enumerate(step.trees[2].leaves) if tree.is_array(leaf)]
+        for index, place in zip(places, facts.arrays[len(facts.arrays) - len(places) :], strict=True):
+            if index in kind.settings:
+                facts.fix(place, kind.settings[index])
         kind.match = matcher(facts)
         with _lock:
             _kinds[:] = [kind, *_kinds][:LIMIT]
@@ -468,14 +492,15 @@ class Body:
             outputs = plan([*carried, *elements, *constants])
         return list(outputs[: self._carried]), list(outputs[self._carried :])
 
-    def record(self, *parts: list) -> Any:
+    def record(self, carried: list, elements: list, constants: list) -> Any:
         """Return the plan, which is made for arrays like these."""
         name = (self._order, self._precision)
         if name in self._plans:
             return self._plans[name]
-        place = _place_of([x for part in parts for x in part]) if any(parts) else self.place
+        arrays = [*carried, *elements, *constants]
+        place = _place_of(arrays) if arrays else self.place
         namespace = _recording(place)
-        recorded = [[*map(namespace.argument, part)] for part in parts]
+        recorded = _recorded(namespace, carried, elements, constants)
         inputs: list[Any] = [x.variable for part in recorded for x in part]
         after, results = namespace.record(self.plain, *recorded)
         outputs = [*map(output, (*after, *results))]
@@ -639,12 +664,16 @@ def scan(
     length = _length(given[1].leaves, length)
     arrays = [x for each in given for x in each.arrays]
     place = _place_of(arrays)
+    given = [each.mapped(place.beside) for each in given]
+    arrays = [x for each in given for x in each.arrays]
     xp = extended_namespace(*(arrays or [place.array(0)]))
     first = [each.mapped(concrete) for each in given]
     first[1] = first[1].mapped(lambda x: x[0, ...])
     kind = _kind_of(_Step(first, bind, place), function)
     if any(kind.written):
         _check_unshared(values)
+    for index in kind.settings:  # which a recording around this one must know of
+        operator.index(given[2].leaves[index])
 
     trees = kind.with_arrays(given)
     state = sorted(kind.written[1])
