@@ -590,6 +590,20 @@ def test_state_that_is_a_number(device):
         assert int(counter.count) == expected
 
 
+def test_state_that_becomes_a_number_again(device):
+    class Resetting(Counter):
+        def __call__(self, x):
+            y = x * self.count
+            self.count = 0
+            return y
+
+    one, x = draws((), (3,))
+    counter = Resetting(one + 2)
+    _, y = xpnet.scan(apply, one, x, counter)
+    assert_same(y, xpnet.to_numpy(x) * numpy.asarray([float(one) + 2, 0.0, 0.0]))
+    assert_same(counter.count, numpy.asarray(0.0))
+
+
 def test_a_module_with_state_that_is_given_twice_is_refused(device):
     def both(carried, x, a, b):
         return carried, a(x) + b(x)
