@@ -551,11 +551,12 @@ class InPlace(nn.Module):
 
 
 def test_state_that_is_written_in_place(device):
-    layer, expected = InPlace(), InPlace()
+    layer = InPlace()
     one, x = draws((), (3,))
-    assert_as_loop(apply, one, x, layer, copies=[expected])
-    assert_same(layer.count, expected.count)
-    assert_same(layer.seen, expected.seen)
+    _, y = xpnet.scan(apply, one, x, layer)
+    assert_same(y, xpnet.to_numpy(x) * numpy.asarray([1.0, 2.0, 3.0]))
+    assert_same(layer.count, numpy.asarray(3.0))
+    assert_same(layer.seen, numpy.asarray([float(x[2]), 0.0]))
 
 
 def test_constants_that_are_written_in_place_are_refused(device):
@@ -565,6 +566,9 @@ def test_constants_that_are_written_in_place_are_refused(device):
 
     x, weight = draws((3,), ())
     before = float(weight)
+    if device.library.spec == "jax":  # where `weight += 1` makes another array
+        assert_as_loop(step, x[0], x, weight)
+        return
     for around in (lambda f: f, lambda f: xpnet.grad(lambda x: f(x)[0])):
         with pytest.raises(ValueError, match="may write to the state of modules"):
             around(lambda x: xpnet.scan(step, x[0], x, weight))(x)
