@@ -175,7 +175,9 @@ def _written_from_outside(branch: Branch, name: str) -> Exception:
 
 def _without_record(value: Any) -> Any:
     parts, structure = _flatten(value, _EVERYTHING, _is_branch)
-    return structure.unflatten([part.value if is_array(part) and hasattr(part, "node") else part for part in parts])
+    return structure.unflatten(
+        [part.value if is_array(part) and hasattr(part, "node") else part for part in parts]
+    )
 
 
 class _Settings:
