@@ -145,7 +145,7 @@ class Branch:
         before = vars(self).get(name)
         if name in self.state and name in vars(self) and not _holds(before, "node"):
             value = _without_record(value) if _holds(value, "node") else value
-            if _holds(value, "variable") and not _holds(before, "variable"):
+            if _holds(value, "variable") and is_array(before) and not hasattr(before, "variable"):
                 raise _written_from_outside(self, name)  # nor must a recorded one outlive its recording
         super().__setattr__(name, value)
 
@@ -340,7 +340,8 @@ def node(value: Any) -> Node | None:
 def is_child_of(branch: Branch, name: str) -> bool:
     """Say whether an attribute of a branch is a child of it where everything is asked for."""
     attributes = vars(branch)
-    return name in branch.state or name in attributes.get("_children", ()) or is_child(attributes[name])
+    children = attributes.get("_children", ())
+    return name in branch.state or name in children or is_child(attributes[name])
 
 
 def is_child(value: Any) -> bool:

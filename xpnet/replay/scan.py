@@ -227,9 +227,13 @@ class _Step:
 
     def _constants(self, given: _Leaves, value: Any, written: set[int]) -> list:
         left, structure = tree.flatten(value, state=True)
-        changed = structure != given.structure or any(
-            index not in written and concrete(x) is not concrete(before)
-            for index, (x, before) in enumerate(zip(left, given.leaves, strict=True))
+        changed = (
+            structure != given.structure
+            or _settings(value) != _settings(given.tree())
+            or any(
+                index not in written and concrete(x) is not concrete(before)
+                for index, (x, before) in enumerate(zip(left, given.leaves, strict=True))
+            )
         )
         if changed:
             raise ValueError(
@@ -247,6 +251,15 @@ class _Step:
                     f"trees of them; received {type(x).__name__}: {x!r}."
                 )
         return [x if tree.is_array(x) else self.place.array(x) for x in results]
+
+
+def _settings(value: Any) -> list:
+    """Return what holds of the attributes of modules that are no children of theirs."""
+    settings = [
+        {name: item for name, item in vars(branch).items() if not tree.is_child_of(branch, name)}
+        for branch in tree.branches(value)
+    ]
+    return [Facts(each, refuse=False).inside() for each in settings]
 
 
 def _handle(x: Any) -> Any:
