@@ -10,7 +10,7 @@ from helpers import assert_same, rounding
 
 import xpnet
 from xpnet import nn, tree
-from xpnet.errors import NoGradientError, NotRecordableError
+from xpnet.errors import NotRecordableError
 
 
 def network(*, dropout=False, seed=0):

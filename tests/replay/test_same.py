@@ -488,6 +488,30 @@ def test_copies_of_recorded_functions(device, copied):
     assert_same(f(ones(2)), ones(2))
 
 
+# -- arrays at two places -----------------------------------------------------------------------------------
+
+
+def written(x, y):
+    x += 1
+    x[0] = 5
+    return x * 2 + y
+
+
+def test_an_array_that_is_written_to_stands_at_one_place(device):
+    f = xpnet.jit(written)
+    if device.library.spec == "jax":
+        pytest.skip("arrays of JAX are not written to")
+    for _ in range(2):
+        assert_same(f(ones(3), ones(3)), written(ones(3), ones(3)))
+        x = ones(3)
+        with pytest.raises(NotRecordableError, match=r"argument 0, which does"):
+            f(x, x)
+    whole = numpy.ones(6)
+    with pytest.raises(NotRecordableError, match="share no memory"):
+        f(whole[:3], whole[2:5])
+    assert_same(f(whole[:3], whole[3:]), written(numpy.ones(3), numpy.ones(3)))
+
+
 # -- networks in use -----------------------------------------------------------------------------------------
 
 

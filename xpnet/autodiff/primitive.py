@@ -204,7 +204,7 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
     keeps_x, keeps_y = first and first.input(0), first and first.result
 
     def call(*arrays: Any, **parameters: Any) -> Any:
-        if parameters:
+        if parameters and not _SETTLED.issuperset(map(type, parameters.values())):
             parameters = settled(parameters, _no_option)
         if first and len(arrays) == 1:
             x = arrays[0]
@@ -241,6 +241,9 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
         return outputs(Node(primitive, inputs, values, parameters, kept, shapes, dtypes), value, namespace)
 
     return call
+
+
+_SETTLED = frozenset({type(None), bool, int, float, str})
 
 
 def settled(value: Any, others: Callable[[Any], Any] = lambda x: x) -> Any:

@@ -114,6 +114,9 @@ class _Replay:
         for place, x in zip(facts.arrays, inputs, strict=True):
             if x in namespace.settings:
                 facts.fix(place, namespace.settings[x])
+        assigned = [place for place, x in zip(facts.arrays, inputs, strict=True) if x in namespace.assigned]
+        if assigned:
+            facts.separate(assigned, arguments)
         self._written, written = _written_state(copies, arguments)
         for part in (result, written):
             check_results(part, NotRecordableError)

@@ -13,7 +13,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.replay.same import Fact, Facts, Place, data, elements, reduced
+from xpnet.replay.same import Fact, Facts, Place, apart, data, elements, reduced
 
 
 class _Source:
@@ -62,6 +62,7 @@ class _Checks(_Source):
 
     def __init__(self, facts: Iterable[Fact]) -> None:
         super().__init__(
+            apart=apart,
             data=data,
             device=array_api_compat.device,
             elements=elements,
@@ -167,6 +168,10 @@ class _Checks(_Source):
             wrong += f" or device({part}) != {self._constant(place.value)}"
             wrong += f" or getattr({part}, 'weak_type', False) is not {weak}" if weak is not None else ""
         return wrong
+
+    def _apart(self, _part: str, expected: tuple) -> str:
+        places, written = expected
+        return f"not apart([{', '.join(map(self.part, places))}], {written})"
 
     def _defaults(self, part: str, expected: Any) -> str:
         return f"{part}.defaults() != {self._constant(expected)}"

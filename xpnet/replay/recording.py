@@ -70,6 +70,7 @@ class Recorded(ArrayObject):
         self.namespace = namespace
 
     def _become(self, other: "Recorded") -> None:
+        self.namespace.assigned.add(self.variable)
         self.value, self.variable = other.value, other.variable
 
     def __copy__(self) -> "Recorded":
@@ -111,6 +112,9 @@ class RecordingNamespace(PlainNamespace):
     settings : dict of Variable to int
         Arguments that are numbers of the host, and were used as a size, an axis, a count or a bound of a
         slice: what was recorded is for these values.
+    assigned : set of Variable
+        What was written to, arguments among it: where one of these stands at two places, eager code would
+        write to both.
     owned : dict of int to str
         Arrays that must be arguments, by their `id`: what they are, for an error message. A recording would
         not see how they change.
@@ -126,6 +130,7 @@ class RecordingNamespace(PlainNamespace):
         self.inputs: list[Variable] = []
         self.operations: list[Operation] = []
         self.settings: dict[Variable, int] = {}
+        self.assigned: set[Variable | None] = set()
         self.owned: dict[int, str] = {}
         self.drawn: set[str] = set()
         self._copies: dict[int, tuple[Any, Any]] = {}  # of arrays from outside, beside these

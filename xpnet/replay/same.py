@@ -259,6 +259,24 @@ class Facts:
         """Compare an array of the arguments by its value, too: it was used as a size."""
         self.facts[Fact(place, "number", number)] = False
 
+    def separate(self, places: list[Place], values: Any) -> None:
+        """Let some arrays share no memory with others: they were written to.
+
+        Raises
+        ------
+        NotRecordableError
+            If they do so now.
+        """
+        numbers = tuple(map(self.arrays.index, places))
+        self.facts[Fact((), "apart", (tuple(self.arrays), numbers))] = False
+        arrays = [x for x in tree.leaves(values, state=True) if tree.is_array(x)]
+        if not apart(arrays, numbers):
+            raise NotRecordableError(
+                "an array that a function under xpnet.jit writes to must share no memory with its other "
+                f"arguments, received {_name(places[0])}, which does. Write x = x + y in place of x += y, or "
+                "pass a copy."
+            )
+
     def inside(self) -> list[Fact]:
         """Return what must hold of the values alone, not of what functions read from outside."""
         return [fact for fact, is_outside in self.facts.items() if not is_outside]
@@ -516,6 +534,16 @@ def kind_of_array(x: Any) -> tuple:
         return type(x), x.shape, x.dtype
     weak = getattr(x, "weak_type", False)  # of JAX: it gives way to the dtype of another one
     return type(x), tuple(x.shape), x.dtype, _Device(array_api_compat.device(x)), weak
+
+
+def apart(arrays: list, written: tuple[int, ...]) -> bool:
+    """Say whether the arrays with some numbers share no memory with others."""
+
+    def shares(x: Any, y: Any) -> bool:
+        hosted = isinstance(x, numpy.ndarray) and isinstance(y, numpy.ndarray)
+        return x is y or (hosted and numpy.may_share_memory(x, y))
+
+    return not any(shares(arrays[i], y) for i in written for j, y in enumerate(arrays) if j != i)
 
 
 def elements(x: numpy.ndarray) -> Hashable:
