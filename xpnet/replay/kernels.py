@@ -23,7 +23,7 @@ PREDICATES = frozenset({"isfinite", "isinf", "isnan"})
 FULL, ROW, COLUMN, NUMBER, STACKED = "full", "row", "column", "number", "stacked"
 
 # Functions that leave a row, a column or a number: which function takes in an element, and what a total
-# starts from. Sums that leave a column or a number are computed in double precision.
+# starts from.
 REDUCTIONS = {
     "max": ("maximum", "-inf"),
     "mean": ("add", "0.0"),  # and divided at the end
@@ -200,7 +200,7 @@ def _reduction(operation: Operation) -> Part | None:
     number = len(axes)
     if not axes:
         return None
-    if axes == list(range(ndim)):
+    if prod(size for a, size in enumerate(x.shape) if a not in axes) == 1:
         kind, columns = NUMBER, 0
     elif axes == list(range(number)):
         kind, columns = ROW, prod(x.shape[number:])
