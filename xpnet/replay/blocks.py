@@ -57,8 +57,8 @@ ANY = {
     "greater_equal": "{0} >= {1}",
     "less": "{0} < {1}",
     "less_equal": "{0} <= {1}",
-    "maximum": "({0} >= {1} || {0} != {0}) ? {0} : {1}",  # NaN in either gives NaN
-    "minimum": "({0} <= {1} || {0} != {0}) ? {0} : {1}",
+    "maximum": "({0} > {1} || {0} != {0}) ? {0} : {1}",  # NaN in either gives NaN
+    "minimum": "({0} < {1} || {0} != {0}) ? {0} : {1}",
     "not_equal": "{0} != {1}",
     "where": "{0} ? {1} : {2}",
 }
@@ -109,7 +109,7 @@ FLOATS = {
     "pow": "pow({0}, {1})",
     "reciprocal": "1 / {0}",
     "round": "rint({0})",
-    "sign": "{0} > 0 ? 1 : {0} < 0 ? -1 : {0}",
+    "sign": "{0} > 0 ? 1 : {0} < 0 ? -1 : {0} == 0 ? 0 : {0}",
     "special.erf": "erf({0})",
 }
 _WRAPPING = frozenset({"add", "multiply", "negative", "square", "subtract"})
@@ -125,10 +125,10 @@ typedef long long Index;
 // Totals are put together by all threads of a block, each of which then has the result.
 struct Add { template <class T> __device__ static T of(T a, T b) { return a + b; } };
 struct Largest {
-    template <class T> __device__ static T of(T a, T b) { return (a >= b || a != a) ? a : b; }
+    template <class T> __device__ static T of(T a, T b) { return (a > b || a != a) ? a : b; }
 };
 struct Smallest {
-    template <class T> __device__ static T of(T a, T b) { return (a <= b || a != a) ? a : b; }
+    template <class T> __device__ static T of(T a, T b) { return (a < b || a != a) ? a : b; }
 };
 
 template <class F, class T> __device__ T total_of_block(T x) {

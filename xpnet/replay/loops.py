@@ -46,8 +46,8 @@ ELEMENT = {
     "logical_and": "{0} and {1}",
     "logical_not": "not {0}",
     "logical_or": "{0} or {1}",
-    "maximum": "{0} if ({0} >= {1} or {0} != {0}) else {1}",  # NaN in either gives NaN
-    "minimum": "{0} if ({0} <= {1} or {0} != {0}) else {1}",
+    "maximum": "{0} if ({0} > {1} or {0} != {0}) else {1}",  # NaN if one is; the second if both are zero
+    "minimum": "{0} if ({0} < {1} or {0} != {0}) else {1}",
     "multiply": "{0} * {1}",
     "negative": "-{0}",
     "not_equal": "{0} != {1}",
@@ -77,11 +77,12 @@ _OF_INTEGERS = COMPARISONS | {"maximum", "minimum", "where"}
 # Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
 # several elements at once.
 MOST_REDUCED = 16_384
-# A loop that adds to a single number takes in several at once, too. Beyond, NumPy's sums of sums are more
-# exact.
-MOST_ADDED = 1_048_576
+# Up to this number for sums of all elements, which take as long as NumPy does, and no array of what is added.
+# Beyond, loops without sums are shared among the cores.
+MOST_ADDED = 8_388_608
 # How many elements of a long sum are made before they are added up, at most.
 PART = 1_024
+SUMS = ("sum", "mean")
 
 
 def _can_make(operation: Operation) -> bool:
@@ -100,20 +101,16 @@ def _fits(x: Any, dtypes: frozenset[str]) -> bool:
 
 
 def _can_total(operation: Operation, kind: str) -> bool:
-    if kind == ROW and operation.name in ("sum", "mean"):
+    if kind == ROW and operation.name in SUMS:
         return operation.name == "sum"
-    adds_all = kind == NUMBER and operation.name in ("sum", "mean")
+    adds_all = kind == NUMBER and operation.name in SUMS
     return operation.arguments[0].size <= (MOST_ADDED if adds_all else MOST_REDUCED)
 
 
-def _is_sum(part: Part) -> bool:
-    return part.operation.name in ("sum", "mean")
-
-
 def _accepts(kernel: Kernel) -> bool:
-    """Refuse sums of all elements of several rows: NumPy's go on from one row to the next, or stop between."""
-    left = (part for part in kernel.parts if _is_sum(part) and kernel.kinds[part.result] == NUMBER)
-    return not kernel.columns or all(kernel.kinds[part.read[0][0]] == COLUMN for part in left)
+    """Refuse sums of all elements in a loop over rows, as a part of such a sum may end within a row."""
+    left = [p for p in kernel.parts if p.operation.name in SUMS and kernel.kinds[p.result] == NUMBER]
+    return not kernel.columns or all(kernel.kinds[p.read[0][0]] == COLUMN for p in left)
 
 
 # A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
@@ -210,7 +207,7 @@ class Loop(Passes):
                 later.append(f"{value} = k{number}[j]")
 
     def _total(self, number: int, part: Part) -> None:
-        """Write how a total takes in the elements: one after the other, or all of them once they are there."""
+        """Write how a total takes in elements: one after the other, or all of them once they are there."""
         x, (source, _) = part.result, part.read[0]
         kind, dtype = self.kernel.kinds[x], _name(x.dtype)
         function, start = REDUCTIONS[part.operation.name]
@@ -250,7 +247,9 @@ class Loop(Passes):
     def _adds_up(self, part: Part) -> bool:
         """Say whether a total is a sum of elements that are there: NumPy's of fewer than eight is not."""
         kind = self.kernel.kinds[part.result]
-        return _is_sum(part) and (kind == NUMBER or (kind == COLUMN and self.kernel.columns >= 8))
+        return part.operation.name in SUMS and (
+            kind == NUMBER or (kind == COLUMN and self.kernel.columns >= 8)
+        )
 
     def _sum_of_part(self, number: int, source: Variable) -> str:
         if source in self._names:

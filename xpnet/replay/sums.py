@@ -1,8 +1,8 @@
 """Sums in NumPy's order, for loops of numba, which import this module when they are compiled.
 
-NumPy adds up what stands one after the other in parts of up to 128 elements, each as eight sums of every eighth
-element. What is longer is halved, at a multiple of eight, until it is such a part. So the mean of equal numbers
-and the sum of numbers that cancel are what they are in NumPy, on any processor.
+NumPy adds up what stands one after the other in parts of up to 128 elements, each as eight sums of every
+eighth element. What is longer is halved, at a multiple of eight, until it is such a part. So the mean of
+equal numbers and the sum of numbers that cancel are what they are in NumPy, on any processor.
 """
 
 from typing import Any
@@ -44,7 +44,7 @@ def add_up(x: Any, start: numpy.uint64, end: numpy.uint64) -> Any:
 
 @njit(error_model="numpy")
 def end_of_part(first: int, count: int, most: int) -> tuple[int, int]:
-    """Return where the part of so many elements ends that begins at a place, and how many halves end there."""
+    """Return where the part ends that begins at a place, of at most so many elements, and halves with it."""
     start, end, halves = 0, count, 0
     while end - start > most:
         middle = start + (end - start) // 16 * 8
