@@ -122,7 +122,8 @@ STRIP, DEPTH = 32, 8  # threads beside and below each other, for totals that lea
 PRELUDE = """\
 typedef long long Index;
 
-// Totals are put together by all threads of a block, each of which then has the result.
+// Totals are put together by all threads of a block, each of which then has the result. They are so in pairs:
+// equal numbers, where their number is a power of two, have a sum that was never rounded.
 struct Add { template <class T> __device__ static T of(T a, T b) { return a + b; } };
 struct Largest {
     template <class T> __device__ static T of(T a, T b) { return (a > b || a != a) ? a : b; }
@@ -137,9 +138,10 @@ template <class F, class T> __device__ T total_of_block(T x) {
     __syncthreads();
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
     __syncthreads();
-    T all = warps[0];
-    for (int warp = 1; warp < (int)(blockDim.x + 31) / 32; warp++) all = F::of(all, warps[warp]);
-    return all;
+    const int several = blockDim.x / 32;  // a power of two
+    x = warps[threadIdx.x % several];
+    for (int lane = several / 2; lane; lane /= 2) x = F::of(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
 }
 
 // Says whether this block is the last of some to come here, which then sees what the others have written.
@@ -254,6 +256,11 @@ class Grid(NamedTuple):
     scratch: int
 
 
+def _threads(wanted: int) -> int:
+    """Return a number of threads for a block: a power of two, as `total_of_block` takes them in pairs."""
+    return min(THREADS, max(32, 1 << (wanted - 1).bit_length()))
+
+
 class _Total(NamedTuple):
     """What all blocks find out together: a variable of C, its type, and how it takes in others."""
 
@@ -292,10 +299,10 @@ class Block(Passes):
             left = 4 * strips + 8 * len(self._totals) * deep * columns if deep > 1 else 0
             return Grid((strips, deep), (STRIP, DEPTH), 8 + left)
         if self.way == "rows":
-            threads = min(THREADS, 32 * -(-columns // 128))
+            threads = _threads(-(-columns // 4))
             blocks = min(rows, 2048 // threads * processors)
         else:
-            threads = min(THREADS, 32 * -(-size // 32))
+            threads = _threads(size)
             blocks = min(-(-size // threads), 8 * processors)
         return Grid((blocks, 1), (threads, 1), 8 + 8 * len(self._totals) * blocks if self._totals else 0)
 
