@@ -58,7 +58,9 @@ def test_equal_numbers_have_no_variance(width, on_host):
         return xp.sqrt(xp.mean(x * x, axis=1) - xp.mean(x, axis=1) ** 2)
 
     x = numpy.repeat(numpy.random.default_rng(0).normal(size=(100, 1)), width, axis=1)
-    with numpy.errstate(invalid="ignore"):  # NumPy rounds sums of 128 equal numbers, which shows when recording
+    with numpy.errstate(
+        invalid="ignore"
+    ):  # NumPy rounds sums of 128 equal numbers, which shows when recording
         found = xpnet.jit(deviation)(x)
     numpy.testing.assert_array_equal(found, numpy.zeros(100))
 

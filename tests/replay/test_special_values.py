@@ -8,6 +8,7 @@ import pytest
 import xpnet
 from tests.replay.cases import assert_identical
 from tests.replay.host import COMPILER, Host, plan_on
+from xpnet.replay.kernels import COMPARISONS
 
 DTYPES = ["float32", "float64", "int8", "int32", "int64", "uint8", "uint64", "bool"]
 
@@ -130,12 +131,18 @@ def test_functions_of_two_dtypes(dtype, other, way):
     check(functions, x)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float64", "int8", "int32", "uint8", "uint64"])
 def test_where_with_a_condition_of_numbers(dtype, way):
     condition = special(dtype)
     x = numpy.linspace(-3, 3, len(condition))
     f = lambda xp, c, x: xp.where(c, x * 2, x)
     assert check({"where": f, "0.0": lambda xp, c, x: xp.where(c, x, 0.0)}, condition, x)
+
+
+@pytest.mark.parametrize(("dtype", "number"), [("int32", 2**40), ("int8", 300), ("uint8", -1), ("bool", 2)])
+def test_comparisons_with_numbers_that_a_dtype_does_not_have(dtype, number, way):
+    functions = {name: lambda xp, x, name=name: getattr(xp, name)(x, number) for name in COMPARISONS}
+    assert check(functions, special(dtype)) == COMPARISONS
 
 
 def test_a_rectified_zero_is_positive(way):
