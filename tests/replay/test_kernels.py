@@ -227,6 +227,14 @@ def test_equal_numbers_have_the_variance_that_they_have_in_numpy(width, dtype):
             assert not numpy.any(xpnet.jit(deviation)(x))
 
 
+@pytest.mark.parametrize("exponent", [2, 0.5, -1, numpy.float64(2), numpy.float64(0.5)])
+def test_powers_that_numpy_computes_by_other_functions(exponent):
+    x = numpy.random.default_rng(0).uniform(0.1, 10, size=500)
+    f = xpnet.jit(lambda x: x**exponent * 1)
+    assert_identical(f(x), x**exponent)
+    assert "pow_multiply" in f.explain()
+
+
 def test_what_cancels_in_numpy_cancels():
     def f(x):
         xp = xpnet.array_namespace(x)

@@ -137,7 +137,8 @@ class Passes:
                 yield value if x.dtype == dtype else self._cast(dtype, value), dtype
                 continue
             number = x.item() if hasattr(x, "item") else x
-            if hasattr(x, "item") and isinstance(number, float):
+            # A power is computed by its exponent: x**2 is x * x.
+            if hasattr(x, "item") and isinstance(number, float) and name != "pow":
                 self.numbers.append(number)
                 yield self._cast(dtype, f"c{len(self.numbers) - 1}"), dtype
             else:
