@@ -57,7 +57,7 @@ EXACT = {
     "a division is one": lambda x, y: (x * 1) / TINY + y * 0,
     "overflow": lambda x, y: x * 1e200 * 1e200 * 1e-300 + y * 0,
     "the sign of zero": lambda x, y: 1 / (x * 0 + 0.0) + 1 / -(x - x) + y * 0,
-    "a product is rounded before it is added": lambda x, y: (x * 1.1) - abs(x * 1.1) + y * 0,
+    "a product is rounded before it is added": lambda x, y: x * 1.1 - (x + y * 0) * 1.1,
 }
 
 

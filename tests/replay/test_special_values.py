@@ -167,3 +167,12 @@ def test_totals(way):
 
         functions[f"{name}, {axis}"] = f
     assert len(check(functions, x)) == len(functions)
+
+
+@pytest.mark.parametrize("way", ["with numba", "without numba"], indirect=True)
+def test_sums_of_negative_zeros(way):
+    functions = {
+        f"{name}, {axis}": lambda xp, x, name=name, axis=axis: getattr(xp, name)(x * 1, axis=axis)
+        for name, axis in product(["sum", "mean"], [0, 1, None])
+    }
+    assert len(check(functions, numpy.full((3, 9), -0.0))) == 6
