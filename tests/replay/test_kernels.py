@@ -16,6 +16,7 @@ from tests.replay.cases import (
     neighbours,
     program,
 )
+from xpnet.autodiff import extended_namespace
 from xpnet.replay.kernels import pattern
 
 pytest.importorskip("numba")
@@ -233,6 +234,17 @@ def test_powers_that_numpy_computes_by_other_functions(exponent):
     f = xpnet.jit(lambda x: x**exponent * 1)
     assert_identical(f(x), x**exponent)
     assert "pow_multiply" in f.explain()
+
+
+@pytest.mark.parametrize(("strides", "dilations"), [((1, 1), (1, 1)), ((2, 1), (1, 2))])
+def test_windows_are_added_in_one_order(strides, dilations):
+    w = numpy.random.default_rng(0).normal(size=(2, 6, 5, 3, 3, 4)).astype("float32")
+    shape = (2, *(n * s + 2 * d for n, s, d in zip((6, 5), strides, dilations, strict=True)), 4)
+
+    def f(w):
+        return extended_namespace(w).add_windows(w, shape=shape, strides=strides, dilations=dilations)
+
+    assert_identical(xpnet.jit(f)(w), f(w))
 
 
 def test_what_cancels_in_numpy_cancels():
