@@ -286,8 +286,18 @@ class Loop(Passes):
             body = ["first = number = 0", f"while first < {over}:", *_indent(lines)]
         head = ["rows = size // columns"] if kernel.columns else []
         decorator = f"@njit(cache=CACHE, parallel={self._parallel}, error_model='numpy')"
-        lines = [decorator, f"def kernel({', '.join(arguments)}):"]
+        lines = [f"# with sums of {_sums()}", decorator, f"def kernel({', '.join(arguments)}):"]
         return "\n".join([*lines, *_indent([*head, *self._first, *body, *self._behind]), ""])
+
+
+@cache
+def _sums() -> str:
+    """Return what changes with `sums.py`, as compiled loops that are kept contain its functions."""
+    import hashlib  # here, as these would be a good part of the time that importing xpnet takes
+    import importlib.resources
+
+    text = importlib.resources.files("xpnet.replay").joinpath("sums.py").read_bytes()
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _indent(lines: list[str]) -> list[str]:
