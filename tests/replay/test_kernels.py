@@ -247,6 +247,16 @@ def test_windows_are_added_in_one_order(strides, dilations):
     assert_identical(xpnet.jit(f)(w), f(w))
 
 
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_sum_of_what_is_overwritten(axis):
+    f = xpnet.jit(lambda x: (x * 2 + 1, xpnet.array_namespace(x).sum(x, axis=axis)), donate=("x",))
+    for _ in range(2):
+        x = numpy.arange(40.0).reshape(4, 10)
+        expected = x * 2 + 1, numpy.sum(x, axis=axis)
+        for one, other in zip(f(x), expected, strict=True):
+            assert_identical(one, other)
+
+
 def test_what_cancels_in_numpy_cancels():
     def f(x):
         xp = xpnet.array_namespace(x)

@@ -139,6 +139,7 @@ class Loop(Passes):
     ) -> None:
         self._parallel = parallel
         self._names: dict[Variable, str] = {}  # of inputs
+        self._overwritten = set(alias.values())
         self._parts: list[str] = []  # lines behind each part of a loop, for sums of all elements
         super().__init__(kernel, outputs, alias)
 
@@ -252,7 +253,7 @@ class Loop(Passes):
         )
 
     def _sum_of_part(self, number: int, source: Variable) -> str:
-        if source in self._names:
+        if source in self._names and source not in self._overwritten:
             return f"add_up({self._names[source]}, uint64(first), uint64(end))"
         array = self._buffer(f"s{number}", str(PART), source)
         first = "first" if self.kernel.columns else "uint64(first)"
