@@ -184,6 +184,7 @@ OPTIONS = ("-std=c++17", "--fmad=false")
 # What CUDA has, and other compilers do not.
 CUDA = """\
 #define inf __longlong_as_double(0x7ff0000000000000ll)
+#define not_a_number __longlong_as_double(0x7ff8000000000000ll)
 __device__ unsigned short half_from_float(float x) {
     unsigned short bits;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
@@ -324,7 +325,7 @@ class Block(Passes):
         return f"{place} = {value};"
 
     def _cast(self, dtype: Any, value: str) -> str:
-        value = {"True": "true", "False": "false", "nan": "(inf - inf)"}.get(value, value)
+        value = {"True": "true", "False": "false", "nan": "not_a_number"}.get(value, value)
         return f"({computed(dtype)})({value})"
 
     def _load(self, x: Variable, name: str, element: str) -> None:
