@@ -57,6 +57,7 @@ EXACT = {
     "a division is one": lambda x, y: (x * 1) / TINY + y * 0,
     "overflow": lambda x, y: x * 1e200 * 1e200 * 1e-300 + y * 0,
     "the sign of zero": lambda x, y: 1 / (x * 0 + 0.0) + 1 / -(x - x) + y * 0,
+    "a product is rounded before it is added": lambda x, y: x * 1.1 - (x + y * 0) * 1.1,
 }
 
 
@@ -139,6 +140,15 @@ def assert_same(results, expected, *, roundings=100):
             numpy.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * largest)
         else:
             numpy.testing.assert_array_equal(one, other)
+
+
+def assert_identical(one, other, name=""):
+    """Compare arrays or numbers bit for bit, but for the bits of NaN."""
+    assert (one.dtype, one.shape) == (other.dtype, other.shape), name
+    numpy.testing.assert_array_equal(one, other, name)
+    if one.dtype.kind == "f":
+        signs = [numpy.signbit(x) & ~numpy.isnan(x) for x in (one, other)]
+        numpy.testing.assert_array_equal(*signs, f"signs of {name}")
 
 
 def check_views(f):

@@ -37,6 +37,7 @@ using namespace std;
 #define __device__
 #define __shared__ static
 #define inf ((double)INFINITY)
+#define not_a_number ((double)NAN)
 struct Three { int x, y, z; };
 static Three threadIdx, blockIdx, blockDim, gridDim;
 

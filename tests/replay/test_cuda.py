@@ -49,6 +49,22 @@ def test_random_programs(seed, on_host):
         assert_same(recorded(*inputs), f(*inputs))
 
 
+@pytest.mark.parametrize("width", [8, 128, 1024])
+def test_equal_numbers_have_no_variance(width, on_host):
+    on_host()
+
+    def deviation(x):
+        xp = xpnet.array_namespace(x)
+        return xp.sqrt(xp.mean(x * x, axis=1) - xp.mean(x, axis=1) ** 2)
+
+    x = numpy.repeat(numpy.random.default_rng(0).normal(size=(100, 1)), width, axis=1)
+    with numpy.errstate(
+        invalid="ignore"
+    ):  # NumPy rounds sums of 128 equal numbers, which shows when recording
+        found = xpnet.jit(deviation)(x)
+    numpy.testing.assert_array_equal(found, numpy.zeros(100))
+
+
 def every_function(dtype):
     """Return a function that calls all elementwise functions that kernels have for a dtype."""
 

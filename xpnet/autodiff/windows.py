@@ -68,7 +68,9 @@ def add_windows(xp: Any, w: Any, *, shape: Sizes, strides: Sizes, dilations: Siz
         out[...] = 0
     whole = (slice(None),) * (1 + axes)
     indices = itertools.product(*map(range, sizes))
-    for index, key in zip(indices, _places(counts, sizes, strides, dilations), strict=True):
+    pairs = zip(indices, _places(counts, sizes, strides, dilations), strict=True)
+    # From the last to the first: each sum is added up as in a loop over the windows, which a replay has.
+    for index, key in reversed(list(pairs)):
         part = w[(*whole, *index, slice(None))]
         if compat.is_jax_array(out):
             out = out.at[key].add(part)

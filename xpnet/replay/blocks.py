@@ -57,8 +57,8 @@ ANY = {
     "greater_equal": "{0} >= {1}",
     "less": "{0} < {1}",
     "less_equal": "{0} <= {1}",
-    "maximum": "({0} >= {1} || {0} != {0}) ? {0} : {1}",  # NaN in either gives NaN
-    "minimum": "({0} <= {1} || {0} != {0}) ? {0} : {1}",
+    "maximum": "({0} > {1} || {0} != {0}) ? {0} : {1}",  # NaN in either gives NaN
+    "minimum": "({0} < {1} || {0} != {0}) ? {0} : {1}",
     "not_equal": "{0} != {1}",
     "where": "{0} ? {1} : {2}",
 }
@@ -109,7 +109,7 @@ FLOATS = {
     "pow": "pow({0}, {1})",
     "reciprocal": "1 / {0}",
     "round": "rint({0})",
-    "sign": "{0} > 0 ? 1 : {0} < 0 ? -1 : {0}",
+    "sign": "{0} > 0 ? 1 : {0} < 0 ? -1 : {0} == 0 ? 0 : {0}",
     "special.erf": "erf({0})",
 }
 _WRAPPING = frozenset({"add", "multiply", "negative", "square", "subtract"})
@@ -122,13 +122,14 @@ STRIP, DEPTH = 32, 8  # threads beside and below each other, for totals that lea
 PRELUDE = """\
 typedef long long Index;
 
-// Totals are put together by all threads of a block, each of which then has the result.
+// Totals are put together by all threads of a block, each of which then has the result. They are so in pairs:
+// equal numbers, where their number is a power of two, have a sum that was never rounded.
 struct Add { template <class T> __device__ static T of(T a, T b) { return a + b; } };
 struct Largest {
-    template <class T> __device__ static T of(T a, T b) { return (a >= b || a != a) ? a : b; }
+    template <class T> __device__ static T of(T a, T b) { return (a > b || a != a) ? a : b; }
 };
 struct Smallest {
-    template <class T> __device__ static T of(T a, T b) { return (a <= b || a != a) ? a : b; }
+    template <class T> __device__ static T of(T a, T b) { return (a < b || a != a) ? a : b; }
 };
 
 template <class F, class T> __device__ T total_of_block(T x) {
@@ -137,9 +138,10 @@ template <class F, class T> __device__ T total_of_block(T x) {
     __syncthreads();
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
     __syncthreads();
-    T all = warps[0];
-    for (int warp = 1; warp < (int)(blockDim.x + 31) / 32; warp++) all = F::of(all, warps[warp]);
-    return all;
+    const int several = blockDim.x / 32;  // a power of two
+    x = warps[threadIdx.x % several];
+    for (int lane = several / 2; lane; lane /= 2) x = F::of(x, __shfl_xor_sync(0xffffffffu, x, lane));
+    return x;
 }
 
 // Says whether this block is the last of some to come here, which then sees what the others have written.
@@ -182,6 +184,7 @@ OPTIONS = ("-std=c++17", "--fmad=false")
 # What CUDA has, and other compilers do not.
 CUDA = """\
 #define inf __longlong_as_double(0x7ff0000000000000ll)
+#define not_a_number __longlong_as_double(0x7ff8000000000000ll)
 __device__ unsigned short half_from_float(float x) {
     unsigned short bits;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
@@ -254,6 +257,11 @@ class Grid(NamedTuple):
     scratch: int
 
 
+def _threads(wanted: int) -> int:
+    """Return a number of threads for a block: a power of two, as `total_of_block` takes them in pairs."""
+    return min(THREADS, max(32, 1 << (wanted - 1).bit_length()))
+
+
 class _Total(NamedTuple):
     """What all blocks find out together: a variable of C, its type, and how it takes in others."""
 
@@ -292,10 +300,10 @@ class Block(Passes):
             left = 4 * strips + 8 * len(self._totals) * deep * columns if deep > 1 else 0
             return Grid((strips, deep), (STRIP, DEPTH), 8 + left)
         if self.way == "rows":
-            threads = min(THREADS, 32 * -(-columns // 128))
+            threads = _threads(-(-columns // 4))
             blocks = min(rows, 2048 // threads * processors)
         else:
-            threads = min(THREADS, 32 * -(-size // 32))
+            threads = _threads(size)
             blocks = min(-(-size // threads), 8 * processors)
         return Grid((blocks, 1), (threads, 1), 8 + 8 * len(self._totals) * blocks if self._totals else 0)
 
@@ -317,7 +325,7 @@ class Block(Passes):
         return f"{place} = {value};"
 
     def _cast(self, dtype: Any, value: str) -> str:
-        value = {"True": "true", "False": "false", "nan": "(inf - inf)"}.get(value, value)
+        value = {"True": "true", "False": "false", "nan": "not_a_number"}.get(value, value)
         return f"({computed(dtype)})({value})"
 
     def _load(self, x: Variable, name: str, element: str) -> None:

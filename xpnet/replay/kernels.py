@@ -23,7 +23,7 @@ PREDICATES = frozenset({"isfinite", "isinf", "isnan"})
 FULL, ROW, COLUMN, NUMBER, STACKED = "full", "row", "column", "number", "stacked"
 
 # Functions that leave a row, a column or a number: which function takes in an element, and what a total
-# starts from. Sums that leave a column or a number are computed in double precision.
+# starts from.
 REDUCTIONS = {
     "max": ("maximum", "-inf"),
     "mean": ("add", "0.0"),  # and divided at the end
@@ -200,7 +200,7 @@ def _reduction(operation: Operation) -> Part | None:
     number = len(axes)
     if not axes:
         return None
-    if axes == list(range(ndim)):
+    if prod(size for a, size in enumerate(x.shape) if a not in axes) == 1:
         kind, columns = NUMBER, 0
     elif axes == list(range(number)):
         kind, columns = ROW, prod(x.shape[number:])
@@ -218,6 +218,8 @@ def _elementwise(operation: Operation) -> Part | None:
     arguments = operation.arguments[:1] if operation.name == "astype" else operation.arguments
     if any(type(x) is not Variable and getattr(x, "shape", ()) != () for x in arguments):
         return None  # a constant array, which is rare, would have to be handed in
+    if operation.name in COMPARISONS and not _fit_together(arguments):
+        return None
     read, columns = [], set()
     for x in operation.inputs:
         repeated = pattern(x.shape, result.shape)
@@ -230,6 +232,13 @@ def _elementwise(operation: Operation) -> Part | None:
     if len(columns) > 1:
         return None
     return Part(operation, result, result.size, max(columns, default=0), tuple(read))
+
+
+def _fit_together(arguments: tuple) -> bool:
+    """Say whether arrays of integers can have the numbers that they are compared with: uint8 has no 300."""
+    numbers = [x for x in arguments if type(x) is int]
+    limits = [numpy.iinfo(x.dtype.name) for x in arguments if hasattr(x, "dtype") and "int" in x.dtype.name]
+    return all(limit.min <= number <= limit.max for number in numbers for limit in limits)
 
 
 def _pick(operation: Operation) -> Part | None:

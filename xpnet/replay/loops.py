@@ -45,8 +45,8 @@ ELEMENT = {
     "logical_and": "{0} and {1}",
     "logical_not": "not {0}",
     "logical_or": "{0} or {1}",
-    "maximum": "{0} if ({0} >= {1} or {0} != {0}) else {1}",  # NaN in either gives NaN
-    "minimum": "{0} if ({0} <= {1} or {0} != {0}) else {1}",
+    "maximum": "{0} if ({0} > {1} or {0} != {0}) else {1}",  # NaN if one is; the second if both are zero
+    "minimum": "{0} if ({0} < {1} or {0} != {0}) else {1}",
     "multiply": "{0} * {1}",
     "negative": "-{0}",
     "not_equal": "{0} != {1}",
@@ -76,9 +76,12 @@ _OF_INTEGERS = COMPARISONS | {"maximum", "minimum", "where"}
 # Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
 # several elements at once.
 MOST_REDUCED = 16_384
-# A loop that adds to a single number takes in several at once, too. Beyond, NumPy's sums of sums are more
-# exact.
-MOST_ADDED = 1_048_576
+# Up to this number for sums of all elements, which take as long as NumPy does, and no array of what is added.
+# Beyond, loops without sums are shared among the cores.
+MOST_ADDED = 8_388_608
+# How many elements of a long sum are made before they are added up, at most.
+PART = 1_024
+SUMS = ("sum", "mean")
 
 
 def _can_make(operation: Operation) -> bool:
@@ -97,15 +100,21 @@ def _fits(x: Any, dtypes: frozenset[str]) -> bool:
 
 
 def _can_total(operation: Operation, kind: str) -> bool:
-    if kind == ROW and operation.name in ("sum", "mean"):
+    if kind == ROW and operation.name in SUMS:
         return operation.name == "sum"
-    adds_all = kind == NUMBER and operation.name in ("sum", "mean")
+    adds_all = kind == NUMBER and operation.name in SUMS
     return operation.arguments[0].size <= (MOST_ADDED if adds_all else MOST_REDUCED)
+
+
+def _accepts(kernel: Kernel) -> bool:
+    """Refuse sums of all elements in a loop over rows, as a part of such a sum may end within a row."""
+    left = [p for p in kernel.parts if p.operation.name in SUMS and kernel.kinds[p.result] == NUMBER]
+    return not kernel.columns or all(kernel.kinds[p.read[0][0]] == COLUMN for p in left)
 
 
 # A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
 # compiler checks each pair for overlap. A loop of many more operations takes long to compile.
-TARGET = Target(12, 64, _can_make, _can_total, accepts=lambda _: True, shortest=8)
+TARGET = Target(12, 64, _can_make, _can_total, _accepts, shortest=8)
 
 
 class Loop(Passes):
@@ -128,7 +137,14 @@ class Loop(Passes):
         self, kernel: Kernel, outputs: list[Variable], alias: dict[Variable, Variable], *, parallel: bool
     ) -> None:
         self._parallel = parallel
+        self._names: dict[Variable, str] = {}  # of inputs
+        self._overwritten = set(alias.values())
+        self._parts: list[str] = []  # lines behind each part of a loop, for sums of all elements
         super().__init__(kernel, outputs, alias)
+
+    def _takes_row(self, part: Part) -> bool:
+        of_row = self.kernel.kinds[part.result] == COLUMN
+        return super()._takes_row(part) or (of_row and self._adds_up(part))
 
     def _place(self, x: Variable) -> str:
         kind = self.kernel.kinds[x]
@@ -154,7 +170,8 @@ class Loop(Passes):
     def _load(self, x: Variable, name: str, element: str) -> None:
         kind = self.kernel.kinds[x]
         self._values[x] = f"{name}_"
-        self._rows[x] = f"{name}[{self._place_of_row(*self._start_and_step(x), '{} % columns')}]"
+        self._names[x] = name
+        self._rows[x] = name, self._place_of_row(*self._start_and_step(x), "0")
         where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
         for number, lines in enumerate(where):
             if kind != FULL or number in self._readers.get(x, ()):
@@ -169,7 +186,8 @@ class Loop(Passes):
             row, index = part.read[0][0], self._values[part.read[1][0]]
             problem = "the indices of take_along_axis must be smaller than the axis is long."
             lines += [f"if not -columns <= {index} < columns:", f'    raise IndexError("{problem}")']
-            lines.append(f"{value} = {self._rows[row].format(index)}")
+            array, start = self._rows[row]
+            lines.append(f"{value} = {array}[{start} + uint64({index} % columns)]")
         elif part.operation.name == PLACE:
             element, index = (self._values[x] for x, _ in part.read)
             zero = f"{_name(x.dtype)}(0)"
@@ -183,41 +201,68 @@ class Loop(Passes):
         if x in self._stores:
             lines.append(self._store(self._stores[x], value))
         if self._is_kept(x):
-            self._first.append(f"k{number} = empty(columns, {_name(x.dtype)})")
-            self._rows[x] = f"k{number}[{{}}]"
+            self._rows[x] = self._buffer(f"k{number}", "columns", x), "uint64(0)"
             lines.append(f"k{number}[j] = {value}")
             for later in self._inside[self._pass[x] + 1 :]:
                 later.append(f"{value} = k{number}[j]")
 
     def _total(self, number: int, part: Part) -> None:
-        """Write how a total takes in the elements, one after the other."""
+        """Write how a total takes in elements: one after the other, or all of them once they are there."""
         x, (source, _) = part.result, part.read[0]
-        kinds, dtype = self.kernel.kinds, _name(x.dtype)
+        kind, dtype = self.kernel.kinds[x], _name(x.dtype)
         function, start = REDUCTIONS[part.operation.name]
-        take_in = ELEMENT[function]
-        when = self._pass.get(source, 0)
-        lines = (self._inside if kinds[source] == FULL else self._before)[when]
-        element = self._values[source]
-        if kinds[x] == ROW:
-            store = self._stores[x]
-            self._first += ["for j in range(columns):", f"    {store} = {dtype}({start})"]
-            lines.append(f"{store} = {dtype}({take_in.format(store, element)})")
+        start = f"{dtype}({start})"
+        total = self._stores[x] if kind == ROW else f"t{number}"
+        behind = self._before[self._pass[x]] if kind == COLUMN else self._behind
+        if self._adds_up(part):
+            if kind == COLUMN:
+                array, place = self._rows[source]
+                behind.append(f"{total} = {start} + add_up({array}, {place}, {place} + uint64(columns))")
+            else:
+                totals = self._buffer(f"b{number}", "64", x)
+                self._parts.append(f"put({self._sum_of_part(number, source)}, {totals}, number, halves)")
+                behind.append(f"{total} = {start} + {totals}[0]")
+        else:
+            if kind == ROW:
+                self._first += ["for j in range(columns):", f"    {total} = {start}"]
+            else:
+                first = self._before[self._pass.get(source, 0)] if kind == COLUMN else self._first
+                first.append(f"{total} = {start}")
+            take_in = ELEMENT[function].format(total, self._values[source])
+            self._where(source).append(f"{total} = {dtype}({take_in})")
+        if kind == ROW:
             return
-        total = f"t{number}"
-        wide = "float64" if start == "0.0" else dtype
-        (self._before[when] if kinds[x] == COLUMN else self._first).append(f"{total} = {wide}({start})")
-        # Rows are short, and few of their elements can be added up at once.
-        several = start == "0.0" and kinds[x] == NUMBER and kinds[source] == FULL
-        take_in = "add({0}, {1})" if several else f"{wide}({take_in})"
-        lines.append(f"{total} = " + take_in.format(total, f"{wide}({element})"))
         if part.operation.name == "mean":
-            along = "columns" if kinds[x] == COLUMN else "size" if kinds[source] == FULL else "rows"
-            total += f" / {along}"
-        behind = self._before[when + 1] if kinds[x] == COLUMN else self._behind
+            along = "columns" if kind == COLUMN else "size" if self.kernel.kinds[source] == FULL else "rows"
+            total = f"({total}) / {along}"
         self._values[x] = f"v{number}"
         behind.append(f"v{number} = {dtype}({total})")
         if x in self._stores:
             behind.append(f"{self._stores[x]} = v{number}")
+
+    def _where(self, x: Variable) -> list[str]:
+        """Return the lines in which an element is loaded or made."""
+        return (self._inside if self.kernel.kinds[x] == FULL else self._before)[self._pass.get(x, 0)]
+
+    def _adds_up(self, part: Part) -> bool:
+        """Say whether a total is a sum of elements that are there: NumPy's of fewer than eight is not."""
+        kind = self.kernel.kinds[part.result]
+        return part.operation.name in SUMS and (
+            kind == NUMBER or (kind == COLUMN and self.kernel.columns >= 8)
+        )
+
+    def _sum_of_part(self, number: int, source: Variable) -> str:
+        if source in self._names and source not in self._overwritten:
+            return f"add_up({self._names[source]}, uint64(first), uint64(end))"
+        array = self._buffer(f"s{number}", str(PART), source)
+        first = "first" if self.kernel.columns else "uint64(first)"
+        self._where(source).append(f"{array}[i - {first}] = {self._values[source]}")
+        return f"add_up({array}, uint64(0), uint64(end - first))"
+
+    def _buffer(self, name: str, count: str, like: Variable) -> str:
+        """Return an array for elements of a variable."""
+        self._first.append(f"{name} = empty({count}, {_name(like.dtype)})")
+        return name
 
     def _put_together(self, names: dict[Variable, str]) -> str:
         kernel = self.kernel
@@ -225,17 +270,34 @@ class Loop(Passes):
         sizes = ["size", *(["columns"] if kernel.columns else [])]
         arguments = [*dict.fromkeys(names.values()), *numbers, *sizes]
         loop = "prange" if self._parallel else "range"
+        over = "rows" if kernel.columns else "size"
+        first, end = ("first", "end") if self._parts else ("0", over)
         if kernel.columns:
-            row = []
+            each = []
             for before, inside in zip(self._before, self._inside, strict=False):
-                row += [*before, "for j in range(columns):", *_indent(inside)] if inside else before
-            body = [f"for i in {loop}(rows):", *_indent([*row, *self._before[-1]])]
-        else:
-            body = [f"for i in {loop}(size):", *_indent(self._inside[0])]
+                each += [*before, "for j in range(columns):", *_indent(inside)] if inside else before
+            each += self._before[-1]
+        else:  # unsigned, as a place is
+            each, first, end = self._inside[0], f"uint64({first})", f"uint64({end})"
+        body = [f"for i in {loop}({first}, {end}):", *_indent(each)] if each else []
+        if self._parts:
+            lines = [f"end, halves = end_of_part(first, {over}, {PART})", *body, *self._parts]
+            lines += ["number += 1 - halves", "first = end"]
+            body = ["first = number = 0", f"while first < {over}:", *_indent(lines)]
         head = ["rows = size // columns"] if kernel.columns else []
-        decorator = f"@njit(cache=CACHE, parallel={self._parallel}, error_model='numpy', fastmath=FAST)"
-        lines = [decorator, f"def kernel({', '.join(arguments)}):"]
+        decorator = f"@njit(parallel={self._parallel}, error_model='numpy')"
+        lines = [f"# with sums of {_sums()}", decorator, f"def kernel({', '.join(arguments)}):"]
         return "\n".join([*lines, *_indent([*head, *self._first, *body, *self._behind]), ""])
+
+
+@cache
+def _sums() -> str:
+    """Return what changes with `sums.py`, as compiled loops that are kept contain its functions."""
+    import hashlib  # here, as these would be a good part of the time that importing xpnet takes
+    import importlib.resources
+
+    text = importlib.resources.files("xpnet.replay").joinpath("sums.py").read_bytes()
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _indent(lines: list[str]) -> list[str]:
@@ -246,20 +308,13 @@ def _name(dtype: numpy.dtype) -> str:
     return "bool_" if dtype.kind == "b" else dtype.name
 
 
-# Of the liberties that a compiler may be given, only the one to round a product and a sum together. With
-# others, x / tiny would become x * (1 / tiny), and (x + y) - y would become x. Only totals may be
-# added up in another order, several elements at once.
+# The compiler is given no liberties: it may not round a product and a sum together, nor add up in another
+# order, so that x * y - x * y is 0 and a sum has the digits that it has in NumPy.
 _HEADER = """\
 from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
 from numpy import empty
 from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
-CACHE = {cache}
-FAST = {{"contract"}}
-
-
-@njit(cache=CACHE, fastmath={{"reassoc"}})
-def add(total, element):
-    return total + element
+from xpnet.replay.sums import add_up, end_of_part, put
 
 
 """
@@ -286,7 +341,7 @@ def _choose_threads() -> None:
 def compiled(source: str) -> Callable:
     """Return the function of a rendered kernel."""
     _choose_threads()
-    return kernel_files.function(_HEADER.format(cache=False) + source)  # not in numba's own cache
+    return kernel_files.function(_HEADER + source)
 
 
 # numba's threads are one team: two Python threads must not use it at once, and a forked process has none.

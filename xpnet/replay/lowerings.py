@@ -83,12 +83,15 @@ _BITS = {4: numpy.dtype(numpy.int32), 8: numpy.dtype(numpy.int64)}
 
 
 @lowering("where")
-def _where(source: Source, operation: Operation) -> Step:
+def _where(source: Source, operation: Operation) -> Step | None:
     """Choose by arithmetic on the bits, without a branch for each element: where(c, x, y) = (x ^ y) * c ^ y.
 
-    Where the condition is true for every other element, say, that takes a twentieth of NumPy's time.
+    Where the condition is true for every other element, say, that takes a twentieth of NumPy's time. A
+    condition that is not boolean, of which any number but zero is true, NumPy goes through itself.
     """
     condition, *values = operation.arguments
+    if numpy.dtype(getattr(condition, "dtype", type(condition))) != bool:
+        return None
     dtype = operation.result.dtype
     x1, x2 = (_as_array(x, dtype) for x in values)
     bits = _BITS.get(dtype.itemsize)

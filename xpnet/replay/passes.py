@@ -65,7 +65,7 @@ class Passes:
         self._inside: list[list[str]] = [[] for _ in range(self._last + 1)]
         self._behind: list[str] = []
         self._values: dict[Variable, str] = {}
-        self._rows: dict[Variable, str] = {}  # where an element of the present row is, by its number
+        self._rows: dict[Variable, Any] = {}  # where the present row is, as the renderer writes it
         for x, name in inputs.items():
             self._load(x, name, f"{name}[{self._place(x)}]")
         over = {x: self._stores.pop(x) for x in alias}
@@ -86,14 +86,20 @@ class Passes:
         for part in self.kernel.parts:
             ready = max((self._pass.get(x, 0) for x, _ in part.read), default=0)
             elements = [x for x, _ in part.read if kinds[x] == FULL]
-            if part.operation.name == PICK:  # the whole row must be there
-                ready = max([ready, *(self._pass[x] + 1 for x in elements if x in self._pass)])
+            takes_row = self._takes_row(part)
+            if takes_row:
+                elements = [x for x in elements if x in self._pass]
+                ready = max([ready, *(self._pass[x] + 1 for x in elements)])
             elif elements or kinds[part.result] == FULL:
                 self._last = max(self._last, ready)
             for x in elements:
                 self._readers.setdefault(x, set()).add(ready)
-            behind = bool(elements) and kinds[part.result] == COLUMN and part.operation.name != PICK
+            behind = bool(elements) and kinds[part.result] == COLUMN and not takes_row
             self._pass[part.result] = ready + behind
+
+    def _takes_row(self, part: Part) -> bool:
+        """Say whether a part reads a whole row, once it is there, and no element when that is made."""
+        return part.operation.name == PICK
 
     def _stack(self, part: Part) -> None:
         """Write how the rows of several arrays are stored beside each other."""
@@ -131,7 +137,8 @@ class Passes:
                 yield value if x.dtype == dtype else self._cast(dtype, value), dtype
                 continue
             number = x.item() if hasattr(x, "item") else x
-            if hasattr(x, "item") and isinstance(number, float):
+            # A power is computed by its exponent: x**2 is x * x.
+            if hasattr(x, "item") and isinstance(number, float) and name != "pow":
                 self.numbers.append(number)
                 yield self._cast(dtype, f"c{len(self.numbers) - 1}"), dtype
             else:

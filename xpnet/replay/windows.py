@@ -22,7 +22,7 @@ def render(operation: Operation) -> str:
     lines = [f"{'    ' * depth}{loop}" for depth, loop in enumerate(loops, start=2)]
     lines.append(f"{'    ' * (2 + len(loops))}out[n, {place}, c] += w[n, {element}, c]")
     head = [
-        "@njit(cache=CACHE, error_model='numpy')",
+        "@njit(error_model='numpy')",
         "def kernel(w, out):",
         "    for n in range(w.shape[0]):",
     ]
