@@ -8,7 +8,7 @@ A thin layer over `optree <https://optree.readthedocs.io>`_. A tree can be read 
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import array_api_compat
 import optree
@@ -176,6 +176,36 @@ def _unflatten_branch(settings: _Settings, children: list) -> Branch:
     attributes.update(zip(settings.names, children, strict=True))
     attributes["_children"] = settings.names
     return branch
+
+
+class Node(NamedTuple):
+    """A node of a tree.
+
+    Attributes
+    ----------
+    parts : list of (object, object)
+        What is directly inside, in the order of its leaves: a key, an index, or the name of an attribute, and
+        what is there.
+    build : callable
+        Takes other such parts, without their keys, and returns a node like this one.
+    """
+
+    parts: list[tuple[Any, Any]]
+    build: Callable[[list], Any]
+
+
+def node(value: Any) -> Node | None:
+    """Return what is directly inside of a node of a tree; None for a leaf."""
+    if optree.tree_is_leaf(value, namespace=_EVERYTHING):
+        return None
+    children, metadata, entries, build = optree.tree_flatten_one_level(value, namespace=_EVERYTHING)
+    return Node([*zip(entries, children, strict=True)], partial(build, metadata))
+
+
+def is_child_of(branch: Branch, name: str) -> bool:
+    """Say whether an attribute of a branch is a child of it where everything is asked for."""
+    attributes = vars(branch)
+    return name in branch.state or name in attributes.get("_children", ()) or is_child(attributes[name])
 
 
 def is_child(value: Any) -> bool:

@@ -38,6 +38,12 @@ def _jax_namespace() -> Any:
     return jax.numpy
 
 
+def _jax_defaults() -> Any:
+    import jax
+
+    return jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+
+
 JAX = Library(
     name="JAX",
     spec="jax",
@@ -49,4 +55,5 @@ JAX = Library(
     spec_of=_jax_spec,
     to_numpy=numpy.asarray,
     special="jax.scipy.special",
+    defaults=_jax_defaults,
 )

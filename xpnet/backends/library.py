@@ -1,7 +1,7 @@
 """What xpnet knows of an array library, and of a device of one."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ class Library:
         Makes an object whose ``begin(arrays)`` begins to copy those that are NumPy's to the current device,
         and returns a function that returns all of them for what is computed next; ``close()`` waits for what
         is under way. Without it, arrays are copied when they are needed.
+    defaults : callable, optional
+        Returns what else its functions go by, such as the dtype of what they make; to be compared and hashed.
     explain : callable
         From an error of the library's own to the one to raise in its place, or None.
     """
@@ -70,6 +72,7 @@ class Library:
     quick: dict[str, Callable] = field(default_factory=dict, hash=False, compare=False)
     free_memory: Callable[[Any], int | None] = lambda _native: None
     uploads: Callable[[], Any] | None = None
+    defaults: Callable[[], Hashable] | None = None
     explain: Callable[[Exception], Exception | None] = lambda _error: None
 
 

@@ -37,6 +37,12 @@ def _torch_readable(host: numpy.ndarray) -> numpy.ndarray:
     return host if host.flags.writeable and all(stride >= 0 for stride in host.strides) else host.copy()
 
 
+def _torch_defaults() -> Any:
+    import torch
+
+    return torch.get_default_dtype()
+
+
 TORCH = Library(
     name="PyTorch",
     spec="torch",
@@ -49,4 +55,5 @@ TORCH = Library(
     to_numpy=_torch_to_numpy,
     special="torch.special",
     readable=_torch_readable,
+    defaults=_torch_defaults,
 )

@@ -1,8 +1,10 @@
 """`jit`: from a function to its plans, one for each kind of arguments."""
 
+import copy
 import functools
 import inspect
 import logging
+import sys
 import threading
 import types
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
 from xpnet.replay.precision import check_precision, lower_products
 from xpnet.replay.recording import Recorded, RecordingNamespace, output
+from xpnet.replay.same import Facts
 
 if TYPE_CHECKING:
     from xpnet.replay.plan import Plan
@@ -54,36 +57,31 @@ class _Replay:
     Attributes
     ----------
     match : callable
-        Returns the arrays of other arguments, or None if the plan is not for them.
+        Returns the arrays of other arguments, and settings; or None if the plan is not for them.
     plan : Plan
     """
 
-    def __init__(
-        self,
-        f: Callable,
-        arguments: Any,
-        leaves: list,
-        structure: Any,
-        donated: Callable[..., list],
-        precision: str,
-    ) -> None:
-        self.match: Callable[[Any], list | None] = matcher(arguments) or self._match_any
-        self._structure = structure
-        self._signature = [signature_of(leaf) for leaf in leaves]
-        self._arrays = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
-        first = leaves[self._arrays[0]]
+    def __init__(self, f: Callable, arguments: Any, donated: Callable[..., list], precision: str) -> None:
+        facts = Facts(arguments, f)
+        leaves, structure = tree.flatten(arguments, state=True)
+        arrays = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
+        first = leaves[arrays[0]]
         namespace = RecordingNamespace(plain_namespace(first))
+        namespace.owned = facts.owned
         recorded = list(leaves)
-        for index in self._arrays:
+        for index in arrays:
             recorded[index] = namespace.argument(leaves[index])
-        inputs: list[Any] = [recorded[index].variable for index in self._arrays]
-        copies = tree.unflatten(structure, recorded)
+        inputs: list[Any] = [recorded[index].variable for index in arrays]
+        copies: Any = tree.unflatten(structure, recorded)
         # Now, as the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
+        facts.keep(Facts(arguments, f))
         self._written, written = _written_state(copies, arguments)
         outputs, results = tree.flatten((result, written), state=True)
-        self._build = builder(results, outputs)
+        self._build, settings = builder(results, outputs, facts)
+        self.match = matcher(facts, settings)
+        self.settings = [*settings.values()]
         ends = [output(x) for x in outputs if tree.is_array(x)]
         over = _written_over(given, result)
         plan = _plan_of(first)
@@ -106,16 +104,9 @@ class _Replay:
             )
             self.plan = Plan(graph, places, first)
 
-    def _match_any(self, arguments: Any) -> list | None:
-        """Return the arrays of other arguments, or None if the plan is not for them."""
-        leaves, structure = tree.flatten(arguments, state=True)
-        if self._signature != [signature_of(leaf) for leaf in leaves] or self._structure != structure:
-            return None
-        return [leaves[index] for index in self._arrays]
-
-    def __call__(self, arguments: Any, arrays: list, *, keep: bool = False) -> Any:
+    def __call__(self, arguments: Any, arrays: list, settings: list, *, keep: bool = False) -> Any:
         """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""
-        result, written = self._build(self.plan(arrays, keep=keep))
+        result, written = self._build([*self.plan(arrays, keep=keep)], settings)
         if written:
             branches = tree.branches(arguments)
             for (number, name), value in zip(self._written, written, strict=True):
@@ -165,15 +156,6 @@ def _can_be_recorded(received: Any, arrays: list) -> bool:
         and len({id(branch) for branch in branches}) == len(branches)
         and all(getattr(x.dtype, "isnative", True) for x in arrays)
     )
-
-
-def signature_of(leaf: Any) -> Any:
-    """Return what must be the same in another call, so that a plan serves it."""
-    if type(leaf) is numpy.ndarray or isinstance(leaf, numpy.generic):
-        return numpy.ndarray, leaf.shape, leaf.dtype
-    if tree.is_array(leaf):
-        return type(leaf), leaf.shape, leaf.dtype, array_api_compat.device(leaf)
-    return type(leaf), repr(leaf) if isinstance(leaf, float | complex) else leaf
 
 
 class jit:
@@ -280,13 +262,24 @@ class jit:
         if watched():
             return self._f(*received[0], **received[1])
         for replay in self._replays:
-            arrays = replay.match(received)
-            if arrays is not None:
-                return replay(received, arrays)
+            found = replay.match(received)
+            if found is not None:
+                return replay(received, *found)
         return self._record(received)
 
     def __get__(self, instance: Any, _owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)  # it may be a method
+
+    def __reduce__(self) -> Any:
+        # A copy records anew; what stands decorated in a module is found there again, as functions are.
+        path = getattr(self, "__qualname__", "")
+        where: Any = sys.modules.get(self.__module__)
+        for name in path.split("."):
+            where = getattr(where, name, None)
+        return path if where is self else (_jit, (self._f, self._donate, self._precision))
+
+    def __deepcopy__(self, memo: dict) -> "jit":
+        return _jit(copy.deepcopy(self._f, memo), self._donate, self._precision)
 
     def explain(self) -> str:
         """Describe the plans: the functions that are called, what was put together, and the memory.
@@ -318,11 +311,10 @@ class jit:
         return self._replays[0].plan.graph.cost()
 
     def _record(self, received: Any) -> Any:
-        leaves, structure = tree.flatten(received, state=True)
-        arrays = [leaf for leaf in leaves if tree.is_array(leaf)]
+        arrays = [leaf for leaf in tree.leaves(received, state=True) if tree.is_array(leaf)]
         if not arrays or not _can_be_recorded(received, arrays):
             return self._f(*received[0], **received[1])
-        replay = _Replay(self._f, received, leaves, structure, self._donated, self._precision)
+        replay = _Replay(self._f, received, self._donated, self._precision)
         with self._lock:
             if len(self._replays) == LIMIT and not self._said:
                 self._said = True
@@ -336,9 +328,13 @@ class jit:
             self._replays = [replay, *self._replays][:LIMIT]
         # Not what was computed while recording: a replay may differ from it in the last digits, and so would
         # two trainings, one of which was interrupted.
-        return replay(received, arrays, keep=True)
+        return replay(received, arrays, replay.settings, keep=True)
 
     def _donated(self, *arguments: Any, **keywords: Any) -> list:
         """Return the arguments that may be overwritten."""
         given = [*zip(self._names, arguments, strict=False), *keywords.items()]
         return [value for name, value in given if name in self._donate]
+
+
+def _jit(f: Callable, donate: tuple[str, ...], precision: str) -> jit:
+    return jit(f, donate=donate, precision=precision)

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy
 from numpy import broadcast_shapes
 
+from xpnet.replay.same import data
+
 # Functions of two or three arrays that broadcast them.
 ELEMENTWISE = frozenset(
     {
@@ -242,7 +244,7 @@ class Graph:
         for operation in self.operations:
             if not same.keys().isdisjoint(operation.inputs):
                 operation.substitute(lambda v: same.get(v, v))
-            key = (operation.name, _key(operation.arguments), _key(operation.options))
+            key = operation.name, data((operation.arguments, operation.options), _identity)
             before = first.setdefault(key, operation)
             if before is operation:
                 kept.append(operation)
@@ -274,14 +276,5 @@ class Graph:
         self.operations = kept[::-1]
 
 
-def _key(value: Any) -> Any:
-    """Return something that is equal for equal arguments, and can be hashed."""
-    if type(value) in (list, tuple):
-        return (type(value), *map(_key, value))
-    if type(value) is dict:
-        return tuple((key, _key(item)) for key, item in sorted(value.items()))
-    if type(value) is slice:
-        return (slice, value.start, value.stop, value.step)
-    if isinstance(value, int | float | complex | bool | str | None):
-        return (type(value), repr(value))  # 0.0 and -0.0 are equal, and not the same
-    return (type(value), id(value))
+def _identity(value: Any) -> Any:
+    return type(value), id(value)

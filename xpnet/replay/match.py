@@ -2,58 +2,18 @@
 
 `tree.flatten` and `tree.unflatten` can do it for any tree. But what a plan was recorded for is known, and
 functions for just that need a fraction of the time, which counts for small networks. Their source is written
-here. `matcher` also tells whether a plan serves other arguments.
+here. `matcher` also checks the facts of `xpnet.replay.same`, which must hold for a plan to serve a call.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import array_api_compat
 import numpy
 
 from xpnet import tree
-
-
-class _NoMatchError(Exception):
-    """There is something in the tree that only `tree.flatten` knows about."""
-
-
-def matcher(values: Any) -> Callable[[Any], list | None] | None:
-    """Return a function that takes the leaves out of trees like a given one.
-
-    Parameters
-    ----------
-    values : tree
-        With NumPy arrays at its leaves, and anything else, which must be equal in other trees.
-
-    Returns
-    -------
-    callable or None
-        ``match(values)`` returns the arrays, in the order of `tree.leaves`, or None if the tree is another
-        one: in its structure, in the shapes or dtypes of its arrays, or in anything else. None where such a
-        function cannot be written.
-    """
-    writer = _Checks()
-    try:
-        writer.visit("values", values)
-    except _NoMatchError:
-        return None
-    body = [*writer.lines, f"return [{', '.join(writer.arrays)}]"]
-    source = "def match(values):\n" + "".join(f"    {line}\n" for line in body)
-    names: dict[str, Any] = writer.constants
-    exec(source, names)
-    match = names["match"]
-
-    def safe(values: Any) -> list | None:
-        try:
-            return match(values)
-        except (AttributeError, IndexError, KeyError, TypeError):  # a part is missing
-            return None
-
-    expected = [x for x in tree.leaves(values, state=True) if tree.is_array(x)]
-    found = safe(values)
-    agrees = found is not None and len(found) == len(expected)
-    return safe if agrees and all(a is b for a, b in zip(found, expected, strict=True)) else None  # type: ignore[arg-type]
+from xpnet.replay.same import Fact, Facts, Place, data, elements, reduced
 
 
 class _Source:
@@ -69,68 +29,150 @@ class _Source:
         return name
 
 
+def matcher(facts: Facts, settings: Iterable[Place] = ()) -> Callable[[Any], tuple[list, list] | None]:
+    """Return a function that checks what must hold of arguments, and takes the arrays out of them.
+
+    Parameters
+    ----------
+    facts : Facts
+    settings : iterable of Place
+        What else is to be taken out.
+
+    Returns
+    -------
+    callable
+        ``match(values)`` returns the arrays, in the order of `tree.leaves`, and the settings; or None if a
+        fact does not hold.
+    """
+    writer = _Checks()
+    for fact in facts.facts:
+        writer.check(fact)
+    arrays, others = ([writer.part(place) for place in places] for places in (facts.arrays, settings))
+    body = [*writer.lines, f"return [{', '.join(arrays)}], [{', '.join(others)}]"]
+    names: dict[str, Any] = writer.constants
+    exec("def match(values):\n" + "".join(f"    {line}\n" for line in body), names)
+    match = names["match"]
+
+    def safe(values: Any) -> tuple[list, list] | None:
+        try:
+            return match(values)
+        except Exception:  # a part is missing, or another object says that it cannot be compared
+            return None
+
+    return safe
+
+
 class _Checks(_Source):
-    """Writes the checks of a tree, part by part."""
+    """Writes how facts are checked, and how their parts are reached."""
 
     def __init__(self) -> None:
-        super().__init__(same=same, numbers=(numpy.ndarray, numpy.generic))
-        self.arrays: list[str] = []
-        self._count = 0
+        super().__init__(
+            data=data,
+            device=array_api_compat.device,
+            elements=elements,
+            numbers=(numpy.ndarray, numpy.generic),
+            reduced=reduced,
+        )
+        self._parts: dict[Place, str] = {(): "values"}
 
-    def visit(self, place: str, value: Any) -> None:
-        """Write the checks of what stands at a place, an expression."""
-        name = self._name()
-        kind = type(value)
-        self.lines.append(f"{name} = {place}")
-        if isinstance(value, numpy.ndarray | numpy.generic):
-            shape, dtype, array = value.shape, self._constant(value.dtype), self._constant(kind)
-            number = isinstance(value, numpy.generic) or not shape
-            wrong = f"type({name}) is not {array}" if not number else f"not isinstance({name}, numbers)"
-            self._unless(f"{wrong} or {name}.shape != {shape} or {name}.dtype != {dtype}")
-            self.arrays.append(name)
-        elif tree.is_array(value):
-            raise _NoMatchError
-        elif isinstance(value, tree.Branch):
-            self._branch(name, value)
-        elif kind is dict:
-            self._unless(f"type({name}) is not dict or len({name}) != {len(value)}")
-            for key in sorted(value) if _can_sort(value) else value:
-                self.visit(f"{name}[{self._constant(key)}]", value[key])
-        elif kind in (list, tuple) or hasattr(value, "_fields"):
-            self._unless(f"type({name}) is not {self._constant(kind)} or len({name}) != {len(value)}")
-            for index, item in enumerate(value):
-                self.visit(f"{name}[{index}]", item)
-        elif tree.leaves([value], state=True) != [value] and value is not None:
-            raise _NoMatchError  # another container
-        else:
-            self._equal(name, value)
+    def part(self, place: Place) -> str:
+        """Return the name of a part, after the lines that reach it."""
+        if place not in self._parts:
+            step = place[-1]
+            if step.how == "object":
+                self._parts[place] = self._constant(step.what.value)
+                return self._parts[place]
+            whole = self.part(place[:-1])
+            if step.how == "cell":
+                text = f"{whole}.__closure__[{step.what}].cell_contents"
+            elif step.how == "item":
+                text = f"{whole}[{self._literal(step.what)}]"
+            elif step.how == "reduced":
+                text = f"reduced({whole})"
+            else:
+                text = f"{whole}.{'__dict__' if step.how == 'vars' else step.what}"
+            self._parts[place] = name = f"part_{len(self._parts)}"
+            self.lines.append(f"{name} = {text}")
+        return self._parts[place]
 
-    def _branch(self, name: str, branch: tree.Branch) -> None:
-        attributes = vars(branch)
-        size = len(attributes) - ("_children" in attributes)
-        self._unless(f"type({name}) is not {self._constant(type(branch))}")
-        self.lines.append(f"{name} = {name}.__dict__")
-        self._unless(f"len({name}) - ('_children' in {name}) != {size}")
-        for key, value in attributes.items():
-            if key != "_children":
-                self.visit(f"{name}[{key!r}]", value)
+    def check(self, fact: Fact) -> None:
+        """Write that a fact must hold."""
+        part = self.part(fact.place)
+        wrong = getattr(self, f"_{fact.test}")(part, fact.expected)
+        self.lines.append(f"if {wrong}: return None")
 
-    def _equal(self, name: str, value: Any) -> None:
-        if _can_change(value):
-            self._unless(f"not same({name}, {self._constant(copy.copy(value))})")
-        else:
-            constant = self._constant(value)
-            self._unless(f"{name} is not {constant} and not same({name}, {constant})")
+    # -- what does not hold, for each test ----------------------------------------------------------------
 
-    def _unless(self, condition: str) -> None:
-        self.lines.append(f"if {condition}: return None")
+    def _is(self, part: str, expected: Any) -> str:
+        return f"{part} is not {self._constant(expected.value)}"
 
-    def _name(self) -> str:
-        self._count += 1
-        return f"part_{self._count}"
+    def _same_part(self, part: str, expected: Place) -> str:
+        return f"{part} is not {self.part(expected)}"
+
+    def _type(self, part: str, expected: Any) -> str:
+        return f"type({part}) is not {self._constant(expected.value)}"
+
+    def _length(self, part: str, expected: int) -> str:
+        return f"len({part}) != {expected}"
+
+    def _code(self, part: str, expected: Any) -> str:
+        code = self._constant(expected.value)
+        return f"{part} is not {code} and {part} != {code}"
+
+    def _names(self, part: str, expected: tuple[str, ...]) -> str:
+        names, found = [*expected], f"[*{part}]"
+        # A module that came out of a tree also remembers which attributes were its children.
+        with_children = self._constant([*names, "_children"])
+        without = f"[name for name in {part} if name != '_children'] != {self._constant(names)}"
+        return f"{found} != {with_children} and {without}"
+
+    def _lacks(self, part: str, expected: str) -> str:
+        return f"{expected!r} in {part}"
+
+    def _keys(self, part: str, expected: Any) -> str:
+        keys, kinds = expected.value, [*map(type, expected.value)]
+        wrong = f"[*{part}] != {self._constant(keys)}"
+        if set(kinds) == {str}:
+            return wrong
+        return f"[*map(type, {part})] != {self._constant(kinds)} or {wrong}"  # 1 and True are equal
+
+    def _data(self, part: str, expected: Any) -> str:
+        if expected.value in ([], {}):  # no keywords, as is usual
+            return f"type({part}) is not {type(expected.value).__name__} or {part}"
+        return f"data({part}) != {self._constant(expected.description)}"
+
+    def _constant_data(self, part: str, expected: Any) -> str:
+        return f"{part} is not {self._constant(expected.value)} and {self._data(part, expected)}"
+
+    def _array(self, part: str, expected: tuple) -> str:
+        kind, shape, dtype, *rest = expected
+        is_number = kind is numpy.generic
+        wrong = (
+            f"not isinstance({part}, numbers)" if is_number else f"type({part}) is not {self._constant(kind)}"
+        )
+        wrong += f" or {part}.shape != {shape} or {part}.dtype != {self._constant(dtype)}"
+        if rest:
+            place, weak = rest
+            wrong += f" or device({part}) != {self._constant(place.value)}"
+            wrong += f" or getattr({part}, 'weak_type', False) is not {weak}" if weak is not None else ""
+        return wrong
+
+    def _defaults(self, part: str, expected: Any) -> str:
+        return f"{part}.defaults() != {self._constant(expected)}"
+
+    def _elements(self, part: str, expected: Any) -> str:
+        return f"elements({part}) != {self._constant(expected.description)}"
+
+    def _number(self, part: str, expected: int) -> str:
+        return f"int({part}) != {expected}"
+
+    def _literal(self, value: Any) -> str:
+        return repr(value) if type(value) in (int, str) else self._constant(value)
 
 
-def builder(structure: Any, leaves: list) -> Callable[[Sequence], Any]:
+def builder(
+    structure: Any, leaves: list, facts: Facts
+) -> tuple[Callable[[list, list], Any], dict[Place, Any]]:
     """Return a function that puts arrays into a tree.
 
     Parameters
@@ -139,34 +181,27 @@ def builder(structure: Any, leaves: list) -> Callable[[Sequence], Any]:
         As `tree.flatten` returns it.
     leaves : list
         The leaves. In the place of those that are arrays, others will stand.
+    facts : Facts
+        Of the arguments: what the tree holds of these is taken from them each time.
 
     Returns
     -------
-    callable
-        ``build(arrays)`` returns the tree.
+    build : callable
+        ``build(arrays, settings)`` returns the tree.
+    settings : dict of Place to object
+        Which parts of the arguments it needs, and what is there now.
     """
-    places = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
     template = list(leaves)
-    for number, place in enumerate(places):
-        template[place] = _Place(number)
-    try:
-        writer = _Builder()
-        result = writer.text(tree.unflatten(structure, template))
-    except _NoMatchError:
-
-        def build(arrays: Sequence) -> Any:
-            filled = template.copy()
-            for place, array in zip(places, arrays, strict=True):
-                filled[place] = array
-            return tree.unflatten(structure, filled)
-
-        return build
-    source = "def build(x):\n" + "".join(f"    {line}\n" for line in [*writer.lines, f"return {result}"])
-    exec(source, writer.constants)
-    return writer.constants["build"]
+    for number, place in enumerate(index for index, leaf in enumerate(leaves) if tree.is_array(leaf)):
+        template[place] = _Array(number)
+    writer = _Builder(facts)
+    result = writer.text(tree.unflatten(structure, template))
+    body = [*writer.lines, f"return {result}"]
+    exec("def build(x, settings):\n" + "".join(f"    {line}\n" for line in body), writer.constants)
+    return writer.constants["build"], writer.settings
 
 
-class _Place(NamedTuple):
+class _Array(NamedTuple):
     """Where an array will stand."""
 
     number: int
@@ -175,20 +210,22 @@ class _Place(NamedTuple):
 class _Builder(_Source):
     """Writes the expressions that make a tree anew."""
 
-    def __init__(self) -> None:
-        super().__init__(new=object.__new__)
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(new=object.__new__, copied=_copied)
+        self._facts = facts
+        self.settings: dict[Place, Any] = {}
 
     def text(self, value: Any) -> str:
         """Return the expression of a part of the tree."""
         kind = type(value)
-        if kind is _Place:
+        if kind is _Array:
             return f"x[{value.number}]"
         if isinstance(value, tree.Branch):
             name = f"part_{len(self.lines)}"
             self.lines.append(f"{name} = new({self._constant(kind)})")
             children = vars(value).get("_children", ())
             items = (
-                f"{key!r}: {self.text(item) if key in children else self._constant(item)}"
+                f"{key!r}: {self.text(item) if key in children else self._setting(item)}"
                 for key, item in vars(value).items()
             )
             self.lines.append(f"{name}.__dict__ = {{{', '.join(items)}}}")
@@ -199,29 +236,24 @@ class _Builder(_Source):
             return f"[{', '.join(map(self.text, value))}]"
         if kind is tuple:
             return f"({''.join(f'{self.text(x)}, ' for x in value)})"
-        if hasattr(value, "_fields"):
-            return f"{self._constant(kind)}({', '.join(map(self.text, value))})"
-        if tree.leaves([value], state=True) != [value] and value is not None:
-            raise _NoMatchError  # another container
-        return self._constant(value)
+        node = tree.node(value)
+        if node is None or value is None:
+            return self._setting(value)
+        return f"{self._constant(node.build)}([{', '.join(self.text(x) for _, x in node.parts)}])"
+
+    def _setting(self, value: Any) -> str:
+        """Return the expression of something that is no array."""
+        if id(value) in self._facts.settings:
+            place = self._facts.settings[id(value)]
+            self.settings[place] = value
+            return f"settings[{[*self.settings].index(place)}]"
+        # What the function made anew, and may change, is made anew each time.
+        constant = self._constant(value)
+        return constant if self._facts.holds(value) else f"copied({constant})"
 
 
-def _can_sort(value: dict) -> bool:
+def _copied(value: Any) -> Any:
     try:
-        sorted(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _can_change(value: Any) -> bool:
-    """Say whether an object may be equal to another one now and not later: a set, or a dataclass."""
-    fixed = isinstance(value, bool | int | float | complex | str | bytes | tuple | frozenset | None)
-    return not fixed and type(value).__eq__ is not object.__eq__
-
-
-def same(a: Any, b: Any) -> bool:
-    """Say whether two settings are the same; 0.0 and -0.0 are equal and are not."""
-    if type(a) is not type(b):
-        return False
-    return repr(a) == repr(b) if isinstance(a, float | complex) else (a == b) is True
+        return copy.deepcopy(value)
+    except Exception:  # there are objects that cannot be copied
+        return value

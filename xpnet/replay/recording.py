@@ -90,6 +90,7 @@ class RecordingNamespace(PlainNamespace):
         self._xp = xp
         self.isdtype = self._plain.isdtype
         self.operations: list[Operation] = []
+        self.owned: dict[int, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         value = _recording(self, name, getattr(self._plain, name))

@@ -9,9 +9,13 @@ from xpnet import tree
 from xpnet.backends import Device, device, device_of, use_device
 from xpnet.errors import NotRecordableError
 from xpnet.replay import jit as record
+from xpnet.replay.same import key
 from xpnet.training.batches import Examples
 
 _log = logging.getLogger("xpnet")
+
+# How many kinds of networks are remembered: with their recordings, or as such that cannot be recorded.
+_KINDS = 32
 
 
 def place_of(net: Any) -> tuple[Device, Any]:
@@ -28,20 +32,20 @@ def evaluation_copy(net: Any) -> Any:
 
 
 def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> Callable:
-    """Return a function by `jit`, or as it is where it cannot be recorded, which is said once."""
+    """Return a function of a network by `jit`, or as it is for networks with which it cannot be recorded."""
     recorded: Any = record(f, donate=donate, precision=precision)
     without = "" if precision == "float32" else f", and in float32 in place of {precision}"
+    refused: list[Any] = []  # the kinds of networks that cannot be recorded
 
     @functools.wraps(f)
-    def call(*arguments: Any) -> Any:
-        nonlocal recorded
-        if recorded is not None:
+    def call(net: Any, *arguments: Any) -> Any:
+        if not refused or _kind_of(net) not in refused:
             try:
-                return recorded(*arguments)
+                return recorded(net, *arguments)
             except NotRecordableError as error:
                 _log.warning("xpnet: this runs without jit, which is slower%s. %s", without, error)
-                recorded = None
-        return f(*arguments)
+                refused[:] = [_kind_of(net), *refused][:_KINDS]
+        return f(net, *arguments)
 
     return call
 
@@ -87,7 +91,7 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)
     with use_device(where):
-        output = _replayed if jit else _output
+        output = _replayed(net) if jit else _output
         outputs = [output(net, batch) for (batch,) in examples.batches(batch_size)]
         return outputs[0] if len(outputs) == 1 else where.namespace.concat(outputs, axis=0)
 
@@ -96,4 +100,23 @@ def _output(net: Any, x: Any) -> Any:
     return net(x)
 
 
-_replayed = jit_where_possible(_output)
+def _kind_of(net: Any) -> Any:
+    """Return what networks must have in common to share a recording; None for what cannot be compared."""
+    try:
+        return key(net, outside=False)
+    except NotRecordableError:
+        return None
+
+
+# The recordings of networks, by their kind; the latest last.
+_recordings: dict[Any, Callable] = {}
+
+
+def _replayed(net: Any) -> Callable:
+    """Return the recordings of all networks like one."""
+    kind = _kind_of(net)
+    recordings = _recordings.pop(kind, None) or jit_where_possible(_output)
+    _recordings[kind] = recordings
+    for oldest in [*_recordings][:-_KINDS]:
+        _recordings.pop(oldest, None)
+    return recordings

@@ -1,0 +1,416 @@
+"""Whatever a recording took in besides arrays is compared: in each case, a changed one is recorded anew."""
+
+import collections
+import copy
+import enum
+import functools
+import pickle
+from dataclasses import dataclass, field
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy
+import pytest
+from helpers import assert_same
+
+import xpnet
+from xpnet import nn
+from xpnet.errors import NotRecordableError
+from xpnet.replay.same import data, key
+
+
+def ones(*shape):
+    return xpnet.asarray(numpy.ones(shape), device=xpnet.device(), dtype="float32")
+
+
+class Mode(enum.Enum):
+    SMALL = 1
+    LARGE = 2
+
+
+@dataclass
+class Inner:
+    k: object = 1.0
+
+
+@dataclass
+class Settings:
+    inner: Inner = field(default_factory=Inner)
+
+
+class Plain:
+    def __init__(self, k=1.0):
+        self.k = k
+
+
+class Slots:
+    __slots__ = ("__hidden", "k")
+
+    def __init__(self, k=1.0):
+        self.k = k
+        self.__hidden = None
+
+
+class Whole(int):
+    """A class of numbers, whose value is no attribute."""
+
+
+class Texts(list):
+    """A list that is no node of a tree."""
+
+
+class Holder(nn.Module):
+    """A layer that reads a setting in the way that a test says."""
+
+    def __init__(self, setting, read):
+        self.weight = ones(2)
+        self.setting = setting
+        self.read = read
+
+    def __call__(self, x):
+        return x * self.weight + self.read(self.setting)
+
+
+def number(value):
+    """Tell apart what Python calls equal."""
+    return float(sum(map(ord, repr(value))))
+
+
+def first(value):
+    return number(next(iter(value)))
+
+
+CHANGES = {
+    # in place
+    "list": ([1.0], lambda s: s.__setitem__(0, 3.0), lambda s: s[0]),
+    "nested list": ([[1.0], 2], lambda s: s[0].append(3.0), lambda s: float(len(s[0]))),
+    "dict": ({"a": 1.0}, lambda s: s.update(a=3.0), lambda s: s["a"]),
+    "order of a dict": ({"a": 1, "b": 2}, lambda s: s.update(a=s.pop("a")), first),
+    "keys of a dict": ({1: 1}, lambda s: s.update({True: s.pop(1)}), first),
+    "ordered dict": (collections.OrderedDict(a=1, b=2), lambda s: s.move_to_end("a"), first),
+    "defaultdict": (collections.defaultdict(int, a=1), lambda s: s.update(a=2), lambda s: float(s["a"])),
+    "deque": (collections.deque([1, 2]), lambda s: s.rotate(), first),
+    "set": ({1}, lambda s: s.add(5), lambda s: float(max(s))),
+    "nested dataclass": (Settings(), lambda s: setattr(s.inner, "k", 3.0), lambda s: s.inner.k),
+    "namespace": (SimpleNamespace(k=1.0), lambda s: setattr(s, "k", 3.0), lambda s: s.k),
+    "plain object": (Plain(), lambda s: setattr(s, "k", 3.0), lambda s: s.k),
+    "object in an object": (Plain(Plain()), lambda s: setattr(s.k, "k", 3.0), lambda s: s.k.k),
+    "list in an object": (Plain([1.0]), lambda s: s.k.append(2.0), lambda s: float(len(s.k))),
+    "slots": (Slots(), lambda s: setattr(s, "k", 3.0), lambda s: s.k),
+    "attribute added": (Plain(), lambda s: setattr(s, "l", 3.0), lambda s: float(len(vars(s)))),
+    "list of a class of its own": (Texts("a"), lambda s: s.append("b"), lambda s: float(len(s))),
+    "keywords of a partial": (
+        functools.partial(dict, a=1.0),
+        lambda s: s.keywords.update(a=3.0),
+        lambda s: s()["a"],
+    ),
+    "bytearray": (bytearray(b"a"), lambda s: s.append(1), lambda s: float(len(s))),
+    # replaced by another one
+    "minus zero": (0.0, -0.0, number),
+    "zero and False": (0.0, False, number),
+    "one and True": (1, True, number),
+    "one and 1.0": (1, 1.0, number),
+    "complex zeros": (complex(0.0, 0.0), complex(0.0, -0.0), number),
+    "zeros in a tuple": ((0.0,), (-0.0,), number),
+    "zeros in a frozenset": (frozenset([0]), frozenset([False]), number),
+    "list and tuple": ([1], (1,), number),
+    "text and bytes": ("a", b"a", number),
+    "slices": (slice(0, 2), slice(0, 3), number),
+    "ranges": (range(2), range(3), number),
+    "enumeration": (Mode.SMALL, Mode.LARGE, number),
+    "fractions": (Fraction(1, 2), Fraction(1, 3), number),
+    "numbers of a class of their own": (Whole(2), Whole(3), float),
+    "classes": (int, float, number),
+    "functions": (len, max, number),
+    "lambdas": (lambda: 1.0, lambda: 2.0, lambda s: s()),
+    "None": (None, 0, number),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_settings_of_a_module(device, change):
+    setting, new, read = CHANGES[change]
+    setting = copy.deepcopy(setting)
+    net, x = Holder(setting, read), ones(2)
+    f = xpnet.jit(lambda net, x: net(x))
+    assert_same(f(net, x), net(x))
+    before = xpnet.to_numpy(net(x))
+    if getattr(new, "__code__", None) and change != "lambdas":
+        new(setting)
+    else:
+        net.setting = new
+    assert_same(f(net, x), net(x))
+    assert not numpy.array_equal(before, xpnet.to_numpy(net(x)))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_settings_that_are_equal_again_are_recorded_once(device, change):
+    setting, _, _ = CHANGES[change]
+    recorded = []
+
+    def f(net, x):
+        recorded.append(1)
+        return x * net.weight
+
+    jitted = xpnet.jit(f)
+    for _ in range(3):
+        jitted(Holder(copy.deepcopy(setting), number), ones(2))
+    assert len(recorded) == 1
+
+
+@pytest.mark.parametrize("other", [[1.0], {"a": 1.0}, {1}, SimpleNamespace(k=1.0), Plain(), Slots()], ids=str)
+def test_what_comes_back_belongs_to_the_call(device, other):
+    """A module that is returned holds the settings of the one that was given, not of the one recorded."""
+    f = xpnet.jit(lambda net, x: (net, Holder(other, number), x + 1))
+    for _ in range(3):
+        net = Holder(copy.deepcopy(other), number)
+        back, outside, _ = f(net, ones(2))
+        assert back.setting is net.setting
+        assert outside.setting is other
+
+
+def test_what_a_function_makes_is_made_anew(device):
+    def f(net, x):
+        net.made = SimpleNamespace(values=[1])
+        return net, x
+
+    recorded = xpnet.jit(f)
+    for _ in range(3):
+        net, _ = recorded(Holder(1, number), ones(2))
+        assert net.made.values == [1]
+        net.made.values.append(2)
+
+
+# -- what functions read from outside ------------------------------------------------------------------------
+
+factor = 1.0
+table = {"factor": 1.0}
+namespace = SimpleNamespace(factor=1.0, other=1.0)
+
+
+def inner(x):
+    return x * factor
+
+
+def test_globals(device, monkeypatch):
+    f, x = xpnet.jit(lambda x: inner(x) + table["factor"] + namespace.factor), ones(2)
+    for change in (
+        lambda: monkeypatch.setitem(globals(), "factor", 3.0),
+        lambda: monkeypatch.setitem(table, "factor", 5.0),
+        lambda: monkeypatch.setattr(namespace, "factor", 7.0),
+        lambda: monkeypatch.setitem(globals(), "inner", lambda x: x * 100),
+    ):
+        before = xpnet.to_numpy(f(x))
+        change()
+        assert_same(f(x), inner(x) + table["factor"] + namespace.factor)
+        assert not numpy.array_equal(f(x), before)
+
+
+def test_cells_and_defaults(device):
+    k, several = 1.0, [1.0]
+
+    def nested(x, *, default=several):
+        return x * k + default[0]
+
+    f, x = xpnet.jit(lambda x: nested(x)), ones(2)
+    assert_same(f(x), x * 2)
+    k = 2.0
+    assert_same(f(x), x * 3)
+    several[0] = 2.0
+    assert_same(f(x), x * 4)
+
+
+class Scaled(nn.Module):
+    factor = 2.0
+
+    def __init__(self):
+        self.weight = ones(2)
+
+    def scaled(self, x):
+        return x * self.weight * self.factor
+
+    def __call__(self, x):
+        return self.scaled(x)
+
+
+def test_attributes_and_methods_of_classes(device, monkeypatch):
+    f, net, x = xpnet.jit(lambda net, x: net(x)), Scaled(), ones(2)
+    assert_same(f(net, x), x * 2)
+    monkeypatch.setattr(Scaled, "factor", 3.0)
+    assert_same(f(net, x), x * 3)
+    monkeypatch.setattr(Scaled, "scaled", lambda self, x: x * 5)
+    assert_same(f(net, x), x * 5)
+    monkeypatch.setattr(Scaled, "__call__", lambda self, x: x * 7)
+    assert_same(f(net, x), x * 7)
+    net.scaled = None
+    assert_same(f(net, x), x * 7)
+
+
+class Trainer:
+    rate = 1.0
+
+    def __init__(self):
+        self.factor, self.seen = 2.0, []
+
+    def step(self, x):
+        return x * self.factor * self.rate
+
+
+def test_bound_methods(device):
+    trainer, x = Trainer(), ones(2)
+    f = xpnet.jit(trainer.step)
+    assert_same(f(x), x * 2)
+    trainer.factor = 3.0
+    assert_same(f(x), x * 3)
+    trainer.rate = 2.0  # in place of that of the class
+    assert_same(f(x), x * 6)
+
+
+def test_what_a_function_does_not_name_is_not_compared(device):
+    trainer, x, recorded = Trainer(), ones(2), []
+
+    class Counted(Trainer):
+        def step(self, x):
+            recorded.append(1)
+            return super().step(x)
+
+    trainer = Counted()
+    f = xpnet.jit(trainer.step)
+    for number in range(4):
+        f(x)
+        trainer.seen.append(number)
+        trainer.epoch = number
+    assert len(recorded) == 1
+
+
+def test_what_a_function_writes_itself_is_not_compared(device):
+    calls, count = [], 0
+
+    def f(x):
+        nonlocal count
+        count += 1
+        calls.append(count)
+        return x + 1
+
+    recorded = xpnet.jit(f)
+    for _ in range(3):
+        recorded(ones(2))
+        recorded(ones(3))
+        f(ones(2))
+    assert len(calls) == 2 + 3
+
+
+def test_lambda_layers(device):
+    k = 1.0
+    net = nn.Sequential(nn.Dense(2, 2, seed=0), nn.Lambda(lambda x: x * k))
+    x = numpy.ones((3, 2), "float32")
+    before = xpnet.to_numpy(xpnet.predict(net, x))
+    k = 2.0
+    assert_same(xpnet.predict(net, x), before * 2)
+
+
+def test_the_dtype_that_a_library_makes_arrays_of(device):
+    if device.library.spec != "torch":
+        pytest.skip("the default dtype of this library is fixed")
+    import torch
+
+    def f(x):
+        return x + xpnet.array_namespace(x).ones(2)
+
+    recorded, x, before = xpnet.jit(f), ones(2), torch.get_default_dtype()
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            assert_same(recorded(x), f(x))
+    finally:
+        torch.set_default_dtype(before)
+
+
+# -- what cannot be compared ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", [(n for n in range(3)), open, memoryview(b"a")], ids=["generator", "function", "memory"]
+)
+def test_what_cannot_be_compared_is_refused(device, value):
+    f = xpnet.jit(lambda x, setting: x + 1)
+    if value is open:
+        f(ones(2), value)
+        return
+    with pytest.raises(
+        NotRecordableError, match=rf"a {type(value).__name__} cannot be compared; .* argument 1"
+    ):
+        f(ones(2), value)
+
+
+def test_a_setting_whose_comparison_gives_an_array():
+    class Table(nn.Module):
+        def __init__(self, columns):
+            self.columns = columns
+
+        def __call__(self, x):
+            return x * float(len(self.columns))
+
+    pandas = pytest.importorskip("pandas")
+    f = xpnet.jit(lambda net, x: net(x))
+    for names in (["a", "b"], ["a", "b"], ["a"]):
+        net = Table(pandas.Index(names))
+        assert_same(f(net, numpy.ones(2)), numpy.ones(2) * len(names))
+
+
+def test_arrays_in_a_plain_object(device):
+    """They are no part of the tree of arguments: those on the host are compared, others are refused."""
+    f, x = xpnet.jit(lambda x, plain: x * plain.k), ones(2)
+    assert_same(f(x, Plain(2.0)), x * 2)
+    if device.spec != "cpu":
+        with pytest.raises(NotRecordableError, match=r"argument 1\.k of a Plain"):
+            f(x, Plain(ones(2)))
+        return
+    plain = Plain(numpy.ones(2, "float32"))
+    for _ in range(3):
+        plain.k *= 2
+        assert_same(f(x, plain), x * plain.k)
+
+
+def test_data():
+    assert data([1, {"a": (0.0, float("nan"))}]) == data([1, {"a": (0.0, float("nan"))}])
+    assert len({data(value) for value in (0, 0.0, -0.0, False, None, "0", b"0", (0,), [0])}) == 9
+    assert data({"a": 1, "b": 2}) != data({"b": 2, "a": 1})
+
+
+def test_key_of_something_that_holds_itself():
+    around = [1]
+    around.append(around)
+    assert key(around) == key(around)
+    plain = Plain()
+    plain.k = plain
+    assert key(plain) == key(plain) != key(Plain())
+
+
+# -- copies --------------------------------------------------------------------------------------------------
+
+
+@xpnet.jit
+def decorated(x):
+    return x + 1
+
+
+class WithFunction(nn.Module):
+    def __init__(self):
+        self.weight = ones(2)
+        self.function = xpnet.jit(inner)
+
+    def __call__(self, x):
+        return self.function(x) * self.weight
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_of_recorded_functions(device, copied):
+    assert copied(decorated) is decorated or copied is copy.deepcopy
+    assert_same(copied(decorated)(ones(2)), ones(2) * 2)
+    net = WithFunction()
+    net(ones(2))
+    assert_same(copied(net)(ones(2)), net(ones(2)))
+    assert_same(xpnet.predict(copied(net), ones(3, 2)), net(ones(3, 2)))
+    f = copied(xpnet.jit(inner, precision="tf32"))
+    assert_same(f(ones(2)), ones(2))
