@@ -169,6 +169,7 @@ WORDS = {word.__name__: word for word in (Mode, Options, Pair, Plain, Point, col
 WORDS |= {word.__name__: word for word in (collections.deque, functools.partial, types.SimpleNamespace)}
 WORDS |= {word.__name__: word for word in (parts, weigh, total, mix, arrays, real, flat, slope, table)}
 WORDS |= {word.__name__: word for word in (remember, rotate, write)}
+WORDS |= {word.__name__: word for word in (functools.lru_cache, types.ModuleType)}
 WORDS |= {"branches": tree.branches, "copied": copy.deepcopy, "nn": nn, "numpy": numpy}
 
 
@@ -238,19 +239,36 @@ class Other(Net):
     def term(self):
         return 5"""
 
-# What a function may read besides its arguments.
-OUTSIDE = {
-    "knob": "knob = {}",
-    "box.value": "box = SimpleNamespace(value={})",
-    "plain.value": "plain = Plain(value={})",
-    "choices['p']": "choices = {{'p': {}}}",
-    "helper()": "helped = {}\ndef helper(v=1):\n    return mix(v, helped)",
-    "Settings.value": "class Settings:\n    value = {}",
-    "listed": "listed = [Plain(value={})]",
-    "through()": "inner = {}\nthrough = partial(lambda v: mix(v, inner), 2)",
-    "quiet.rate": "quiet = Net(rate={})",
-    "loud.weight": "loud = Net(weight=array((3,)), rate={})",
-}
+# What a function may read besides its arguments: a place, the lines that make it, and how it is read.
+OUTSIDE = [
+    ("knob", "knob = {}", "knob"),
+    ("box.value", "box = SimpleNamespace(value={})", "box.value"),
+    ("plain.value", "plain = Plain(value={})", "plain.value"),
+    ("plain", "plain = Plain(value={})", "plain"),
+    ("options", "options = Options({})", "options"),
+    ("choices['p']", "choices = {{'p': {}}}", "choices['p']"),
+    ("helped", "helped = {}\ndef helper(v=1):\n    return mix(v, helped)", "helper()"),
+    ("helper.value", "def helper(v=1):\n    return mix(v, helper.value)\nhelper.value = {}", "helper()"),
+    ("inner", "inner = {}\nthrough = partial(lambda v: mix(v, inner), 2)", "through()"),
+    ("wrapped", "wrapped = {}\nwrapper = lru_cache(lambda v: v + 1)", "wrapper(wrapped == 1)"),
+    ("Settings.value", "class Settings:\n    value = {}", "Settings.value"),
+    ("Settings.value", "class Settings:\n    value = {}", "Settings().value"),
+    ("Table.value", "class Table:\n    value = {}\n    @classmethod\n    def of(cls):\n        return cls.value", "Table.of()"),
+    ("Made.rate", "class Made:\n    rate = {}\n    @property\n    def value(self):\n        return self.rate\nmade = Made()", "made.value"),
+    ("slotted.value", "class Slotted:\n    __slots__ = 'value'\nslotted = Slotted()\nslotted.value = {}", "slotted.value"),
+    ("config.value", "config = ModuleType('config')\nconfig.value = {}", "config.value"),
+    ("listed[0].value", "listed = [Plain(value={})]", "listed"),
+    ("queue[0]", "queue = deque([{}])", "queue"),
+    ("quiet.rate", "quiet = Net(rate={})", "quiet"),
+    ("loud.rate", "loud = Net(weight=array((3,)), rate={})", "loud"),
+    ("plain.extra", "plain = Plain(value={})", "getattr(plain, 'extra', 0)"),
+    ("plain.extra", "plain = Plain(value={})", "hasattr(plain, 'extra')"),
+    ("plain.extra", "plain = Plain(value={})", "len(vars(plain))"),
+    ("Kept.extra", "class Kept:\n    rate = {}\nkept = Kept()", "getattr(kept, 'extra', 0)"),
+    ("abs", "ignored = {}", "abs(-2) if callable(abs) else abs"),
+    ("later", "ignored = {}", "globals().get('later')"),
+    ("f.rate", "ignored = {}", "getattr(f, 'rate', 1)"),
+]  # fmt: skip
 
 # What is read, by the kind of what stands at a place.
 READS = {
@@ -323,6 +341,8 @@ ANYWHERE = [
     "f.__kwdefaults__ = {{'default': {setting}}}", "helped = {setting}", "inner = {setting}",
     "helped = {setting}", "inner = {setting}", "listed[0].value = {setting}", "listed.reverse()",
     "listed.append({setting})", "knob = {setting}", "box = SimpleNamespace(value={setting})",
+    "abs = {setting}", "later = {setting}", "Kept.extra = {setting}", "f.rate = {setting}", "plain.extra = {setting}",
+    "f.__defaults__[0].append({setting})", "f.__defaults__[0].clear()", "f.__defaults__[0].rate = {setting}",
     "quiet.eval()", "loud.weight = {array}", "write(loud.weight)", "quiet.rate = {setting}",
     "Settings = Plain(value={setting})", "real = flat", "{name} = copied({name})", "{names}, = copied(({names},))",
 ]  # fmt: skip
@@ -363,9 +383,11 @@ class Drawing:
         self.inside = [place for place in self.places if place[0] in self.names]
         self.donate = tuple(name for name in names if self.chance(0.15))
         self.counted = self.chance(0.2)
-        self.outside = self.random.sample(list(OUTSIDE), k=self.random.randrange(4) if self.chance() else 0)
-        for place in self.outside:
-            self.lines.append(OUTSIDE[place].format(self.setting(place)))
+        self.outside = []
+        for _ in range(self.random.randrange(4) if self.chance() else 0):
+            place, lines, read = self.one_of(OUTSIDE)
+            self.lines += lines.format(self.setting(place)).split("\n") if " " * 4 not in lines else [lines.format(self.setting(place))]
+            self.outside.append(read)
         self.function()
         self.call()
         for _ in range(self.random.randrange(1, 7)):
@@ -621,7 +643,7 @@ def working(lines, device):
         with contextlib.suppress(Exception):
             exec(line, run.names)
             kept.append(line)
-    return kept, run
+    return kept
 
 
 def fault(lines, device):
