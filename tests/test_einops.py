@@ -1,4 +1,4 @@
-"""The functions of einops on traced arrays. Its `array_api` module needs nothing of xpnet."""
+"""The functions of einops on traced and recorded arrays. Its `array_api` module needs nothing of xpnet."""
 
 import importlib
 import sys
@@ -8,10 +8,11 @@ import einops.array_api
 import numpy
 import pytest
 from autodiff.cases import Case, array, as_list, complexes, named
-from helpers import assert_same
+from helpers import assert_same, rounding
 
 import xpnet
 import xpnet.einops
+from xpnet import nn
 from xpnet.autodiff.tracer import Tracer
 from xpnet.errors import NoGradientError
 
@@ -110,6 +111,15 @@ def test_einops(case, xp):
     xpnet.check_gradients(traced, *arrays, order=2)
 
 
+@pytest.mark.parametrize(**named({name: cases for name, cases in CASES.items() if "array_api" not in name}))
+def test_einops_on_recorded_arrays(case, xp):
+    arrays = case.arrays()
+    expected, recorded = case(*(xpnet.to_numpy(x) for x in arrays)), xpnet.jit(case)
+    for _ in range(2):
+        for one, plain in zip(as_list(recorded(*arrays)), as_list(expected), strict=True):
+            assert_same(one, array(plain), tolerance=rounding(100, str(plain.dtype)))
+
+
 def test_shapes_are_parsed(xp):
     shapes = []
 
@@ -142,6 +152,27 @@ def test_an_einsum_that_does_not_fit(pattern, shapes, message, xp):
     arrays = [array(numpy.ones(shape)) for shape in shapes]
     with pytest.raises(ValueError, match=message):
         xpnet.vjp(lambda *arrays: einops.einsum(*arrays, pattern), *arrays)
+
+
+class Rows(nn.Module):
+    """A layer that einops computes."""
+
+    def __init__(self):
+        self.inner = nn.Dense(3, 2, seed=0)
+
+    def __call__(self, x):
+        rows = einops.rearrange(x, "n (a b) -> (n a) b", b=3)
+        return einops.rearrange(self.inner(rows), "(n a) b -> n (a b)", a=2)
+
+
+def test_a_network_of_einops_is_trained_and_predicts(device, xp):
+    net, x = Rows(), array(numpy.ones((8, 6)), "float32")
+    if device.library.spec != "strict":  # whose plain arrays einops refuses
+        y = array(numpy.zeros((8, 4)), "float32")
+        optimizer = xpnet.optim.SGD(0.1)
+        xpnet.fit(net, x, y, loss=xpnet.losses.mse, optimizer=optimizer, epochs=2, progress=False)
+    expected = xp.reshape(net.inner(xp.reshape(x, (16, 3))), (8, 4))
+    assert_same(xpnet.predict(net, x), expected)
 
 
 def test_plain_arrays_keep_the_backend_of_einops():

@@ -6,22 +6,22 @@ up to the subclass: `xpnet.autodiff.tracer.Tracer` remembers how its value was m
 """
 
 import linecache
+import operator
 import sys
+import traceback
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Self
 
 import array_api_compat
 import numpy
-import optree
 
 from xpnet import tree
 
-# The machinery that stands between a line of code and the function that it calls.
-_MACHINERY = (
-    *(str(Path(__file__).parent / name) for name in ("arrays.py", "autodiff", "replay", "tree.py")),
-    str(Path(optree.__file__).parent),
-)
+# Whose code stands between a line of the user's and the function that it calls.
+_MACHINERY = sys.stdlib_module_names | {
+    "array_api_compat", "array_api_extra", "array_api_strict", "cupy", "einops", "jax", "numpy", "optree",
+    "scipy", "torch", "xpnet",
+}  # fmt: skip
 
 
 class ArrayObject:
@@ -39,6 +39,10 @@ class ArrayObject:
 
     value: Any
     namespace: Any
+
+    # For error messages: what it is called, and what to do where something is asked of it that it has not.
+    _kind = "traced"
+    _instead = "If no gradient shall flow through here, take xpnet.to_numpy(xpnet.stop_gradient(x))."
 
     __hash__ = None  # type: ignore[assignment]  # `==` is elementwise, as for every array
 
@@ -98,6 +102,8 @@ class ArrayObject:
         # A text is for people, like `repr`: it loses no gradient.
         if not format_spec or self.shape:
             return format(str(self), format_spec)
+        if isinstance(self.value, ArrayObject):
+            return format(self.value, format_spec)
         from xpnet.backends import to_numpy
 
         return format(to_numpy(self.value).item(), format_spec)
@@ -109,11 +115,12 @@ class ArrayObject:
         if name in PRIMITIVES or name in COMPOSITES:
             instead = f"Write xp.{name}(x), with xp = xpnet.array_namespace(x)."
         elif not name.startswith("_") and hasattr(type(self.value), name):
-            instead = "If no gradient shall flow through here, take xpnet.to_numpy(xpnet.stop_gradient(x))."
+            instead = self._instead
         else:
-            raise AttributeError(f"a traced array has no attribute {name!r}")
+            raise AttributeError(f"a {self._kind} array has no attribute {name!r}")
         raise AttributeError(
-            f"arrays of the array API standard, such as this traced one, have no method {name}. {instead}"
+            f"arrays of the array API standard, such as this {self._kind} one, have no method {name}. "
+            f"{instead}"
         )
 
     def __deepcopy__(self, _memo: dict) -> Self:
@@ -138,10 +145,19 @@ class ArrayObject:
         return self.namespace.subtract(other, self)
 
     def __mul__(self, other: Any) -> Self:
+        if self._repeats(other):
+            return NotImplemented
         return self.namespace.multiply(self, other)
 
     def __rmul__(self, other: Any) -> Self:
+        if self._repeats(other):
+            return NotImplemented
         return self.namespace.multiply(other, self)
+
+    def _repeats(self, other: Any) -> bool:
+        """Say whether a product with a list repeats it, as Python does then by itself."""
+        is_sequence = isinstance(other, list | tuple | str)
+        return is_sequence and not self.shape and self.namespace.isdtype(self.dtype, "integral")
 
     def __truediv__(self, other: Any) -> Self:
         return self.namespace.divide(self, other)
@@ -216,9 +232,13 @@ class ArrayObject:
         return self.namespace.greater_equal(self, other)
 
     def __eq__(self, other: Any) -> Self:  # type: ignore[override]
+        if other is ...:  # a library looks through a key
+            return NotImplemented
         return self.namespace.equal(self, other)
 
     def __ne__(self, other: Any) -> Self:  # type: ignore[override]
+        if other is ...:
+            return NotImplemented
         return self.namespace.not_equal(self, other)
 
     def __neg__(self) -> Self:
@@ -239,67 +259,68 @@ class ArrayObject:
         return self.namespace.getitem(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._rebind(self.namespace.setitem(self, key, value))
+        self._become(self.namespace.setitem(self, key, value))
 
-    def _rebind(self, result: Self) -> Self:
-        xp = self.namespace
-        if result.shape != self.shape:
-            raise ValueError(
-                f"assignment in place must keep the shape {tuple(self.shape)}, the result has "
-                f"{tuple(result.shape)}. "
-                "Write x = x + y instead of x += y."
-            )
-        if result.dtype != self.dtype:
-            kinds = ("bool", "integral", "real floating", "complex floating")
-            if not any(all(xp.isdtype(x.dtype, kind) for x in (self, result)) for kind in kinds):
-                raise TypeError(
-                    f"assignment in place must keep the kind of dtype, {self.dtype}, the result has "
-                    f"{result.dtype}. Write x = x + y instead of x += y."
+    def _in_place(self, operate: Any, result: Self, other: Any) -> Self:
+        """Become the result of an operator, as the library's own array would: ``x += y``.
+
+        Whether it may have another shape or dtype, and what it is cast to, the library itself is asked.
+        """
+        if not hasattr(concrete(self), f"__{operate.__name__}__"):
+            return result  # as Python says `x = x + y` where there is no such operator
+        if result.shape != self.shape or result.dtype != self.dtype:
+            try:
+                dtype = operate(_ones_like(self), _ones_like(other)).dtype
+            except Exception as error:
+                error.add_note(
+                    f"An array that is changed in place keeps its shape and dtype, here {tuple(self.shape)} "
+                    f"and {self.dtype}; the result has {tuple(result.shape)} and {result.dtype}. Write "
+                    "x = x + y instead of x += y."
                 )
-            result = xp.astype(result, self.dtype)
+                raise
+            if result.dtype != dtype:
+                result = self.namespace.astype(result, dtype)
         self._become(result)
         return self
 
     def __iadd__(self, other: Any) -> Self:
-        return self._rebind(self + other)
+        return self._in_place(operator.iadd, self + other, other)
 
     def __isub__(self, other: Any) -> Self:
-        return self._rebind(self - other)
+        return self._in_place(operator.isub, self - other, other)
 
     def __imul__(self, other: Any) -> Self:
-        return self._rebind(self * other)
+        return self._in_place(operator.imul, self * other, other)
 
     def __itruediv__(self, other: Any) -> Self:
-        return self._rebind(self / other)
+        return self._in_place(operator.itruediv, self / other, other)
 
     def __ifloordiv__(self, other: Any) -> Self:
-        return self._rebind(self // other)
+        return self._in_place(operator.ifloordiv, self // other, other)
 
     def __imod__(self, other: Any) -> Self:
-        return self._rebind(self % other)
+        return self._in_place(operator.imod, self % other, other)
 
     def __ipow__(self, other: Any) -> Self:
-        return self._rebind(self**other)
+        return self._in_place(operator.ipow, self**other, other)
 
     def __imatmul__(self, other: Any) -> Self:
-        return self._rebind(self @ other)
+        return self._in_place(operator.imatmul, self @ other, other)
 
     def __iand__(self, other: Any) -> Self:
-        return self._rebind(self & other)
+        return self._in_place(operator.iand, self & other, other)
 
     def __ior__(self, other: Any) -> Self:
-        return self._rebind(self | other)
+        return self._in_place(operator.ior, self | other, other)
 
     def __ixor__(self, other: Any) -> Self:
-        return self._rebind(self ^ other)
+        return self._in_place(operator.ixor, self ^ other, other)
 
     def __ilshift__(self, other: Any) -> Self:
-        return self._rebind(self << other)
+        return self._in_place(operator.ilshift, self << other, other)
 
     def __irshift__(self, other: Any) -> Self:
-        return self._rebind(self >> other)
-
-    # -- leaving the record -------------------------------------------------------------------------------
+        return self._in_place(operator.irshift, self >> other, other)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -387,6 +408,19 @@ _OPERATORS = {
 }
 
 
+def concrete(x: Any) -> Any:
+    """Return the library's array inside a traced or recorded one; any other as it is."""
+    while isinstance(x, ArrayObject):
+        x = x.value
+    return x
+
+
+def _ones_like(x: Any) -> Any:
+    """Return a plain array of ones in the place of a traced or recorded one, to try an operator with."""
+    x = concrete(x)
+    return array_api_compat.array_namespace(x).ones_like(x) if tree.is_array(x) else x
+
+
 def _leave_all(what: str, values: Any) -> Any:
     """Make the traced arrays in the arguments of a NumPy function plain, unless a gradient would be lost."""
     return tree.map(lambda x: x._leave(what) if isinstance(x, ArrayObject) else x, values)
@@ -413,9 +447,24 @@ def refuse_writing(name: str, written: Any) -> None:
 
 
 def calling_line() -> str:
-    """Return the line of code that is being run, outside the machinery of traced and recorded arrays."""
+    """Return the line of code that is being run, outside of xpnet and of the libraries that it works with."""
     frame: Any = sys._getframe()
-    while frame.f_code.co_filename.startswith(_MACHINERY) and frame.f_back:
+    while is_machinery(frame) and frame.f_back:
         frame = frame.f_back
-    filename, number = frame.f_code.co_filename, frame.f_lineno
+    return _line(frame, frame.f_lineno)
+
+
+def raising_line(error: BaseException) -> str:
+    """Return the line of code that raised an error, outside of xpnet and of the libraries."""
+    places = list(traceback.walk_tb(error.__traceback__))
+    return _line(*next((place for place in reversed(places) if not is_machinery(place[0])), places[-1]))
+
+
+def is_machinery(frame: Any) -> bool:
+    """Say whether a frame runs code of Python's, of a library's or of xpnet's own."""
+    return frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY
+
+
+def _line(frame: Any, number: int) -> str:
+    filename = frame.f_code.co_filename
     return f"{filename}:{number}: {linecache.getline(filename, number).strip()}"

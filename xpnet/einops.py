@@ -1,6 +1,7 @@
-"""`einops <https://einops.rocks>`_ on traced arrays.
+"""`einops <https://einops.rocks>`_ on traced and recorded arrays.
 
-Once this module is imported, the functions of einops take traced arrays, and gradients flow through them.
+Once this module is imported, the functions of einops take the arrays inside `grad`, through which gradients
+flow, and inside `jit`.
 Plain arrays keep the backend that einops has for their library.
 
 >>> import einops
@@ -17,8 +18,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from xpnet.arrays import ArrayObject
 from xpnet.autodiff.namespace import array_namespace
-from xpnet.autodiff.tracer import Tracer
 
 try:
     from einops._backends import AbstractBackend
@@ -37,10 +38,10 @@ class TracedBackend(AbstractBackend):
     framework_name = "xpnet"
 
     def is_appropriate_type(self, tensor: Any) -> bool:
-        return type(tensor) is Tracer
+        return isinstance(tensor, ArrayObject)
 
     def is_float_type(self, x: Any) -> bool:
-        return x.namespace.has_gradient(x)
+        return x.namespace.isdtype(x.dtype, ("real floating", "complex floating"))
 
     def to_numpy(self, x: Any) -> Any:
         return x.__array__()

@@ -232,10 +232,23 @@ def is_array(value: Any) -> bool:
     kind = type(value)
     known = _ARRAY_TYPES.get(kind)
     if known is None:
+        _refuse_other_rules(kind)
         # A class of arrays has their attributes, too.
         is_object = not isinstance(value, type)
         known = _ARRAY_TYPES[kind] = is_object and array_api_compat.is_array_api_obj(value)
     return known
+
+
+def _refuse_other_rules(kind: type) -> None:
+    """Raise an error for arrays of NumPy's that follow rules of their own, which are lost on the way."""
+    for base in kind.__mro__:
+        if base.__module__.partition(".")[0] == "numpy" and base.__name__ in ("MaskedArray", "matrix"):
+            instead = "x.filled(value)" if base.__name__ == "MaskedArray" else "numpy.asarray(x)"
+            lost = "mask" if base.__name__ == "MaskedArray" else "product, x * y,"
+            raise TypeError(
+                f"an array must be of the array API standard, received a {kind.__module__}.{kind.__name__}, "
+                f"whose {lost} would be lost. Pass {instead}."
+            )
 
 
 _ARRAY_TYPES: dict[type, bool] = {}

@@ -37,7 +37,7 @@ from scipy.spatial.transform import RigidTransform, Rotation
 
 import xpnet
 from autodiff.cases import Case, array, as_list, complexes, named, uniform
-from xpnet.errors import NoGradientError
+from xpnet.errors import NoGradientError, NotRecordableError
 
 # The versions that the tables were written for: earlier ones follow the standard in fewer functions.
 for package, version in {"array_api_extra": "0.11.5", "scipy": "1.17", "sklearn": "1.9"}.items():
@@ -422,6 +422,12 @@ def check(case):
     for one, plain in zip(as_list(result), as_list(case(*arrays)), strict=True):
         assert_same(one, plain)
     xpnet.check_gradients(case, *arrays, order=2)
+    try:
+        recorded = xpnet.jit(case)(*arrays)
+    except NotRecordableError:  # many branch on values, to check their inputs
+        return
+    for one, plain in zip(as_list(recorded), as_list(case(*arrays)), strict=True):
+        assert_same(one, plain)
 
 
 @pytest.mark.parametrize(

@@ -414,3 +414,63 @@ def test_copies_of_recorded_functions(device, copied):
     assert_same(xpnet.predict(copied(net), ones(3, 2)), net(ones(3, 2)))
     f = copied(xpnet.jit(inner, precision="tf32"))
     assert_same(f(ones(2)), ones(2))
+
+
+# -- networks in use -----------------------------------------------------------------------------------------
+
+
+class Counted(nn.Module):
+    """A network that counts how often Python goes through it."""
+
+    def __init__(self, calls, seed=0):
+        self.inner, self.calls = nn.Dense(2, 2, seed=seed), [calls]
+
+    def __call__(self, x):
+        COUNTS[self.calls[0]] = COUNTS.get(self.calls[0], 0) + 1
+        return self.inner(x)
+
+
+COUNTS = {}
+
+
+class Branching(Counted):
+    def __call__(self, x):
+        y = super().__call__(x)
+        return y if xpnet.array_namespace(y).sum(y) > 0 else -y
+
+
+def test_a_network_that_cannot_be_recorded_leaves_others_alone(device, caplog):
+    COUNTS.clear()
+    x = numpy.ones((3, 2), "float32")
+    for seed in range(3):
+        xpnet.predict(Branching("branching", seed), x)
+        xpnet.predict(Counted("straight", seed), x)
+    assert COUNTS == {"branching": 4, "straight": 1}
+    assert sum("Python branch" in record.message for record in caplog.records) == 1
+
+
+def test_many_networks_keep_their_recordings(device):
+    COUNTS.clear()
+    x = numpy.ones((3, 2), "float32")
+    for _ in range(3):
+        for number in range(20):
+            xpnet.predict(Counted(number), x)
+    assert set(COUNTS.values()) == {1}
+
+
+def test_steps_of_a_loss_go_on_recording_other_networks(device):
+    COUNTS.clear()
+    x = numpy.ones((8, 2), "float32")
+    steps = xpnet.training.Steps(xpnet.losses.mse)
+    options = {
+        "loss": steps,
+        "optimizer": xpnet.optim.SGD(0.1),
+        "epochs": 3,
+        "batch_size": 8,
+        "progress": False,
+    }
+    for seed in range(3):
+        xpnet.fit(Branching("branching", seed), x, x, **options)
+        xpnet.fit(Counted("straight", seed), x, x, **options)
+    assert COUNTS["straight"] == 1 + 1  # tried, and recorded
+    assert COUNTS["branching"] > 9

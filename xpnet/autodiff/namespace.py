@@ -119,17 +119,22 @@ class TracedNamespace:
     def _refuse(self, x: Any) -> None:
         if isinstance(x, ArrayObject) and plain_namespace(x) is self.plain._xp:
             raise from_function_around()
-        here = self.plain._xp.__name__.removeprefix("array_api_compat.")
-        raise MixedArraysError(
-            f"the arrays of one call must share a library and a device, received one of {here} and "
-            f"{describe(x)}. Move one with `xpnet.to_device`."
-        )
+        raise of_another_library(x, self.plain._xp)
 
     def has_gradient(self, value: Any) -> bool:
         """Say whether a value's dtype can hold gradients: real or complex floating-point numbers."""
         if isinstance(value, tuple | list):
             return any(self.has_gradient(item) for item in value)
         return self.plain.isdtype(value.dtype, ("real floating", "complex floating"))
+
+
+def of_another_library(x: Any, xp: Any) -> MixedArraysError:
+    """Return the error for an array that stands beside those of a namespace."""
+    here = xp.__name__.removeprefix("array_api_compat.")
+    return MixedArraysError(
+        f"the arrays of one call must share a library and a device, received one of {here} and "
+        f"{describe(x)}. Move one with `xpnet.to_device`."
+    )
 
 
 def from_function_around() -> NotRecordableError:

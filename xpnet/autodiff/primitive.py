@@ -10,12 +10,14 @@ need not be kept in memory until the sweep.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from inspect import Parameter, signature
 from operator import attrgetter
 from typing import Any
 
-from xpnet.arrays import refuse_writing, written_to
+import numpy
+
+from xpnet.arrays import ArrayObject, refuse_writing, written_to
 from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.errors import NoGradientError
 
@@ -155,8 +157,26 @@ def composite(define: Callable | None = None, *, extension: str | None = None) -
     """Declare the decorated ``define(xp, ...)``, which is made of other functions of the namespace."""
     if define is None:
         return partial(composite, extension=extension)
-    COMPOSITES[_full_name(define, extension)] = define
+    COMPOSITES[_full_name(define, extension)] = _with_settings(define)
     return define
+
+
+# What is no array of functions that are made of others, by name.
+SETTINGS = frozenset({"axis", "keepdims", "n", "num", "offset", "ord", "shape"})
+
+
+def _with_settings(define: Callable) -> Callable:
+    """Let a function have Python integers for settings that are arrays of one integer."""
+    names = [p.name for p in signature(define).parameters.values() if p.kind is not Parameter.KEYWORD_ONLY]
+    places = {place for place, name in enumerate(names[1:]) if name in SETTINGS}
+
+    @wraps(define)
+    def call(xp: Any, /, *arguments: Any, **options: Any) -> Any:
+        arguments = tuple([settled(x) if i in places else x for i, x in enumerate(arguments)])
+        options = {key: settled(x) if key in SETTINGS else x for key, x in options.items()}
+        return define(xp, *arguments, **options)
+
+    return call
 
 
 def _full_name(define: Callable, extension: str | None) -> str:
@@ -184,6 +204,8 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
     keeps_x, keeps_y = first and first.input(0), first and first.result
 
     def call(*arrays: Any, **parameters: Any) -> Any:
+        if parameters:
+            parameters = settled(parameters, _no_option)
         if first and len(arrays) == 1:
             x = arrays[0]
             if type(x) is Tracer and x.namespace is namespace:
@@ -219,6 +241,27 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
         return outputs(Node(primitive, inputs, values, parameters, kept, shapes, dtypes), value, namespace)
 
     return call
+
+
+def settled(value: Any, others: Callable[[Any], Any] = lambda x: x) -> Any:
+    """Put Python integers in the place of arrays of one integer, and ``others(x)`` in that of others."""
+    kind = type(value)
+    if kind is dict:
+        return {key: settled(item, others) for key, item in value.items()}
+    if kind is tuple or kind is list:
+        return kind([settled(item, others) for item in value])
+    if kind is slice:
+        return slice(*(settled(item, others) for item in (value.start, value.stop, value.step)))
+    if isinstance(value, numpy.integer):
+        return int(value)
+    if isinstance(value, ArrayObject):
+        is_number = not value.shape and value.namespace.isdtype(value.dtype, "integral")
+        return value.__index__() if is_number else others(value)
+    return value
+
+
+def _no_option(x: ArrayObject) -> Any:
+    return x._leave("an option of a function")
 
 
 def outputs(node: Node, values: Any, namespace: Any) -> Any:
@@ -317,7 +360,7 @@ def refuse(primitive: Primitive, namespace: Any) -> Callable:
 
 
 # Functions of dtypes and shapes, through which no gradient flows.
-_ABOUT_ARRAYS = frozenset({"broadcast_shapes", "can_cast", "finfo", "iinfo", "result_type"})
+ABOUT_ARRAYS = frozenset({"broadcast_shapes", "can_cast", "finfo", "iinfo", "result_type"})
 
 
 def opaque(name: str, compute: Callable, namespace: Any) -> Callable:
@@ -326,7 +369,7 @@ def opaque(name: str, compute: Callable, namespace: Any) -> Callable:
     def call(*arguments: Any, **parameters: Any) -> Any:
         tracers: list[Tracer] = []
         plain_arguments, plain_parameters = _unwrap((list(arguments), parameters), tracers)
-        if name not in _ABOUT_ARRAYS and any(tracer.node is not None for tracer in tracers):
+        if name not in ABOUT_ARRAYS and any(tracer.node is not None for tracer in tracers):
             raise NoGradientError(
                 f"{name} has no gradient rule, and received an array whose gradient would be lost. Write it "
                 "with other functions, give it a rule with xpnet.custom_gradient, or call "

@@ -20,6 +20,9 @@ def is_basic(keys: tuple) -> bool:
 def setitem(xp: Any, x: Any, key: Any, values: Any) -> Any:
     """Return a copy of ``x`` with ``values`` at ``key``."""
     if compat.is_jax_array(x):
+        if getattr(key, "dtype", None) == xp.bool and not getattr(values, "shape", ()):
+            mask = xp.reshape(key, (*key.shape, *(1,) * (x.ndim - key.ndim)))
+            return xp.where(mask, xp.asarray(values, dtype=x.dtype), x)  # which `jax.jit` can compile, too
         return x.at[key].set(values)
     result = xp.asarray(x, copy=True)
     result[key] = values

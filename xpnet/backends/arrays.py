@@ -8,7 +8,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.arrays import ArrayObject
+from xpnet.arrays import concrete
 from xpnet.backends.library import Device, Library
 from xpnet.backends.specs import LIBRARIES, library_of_type, use_device
 from xpnet.backends.specs import device as _device  # two functions have a parameter of that name
@@ -174,13 +174,6 @@ def to_numpy(values: Any) -> Any:
     return tree.map(bring, values, state=True)
 
 
-def concrete(x: Any) -> Any:
-    """Return the library's array inside a traced or recorded one; any other as it is."""
-    while isinstance(x, ArrayObject):
-        x = x.value
-    return x
-
-
 def plain_namespace(x: Any) -> Any:
     """Return the standard namespace of an array of any library, known to xpnet or not."""
     x = concrete(x)
@@ -191,6 +184,13 @@ def plain_namespace(x: Any) -> Any:
 
 
 _namespaces: dict[type, Any] = {}
+
+
+def copied(x: Any) -> Any:
+    """Return a copy of a plain array, or the array itself where it cannot be written to."""
+    if isinstance(x, numpy.generic) or array_api_compat.is_jax_array(x):
+        return x
+    return plain_namespace(x).asarray(x, copy=True, device=array_api_compat.device(x))
 
 
 def _library_of_namespace(xp: Any) -> Library | None:

@@ -65,18 +65,21 @@ class _Replay:
         facts = Facts(arguments, f)
         leaves, structure = tree.flatten(arguments, state=True)
         arrays = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
-        first = leaves[arrays[0]]
+        first = _first_of_library([leaves[index] for index in arrays])
         namespace = RecordingNamespace(plain_namespace(first))
         namespace.owned = facts.owned
         recorded = list(leaves)
         for index in arrays:
             recorded[index] = namespace.argument(leaves[index])
-        inputs: list[Any] = [recorded[index].variable for index in arrays]
+        inputs: list[Any] = namespace.inputs
         copies: Any = tree.unflatten(structure, recorded)
         # Now, as the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
         facts.keep(Facts(arguments, f))
+        for place, x in zip(facts.arrays, inputs, strict=True):
+            if x in namespace.settings:
+                facts.fix(place, namespace.settings[x])
         self._written, written = _written_state(copies, arguments)
         outputs, results = tree.flatten((result, written), state=True)
         self._build, settings = builder(results, outputs, facts)
@@ -112,6 +115,11 @@ class _Replay:
             for (number, name), value in zip(self._written, written, strict=True):
                 setattr(branches[number], name, value)
         return result
+
+
+def _first_of_library(arrays: list) -> Any:
+    """Return an array of the library that is recorded. NumPy's numbers may stand beside arrays of others."""
+    return next((x for x in arrays if not isinstance(x, numpy.ndarray | numpy.generic)), arrays[0])
 
 
 def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], list]:
@@ -198,22 +206,28 @@ class jit:
     -------
     callable
         With the arguments of ``f``. It records at the first call with arrays of given shapes, dtypes and
-        device, and given other values (numbers, functions, modules in `train` or `eval`); pass a number
-        that changes as an array. The last 16 recordings are kept. Results agree with those of ``f`` within
-        rounding.
+        device, and with given other values: numbers, functions, attributes of modules, and what ``f`` reads
+        from outside. Pass a number that changes as an array. The last 16 recordings are kept. Results agree
+        with those of ``f`` within rounding.
 
     Raises
     ------
     NotRecordableError
         When recording, if ``f`` asks for the value of an array (``if``, ``float()``) or for a shape that
-        depends on values.
+        depends on values, if it reads the arrays of a module that is no argument, or if something among
+        the arguments cannot be compared.
     ValueError
         If ``donate`` does not name parameters of ``f``, or there is no such precision.
 
     Notes
     -----
     State that ``f`` writes to modules among its arguments, such as the random state of `nn.Dropout`, is
-    written on each replay. Arrays that ``f`` closes over are constants: pass what changes as an argument.
+    written on each replay.
+
+    What is no array is compared at each call, by type and value: what is among the arguments, and what ``f``
+    and the functions that it calls read from closures, globals, defaults, attributes and methods. Arrays
+    from outside are copied when recording, and later changes to them are not seen. Not looked at are what
+    ``f`` itself writes, and what functions of installed packages read from outside.
 
     Inside `grad`, another `jit` or `raise_on_nan`, and with a module that stands at two places of the
     arguments, ``f`` is called as it is, with products of the precision outside.
@@ -236,7 +250,7 @@ class jit:
 
     def __init__(self, f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> None:
         check_precision(precision)
-        functools.update_wrapper(self, f)
+        functools.update_wrapper(self, f, updated=())  # an object has attributes of its own
         self._f = f
         self._donate = tuple(donate)
         self._precision = precision

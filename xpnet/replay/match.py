@@ -44,28 +44,23 @@ def matcher(facts: Facts, settings: Iterable[Place] = ()) -> Callable[[Any], tup
         ``match(values)`` returns the arrays, in the order of `tree.leaves`, and the settings; or None if a
         fact does not hold.
     """
-    writer = _Checks()
-    for fact in facts.facts:
-        writer.check(fact)
+    writer = _Checks(facts.facts)
     arrays, others = ([writer.part(place) for place in places] for places in (facts.arrays, settings))
-    body = [*writer.lines, f"return [{', '.join(arrays)}], [{', '.join(others)}]"]
-    names: dict[str, Any] = writer.constants
-    exec("def match(values):\n" + "".join(f"    {line}\n" for line in body), names)
-    match = names["match"]
+    return writer.function(f"[{', '.join(arrays)}], [{', '.join(others)}]")
 
-    def safe(values: Any) -> tuple[list, list] | None:
-        try:
-            return match(values)
-        except Exception:  # a part is missing, or another object says that it cannot be compared
-            return None
 
-    return safe
+def alike(value: Any) -> Callable[[Any], bool | None]:
+    """Return a function that tells what is of the same kind: what may share recordings.
+
+    Functions may read other things from outside. What cannot be compared has to be the same object.
+    """
+    return _Checks(Facts(value, refuse=False).inside()).function("True")
 
 
 class _Checks(_Source):
     """Writes how facts are checked, and how their parts are reached."""
 
-    def __init__(self) -> None:
+    def __init__(self, facts: Iterable[Fact]) -> None:
         super().__init__(
             data=data,
             device=array_api_compat.device,
@@ -74,6 +69,22 @@ class _Checks(_Source):
             reduced=reduced,
         )
         self._parts: dict[Place, str] = {(): "values"}
+        for fact in facts:
+            self._check(fact)
+
+    def function(self, result: str) -> Callable[[Any], Any]:
+        """Return a function that gives a result, or None if a fact does not hold."""
+        body = [*self.lines, f"return {result}"]
+        exec("def match(values):\n" + "".join(f"    {line}\n" for line in body), self.constants)
+        match = self.constants["match"]
+
+        def safe(values: Any) -> Any:
+            try:
+                return match(values)
+            except Exception:  # a part is missing, or an object of another class cannot be compared
+                return None
+
+        return safe
 
     def part(self, place: Place) -> str:
         """Return the name of a part, after the lines that reach it."""
@@ -95,7 +106,7 @@ class _Checks(_Source):
             self.lines.append(f"{name} = {text}")
         return self._parts[place]
 
-    def check(self, fact: Fact) -> None:
+    def _check(self, fact: Fact) -> None:
         """Write that a fact must hold."""
         part = self.part(fact.place)
         wrong = getattr(self, f"_{fact.test}")(part, fact.expected)
@@ -164,7 +175,7 @@ class _Checks(_Source):
         return f"elements({part}) != {self._constant(expected.description)}"
 
     def _number(self, part: str, expected: int) -> str:
-        return f"int({part}) != {expected}"
+        return f"{part} != {expected}"
 
     def _literal(self, value: Any) -> str:
         return repr(value) if type(value) in (int, str) else self._constant(value)

@@ -98,7 +98,7 @@ class NumpyPlan(MemoryPlan):
 
     def _output(self, x: Any) -> str:
         if type(x) is not Variable:  # a copy, as the caller may write to it, or donate it
-            return self._constants.constant(x) + (".copy()" if x.shape else "")
+            return f"{self._constants.constant(x)}.copy()"
         text = self._constants.text(x)
         return f"{text}[()]" if not x.shape and self._root[x] in self.sizes else text
 

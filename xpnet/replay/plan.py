@@ -12,6 +12,7 @@ from itertools import count
 from math import isfinite
 from typing import Any
 
+from xpnet.backends import copied
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels import Kernel
 
@@ -122,9 +123,14 @@ class Plan:
             if done:  # or it would stay in memory until the end
                 lines.append(f"del {self._constants.items(*done)}")
         names = {f"v{x.number}": self._name(x) for x in graph.variables}
-        outputs = [self._constants.text(x) for x in graph.outputs]
+        outputs = [self._output(x) for x in graph.outputs]
         code = self._compile([x.format_map(names) for x in lines], [x.format_map(names) for x in outputs])
         self._replay = self._function(code, dict(self._constants.constants))
+
+    def _output(self, x: Any) -> str:
+        if type(x) is Variable:
+            return self._constants.text(x)
+        return f"{self._constants.constant(copied)}({self._constants.constant(x)})"  # it is the caller's own
 
     def explain(self) -> str:
         """Describe the plan: what was recorded, and the function."""

@@ -5,26 +5,33 @@ its place on a replay. Its namespace is a library's own, each function of which 
 `grad` it is one more array library, so the operations of a gradient are recorded along with the rest.
 """
 
+import copy
+import re
 from collections.abc import Callable
 from functools import reduce
+from inspect import signature
 from typing import Any
 
+import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.arrays import ArrayObject, calling_line
+from xpnet.arrays import ArrayObject, calling_line, raising_line
 from xpnet.autodiff.namespace import (
     PlainNamespace,
     TracedNamespace,
     active_recording,
     from_function_around,
     namespaces_of,
+    of_another_library,
 )
+from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS
 from xpnet.autodiff.tracer import Tracer
 from xpnet.autodiff.transforms import FROM_OUTSIDE
-from xpnet.backends import concrete, plain_namespace
+from xpnet.backends import concrete, copied, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
+from xpnet.replay.randomness import frozen_values_are_told
 
 # Functions whose results depend on values in their shape.
 _SHAPED_BY_VALUES = frozenset(
@@ -33,6 +40,11 @@ _SHAPED_BY_VALUES = frozenset(
 
 # Functions of which only the shape and dtype of their argument matters.
 _OF_SHAPE_ALONE = frozenset({"empty_like", "ones_like", "zeros_like"})
+
+# Functions all of whose arguments are settings: sizes, and numbers from which sizes follow.
+_OF_SETTINGS = frozenset(
+    {"arange", "broadcast_shapes", "empty", "eye", "fft.fftfreq", "fft.rfftfreq", "ones", "zeros"}
+)
 
 
 class Recorded(ArrayObject):
@@ -47,6 +59,9 @@ class Recorded(ArrayObject):
     """
 
     __slots__ = ("variable",)
+
+    _kind = "recorded"
+    _instead = "Say it with functions of its namespace, or return the array and look at it outside."
 
     def __init__(self, value: Any, variable: Variable | None, namespace: Any) -> None:
         self.value = value
@@ -65,6 +80,17 @@ class Recorded(ArrayObject):
     def __bool__(self) -> bool:
         return bool(self._leave("a Python branch (if, while, and, or, not)"))
 
+    def __hash__(self) -> int:  # type: ignore[override]  # which numbers of NumPy's have
+        return hash(self._leave("hash()"))
+
+    def __index__(self) -> int:
+        return self.value.__index__() if self.variable is None else self.namespace.setting(self)
+
+    def __format__(self, format_spec: str) -> str:
+        if not format_spec or self.shape:  # `print(x)` says what it is
+            return format(str(self), format_spec)
+        return format(to_numpy(self._leave("a text")).item(), format_spec)
+
     def _leave(self, what: str) -> Any:
         if self.variable is not None:
             raise NotRecordableError(
@@ -80,8 +106,18 @@ class RecordingNamespace(PlainNamespace):
 
     Attributes
     ----------
+    inputs : list of Variable
+        What stands for the arguments.
     operations : list of Operation
         What was recorded so far.
+    settings : dict of Variable to int
+        Arguments that are numbers of the host, and were used as a size, an axis, a count or a bound of a
+        slice: what was recorded is for these values.
+    owned : dict of int to str
+        Arrays that must be arguments, by their `id`: what they are, for an error message. A recording would
+        not see how they change.
+    drawn : set of str
+        Lines at which random numbers of the host were drawn, of which a warning told.
     """
 
     def __init__(self, xp: Any) -> None:
@@ -89,8 +125,12 @@ class RecordingNamespace(PlainNamespace):
         self.__name__ = f"xpnet.replay.{xp.__name__}"
         self._xp = xp
         self.isdtype = self._plain.isdtype
+        self.inputs: list[Variable] = []
         self.operations: list[Operation] = []
+        self.settings: dict[Variable, int] = {}
         self.owned: dict[int, str] = {}
+        self.drawn: set[str] = set()
+        self._copies: dict[int, tuple[Any, Any]] = {}  # of arrays from outside, beside these
 
     def __getattr__(self, name: str) -> Any:
         value = _recording(self, name, getattr(self._plain, name))
@@ -108,58 +148,123 @@ class RecordingNamespace(PlainNamespace):
         return x.namespace is self if type(x) is Recorded else plain_namespace(x) is self._xp
 
     def getitem(self, x: Any, key: Any, /) -> Any:
-        keys = key if isinstance(key, tuple) else (key,)
-        for item in keys:
-            if type(item) is Recorded and item.variable is not None and self.isdtype(item.dtype, "bool"):
-                raise _shaped_by_values("x[mask]")
+        if self._has_mask(key):
+            raise _shaped_by_values("x[mask]")
         return self.call("getitem", _getitem, (x, key), {})
+
+    def setitem(self, x: Any, key: Any, values: Any, /) -> Any:  # type: ignore[override]
+        several = tree.is_array(values) and len(values.shape) > 0
+        if several and self._has_mask(key) and array_api_compat.is_jax_array(concrete(x)):
+            raise _shaped_by_values("the part of x that x[mask] = values writes to")  # which JAX must know
+        return self.call("setitem", self._plain.setitem, (x, key, values), {})
+
+    def _has_mask(self, key: Any) -> bool:
+        keys = key if isinstance(key, tuple) else (key,)
+        return any(
+            type(item) is Recorded and item.variable is not None and self.isdtype(item.dtype, "bool")
+            for item in keys
+        )
 
     def repeat(self, x: Any, repeats: Any, /, *, axis: Any = None) -> Any:
         if type(repeats) is Recorded and repeats.variable is not None:
-            raise _shaped_by_values("repeat with an array of counts")
+            if repeats.shape:
+                raise _shaped_by_values("what repeat with an array of counts returns")
+            repeats = self.setting(repeats)
         return self.call("repeat", self._plain.repeat, (x, repeats), {"axis": axis})
 
     def variable(self, value: Any, operation: Operation | None = None) -> Variable:
         return Variable(tuple(value.shape), value.dtype, operation)
 
-    def argument(self, value: Any) -> Recorded:
-        """Return a plain array as one that changes from replay to replay."""
-        return Recorded(value, self.variable(value), self)
+    def argument(self, value: Any) -> Any:
+        """Return a plain array as one that changes from replay to replay.
+
+        An integer of NumPy's beside arrays of another library is a number as Python's are: a setting.
+        """
+        variable = self.variable(value)
+        self.inputs.append(variable)
+        if plain_namespace(value) is not self._xp and (number := _integer_of_host(value)) is not None:
+            self.settings[variable] = number
+            return value
+        return Recorded(value, variable, self)
 
     def record(self, f: Callable, *arguments: Any, **keywords: Any) -> Any:
         """Call a function with such arguments, and write down what it does."""
         token = active_recording.set(self)
         try:
-            with namespaces_of(TracedNamespace):
+            with namespaces_of(TracedNamespace), frozen_values_are_told():
                 return f(*arguments, **keywords)
+        except Exception as error:
+            raise _explained(error)  # noqa: B904  # it has its cause
         finally:
             active_recording.reset(token)
+            self._copies.clear()
+
+    def setting(self, x: Recorded) -> int:
+        """Return the value of an array that is used as a size, an axis, a count or a bound of a slice.
+
+        One that is a number of the host among the arguments is compared at each later call.
+        """
+        if active_recording.get() is not self:
+            raise from_function_around()
+        value = _integer_of_host(x.value)
+        if value is None or x.variable not in self.inputs:
+            computed = "" if x.variable in self.inputs else ", which was computed"
+            raise NotRecordableError(
+                "a size, an axis, a count or a bound of a slice must be a Python integer under xpnet.jit, "
+                f"received an array of {x.dtype} and shape {tuple(x.shape)}{computed}, at {calling_line()}. "
+                "A recording has fixed shapes. Pass a Python integer as an argument of the function."
+            )
+        self.settings[x.variable] = value
+        return value
 
     def lift(self, value: Any) -> Any:
-        """Return a plain array as a constant of the recording."""
-        return Recorded(value, None, self) if tree.is_array(value) and type(value) is not Recorded else value
+        """Return a plain array as a constant of the recording, which does not change when the array does."""
+        if isinstance(value, ArrayObject) or not tree.is_array(value):
+            return value
+        if not isinstance(value, numpy.ndarray | numpy.generic) and plain_namespace(value) is not self._xp:
+            raise of_another_library(value, self._xp)
+        owner = self._owner(value)
+        if owner:
+            raise NotRecordableError(
+                f"an array that may change must be an argument of a function under xpnet.jit, received "
+                f"{owner} from outside, at {calling_line()}. The recording would not see later changes. Pass "
+                "the network, or the object that holds the array, as an argument."
+            )
+        array, constant = self._copies.get(id(value), (None, None))
+        if array is None or not _same_bytes(constant, value):
+            constant = copied(value)
+            self._copies[id(value)] = value, constant  # also the array, so that its `id` stays its own
+        return Recorded(constant, None, self)
+
+    def _owner(self, value: Any) -> str | None:
+        """Return what an array from outside, or one that it is a view of, belongs to."""
+        while value is not None and id(value) not in self.owned:
+            value = getattr(value, "base", None)
+        return None if value is None else self.owned[id(value)]
 
     def call(self, name: str, function: Any, arguments: tuple, options: dict) -> Any:
         """Compute a function, and record it if one of its arguments changes from replay to replay."""
-        traced = next((x for x in arguments if isinstance(x, Tracer)), None)
+        traced = _first_traced(arguments)
         if traced is not None:  # x @ w, where only w has a gradient: that of x stands on the left
             return reduce(getattr, name.split("."), traced.namespace)(*arguments, **options)
+        if name in ABOUT_ARRAYS and name not in _OF_SETTINGS:
+            arguments, options = _map((arguments, options), concrete)
+            return function(*arguments, **options)
         found: list[Recorded] = []
-        values, value_options = _strip((arguments, options), found, lambda x: x.value)
-        if any(x.namespace is not self and x.variable is not None for x in found):
-            raise from_function_around()
+        arguments, options = self._taken_in(name, arguments, options, found)
+        values, value_options = _map((arguments, options), concrete)
         result = function(*values, **value_options)
         several = isinstance(result, tuple | list)
         results = list(result) if several else [result]
         if not any(tree.is_array(x) for x in results):
-            return result  # something about dtypes or shapes
+            return result  # something about shapes
         if name in _OF_SHAPE_ALONE or all(x.variable is None for x in found):
-            lifted = [self.lift(x) for x in results]
+            lifted = [Recorded(x, None, self) for x in results]
         elif name in _SHAPED_BY_VALUES:
-            raise _shaped_by_values(name)
+            raise _shaped_by_values(f"what {name} returns")
         else:
-            kept, kept_options = _strip(
-                (arguments, options), [], lambda x: x.value if x.variable is None else x.variable
+            kept, kept_options = _map(
+                (arguments, options), lambda x: x.value if x.variable is None else x.variable
             )
             operation = Operation(name, function, kept, kept_options, several)
             operation.shares = any(_share_memory(y, x.value) for y in results for x in found)
@@ -171,6 +276,97 @@ class RecordingNamespace(PlainNamespace):
             return lifted[0]
         return result._make(lifted) if hasattr(result, "_make") else type(result)(lifted)
 
+    def _taken_in(self, name: str, arguments: tuple, options: dict, found: list) -> tuple[tuple, dict]:
+        """Return the arguments of a function with arrays of this recording, which are gathered in ``found``.
+
+        What is no array for the function is a setting of it, a Python integer.
+        """
+
+        def take(x: Any) -> Any:
+            x = x._leave(name) if type(x) is Tracer else self.lift(x)
+            found.append(x)
+            return x
+
+        taken = _map((arguments, options), take)
+        if any(x.namespace is not self and x.variable is not None for x in found):
+            raise from_function_around()
+        first = taken[0][0] if taken[0] and name not in _OF_SETTINGS else None
+        if all(x is first or x.variable is None for x in found):
+            return taken
+        # Each place has an array of its own, so that one may be data at one and a setting at another.
+        arguments, options = _map(taken, copy.copy)
+        data: list[Recorded] = []
+        _map(_data(name, arguments, options), data.append)
+        places = {id(x) for x in data}
+        found.clear()
+
+        def settle(x: Recorded) -> Any:
+            if x.variable is not None and id(x) not in places:
+                return self.setting(x)
+            found.append(x)
+            return x
+
+        return _map((arguments, options), settle)
+
+
+def _data(name: str, arguments: tuple, options: dict) -> Any:
+    """Return those arguments of a function that are arrays for it, in a list or tuple, lists among them."""
+    primitive, composite = PRIMITIVES.get(name), COMPOSITES.get(name)
+    if name in _OF_SETTINGS:
+        return ()
+    try:
+        if primitive and primitive.define:
+            return primitive.define(lambda *arrays, **_parameters: arrays, *arguments, **options)
+        if composite:
+            bound = signature(composite).bind(None, *arguments, **options).arguments
+            return [value for key, value in bound.items() if key not in SETTINGS]
+    except TypeError:  # options of the library's own
+        pass
+    if primitive and not primitive.define:
+        return arguments
+    # A function of the library's own. Single integers are likely to be settings; the first argument is not.
+    data: list[Any] = []
+    _map((arguments, options), data.append)
+    first = arguments[0] if arguments else None
+    return [x for x in data if x is first or x.shape or not _is_integer(x)]
+
+
+def _integer_of_host(x: Any) -> int | None:
+    """Return the value of a single integer of NumPy's, None for any other array."""
+    is_integer = isinstance(x, numpy.ndarray | numpy.generic) and not x.shape and x.dtype.kind in "biu"
+    return x.item() if is_integer else None
+
+
+def _is_integer(x: Recorded) -> bool:
+    return x.namespace.isdtype(x.dtype, ("integral", "bool"))
+
+
+def _explained(error: Exception) -> Exception:
+    """Return what to raise in the place of an error while a function is recorded.
+
+    Where code of others refused an array, in its own words, it is an error that says what to do.
+    """
+    cause: BaseException | None = error
+    while cause is not None:  # NumPy wraps what `float(x)` raises
+        if isinstance(cause, NotRecordableError):
+            return cause
+        cause = cause.__cause__
+    of_array = isinstance(error, AttributeError) and isinstance(error.obj, ArrayObject)
+    if not of_array and not re.search(r"\b(Recorded|Tracer)\b|<(recorded|traced) ", str(error)):
+        error.add_note(
+            f"xpnet.jit was recording a function, at {raising_line(error)}. If it works without jit, write "
+            "this line with functions of the namespace of the arrays, xp = xpnet.array_namespace(x)."
+        )
+        return error
+    refused = NotRecordableError(
+        f"a function under xpnet.jit must be written with functions of the namespace of its arrays, xp = "
+        f"xpnet.array_namespace(x); received an error of something else, {type(error).__name__}: "
+        f"{str(error).rstrip('.')}, at {raising_line(error)}. Write it with functions of the namespace, or "
+        "leave jit away."
+    )
+    refused.__cause__ = error
+    return refused
+
 
 def output(x: Any) -> Any:
     """Return what is to be computed for a result of a recorded function: a variable, or a constant."""
@@ -178,7 +374,7 @@ def output(x: Any) -> Any:
         if x.node is not None:
             raise NoGradientError(FROM_OUTSIDE)
         x = x.value
-    return x.variable if type(x) is Recorded and x.variable is not None else concrete(x)
+    return x.variable if type(x) is Recorded and x.variable is not None else copied(concrete(x))
 
 
 class _Part:
@@ -216,20 +412,33 @@ def _getitem(x: Any, key: Any) -> Any:
     return x[key]
 
 
-def _strip(value: Any, found: list[Recorded], change: Any) -> Any:
-    """Put something else in the place of each recorded array, and gather them in ``found``."""
-    if type(value) is Recorded:
-        found.append(value)
-        return change(value)
-    if type(value) in (list, tuple):
-        return type(value)(_strip(item, found, change) for item in value)
-    if type(value) is dict:
-        return {key: _strip(item, found, change) for key, item in value.items()}
-    return value
+def _first_traced(arguments: Any) -> Tracer | None:
+    for x in arguments:
+        if type(x) is Tracer:
+            return x
+        if type(x) in (list, tuple) and (found := _first_traced(x)) is not None:
+            return found
+    return None
+
+
+def _same_bytes(x: Any, y: Any) -> bool:
+    return x is y or to_numpy(x).tobytes() == to_numpy(y).tobytes()
+
+
+def _map(value: Any, change: Any) -> Any:
+    """Put something else in the place of each array in the arguments of a function."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return kind([_map(item, change) for item in value])
+    if kind is dict:
+        return {key: _map(item, change) for key, item in value.items()}
+    if kind is slice:
+        return slice(*(_map(item, change) for item in (value.start, value.stop, value.step)))
+    return change(value) if tree.is_array(value) else value
 
 
 def _shaped_by_values(name: str) -> NotRecordableError:
     return NotRecordableError(
-        f"the shape of what {name} returns depends on values, at {calling_line()}. xpnet.jit replays with "
+        f"the shape of {name} depends on values, at {calling_line()}. xpnet.jit replays with "
         "fixed shapes. Use where(mask, x, 0) or another function that keeps the shape, or leave jit away."
     )

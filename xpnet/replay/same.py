@@ -91,6 +91,11 @@ def _is_constant(value: Any) -> bool:
     return kind not in (list, set, dict)
 
 
+def _is_short(value: Any) -> bool:
+    """Say whether a container is compared faster part by part than as a whole."""
+    return type(value) in (list, dict) and 0 < len(value) <= 16
+
+
 # -- facts ---------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +193,8 @@ class Facts:
     values : tree
         The arguments.
     function : callable, optional
+    refuse : bool, default=True
+        Whether what cannot be compared is refused, and not known by its identity.
 
     Attributes
     ----------
@@ -206,7 +213,8 @@ class Facts:
         If there is something among the arguments that cannot be compared.
     """
 
-    def __init__(self, values: Any, function: Any = None) -> None:
+    def __init__(self, values: Any, function: Any = None, *, refuse: bool = True) -> None:
+        self._refuse = refuse
         self._names: set[str] = set()  # the attributes that functions of the user's name
         while True:
             names = self._names.copy()
@@ -237,6 +245,14 @@ class Facts:
             if not is_outside or fact in others.facts
         }
 
+    def fix(self, place: Place, number: int) -> None:
+        """Compare an array of the arguments by its value, too: it was used as a size."""
+        self.facts[Fact(place, "number", number)] = False
+
+    def inside(self) -> list[Fact]:
+        """Return what must hold of the values alone, not of what functions read from outside."""
+        return [fact for fact, is_outside in self.facts.items() if not is_outside]
+
     def _hold(self, place: Place, test: str, expected: Any, reached: _Reached) -> None:
         self.facts[Fact(place, test, expected)] = reached.by == "outside"
 
@@ -248,16 +264,15 @@ class Facts:
             self._hold(place, "is", _Object(value), reached)
             if isinstance(value, type):
                 self._class(value)
-        elif (described := _data_or_none(value)) is not None:
-            self._hold(
-                place,
-                "constant_data" if _is_constant(value) else "data",
-                _Described(described, value),
-                reached,
-            )
-            if not _is_constant(value):
-                self._seen[id(value)] = place, value
-                self._setting(value, place, reached)
+        elif _is_constant(value) and (described := _data_or_none(value)) is not None:
+            self._hold(place, "constant_data", _Described(described, value), reached)
+        elif (
+            not (_is_short(value) and reached.by != "outside")
+            and (described := _data_or_none(value)) is not None
+        ):
+            self._seen[id(value)] = place, value
+            self._setting(value, place, reached)
+            self._hold(place, "data", _Described(described, value), reached)
         elif id(value) in self._seen:
             self._hold(place, "same_part", self._seen[id(value)][0], reached)
         else:
@@ -393,7 +408,8 @@ class Facts:
         known = is_dataclass(value) or kind is types.SimpleNamespace
         way = _way_into(value)
         # What a logger or a file does is no part of a recording.
-        if way == "none" or (outside and (way == "unknown" or (_is_installed(kind) and not known))):
+        unknown = way == "unknown" and (outside or not self._refuse)
+        if way == "none" or unknown or (outside and _is_installed(kind) and not known):
             self._hold(place, "is", _Object(value), reached)
             return
         if way == "unknown":
@@ -455,22 +471,15 @@ class _Described:
         return hash(self.description)
 
 
-def key(value: Any, *, outside: bool = True) -> tuple[Fact, ...]:
+def key(value: Any) -> tuple[Fact, ...]:
     """Describe a value so that two with equal descriptions serve one recording; it can be hashed.
-
-    Parameters
-    ----------
-    value : object
-        A tree of arguments, or a function.
-    outside : bool, default=True
-        Whether what functions and methods read from outside is a part of it.
 
     Raises
     ------
     NotRecordableError
         If there is something in it that cannot be compared.
     """
-    return tuple(fact for fact, is_outside in Facts(value).facts.items() if outside or not is_outside)
+    return tuple(Facts(value).facts)
 
 
 def kind_of_array(x: Any) -> tuple:

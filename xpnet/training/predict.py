@@ -9,7 +9,7 @@ from xpnet import tree
 from xpnet.backends import Device, device, device_of, use_device
 from xpnet.errors import NotRecordableError
 from xpnet.replay import jit as record
-from xpnet.replay.same import key
+from xpnet.replay.match import alike
 from xpnet.training.batches import Examples
 
 _log = logging.getLogger("xpnet")
@@ -35,16 +35,16 @@ def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: st
     """Return a function of a network by `jit`, or as it is for networks with which it cannot be recorded."""
     recorded: Any = record(f, donate=donate, precision=precision)
     without = "" if precision == "float32" else f", and in float32 in place of {precision}"
-    refused: list[Any] = []  # the kinds of networks that cannot be recorded
+    refused: list[Callable] = []  # tell the kinds of networks that cannot be recorded
 
     @functools.wraps(f)
     def call(net: Any, *arguments: Any) -> Any:
-        if not refused or _kind_of(net) not in refused:
+        if not any(is_like(net) for is_like in refused):
             try:
                 return recorded(net, *arguments)
             except NotRecordableError as error:
                 _log.warning("xpnet: this runs without jit, which is slower%s. %s", without, error)
-                refused[:] = [_kind_of(net), *refused][:_KINDS]
+                refused[:] = [alike(net), *refused][:_KINDS]
         return f(net, *arguments)
 
     return call
@@ -100,23 +100,15 @@ def _output(net: Any, x: Any) -> Any:
     return net(x)
 
 
-def _kind_of(net: Any) -> Any:
-    """Return what networks must have in common to share a recording; None for what cannot be compared."""
-    try:
-        return key(net, outside=False)
-    except NotRecordableError:
-        return None
-
-
-# The recordings of networks, by their kind; the latest last.
-_recordings: dict[Any, Callable] = {}
+# The recordings of each kind of networks, and what tells the kind; the latest first.
+_recordings: list[tuple[Callable, Callable]] = []
 
 
 def _replayed(net: Any) -> Callable:
-    """Return the recordings of all networks like one."""
-    kind = _kind_of(net)
-    recordings = _recordings.pop(kind, None) or jit_where_possible(_output)
-    _recordings[kind] = recordings
-    for oldest in [*_recordings][:-_KINDS]:
-        _recordings.pop(oldest, None)
+    """Return the recordings of the networks like one."""
+    for is_like, recordings in _recordings:
+        if is_like(net):
+            return recordings
+    recordings = jit_where_possible(_output)
+    _recordings[:] = [(alike(net), recordings), *_recordings][:_KINDS]
     return recordings

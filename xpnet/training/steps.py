@@ -6,7 +6,7 @@ from typing import Any
 
 from xpnet.autodiff import value_and_grad
 from xpnet.optim import LossScaling
-from xpnet.replay.same import key
+from xpnet.replay.match import alike
 from xpnet.training.batches import Examples
 from xpnet.training.predict import evaluation_copy, jit_where_possible
 
@@ -25,8 +25,7 @@ class Steps:
     loss : callable
         ``loss(outputs, targets)``, see `fit`.
     jit : bool, default=True
-        Whether to record the steps once and replay them, see `xpnet.jit`. What the loss reads besides its
-        arguments is read when it is recorded, and never again.
+        Whether to record the steps once and replay them, see `xpnet.jit`.
     precision : {"float32", "tf32", "float16", "bfloat16"}, default="float32"
         What the operands of matrix products are rounded to, see `fit`.
 
@@ -54,7 +53,7 @@ class Steps:
                 "are rounded; received jit=False. Leave one of the two away."
             )
         self.loss, self.precision = loss, precision
-        self._tried: list[Any] = []  # the latest first
+        self._tried: list[Callable[[Any], Any]] = []  # the latest first
         self.train, self.evaluate = _training_step(loss, self.optimizer), _evaluation_step(loss)
         if jit:
             donate = ("net", "optimizer_state")
@@ -78,14 +77,13 @@ class Steps:
         check_targets = getattr(loss, "check_targets", None)
         for examples in data:
             x, y = next(examples.batches(batch_size))
-            kind = key((net, x, y), outside=False)
-            if kind in self._tried and check_targets is None:
+            if check_targets is None and any(is_like((net, x, y)) for is_like in self._tried):
                 continue
             outputs = evaluation_copy(net)(x)
             self.loss(outputs, y)
             if check_targets is not None:
                 check_targets(outputs, examples.values[1])
-            self._tried = [kind, *self._tried][:_TRIED]
+            self._tried = [alike((net, x, y)), *self._tried][:_TRIED]
 
 
 def _training_step(loss: Callable, in_use: Callable[[Any], Any]) -> Callable:

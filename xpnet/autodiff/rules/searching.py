@@ -97,9 +97,9 @@ def nonzero(call: Any, x: Any, /) -> Any:
     return call(x)
 
 
-@function()
+@function(compute=lambda xp, x1, x2, sorter=None, *, side: xp.searchsorted(x1, x2, side=side, sorter=sorter))
 def searchsorted(call: Any, x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None) -> Any:
-    return call(x1, x2, side=side, sorter=sorter)
+    return call(x1, x2, *(() if sorter is None else (sorter,)), side=side)
 
 
 @function()
