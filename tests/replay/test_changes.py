@@ -1,6 +1,7 @@
 """Random programs that change something between calls of a function do the same with `jit` as without."""
 
 import pytest
+
 from replay.programs import Drawing, fault, smallest, working
 
 PROGRAMS = 60
