@@ -2,7 +2,12 @@
 
 import collections
 import copy
+import dataclasses
 import pickle
+import threading
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import numpy
 import pytest
@@ -220,21 +225,13 @@ def test_map_refuses_another_structure(first, second):
         tree.map(lambda a, b: a, first(), second())
 
 
-def test_settings_have_to_agree_where_everything_is_asked_for():
-    a, b = Dropout(0.25, seed=0), Dropout(0.5, seed=0)
-    tree.map(lambda x, y: x, a, b)
-    with pytest.raises(ValueError, match="Dropout"):
-        tree.map(lambda x, y: x, a, b, state=True)
-    assert tree.flatten(a)[1] == tree.flatten(b)[1]
-    assert tree.flatten(a, state=True)[1] != tree.flatten(b, state=True)[1]
-    assert tree.flatten(a, state=True)[1] == tree.flatten(Dropout(0.25, seed=1), state=True)[1]
-    assert hash(tree.flatten(a, state=True)[1]) == hash(tree.flatten(Dropout(0.25, seed=1), state=True)[1])
-
-
-def test_training_is_a_setting_and_true_at_first():
-    fresh, switched = Dense(1, 1, seed=0), Dense(1, 1, seed=0).train()
-    assert tree.flatten(fresh, state=True)[1] == tree.flatten(switched, state=True)[1]
-    assert tree.flatten(fresh, state=True)[1] != tree.flatten(switched.eval(), state=True)[1]
+def test_structures_are_classes_and_names_of_children(device):
+    a, b = Dropout(0.25, seed=0), Dropout(0.5, seed=0).eval()
+    for state in (False, True):
+        assert tree.map(lambda x, y: y, a, b, state=state).rate == 0.25
+        assert tree.flatten(a, state=state)[1] == tree.flatten(b, state=state)[1]
+        assert hash(tree.flatten(a, state=state)[1]) == hash(tree.flatten(b, state=state)[1])
+        assert tree.flatten(a, state=state)[1] != tree.flatten(ReLU(), state=state)[1]
 
 
 # -- writing back -----------------------------------------------------------------------------------------
@@ -280,6 +277,38 @@ def test_state_of_a_plain_module_stays_plain():
         assert type(getattr(module, name)) is type(before)
 
 
+@pytest.mark.parametrize(
+    "hold",
+    [lambda x: x, lambda x: {"a": [x, None]}, lambda x: Moments(x, "text")],
+    ids=["array", "dict", "own"],
+)
+def test_state_is_plain_behind_a_transform(device, hold):
+    class Remembers(Module):
+        state = ("seen",)
+
+        def __init__(self):
+            self.seen = hold(floats(0, 0))
+            self.weight = floats(1, 2)
+
+        def __call__(self, x):
+            (seen,) = [leaf for leaf in tree.leaves(self.seen) if tree.is_array(leaf)]
+            self.seen = hold(seen + x * self.weight)
+            return x * self.weight
+
+    def loss(net, x):
+        return xpnet.array_namespace(x).sum(net(x))
+
+    net, x = Remembers(), floats(3, 4)
+    recorded = xpnet.jit(xpnet.grad(loss))
+    for number, call in enumerate((loss, xpnet.grad(loss), recorded, recorded)):
+        call(net, x)
+        assert type(net.seen) is type(hold(x))
+        assert_same(tree.leaves(net.seen)[0], floats(3, 8) * (number + 1))
+    given = [x]
+    net.seen = given
+    assert net.seen is given
+
+
 def test_a_layer_at_two_places_is_refused():
     layer = Dense(2, 2, seed=0)
     with pytest.raises(ValueError, match=r"the same Dense at layers\.0 and layers\.2.*call it twice"):
@@ -293,8 +322,442 @@ def test_a_layer_at_two_places_is_refused():
 
 @pytest.mark.parametrize("write", [tree.assign, tree.copy_state])
 def test_writing_needs_the_same_modules(write):
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match=r"zip|arity"):
         write(Sequential(Dense(1, 1, seed=0)), Sequential(Dense(1, 1, seed=0), ReLU()))
+
+
+# -- dataclasses ------------------------------------------------------------------------------------------
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Moments:
+    mean: Any
+    variance: Any
+
+
+@dataclass(frozen=True)
+class Frozen:
+    mean: Any
+    variance: Any
+
+
+@dataclass(slots=True)
+class Slots:
+    mean: Any
+    variance: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSlots:
+    mean: Any
+    variance: Any
+
+
+@dataclass
+class Parent:
+    mean: Any
+
+
+@dataclass
+class Inherited(Parent):
+    variance: Any
+
+
+class Undecorated(Moments):
+    """A class below a dataclass is one, too."""
+
+
+@dataclass(slots=True)
+class SlotsBelow(Parent):
+    variance: Any
+
+
+@dataclass
+class Defaults:
+    mean: Any
+    variance: Any = None
+    names: list = field(default_factory=lambda: ["a"])
+    text: str = "b"
+
+
+@dataclass
+class NotInInit:
+    mean: Any
+    variance: Any = field(init=False)
+    never: Any = field(init=False)
+    count: int = field(init=False, default=3)
+
+
+@dataclass
+class Keywords:
+    _: KW_ONLY
+    mean: Any
+    variance: Any
+
+
+@dataclass
+class OfType(Generic[T]):
+    mean: T
+    variance: T
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is made from other arrays than those that it was given is made once."""
+
+    mean: Any
+    variance: Any
+
+    def __post_init__(self):
+        object.__setattr__(self, "mean", self.mean + 1)
+
+
+@dataclass
+class Others:
+    """Attributes besides its fields, with and without arrays."""
+
+    mean: Any
+
+    def __post_init__(self):
+        self.variance = self.mean * 2
+        self.text = "a"
+
+    @cached_property
+    def size(self):
+        return self.mean.shape[0]
+
+
+def not_in_init(mean, variance):
+    made = NotInInit(mean)
+    made.variance = variance
+    return made
+
+
+def others(mean, variance):
+    made = Others(mean)
+    made.variance = variance
+    assert made.size == 2
+    return made
+
+
+MADE = {
+    "plain": Moments,
+    "frozen": Frozen,
+    "slots": Slots,
+    "frozen slots": FrozenSlots,
+    "inherited": Inherited,
+    "undecorated": Undecorated,
+    "slots below": SlotsBelow,
+    "defaults": Defaults,
+    "not in init": not_in_init,
+    "keywords": lambda mean, variance: Keywords(mean=mean, variance=variance),
+    "generic": OfType[Any],
+    "checked": Checked,
+    "others": others,
+}
+
+
+def floats(*values):
+    return xpnet.asarray(list(values), dtype="float32")
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+@pytest.mark.parametrize("state", [False, True])
+def test_dataclasses_are_trees(device, make, state):
+    value = {"a": [make(floats(1, 2), floats(3, 4))]}
+    made = value["a"][0]
+    leaves, structure = tree.flatten(value, state=state)
+    paths = tree.paths(value, state=state)
+    assert [path for path in paths if path.endswith(("mean", "variance"))] == ["a.0.mean", "a.0.variance"]
+    assert leaves[paths.index("a.0.mean")] is made.mean
+    rebuilt = tree.unflatten(structure, leaves)["a"][0]
+    assert rebuilt is not made
+    assert type(rebuilt) is type(made)
+    for name in ("names", "text", "count", "size"):
+        assert getattr(rebuilt, name, None) == getattr(made, name, None)
+    assert rebuilt.mean is made.mean
+    assert rebuilt.variance is made.variance
+    assert not hasattr(rebuilt, "never")
+    # To other leaves and back, though they are no arrays for a while.
+    kinds = tree.map(lambda x: str(getattr(x, "dtype", "")), value, state=state)
+    assert "float32" in kinds["a"][0].variance
+    back = tree.map(lambda _, x: x, kinds, value, state=state)
+    assert back["a"][0].variance is made.variance
+    assert tree.flatten(back, state=state)[1] == structure
+    with pytest.raises(ValueError, match=r"[Ee]xpected|mismatch"):
+        tree.map(lambda a, b: a, value, {"a": [Pair(1.0, 2.0)]}, state=state)
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+def test_gradients_and_recordings_go_through_dataclasses(device, make):
+    def f(value):
+        mean, variance = value["a"].mean, value["a"].variance
+        xp = xpnet.array_namespace(mean)
+        return xp.sum(mean * mean * variance), {"result": make(mean * 2, variance)}
+
+    made = make(floats(1, 2), floats(3, 4))
+    # Others of its fields are no numbers, which have no gradient.
+    value = {"a": made}
+    arguments = [made.mean, made.variance]
+
+    def of_arrays(mean, variance):
+        return f({"a": Moments(mean, variance)})
+
+    (_, auxiliary), gradients = xpnet.value_and_grad(of_arrays, (0, 1), has_aux=True)(*arguments)
+    assert_same(gradients[0], 2 * made.mean * made.variance)
+    expected = make(made.mean * 2, made.variance)
+    assert_same(auxiliary["result"].mean, expected.mean)
+    recorded = xpnet.jit(f)
+    for _ in range(2):
+        for result in (f(value), recorded(value)):
+            assert_same(result[1]["result"].mean, expected.mean)
+            assert_same(result[1]["result"].variance, made.variance)
+            assert type(result[1]["result"]) is type(expected)
+
+
+def test_a_gradient_is_a_dataclass_like_its_argument(device):
+    def f(moments):
+        return xpnet.array_namespace(moments.mean).sum(moments.mean * moments.variance.mean)
+
+    moments = Frozen(floats(1, 2), Slots(floats(3, 4), 5.0))
+    gradient = xpnet.grad(f)(moments)
+    assert type(gradient) is Frozen
+    assert type(gradient.variance) is Slots
+    assert_same(gradient.mean, floats(3, 4))
+    assert_same(gradient.variance.mean, floats(1, 2))
+    with pytest.raises(TypeError, match=r"received str in argument 0 at variance"):
+        xpnet.grad(f)(Frozen(floats(1, 2), "text"))
+
+
+def test_dataclasses_without_arrays_are_leaves(device):
+    @dataclass
+    class Settings:
+        rate: Any
+        names: tuple = ("a", "b")
+
+    settings, optimizer = Settings(0.5), xpnet.optim.Adam()
+    tree.leaves(Settings(xpnet.optim.SGD(0.1)))
+    assert tree.leaves([settings, optimizer]) == [settings, optimizer]
+    assert not tree.is_child(settings)
+    assert tree.is_child(Settings([{"a": floats(1)}]))
+    assert tree.leaves(Settings([{"a": ReLU()}])) == ["a", "b"]
+    tree.leaves([floats(1), Moments(optimizer, floats(1))])
+    assert tree.leaves([optimizer]) == [optimizer]
+
+
+def test_what_is_more_than_its_fields_is_no_tree(device):
+    @dataclass
+    class Items(dict):
+        mean: Any
+
+    @dataclass
+    class Error(Exception):
+        mean: Any
+
+    for value in (Items(floats(1)), Error(floats(1))):
+        assert tree.leaves([value])[0] is value
+        assert not tree.is_child(value)
+
+
+def test_classes_are_found_wherever_they_stand(device):
+    def anew():
+        return dataclasses.make_dataclass("Anew", ["value"])
+
+    inner, outer, last = anew(), anew(), anew()
+    value = (3, [{"a": outer(inner(floats(1)))}, collections.deque([last(collections.deque([floats(2)]))])])
+    assert tree.paths(value) == ["0", "1.0.a.value.value", "1.1.0.value.0"]
+    inner, outer = anew(), anew()
+    mapped = tree.map(lambda x: x + 1, [inner((floats(1), None, outer([floats(2)])))])
+    assert_same(mapped[0].value[2].value[0], floats(3))
+    traced = anew()
+    assert_same(xpnet.grad(lambda x: tree.leaves(traced(x))[0][0])(floats(2)), floats(1))
+
+
+def test_two_threads_meet_a_class_at_once():
+    for _ in range(20):
+        made = dataclasses.make_dataclass("Made", ["value"])(numpy.ones(2))
+        barrier, found = threading.Barrier(4), []
+
+        def meet(made=made, barrier=barrier, found=found):
+            barrier.wait()
+            found.append(tree.leaves([made])[0] is made.value)
+
+        threads = [threading.Thread(target=meet) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [True] * 4
+
+
+def test_settings_may_go_in_a_circle(device):
+    @dataclass
+    class Link:
+        other: Any = None
+
+    link = Link()
+    link.other = [link]
+
+    class Linked(Module):
+        def __init__(self):
+            self.link = link
+            self.weight = floats(1, 2)
+
+    net = Linked()
+    assert tree.paths(net, state=True) == ["weight"]
+    assert tree.branches(net) == [net]
+
+
+@dataclass(frozen=True)
+class Parts:
+    moments: Moments
+    drop: Dropout
+    inner: Counter
+
+
+class WithParts(Module):
+    """Modules in a dataclass in a module."""
+
+    def __init__(self, seed=0):
+        self.parts = Parts(Moments(floats(1, 2), floats(3, 4)), Dropout(0.5, seed=seed), Counter(seed))
+
+    def __call__(self, x):
+        parts = self.parts
+        return parts.drop(parts.inner((x - parts.moments.mean) * parts.moments.variance))
+
+
+ARRAYS_OF_PARTS = [
+    "parts.moments.mean",
+    "parts.moments.variance",
+    "parts.inner.scale",
+    "parts.inner.inner.weight",
+    "parts.inner.inner.bias",
+    "parts.inner.shift",
+]
+
+
+def test_a_dataclass_with_arrays_is_a_child_of_a_module(device):
+    net = WithParts()
+    net.optimizer = xpnet.optim.Adam()
+    assert tree.paths(net) == ARRAYS_OF_PARTS
+    named = [("", net), ("parts.drop", net.parts.drop), ("parts.inner", net.parts.inner)]
+    named.append(("parts.inner.inner", net.parts.inner.inner))
+    assert list(tree.named_branches(net)) == named
+    assert tree.branches(net) == [branch for _, branch in named]
+    assert not any(branch.training for branch in tree.branches(net.eval()))
+    assert "moments: Moments(mean: float32 (2,), variance: float32 (2,))" in repr(net)
+    assert net.summary((2,)).parameters == 2 + 2 + 1 + 4 + 2 + 1
+    assert {row.layer: row.parameters for row in net.summary((2,)).rows}["WithParts"] == 2 + 2
+    assert tree.map(lambda x: x, net, state=True).optimizer is net.optimizer
+
+
+def test_state_of_modules_in_dataclasses_is_written_back(device):
+    net, x = WithParts().train(), floats(1, 2)
+
+    def loss(net, x):
+        return xpnet.array_namespace(x).sum(net(x))
+
+    recorded = xpnet.jit(loss)
+    for number, call in enumerate((loss, xpnet.value_and_grad(loss), recorded, recorded)):
+        before = net.parts.drop.random_state
+        call(net, x)
+        assert int(xpnet.to_numpy(net.parts.inner.count)[0]) == number + 1
+        assert type(net.parts.inner.count) is type(before)
+        assert not numpy.array_equal(xpnet.to_numpy(before), xpnet.to_numpy(net.parts.drop.random_state))
+    assert tree.flatten(net, state=True)[1] == tree.flatten(WithParts(), state=True)[1]
+
+
+def test_arrays_in_dataclasses_are_trained(device):
+    net = WithParts().eval()
+    before = {path: xpnet.to_numpy(x) for path, x in everything(net).items() if tree.is_array(x)}
+    moments, branches = net.parts.moments, tree.branches(net)
+    x = numpy.asarray([[1.0, 2.0], [3.0, 5.0]], dtype="float32")
+    xpnet.fit(net, x, x, loss=xpnet.losses.mse, optimizer=xpnet.optim.SGD(0.01), epochs=2, progress=False)
+    assert all(a is b for a, b in zip(tree.branches(net), branches, strict=True))
+    assert type(net.parts) is Parts
+    assert net.parts.moments is not moments
+    for path in ARRAYS_OF_PARTS:
+        assert not numpy.array_equal(xpnet.to_numpy(everything(net)[path]), before[path])
+    assert xpnet.predict(net, x).shape == (2, 2)
+
+
+def test_assign_goes_through_dataclasses(device):
+    net = WithParts()
+    modules = tree.branches(net)
+    new = tree.map(lambda x: renewed(x) if tree.is_array(x) else x, net, state=True)
+    tree.assign(new, net)
+    assert all(a is b for a, b in zip(tree.branches(net), modules, strict=True))
+    assert all(everything(net)[path] is leaf for path, leaf in everything(new).items())
+    other = tree.map(lambda x: renewed(x) if tree.is_array(x) else x, net, state=True)
+    tree.copy_state(other, net)
+    assert net.parts.inner.count is other.parts.inner.count
+    assert net.parts.moments.mean is not other.parts.moments.mean
+
+
+def test_an_array_in_two_dataclasses_is_refused(device):
+    x = floats(1)
+    with pytest.raises(ValueError, match=r"at a\.mean and b\.0\.variance"):
+        tree.check_unshared({"a": Moments(x, floats(1)), "b": [Moments(floats(1), x)]})
+
+
+def test_dataclasses_move_to_other_devices(device):
+    net = WithParts()
+    host = xpnet.to_numpy(net)
+    assert all(type(x) is numpy.ndarray for x in tree.leaves(host, state=True) if tree.is_array(x))
+    assert type(host.parts.moments) is Moments
+    back = xpnet.to_device(host, device)
+    assert backends.device_of(back.parts.moments.mean) == device
+    assert_same(back.parts.moments.mean, net.parts.moments.mean, tolerance=0)
+
+
+def test_dataclasses_in_files(device, tmp_path):
+    path, net, into = tmp_path / "net.safetensors", WithParts(), WithParts(seed=7)
+    net.parts.moments.mean = floats(7, 8)
+    xpnet.save(net, path)
+    with pytest.raises(ValueError, match=r"WithParts, which is not one of xpnet\.nn.*into=net"):
+        xpnet.load(path)
+    xpnet.load(path, into=into)
+    for name, leaf in everything(net).items():
+        assert_same(everything(into)[name], leaf, tolerance=0)
+    xpnet.save(net.parts, path)
+    with pytest.raises(ValueError, match=r"has a dataclass .*Parts, and code is not read.*into=net"):
+        xpnet.load(path)
+    loaded = xpnet.load(path, into=WithParts(seed=7).parts)
+    assert type(loaded) is Parts
+    assert_same(loaded.moments.mean, floats(7, 8), tolerance=0)
+
+
+# -- settings ---------------------------------------------------------------------------------------------
+
+
+class Table:
+    """As tables of other libraries are: `==` gives an array."""
+
+    def __eq__(self, other):
+        return numpy.asarray([True, False])
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: {"a": (x,)}])
+def test_settings_whose_equality_is_an_array(device, wrap):
+    class Tabled(Module):
+        def __init__(self, table):
+            self.table = wrap(table)
+            self.weight = floats(1, 2)
+
+        def __call__(self, x):
+            return x * self.weight
+
+    table = Table()
+    net = Tabled(table)
+    assert tree.flatten(net, state=True)[1] == tree.flatten(Tabled(Table()), state=True)[1]
+    tree.map(lambda a, b: a, net, Tabled(Table()), state=True)
+    tree.assign(Tabled(Table()), net)
+    assert_same(xpnet.grad(lambda net, x: net(x)[0])(net, floats(2, 0)).weight, floats(2, 0))
 
 
 # -- modules as plain Python objects ----------------------------------------------------------------------

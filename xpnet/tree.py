@@ -1,12 +1,20 @@
-"""Trees: nested dicts, lists, tuples and modules with arrays at their leaves.
+"""Trees: nested dicts, lists, tuples, dataclasses and modules with arrays at their leaves.
 
 A thin layer over `optree <https://optree.readthedocs.io>`_. A tree can be read in two ways:
 
 - its *parameters*, what training changes (the default);
 - *everything*: the parameters and the state that modules carry (``state=True``).
+
+A dataclass that holds arrays is like a dict of its fields. One without arrays is a leaf: an optimizer, say.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import builtins
+import dataclasses
+import gc
+import threading
+import types
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -40,7 +48,15 @@ def flatten(tree: Any, *, state: bool = False) -> tuple[list, Any]:
     >>> leaves
     [1.0, 2.0, 3.0]
     """
-    return optree.tree_flatten(tree, namespace=_view(state))
+    return _flatten(tree, _view(state))
+
+
+def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list, Any]:
+    leaves, structure = optree.tree_flatten(tree, is_leaf, namespace=view)
+    # To optree, a dataclass is a leaf until its class is registered. It holds others, perhaps.
+    while not {type(leaf) for leaf in leaves} <= _CHILDREN.keys() and _register_dataclasses(leaves):
+        leaves, structure = optree.tree_flatten(tree, is_leaf, namespace=view)
+    return leaves, structure
 
 
 def unflatten(structure: Any, leaves: list) -> Any:
@@ -65,7 +81,7 @@ def leaves(tree: Any, *, state: bool = False) -> list:
     >>> [leaf.shape for leaf in tree.leaves(nn.Dense(2, 3))]
     [(2, 3), (3,)]
     """
-    return optree.tree_leaves(tree, namespace=_view(state))
+    return _flatten(tree, _view(state))[0]
 
 
 def paths(tree: Any, *, state: bool = False) -> list[str]:
@@ -77,7 +93,11 @@ def paths(tree: Any, *, state: bool = False) -> list[str]:
     >>> tree.paths(nn.Sequential(nn.Dense(2, 3), nn.ReLU()))
     ['layers.0.weight', 'layers.0.bias']
     """
-    return [".".join(str(key) for key in path) for path in optree.tree_paths(tree, namespace=_view(state))]
+    return [_text(path) for path in _flatten(tree, _view(state))[1].paths()]
+
+
+def _text(path: tuple) -> str:
+    return ".".join(str(key) for key in path)
 
 
 def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:
@@ -94,7 +114,9 @@ def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:
     >>> tree.map(lambda weight, slope: weight - 0.1 * slope, {"w": 1.0}, {"w": 5.0})
     {'w': 0.5}
     """
-    return optree.tree_map(function, tree, *rest, namespace=_view(state))
+    leaves, structure = _flatten(tree, _view(state))
+    others = [structure.flatten_up_to(other) for other in rest]
+    return structure.unflatten(builtins.map(function, leaves, *others))
 
 
 class Branch:
@@ -110,8 +132,8 @@ class Branch:
     def __setattr__(self, name: str, value: Any) -> None:
         # State carries no gradient: a traced array must not outlive its transform in a plain module. A module
         # that was passed to the transform is a traced copy, whose state is traced, too.
-        if name in self.state and name in vars(self) and not hasattr(vars(self)[name], "node"):
-            value = getattr(value, "value", value) if hasattr(value, "node") else value
+        if name in self.state and name in vars(self) and not _is_traced(vars(self)[name]):
+            value = _without_record(value) if _is_traced(value) else value
         super().__setattr__(name, value)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -121,27 +143,31 @@ class Branch:
             register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
 
 
-class _Settings:
-    """What a branch holds besides its children.
+def _is_traced(value: Any) -> bool:
+    parts = [value] if is_array(value) else _flatten(value, _EVERYTHING, _is_branch)[0]
+    return any(is_array(part) and hasattr(part, "node") for part in parts)
 
-    Two trees fit together if they have the same classes and the same children; where everything is asked
-    for, the settings have to agree too.
+
+def _without_record(value: Any) -> Any:
+    parts, structure = _flatten(value, _EVERYTHING, _is_branch)
+    return structure.unflatten([part.value if _is_traced(part) else part for part in parts])
+
+
+class _Settings:
+    """What a branch or dataclass holds besides its children.
+
+    Two trees fit together if they have the same classes and the same children, whatever the settings.
     """
 
     def __init__(
-        self, cls: type, names: tuple[str, ...], values: dict[str, Any], order: tuple[str, ...], strict: bool
+        self, cls: type, names: tuple[str, ...], values: dict[str, Any], order: tuple[str, ...]
     ) -> None:
-        self.cls, self.names, self.values, self.order, self.strict = cls, names, values, order, strict
+        self.cls, self.names, self.values, self.order = cls, names, values, order
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Settings):
             return NotImplemented
-        same = self.cls is other.cls and self.names == other.names
-        names = self.values.keys() | other.values.keys()
-        return same and (not self.strict or all(self._value(name) == other._value(name) for name in names))
-
-    def _value(self, name: str) -> Any:
-        return self.values.get(name, getattr(self.cls, name, None))
+        return self.cls is other.cls and self.names == other.names
 
     def __hash__(self) -> int:
         return hash((self.cls, self.names))
@@ -163,7 +189,7 @@ def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[s
             children.append(value)
         elif name != "_children":
             values[name] = value
-    settings = _Settings(type(branch), tuple(names), values, tuple(attributes), everything)
+    settings = _Settings(type(branch), tuple(names), values, tuple(attributes))
     return children, settings, settings.names
 
 
@@ -176,6 +202,86 @@ def _unflatten_branch(settings: _Settings, children: list) -> Branch:
     attributes.update(zip(settings.names, children, strict=True))
     attributes["_children"] = settings.names
     return branch
+
+
+def _register_dataclasses(leaves: list) -> bool:
+    """Make nodes of the dataclasses with arrays among some leaves, and say whether there were any."""
+    found = False
+    for leaf in leaves:
+        if type(leaf) not in _CHILDREN and is_dataclass(leaf):
+            found = True
+            _register(type(leaf))
+    return found
+
+
+_registered: set[type] = set()
+_registering = threading.Lock()
+
+
+def _register(cls: type) -> None:
+    register: Callable = optree.register_pytree_node
+    with _registering:
+        if cls not in _registered:
+            for view in (_PARAMETERS, _EVERYTHING):
+                register(cls, _flatten_dataclass, _unflatten_dataclass, namespace=view)
+            _registered.add(cls)
+
+
+_FIELDS: dict[type, tuple[str, ...] | None] = {}
+
+
+def _fields(cls: type) -> tuple[str, ...] | None:
+    """Return the names of the fields of a dataclass; None of a class whose objects are no such nodes."""
+    if cls not in _FIELDS:
+        _FIELDS[cls] = _look_up_fields(cls)
+    return _FIELDS[cls]
+
+
+def _look_up_fields(cls: type) -> tuple[str, ...] | None:
+    if not dataclasses.is_dataclass(cls) or issubclass(cls, Branch) or hasattr(cls, "__array_namespace__"):
+        return None
+    try:
+        object.__new__(cls)
+    except TypeError:  # an exception or a dict as well, which is more than its fields
+        return None
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+def _flatten_dataclass(node: Any) -> tuple[list, _Settings, tuple[str, ...]]:
+    attributes = attributes_of(node)
+    # As of a branch, the other attributes with arrays are children, and remembered.
+    known = {*(_fields(type(node)) or ()), *attributes.pop("_children", ())}
+    children = {name: value for name, value in attributes.items() if name in known or is_child(value)}
+    values = {name: value for name, value in attributes.items() if name not in children}
+    order = tuple(name for name in getattr(node, "__dict__", ()) if name != "_children")
+    settings = _Settings(type(node), tuple(children), values, order)
+    return list(children.values()), settings, settings.names
+
+
+def _unflatten_dataclass(settings: _Settings, children: list) -> Any:
+    node: Any = object.__new__(settings.cls)
+    attributes = settings.values | dict(zip(settings.names, children, strict=True))
+    if settings.order:
+        vars(node).update((name, attributes.pop(name)) for name in settings.order)
+    for name, value in attributes.items():
+        object.__setattr__(node, name, value)  # of slots; it may be frozen
+    others = tuple(name for name in settings.names if name not in (_fields(settings.cls) or ()))
+    if others:
+        vars(node)["_children"] = others
+    return node
+
+
+def attributes_of(node: Any) -> dict[str, Any]:
+    """Return the attributes of a branch, or those of a dataclass: its fields, then all others."""
+    if isinstance(node, Branch):
+        return vars(node)
+    fields = {name: getattr(node, name) for name in _fields(type(node)) or () if hasattr(node, name)}
+    return fields | getattr(node, "__dict__", {})
+
+
+def is_dataclass(value: Any) -> bool:
+    """Say whether a value is a dataclass that is a node of trees: whether it holds arrays or branches."""
+    return _fields(type(value)) is not None and is_child(value)
 
 
 class Node(NamedTuple):
@@ -196,6 +302,8 @@ class Node(NamedTuple):
 
 def node(value: Any) -> Node | None:
     """Return what is directly inside of a node of a tree; None for a leaf."""
+    if is_dataclass(value):
+        _register(type(value))
     if optree.tree_is_leaf(value, namespace=_EVERYTHING):
         return None
     children, metadata, entries, build = optree.tree_flatten_one_level(value, namespace=_EVERYTHING)
@@ -210,13 +318,29 @@ def is_child_of(branch: Branch, name: str) -> bool:
 
 def is_child(value: Any) -> bool:
     """Say whether an attribute of a branch is one of its children: whether it holds arrays or branches."""
+    known = _CHILDREN.get(type(value))
+    return _holds_children(value, {}) if known is None else known
+
+
+def _holds_children(value: Any, seen: dict[int, Any]) -> bool:
     kind = type(value)
-    known = _CHILDREN.get(kind)
-    if known is None:
-        if isinstance(value, _CONTAINERS):
-            return any(is_child(item) for item in (value.values() if isinstance(value, dict) else value))
-        known = _CHILDREN[kind] = isinstance(value, Branch) or is_array(value)
-    return known
+    if isinstance(value, dict):
+        items: Iterable = value.values()
+    elif isinstance(value, _CONTAINERS):
+        items = value
+    elif _fields(kind) is not None:
+        items = attributes_of(value).values()
+    else:
+        _CHILDREN[kind] = isinstance(value, Branch) or is_array(value)
+        return _CHILDREN[kind]
+    if id(value) in seen:  # settings may go in a circle
+        return False
+    seen[id(value)] = value
+    for item in items:
+        known = _CHILDREN.get(type(item))
+        if _holds_children(item, seen) if known is None else known:
+            return True
+    return False
 
 
 def is_array(value: Any) -> bool:
@@ -253,43 +377,58 @@ def _refuse_other_rules(kind: type) -> None:
 
 _ARRAY_TYPES: dict[type, bool] = {}
 
-# Whether an attribute of a class is a child, whatever is in it.
+# Whether an attribute of a class is a child, whatever is in it. Not of containers and dataclasses.
 _CHILDREN: dict[type, bool] = {}
 
-# Tuples of classes, as a union would be made anew at each question.
-_CONTAINERS = (dict, list, tuple)
-_INNER = (Branch, *_CONTAINERS)
+# A tuple of classes, as a union would be made anew at each question.
+_CONTAINERS = (dict, list, tuple, deque)
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return the keys and values of a node of a tree in the order of its paths; of another value, none."""
+    if isinstance(value, Branch):
+        return vars(value).items()
+    if isinstance(value, dict):
+        return sorted(value.items(), key=lambda item: str(item[0]))
+    if isinstance(value, _CONTAINERS):
+        return enumerate(value)
+    return attributes_of(value).items() if is_dataclass(value) else ()
+
+
+def _nodes(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield all branches and dataclasses of a tree with their paths, each before those inside it."""
+    if isinstance(value, Branch) or is_dataclass(value):
+        yield path, value
+    for key, item in _items(value):
+        if isinstance(item, Branch) or type(item) not in _CHILDREN:
+            yield from _nodes(item, f"{path}.{key}" if path else str(key))
 
 
 def named_branches(value: Any, path: str = "") -> Iterator[tuple[str, Branch]]:
     """Yield all branches of a tree with their paths, each before those inside it."""
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Branch):
-        yield path, value
-        items = vars(value).items()
-    elif isinstance(value, dict):
-        items = sorted(value.items(), key=lambda item: str(item[0]))
-    elif isinstance(value, _CONTAINERS):
-        items = enumerate(value)
-    for key, item in items:
-        if isinstance(item, _INNER):
-            yield from named_branches(item, f"{path}.{key}" if path else str(key))
+    return (pair for pair in _nodes(value, path) if isinstance(pair[1], Branch))
 
 
 def branches(value: Any) -> list[Branch]:
     """Return all branches of a tree, each before those inside it."""
     found: list[Branch] = []
-    rest: list[Any] = [value] if isinstance(value, _INNER) else []
-    while rest:
-        part = rest.pop()
-        items: Iterable[Any] = part
-        if isinstance(part, Branch):
-            found.append(part)
-            items = vars(part).values()
-        elif isinstance(part, dict):
-            items = (part[key] for key in sorted(part, key=str))
-        rest += [item for item in items if isinstance(item, _INNER)][::-1]
+    _collect(value, found)
     return found
+
+
+def _collect(value: Any, found: list[Branch]) -> None:
+    # As `named_branches`, in a third of the time: it is called at each step of a training.
+    items: Iterable[Any]
+    if isinstance(value, Branch):
+        found.append(value)
+        items = vars(value).values()
+    elif isinstance(value, list | tuple):
+        items = value
+    else:
+        items = (item for _, item in _items(value))
+    for item in items:
+        if isinstance(item, Branch) or type(item) not in _CHILDREN:
+            _collect(item, found)
 
 
 def copy_state(source: Any, target: Any) -> None:
@@ -334,13 +473,96 @@ def assign(source: Any, target: Any) -> None:
 
 def _merge(new: Any, old: Any) -> Any:
     """Return ``new`` with the branches of ``old`` in it, which are assigned to one by one."""
-    if isinstance(old, Branch):
-        return old
-    if isinstance(old, dict):
-        merged = old.copy()  # of the same class, in the same order
-        merged.update({key: _merge(new[key], value) for key, value in old.items()})
-        return merged
-    if isinstance(old, list | tuple):
-        items = [_merge(a, b) for a, b in zip(new, old, strict=True)]
-        return old._make(items) if hasattr(old, "_make") else type(old)(items)
-    return new
+    if is_array(old) or not is_child(old):
+        return new
+    parts, structure = _flatten(old, _PARAMETERS, _is_branch)
+    pairs = zip(parts, structure.flatten_up_to(new), strict=True)
+    return structure.unflatten([a if _is_branch(a) else b for a, b in pairs])
+
+
+def _is_branch(value: Any) -> bool:
+    return isinstance(value, Branch)
+
+
+def is_leaf(value: Any) -> bool:
+    """Say whether a value is a leaf, and no node."""
+    leaves = _flatten(value, _EVERYTHING)[0]
+    return len(leaves) == 1 and leaves[0] is value
+
+
+def outside_branches(tree: Any) -> list:
+    """Return the leaves of a tree that stand in no branch."""
+    return [leaf for leaf in _flatten(tree, _EVERYTHING, _is_branch)[0] if not isinstance(leaf, Branch)]
+
+
+# What no array is hidden in.
+_EMPTY = frozenset({bool, int, float, complex, str, bytes, type(None), type})
+
+# What computes when it is asked, which is after the function that made it.
+_LATER = (Iterator, AsyncIterator, Awaitable)
+
+# What an object refers to without holding it as a value of its own.
+_SURROUNDINGS = (type, types.ModuleType, types.CodeType, types.FrameType, types.TracebackType)
+
+# How many of the objects inside another one are looked at.
+_LIMIT = 10_000
+
+
+def hidden_array(tree: Any, kind: type) -> str | None:
+    """Return in words what hides an array of a class inside a tree, or None.
+
+    Trees see what is in containers, dataclasses and branches. In any other object, and in the settings of a
+    branch, an array stays as it is, whatever is done with those of the tree. An iterator counts in any case.
+    """
+    leaves, structure = _flatten(tree, _EVERYTHING)
+    for number, leaf in enumerate(leaves):
+        if type(leaf) in _EMPTY or is_array(leaf):
+            continue
+        if isinstance(leaf, _LATER) or _is_hidden_in(leaf, kind):
+            return _hiding(leaf, _text(structure.paths()[number]), kind)
+    for path, node in _nodes(tree, ""):
+        for name, value in attributes_of(node).items():
+            if type(value) not in _EMPTY and not is_child(value) and _is_hidden_in(value, kind):
+                return _hiding(value, f"{path}.{name}" if path else name, kind)
+    return None
+
+
+def _is_hidden_in(value: Any, kind: type) -> bool:
+    """Say whether an object holds an array of a class somewhere: follow what refers to what, for a while."""
+    seen = {id(value): value}
+    parts = deque([value])
+    while parts:
+        part = parts.popleft()
+        surroundings = getattr(part, "__globals__", None) if isinstance(part, types.FunctionType) else None
+        for inner in gc.get_referents(part):
+            if isinstance(inner, kind):
+                return True
+            known = type(inner) in _EMPTY or id(inner) in seen or inner is surroundings
+            if known or isinstance(inner, _SURROUNDINGS):
+                continue
+            if len(seen) == _LIMIT:
+                return False
+            seen[id(inner)] = inner
+            parts.append(inner)
+    return False
+
+
+def _hiding(value: Any, path: str, kind: type) -> str:
+    """Describe an object that hides an array."""
+    name = value.__qualname__ if isinstance(value, types.FunctionType | types.GeneratorType) else ""
+    text = " ".join(part for part in (type(value).__name__, name, f"at {path}" if path else "") if part)
+    if isinstance(value, _LATER):
+        return f"{text}, which computes later what it yields"
+    hiding = (name for name, x in _members(value) if isinstance(x, kind) or _is_hidden_in(x, kind))
+    attribute = next(hiding, None)
+    return f"{text}, which holds an array" + (f" in its attribute {attribute}" if attribute else "")
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an object stores in attributes, in slots too. No property is computed."""
+    yield from getattr(value, "__dict__", {}).items()
+    for cls in type(value).__mro__:
+        for name, member in vars(cls).items():
+            is_slot = isinstance(member, types.MemberDescriptorType) and name != "__globals__"
+            if is_slot and hasattr(value, name):
+                yield name, getattr(value, name)

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import hashlib
 import itertools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ import numpy
 
 from xpnet.replay.blocks import PRELUDE
 from xpnet.replay.cupy import CupyPlan
+from xpnet.replay.kernel_files import private
 from xpnet.replay.precision import rounded
 from xpnet.replay.products import ALIGNMENT, ALIGNMENT_OF_BIAS
 
@@ -309,8 +311,7 @@ def compiled(source):
             "}",
         ]
     )  # fmt: skip
-    folder = Path(tempfile.gettempdir()) / "xpnet-host-kernels"
-    folder.mkdir(exist_ok=True)
+    folder = private(Path(tempfile.gettempdir()) / f"xpnet-host-kernels-{os.getuid()}")
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
     if not path.exists():
         code = path.with_suffix(".cpp")

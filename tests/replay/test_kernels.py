@@ -97,32 +97,6 @@ def test_threads_are_used_for_large_arrays_and_not_after_a_fork(monkeypatch):
     numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
 
 
-def test_kernels_are_kept_between_runs(tmp_path, monkeypatch):
-    from xpnet.replay import loops
-
-    monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path))
-    loops.compiled.cache_clear()
-    f = xpnet.jit(lambda x: (x + 0.125) * 0.375 - x)
-    x = numpy.arange(5.0)
-    numpy.testing.assert_array_equal(f(x), (x + 0.125) * 0.375 - x)
-    (source,) = (tmp_path / "kernels").glob("*.py")
-    assert "def kernel(" in source.read_text()
-    assert list((tmp_path / "kernels" / "__pycache__").glob("*.nbc"))
-    loops.compiled.cache_clear()
-
-
-def test_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
-    from xpnet.replay import loops
-
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path / "file"))
-    loops.compiled.cache_clear()
-    f = xpnet.jit(lambda x: (x + 0.625) * 0.875 - x)
-    x = numpy.arange(5.0)
-    numpy.testing.assert_array_equal(f(x), (x + 0.625) * 0.875 - x)
-    loops.compiled.cache_clear()
-
-
 @pytest.mark.parametrize("shape", [(5, 7), (4, 4), (1, 6), (6, 1), (2, 3, 5)])
 @pytest.mark.parametrize("f", ROWS, ids=lambda f: f.__name__)
 def test_what_is_known_at_the_end_of_a_row_is_used(f, shape):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpnet import tree
+from xpnet.arrays import ArrayObject
 from xpnet.autodiff.backward import reachable, sweep
 from xpnet.autodiff.namespace import array_namespace, recording_of, traced_namespace
 from xpnet.autodiff.primitive import ARGUMENT, NO_PARAMETERS, Primitive
@@ -118,6 +119,24 @@ class _Recording:
         return trees
 
 
+def check_results(results: Any, error: type[Exception] = TypeError) -> None:
+    """Check that all traced and recorded arrays of what a function returns can be found.
+
+    Any other would leave the transform as it is.
+
+    Raises
+    ------
+    TypeError
+        Or another class of ``error``, which names the object that hides an array.
+    """
+    hiding = tree.hidden_array(results, ArrayObject)
+    if hiding is not None:
+        raise error(
+            "a function under grad, vjp, jit or scan must return arrays in dicts, lists, tuples, dataclasses "
+            f"or modules; received a {hiding}. Return a dict, tuple or dataclass of arrays instead."
+        )
+
+
 def value_and_grad(
     f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
@@ -130,9 +149,10 @@ def value_and_grad(
         array API standard, Python control flow, closures and other transforms.
     argnums : int or sequence of int, default=0
         The positional arguments to differentiate: arrays of floating-point numbers, or trees (modules,
-        dicts, lists, tuples) with such arrays at their leaves.
+        dataclasses, dicts, lists, tuples) with such arrays at their leaves.
     has_aux : bool, default=False
-        Whether ``f`` returns a pair ``(value, auxiliary)``, of which only the value is differentiated.
+        Whether ``f`` returns a pair ``(value, auxiliary)``, of which only the value is differentiated: any
+        tree, without arrays in objects that are no trees.
 
     Returns
     -------
@@ -149,6 +169,8 @@ def value_and_grad(
     ValueError
         If ``f`` does not return a real number of shape ``()``, or ``argnums`` names no position of an
         argument, or one twice.
+    TypeError
+        If an array is hidden in the auxiliary: in an object that is no tree, in a function or an iterator.
 
     Notes
     -----
@@ -180,6 +202,7 @@ def value_and_grad(
             if not isinstance(result, tuple) or len(result) != 2:
                 raise TypeError(f"with has_aux=True, f must return (value, auxiliary), received {result!r}.")
             result, auxiliary = result
+            check_results(auxiliary)
         _check_loss(result)
         nodes, enclosed = recording.reachable((result, auxiliary))
         node = result.node if type(result) is Tracer else None
@@ -284,6 +307,7 @@ def vjp(f: Callable, *arguments: Any) -> tuple[Any, Callable[[Any], tuple]]:
     recording = _Recording(arguments, {}, tuple(range(len(arguments))))
     result = recording.run(f)
     _, enclosed = recording.reachable(result)
+    check_results(result)
     results, structure = tree.flatten(result)
     if not all(tree.is_array(y) for y in results):
         raise TypeError(
@@ -383,6 +407,8 @@ def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Callable, namespa
             f"none), received {len(gradients)}."
         )
     for g, x in zip(gradients, _inputs, strict=True):
+        if g is not None and not tree.is_array(g):
+            raise TypeError(f"backward must return arrays, received {type(g).__name__}.")
         if g is not None and tuple(getattr(g, "shape", ())) != tuple(getattr(x, "shape", ())):
             raise ValueError(
                 "backward must return gradients of the shapes of the arguments, received shape "

@@ -178,11 +178,13 @@ def _describe(value: Any, path: str, arrays: dict[str, Any]) -> Any:
             raise ValueError(f"two arrays have the name {path}: rename one of the keys with a dot in it.")
         arrays[path] = value
         return {"array": path}
-    if isinstance(value, tree.Branch):
+    if isinstance(value, tree.Branch) or tree.is_dataclass(value):
+        attributes = tree.attributes_of(value)
         # Private settings are no part of a file, private arrays are.
-        described = {name: x for name, x in vars(value).items() if name[0] != "_" or tree.is_child(x)}
+        described = {name: x for name, x in attributes.items() if name[0] != "_" or tree.is_child(x)}
         attributes = {name: _describe(x, inside(name), arrays) for name, x in described.items()}
-        return {"module": _class_name(type(value)), "attributes": attributes}
+        node = "module" if isinstance(value, tree.Branch) else "dataclass"
+        return {node: _class_name(type(value)), "attributes": attributes}
     if isinstance(value, list | tuple):
         items = [_describe(item, inside(index), arrays) for index, item in enumerate(value)]
         return {"tuple" if isinstance(value, tuple) else "list": items}
@@ -236,13 +238,19 @@ def _build(description: Any, arrays: dict[str, Any]) -> Any:
         case {"float": "nan" | "inf" | "-inf" as text}:
             return float(text)
         case {"function": name}:
-            raise ValueError(
-                f"the file has a function {name}, and code is not read from files. Make the network yourself "
-                "and read the file with xpnet.load(path, into=net)."
-            )
+            raise _needs_into(f"function {name}")
+        case {"dataclass": name}:
+            raise _needs_into(f"dataclass {name}")
         case None | bool() | int() | float() | str():
             return description
     raise _damaged(description)
+
+
+def _needs_into(what: str) -> ValueError:
+    return ValueError(
+        f"the file has a {what}, and code is not read from files. Make the network yourself and read the "
+        "file with xpnet.load(path, into=net)."
+    )
 
 
 def _damaged(description: Any) -> ValueError:

@@ -5,7 +5,6 @@ checks all of the header. It is written here: that library writes bfloat16 from 
 orders what it writes differently in different versions.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import numpy
 import safetensors
 
 from xpnet.backends import Device, asarray, device, to_numpy
+from xpnet.writing import replace
 
 # The dtypes of the standard, and bfloat16, by their names in the format.
 _DTYPES = {
@@ -109,48 +109,6 @@ def _digest(header: dict[str, Any], metadata: dict[str, str], data: Iterable[Any
     for part in data:
         digest.update(part)
     return digest.hexdigest()
-
-
-def replace(path: str | os.PathLike, parts: Iterable[Any]) -> None:
-    """Write bytes to a file so that at each moment it is the old one or the new one, and whole.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written. An older file stays as it was.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                for part in parts:
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _flush_directory(path.parent)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror or error}; what was at this path before is unchanged. Look at the space that "
-            "is left and at the rights to the directory",
-            str(path),
-        ) from error
-
-
-def _flush_directory(directory: Path) -> None:
-    """Flush the new name of a file to disk, on systems where a directory can be opened."""
-    if hasattr(os, "O_DIRECTORY"):
-        with contextlib.suppress(OSError):  # the file is in its place
-            number = os.open(directory, os.O_DIRECTORY)
-            try:
-                os.fsync(number)
-            finally:
-                os.close(number)
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:

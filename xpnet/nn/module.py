@@ -10,9 +10,10 @@ from xpnet.nn.summary import Summary, summarize
 class Module(tree.Branch):
     """A layer or a network: an object whose arrays are trained.
 
-    Arrays, modules, and lists, tuples and dicts of them that are assigned as attributes are the module's
-    parameters and parts. Arrays that are not trained but carried along (a counter, running statistics) are
-    named in the class attribute ``state``.
+    Arrays, modules, and lists, tuples, dicts and dataclasses of them that are assigned as attributes are the
+    module's parameters and parts. Arrays that are not trained but carried along (a counter, running
+    statistics) are named in the class attribute ``state``. All other attributes are settings. Of a dict or
+    dataclass with arrays, each item and field is a part: keep settings outside of it.
 
     A module is a tree: ``xpnet.grad(loss)(net, x, y)`` returns a module of the same shape, with a gradient
     wherever the network has an array. To share a layer, hold it once and call it twice: an array that stands
@@ -98,6 +99,9 @@ def _describe(value: Any) -> str:
         return block("", {str(index): _describe(item) for index, item in enumerate(value)})
     if isinstance(value, dict) and tree.is_child(value):
         return block("", {str(key): _describe(item) for key, item in value.items()})
+    if tree.is_dataclass(value):
+        shown = {name: x for name, x in tree.attributes_of(value).items() if name[0] != "_"}
+        return block(type(value).__name__, {name: _describe(x) for name, x in shown.items()})
     return getattr(value, "__name__", None) or repr(value)
 
 

@@ -45,21 +45,13 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def count_parameters(net: Any) -> int:
     """Return the number of trained numbers in a tree."""
-    return sum(math.prod(leaf.shape) for leaf in tree.leaves(net))
+    return sum(math.prod(leaf.shape) for leaf in tree.leaves(net) if tree.is_array(leaf))
 
 
 def _own_parameters(module: tree.Branch) -> int:
     """Return the number of trained numbers in a module, without those of the modules inside."""
     attributes = {name: value for name, value in vars(module).items() if name not in module.state}
-    return count_parameters(_without_branches(attributes))
-
-
-def _without_branches(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_branches(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_branches(item) for item in value]
-    return value if tree.is_array(value) else None
+    return count_parameters(tree.outside_branches(attributes))
 
 
 def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summary:

@@ -16,7 +16,9 @@ import numpy
 from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.autodiff.namespace import watched
+from xpnet.autodiff.transforms import check_results
 from xpnet.backends import concrete, library_of, plain_namespace
+from xpnet.errors import NotRecordableError
 from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
 from xpnet.replay.precision import check_precision, lower_products
@@ -81,6 +83,8 @@ class _Replay:
             if x in namespace.settings:
                 facts.fix(place, namespace.settings[x])
         self._written, written = _written_state(copies, arguments)
+        for part in (result, written):
+            check_results(part, NotRecordableError)
         outputs, results = tree.flatten((result, written), state=True)
         self._build, settings = builder(results, outputs, facts)
         self.match = matcher(facts, settings)

@@ -1,16 +1,15 @@
-"""A kernel as a loop of numba: its source, and compiling it once for all runs."""
+"""A kernel as a loop of numba: its source, and calling it with threads or without."""
 
 import importlib.util
 import os
-import sys
 import threading
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy
 
+from xpnet.replay import kernel_files
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import (
     COLUMN,
@@ -278,49 +277,16 @@ def _choose_threads() -> None:
 
     Those of OpenMP wait actively, which they do at the expense of BLAS: a step took ten times as long.
     """
-    import numba
-
     if "NUMBA_THREADING_LAYER" not in os.environ:
         # Ignored if threads are running already.
-        numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
+        kernel_files.load_numba().config.THREADING_LAYER = "workqueue"
 
 
 @cache
 def compiled(source: str) -> Callable:
-    """Return the function of a rendered kernel. numba keeps what it compiled from a file between runs."""
-    import hashlib  # here, as these would be a good part of the time that importing xpnet takes
-    import tempfile
-
+    """Return the function of a rendered kernel."""
     _choose_threads()
-    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    name = f"xpnet_kernel_{digest}"
-    text = _HEADER.format(cache=True) + source
-    try:
-        folder = cache_folder()
-        path = folder / f"{name}.py"
-        if not path.exists() or path.read_text() != text:
-            with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
-                file.write(text)
-            os.replace(file.name, path)
-        specification = importlib.util.spec_from_file_location(name, path)
-        assert specification
-        assert specification.loader
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[name] = module
-        specification.loader.exec_module(module)
-        return module.kernel
-    except OSError:  # nowhere to keep it
-        names: dict[str, Any] = {}
-        exec(_HEADER.format(cache=False) + source, names)
-        return names["kernel"]
-
-
-def cache_folder() -> Path:
-    """Return the folder for compiled kernels: ``XPNET_CACHE_DIR``, or the user's cache."""
-    base = os.environ.get("XPNET_CACHE_DIR") or Path.home() / ".cache" / "xpnet"
-    folder = Path(base) / "kernels"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return kernel_files.function(_HEADER.format(cache=False) + source)  # not in numba's own cache
 
 
 # numba's threads are one team: two Python threads must not use it at once, and a forked process has none.

@@ -258,13 +258,24 @@ class _Builder(_Source):
             place = self._facts.settings[id(value)]
             self.settings[place] = value
             return f"settings[{[*self.settings].index(place)}]"
-        # What the function made anew, and may change, is made anew each time.
         constant = self._constant(value)
-        return constant if self._facts.holds(value) else f"copied({constant})"
+        if self._facts.holds(value):
+            return constant
+        # What the function made, and may be changed, is made anew each time.
+        if type(value) in (list, tuple):
+            items = "".join(f"{self._setting(item)}, " for item in value)
+            return f"[{items}]" if type(value) is list else f"({items})"
+        if type(value) is dict:
+            return (
+                f"{{{', '.join(f'{self._constant(key)}: {self._setting(x)}' for key, x in value.items())}}}"
+            )
+        outside = self._constant(self._facts.outside())
+        return f"copied({self._constant(_copied(value, self._facts.outside()))}, {outside})"
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: Any, outside: dict[int, Any]) -> Any:
+    """Copy an object that a function made, but not what it holds from outside."""
     try:
-        return copy.deepcopy(value)
+        return copy.deepcopy(value, outside.copy())
     except Exception:  # there are objects that cannot be copied
         return value

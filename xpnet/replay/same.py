@@ -237,6 +237,10 @@ class Facts:
             or (_data_or_none(value) is not None and _is_constant(value))
         )
 
+    def outside(self) -> dict[int, Any]:
+        """Return the objects that functions read from outside, by their identity."""
+        return {number: value for number, (_, value) in self._seen.items() if number not in self.settings}
+
     def keep(self, others: "Facts") -> None:
         """Leave out what the function changed itself while it was recorded: what does not hold in others."""
         self.facts = {
@@ -335,13 +339,26 @@ class Facts:
             self._visit(item, (*inside, Step("item", name, name)), rest)
 
     def _node(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
+        if tree.is_dataclass(value):
+            self._dataclass(value, parts, place, reached)
+            return
         if isinstance(value, dict):
             self._hold(place, "keys", _Described(data([*value], _Object), [*value]), reached)
-        elif isinstance(value, list | tuple) or not is_dataclass(value):
+        else:
             self._hold(place, "length", len(parts), reached)
-        how = "attribute" if is_dataclass(value) else "item"
         for entry, item in parts:
-            self._visit(item, (*place, Step(how, entry, str(entry))), reached)
+            self._visit(item, (*place, Step("item", entry, str(entry))), reached)
+
+    def _dataclass(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
+        self._class(type(value))
+        if hasattr(value, "__dict__"):
+            names = tuple(name for name in vars(value) if name != "_children")
+            self._hold((*place, Step("vars")), "names", names, reached)
+        for name, item in parts:
+            self._visit(item, (*place, Step("attribute", name, name)), reached)
+        setting = _Reached("setting" if reached.by == "tree" else reached.by, type(value).__name__)
+        for name in tree.attributes_of(value).keys() - {name for name, _ in parts} - {"_children"}:
+            self._visit(getattr(value, name), (*place, Step("attribute", name, name)), setting)
 
     def _attribute(self, value: Any, name: str, place: Place, reached: _Reached) -> None:
         self._visit(getattr(value, name), (*place, Step("attribute", name)), reached)

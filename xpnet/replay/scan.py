@@ -14,6 +14,8 @@ from xpnet.autodiff import extended_namespace, vjp
 from xpnet.autodiff.namespace import outside_of_recording
 from xpnet.autodiff.primitive import function
 from xpnet.autodiff.rules.elementwise import conj
+from xpnet.autodiff.transforms import check_results
+from xpnet.errors import NotRecordableError
 from xpnet.replay.call import jit
 
 
@@ -175,6 +177,8 @@ def _body(f: Callable, structures: tuple) -> tuple[_Body, list]:
             before, element, rest = (tree.unflatten(structure, part) for structure, part in parts)
             function: Any = of()
             after, y = function(before, element, *rest)
+            for part in (after, y):
+                check_results(part, NotRecordableError)
             left, structure = tree.flatten(after)
             _check_carried(carried, left, structures[0], structure)
             y, results[:] = tree.flatten(y)[0], [tree.flatten(y)[1]]
