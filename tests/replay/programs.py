@@ -21,7 +21,6 @@ import enum
 import functools
 import random
 import types
-import typing
 import warnings
 import zlib
 
@@ -38,29 +37,6 @@ from xpnet.tree import is_array
 class Mode(enum.Enum):
     FIRST = 1
     SECOND = 2
-
-
-@dataclasses.dataclass
-class Options:
-    """A dataclass of settings."""
-
-    rate: typing.Any = 0
-    more: typing.Any = None
-
-
-@dataclasses.dataclass
-class Pair:
-    """A dataclass of arrays."""
-
-    first: typing.Any
-    second: typing.Any
-
-
-class Plain:
-    """An object that xpnet knows nothing about."""
-
-    def __init__(self, **attributes):
-        vars(self).update(attributes)
 
 
 Point = collections.namedtuple("Point", "x y")
@@ -165,7 +141,7 @@ def write(x):
     x[...] = 1 - x if x.dtype != bool else ~x
 
 
-WORDS = {word.__name__: word for word in (Mode, Options, Pair, Plain, Point, collections.OrderedDict)}
+WORDS = {word.__name__: word for word in (Mode, Point, collections.OrderedDict, dataclasses.dataclass)}
 WORDS |= {word.__name__: word for word in (collections.deque, functools.partial, types.SimpleNamespace)}
 WORDS |= {word.__name__: word for word in (parts, weigh, total, mix, arrays, real, flat, slope, table)}
 WORDS |= {word.__name__: word for word in (remember, rotate, write)}
@@ -225,7 +201,19 @@ DTYPES = ["float64", "float64", "float32", "int64", "int32", "uint8", "bool", "c
 SHAPES = [(), (1,), (3,), (2, 3), (3, 2), (3, 3), (0,), (2, 0), (1, 3), (2, 1, 2), (8,)]
 LAYOUTS = ["C", "C", "F", "strided", "reversed", "broadcast", "scalar", "swapped", "frozen"]
 
+# The classes of each program, which it may change.
 CLASSES = """\
+class Plain:
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+@dataclass
+class Options:
+    rate: object = 0
+    more: object = None
+@dataclass
+class Pair:
+    first: object
+    second: object
 class Net(nn.Module):
     state = ("seen",)
     scale = 2
@@ -368,7 +356,7 @@ class Drawing:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        self.lines, self.places, self.texts = [CLASSES], {}, {}
+        self.lines, self.places, self.texts = statements(CLASSES), {}, {}
 
     def one_of(self, items):
         return self.random.choice(list(items))
@@ -494,11 +482,10 @@ class Drawing:
         def named(kind):
             return self.one_of([*(name for name, found in self.places.items() if found == kind), place])
 
-        return template.format(
-            place=place, name=self.one_of(names), names=self.names, last=names[-1],
-            k=self.random.randrange(1, 9), setting=self.setting(), alike=self.alike(place), array=self.new_array(), count=self.count(),
-            any=named("array"), module=named("module"),
-        )  # fmt: skip
+        words = {"place": place, "name": self.one_of(names), "names": self.names, "last": names[-1]}
+        words |= {"setting": self.setting(), "alike": self.alike(place), "array": self.new_array()}
+        words |= {"any": named("array"), "module": named("module"), "count": self.count()}
+        return template.format(**words, k=self.random.randrange(1, 9))
 
     # -- the function
 
@@ -567,10 +554,12 @@ class Run:
     ----------
     calls : list of (object, Exception or None)
         What there was after each call: its result and the arguments as texts, and its error.
+    entered : bool
+        Whether the last call went through the lines of the function.
     """
 
     def __init__(self, jit, device):
-        self.calls = []
+        self.calls, self.entered = [], False
         words = {"array": maker(device), "jit": jit, "entered": [], "__name__": "program"}
         self.names = WORDS | words | {"call": self.call, "spoil": self.spoil, "settle": self.settle}
 
@@ -585,11 +574,9 @@ class Run:
 
     def settle(self, *arguments):
         """Call the function until it needs not be recorded."""
-        entered = self.names["entered"]
         for _ in range(4):
-            before = len(entered)
             self.call(*arguments)
-        if len(entered) > before and hasattr(self.names["g"], "explain"):
+        if self.entered and hasattr(self.names["g"], "explain"):
             found = [x for x in tree.leaves(arguments, state=True) if is_array(x)]
             modules = [id(module) for module in tree.branches(arguments)]
             native = all(getattr(x.dtype, "isnative", True) for x in found)
@@ -602,7 +589,9 @@ class Run:
         function = self.names["g"]
         result = texts = error = None
         try:
+            before = len(self.names["entered"])
             result = function(*arguments, **keywords)
+            self.entered = len(self.names["entered"]) > before
             texts = described(look(result))
         except NotRecordableError as refusal:
             error = refusal
@@ -726,5 +715,9 @@ def without_a_part(program):
 
 def statements(text):
     """Return the statements of a program."""
+
+    def first(x):
+        return min([x.lineno, *(each.lineno for each in getattr(x, "decorator_list", ()))])
+
     lines = text.splitlines(keepends=True)
-    return ["".join(lines[x.lineno - 1 : x.end_lineno]).rstrip() for x in ast.parse(text).body]
+    return ["".join(lines[first(x) - 1 : x.end_lineno]).rstrip() for x in ast.parse(text).body]
