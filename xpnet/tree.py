@@ -38,8 +38,18 @@ def _view(state: bool) -> str:
     return _EVERYTHING if state else _PARAMETERS
 
 
-def flatten(tree: Any, *, state: bool = False) -> tuple[list, Any]:
+def flatten(
+    tree: Any, *, state: bool = False, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list, Any]:
     """Return the leaves of a tree in a fixed order, and its structure.
+
+    Parameters
+    ----------
+    tree : tree
+    state : bool, default=False
+        Whether the state of modules is among the leaves.
+    is_leaf : callable, optional
+        Says of a node whether it is to be taken as a leaf.
 
     Examples
     --------
@@ -48,7 +58,7 @@ def flatten(tree: Any, *, state: bool = False) -> tuple[list, Any]:
     >>> leaves
     [1.0, 2.0, 3.0]
     """
-    return _flatten(tree, _view(state))
+    return _flatten(tree, _view(state), is_leaf)
 
 
 def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list, Any]:

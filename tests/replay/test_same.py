@@ -15,7 +15,7 @@ from helpers import assert_same
 
 import xpnet
 from xpnet import nn
-from xpnet.errors import NotRecordableError
+from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.same import data, key
 
 
@@ -266,6 +266,74 @@ def test_bound_methods(device):
     assert_same(f(x), x * 6)
 
 
+READS = {
+    "call": lambda net, x: net(x),
+    "bound method": lambda net, x: net.scaled(x),
+    "product": lambda net, x: x * net.weight,
+    "plain arithmetic": lambda net, x: x + net.weight**2,
+    "functions of the library": lambda net, x: x + xpnet.array_namespace(net.weight).sum(net.weight),
+    "list": lambda net, x: x + net.more[0],
+    "leaves": lambda net, x: x + sum(leaf * 1 for leaf in xpnet.tree.leaves(net)),
+    "result": lambda net, x: (x, net.weight),
+    "number": lambda net, x: x * float(net.weight[0]),
+    "NumPy": lambda net, x: x * float(numpy.sum(net.weight)),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_arrays_of_a_module_from_outside_are_refused(device, read):
+    net, x = Scaled(), ones(2)
+    net.more = [ones(2)]
+    before = vars(net).copy()
+    with pytest.raises(
+        NotRecordableError, match=r"net\.(weight|more\.0) of a Scaled .*outside, at .*test_same\.py:\d"
+    ):
+        xpnet.jit(lambda x: read(net, x))(x)
+    assert vars(net) == before
+    assert "__getattribute__" not in vars(xpnet.tree.Branch)
+
+
+def test_a_module_from_outside_may_be_asked_for_shapes_and_settings(device):
+    net, x = Scaled(), ones(2)
+    f = xpnet.jit(lambda x: x * net.weight.shape[0] + (1 if net.training else 0))
+    assert_same(f(x), x * 2 + 1)
+    net.eval()
+    assert_same(f(x), x * 2)
+
+
+@pytest.mark.parametrize("f", [Scaled, lambda: Scaled().scaled, lambda: functools.partial(Scaled())])
+def test_a_module_is_no_function_to_record(device, f):
+    with pytest.raises(NotRecordableError, match=r"weight of a Scaled .*Pass the network as an argument"):
+        xpnet.jit(f())(ones(2))
+
+
+PENALTIES = {
+    "attribute": lambda net: (net.weight * net.weight)[0],
+    "square": lambda net: (net.weight**2)[0],
+    "leaves": lambda net: xpnet.array_namespace(net.weight).sum(xpnet.tree.leaves(net)[0]),
+}
+
+
+@pytest.mark.parametrize("jit", [True, False])
+@pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
+def test_a_loss_that_reads_the_network_is_refused(device, penalty, jit):
+    net, x = Scaled(), numpy.ones((4, 2), "float32")
+
+    def loss(outputs, targets):
+        return xpnet.losses.mse(outputs, targets) + penalty(net)
+
+    options = {"optimizer": xpnet.optim.SGD(0.1), "progress": False, "jit": jit}
+    with pytest.raises(
+        NoGradientError, match=r"reads .*net\.weight of a Scaled, at .*test_same.*weight_decay"
+    ):
+        xpnet.fit(net, x, x, loss=loss, **options)
+    assert_same(net.weight, ones(2))
+    weights = [net.weight]
+    with pytest.raises(NoGradientError, match=r"reads .*weights"):
+        xpnet.fit(net, x, x, loss=lambda y, t: xpnet.losses.mse(y, t) + weights[0][0], **options)
+    xpnet.fit(net, x, x, loss=lambda y, t: xpnet.losses.mse(y, t) * net.weight.shape[0], **options)
+
+
 def test_what_a_function_does_not_name_is_not_compared(device):
     trainer, x, recorded = Trainer(), ones(2), []
 
@@ -363,7 +431,7 @@ def test_arrays_in_a_plain_object(device):
     f, x = xpnet.jit(lambda x, plain: x * plain.k), ones(2)
     assert_same(f(x, Plain(2.0)), x * 2)
     if device.spec != "cpu":
-        with pytest.raises(NotRecordableError, match=r"argument 1\.k of a Plain"):
+        with pytest.raises(NotRecordableError, match=r"received argument 1\.k of a Plain"):
             f(x, Plain(ones(2)))
         return
     plain = Plain(numpy.ones(2, "float32"))

@@ -31,6 +31,7 @@ from xpnet.autodiff.transforms import FROM_OUTSIDE
 from xpnet.backends import concrete, copied, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
+from xpnet.replay.outside import ArrayFromOutsideError, FromOutside, refused
 from xpnet.replay.randomness import frozen_values_are_told
 
 # Functions whose results depend on values in their shape.
@@ -191,7 +192,7 @@ class RecordingNamespace(PlainNamespace):
         """Call a function with such arguments, and write down what it does."""
         token = active_recording.set(self)
         try:
-            with namespaces_of(TracedNamespace), frozen_values_are_told():
+            with namespaces_of(TracedNamespace), frozen_values_are_told(), refused(self.owned):
                 return f(*arguments, **keywords)
         except Exception as error:
             raise _explained(error)  # noqa: B904  # it has its cause
@@ -225,11 +226,7 @@ class RecordingNamespace(PlainNamespace):
             raise of_another_library(value, self._xp)
         owner = self._owner(value)
         if owner:
-            raise NotRecordableError(
-                f"an array that may change must be an argument of a function under xpnet.jit, received "
-                f"{owner} from outside, at {calling_line()}. The recording would not see later changes. Pass "
-                "the network, or the object that holds the array, as an argument."
-            )
+            raise ArrayFromOutsideError(owner)
         array, constant = self._copies.get(id(value), (None, None))
         if array is None or not _same_bytes(constant, value):
             constant = copied(value)
@@ -374,6 +371,8 @@ def output(x: Any) -> Any:
         if x.node is not None:
             raise NoGradientError(FROM_OUTSIDE)
         x = x.value
+    if type(x) is FromOutside:
+        x._leave("a result")
     return x.variable if type(x) is Recorded and x.variable is not None else copied(concrete(x))
 
 

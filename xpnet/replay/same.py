@@ -204,8 +204,8 @@ class Facts:
         Where the arrays are that stand for others, in the order of `tree.leaves`.
     settings : dict of int to Place
         Where the arguments hold objects that are no arrays and may change, by their identity.
-    owned : dict of int to str
-        The arrays that are refused as constants, by their identity, with a name for people.
+    owned, constants : dict of int to str
+        The arrays from outside that modules hold, and all others, by their identity, with names for people.
 
     Raises
     ------
@@ -222,6 +222,7 @@ class Facts:
             self.arrays: list[Place] = []
             self.settings: dict[int, Place] = {}
             self.owned: dict[int, str] = {}
+            self.constants: dict[int, str] = {}
             self._seen: dict[int, tuple[Place, Any]] = {}
             self._visit(values, (), _Reached("tree"))
             if function is not None:
@@ -317,14 +318,17 @@ class Facts:
             library = library_of(value)
             if library and library.defaults:
                 self._hold((Step("object", _Object(library)),), "defaults", library.defaults(), reached)
-            return
-        if reached.by == "setting" and isinstance(value, numpy.ndarray):
+        elif reached.by == "outside":
+            (self.owned if reached.owner else self.constants)[id(value)] = _name(place, reached.owner)
+        elif isinstance(value, numpy.ndarray):
             self._hold(place, "elements", _Described(elements(value), value), reached)
-            return
-        if reached.by == "setting":
+        elif self._refuse:
+            raise NotRecordableError(
+                f"xpnet.jit takes arrays in modules, dataclasses, dicts, lists and tuples, received "
+                f"{_name(place, reached.owner)}, whose class is none of these. Pass a dict or a dataclass."
+            )
+        else:
             self._hold(place, "is", _Object(value), reached)
-        if reached.owner:
-            self.owned[id(value)] = _name(place, reached.owner)
 
     def _branch(self, value: tree.Branch, place: Place, reached: _Reached) -> None:
         attributes = {name: item for name, item in vars(value).items() if name != "_children"}

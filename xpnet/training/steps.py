@@ -4,9 +4,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from xpnet import tree
 from xpnet.autodiff import value_and_grad
+from xpnet.backends import plain_namespace
+from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.optim import LossScaling
 from xpnet.replay.match import alike
+from xpnet.replay.outside import ArrayFromOutsideError
+from xpnet.replay.recording import RecordingNamespace
+from xpnet.replay.same import Facts
 from xpnet.training.batches import Examples
 from xpnet.training.predict import evaluation_copy, jit_where_possible
 
@@ -81,9 +87,33 @@ class Steps:
                 continue
             outputs = evaluation_copy(net)(x)
             self.loss(outputs, y)
+            _check_reach(self.loss, net, outputs, y)
             if check_targets is not None:
                 check_targets(outputs, examples.values[1])
             self._tried = [alike((net, x, y)), *self._tried][:_TRIED]
+
+
+def _check_reach(loss: Callable, net: Any, outputs: Any, y: Any) -> None:
+    """Check that a loss does not read the network from outside, where its arrays have no gradient."""
+    trained = {id(leaf) for leaf in tree.leaves(net)}
+    facts = Facts((), loss)
+    owned = {number: name for number, name in facts.owned.items() if number in trained}
+    found: Any = next((name for number, name in facts.constants.items() if number in trained), None)
+    if owned and not found:
+        recording = RecordingNamespace(plain_namespace(tree.leaves(outputs)[0]))
+        recording.owned = owned
+        try:
+            recording.record(loss, *tree.map(recording.lift, (outputs, y)))
+        except ArrayFromOutsideError as error:
+            found = f"{error.owner}, at {error.line}"
+        except NotRecordableError:  # it cannot be told
+            return
+    if found:
+        raise NoGradientError(
+            f"the loss must be a function of outputs and targets, received one that reads {found}: from "
+            "outside, where what is trained has no gradient. Return what the loss needs from the network, "
+            "beside its outputs, or use weight_decay of the optimizer."
+        )
 
 
 def _training_step(loss: Callable, in_use: Callable[[Any], Any]) -> Callable:
