@@ -106,6 +106,11 @@ def real(x):
     return xp.astype(xp.real(x) if xp.isdtype(x.dtype, "complex floating") else x, xp.float64)
 
 
+def cast(x, dtype):
+    xp = xpnet.array_namespace(x)
+    return xp.astype(x, getattr(xp, dtype))
+
+
 def flat(x):
     return xpnet.array_namespace(x).reshape(x, (-1,))
 
@@ -144,7 +149,7 @@ def write(x):
 WORDS = {word.__name__: word for word in (Mode, Point, collections.OrderedDict, dataclasses.dataclass)}
 WORDS |= {word.__name__: word for word in (collections.deque, functools.partial, types.SimpleNamespace)}
 WORDS |= {word.__name__: word for word in (parts, weigh, total, mix, arrays, real, flat, slope, table)}
-WORDS |= {word.__name__: word for word in (remember, rotate, write)}
+WORDS |= {word.__name__: word for word in (remember, rotate, write, cast)}
 WORDS |= {"lru_cache": functools.lru_cache, "ModuleType": types.ModuleType}
 WORDS |= {"branches": tree.branches, "copied": copy.deepcopy, "nn": nn, "numpy": numpy}
 
@@ -246,6 +251,7 @@ OUTSIDE = [
     ("inner", "inner = {}\nthrough = partial(lambda v: mix(v, inner), 2)", "through()"),
     ("Settings.value", "class Settings:\n    value = {}", "Settings.value"),
     ("Settings.value", "class Settings:\n    value = {}\nsettings = Settings()", "settings.value"),
+    ("settings.value", "class Settings:\n    value = {}\nsettings = Settings()", "settings.value"),
     ("Settings.extra", "class Settings:\n    value = {}\nsettings = Settings()",
      "hasattr(settings, 'extra')"),
     ("Table.value", "class Table(Plain):\n    value = {}\n"
@@ -307,14 +313,15 @@ RETURNS = [
 
 # What is changed, by the kind of what stands at a place.
 CHANGES = {
-    "setting": ["{place} = {alike}"] * 6 + ["del {place}"],
+    "setting": ["{place} = {alike}"] * 7 + ["del {place}", "{place} = {object}"],
     "list": ["{place}.append({setting})", "{place}.append({array})", "{place}.reverse()", "{place}.pop()",
              "rotate({place})", "{place}[0] = {setting}", "{place} = tuple({place})"],
     "dict": ["{place}['n'] = {setting}", "{place}['n'] = {array}", "rotate({place})", "{place}.popitem()",
              "{place}['p'] = {setting}", "{place} = OrderedDict({place})", "{place} = dict({place})"],
     "set": ["{place}.add({k})", "{place}.discard({k})", "{place}.clear()", "{place} = frozenset({place})"],
     "object": ["rotate(vars({place}))", "{place}.rate = {setting}", "{place}.rate = -0.0", "del {place}.rate",
-               "{place}.extra = {setting}", "{place}.more = {setting}", "{place}.more.rate = {setting}"],
+               "{place}.extra = {setting}", "{place}.more = {setting}", "{place}.more.rate = {setting}",
+               "{place} = {object}", "{place} = copied({place})"],
     "module": ["{place}.eval()", "{place}.train()", "{place}.rate = {setting}", "rotate(vars({place}))",
                "{place}.extra = {setting}", "del {place}.extra", "{place}.weight = {array}",
                "{place}.__class__ = Other", "{place}.__class__ = Net", "{place}.scale = {k}",
@@ -324,7 +331,8 @@ CHANGES = {
     "array": ["write({place})", "write({place})", "{place} = {array}", "{place} = {array}", "{place} = {any}",
               "{place} = {place}[...]", "{place} = copied({place})", "{place} = {place}.T",
               "{place} = {setting}", "del {place}", "{place} = {module}", "{place} = {place} == 1",
-              "{place} = flat({place})", "{place} = real({place})"],
+              "{place} = flat({place})", "{place} = real({place})", "{place} = cast({place}, {dtype!r})",
+              "{place} = cast({place}, {dtype!r})"],
     "count": ["{place} = {count}"] * 4 + ["write({place})"],
 }  # fmt: skip
 
@@ -381,7 +389,7 @@ class Drawing:
             self.outside.append(read)
         self.function()
         self.call()
-        for _ in range(self.random.randrange(1, 7)):
+        for _ in range(self.random.randrange(2, 8)):
             self.lines.append(self.change())
             while self.chance(0.3):
                 self.lines.append(self.change())
@@ -453,7 +461,8 @@ class Drawing:
             return f"{self.one_of(['Net', 'Net', 'Other'])}({self.attributes(place, names, depth)})"
         if kind == 10:
             self.places[place] = "pair"
-            return f"Pair({self.attributes(place, ['first', 'second'], depth)})"
+            kind = self.one_of(["Pair", "Pair", "Pair", "Plain"])
+            return f"{kind}({self.attributes(place, ['first', 'second'], depth)})"
         if kind == 11:
             self.places[place] = "dict"
             keys = self.random.sample(["p", "q", "r"], k=2)
@@ -484,7 +493,13 @@ class Drawing:
 
         words = {"place": place, "name": self.one_of(names), "names": self.names, "last": names[-1]}
         words |= {"setting": self.setting(), "alike": self.alike(place), "array": self.new_array()}
-        words |= {"any": named("array"), "module": named("module"), "count": self.count()}
+        words |= {
+            "any": named("array"),
+            "module": named("module"),
+            "object": named("object"),
+            "count": self.count(),
+        }
+        words |= {"dtype": self.one_of(DTYPES)}
         return template.format(**words, k=self.random.randrange(1, 9))
 
     # -- the function
