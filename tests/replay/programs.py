@@ -339,7 +339,8 @@ CHANGES = {
 # What is changed anywhere.
 ANYWHERE = [
     "Net.term = lambda self: 11", "Other.term = Net.term", "Net.extra = 4", "del Net.extra", "Net.scale = 3",
-    "helper = lambda v=1: 8", "real = flat", "listed.append({setting})", "quiet.eval()", "write(loud.weight)",
+    "helper = lambda v=1: 8", "slope = flat", "listed.append({setting})", "quiet.eval()",
+    "write(loud.weight)",
     "helper.__defaults__ = ({setting},)", "f.__defaults__ = ({setting},)", "f.__defaults__[0].clear()",
     "f.__defaults__[0].rate = {setting}", "box = SimpleNamespace(value={setting})", "loud.weight = {array}",
     "Settings = Plain(value={setting})", "settings.value = {setting}", "rotate(vars(plain))", "made = Made()",
@@ -499,7 +500,7 @@ class Drawing:
             "object": named("object"),
             "count": self.count(),
         }
-        words |= {"dtype": self.one_of(DTYPES)}
+        words |= {"count": self.count(), "dtype": self.one_of(DTYPES)}
         return template.format(**words, k=self.random.randrange(1, 9))
 
     # -- the function
