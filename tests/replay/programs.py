@@ -574,10 +574,14 @@ class Run:
         Whether the last call went through the lines of the function.
     """
 
-    def __init__(self, jit, device):
+    def __init__(self, jit, device, lines=()):
         self.calls, self.entered = [], False
         words = {"array": maker(device), "jit": jit, "entered": [], "__name__": "program"}
         self.names = WORDS | words | {"call": self.call, "spoil": self.spoil, "settle": self.settle}
+        for line in lines:
+            exec(line, self.names)
+        if lines:
+            self.names.clear()  # the classes stay in xpnet's tables, with all that they name
 
     def call(self, *arguments, **keywords):
         """Call the function of the program, and look at what there is after it."""
@@ -660,21 +664,19 @@ def working(lines, device):
         with contextlib.suppress(Exception):
             exec(line, run.names)
             kept.append(line)
+    run.names.clear()
     return kept
 
 
 def fault(lines, device):
     """Run a program without `jit` and with it; return what differs, as a text, or None."""
-    right, found = Run(eager, device), Run(xpnet.jit, device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for line in lines:
-                exec(line, right.names)
-        except Exception:
+            right = Run(eager, device, lines)
+        except Exception:  # as a part was left out that it needs
             return None
-        for line in lines:
-            exec(line, found.names)
+        found = Run(xpnet.jit, device, lines)
     for number, pair in enumerate(zip(found.calls, right.calls, strict=True), 1):
         (actual, error), (expected, right_error) = pair
         if isinstance(error, NotRecordableError) or (error and right_error):
@@ -712,17 +714,16 @@ def without_a_part(program):
     program.kept = False
     for node in list(ast.walk(program)):
         for name, value in ast.iter_fields(node):
-            others = []
             if isinstance(value, list):
-                others = [[x for x in value if x is not item] for item in value[::-1]]
+                changes = [lambda found, item=item: [x for x in found if x is not item] for item in value]
             elif isinstance(value, ast.expr):
-                others = [ast.Constant(0), *(x for x in ast.walk(value) if isinstance(x, ast.expr))]
-            for position in range(len(others)):
+                inside = [ast.Constant(0), *(x for x in ast.walk(value) if isinstance(x, ast.expr))]
+                changes = [lambda _, other=other: other for other in inside[::-1]]
+            else:
+                continue
+            for change in changes[::-1]:  # what comes last needs what comes first
                 before = getattr(node, name)
-                if isinstance(value, list):
-                    setattr(node, name, [x for x in before if x is not value[-1 - position]])
-                else:
-                    setattr(node, name, others[position])
+                setattr(node, name, change(before))
                 yield
                 if not program.kept:
                     setattr(node, name, before)

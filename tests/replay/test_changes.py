@@ -69,9 +69,7 @@ def test_most_calls_are_recorded(caplog):
     errors = []
     with xpnet.use_device("cpu") as device:
         for seed in range(20):
-            run = Run(xpnet.jit, device)
-            for line in working(Drawing(seed).program(), device):
-                exec(line, run.names)
+            run = Run(xpnet.jit, device, working(Drawing(seed).program(), device))
             errors += [error for _, error in run.calls]
     assert sum(error is not None for error in errors) < len(errors) / 5
     assert sum(isinstance(error, NotRecordableError) for error in errors) < len(errors) / 10
