@@ -419,7 +419,7 @@ ODD = {
     "backward": numpy.arange(4.0)[::-1],
     "broadcast": numpy.broadcast_to(numpy.asarray([1.0, 2.0]), (3, 2)),
     "big-endian": numpy.arange(3, dtype=">f8"),
-    "subclass": numpy.ma.ones(3),
+    "subclass": numpy.ones(3).view(numpy.recarray),
 }
 
 

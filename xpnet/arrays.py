@@ -102,8 +102,6 @@ class ArrayObject:
         # A text is for people, like `repr`: it loses no gradient.
         if not format_spec or self.shape:
             return format(str(self), format_spec)
-        if isinstance(self.value, ArrayObject):
-            return format(self.value, format_spec)
         from xpnet.backends import to_numpy
 
         return format(to_numpy(self.value).item(), format_spec)

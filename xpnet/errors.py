@@ -77,7 +77,11 @@ class NoGradientError(TypeError):
 
 
 class NotRecordableError(TypeError):
-    """A function that `xpnet.jit` records asked for a value, which will be another one on each replay.
+    """A function that `xpnet.jit` records did what would be another thing on each replay.
+
+    It asked for a value, or for a shape that depends on values; it used an array that was computed as a size,
+    an axis, a count or a bound of a slice; or it handed an array to code that is not of its namespace. The
+    message names the line, and what to write there.
 
     Examples
     --------

@@ -142,8 +142,11 @@ class Branch:
     def __setattr__(self, name: str, value: Any) -> None:
         # State carries no gradient: a traced array must not outlive its transform in a plain module. A module
         # that was passed to the transform is a traced copy, whose state is traced, too.
-        if name in self.state and name in vars(self) and not _is_traced(vars(self)[name]):
-            value = _without_record(value) if _is_traced(value) else value
+        before = vars(self).get(name)
+        if name in self.state and name in vars(self) and not _holds(before, "node"):
+            value = _without_record(value) if _holds(value, "node") else value
+            if _holds(value, "variable") and not _holds(before, "variable"):
+                raise _written_from_outside(self, name)  # nor must a recorded one outlive its recording
         super().__setattr__(name, value)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -153,14 +156,28 @@ class Branch:
             register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
 
 
-def _is_traced(value: Any) -> bool:
+def _holds(value: Any, mark: str) -> bool:
+    """Say whether there are traced arrays, which have a node, or recorded ones, which have a variable."""
     parts = [value] if is_array(value) else _flatten(value, _EVERYTHING, _is_branch)[0]
-    return any(is_array(part) and hasattr(part, "node") for part in parts)
+    return any(is_array(part) and hasattr(part, mark) for part in parts)
+
+
+def _written_from_outside(branch: Branch, name: str) -> Exception:
+    from xpnet.arrays import calling_line
+    from xpnet.errors import NotRecordableError
+
+    return NotRecordableError(
+        "a function under jit or in scan may write to the state of modules among its arguments alone; it "
+        f"writes to {name} of a {type(branch).__name__} that is none of them, at {calling_line()}. Pass the "
+        "module as an argument."
+    )
 
 
 def _without_record(value: Any) -> Any:
     parts, structure = _flatten(value, _EVERYTHING, _is_branch)
-    return structure.unflatten([part.value if _is_traced(part) else part for part in parts])
+    return structure.unflatten(
+        [part.value if is_array(part) and hasattr(part, "node") else part for part in parts]
+    )
 
 
 class _Settings:

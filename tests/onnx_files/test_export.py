@@ -299,6 +299,20 @@ def both_ways(xp, x):
     return xp.permute_dims(results, (2, 0, 1, 3)), first, second
 
 
+def counting(xp, x):
+    """A loop that carries a counter and truths beside other numbers."""
+
+    def step(carried, element):
+        xp = xp_of(element)
+        total, count, seen = carried
+        total = total + element * xp.astype(count, element.dtype)
+        return (total, count + 1, seen | (element > 1)), (count, xp.where(seen, total, -total))
+
+    carried = xp.zeros_like(x[:, 0, :]), 0, xp.zeros_like(x[:, 0, :]) > 0
+    (total, count, seen), (counts, totals) = xpnet.scan(step, carried, xp.permute_dims(x, (1, 0, 2)))
+    return xp.permute_dims(totals, (1, 0, 2)) + xp.astype(count, x.dtype), total, seen, counts + count
+
+
 xp_of = xpnet.array_namespace
 ZEROS = np.asarray([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf], dtype="float32")
 XP = {
@@ -408,6 +422,7 @@ XP = {
         xp.stack([x, 2 * x], axis=2), shape=(x.shape[0], 6, 4), strides=(2,), dilations=(1,)
     ),
     "loop": lambda xp, x: both_ways(xp, x),
+    "loop that counts": lambda xp, x: counting(xp, x),
     "take along": lambda xp, x: xp.take_along_axis(x, xp.argsort(x, axis=2), axis=2),
     "products": lambda xp, x: (x @ x.mT, xp.vecdot(x, x), xp.tensordot(x, x[0, ...], axes=((1, 2), (0, 1)))),
     "filled": lambda xp, x: xp.concat(
@@ -550,6 +565,10 @@ def test_gradient_is_a_function_too(path):
 @pytest.mark.parametrize(
     ("f", "message"),
     [
+        (
+            lambda xp, x: xpnet.scan(lambda a, _: (a * 2, None), x, length=3)[0],
+            "received scan_arrays of float32",
+        ),
         (lambda xp, x: xp.linalg.qr(x)[0], r"received linalg\.qr of float32.*no counterpart"),
         (lambda xp, x: xp.fft.fft(x), r"received fft\.fft"),
         (lambda xp, x: xp.nextafter(x, x), "received nextafter"),

@@ -158,7 +158,11 @@ def test_settings_that_are_equal_again_are_recorded_once(device, change):
     assert len(recorded) == 1
 
 
-@pytest.mark.parametrize("other", [[1.0], {"a": 1.0}, {1}, SimpleNamespace(k=1.0), Plain(), Slots()], ids=str)
+@pytest.mark.parametrize(
+    "other",
+    [[1.0], {"a": 1.0}, {1}, SimpleNamespace(k=1.0), Plain(), Slots()],
+    ids=["list", "dict", "set", "namespace", "plain", "slots"],
+)
 def test_what_comes_back_belongs_to_the_call(device, other):
     """A module that is returned holds the settings of the one that was given, not of the one recorded."""
     f = xpnet.jit(lambda net, x: (net, Holder(other, number), x + 1))

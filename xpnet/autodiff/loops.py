@@ -4,12 +4,13 @@
 compiles.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import array_api_compat as compat
 
 
-def scan(xp: Any, *values: Any, body: Any) -> tuple[Any, ...]:
+def scan(xp: Any, *values: Any, body: Any, length: int) -> tuple[Any, ...]:
     """Call a step for each element along the first axis of some arrays.
 
     Parameters
@@ -20,6 +21,8 @@ def scan(xp: Any, *values: Any, body: Any) -> tuple[Any, ...]:
     body : object
         ``body.split(values)`` returns the three parts, ``body.step(carried, elements, constants)`` what is
         carried on, and results.
+    length : int
+        The number of elements, at least one.
 
     Returns
     -------
@@ -28,18 +31,32 @@ def scan(xp: Any, *values: Any, body: Any) -> tuple[Any, ...]:
         last one carried on.
     """
     carried, sequences, constants = body.split(values)
-    if compat.is_jax_array(sequences[0]):
-        import jax
+    if any(map(compat.is_jax_array, values)):
+        return _in_jax(body, carried, sequences, constants, length)
+    return one_by_one(xp, body.step, carried, sequences, constants, length)
 
-        def step(carried: list, elements: list) -> tuple[list, tuple]:
-            after, results = body.step(carried, elements, constants)
-            return after, (carried, results)
 
-        carried, (before, results) = jax.lax.scan(step, carried, sequences)
-        return (*before, *results, *carried)
+def one_by_one(
+    xp: Any, step: Callable, carried: list, sequences: list, constants: list, length: int
+) -> tuple[Any, ...]:
+    """Call a step for each element, one after the other. Parameters and results are as in `scan`."""
     steps = []
-    for t in range(sequences[0].shape[0]):
+    for t in range(length):
         before = carried
-        carried, results = body.step(carried, [x[t, ...] for x in sequences], constants)
+        carried, results = step(carried, [x[t, ...] for x in sequences], constants)
         steps.append([*before, *results])
-    return (*(xp.stack(each) for each in zip(*steps, strict=True)), *carried)
+    return (*(xp.stack(list(each)) for each in zip(*steps, strict=True)), *carried)
+
+
+def _in_jax(body: Any, carried: list, sequences: list, constants: list, length: int) -> tuple[Any, ...]:
+    import jax
+
+    # What JAX compiles is traced, and what was recorded then could not be kept.
+    body.record(carried, [x[0, ...] for x in sequences], constants)
+
+    def step(carried: list, elements: list | None) -> tuple[list, tuple]:
+        after, results = body.step(carried, elements or [], constants)
+        return after, (carried, results)
+
+    carried, (before, results) = jax.lax.scan(step, carried, sequences, length=length)
+    return (*before, *results, *carried)

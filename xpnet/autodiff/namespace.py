@@ -46,8 +46,8 @@ class PlainNamespace:
         return value
 
     def holds(self, x: Any) -> bool:
-        """Say whether an array belongs to the library."""
-        return plain_namespace(x) is self._xp
+        """Say whether an array belongs to the library, as it is and not as one that is recorded."""
+        return not isinstance(x, ArrayObject) and plain_namespace(x) is self._xp
 
 
 class TracedNamespace:

@@ -266,7 +266,10 @@ def _no_option(x: ArrayObject) -> Any:
 
 def outputs(node: Node, values: Any, namespace: Any) -> Any:
     """Return the traced results of a node with several results, in the container of ``values``."""
-    results = [Tracer(value, _output(node, index, value), namespace) for index, value in enumerate(values)]
+    results = [
+        Tracer(value, _output(node, index, value) if namespace.has_gradient(value) else None, namespace)
+        for index, value in enumerate(values)
+    ]
     return values._make(results) if hasattr(values, "_make") else type(values)(results)
 
 

@@ -100,9 +100,10 @@ class Recording:
 class _Namespace(RecordingNamespace):
     """A recording namespace that also records the step of each loop."""
 
-    def scan_arrays(self, *values: Any, body: Any) -> Any:  # type: ignore[override,assignment]
-        results = self.call("scan_arrays", self._plain.scan_arrays, values, {"body": body})
-        operation = getattr(output(results[-1]), "operation", None)
+    def scan_arrays(self, *values: Any, body: Any, length: int) -> Any:  # type: ignore[override,assignment]
+        options = {"body": body, "length": length}
+        results = self.call("scan_arrays", self._plain.scan_arrays, values, options)
+        operation = getattr(output(results[-1]), "operation", None) if results else None
         if operation is not None:
             carried, sequences, constants = body.split(values)
             kinds = [(x.shape, x.dtype) for x in carried]

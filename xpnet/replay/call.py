@@ -53,6 +53,38 @@ def _plan_of(x: Any) -> "type[Plan]":
     return JaxPlan if spec == "jax" else Plan
 
 
+def make_plan(graph: Graph, over: list[Variable | None], like: Any, precision: str) -> "Plan":
+    """Make the plan of a graph.
+
+    Parameters
+    ----------
+    graph : Graph
+    over : list of Variable or None
+        For each output, the input that it may be written over.
+    like : array
+        An array of the library and the device.
+    precision : str
+        Of the operands of matrix products, see `jit`.
+    """
+    plan = _plan_of(like)
+    if precision != "float32":
+        where = array_api_compat.device(like)
+        lower_products(graph, precision, plain_namespace(like), where, by_plan=plan.rounds)
+    try:
+        return plan(graph, over, like)
+    except Exception as error:
+        if not plan.may_fail or isinstance(error, MemoryError):
+            raise
+        from xpnet.replay.plan import Plan
+
+        _log.warning(
+            "xpnet: jit calls one operation after the other, as a faster plan failed with %s: %s",
+            type(error).__name__,
+            error,
+        )
+        return Plan(graph, over, like)
+
+
 class _Replay:
     """A plan, and how its arguments and results are taken apart and put together.
 
@@ -91,25 +123,9 @@ class _Replay:
         self.settings = [*settings.values()]
         ends = [output(x) for x in outputs if tree.is_array(x)]
         over = _written_over(given, result)
-        plan = _plan_of(first)
         graph = Graph(inputs, namespace.operations, ends)
-        if precision != "float32":
-            where = array_api_compat.device(first)
-            lower_products(graph, precision, plain_namespace(first), where, by_plan=plan.rounds)
         places = [over.get(x) if type(x) is Variable else None for x in ends]
-        try:
-            self.plan = plan(graph, places, first)
-        except Exception as error:
-            if not plan.may_fail or isinstance(error, MemoryError):
-                raise
-            from xpnet.replay.plan import Plan
-
-            _log.warning(
-                "xpnet: jit calls one operation after the other, as a faster plan failed with %s: %s",
-                type(error).__name__,
-                error,
-            )
-            self.plan = Plan(graph, places, first)
+        self.plan = make_plan(graph, places, first, precision)
 
     def __call__(self, arguments: Any, arrays: list, settings: list, *, keep: bool = False) -> Any:
         """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""

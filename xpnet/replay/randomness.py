@@ -132,6 +132,15 @@ _lock = threading.Lock()
 _recordings = 0
 
 
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock then
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 @contextlib.contextmanager
 def frozen_values_are_told() -> Iterator[None]:
     """Warn, in a ``with`` block in which a function is recorded, of what a replay would not do anew."""

@@ -81,9 +81,6 @@ class Recorded(ArrayObject):
     def __bool__(self) -> bool:
         return bool(self._leave("a Python branch (if, while, and, or, not)"))
 
-    def __hash__(self) -> int:  # type: ignore[override]  # which numbers of NumPy's have
-        return hash(self._leave("hash()"))
-
     def __index__(self) -> int:
         return self.value.__index__() if self.variable is None else self.namespace.setting(self)
 
@@ -287,8 +284,11 @@ class RecordingNamespace(PlainNamespace):
         taken = _map((arguments, options), take)
         if any(x.namespace is not self and x.variable is not None for x in found):
             raise from_function_around()
-        first = taken[0][0] if taken[0] and name not in _OF_SETTINGS else None
-        if all(x is first or x.variable is None for x in found):
+        changing = [x for x in found if x.variable is not None]
+        primitive = PRIMITIVES.get(name)
+        if not changing or (primitive and not primitive.define):  # of arrays alone
+            return taken
+        if taken[0] and len(changing) == 1 and changing[0] is taken[0][0] and name not in _OF_SETTINGS:
             return taken
         # Each place has an array of its own, so that one may be data at one and a setting at another.
         arguments, options = _map(taken, copy.copy)
@@ -319,8 +319,6 @@ def _data(name: str, arguments: tuple, options: dict) -> Any:
             return [value for key, value in bound.items() if key not in SETTINGS]
     except TypeError:  # options of the library's own
         pass
-    if primitive and not primitive.define:
-        return arguments
     # A function of the library's own. Single integers are likely to be settings; the first argument is not.
     data: list[Any] = []
     _map((arguments, options), data.append)
@@ -350,10 +348,11 @@ def _explained(error: Exception) -> Exception:
         cause = cause.__cause__
     of_array = isinstance(error, AttributeError) and isinstance(error.obj, ArrayObject)
     if not of_array and not re.search(r"\b(Recorded|Tracer)\b|<(recorded|traced) ", str(error)):
-        error.add_note(
-            f"xpnet.jit was recording a function, at {raising_line(error)}. If it works without jit, write "
-            "this line with functions of the namespace of the arrays, xp = xpnet.array_namespace(x)."
-        )
+        if not hasattr(error, "__notes__"):
+            error.add_note(
+                f"xpnet.jit was recording a function, at {raising_line(error)}. If it works without jit, "
+                "write this line with functions of the namespace of its arrays, xpnet.array_namespace(x)."
+            )
         return error
     refused = NotRecordableError(
         f"a function under xpnet.jit must be written with functions of the namespace of its arrays, xp = "

@@ -230,6 +230,11 @@ class Facts:
             if self._names == names:  # otherwise functions were found that name more attributes
                 break
 
+    @property
+    def reads_arrays(self) -> bool:
+        """Whether there are arrays that do not stand for others, and are not compared."""
+        return bool(self.owned or self.constants)
+
     def holds(self, value: Any) -> bool:
         """Say whether a value is one of the objects that were looked at, or one that cannot change."""
         return (

@@ -92,5 +92,8 @@ def _matmul(w: Any, operation: Operation) -> str:
 
 
 @says("scan_arrays")
-def _scan_arrays(w: Any, operation: Operation) -> list[str]:
-    return w.loop(operation.options["body"], operation.arguments, operation.results)
+def _scan_arrays(w: Any, operation: Operation) -> Any:
+    step = operation.options["body"]
+    if not step.sequences:  # which a loop of ONNX needs
+        return NotImplemented
+    return w.loop(step, operation.arguments, operation.results)
