@@ -268,9 +268,16 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Read altered files: `nox -s fuzz -- 20000 tests/corpus` says how many, and where to keep new ones."""
+    """Read altered files, and run random programs with `jit` and without.
+
+    `nox -s fuzz -- 20000 tests/corpus` says how many of each, and where to keep new files.
+    """
     session.install("-e", ".", *group("test"))
-    session.run("python", "tests/fuzz.py", *(session.posargs or ["20000"]))
+    arguments = session.posargs or ["20000"]
+    session.run("python", "tests/fuzz.py", *arguments)
+    # What replays differently is one mistake in many programs.
+    few = ["tests/replay/test_changes.py", "--examples", arguments[0], "--maxfail", "5"]
+    session.run("pytest", *IN_PROCESSES, *few, env={"OPENBLAS_NUM_THREADS": "1"} | os.environ)
 
 
 @nox.session
