@@ -166,11 +166,11 @@ def _written_over(donated: list[tuple[list, Any]], result: Any) -> dict[Any, Var
     parts = _leaves_of_each(list(result) if isinstance(result, tuple | list) else [result])
     over: dict[Any, Any] = {}
     for leaves, structure in donated:
-        part = next((part for part in parts if part[1] == structure), None)
-        if part is not None:
-            parts.remove(part)
-            for old, new in zip(leaves, part[0], strict=True):
-                if type(old) is type(new) is Recorded and new.variable is not None:
+        number = next((number for number, part in enumerate(parts) if part[1] == structure), None)
+        if number is not None:
+            for old, new in zip(leaves, parts.pop(number)[0], strict=True):
+                recorded = type(old) is type(new) is Recorded and new.variable is not None
+                if recorded and (old.shape, old.dtype) == (new.shape, new.dtype):
                     over[new.variable] = old.variable
     return over
 

@@ -141,6 +141,9 @@ class _Checks(_Source):
     def _lacks(self, part: str, expected: str) -> str:
         return f"{expected!r} in {part}"
 
+    def _unset(self, part: str, expected: str) -> str:
+        return f"hasattr({part}, {expected!r})"
+
     def _keys(self, part: str, expected: Any) -> str:
         keys, kinds = expected.value, [*map(type, expected.value)]
         wrong = f"[*{part}] != {self._constant(keys)}"
@@ -264,7 +267,7 @@ class _Builder(_Source):
             self.settings[place] = value
             return f"settings[{[*self.settings].index(place)}]"
         constant = self._constant(value)
-        if self._facts.holds(value):
+        if self._facts.is_from_outside(value):
             return constant
         # What the function made, and may be changed, is made anew each time.
         if type(value) in (list, tuple):

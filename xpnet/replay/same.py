@@ -235,13 +235,12 @@ class Facts:
         """Whether there are arrays that do not stand for others, and are not compared."""
         return bool(self.owned or self.constants)
 
-    def holds(self, value: Any) -> bool:
-        """Say whether a value is one of the objects that were looked at, or one that cannot change."""
-        return (
-            id(value) in self._seen
-            or _is_fixed(value)
-            or (_data_or_none(value) is not None and _is_constant(value))
-        )
+    def is_from_outside(self, value: Any) -> bool:
+        """Say whether a value came from outside or cannot change. From now on, it must be the same object."""
+        if id(value) in self._seen:
+            self.facts[Fact(self._seen[id(value)][0], "is", _Object(value))] = True
+            return True
+        return _is_fixed(value) or (_data_or_none(value) is not None and _is_constant(value))
 
     def outside(self) -> dict[int, Any]:
         """Return the objects that functions read from outside, by their identity."""
@@ -301,7 +300,7 @@ class Facts:
             self._seen[id(value)] = place, value
             self._setting(value, place, reached)
             self._hold(place, "data", _Described(described, value), reached)
-        elif id(value) in self._seen:
+        elif id(value) in self._seen and reached.by != "tree":
             self._hold(place, "same_part", self._seen[id(value)][0], reached)
         else:
             self._seen[id(value)] = place, value
@@ -366,7 +365,7 @@ class Facts:
             self._visit(item, (*inside, Step("item", name, name)), rest)
 
     def _node(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
-        if tree.is_dataclass(value):
+        if is_dataclass(value):
             self._dataclass(value, parts, place, reached)
             return
         if isinstance(value, dict):
@@ -409,7 +408,9 @@ class Facts:
         self._names |= names
         space = (*place, Step("attribute", "__globals__"))
         for name in globals_named:
-            if name in function.__globals__:
+            if name not in function.__globals__:  # a function of Python's, or one that is not there yet
+                self._hold(space, "lacks", name, _OUTSIDE)
+            else:
                 value = function.__globals__[name]
                 self._visit(value, (*space, Step("item", name, name)), _OUTSIDE)
                 if isinstance(value, types.ModuleType) and not _is_installed(value):
@@ -420,7 +421,7 @@ class Facts:
     def _attributes(self, attributes: Any, place: Place, reached: _Reached) -> None:
         """Look at those attributes that functions name."""
         for name in [*attributes]:
-            if name in self._names or not self._names.isdisjoint(_ALL_ATTRIBUTES):
+            if name in self._names:
                 self._visit(attributes[name], (*place, Step("item", name, name)), reached)
 
     def _class(self, cls: type) -> None:
@@ -471,10 +472,11 @@ class Facts:
         for name in _names_of_slots(kind):
             if hasattr(value, name):
                 self._visit(getattr(value, name), (*place, Step("attribute", name, name)), reached)
+            else:
+                self._hold(place, "unset", name, reached)
         if hasattr(value, "__dict__"):
-            self._attributes_of(
-                value, (*place, Step("vars")), reached, named=outside and not is_dataclass(value)
-            )
+            named = outside and not is_dataclass(value) and self._names.isdisjoint(_ALL_ATTRIBUTES)
+            self._attributes_of(value, (*place, Step("vars")), reached, named=named)
 
     def _attributes_of(self, value: Any, place: Place, reached: _Reached, *, named: bool) -> None:
         """Look at the attributes of an object, or at those only that functions name."""
@@ -497,7 +499,7 @@ class Facts:
 
 
 # With one of these, a function can read attributes that it does not name.
-_ALL_ATTRIBUTES = frozenset({"__dict__", "vars", "getattr"})
+_ALL_ATTRIBUTES = frozenset({"__dict__", "dir", "getattr", "hasattr", "vars"})
 
 
 class _Described:
