@@ -792,3 +792,10 @@ def test_branches_of_any_tree_come_in_the_order_of_their_paths():
     for value in (net, {"b": net[0], "a": [1, (net[1],)]}, abs, 3, [], None):
         named = [branch for _, branch in tree.named_branches(value)]
         assert [id(x) for x in tree.branches(value)] == [id(x) for x in named]
+
+
+def test_the_names_of_state_are_no_text():
+    with pytest.raises(TypeError, match=r"received 'seen': write \('seen',\)"):
+
+        class Counter(nn.Module):
+            state = "seen"
