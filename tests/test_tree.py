@@ -795,7 +795,7 @@ def test_branches_of_any_tree_come_in_the_order_of_their_paths():
 
 
 def test_the_names_of_state_are_no_text():
-    with pytest.raises(TypeError, match=r"received 'seen': write \('seen',\)"):
+    with pytest.raises(TypeError, match=r"received 'seen'. Try \('seen',\)"):
 
-        class Counter(nn.Module):
+        class Counter(tree.Branch):
             state = "seen"

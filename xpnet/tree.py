@@ -152,7 +152,7 @@ class Branch:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if isinstance(cls.state, str):
-            raise TypeError(f"state must be a tuple of names, received {cls.state!r}: write ({cls.state!r},).")
+            raise TypeError(f"state must be a tuple of names, received {cls.state!r}. Try ({cls.state!r},).")
         register: Callable = optree.register_pytree_node  # typed for collections alone
         for view in (_PARAMETERS, _EVERYTHING):
             register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
