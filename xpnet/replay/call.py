@@ -23,7 +23,7 @@ from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
 from xpnet.replay.precision import check_precision, lower_products
 from xpnet.replay.recording import Recorded, RecordingNamespace, output
-from xpnet.replay.same import Facts
+from xpnet.replay.same import Facts, stands_for_others
 
 if TYPE_CHECKING:
     from xpnet.replay.plan import Plan
@@ -93,12 +93,14 @@ class _Replay:
     match : callable
         Returns the arrays of other arguments, and settings; or None if the plan is not for them.
     plan : Plan
+    changed : list of str
+        The numbers from outside that the function changed.
     """
 
     def __init__(self, f: Callable, arguments: Any, donated: Callable[..., list], precision: str) -> None:
         facts = Facts(arguments, f)
         leaves, structure = tree.flatten(arguments, state=True)
-        arrays = [index for index, leaf in enumerate(leaves) if tree.is_array(leaf)]
+        arrays = [index for index, leaf in enumerate(leaves) if stands_for_others(leaf)]
         first = _first_of_library([leaves[index] for index in arrays])
         namespace = RecordingNamespace(plain_namespace(first))
         namespace.owned = facts.owned
@@ -110,7 +112,13 @@ class _Replay:
         # Now, as the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
-        facts.keep(Facts(arguments, f))
+        after = Facts(arguments, f)
+        if after.recorded and not facts.recorded:
+            raise NotRecordableError(
+                f"a function under xpnet.jit must return its arrays, and wrote one to {after.recorded}, which a "
+                "replay would not do. Return it, and write it there yourself."
+            )
+        self.changed = facts.keep(after)
         for place, x in zip(facts.arrays, inputs, strict=True):
             if x in namespace.settings:
                 facts.fix(place, namespace.settings[x])
@@ -124,7 +132,7 @@ class _Replay:
         self._build, settings = builder(results, outputs, facts)
         self.match = matcher(facts, settings)
         self.settings = [*settings.values()]
-        ends = [output(x) for x in outputs if tree.is_array(x)]
+        ends = [output(x) for x in outputs if stands_for_others(x)]
         over = _written_over(given, result)
         graph = Graph(inputs, namespace.operations, ends)
         places = [over.get(x) if type(x) is Variable else None for x in ends]
@@ -348,10 +356,17 @@ class jit:
         return self._replays[0].plan.graph.cost()
 
     def _record(self, received: Any) -> Any:
-        arrays = [leaf for leaf in tree.leaves(received, state=True) if tree.is_array(leaf)]
+        arrays = [leaf for leaf in tree.leaves(received, state=True) if stands_for_others(leaf)]
         if not arrays or not _can_be_recorded(received, arrays):
             return self._f(*received[0], **received[1])
         replay = _Replay(self._f, received, self._donated, self._precision)
+        if replay.changed and not self._replays:
+            _log.warning(
+                "xpnet: %s reads %s from outside, and changes it when it is recorded and not when it is "
+                "replayed. Pass it as an argument, as an array, and return it.",
+                getattr(self._f, "__name__", "a function"),
+                ", ".join(replay.changed),
+            )
         with self._lock:
             if len(self._replays) == LIMIT and not self._said:
                 self._said = True

@@ -13,7 +13,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.replay.same import Fact, Facts, Place, apart, data, elements, reduced
+from xpnet.replay.same import Fact, Facts, Place, apart, data, elements, reduced, stands_for_others
 
 
 class _Source:
@@ -211,7 +211,7 @@ def builder(
         Which parts of the arguments it needs, and what is there now.
     """
     template = list(leaves)
-    for number, place in enumerate(index for index, leaf in enumerate(leaves) if tree.is_array(leaf)):
+    for number, place in enumerate(index for index, leaf in enumerate(leaves) if stands_for_others(leaf)):
         template[place] = _Array(number)
     writer = _Builder(facts)
     result = writer.text(tree.unflatten(structure, template))

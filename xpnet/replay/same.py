@@ -12,12 +12,14 @@ A recording is replayed only where everything that went into it is known to be t
 a recording among many; `xpnet.replay.match` a function that checks them within microseconds.
 """
 
-import dis
+import contextlib
+import copyreg
 import functools
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Hashable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -27,8 +29,10 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.backends import library_of
+from xpnet.arrays import ArrayObject
+from xpnet.backends import Device, library_of
 from xpnet.errors import NotRecordableError
+from xpnet.replay.code import chains, inner
 
 # -- data: numbers, texts, and containers of them ------------------------------------------------------------
 
@@ -68,6 +72,8 @@ def data(value: Any, other: Callable[[Any], Any] = _refuse) -> Any:
         return kind, tuple([(data(key, other), data(item, other)) for key, item in value.items()])
     if kind is slice:
         return kind, data((value.start, value.stop, value.step), other)
+    if kind is Device:
+        return kind, value.spec
     if names := _settings_of(kind):
         return kind, tuple([data(getattr(value, name), other) for name in names])
     return other(value)
@@ -206,6 +212,8 @@ class Facts:
         Where the arguments hold objects that are no arrays and may change, by their identity.
     owned, constants : dict of int to str
         The arrays from outside that modules hold, and all others, by their identity, with names for people.
+    recorded : str
+        Which attribute of an object holds a traced or recorded array, for people; empty if none does.
 
     Raises
     ------
@@ -215,20 +223,26 @@ class Facts:
 
     def __init__(self, values: Any, function: Any = None, *, refuse: bool = True) -> None:
         self._refuse = refuse
-        self._names: set[str] = set()  # the attributes that functions of the user's name
-        while True:
-            names = self._names.copy()
+        # The attributes that functions of the user's name: of anything, and of objects by their identity.
+        self._names: set[str] = set()
+        self._named: set[tuple[int, str]] = set()
+        found = -1
+        while found != len(self._names) + len(self._named):  # functions were found that name more
+            found = len(self._names) + len(self._named)
             self.facts: dict[Fact, bool] = {}
             self.arrays: list[Place] = []
             self.settings: dict[int, Place] = {}
             self.owned: dict[int, str] = {}
             self.constants: dict[int, str] = {}
+            self.recorded = ""
             self._seen: dict[int, tuple[Place, Any]] = {}
+            self._bound: dict[
+                int, Any
+            ] = {}  # what functions have as their first argument: an object, or its class
+            self._root = function.__func__ if isinstance(function, types.MethodType) else function
             self._visit(values, (), _Reached("tree"))
             if function is not None:
                 self._visit(function, (Step("object", _Object(function)),), _OUTSIDE)
-            if self._names == names:  # otherwise functions were found that name more attributes
-                break
 
     @property
     def reads_arrays(self) -> bool:
@@ -246,13 +260,21 @@ class Facts:
         """Return the objects that functions read from outside, by their identity."""
         return {number: value for number, (_, value) in self._seen.items() if number not in self.settings}
 
-    def keep(self, others: "Facts") -> None:
-        """Leave out what the function changed itself while it was recorded: what does not hold in others."""
-        self.facts = {
-            fact: is_outside
-            for fact, is_outside in self.facts.items()
-            if not is_outside or fact in others.facts
-        }
+    def keep(self, others: "Facts") -> list[str]:
+        """Leave out what the function changed itself while it was recorded: what does not hold in others.
+
+        Returns
+        -------
+        list of str
+            The numbers among it, by their names for people.
+        """
+        changed = [fact for fact, is_outside in self.facts.items() if is_outside and fact not in others.facts]
+        for fact in changed:
+            del self.facts[fact]
+        numbers = [
+            fact for fact in changed if fact.test == "constant_data" and _is_number(fact.expected.value)
+        ]
+        return [_name(fact.place) for fact in numbers]
 
     def fix(self, place: Place, number: int) -> None:
         """Compare an array of the arguments by its value, too: it was used as a size."""
@@ -291,21 +313,26 @@ class Facts:
             self._hold(place, "is", _Object(value), reached)
             if isinstance(value, type):
                 self._class(value)
-        elif _is_constant(value) and (described := _data_or_none(value)) is not None:
-            self._hold(place, "constant_data", _Described(described, value), reached)
-        elif (
-            not (_is_short(value) and reached.by != "outside")
-            and (described := _data_or_none(value)) is not None
-        ):
-            self._seen[id(value)] = place, value
-            self._setting(value, place, reached)
-            self._hold(place, "data", _Described(described, value), reached)
-        elif id(value) in self._seen and reached.by != "tree":
+            elif isinstance(value, types.ModuleType):
+                self._module(value)
+        elif (described := self._described(value, reached)) is not None:
+            constant = _is_constant(value)
+            self._hold(place, "constant_data" if constant else "data", _Described(described, value), reached)
+            if not constant:
+                self._seen[id(value)] = place, value
+                self._setting(value, place, reached)
+        elif id(value) in self._seen:
             self._hold(place, "same_part", self._seen[id(value)][0], reached)
         else:
-            self._seen[id(value)] = place, value
+            if reached.by != "tree" or tree.node(value) is None:
+                self._seen[id(value)] = place, value
             self._setting(value, place, reached)
             self._inside(value, place, reached)
+
+    def _described(self, value: Any, reached: _Reached) -> Any:
+        """Return the description of data; None for what is looked at part by part."""
+        # What a function writes to a container from outside, it writes to the whole.
+        return None if _is_short(value) and reached.by != "outside" else _data_or_none(value)
 
     def _setting(self, value: Any, place: Place, reached: _Reached) -> None:
         if reached.by == "setting" or (reached.by == "tree" and tree.node(value) is None):
@@ -323,7 +350,11 @@ class Facts:
         elif kind is types.FunctionType:
             self._function(value, place, reached)
         elif kind is types.MethodType:
+            self._bound[id(value.__func__)] = value.__self__
             self._attribute(value, "__func__", place, reached)
+            self._attribute(value, "__self__", place, _OUTSIDE)
+        elif kind is types.BuiltinMethodType:  # of a container, say
+            self._attribute(value, "__name__", place, reached)
             self._attribute(value, "__self__", place, _OUTSIDE)
         elif kind is functools.partial:
             for name in ("func", "args", "keywords"):
@@ -334,13 +365,21 @@ class Facts:
             self._object(value, place, reached)
 
     def _array(self, value: Any, place: Place, reached: _Reached) -> None:
-        if reached.by == "tree":
+        if not stands_for_others(value):
+            self._hold(place, "elements", _Described(elements(value), value), reached)
+            if reached.by == "tree":
+                self.settings[id(value)] = place
+        elif reached.by == "tree":
             self.arrays.append(place)
             self._hold(place, "array", kind_of_array(value), reached)
             library = library_of(value)
             if library and library.defaults:
                 self._hold((Step("object", _Object(library)),), "defaults", library.defaults(), reached)
+        elif reached.by == "outside" and isinstance(value, numpy.generic):  # a number, as one of Python's
+            self._hold(place, "elements", _Described(elements(value), value), reached)
         elif reached.by == "outside":
+            if isinstance(value, ArrayObject) and place[-2:-1] == (Step("vars"),):
+                self.recorded = self.recorded or _name(place)
             (self.owned if reached.owner else self.constants)[id(value)] = _name(place, reached.owner)
         elif isinstance(value, numpy.ndarray):
             self._hold(place, "elements", _Described(elements(value), value), reached)
@@ -402,59 +441,95 @@ class Facts:
             except ValueError:  # not assigned to yet
                 continue
             self._visit(content, (*place, Step("cell", number, name)), _OUTSIDE)
-        if _is_installed(function):
+        if _is_installed_code(code):
             return
-        names, globals_named = _names_in(code)
-        self._names |= names
         space = (*place, Step("attribute", "__globals__"))
-        for name in globals_named:
+        for name in _globals_in(code):
             if name not in function.__globals__:  # a function of Python's, or one that is not there yet
                 self._hold(space, "lacks", name, _OUTSIDE)
             else:
-                value = function.__globals__[name]
-                self._visit(value, (*space, Step("item", name, name)), _OUTSIDE)
-                if isinstance(value, types.ModuleType) and not _is_installed(value):
-                    self._attributes(vars(value), (Step("object", _Object(value)), Step("vars")), _OUTSIDE)
+                self._visit(function.__globals__[name], (*space, Step("item", name, name)), _OUTSIDE)
+        self._read(code, function)
         if vars(function):
-            self._attributes(vars(function), (*place, Step("vars")), _OUTSIDE)
+            self._attributes(function, (*place, Step("vars")), _OUTSIDE)
 
-    def _attributes(self, attributes: Any, place: Place, reached: _Reached) -> None:
+    def _read(self, code: types.CodeType, function: types.FunctionType) -> None:
+        """Find out which attributes a function names, and those inside it, and of what."""
+        first = code.co_varnames[:1] if code is function.__code__ and code.co_argcount else ()
+        for chain in chains(code):
+            value: Any = _UNKNOWN
+            if chain.kind == "global":
+                value = function.__globals__.get(chain.name, _UNKNOWN)
+            elif chain.kind == "cell":
+                value = _contents(function).get(chain.name, _UNKNOWN)
+            elif chain.kind == "module":
+                value = sys.modules.get(chain.name, _UNKNOWN)
+                if isinstance(value, types.ModuleType):
+                    self._module(value)
+            elif chain.is_argument and (chain.name,) == first and id(function) in self._bound:
+                value = self._bound[id(function)]
+            elif chain.is_argument and function is self._root and code is function.__code__:
+                continue  # which is compared as a whole
+            self._follow(value, chain.attributes)
+        for each in inner(code):
+            self._read(each, function)
+
+    def _follow(self, value: Any, attributes: tuple[str, ...]) -> None:
+        for number, name in enumerate(attributes):
+            if value is _UNKNOWN:  # any object may be meant
+                self._names.update(attributes[number:])
+                return
+            kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
+            self._named.update((id(each), name) for each in (value, *kinds))
+            value = _static(value, name)
+
+    def _is_named(self, value: Any, name: str) -> bool:
+        owners = (value, *(value.__mro__ if isinstance(value, type) else type(value).__mro__))
+        return name in self._names or any((id(each), name) in self._named for each in owners)
+
+    def _attributes(self, value: Any, place: Place, reached: _Reached) -> None:
         """Look at those attributes that functions name."""
-        for name in [*attributes]:
-            if name in self._names:
-                self._visit(attributes[name], (*place, Step("item", name, name)), reached)
+        for name, item in [*vars(value).items()]:
+            if self._is_named(value, name):
+                self._visit(item, (*place, Step("item", name, name)), reached)
+
+    def _module(self, module: types.ModuleType) -> None:
+        """Look at what functions name of a module of the user's."""
+        if not _is_installed(module) and id(module) not in self._seen:
+            place = (Step("object", _Object(module)), Step("vars"))
+            self._seen[id(module)] = place, module
+            self._attributes(module, place, _OUTSIDE)
 
     def _class(self, cls: type) -> None:
         """Look at the methods of a class of the user's, and at its attributes that functions name."""
-        for each in cls.__mro__:
-            if _is_installed(each):
+        kinds: list[type] = [*cls.__mro__, *type(cls).__mro__]
+        for each in kinds:
+            if _is_installed(each) or id(each) in self._seen:
                 continue
             place = (Step("object", _Object(each)), Step("vars"))
-            if id(each) in self._seen:
-                continue
             self._seen[id(each)] = place, each
             self._hold(place, "names", tuple(vars(each)), _OUTSIDE)
-            for name, value in vars(each).items():
+            for name, value in [*vars(each).items()]:
                 is_operator = name[:2] == "__" and type(value) is types.FunctionType
-                if not is_operator and (name not in self._names or name[:2] == "__"):
-                    continue
-                inside = (*place, Step("item", name, name))
-                if isinstance(value, staticmethod | classmethod):
-                    self._attribute(value, "__func__", inside, _OUTSIDE)
-                elif isinstance(value, property):
-                    self._attribute(value, "fget", inside, _OUTSIDE)
-                else:
-                    self._visit(value, inside, _OUTSIDE)
+                if is_operator or (name[:2] != "__" and self._is_named(each, name)):
+                    self._member(value, each, (*place, Step("item", name, name)))
+
+    def _member(self, value: Any, cls: type, place: Place) -> None:
+        """Look at an attribute of a class: a function, what Python makes one of, or something else."""
+        for kinds, attribute in _MADE_OF_FUNCTIONS:
+            if isinstance(value, kinds):
+                self._bound[id(getattr(value, attribute))] = cls
+                self._attribute(value, attribute, place, _OUTSIDE)
+                return
+        self._bound[id(value)] = cls
+        self._visit(value, place, _OUTSIDE)
 
     def _object(self, value: Any, place: Place, reached: _Reached) -> None:
         """Look at an object of a class that is not known here."""
         kind = type(value)
         outside = reached.by == "outside"
-        known = is_dataclass(value) or kind is types.SimpleNamespace
         way = _way_into(value)
-        # What a logger or a file does is no part of a recording.
-        unknown = way == "unknown" and (outside or not self._refuse)
-        if way == "none" or unknown or (outside and _is_installed(kind) and not known):
+        if way == "none" or (way == "unknown" and (outside or not self._refuse)):
             self._hold(place, "is", _Object(value), reached)
             return
         if way == "unknown":
@@ -475,23 +550,20 @@ class Facts:
             else:
                 self._hold(place, "unset", name, reached)
         if hasattr(value, "__dict__"):
-            named = outside and not is_dataclass(value) and self._names.isdisjoint(_ALL_ATTRIBUTES)
-            self._attributes_of(value, (*place, Step("vars")), reached, named=named)
+            inside = (*place, Step("vars"))
+            whole = not outside or isinstance(value, _CONTAINERS) or is_dataclass(value)
+            if whole or not self._names.isdisjoint(_ALL_ATTRIBUTES):
+                self._all_attributes(value, inside, reached)
+            else:
+                self._attributes(value, inside, reached)
+                for name in sorted(dir(kind)):
+                    if name not in vars(value) and self._is_named(value, name):
+                        self._hold(inside, "lacks", name, reached)
 
-    def _attributes_of(self, value: Any, place: Place, reached: _Reached, *, named: bool) -> None:
-        """Look at the attributes of an object, or at those only that functions name."""
-        kind = type(value)
-        # What a property keeps follows from the rest.
-        kept = {
-            name for name in vars(value) if isinstance(getattr(kind, name, None), functools.cached_property)
-        }
+    def _all_attributes(self, value: Any, place: Place, reached: _Reached) -> None:
+        # What an optimizer keeps of what it computed follows from its settings.
+        kept = {name for name in vars(value) if _is_installed(type(value)) and _is_kept(value, name)}
         attributes = {name: item for name, item in vars(value).items() if name not in kept}
-        if named:
-            self._attributes(attributes, place, reached)
-            for name in sorted(self._names):
-                if name not in vars(value) and hasattr(kind, name):
-                    self._hold(place, "lacks", name, reached)
-            return
         if not kept:
             self._hold(place, "names", tuple(attributes), reached)
         for name, item in attributes.items():
@@ -500,6 +572,18 @@ class Facts:
 
 # With one of these, a function can read attributes that it does not name.
 _ALL_ATTRIBUTES = frozenset({"__dict__", "dir", "getattr", "hasattr", "vars"})
+
+# Of these, all is compared: what is in them is not named by attributes.
+_CONTAINERS = Mapping, Sequence, Set
+
+# What Python makes of functions that stand in a class, and where these are.
+_MADE_OF_FUNCTIONS = (
+    ((staticmethod, classmethod), "__func__"),
+    (property, "fget"),
+    ((functools.cached_property, functools.partialmethod), "func"),
+)
+
+_UNKNOWN = object()
 
 
 class _Described:
@@ -528,6 +612,12 @@ def key(value: Any) -> tuple[Fact, ...]:
     return tuple(Facts(value).facts)
 
 
+def stands_for_others(x: Any) -> bool:
+    """Say whether an argument is an array that stands for others: not of texts, which are compared."""
+    is_of_numbers = not isinstance(x, numpy.ndarray | numpy.generic) or x.dtype.kind not in "MOSUm"
+    return is_of_numbers and tree.is_array(x)
+
+
 def kind_of_array(x: Any) -> tuple:
     """Return what must be the same for arrays to stand for each other."""
     if isinstance(x, numpy.generic) or (type(x) is numpy.ndarray and not x.shape):
@@ -548,7 +638,7 @@ def apart(arrays: list, written: tuple[int, ...]) -> bool:
     return not any(shares(arrays[i], y) for i in written for j, y in enumerate(arrays) if j != i)
 
 
-def elements(x: numpy.ndarray) -> Hashable:
+def elements(x: Any) -> Hashable:
     """Describe a NumPy array by its values."""
     values = data(x.tolist(), _Object) if x.dtype.hasobject else x.tobytes()
     return type(x), x.shape, x.dtype, values
@@ -563,6 +653,10 @@ def _name(place: Place, owner: str = "") -> str:
     return f"{name} of a {owner}" if owner else name
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | complex) and not isinstance(value, bool)
+
+
 def _data_or_none(value: Any) -> Any:
     try:
         return data(value)
@@ -572,11 +666,13 @@ def _data_or_none(value: Any) -> Any:
 
 def _is_fixed(value: Any) -> bool:
     """Say whether an object can never be another one inside: classes, modules, functions in C, dtypes."""
-    if isinstance(value, type | types.ModuleType | Enum | numpy.ufunc | numpy.dtype):
+    if isinstance(value, type | types.ModuleType | Enum | numpy.ufunc | numpy.dtype | weakref.ref):
         return True
     if isinstance(value, types.BuiltinFunctionType):
         return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
-    return isinstance(value, types.FunctionType) and not value.__closure__ and _is_installed(value)
+    return (
+        isinstance(value, types.FunctionType) and not value.__closure__ and _is_installed_code(value.__code__)
+    )
 
 
 def _way_into(value: Any) -> str:
@@ -591,6 +687,8 @@ def _way_into(value: Any) -> str:
     kind = type(value)
     if kind is object:
         return "none"
+    if kind in _taken_apart():
+        return "reduced"
     try:
         made = value.__reduce_ex__(4)
     except Exception:  # whatever a class of the user's raises
@@ -601,9 +699,16 @@ def _way_into(value: Any) -> str:
     return "attributes" if plain and made[1] == (kind,) and not any(made[3:]) else "reduced"
 
 
+def _taken_apart() -> Mapping[type, Callable]:
+    """Return how objects of some classes are taken apart that do not say so themselves."""
+    return {types.MappingProxyType: lambda value: [dict(value)], **copyreg.dispatch_table}
+
+
 def reduced(value: Any) -> list:
     """Take an object apart as pickle does."""
-    return [[*part] if isinstance(part, Iterator) else part for part in value.__reduce_ex__(4)]
+    reduce = _taken_apart().get(type(value))
+    parts = reduce(value) if reduce else value.__reduce_ex__(4)
+    return [[*part] if isinstance(part, Iterator) else part for part in parts]
 
 
 def _names_of_slots(kind: type) -> list[str]:
@@ -617,40 +722,76 @@ def _names_of_slots(kind: type) -> list[str]:
 
 
 @functools.cache
-def _names_in(code: types.CodeType) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Return the attributes and the globals that a function names, with the functions inside it."""
-    attributes: set[str] = set()
-    names: dict[str, None] = {}
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            names[instruction.argval] = None
-        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
-            attributes.add(instruction.argval)
-    for constant in code.co_consts:
-        if isinstance(constant, str):  # what `getattr` may be given
-            attributes.add(constant)
-        if isinstance(constant, types.CodeType):
-            inner, inner_names = _names_in(constant)
-            attributes |= inner
-            names.update(dict.fromkeys(inner_names))
-    return frozenset(attributes | names.keys()), tuple(names)
+def _globals_in(code: types.CodeType) -> tuple[str, ...]:
+    """Return the globals that a function names, and those inside it."""
+    own = [chain.name for chain in chains(code) if chain.kind == "global"]
+    return tuple(dict.fromkeys([*own, *(name for each in inner(code) for name in _globals_in(each))]))
+
+
+def _contents(function: types.FunctionType) -> dict[str, Any]:
+    """Return what is in the cells of a function, by name; nothing for those not assigned to yet."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):
+            found[name] = cell.cell_contents
+    return found
+
+
+def _static(value: Any, name: str) -> Any:
+    """Return an attribute, if that can be told without running code of the user's."""
+    attributes = getattr(value, "__dict__", {})
+    if name in attributes:
+        return attributes[name]
+    found = next((vars(each)[name] for each in type(value).__mro__ if name in vars(each)), _UNKNOWN)
+    return getattr(value, name, _UNKNOWN) if isinstance(found, types.MemberDescriptorType) else _UNKNOWN
+
+
+def _is_kept(value: Any, name: str) -> bool:
+    return isinstance(getattr(type(value), name, None), functools.cached_property)
+
+
+@functools.cache
+def _installed_folders() -> tuple[Path, ...]:
+    schemes = sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {sysconfig.get_path(kind, scheme) for scheme in schemes for kind in kinds}
+    return (Path(str(tree.__file__)).parent, *map(Path, folders))
+
+
+@functools.cache
+def _is_installed_file(path: str) -> bool:
+    return path.startswith("<frozen ") or any(
+        Path(path).is_relative_to(each) for each in _installed_folders()
+    )
+
+
+def _is_installed_code(code: types.CodeType) -> bool:
+    return _is_installed_file(code.co_filename)
 
 
 def _is_installed(value: Any) -> bool:
-    """Say whether a class, a function or a module belongs to Python, to xpnet or to an installed package.
+    """Say whether a class or a module belongs to Python, to xpnet or to an installed package.
 
     Their code is what it is; what their functions read from outside is not looked at.
     """
-    name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
-    return isinstance(name, str) and _is_package_installed(name.partition(".")[0])
+    if isinstance(value, types.ModuleType):
+        return _is_package_installed(value.__name__.partition(".")[0])
+    module, name = value.__module__, value.__qualname__
+    if not isinstance(module, str) or not _is_package_installed(module.partition(".")[0]):
+        return False
+    # A class that was made by `exec` may say anything.
+    return "<locals>" in name or _reached_by(sys.modules.get(module), name) is value
+
+
+def _reached_by(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    return value
 
 
 @functools.cache
 def _is_package_installed(name: str) -> bool:
-    if name in ("xpnet", "builtins") or name in sys.builtin_module_names:
+    if name == "builtins" or name in sys.builtin_module_names:
         return True
-    file = getattr(sys.modules.get(name), "__file__", None) or ""
-    schemes = sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")
-    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = {sysconfig.get_path(kind, scheme) for scheme in schemes for kind in kinds}
-    return name != "__main__" and any(Path(file).is_relative_to(folder) for folder in folders)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return name != "__main__" and file is not None and _is_installed_file(file)

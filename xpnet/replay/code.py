@@ -1,0 +1,89 @@
+"""What the code of a function names: globals, cells, modules that it imports, and attributes of these."""
+
+import dis
+import functools
+import types
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Chain(NamedTuple):
+    """A name and the attributes that are read from it, one from the other: ``self.optimizer.update``.
+
+    Attributes
+    ----------
+    kind : {"global", "cell", "local", "module", ""}
+        What the name is of; "" for a chain that begins with the result of an expression.
+    name : str
+    attributes : tuple of str
+    is_argument : bool
+        Whether it is a parameter of the function that has not been assigned to.
+    """
+
+    kind: str
+    name: str
+    attributes: tuple[str, ...]
+    is_argument: bool = False
+
+
+_BEGINNINGS = {
+    "LOAD_GLOBAL": "global",
+    "LOAD_NAME": "global",
+    "LOAD_DEREF": "cell",
+    "LOAD_CLASSDEREF": "cell",
+    "LOAD_FAST": "local",
+    "IMPORT_NAME": "module",
+}
+_NO_STEPS = frozenset(
+    {"CACHE", "COPY_FREE_VARS", "EXTENDED_ARG", "MAKE_CELL", "NOP", "PRECALL", "PUSH_NULL", "RESUME"}
+)
+
+
+@functools.cache
+def chains(code: types.CodeType) -> tuple[Chain, ...]:
+    """Return what a function names, without the functions inside it.
+
+    A text may be the name of an attribute, for `getattr` or in a class pattern, and is a chain as well.
+    """
+    found = [*_chains(code)]
+    for constant in code.co_consts:
+        texts = constant if isinstance(constant, tuple) else (constant,)
+        found += [Chain("", "", (text,)) for text in texts if isinstance(text, str)]
+    return tuple(dict.fromkeys(found))
+
+
+def inner(code: types.CodeType) -> list[types.CodeType]:
+    """Return the code of the functions inside one."""
+    return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+
+
+def _chains(code: types.CodeType) -> Iterator[Chain]:
+    # Parameters that are what the caller gave: until they are assigned to, if no loop leads back.
+    arguments = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    instructions = [step for step in dis.get_instructions(code) if step.opname not in _NO_STEPS]
+    if any(step.opname.startswith("JUMP_BACKWARD") for step in instructions):
+        arguments -= {
+            name for step in instructions if step.opname.startswith("STORE_") for name in _texts(step)
+        }
+    chain = Chain("", "", ())
+    for step in instructions:
+        operation, names = step.opname, _texts(step)
+        if operation in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"):
+            chain = chain._replace(attributes=(*chain.attributes, *names))
+            if operation == "IMPORT_FROM":  # of the same module, perhaps several
+                yield chain
+                chain = chain._replace(attributes=chain.attributes[:-1])
+            continue
+        yield chain
+        chain = Chain("", "", ())
+        if operation.startswith("STORE_"):
+            arguments -= set(names[:1])
+        beginning = next((kind for start, kind in _BEGINNINGS.items() if operation.startswith(start)), None)
+        if beginning and names:
+            chain = Chain(beginning, names[-1], (), beginning == "local" and names[-1] in arguments)
+    yield chain
+
+
+def _texts(step: dis.Instruction) -> tuple[str, ...]:
+    texts = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+    return tuple(text for text in texts if isinstance(text, str))
