@@ -22,6 +22,7 @@ from xpnet.errors import NotRecordableError
 from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
 from xpnet.replay.precision import check_precision, lower_products
+from xpnet.replay.randomness import warn_of_draws
 from xpnet.replay.recording import Recorded, RecordingNamespace, output
 from xpnet.replay.same import Facts
 
@@ -110,6 +111,7 @@ class _Replay:
         # Now, as the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
+        warn_of_draws(facts)
         facts.keep(Facts(arguments, f))
         for place, x in zip(facts.arrays, inputs, strict=True):
             if x in namespace.settings:

@@ -77,7 +77,7 @@ def data(value: Any, other: Callable[[Any], Any] = _refuse) -> Any:
 def _settings_of(kind: Any) -> tuple[str, ...]:
     """Return the fields of xpnet's own classes of settings, such as optimizers."""
     parameters = getattr(kind, "__dataclass_params__", None)
-    frozen = parameters is not None and parameters.frozen and _is_installed(kind)
+    frozen = parameters is not None and parameters.frozen and is_installed(kind)
     return tuple(field.name for field in fields(kind)) if frozen else ()
 
 
@@ -247,6 +247,10 @@ class Facts:
         """Return the objects that functions read from outside, by their identity."""
         return {number: value for number, (_, value) in self._seen.items() if number not in self.settings}
 
+    def found(self, kinds: type | tuple[type, ...]) -> list:
+        """Return the objects of some classes that were looked at."""
+        return [value for _, value in self._seen.values() if isinstance(value, kinds)]
+
     def keep(self, others: "Facts") -> None:
         """Leave out what the function changed itself while it was recorded: what does not hold in others."""
         self.facts = {
@@ -311,7 +315,7 @@ class Facts:
         elif kind is functools.partial:
             for name in ("func", "args", "keywords"):
                 self._attribute(value, name, place, reached)
-        elif callable(value) and "__wrapped__" in getattr(value, "__dict__", ()) and _is_installed(kind):
+        elif callable(value) and "__wrapped__" in getattr(value, "__dict__", ()) and is_installed(kind):
             self._attribute(value, "__wrapped__", place, reached)  # `jit`, `functools.lru_cache`
         else:
             self._object(value, place, reached)
@@ -379,13 +383,9 @@ class Facts:
         for name in ("__defaults__", "__kwdefaults__"):
             if getattr(function, name):
                 self._attribute(function, name, place, _OUTSIDE)
-        for number, (name, cell) in enumerate(zip(code.co_freevars, function.__closure__ or (), strict=True)):
-            try:
-                content = cell.cell_contents
-            except ValueError:  # not assigned to yet
-                continue
+        for number, name, content in contents_of_cells(function):
             self._visit(content, (*place, Step("cell", number, name)), _OUTSIDE)
-        if _is_installed(function):
+        if is_installed(function):
             return
         names, globals_named = _names_in(code)
         self._names |= names
@@ -394,7 +394,7 @@ class Facts:
             if name in function.__globals__:
                 value = function.__globals__[name]
                 self._visit(value, (*space, Step("item", name, name)), _OUTSIDE)
-                if isinstance(value, types.ModuleType) and not _is_installed(value):
+                if isinstance(value, types.ModuleType) and not is_installed(value):
                     self._attributes(vars(value), (Step("object", _Object(value)), Step("vars")), _OUTSIDE)
         if vars(function):
             self._attributes(vars(function), (*place, Step("vars")), _OUTSIDE)
@@ -408,7 +408,7 @@ class Facts:
     def _class(self, cls: type) -> None:
         """Look at the methods of a class of the user's, and at its attributes that functions name."""
         for each in cls.__mro__:
-            if _is_installed(each):
+            if is_installed(each):
                 continue
             place = (Step("object", _Object(each)), Step("vars"))
             if id(each) in self._seen:
@@ -435,7 +435,7 @@ class Facts:
         way = _way_into(value)
         # What a logger or a file does is no part of a recording.
         unknown = way == "unknown" and (outside or not self._refuse)
-        if way == "none" or unknown or (outside and _is_installed(kind) and not known):
+        if way == "none" or unknown or (outside and is_installed(kind) and not known):
             self._hold(place, "is", _Object(value), reached)
             return
         if way == "unknown":
@@ -546,7 +546,7 @@ def _is_fixed(value: Any) -> bool:
         return True
     if isinstance(value, types.BuiltinFunctionType):
         return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
-    return isinstance(value, types.FunctionType) and not value.__closure__ and _is_installed(value)
+    return isinstance(value, types.FunctionType) and not value.__closure__ and is_installed(value)
 
 
 def _way_into(value: Any) -> str:
@@ -586,6 +586,16 @@ def _names_of_slots(kind: type) -> list[str]:
     return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
+def contents_of_cells(function: types.FunctionType) -> Iterator[tuple[int, str, Any]]:
+    """Yield the numbers, names and contents of the cells of a function."""
+    names = function.__code__.co_freevars
+    for number, (name, cell) in enumerate(zip(names, function.__closure__ or (), strict=True)):
+        try:
+            yield number, name, cell.cell_contents
+        except ValueError:  # not assigned to yet
+            continue
+
+
 @functools.cache
 def _names_in(code: types.CodeType) -> tuple[frozenset[str], tuple[str, ...]]:
     """Return the attributes and the globals that a function names, with the functions inside it."""
@@ -606,12 +616,18 @@ def _names_in(code: types.CodeType) -> tuple[frozenset[str], tuple[str, ...]]:
     return frozenset(attributes | names.keys()), tuple(names)
 
 
-def _is_installed(value: Any) -> bool:
+def is_installed(value: Any) -> bool:
     """Say whether a class, a function or a module belongs to Python, to xpnet or to an installed package.
 
     Their code is what it is; what their functions read from outside is not looked at.
     """
-    name = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+    name: Any
+    if isinstance(value, types.ModuleType):
+        name = value.__name__
+    elif isinstance(value, types.FunctionType):  # to which `functools.wraps` gives the module of another one
+        name = value.__globals__.get("__name__")
+    else:
+        name = getattr(value, "__module__", None)
     return isinstance(name, str) and _is_package_installed(name.partition(".")[0])
 
 
