@@ -55,9 +55,9 @@ def with_import_by_another_name():
 
 
 def with_import_of_a_function():
-    from time import time as now
+    from numpy.random import normal as drawn
 
-    return now()
+    return drawn()
 
 
 def with_import_for_a_function_inside():
@@ -109,7 +109,7 @@ DRAWS = {
     "library.random.normal": with_import,
     "numpy.random.normal ": with_import_of_a_part,
     "library.normal": with_import_by_another_name,
-    "now": with_import_of_a_function,
+    "drawn": with_import_of_a_function,
     "library.random": with_import_for_a_function_inside,
     "generator.normal": with_another_name,
 }
@@ -185,6 +185,7 @@ class Noise(nn.Module):
         self.gamma = numpy.ones(2)
 
     def __call__(self, x):
+        self.rng.spawn(1)
         y = self.gamma * x + self.power(x) + self.rng.normal()
         return y + self.others[0].random()
 
@@ -279,17 +280,18 @@ def test_what_draws_nothing_for_a_recording_is_not_told(caplog):
 
 def test_code_of_packages_is_not_read(caplog):
     """Nor that of a function around one of the user's, which has its name."""
-    with_seed = sklearn.utils.check_random_state
+    space = {"__name__": "scipy.stats", "time": time}
+    exec("def around(f): return lambda x: f(x) + time.time()", space)
 
     @contextlib.contextmanager
     def shifted():
-        yield float(scipy.stats.norm.rvs()) + float(with_seed(None).normal())
+        yield float(scipy.stats.norm.rvs()) + float(sklearn.utils.check_random_state(None).normal())
 
     def f(x):
         with shifted() as shift:
             return x + shift + float(sklearn.utils.shuffle(numpy.ones(2))[0])
 
-    xpnet.jit(f)(numpy.ones(2))
+    xpnet.jit(space["around"](f))(numpy.ones(2))
     assert not caplog.records
 
 
