@@ -9,6 +9,7 @@ import linecache
 import operator
 import sys
 import traceback
+import types
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -447,22 +448,23 @@ def refuse_writing(name: str, written: Any) -> None:
 def calling_line() -> str:
     """Return the line of code that is being run, outside of xpnet and of the libraries that it works with."""
     frame: Any = sys._getframe()
-    while is_machinery(frame) and frame.f_back:
+    while _is_machinery(frame) and frame.f_back:
         frame = frame.f_back
-    return _line(frame, frame.f_lineno)
+    return line_of(frame.f_code, frame.f_lineno)
 
 
 def raising_line(error: BaseException) -> str:
     """Return the line of code that raised an error, outside of xpnet and of the libraries."""
     places = list(traceback.walk_tb(error.__traceback__))
-    return _line(*next((place for place in reversed(places) if not is_machinery(place[0])), places[-1]))
+    frame, number = next((place for place in reversed(places) if not _is_machinery(place[0])), places[-1])
+    return line_of(frame.f_code, number)
 
 
-def is_machinery(frame: Any) -> bool:
+def _is_machinery(frame: Any) -> bool:
     """Say whether a frame runs code of Python's, of a library's or of xpnet's own."""
     return frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY
 
 
-def _line(frame: Any, number: int) -> str:
-    filename = frame.f_code.co_filename
-    return f"{filename}:{number}: {linecache.getline(filename, number).strip()}"
+def line_of(code: types.CodeType, number: int) -> str:
+    """Return a line of code with the place where it stands."""
+    return f"{code.co_filename}:{number}: {linecache.getline(code.co_filename, number).strip()}"

@@ -1,19 +1,11 @@
 """What a recording takes in: sizes, arrays from outside, and what it refuses with the line of the user's."""
 
 import copy
-import datetime
 import json
-import logging
 import math
 import operator
 import os
 import pickle
-import random
-import secrets
-import threading
-import time
-import types
-import uuid
 
 import numpy
 import pytest
@@ -369,88 +361,6 @@ def test_the_caller_sees_another_name_of_what_was_assigned_as_in_the_library(xp)
     x = array([1.0, 2.0])
     for one, expected in zip(xpnet.jit(f)(x), f(x), strict=True):
         assert_same(one, expected)
-
-
-# -- random numbers of the host, and the time ---------------------------------------------------------------
-
-GENERATOR, STATE, PYTHON = numpy.random.default_rng(0), numpy.random.RandomState(0), random.Random(0)
-
-DRAWS = {
-    "numpy.random.normal": lambda: numpy.random.normal(),  # noqa: NPY002
-    "numpy.random.rand": lambda: numpy.random.rand(),  # noqa: NPY002
-    "numpy.random.Generator.normal": lambda: GENERATOR.normal(),
-    "numpy.random.Generator.permutation": lambda: float(GENERATOR.permutation(3)[0]),
-    "numpy.random.RandomState.uniform": lambda: STATE.uniform(),
-    "random.random": lambda: random.random(),
-    "random.gauss": lambda: random.gauss(),
-    "random.Random.getrandbits": lambda: random.randint(0, 9),
-    "random.Random.random": lambda: PYTHON.uniform(0, 1),
-    "time.time": lambda: time.time(),
-    "time.perf_counter": lambda: time.perf_counter(),
-    "os.urandom": lambda: float(os.urandom(1)[0]),
-    "os.urandom ": lambda: float(secrets.randbelow(9)),
-    "os.urandom  ": lambda: float(uuid.uuid4().int % 9),
-    "datetime.datetime.now": lambda: float(datetime.datetime.now().year),
-}
-
-
-@pytest.mark.parametrize("name", DRAWS)
-def test_what_a_recording_would_freeze_is_told(name, device, caplog):
-    draw, x = DRAWS[name], array([1.0, 2.0])
-    recorded = xpnet.jit(lambda x: x + draw() + draw())
-    draw()
-    assert not caplog.records
-    first = recorded(x)
-    assert_same(recorded(x), first)
-    (record,) = caplog.records
-    assert record.name == "xpnet"
-    assert record.levelno == logging.WARNING
-    message = record.getMessage()
-    assert message.startswith(f"xpnet: {name.strip()} is called")
-    assert "xpnet.random" in message
-    assert THIS in message
-    assert f'"{name}"' in message
-
-
-def test_what_draws_nothing_for_a_recording_is_not_told(device, caplog):
-    log = logging.getLogger("another")
-    log.addHandler(logging.NullHandler())
-    other = threading.Thread(target=lambda: [GENERATOR.normal(), time.time(), random.random()])
-
-    def f(net, x):
-        dense = nn.Dense(2, 2, seed=0)
-        numpy.random.default_rng(0)
-        log.info("a record of the log has its time")
-        other.start()
-        other.join()
-        return net(x) + dense.weight[0, 0]
-
-    net = nn.Sequential(nn.Dense(2, 2, seed=0), nn.Dropout(0.5, seed=1))
-    with caplog.at_level(logging.INFO):
-        xpnet.jit(f)(net, array([[1.0, 2.0]], "float32"))
-    assert [record.name for record in caplog.records] == ["another"]
-
-
-def test_functions_are_restored():
-    assert not isinstance(numpy.random.Generator.normal, types.FunctionType)
-    assert not isinstance(time.time, types.FunctionType)
-
-    def all_functions():
-        kinds = (numpy.random.Generator, numpy.random.RandomState, random.Random, datetime.datetime)
-        return [dict(vars(owner)) for owner in (*kinds, numpy.random, random, time, os)]
-
-    before = all_functions()
-    inner = xpnet.jit(lambda x: x + GENERATOR.normal())
-    xpnet.jit(lambda x: inner(x) + 1)(numpy.ones(1))
-    with pytest.raises(ZeroDivisionError):
-        xpnet.jit(lambda x: x / (1 // 0))(numpy.ones(1))
-    threads = [threading.Thread(target=xpnet.jit(lambda x: x + 1), args=[numpy.ones(1)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all_functions() == before
-    assert GENERATOR.normal() != GENERATOR.normal()
 
 
 # -- what cannot be recorded --------------------------------------------------------------------------------

@@ -224,6 +224,18 @@ def test_cells_and_defaults(device):
     assert_same(f(x), x * 4)
 
 
+def test_a_function_with_the_name_of_one_of_a_package(device, monkeypatch):
+    @functools.wraps(numpy.sum)
+    def wrapped(x):
+        return x * factor
+
+    monkeypatch.setitem(globals(), "factor", 2.0)
+    f, x = xpnet.jit(lambda x: wrapped(x)), ones(2)
+    assert_same(f(x), x * 2)
+    monkeypatch.setitem(globals(), "factor", 3.0)
+    assert_same(f(x), x * 3)
+
+
 class Scaled(nn.Module):
     factor = 2.0
 

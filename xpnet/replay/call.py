@@ -22,6 +22,7 @@ from xpnet.errors import NotRecordableError
 from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.match import builder, matcher
 from xpnet.replay.precision import check_precision, lower_products
+from xpnet.replay.randomness import warn_of_draws
 from xpnet.replay.recording import Recorded, RecordingNamespace, output
 from xpnet.replay.same import Facts, stands_for_others
 
@@ -112,11 +113,12 @@ class _Replay:
         # Now, as the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
+        warn_of_draws(facts)
         after = Facts(arguments, f)
         if after.recorded and not facts.recorded:
             raise NotRecordableError(
-                f"a function under xpnet.jit must return its arrays, and wrote one to {after.recorded}, which a "
-                "replay would not do. Return it, and write it there yourself."
+                f"a function under xpnet.jit must return its arrays, and wrote one to {after.recorded}, "
+                "which a replay would not do. Return it, and write it there yourself."
             )
         self.changed = facts.keep(after)
         for place, x in zip(facts.arrays, inputs, strict=True):

@@ -1,161 +1,150 @@
-"""A warning where a function that is recorded draws random numbers of the host, or asks for the time.
+"""A warning where a function that is recorded names what draws random numbers of the host, or tells the time.
 
-What these return is a constant of the recording. While something is recorded, functions that say so stand in
-their place. Nothing of Python's own tells of such calls: a profile function doubles the time that recording
-takes, and does not see NumPy's functions, which Cython compiled; `sys.monitoring` is there from 3.12 on.
+What these return is a constant of the recording. Nothing is watched while the function runs: the code of all
+the functions of the user's that it can reach is read.
 """
 
-import contextlib
-import ctypes
 import datetime
+import dis
 import functools
-import gc
+import inspect
 import logging
 import os
 import random
+import secrets
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from types import ModuleType
+import types
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
 
-from xpnet.arrays import calling_line, is_machinery
-from xpnet.autodiff.namespace import active_recording
+from xpnet.arrays import line_of
+from xpnet.replay.same import Facts, Place, Step, contents_of_cells, is_installed
 
 _log = logging.getLogger("xpnet")
 
-# What of a generator of NumPy's draws nothing.
-_STATE = frozenset({"bit_generator", "get_state", "seed", "set_state", "spawn"})
+_GENERATORS = numpy.random.Generator, numpy.random.RandomState, random.Random
 
-_CLOCKS = ("monotonic", "perf_counter", "process_time", "thread_time", "time")
+# What of a generator draws nothing.
+_STATE = {"VERSION", "bit_generator", "get_state", "getstate", "seed", "set_state", "setstate", "spawn"}
 
-_NOTHING = object()
+_OF_TIME = "monotonic", "perf_counter", "process_time", "thread_time", "time"
+_DRAWING = (
+    *(value for name, value in vars(time).items() if name.removesuffix("_ns") in _OF_TIME),
+    *(value for name, value in vars(uuid).items() if name in ("uuid1", "uuid4", "uuid6", "uuid7")),
+    *(secrets.randbelow, secrets.token_bytes, secrets.token_hex, secrets.token_urlsafe),
+    *(numpy.random.ranf, numpy.random.sample, os.urandom),
+)
+
+# These do where they are called without arguments: with a seed, or a time, they return the same each time.
+_DRAWING_ALONE = (
+    *(numpy.random.default_rng, numpy.random.RandomState, random.Random, random.SystemRandom),
+    *(time.ctime, time.gmtime, time.localtime),
+)
+
+_METHODS = types.MethodType, types.BuiltinMethodType
+
+# The name of what a call returns. If that is a generator, its seed may have been given.
+_RESULT = "()"
+
+_told: set[tuple[types.CodeType, str]] = set()
 
 
-class _Place:
-    """Where a function stands, and what stands there while something is recorded."""
+def warn_of_draws(facts: Facts) -> None:
+    """Warn, once for each line, of what functions draw when they are recorded and not on replays.
 
-    def __init__(self, owner: ModuleType | type, name: str, what: str) -> None:
-        self._kind = owner if isinstance(owner, type) else None
-        # The functions of a class that is written in C are in a dict as well, behind what `vars` shows.
-        self._names = gc.get_referents(vars(owner))[0] if self._kind else vars(owner)
-        self._name = name
-        self._before = self._names.get(name, _NOTHING)  # a class may inherit it
-        original = getattr(owner, name) if self._before is _NOTHING else self._before
-        self._replacement = _saying(original, what)
+    Parameters
+    ----------
+    facts : Facts
+        Which functions the recording can reach, and which generators.
+    """
+    kinds = {type(generator) for generator in facts.found(_GENERATORS)}
+    methods = {name for kind in kinds for name in dir(kind) if name[0] != "_"} - _STATE
+    if methods:  # which may belong to anything, but for attributes of these names that were met
+        methods -= {place[-1].name for place, *_ in facts.facts if _is_attribute(place)}
+    for function in facts.found(types.FunctionType):
+        if is_installed(function):
+            continue
+        cells = {name: content for _, name, content in contents_of_cells(function)}
+        for code, number, name, value, alone in _loads(function.__code__, function.__globals__, cells):
+            owner, dot, method = name.rpartition(".")
+            is_method = value is None and dot and owner != _RESULT and method in methods
+            if is_method or _draws(value, alone):
+                _warn(code, number, name.removeprefix("."))
 
-    def replace(self) -> None:
-        self._put(self._replacement)
 
-    def restore(self) -> None:
-        self._put(self._before)
+def _is_attribute(place: Place) -> bool:
+    return bool(place) and (place[-1].how == "attribute" or place[-2:-1] == (Step("vars"),))
 
-    def _put(self, function: Any) -> None:
-        if function is _NOTHING:
-            del self._names[self._name]
+
+def _warn(code: types.CodeType, number: int, name: str) -> None:
+    line = line_of(code, number)
+    if (code, line) not in _told:
+        _told.add((code, line))
+        _log.warning(
+            "xpnet: %s is called, if at all, when a function is recorded and not when it is replayed: each "
+            "later call uses what it returned then. Draw random numbers with xpnet.random, and pass what "
+            "changes as an argument. It stands at %s",
+            name,
+            line,
+        )
+
+
+def _draws(value: Any, alone: bool) -> bool:
+    owner = value.__self__ if isinstance(value, _METHODS) else None
+    if isinstance(owner, _GENERATORS):
+        return value.__name__ not in _STATE
+    if isinstance(owner, type) and issubclass(owner, datetime.date):
+        return value.__name__ in ("now", "today", "utcnow")
+    return any(value is each for each in (*_DRAWING, *(_DRAWING_ALONE if alone else ())))
+
+
+def _loads(code: types.CodeType, names: dict[str, Any], cells: dict[str, Any]) -> Iterator[tuple]:
+    """Yield what a function and those inside it load: the code, the line, the name there, and the value.
+
+    A value is None where it is not known. Last comes whether it is called without arguments.
+    """
+    cells = {name: cells[name] for name in code.co_freevars if name in cells}
+    local: dict[str, Any] = {}
+    name, value, module = "", None, None
+    steps = _steps(code)
+    for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
+        operation, argument = step.opname, step.argval
+        if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
+            name, value = argument, names.get(argument)
+        elif operation in ("LOAD_ATTR", "LOAD_METHOD"):
+            name, value = f"{name}.{argument}", _attribute(value, argument)
+        elif "_FAST" in operation or "_DEREF" in operation:
+            several = argument if isinstance(argument, tuple) else (argument,)  # from Python 3.13 on
+            known = local if "_FAST" in operation else cells
+            if operation.startswith("STORE_"):
+                known[several[0]] = value
+            name, value = several[-1], known.get(several[-1]) if "LOAD_" in operation else None
+        elif operation == "IMPORT_NAME":  # `import a.b` gives a, `from a.b import c` needs a.b
+            value = module = sys.modules.get(argument if before.argval else argument.partition(".")[0])
+        elif operation == "IMPORT_FROM":
+            value = _attribute(module, argument)
         else:
-            self._names[self._name] = function
-        if self._kind:  # Python remembers which function a name stands for
-            ctypes.pythonapi.PyType_Modified(ctypes.py_object(self._kind))
-
-
-def _saying(original: Callable, what: str) -> Any:
-    """Return a function that does the same, and says that it is called while something is recorded."""
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        _say(what)
-        return original(*arguments, **options)
-
-    functools.update_wrapper(call, original)
-    return classmethod(call) if type(original).__name__ == "classmethod_descriptor" else call
-
-
-def _say(what: str) -> None:
-    recording: Any = active_recording.get()  # none in another thread
-    if recording is None:
-        return
-    frame: Any = sys._getframe(2)
-    if what.startswith("time.") and is_machinery(frame):
-        return  # a line of a log has its time
-    while is_machinery(frame) and frame.f_back and not _is_ours(frame):
-        frame = frame.f_back
-    line = calling_line()
-    if _is_ours(frame) or line in recording.drawn:
-        return
-    recording.drawn.add(line)
-    _log.warning(
-        "xpnet: %s is called when jit records a function and not when it is replayed: each later call uses "
-        "what it returned now. Draw random numbers with xpnet.random, and pass what changes as an argument. "
-        "It is called at %s",
-        what,
-        line,
-    )
-
-
-def _is_ours(frame: Any) -> bool:
-    return frame.f_globals.get("__name__", "").partition(".")[0] == "xpnet"
+            name, value = _RESULT if operation.startswith("CALL") else "", None
+        if operation.startswith("LOAD_") and name:
+            number = getattr(step.positions, "lineno", None) or code.co_firstlineno
+            yield code, number, name, value, after.opname == "CALL" and not after.arg
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _loads(inner, names, cells)
 
 
 @functools.cache
-def _places() -> list[_Place]:
-    of_numpy = [name for name, x in vars(numpy.random).items() if _draws(getattr(x, "__self__", None))]
-    names: list[tuple[Any, str, list[str]]] = [(numpy.random, "numpy.random", of_numpy)]
-    for kind in (numpy.random.RandomState, numpy.random.Generator):
-        methods = [name for name, x in vars(kind).items() if callable(x) and not name.startswith("_")]
-        names.append((kind, f"numpy.random.{kind.__name__}", methods))
-    for owner, what in ((random, "random"), (random.Random, "random.Random")):
-        names.append((owner, what, ["gauss", "getrandbits", "random"]))  # of which all others are made
-    clocks = [name for name in vars(time) if name.removesuffix("_ns") in _CLOCKS]
-    names += [
-        (os, "os", ["urandom"]),
-        (time, "time", clocks),
-        (datetime.datetime, "datetime.datetime", ["now", "utcnow"]),
-        (datetime.date, "datetime.date", ["today"]),
-    ]
-    found = [
-        _Place(owner, name, f"{what}.{name}")
-        for owner, what, each in names
-        for name in each
-        if name not in _STATE
-    ]
-    return [*found, _Place(random, "_urandom", "os.urandom")]  # the one of `secrets`
+def _steps(code: types.CodeType) -> list[dis.Instruction]:
+    """Return the instructions of a function, but for those between what is loaded and its call."""
+    between = "EXTENDED_ARG", "PRECALL", "PUSH_NULL"
+    return [step for step in dis.get_instructions(code) if step.opname not in between]
 
 
-def _draws(x: Any) -> bool:
-    return isinstance(x, numpy.random.RandomState)
-
-
-_lock = threading.Lock()
-_recordings = 0
-
-
-def _renew_lock() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # another thread may hold the lock then
-    os.register_at_fork(after_in_child=_renew_lock)
-
-
-@contextlib.contextmanager
-def frozen_values_are_told() -> Iterator[None]:
-    """Warn, in a ``with`` block in which a function is recorded, of what a replay would not do anew."""
-    _count(1)
-    try:
-        yield
-    finally:
-        _count(-1)
-
-
-def _count(change: int) -> None:
-    """Replace the functions for the first of several threads that record, and restore them for the last."""
-    global _recordings
-    with _lock:
-        _recordings += change
-        if _recordings == (1 if change > 0 else 0):
-            for place in _places():
-                place.replace() if change > 0 else place.restore()
+def _attribute(value: Any, name: str) -> Any:
+    """Return an attribute, without running a property of the user's; None where it is not known."""
+    is_known = isinstance(value, _GENERATORS) or (isinstance(value, type) and is_installed(value))
+    return (getattr if is_known else inspect.getattr_static)(value, name, None)

@@ -32,7 +32,6 @@ from xpnet.backends import concrete, copied, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.outside import ArrayFromOutsideError, FromOutside, refused
-from xpnet.replay.randomness import frozen_values_are_told
 
 # Functions whose results depend on values in their shape.
 _SHAPED_BY_VALUES = frozenset(
@@ -118,8 +117,6 @@ class RecordingNamespace(PlainNamespace):
     owned : dict of int to str
         Arrays that must be arguments, by their `id`: what they are, for an error message. A recording would
         not see how they change.
-    drawn : set of str
-        Lines at which random numbers of the host were drawn, of which a warning told.
     """
 
     def __init__(self, xp: Any) -> None:
@@ -132,7 +129,6 @@ class RecordingNamespace(PlainNamespace):
         self.settings: dict[Variable, int] = {}
         self.assigned: set[Variable | None] = set()
         self.owned: dict[int, str] = {}
-        self.drawn: set[str] = set()
         self._copies: dict[int, tuple[Any, Any]] = {}  # of arrays from outside, beside these
 
     def __getattr__(self, name: str) -> Any:
@@ -194,7 +190,7 @@ class RecordingNamespace(PlainNamespace):
         """Call a function with such arguments, and write down what it does."""
         token = active_recording.set(self)
         try:
-            with namespaces_of(TracedNamespace), frozen_values_are_told(), refused(self.owned):
+            with namespaces_of(TracedNamespace), refused(self.owned):
                 return f(*arguments, **keywords)
         except Exception as error:
             raise _explained(error)  # noqa: B904  # it has its cause

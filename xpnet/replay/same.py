@@ -12,7 +12,6 @@ A recording is replayed only where everything that went into it is known to be t
 a recording among many; `xpnet.replay.match` a function that checks them within microseconds.
 """
 
-import contextlib
 import copyreg
 import functools
 import sys
@@ -83,7 +82,7 @@ def data(value: Any, other: Callable[[Any], Any] = _refuse) -> Any:
 def _settings_of(kind: Any) -> tuple[str, ...]:
     """Return the fields of xpnet's own classes of settings, such as optimizers."""
     parameters = getattr(kind, "__dataclass_params__", None)
-    frozen = parameters is not None and parameters.frozen and _is_installed(kind)
+    frozen = parameters is not None and parameters.frozen and is_installed(kind)
     return tuple(field.name for field in fields(kind)) if frozen else ()
 
 
@@ -260,6 +259,10 @@ class Facts:
         """Return the objects that functions read from outside, by their identity."""
         return {number: value for number, (_, value) in self._seen.items() if number not in self.settings}
 
+    def found(self, kinds: type | tuple[type, ...]) -> list:
+        """Return the objects of some classes that were looked at."""
+        return [value for _, value in self._seen.values() if isinstance(value, kinds)]
+
     def keep(self, others: "Facts") -> list[str]:
         """Leave out what the function changed itself while it was recorded: what does not hold in others.
 
@@ -274,7 +277,7 @@ class Facts:
         numbers = [
             fact for fact in changed if fact.test == "constant_data" and _is_number(fact.expected.value)
         ]
-        return [_name(fact.place) for fact in numbers]
+        return [_name(fact.place) for fact in numbers if Step("reduced") not in fact.place]
 
     def fix(self, place: Place, number: int) -> None:
         """Compare an array of the arguments by its value, too: it was used as a size."""
@@ -359,7 +362,7 @@ class Facts:
         elif kind is functools.partial:
             for name in ("func", "args", "keywords"):
                 self._attribute(value, name, place, reached)
-        elif callable(value) and "__wrapped__" in getattr(value, "__dict__", ()) and _is_installed(kind):
+        elif callable(value) and "__wrapped__" in getattr(value, "__dict__", ()) and is_installed(kind):
             self._attribute(value, "__wrapped__", place, reached)  # `jit`, `functools.lru_cache`
         else:
             self._object(value, place, reached)
@@ -435,13 +438,9 @@ class Facts:
         for name in ("__defaults__", "__kwdefaults__"):
             if getattr(function, name):
                 self._attribute(function, name, place, _OUTSIDE)
-        for number, (name, cell) in enumerate(zip(code.co_freevars, function.__closure__ or (), strict=True)):
-            try:
-                content = cell.cell_contents
-            except ValueError:  # not assigned to yet
-                continue
+        for number, name, content in contents_of_cells(function):
             self._visit(content, (*place, Step("cell", number, name)), _OUTSIDE)
-        if _is_installed_code(code):
+        if is_installed(function):
             return
         space = (*place, Step("attribute", "__globals__"))
         for name in _globals_in(code):
@@ -456,12 +455,13 @@ class Facts:
     def _read(self, code: types.CodeType, function: types.FunctionType) -> None:
         """Find out which attributes a function names, and those inside it, and of what."""
         first = code.co_varnames[:1] if code is function.__code__ and code.co_argcount else ()
+        cells = {name: content for _, name, content in contents_of_cells(function)}
         for chain in chains(code):
             value: Any = _UNKNOWN
             if chain.kind == "global":
                 value = function.__globals__.get(chain.name, _UNKNOWN)
             elif chain.kind == "cell":
-                value = _contents(function).get(chain.name, _UNKNOWN)
+                value = cells.get(chain.name, _UNKNOWN)
             elif chain.kind == "module":
                 value = sys.modules.get(chain.name, _UNKNOWN)
                 if isinstance(value, types.ModuleType):
@@ -495,16 +495,16 @@ class Facts:
 
     def _module(self, module: types.ModuleType) -> None:
         """Look at what functions name of a module of the user's."""
-        if not _is_installed(module) and id(module) not in self._seen:
+        if not is_installed(module) and id(module) not in self._seen:
             place = (Step("object", _Object(module)), Step("vars"))
             self._seen[id(module)] = place, module
             self._attributes(module, place, _OUTSIDE)
 
     def _class(self, cls: type) -> None:
         """Look at the methods of a class of the user's, and at its attributes that functions name."""
-        kinds: list[type] = [*cls.__mro__, *type(cls).__mro__]
+        kinds: tuple[type, ...] = cls.__mro__ + type.__getattribute__(type(cls), "__mro__")
         for each in kinds:
-            if _is_installed(each) or id(each) in self._seen:
+            if is_installed(each) or id(each) in self._seen:
                 continue
             place = (Step("object", _Object(each)), Step("vars"))
             self._seen[id(each)] = place, each
@@ -562,7 +562,7 @@ class Facts:
 
     def _all_attributes(self, value: Any, place: Place, reached: _Reached) -> None:
         # What an optimizer keeps of what it computed follows from its settings.
-        kept = {name for name in vars(value) if _is_installed(type(value)) and _is_kept(value, name)}
+        kept = {name for name in vars(value) if is_installed(type(value)) and _is_kept(value, name)}
         attributes = {name: item for name, item in vars(value).items() if name not in kept}
         if not kept:
             self._hold(place, "names", tuple(attributes), reached)
@@ -670,9 +670,7 @@ def _is_fixed(value: Any) -> bool:
         return True
     if isinstance(value, types.BuiltinFunctionType):
         return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
-    return (
-        isinstance(value, types.FunctionType) and not value.__closure__ and _is_installed_code(value.__code__)
-    )
+    return isinstance(value, types.FunctionType) and not value.__closure__ and is_installed(value)
 
 
 def _way_into(value: Any) -> str:
@@ -721,20 +719,21 @@ def _names_of_slots(kind: type) -> list[str]:
     return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
+def contents_of_cells(function: types.FunctionType) -> Iterator[tuple[int, str, Any]]:
+    """Yield the numbers, names and contents of the cells of a function."""
+    names = function.__code__.co_freevars
+    for number, (name, cell) in enumerate(zip(names, function.__closure__ or (), strict=True)):
+        try:
+            yield number, name, cell.cell_contents
+        except ValueError:  # not assigned to yet
+            continue
+
+
 @functools.cache
 def _globals_in(code: types.CodeType) -> tuple[str, ...]:
     """Return the globals that a function names, and those inside it."""
     own = [chain.name for chain in chains(code) if chain.kind == "global"]
     return tuple(dict.fromkeys([*own, *(name for each in inner(code) for name in _globals_in(each))]))
-
-
-def _contents(function: types.FunctionType) -> dict[str, Any]:
-    """Return what is in the cells of a function, by name; nothing for those not assigned to yet."""
-    found = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):
-            found[name] = cell.cell_contents
-    return found
 
 
 def _static(value: Any, name: str) -> Any:
@@ -765,17 +764,15 @@ def _is_installed_file(path: str) -> bool:
     )
 
 
-def _is_installed_code(code: types.CodeType) -> bool:
-    return _is_installed_file(code.co_filename)
-
-
-def _is_installed(value: Any) -> bool:
-    """Say whether a class or a module belongs to Python, to xpnet or to an installed package.
+def is_installed(value: Any) -> bool:
+    """Say whether a class, a function or a module belongs to Python, to xpnet or to an installed package.
 
     Their code is what it is; what their functions read from outside is not looked at.
     """
     if isinstance(value, types.ModuleType):
         return _is_package_installed(value.__name__.partition(".")[0])
+    if isinstance(value, types.FunctionType):  # to which `functools.wraps` gives the module of another one
+        return _is_installed_file(value.__code__.co_filename)
     module, name = value.__module__, value.__qualname__
     if not isinstance(module, str) or not _is_package_installed(module.partition(".")[0]):
         return False

@@ -39,6 +39,7 @@ from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.call import make_plan
 from xpnet.replay.graph import Graph
 from xpnet.replay.match import matcher
+from xpnet.replay.randomness import warn_of_draws
 from xpnet.replay.recording import Recorded, RecordingNamespace, output
 from xpnet.replay.same import Facts, key
 
@@ -438,7 +439,11 @@ def _kind_of(step: _Step, function: Any) -> _Kind:
     facts = _facts(values)
     kind = _Kind(step)
     after = _facts(values)
-    if facts is not None and after is not None and step.place.is_lasting():
+    if facts is None or after is None:
+        return kind
+    warn_of_draws(facts)
+    reads_arrays = facts.reads_arrays or after.reads_arrays  # whose elements are not compared
+    if not reads_arrays and step.place.is_lasting():
         facts.keep(after)
         places = [index for index, leaf in enumerate(step.trees[2].leaves) if tree.is_array(leaf)]
         for index, place in zip(places, facts.arrays[len(facts.arrays) - len(places) :], strict=True):
@@ -453,10 +458,9 @@ def _kind_of(step: _Step, function: Any) -> _Kind:
 def _facts(values: Any) -> Facts | None:
     """Return what must hold of a step for another one to do the same; None where nobody can say."""
     try:
-        facts = Facts(values)
+        return Facts(values)
     except NotRecordableError:
         return None
-    return None if facts.reads_arrays else facts  # whose elements are not compared
 
 
 # -- the loop as one operation ------------------------------------------------------------------------------
