@@ -1,10 +1,14 @@
 """Whatever a recording took in besides arrays is compared: in each case, a changed one is recorded anew."""
 
+import argparse
 import collections
 import copy
 import enum
 import functools
 import pickle
+import re
+import sys
+import types
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import SimpleNamespace
@@ -49,6 +53,22 @@ class Slots:
     def __init__(self, k=1.0):
         self.k = k
         self.__hidden = None
+
+
+class Covered:
+    k = 1.0
+
+
+class Cached:
+    @functools.cached_property
+    def k(self):
+        return 1.0
+
+
+def matched(value):
+    match value:
+        case Inner(k=k) | Plain(k=k):
+            return k
 
 
 class Whole(int):
@@ -262,6 +282,91 @@ def test_attributes_and_methods_of_classes(device, monkeypatch):
     assert_same(f(net, x), x * 7)
 
 
+def view_of_a_dict():
+    inside = {"a": 1.0}
+    return types.MappingProxyType(inside), lambda _: inside.update(a=3.0)
+
+
+def method_of_a_dict():
+    inside = {"a": 1.0}
+    return inside.get, lambda _: inside.update(a=3.0)
+
+
+OUTSIDE = {
+    "arguments of a program": (lambda: argparse.Namespace(k=1.0), "k", lambda o: o.k),
+    "counter": (lambda: (collections.Counter(a=1), lambda o: o.update(a=2)), "", lambda o: o["a"]),
+    "UserDict": (lambda: (collections.UserDict(a=1), lambda o: o.update(a=3)), "", lambda o: o["a"]),
+    "ChainMap": (lambda: (collections.ChainMap({"a": 1}), lambda o: o.update(a=3)), "", lambda o: o["a"]),
+    "bytearray": (lambda: (bytearray(b"a"), lambda o: o.append(1)), "", len),
+    "view of a dict": (view_of_a_dict, "", lambda o: o["a"]),
+    "method of a dict": (method_of_a_dict, "", lambda get: get("a")),
+    "class pattern of a dataclass": (Inner, "k", lambda o: matched(o)),
+    "class pattern of a plain object": (Plain, "k", lambda o: matched(o)),
+    "getattr": (Plain, "k", lambda o: getattr(o, "".join(["k"]))),
+    "what is there": (Plain, "more", lambda o: 1.0 + hasattr(o, "more")),
+    "pattern": (lambda: Plain(re.compile("a")), re.compile("aaa"), lambda o: len(o.k.pattern)),
+    "attribute of a class that is covered": (Covered, "k", lambda o: o.k),
+    "property that is written over": (Cached, "k", lambda o: o.k),
+}
+
+
+@pytest.mark.parametrize(("make", "change", "read"), OUTSIDE.values(), ids=OUTSIDE)
+def test_objects_from_outside(device, make, change, read):
+    made, x = make(), ones(2)
+    made, alter = made if isinstance(made, tuple) else (made, None)
+    f, before = xpnet.jit(lambda x: x * float(read(made))), float(read(made))
+    assert_same(f(x), x * before)
+    if alter:
+        alter(made)
+    else:
+        name, value = (change, 3.0) if isinstance(change, str) else ("k", change)
+        setattr(made, name, value)
+    assert_same(f(x), x * float(read(made)))
+    assert float(read(made)) != before
+
+
+@pytest.mark.parametrize("of", ["cell", "attribute", "item", "default"])
+def test_numbers_of_numpy_from_outside(device, of):
+    n, x = numpy.int64(2), ones(4)
+    plain, items = Plain(n), {"n": n}
+    readings = {
+        "cell": lambda x: xpnet.array_namespace(x).reshape(x, (int(n), -1)),
+        "attribute": lambda x: xpnet.array_namespace(x).reshape(x, (int(plain.k), -1)),
+        "item": lambda x: xpnet.array_namespace(x).reshape(x, (int(items["n"]), -1)),
+        "default": lambda x, n=n: xpnet.array_namespace(x).reshape(x, (int(n), -1)),
+    }
+    f = xpnet.jit(readings[of])
+    assert f(x).shape == (2, 2)
+    n = plain.k = items["n"] = numpy.int64(4)
+    readings[of].__defaults__ = (n,) if of == "default" else None
+    assert f(x).shape == (4, 1)
+
+
+def test_modules_of_the_user(device, monkeypatch):
+    settings = types.ModuleType("settings_of_the_user")
+    settings.k, settings.inner = 1.0, types.ModuleType("settings_of_the_user.inner")
+    settings.inner.k, plain = 1.0, Plain(settings)
+    monkeypatch.setitem(sys.modules, "settings_of_the_user", settings)
+
+    def imported(x):
+        import settings_of_the_user
+
+        return x * settings_of_the_user.k
+
+    def imported_from(x):
+        from settings_of_the_user import k
+
+        return x * k
+
+    x = ones(2)
+    readings = [imported, imported_from, lambda x: x * settings.k, lambda x: x * plain.k.k]
+    recorded = [*map(xpnet.jit, readings), xpnet.jit(lambda x: x * settings.inner.k)]
+    for k in (1.0, 3.0):
+        settings.k = settings.inner.k = k
+        for f in recorded:
+            assert_same(f(x), x * k)
+
+
 class Trainer:
     rate = 1.0
 
@@ -270,6 +375,94 @@ class Trainer:
 
     def step(self, x):
         return x * self.factor * self.rate
+
+    def train(self):
+        self.seen.append(1)
+
+    def update(self):
+        self.seen.append(1)
+
+
+def test_a_method_is_that_of_the_object_it_is_read_from(device):
+    """The trainer's own `train` and `update` read what changes at each step, and are not called."""
+    recorded = []
+
+    class Own(Trainer):
+        def __init__(self, optimizer):
+            super().__init__()
+            self.optimizer, self.function = optimizer, xpnet.jit(self.whole)
+
+        def whole(self, net, state, x):
+            recorded.append(1)
+            net.train()
+            gradient = xpnet.grad(lambda net: xpnet.losses.mse(net(x), x))(net)
+            return self.optimizer.update(gradient, state, net)
+
+    trainer, net = Own(xpnet.optim.SGD(0.1)), nn.Dense(2, 2, seed=0).train()
+    state = trainer.optimizer.init(net)
+    for _ in range(4):
+        net, state = trainer.function(net, state, ones(3, 2))
+        trainer.train()
+        trainer.update()
+    assert len(recorded) == 1
+
+
+def test_a_network_that_is_an_argument_and_read_from_outside(device):
+    net, x = Scaled(), ones(2)
+
+    class Penalized(Trainer):
+        def step(self, net, x):
+            return net(x) + self.net.weight**2
+
+    trainer = Penalized()
+    trainer.net = net
+    with pytest.raises(NotRecordableError, match=r"net\.weight of a Scaled from outside"):
+        xpnet.jit(trainer.step)(net, x)
+    with pytest.raises(NotRecordableError, match=r"net\.weight of a Scaled from outside"):
+        xpnet.jit(lambda n, x: n(x) + net(x))(net, x)
+
+
+def test_an_array_that_is_written_to_an_object_is_refused(device):
+    class Stateful(Trainer):
+        total = 0.0
+
+        def step(self, x):
+            self.total = self.total + x
+            return x
+
+    with pytest.raises(NotRecordableError, match=r"wrote one to total, .*Return it"):
+        xpnet.jit(Stateful().step)(ones(2))
+
+
+def test_a_number_that_the_function_changes_is_told(device, caplog):
+    class Moments(Trainer):
+        t = 0
+
+        def step(self, x):
+            self.t += 1
+            return x / (1 - 0.9**self.t)
+
+    moments = Moments()
+    moments.t = 0
+    f = xpnet.jit(moments.step)
+    f(ones(2))
+    f(ones(2))
+    assert [record.message.count("reads t from outside, and changes it") for record in caplog.records] == [1]
+
+
+def test_texts_in_arrays_are_settings(device):
+    class Named(nn.Module):
+        def __init__(self, names):
+            self.weight, self.names = ones(2), numpy.asarray(names)
+
+        def __call__(self, x):
+            return x * self.weight * len(self.names) * (2 if self.names[0] == "a" else 1)
+
+    f, x = xpnet.jit(lambda net, x: (net, net(x))), ones(2)
+    for names in (["a", "b"], ["c", "b"], ["a"], ["a", "b"]):
+        net, y = f(Named(names), x)
+        assert_same(y, Named(names)(x))
+        assert list(net.names) == names
 
 
 def test_bound_methods(device):

@@ -458,6 +458,8 @@ class Facts:
         cells = {name: content for _, name, content in contents_of_cells(function)}
         for chain in chains(code):
             value: Any = _UNKNOWN
+            if chain.name in _ALL_ATTRIBUTES:
+                self._names.add(chain.name)
             if chain.kind == "global":
                 value = function.__globals__.get(chain.name, _UNKNOWN)
             elif chain.kind == "cell":
@@ -479,13 +481,11 @@ class Facts:
             if value is _UNKNOWN:  # any object may be meant
                 self._names.update(attributes[number:])
                 return
-            kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
-            self._named.update((id(each), name) for each in (value, *kinds))
+            self._named.update((id(owner), name) for owner in _owners(value))
             value = _static(value, name)
 
     def _is_named(self, value: Any, name: str) -> bool:
-        owners = (value, *(value.__mro__ if isinstance(value, type) else type(value).__mro__))
-        return name in self._names or any((id(each), name) in self._named for each in owners)
+        return name in self._names or any((id(owner), name) in self._named for owner in _owners(value))
 
     def _attributes(self, value: Any, place: Place, reached: _Reached) -> None:
         """Look at those attributes that functions name."""
@@ -734,6 +734,12 @@ def _globals_in(code: types.CodeType) -> tuple[str, ...]:
     """Return the globals that a function names, and those inside it."""
     own = [chain.name for chain in chains(code) if chain.kind == "global"]
     return tuple(dict.fromkeys([*own, *(name for each in inner(code) for name in _globals_in(each))]))
+
+
+def _owners(value: Any) -> list:
+    """Return an object and the classes of the user's that it belongs to."""
+    kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
+    return [value, *(each for each in kinds if not is_installed(each))]
 
 
 def _static(value: Any, name: str) -> Any:
