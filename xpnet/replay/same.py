@@ -17,7 +17,7 @@ import functools
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -353,16 +353,16 @@ class Facts:
             self._hold(place, "is", _Object(value), reached)
 
     def _branch(self, value: tree.Branch, place: Place, reached: _Reached) -> None:
-        attributes = {name: item for name, item in vars(value).items() if name != "_children"}
+        names = names_in(vars(value))
         inside = (*place, Step("vars"))
-        self._hold(inside, "names", tuple(attributes), reached)
+        self._hold(inside, "names", names, reached)
         self._class(type(value))
         owner = type(value).__name__
         by = "setting" if reached.by == "tree" else reached.by
-        for name, item in attributes.items():
+        for name in names:
             is_leaf = reached.by == "tree" and tree.is_child_of(value, name)
             rest = reached if is_leaf else _Reached(by, reached.owner or owner)
-            self._visit(item, (*inside, Step("item", name, name)), rest)
+            self._visit(vars(value)[name], (*inside, Step("item", name, name)), rest)
 
     def _node(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
         if is_dataclass(value):
@@ -378,8 +378,7 @@ class Facts:
     def _dataclass(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
         self._class(type(value))
         if hasattr(value, "__dict__"):
-            names = tuple(name for name in vars(value) if name != "_children")
-            self._hold((*place, Step("vars")), "names", names, reached)
+            self._hold((*place, Step("vars")), "names", names_in(vars(value)), reached)
         for name, item in parts:
             self._visit(item, (*place, Step("attribute", name, name)), reached)
         setting = _Reached("setting" if reached.by == "tree" else reached.by, type(value).__name__)
@@ -433,7 +432,7 @@ class Facts:
             if id(each) in self._seen:
                 continue
             self._seen[id(each)] = place, each
-            self._hold(place, "names", tuple(vars(each)), _OUTSIDE)
+            self._hold(place, "names", names_in(vars(each)), _OUTSIDE)
             for name, value in vars(each).items():
                 is_operator = name[:2] == "__" and type(value) is types.FunctionType
                 if not is_operator and (name not in self._names or name[:2] == "__"):
@@ -496,6 +495,16 @@ class Facts:
             self._hold(place, "names", tuple(attributes), reached)
         for name, item in attributes.items():
             self._visit(item, (*place, Step("item", name, name)), reached)
+
+
+# What objects remember in passing: a module that came out of a tree, which attributes were its children; a
+# class whose annotations were asked for, or one of whose objects was copied, what it found.
+PASSING = frozenset({"_children", "__annotations__", "__annotations_cache__", "__slotnames__"})
+
+
+def names_in(attributes: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of attributes, without those that come in passing."""
+    return tuple([name for name in attributes if name not in PASSING])
 
 
 # With one of these, a function can read attributes that it does not name.
