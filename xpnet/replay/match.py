@@ -13,7 +13,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.replay.same import Fact, Facts, Place, apart, data, elements, names_in, reduced
+from xpnet.replay.same import Fact, Facts, Place, apart, data, elements, names_of, reduced
 
 
 class _Source:
@@ -66,7 +66,7 @@ class _Checks(_Source):
             data=data,
             device=array_api_compat.device,
             elements=elements,
-            names_in=names_in,
+            names_of=names_of,
             numbers=(numpy.ndarray, numpy.generic),
             reduced=reduced,
         )
@@ -135,7 +135,7 @@ class _Checks(_Source):
     def _names(self, part: str, expected: tuple[str, ...]) -> str:
         # The first is the usual one: a module that came out of a tree.
         with_children = f"[*{part}] != {self._constant([*expected, '_children'])}"
-        return f"{with_children} and names_in({part}) != {self._constant(expected)}"
+        return f"{with_children} and names_of({part}) != {self._constant(expected)}"
 
     def _lacks(self, part: str, expected: str) -> str:
         return f"{expected!r} in {part}"

@@ -353,7 +353,7 @@ class Facts:
             self._hold(place, "is", _Object(value), reached)
 
     def _branch(self, value: tree.Branch, place: Place, reached: _Reached) -> None:
-        names = names_in(vars(value))
+        names = names_of(vars(value))
         inside = (*place, Step("vars"))
         self._hold(inside, "names", names, reached)
         self._class(type(value))
@@ -378,7 +378,7 @@ class Facts:
     def _dataclass(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
         self._class(type(value))
         if hasattr(value, "__dict__"):
-            self._hold((*place, Step("vars")), "names", names_in(vars(value)), reached)
+            self._hold((*place, Step("vars")), "names", names_of(vars(value)), reached)
         for name, item in parts:
             self._visit(item, (*place, Step("attribute", name, name)), reached)
         setting = _Reached("setting" if reached.by == "tree" else reached.by, type(value).__name__)
@@ -432,8 +432,9 @@ class Facts:
             if id(each) in self._seen:
                 continue
             self._seen[id(each)] = place, each
-            self._hold(place, "names", names_in(vars(each)), _OUTSIDE)
-            for name, value in vars(each).items():
+            self._hold(place, "names", names_of(vars(each)), _OUTSIDE)
+            for name in names_of(vars(each)):
+                value = vars(each)[name]
                 is_operator = name[:2] == "__" and type(value) is types.FunctionType
                 if not is_operator and (name not in self._names or name[:2] == "__"):
                     continue
@@ -497,14 +498,16 @@ class Facts:
             self._visit(item, (*place, Step("item", name, name)), reached)
 
 
-# What objects remember in passing: a module that came out of a tree, which attributes were its children; a
-# class whose annotations were asked for, or one of whose objects was copied, what it found.
-PASSING = frozenset({"_children", "__annotations__", "__annotations_cache__", "__slotnames__"})
+# What an object does without: in a module that came out of a tree, which attributes were its children; in a
+# class, its annotations, which Python 3.14 makes when they are asked for, and what copying an object found.
+_NOTES = frozenset(
+    {"_children", "__annotate_func__", "__annotations__", "__annotations_cache__", "__slotnames__"}
+)
 
 
-def names_in(attributes: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of attributes, without those that come in passing."""
-    return tuple([name for name in attributes if name not in PASSING])
+def names_of(attributes: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of attributes that say what an object does."""
+    return tuple([name for name in attributes if name not in _NOTES])
 
 
 # With one of these, a function can read attributes that it does not name.
