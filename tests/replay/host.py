@@ -315,14 +315,12 @@ def compiled(source):
     folder = private(Path(tempfile.gettempdir()) / f"xpnet-host-kernels-{os.getuid()}")
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
     if not path.exists():
-        code = path.with_suffix(".cpp")
-        code.write_text(text)
-        temporary = path.with_suffix(f".{id(text)}.tmp")
         # Without contraction, so that results can be compared with NumPy's.
         options = ["-O1", "-std=c++17", "-fPIC", "-shared", "-w", "-ffp-contract=off"]
-        done = subprocess.run(
-            [COMPILER, *options, str(code), "-o", str(temporary)], capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{done.stderr}\n{source}"
-        temporary.rename(path)
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # as other processes compile the same
+            made = Path(own) / path.name
+            command = [COMPILER, *options, "-x", "c++", "-", "-o", str(made)]
+            done = subprocess.run(command, input=text, capture_output=True, text=True)
+            assert done.returncode == 0, f"{done.stderr}\n{source}"
+            made.rename(path)
     return ctypes.CDLL(str(path)).launch
