@@ -317,12 +317,10 @@ def compiled(source):
     if not path.exists():
         # Without contraction, so that results can be compared with NumPy's.
         options = ["-O1", "-std=c++17", "-fPIC", "-shared", "-w", "-ffp-contract=off"]
-        with tempfile.TemporaryDirectory(dir=folder) as own:  # other processes compile the same, perhaps
-            code, made = Path(own) / "kernel.cpp", Path(own) / "kernel.so"
-            code.write_text(text)
-            done = subprocess.run(
-                [COMPILER, *options, str(code), "-o", str(made)], capture_output=True, text=True
-            )
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # as other processes compile the same
+            made = Path(own) / path.name
+            command = [COMPILER, *options, "-x", "c++", "-", "-o", str(made)]
+            done = subprocess.run(command, input=text, capture_output=True, text=True)
             assert done.returncode == 0, f"{done.stderr}\n{source}"
             made.rename(path)
     return ctypes.CDLL(str(path)).launch

@@ -282,6 +282,22 @@ def test_attributes_and_methods_of_classes(device, monkeypatch):
     assert_same(f(net, x), x * 7)
 
 
+def test_what_python_notes_in_a_class_is_not_compared(device):
+    class Counted(Scaled):
+        def __call__(self, x):
+            recorded.append(1)
+            return super().__call__(x)
+
+    recorded, x = [], ones(2)
+    f, net = xpnet.jit(lambda net, x: net(x)), Counted()
+    f(net, x)
+    assert Counted.__annotations__ == {}
+    f(net, x)
+    f(copy.deepcopy(net), x)
+    f(net, x)
+    assert len(recorded) == 1
+
+
 def view_of_a_dict():
     inside = {"a": 1.0}
     return types.MappingProxyType(inside), lambda _: inside.update(a=3.0)

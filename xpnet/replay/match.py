@@ -13,7 +13,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.replay.same import Fact, Facts, Place, apart, data, elements, reduced, stands_for_others
+from xpnet.replay.same import Fact, Facts, Place, apart, data, elements, names_of, reduced, stands_for_others
 
 
 class _Source:
@@ -66,6 +66,7 @@ class _Checks(_Source):
             data=data,
             device=array_api_compat.device,
             elements=elements,
+            names_of=names_of,
             numbers=(numpy.ndarray, numpy.generic),
             reduced=reduced,
         )
@@ -132,11 +133,14 @@ class _Checks(_Source):
         return f"{part} is not {code} and {part} != {code}"
 
     def _names(self, part: str, expected: tuple[str, ...]) -> str:
-        names, found = [*expected], f"[*{part}]"
-        # A module that came out of a tree also remembers which attributes were its children.
-        with_children = self._constant([*names, "_children"])
-        without = f"[name for name in {part} if name != '_children'] != {self._constant(names)}"
-        return f"{found} != {with_children} and {without}"
+        # The first is the usual one: a module that came out of a tree.
+        with_children = f"[*{part}] != {self._constant([*expected, '_children'])}"
+        return f"{with_children} and names_of({part}) != {self._constant(expected)}"
+
+    def _class_names(self, part: str, expected: tuple) -> str:
+        names, everything = expected
+        usual = f"[*{part}] != {self._constant([*everything])}"
+        return f"{usual} and names_of({part}) != {self._constant(names)}"
 
     def _lacks(self, part: str, expected: str) -> str:
         return f"{expected!r} in {part}"

@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import types
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -395,16 +395,16 @@ class Facts:
             self._hold(place, "is", _Object(value), reached)
 
     def _branch(self, value: tree.Branch, place: Place, reached: _Reached) -> None:
-        attributes = {name: item for name, item in vars(value).items() if name != "_children"}
+        names = names_of(vars(value))
         inside = (*place, Step("vars"))
-        self._hold(inside, "names", tuple(attributes), reached)
+        self._hold(inside, "names", names, reached)
         self._class(type(value))
         owner = type(value).__name__
         by = "setting" if reached.by == "tree" else reached.by
-        for name, item in attributes.items():
+        for name in names:
             is_leaf = reached.by == "tree" and tree.is_child_of(value, name)
             rest = reached if is_leaf else _Reached(by, reached.owner or owner)
-            self._visit(item, (*inside, Step("item", name, name)), rest)
+            self._visit(vars(value)[name], (*inside, Step("item", name, name)), rest)
 
     def _node(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
         if is_dataclass(value):
@@ -420,8 +420,7 @@ class Facts:
     def _dataclass(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
         self._class(type(value))
         if hasattr(value, "__dict__"):
-            names = tuple(name for name in vars(value) if name != "_children")
-            self._hold((*place, Step("vars")), "names", names, reached)
+            self._hold((*place, Step("vars")), "names", names_of(vars(value)), reached)
         for name, item in parts:
             self._visit(item, (*place, Step("attribute", name, name)), reached)
         setting = _Reached("setting" if reached.by == "tree" else reached.by, type(value).__name__)
@@ -508,8 +507,10 @@ class Facts:
                 continue
             place = (Step("object", _Object(each)), Step("vars"))
             self._seen[id(each)] = place, each
-            self._hold(place, "names", tuple(vars(each)), _OUTSIDE)
-            for name, value in [*vars(each).items()]:
+            names = names_of(vars(each))
+            self._hold(place, "class_names", (names, tuple(vars(each))), _OUTSIDE)
+            for name in names:
+                value = vars(each)[name]
                 is_operator = name[:2] == "__" and type(value) is types.FunctionType
                 if is_operator or (name[:2] != "__" and self._is_named(each, name)):
                     self._member(value, each, (*place, Step("item", name, name)))
@@ -568,6 +569,18 @@ class Facts:
             self._hold(place, "names", tuple(attributes), reached)
         for name, item in attributes.items():
             self._visit(item, (*place, Step("item", name, name)), reached)
+
+
+# What an object does without: in a module that came out of a tree, which attributes were its children; in a
+# class, its annotations, which Python 3.14 makes when they are asked for, and what copying an object found.
+_NOTES = frozenset(
+    {"_children", "__annotate_func__", "__annotations__", "__annotations_cache__", "__slotnames__"}
+)
+
+
+def names_of(attributes: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of attributes that say what an object does."""
+    return tuple([name for name in attributes if name not in _NOTES])
 
 
 # With one of these, a function can read attributes that it does not name.
