@@ -389,8 +389,15 @@ def is_array(value: Any) -> bool:
         _refuse_other_rules(kind)
         # A class of arrays has their attributes, too.
         is_object = not isinstance(value, type)
-        known = _ARRAY_TYPES[kind] = is_object and array_api_compat.is_array_api_obj(value)
+        known = _ARRAY_TYPES[kind] = is_object and _is_array_object(value)
     return known
+
+
+def _is_array_object(value: Any) -> bool:
+    try:
+        return array_api_compat.is_array_api_obj(value)
+    except Exception:  # a dict whose keys are attributes raises KeyError when it is asked for one
+        return False
 
 
 def _refuse_other_rules(kind: type) -> None:

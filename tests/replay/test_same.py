@@ -789,3 +789,150 @@ def test_steps_of_a_loss_go_on_recording_other_networks(device):
         xpnet.fit(Counted("straight", seed), x, x, **options)
     assert COUNTS["straight"] == 1 + 1  # tried, and recorded
     assert COUNTS["branching"] > 9
+
+
+# -- functions among the arguments ---------------------------------------------------------------------------
+
+
+def scaling(array):
+    return lambda x: x * array
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        scaling,
+        lambda array: functools.partial(lambda a, x: x * a, array),
+        lambda array: Bound(array).times,
+        lambda array: nn.Lambda(scaling(array)),
+    ],
+    ids=["closure", "partial", "method", "layer"],
+)
+def test_another_function_brings_its_own_array(device, make):
+    f, x = xpnet.jit(lambda function, x: function(x)), ones(2)
+    for factor in (2, 3, 2):
+        assert_same(f(make(ones(2) * factor), x), x * factor)
+
+
+class Bound:
+    def __init__(self, array):
+        self.array = array
+
+    def times(self, x):
+        return x * self.array
+
+
+def test_networks_with_functions_of_their_own(device):
+    x = numpy.ones((3, 2), "float32")
+    for factor in (2, 3, 2):
+        net = nn.Sequential(nn.Dense(2, 2, seed=0), nn.Lambda(scaling(ones(2) * factor)))
+        assert_same(xpnet.predict(net, x), net(xpnet.asarray(x, device=xpnet.device())))
+
+
+class Dot(dict):
+    __getattr__ = dict.__getitem__
+
+
+def test_a_dict_whose_keys_are_attributes(device):
+    settings, x = Dot(k=2.0), ones(2)
+    f = xpnet.jit(lambda x: x * settings.k)
+    assert_same(f(x), x * 2)
+    settings["k"] = 3.0
+    assert_same(f(x), x * 3)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: [*range(n)], lambda n: {i: i for i in range(n)}, lambda n: {*range(n)}]
+)
+def test_long_containers_from_outside(device, make):
+    long, x = make(1000), ones(2)
+    f = xpnet.jit(lambda x: x * (sum(long) - len(long)))
+    assert_same(f(x), x * (sum(long) - len(long)))
+    if isinstance(long, set):
+        long.add(-5)
+    else:
+        long[7] = True
+        assert_same(f(x), x * (sum(long) - len(long)))
+        long[7] = -5
+    assert_same(f(x), x * (sum(long) - len(long)))
+
+
+def test_a_class_in_a_result(device):
+    recorded = []
+
+    def f(x):
+        recorded.append(1)
+        return {"kind": Bound, "x": x, "mode": Mode.SMALL, "module": numpy}
+
+    jitted = xpnet.jit(f)
+    for _ in range(3):
+        assert jitted(ones(2))["kind"] is Bound
+    assert len(recorded) == 1
+
+
+def test_what_is_nested_too_deeply_is_refused():
+    deep = []
+    for _ in range(3000):
+        deep = [deep, SimpleNamespace(k=1)]
+    with pytest.raises(NotRecordableError, match="nested more deeply"):
+        xpnet.jit(lambda x: x * len(deep))(numpy.ones(2))
+
+
+def test_sizes_in_full_and_texts(device):
+    f = xpnet.jit(lambda x, n: xpnet.array_namespace(x).full(n, 2.0) * int(n) + len(f"layer{n}"))
+    for n in (2, 3, 12):
+        assert_same(xpnet.to_numpy(f(ones(2), numpy.int64(n))), numpy.full(n, 2.0) * n + len(f"layer{n}"))
+
+
+def test_what_has_no_signature_can_be_recorded():
+    import operator
+
+    assert_same(xpnet.jit(operator.methodcaller("__neg__"))(numpy.ones(2)), -numpy.ones(2))
+
+
+def test_what_counts_the_objects_made_is_not_read_when_one_is_used(device):
+    made, recorded = [], []
+
+    class Numbered(Scaled):
+        def __init__(self):
+            made.append(len(made))
+            super().__init__()
+
+        def __call__(self, x):
+            recorded.append(1)
+            return super().__call__(x)
+
+    f = xpnet.jit(lambda net, x: net(x))
+    for _ in range(3):
+        f(Numbered(), ones(2))
+    assert len(recorded) == 1
+
+
+class Centered(nn.Module):
+    mean = None
+
+    def __init__(self):
+        self.weight = ones(2)
+
+    def __call__(self, x):
+        return (x - self.mean) * self.weight
+
+
+def test_an_array_of_a_class_that_is_replaced(device, monkeypatch):
+    x = numpy.ones((3, 2), "float32")
+    for mean in (2, 3):
+        monkeypatch.setattr(Centered, "mean", ones(2) * mean)
+        assert_same(xpnet.predict(Centered(), x), numpy.full((3, 2), 1.0 - mean))
+
+
+def test_a_cell_that_is_assigned_to_later(device):
+    def f(x):
+        try:
+            return x * late
+        except NameError:
+            return x
+
+    recorded, x = xpnet.jit(f), ones(2)
+    assert_same(recorded(x), x)
+    late = 3.0
+    assert_same(recorded(x), x * late)

@@ -290,7 +290,9 @@ class jit:
         self._replays: list[_Replay] = []
         self._lock = threading.Lock()
         self._said = False  # that there are too many kinds of arguments
-        self._names = list(inspect.signature(f).parameters)
+        self._names = (
+            list(inspect.signature(f).parameters) if donate else []
+        )  # which not every function tells
         unknown = [name for name in self._donate if name not in self._names]
         if isinstance(donate, str) or unknown:
             raise ValueError(

@@ -13,7 +13,20 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.replay.same import Fact, Facts, Place, apart, data, elements, names_of, reduced, stands_for_others
+from xpnet.replay.same import (
+    Fact,
+    Facts,
+    Place,
+    apart,
+    data,
+    elements,
+    has_items,
+    is_empty,
+    names_of,
+    reduced,
+    snapshot,
+    stands_for_others,
+)
 
 
 class _Source:
@@ -66,6 +79,8 @@ class _Checks(_Source):
             data=data,
             device=array_api_compat.device,
             elements=elements,
+            has_items=has_items,
+            is_empty=is_empty,
             names_of=names_of,
             numbers=(numpy.ndarray, numpy.generic),
             reduced=reduced,
@@ -148,6 +163,9 @@ class _Checks(_Source):
     def _unset(self, part: str, expected: str) -> str:
         return f"hasattr({part}, {expected!r})"
 
+    def _empty_cell(self, part: str, expected: int) -> str:
+        return f"not is_empty({part}.__closure__[{expected}])"
+
     def _keys(self, part: str, expected: Any) -> str:
         keys, kinds = expected.value, [*map(type, expected.value)]
         wrong = f"[*{part}] != {self._constant(keys)}"
@@ -158,7 +176,12 @@ class _Checks(_Source):
     def _data(self, part: str, expected: Any) -> str:
         if expected.value in ([], {}):  # no keywords, as is usual
             return f"type({part}) is not {type(expected.value).__name__} or {part}"
-        return f"data({part}) != {self._constant(expected.description)}"
+        wrong = f"data({part}) != {self._constant(expected.description)}"
+        kind = type(expected.value)
+        items = snapshot(expected.value) if kind in (list, dict, set) else None
+        if items is None:
+            return wrong
+        return f"not has_items({part}, {self._constant(kind)}, {self._constant(items)}) and {wrong}"
 
     def _constant_data(self, part: str, expected: Any) -> str:
         return f"{part} is not {self._constant(expected.value)} and {self._data(part, expected)}"
@@ -271,7 +294,7 @@ class _Builder(_Source):
             self.settings[place] = value
             return f"settings[{[*self.settings].index(place)}]"
         constant = self._constant(value)
-        if self._facts.is_from_outside(value):
+        if self._facts.must_be_same(value):
             return constant
         # What the function made, and may be changed, is made anew each time.
         if type(value) in (list, tuple):

@@ -22,7 +22,7 @@ from typing import Any
 import numpy
 
 from xpnet.arrays import line_of
-from xpnet.replay.same import Facts, Place, Step, contents_of_cells, is_installed
+from xpnet.replay.same import UNKNOWN, Facts, Place, Step, contents_of_cells, is_installed
 
 _log = logging.getLogger("xpnet")
 
@@ -68,7 +68,7 @@ def warn_of_draws(facts: Facts) -> None:
     for function in facts.found(types.FunctionType):
         if is_installed(function):
             continue
-        cells = {name: content for _, name, content in contents_of_cells(function)}
+        cells = {name: x for _, name, x in contents_of_cells(function) if x is not UNKNOWN}
         for code, number, name, value, alone in _loads(function.__code__, function.__globals__, cells):
             owner, dot, method = name.rpartition(".")
             is_method = value is None and dot and owner != _RESULT and method in methods

@@ -81,10 +81,19 @@ class Recorded(ArrayObject):
     def __bool__(self) -> bool:
         return bool(self._leave("a Python branch (if, while, and, or, not)"))
 
+    def __int__(self) -> int:
+        return self.__index__() if self._is_setting() else int(self._leave("int()"))
+
+    def _is_setting(self) -> bool:
+        """Say whether it is a number of the host among the arguments, which may be used as Python's are."""
+        return self.variable in self.namespace.inputs and _integer_of_host(self.value) is not None
+
     def __index__(self) -> int:
         return self.value.__index__() if self.variable is None else self.namespace.setting(self)
 
     def __format__(self, format_spec: str) -> str:
+        if self._is_setting():
+            return format(self.namespace.setting(self), format_spec)
         if not format_spec or self.shape:  # `print(x)` says what it is
             return format(str(self), format_spec)
         return format(to_numpy(self._leave("a text")).item(), format_spec)
@@ -312,6 +321,8 @@ def _data(name: str, arguments: tuple, options: dict) -> Any:
     primitive, composite = PRIMITIVES.get(name), COMPOSITES.get(name)
     if name in _OF_SETTINGS:
         return ()
+    if name == "full":
+        return [*arguments[1:2], options.get("fill_value")]
     try:
         if primitive and primitive.define:
             return primitive.define(lambda *arrays, **_parameters: arrays, *arguments, **options)
@@ -337,6 +348,9 @@ def _is_integer(x: Recorded) -> bool:
     return x.namespace.isdtype(x.dtype, ("integral", "bool"))
 
 
+_NOTE = "xpnet.jit was recording"
+
+
 def _explained(error: Exception) -> Exception:
     """Return what to raise in the place of an error while a function is recorded.
 
@@ -349,9 +363,9 @@ def _explained(error: Exception) -> Exception:
         cause = cause.__cause__
     of_array = isinstance(error, AttributeError) and isinstance(error.obj, ArrayObject)
     if not of_array and not re.search(r"\b(Recorded|Tracer)\b|<(recorded|traced) ", str(error)):
-        if not hasattr(error, "__notes__"):
+        if not any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ())):
             error.add_note(
-                f"xpnet.jit was recording a function, at {raising_line(error)}. If it works without jit, "
+                f"{_NOTE} a function, at {raising_line(error)}. If it works without jit, "
                 "write this line with functions of the namespace of its arrays, xpnet.array_namespace(x)."
             )
         return error
@@ -421,7 +435,12 @@ def _first_traced(arguments: Any) -> Tracer | None:
 
 
 def _same_bytes(x: Any, y: Any) -> bool:
-    return x is y or to_numpy(x).tobytes() == to_numpy(y).tobytes()
+    if x is y or isinstance(x, numpy.ndarray | numpy.generic):
+        return x is y or x.tobytes() == numpy.asarray(y).tobytes()
+    xp = plain_namespace(x)  # compared where they are; NaN, and complex numbers, make one copy more
+    if not xp.isdtype(x.dtype, "real floating"):
+        return not xp.isdtype(x.dtype, "complex floating") and bool(xp.all(xp.equal(x, y)))
+    return bool(xp.all(xp.equal(x, y) & xp.equal(xp.signbit(x), xp.signbit(y))))
 
 
 def _map(value: Any, change: Any) -> Any:

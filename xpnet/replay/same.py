@@ -8,12 +8,13 @@ A recording is replayed only where everything that went into it is known to be t
 - *arrays from outside* are constants: they were copied, and are not compared. Those of a module are refused
   when they are used, as networks are trained, and the recording would go on with the old ones.
 
-`Facts` goes through all that once and writes down what must hold. `key` makes one value of the facts, to find
-a recording among many; `xpnet.replay.match` a function that checks them within microseconds.
+`Facts` goes through all that once and writes down what must hold. `xpnet.replay.match` makes a function that
+checks it within microseconds, and `key` one value.
 """
 
 import copyreg
 import functools
+import operator
 import sys
 import sysconfig
 import types
@@ -21,6 +22,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +75,8 @@ def data(value: Any, other: Callable[[Any], Any] = _refuse) -> Any:
         return kind, data((value.start, value.stop, value.step), other)
     if kind is Device:
         return kind, value.spec
+    if isinstance(value, numpy.dtype):
+        return numpy.dtype, repr(value)
     if names := _settings_of(kind):
         return kind, tuple([data(getattr(value, name), other) for name in names])
     return other(value)
@@ -132,6 +136,21 @@ class _Device:
 
     def __hash__(self) -> int:
         return hash(str(self.value))
+
+
+def snapshot(value: Any) -> list | None:
+    """Return the items of a container, if none of them can change; None if one can."""
+    items = [*value, *value.values()] if type(value) is dict else [*value]
+    return items if all(map(_is_constant, items)) else None
+
+
+def has_items(value: Any, kind: Any, items: list) -> bool:
+    """Say whether a container has the very items of a snapshot, which takes a fraction of describing them."""
+    if type(value) is not kind:
+        return False
+    found = chain.from_iterable((value, value.values())) if kind is dict else iter(value)
+    number = len(value) * (2 if kind is dict else 1)
+    return number == len(items) and all(map(operator.is_, found, items))
 
 
 class Step(NamedTuple):
@@ -222,6 +241,7 @@ class Facts:
 
     def __init__(self, values: Any, function: Any = None, *, refuse: bool = True) -> None:
         self._refuse = refuse
+        self._descriptions: dict[int, tuple[Any, Any]] = {}  # of containers, which may be long
         # The attributes that functions of the user's name: of anything, and of objects by their identity.
         self._names: set[str] = set()
         self._named: set[tuple[int, str]] = set()
@@ -239,18 +259,26 @@ class Facts:
                 int, Any
             ] = {}  # what functions have as their first argument: an object, or its class
             self._root = function.__func__ if isinstance(function, types.MethodType) else function
-            self._visit(values, (), _Reached("tree"))
-            if function is not None:
-                self._visit(function, (Step("object", _Object(function)),), _OUTSIDE)
+            try:
+                self._of_arguments = True
+                self._visit(values, (), _Reached("tree"))
+                self._of_arguments = False
+                if function is not None:
+                    self._visit(function, (Step("object", _Object(function)),), _OUTSIDE)
+            except RecursionError:
+                raise NotRecordableError(
+                    "xpnet.jit compares what is no array, received something that is nested more deeply than "
+                    "Python goes. Pass it without so many objects inside each other."
+                ) from None
 
     @property
     def reads_arrays(self) -> bool:
         """Whether there are arrays that do not stand for others, and are not compared."""
         return bool(self.owned or self.constants)
 
-    def is_from_outside(self, value: Any) -> bool:
-        """Say whether a value came from outside or cannot change. From now on, it must be the same object."""
-        if id(value) in self._seen:
+    def must_be_same(self, value: Any) -> bool:
+        """Let a value that came from outside be the same object from now on, and say whether it is one."""
+        if id(value) in self._seen and not _is_fixed(value):
             self.facts[Fact(self._seen[id(value)][0], "is", _Object(value))] = True
             return True
         return _is_fixed(value) or (_data_or_none(value) is not None and _is_constant(value))
@@ -315,7 +343,10 @@ class Facts:
         elif _is_fixed(value):
             self._hold(place, "is", _Object(value), reached)
             if isinstance(value, type):
+                self._named.update((id(owner), name) for owner in _owners(value) for name in _OF_MAKING)
                 self._class(value)
+            elif isinstance(value, Enum):
+                self._class(type(value))
             elif isinstance(value, types.ModuleType):
                 self._module(value)
         elif (described := self._described(value, reached)) is not None:
@@ -335,7 +366,13 @@ class Facts:
     def _described(self, value: Any, reached: _Reached) -> Any:
         """Return the description of data; None for what is looked at part by part."""
         # What a function writes to a container from outside, it writes to the whole.
-        return None if _is_short(value) and reached.by != "outside" else _data_or_none(value)
+        if _is_short(value) and reached.by != "outside":
+            return None
+        if type(value) not in (list, dict, set, tuple, frozenset):
+            return _data_or_none(value)
+        if id(value) not in self._descriptions:
+            self._descriptions[id(value)] = _data_or_none(value), value
+        return self._descriptions[id(value)][0]
 
     def _setting(self, value: Any, place: Place, reached: _Reached) -> None:
         if reached.by == "setting" or (reached.by == "tree" and tree.node(value) is None):
@@ -361,7 +398,7 @@ class Facts:
             self._attribute(value, "__self__", place, _OUTSIDE)
         elif kind is functools.partial:
             for name in ("func", "args", "keywords"):
-                self._attribute(value, name, place, reached)
+                self._attribute(value, name, place, _OUTSIDE)
         elif callable(value) and "__wrapped__" in getattr(value, "__dict__", ()) and is_installed(kind):
             self._attribute(value, "__wrapped__", place, reached)  # `jit`, `functools.lru_cache`
         else:
@@ -381,6 +418,8 @@ class Facts:
         elif reached.by == "outside" and isinstance(value, numpy.generic):  # a number, as one of Python's
             self._hold(place, "elements", _Described(elements(value), value), reached)
         elif reached.by == "outside":
+            if self._of_arguments:  # another function, or another class, may come with another one
+                self._hold(place, "is", _Object(value), reached)
             if isinstance(value, ArrayObject) and place[-2:-1] == (Step("vars"),):
                 self.recorded = self.recorded or _name(place)
             (self.owned if reached.owner else self.constants)[id(value)] = _name(place, reached.owner)
@@ -424,7 +463,8 @@ class Facts:
         for name, item in parts:
             self._visit(item, (*place, Step("attribute", name, name)), reached)
         setting = _Reached("setting" if reached.by == "tree" else reached.by, type(value).__name__)
-        for name in tree.attributes_of(value).keys() - {name for name, _ in parts} - {"_children"}:
+        children = {name for name, _ in parts}
+        for name in (name for name in names_of(tree.attributes_of(value)) if name not in children):
             self._visit(getattr(value, name), (*place, Step("attribute", name, name)), setting)
 
     def _attribute(self, value: Any, name: str, place: Place, reached: _Reached) -> None:
@@ -438,7 +478,12 @@ class Facts:
             if getattr(function, name):
                 self._attribute(function, name, place, _OUTSIDE)
         for number, name, content in contents_of_cells(function):
-            self._visit(content, (*place, Step("cell", number, name)), _OUTSIDE)
+            if name == "__class__":  # for `super`: where the function stands
+                continue
+            if content is UNKNOWN:
+                self._hold(place, "empty_cell", number, _OUTSIDE)
+            else:
+                self._visit(content, (*place, Step("cell", number, name)), _OUTSIDE)
         if is_installed(function):
             return
         space = (*place, Step("attribute", "__globals__"))
@@ -455,29 +500,29 @@ class Facts:
         """Find out which attributes a function names, and those inside it, and of what."""
         first = code.co_varnames[:1] if code is function.__code__ and code.co_argcount else ()
         cells = {name: content for _, name, content in contents_of_cells(function)}
-        for chain in chains(code):
-            value: Any = _UNKNOWN
-            if chain.name in _ALL_ATTRIBUTES:
-                self._names.add(chain.name)
-            if chain.kind == "global":
-                value = function.__globals__.get(chain.name, _UNKNOWN)
-            elif chain.kind == "cell":
-                value = cells.get(chain.name, _UNKNOWN)
-            elif chain.kind == "module":
-                value = sys.modules.get(chain.name, _UNKNOWN)
+        for named in chains(code):
+            value: Any = UNKNOWN
+            if named.name in _ALL_ATTRIBUTES:
+                self._names.add(named.name)
+            if named.kind == "global":
+                value = function.__globals__.get(named.name, UNKNOWN)
+            elif named.kind == "cell":
+                value = cells.get(named.name, UNKNOWN)
+            elif named.kind == "module":
+                value = sys.modules.get(named.name, UNKNOWN)
                 if isinstance(value, types.ModuleType):
                     self._module(value)
-            elif chain.is_argument and (chain.name,) == first and id(function) in self._bound:
+            elif named.is_argument and (named.name,) == first and id(function) in self._bound:
                 value = self._bound[id(function)]
-            elif chain.is_argument and function is self._root and code is function.__code__:
+            elif named.is_argument and function is self._root and code is function.__code__:
                 continue  # which is compared as a whole
-            self._follow(value, chain.attributes)
+            self._follow(value, named.attributes)
         for each in inner(code):
             self._read(each, function)
 
     def _follow(self, value: Any, attributes: tuple[str, ...]) -> None:
         for number, name in enumerate(attributes):
-            if value is _UNKNOWN:  # any object may be meant
+            if value is UNKNOWN:  # any object may be meant
                 self._names.update(attributes[number:])
                 return
             self._named.update((id(owner), name) for owner in _owners(value))
@@ -511,8 +556,10 @@ class Facts:
             self._hold(place, "class_names", (names, tuple(vars(each))), _OUTSIDE)
             for name in names:
                 value = vars(each)[name]
-                is_operator = name[:2] == "__" and type(value) is types.FunctionType
-                if is_operator or (name[:2] != "__" and self._is_named(each, name)):
+                is_operator = (
+                    name[:2] == "__" and type(value) is types.FunctionType and name not in _OF_MAKING
+                )
+                if is_operator or self._is_named(each, name):
                     self._member(value, each, (*place, Step("item", name, name)))
 
     def _member(self, value: Any, cls: type, place: Place) -> None:
@@ -586,6 +633,9 @@ def names_of(attributes: Iterable[str]) -> tuple[str, ...]:
 # With one of these, a function can read attributes that it does not name.
 _ALL_ATTRIBUTES = frozenset({"__dict__", "dir", "getattr", "hasattr", "vars"})
 
+# What Python calls to make an object, or to show one, and not when an object is used.
+_OF_MAKING = frozenset({"__init__", "__init_subclass__", "__new__", "__post_init__", "__repr__", "__str__"})
+
 # Of these, all is compared: what is in them is not named by attributes.
 _CONTAINERS = Mapping, Sequence, Set
 
@@ -596,7 +646,7 @@ _MADE_OF_FUNCTIONS = (
     ((functools.cached_property, functools.partialmethod), "func"),
 )
 
-_UNKNOWN = object()
+UNKNOWN = object()
 
 
 class _Described:
@@ -678,8 +728,8 @@ def _data_or_none(value: Any) -> Any:
 
 
 def _is_fixed(value: Any) -> bool:
-    """Say whether an object can never be another one inside: classes, modules, functions in C, dtypes."""
-    if isinstance(value, type | types.ModuleType | Enum | numpy.ufunc | numpy.dtype | weakref.ref):
+    """Say whether an object can never be another one inside: a class, a module, a function in C."""
+    if isinstance(value, type | types.ModuleType | Enum | numpy.ufunc | weakref.ref):
         return True
     if isinstance(value, types.BuiltinFunctionType):
         return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
@@ -733,19 +783,25 @@ def _names_of_slots(kind: type) -> list[str]:
 
 
 def contents_of_cells(function: types.FunctionType) -> Iterator[tuple[int, str, Any]]:
-    """Yield the numbers, names and contents of the cells of a function."""
+    """Yield the numbers, names and contents of the cells of a function, `UNKNOWN` for an empty one."""
     names = function.__code__.co_freevars
     for number, (name, cell) in enumerate(zip(names, function.__closure__ or (), strict=True)):
-        try:
-            yield number, name, cell.cell_contents
-        except ValueError:  # not assigned to yet
-            continue
+        yield number, name, UNKNOWN if is_empty(cell) else cell.cell_contents
+
+
+def is_empty(cell: types.CellType) -> bool:
+    """Say whether a cell has not been assigned to yet."""
+    try:
+        cell.cell_contents  # noqa: B018  # which raises
+    except ValueError:
+        return True
+    return False
 
 
 @functools.cache
 def _globals_in(code: types.CodeType) -> tuple[str, ...]:
     """Return the globals that a function names, and those inside it."""
-    own = [chain.name for chain in chains(code) if chain.kind == "global"]
+    own = [named.name for named in chains(code) if named.kind == "global"]
     return tuple(dict.fromkeys([*own, *(name for each in inner(code) for name in _globals_in(each))]))
 
 
@@ -760,8 +816,8 @@ def _static(value: Any, name: str) -> Any:
     attributes = getattr(value, "__dict__", {})
     if name in attributes:
         return attributes[name]
-    found = next((vars(each)[name] for each in type(value).__mro__ if name in vars(each)), _UNKNOWN)
-    return getattr(value, name, _UNKNOWN) if isinstance(found, types.MemberDescriptorType) else _UNKNOWN
+    found = next((vars(each)[name] for each in type(value).__mro__ if name in vars(each)), UNKNOWN)
+    return getattr(value, name, UNKNOWN) if isinstance(found, types.MemberDescriptorType) else UNKNOWN
 
 
 def _is_kept(value: Any, name: str) -> bool:

@@ -15,7 +15,7 @@ from xpnet.training.batches import Examples
 _log = logging.getLogger("xpnet")
 
 # How many kinds of networks are remembered: with their recordings, or as such that cannot be recorded.
-_KINDS = 32
+_KINDS = 64
 
 
 def place_of(net: Any) -> tuple[Device, Any]:
@@ -44,7 +44,7 @@ def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: st
                 return recorded(net, *arguments)
             except NotRecordableError as error:
                 _log.warning("xpnet: this runs without jit, which is slower%s. %s", without, error)
-                refused[:] = [alike(net), *refused][:_KINDS]
+                refused[:] = [_like(net), *refused][:_KINDS]
         return f(net, *arguments)
 
     return call
@@ -100,15 +100,22 @@ def _output(net: Any, x: Any) -> Any:
     return net(x)
 
 
+def _like(net: Any) -> Callable[[Any], Any]:
+    """Return what tells networks like one; one that nobody can compare is like no other."""
+    try:
+        return alike(net)
+    except NotRecordableError:
+        return lambda other: other is net
+
+
 # The recordings of each kind of networks, and what tells the kind; the latest first.
 _recordings: list[tuple[Callable, Callable]] = []
 
 
 def _replayed(net: Any) -> Callable:
     """Return the recordings of the networks like one."""
-    for is_like, recordings in _recordings:
-        if is_like(net):
-            return recordings
-    recordings = jit_where_possible(_output)
-    _recordings[:] = [(alike(net), recordings), *_recordings][:_KINDS]
-    return recordings
+    found = next((known for known in _recordings if known[0](net)), None)
+    found = found or (_like(net), jit_where_possible(_output))
+    if found is not next(iter(_recordings), None):
+        _recordings[:] = [found, *(known for known in _recordings if known is not found)][:_KINDS]
+    return found[1]
