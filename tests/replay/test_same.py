@@ -922,7 +922,7 @@ def test_an_array_of_a_class_that_is_replaced(device, monkeypatch):
     x = numpy.ones((3, 2), "float32")
     for mean in (2, 3):
         monkeypatch.setattr(Centered, "mean", ones(2) * mean)
-        assert_same(xpnet.predict(Centered(), x), numpy.full((3, 2), 1.0 - mean))
+        assert_same(xpnet.predict(Centered(), x), numpy.full((3, 2), 1.0 - mean, "float32"))
 
 
 def test_a_cell_that_is_assigned_to_later(device):
