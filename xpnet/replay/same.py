@@ -639,8 +639,9 @@ def _names_in(code: types.CodeType) -> tuple[frozenset[str], tuple[str, ...]]:
         elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
             attributes.add(instruction.argval)
     for constant in code.co_consts:
-        if isinstance(constant, str):  # what `getattr` may be given
-            attributes.add(constant)
+        # What `getattr` may be given; and `match`, which has its names in a tuple.
+        texts = constant if isinstance(constant, tuple) else (constant,)
+        attributes.update(text for text in texts if isinstance(text, str))
         if isinstance(constant, types.CodeType):
             inner, inner_names = _names_in(constant)
             attributes |= inner
