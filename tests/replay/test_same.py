@@ -7,7 +7,7 @@ import functools
 import pickle
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy
 import pytest
@@ -352,6 +352,26 @@ def test_a_loss_that_reads_the_network_is_refused(device, penalty, jit):
     with pytest.raises(NoGradientError, match=r"reads .*weights"):
         xpnet.fit(net, x, x, loss=lambda y, t: xpnet.losses.mse(y, t) + weights[0][0], **options)
     xpnet.fit(net, x, x, loss=lambda y, t: xpnet.losses.mse(y, t) * net.weight.shape[0], **options)
+
+
+def test_modules_of_the_user(device):
+    inner, outer = ModuleType("inner_of_a_user"), ModuleType("outer_of_a_user")
+    outer.inner, inner.k = inner, 2.0
+    f, x = xpnet.jit(lambda x: x * outer.inner.k), ones(2)
+    assert_same(f(x), x * 2)
+    inner.k = 3.0
+    assert_same(f(x), x * 3)
+
+
+def test_a_class_that_a_function_sets(device):
+    def f(x):
+        recorded.append(1)
+        return {"x": x, "kind": Trainer}
+
+    recorded, x = [], ones(2)
+    replayed = xpnet.jit(f)
+    assert [replayed(x)["kind"] for _ in range(3)] == [Trainer] * 3
+    assert len(recorded) == 1
 
 
 def test_attributes_that_a_pattern_names(device):

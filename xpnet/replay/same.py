@@ -291,6 +291,8 @@ class Facts:
             self._hold(place, "is", _Object(value), reached)
             if isinstance(value, type):
                 self._class(value)
+            elif isinstance(value, types.ModuleType):
+                self._module(value)
         elif _is_constant(value) and (described := _data_or_none(value)) is not None:
             self._hold(place, "constant_data", _Described(described, value), reached)
         elif (
@@ -410,10 +412,7 @@ class Facts:
             if name not in function.__globals__:  # a function of Python's, or one that is not there yet
                 self._hold(space, "lacks", name, _OUTSIDE)
             else:
-                value = function.__globals__[name]
-                self._visit(value, (*space, Step("item", name, name)), _OUTSIDE)
-                if isinstance(value, types.ModuleType) and not _is_installed(value):
-                    self._attributes(vars(value), (Step("object", _Object(value)), Step("vars")), _OUTSIDE)
+                self._visit(function.__globals__[name], (*space, Step("item", name, name)), _OUTSIDE)
         if vars(function):
             self._attributes(vars(function), (*place, Step("vars")), _OUTSIDE)
 
@@ -423,15 +422,22 @@ class Facts:
             if name in self._names:
                 self._visit(attributes[name], (*place, Step("item", name, name)), reached)
 
+    def _module(self, module: types.ModuleType) -> None:
+        """Look at what functions name of a module of the user's."""
+        if id(module) in self._seen or _is_installed(module):
+            return
+        place = (Step("object", _Object(module)),)
+        self._seen[id(module)] = place, module
+        self._attributes(vars(module), (*place, Step("vars")), _OUTSIDE)
+
     def _class(self, cls: type) -> None:
         """Look at the methods of a class of the user's, and at its attributes that functions name."""
         for each in cls.__mro__:
-            if _is_installed(each):
+            if id(each) in self._seen or _is_installed(each):
                 continue
-            place = (Step("object", _Object(each)), Step("vars"))
-            if id(each) in self._seen:
-                continue
-            self._seen[id(each)] = place, each
+            whole = (Step("object", _Object(each)),)
+            self._seen[id(each)] = whole, each
+            place = (*whole, Step("vars"))
             self._hold(place, "names", names_of(vars(each)), _OUTSIDE)
             for name in names_of(vars(each)):
                 value = vars(each)[name]
