@@ -320,7 +320,7 @@ def test_systems_without_users_and_forks(base, monkeypatch, name):
 
 
 @unix
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork")  # Python and JAX warn where there are other threads
 def test_a_fork_waits_for_what_another_thread_compiles(base, monkeypatch):
     inside, go = threading.Event(), threading.Event()
     load = kernel_files._Files.load_overload

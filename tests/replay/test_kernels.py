@@ -158,8 +158,9 @@ def test_an_index_out_of_range_is_refused():
             recorded(x, numpy.asarray([[0], [wrong], [0]]))
 
 
-# Below eight elements, and at the ends of eights, of parts of 128, of halves of what is longer, of loops.
-COUNTS = [1, 2, 7, 8, 9, 15, 16, 100, 127, 128, 129, 136, 137, 255, 257, 300, 1_000, 1_024, 1_025, 2_060]
+# Below eight elements, and at the ends of eights, of parts of 128, of halves of what is longer, of loops, and
+# beyond NumPy's buffer.
+COUNTS = [1, 2, 7, 8, 9, 15, 16, 127, 128, 129, 136, 137, 255, 257, 300, 1_000, 1_024, 1_025, 2_060, 8_200]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -559,6 +559,21 @@ def test_a_loss_that_reads_the_network_is_refused(device, penalty, jit):
     xpnet.fit(net, x, x, loss=lambda y, t: xpnet.losses.mse(y, t) * net.weight.shape[0], **options)
 
 
+def test_attributes_that_a_pattern_names(device):
+    def f(x):
+        match trainer:
+            case Trainer(factor=2.0):
+                return x
+            case _:
+                return x * 5
+
+    trainer, x = Trainer(), ones(2)
+    recorded = xpnet.jit(f)
+    assert_same(recorded(x), x)
+    trainer.factor = 3.0
+    assert_same(recorded(x), x * 5)
+
+
 def test_what_a_function_does_not_name_is_not_compared(device):
     trainer, x, recorded = Trainer(), ones(2), []
 
