@@ -20,7 +20,8 @@ from helpers import assert_same
 import xpnet
 from xpnet import nn
 from xpnet.errors import NoGradientError, NotRecordableError
-from xpnet.replay.same import data, key
+from xpnet.replay.data import data
+from xpnet.replay.same import key
 
 
 def ones(*shape):

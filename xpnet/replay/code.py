@@ -87,3 +87,10 @@ def _chains(code: types.CodeType) -> Iterator[Chain]:
 def _texts(step: dis.Instruction) -> tuple[str, ...]:
     texts = step.argval if isinstance(step.argval, tuple) else (step.argval,)
     return tuple(text for text in texts if isinstance(text, str))
+
+
+@functools.cache
+def names_of_globals(code: types.CodeType) -> tuple[str, ...]:
+    """Return the globals that a function names, and those inside it."""
+    own = [named.name for named in chains(code) if named.kind == "global"]
+    return tuple(dict.fromkeys([*own, *(name for each in inner(code) for name in names_of_globals(each))]))

@@ -13,20 +13,9 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.replay.same import (
-    Fact,
-    Facts,
-    Place,
-    apart,
-    data,
-    elements,
-    has_items,
-    is_empty,
-    names_of,
-    reduced,
-    snapshot,
-    stands_for_others,
-)
+from xpnet.replay.data import data, elements, has_items, snapshot
+from xpnet.replay.objects import is_empty, names_of, reduced
+from xpnet.replay.same import Fact, Facts, Place, apart, stands_for_others
 
 
 class _Source:

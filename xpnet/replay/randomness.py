@@ -22,7 +22,8 @@ from typing import Any
 import numpy
 
 from xpnet.arrays import line_of
-from xpnet.replay.same import UNKNOWN, Facts, Place, Step, contents_of_cells, is_installed
+from xpnet.replay.objects import UNKNOWN, contents_of_cells, is_installed
+from xpnet.replay.same import Facts, Place, Step
 
 _log = logging.getLogger("xpnet")
 

@@ -12,18 +12,12 @@ A recording is replayed only where everything that went into it is known to be t
 checks it within microseconds, and `key` one value.
 """
 
-import copyreg
 import functools
-import operator
 import sys
-import sysconfig
 import types
-import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import fields, is_dataclass
+from collections.abc import Hashable, Mapping, Sequence, Set
+from dataclasses import is_dataclass
 from enum import Enum
-from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -31,96 +25,28 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
-from xpnet.backends import Device, library_of
+from xpnet.backends import library_of
 from xpnet.errors import NotRecordableError
-from xpnet.replay.code import chains, inner
-
-# -- data: numbers, texts, and containers of them ------------------------------------------------------------
-
-_BY_VALUE = frozenset({type(None), bool, int, str, bytes, type(...), type(NotImplemented), range})
-
-
-class NotDataError(Exception):
-    """Something is neither a number nor a text, nor a container of such."""
-
-
-def _refuse(_value: Any) -> Any:
-    raise NotDataError
-
-
-def data(value: Any, other: Callable[[Any], Any] = _refuse) -> Any:
-    """Describe numbers, texts and containers of them: equal for the same ones, and to be hashed.
-
-    To Python, 1, 1.0 and True are equal, as are 0.0 and -0.0, dicts of another order and sets of another
-    order, while NaN is not equal to itself. Here it is the other way round.
-
-    Parameters
-    ----------
-    value : object
-    other : callable, optional
-        Describes what is none of these. By default, `NotDataError` is raised.
-    """
-    kind: Any = type(value)
-    if kind in _BY_VALUE:
-        return kind, value
-    if kind is float:
-        return kind, value.hex()
-    if kind is complex:
-        return kind, value.real.hex(), value.imag.hex()
-    if kind in (list, tuple, set, frozenset):
-        return kind, tuple([data(item, other) for item in value])
-    if kind is dict:
-        return kind, tuple([(data(key, other), data(item, other)) for key, item in value.items()])
-    if kind is slice:
-        return kind, data((value.start, value.stop, value.step), other)
-    if kind is Device:
-        return kind, value.spec
-    if isinstance(value, numpy.dtype):
-        return numpy.dtype, repr(value)
-    if names := _settings_of(kind):
-        return kind, tuple([data(getattr(value, name), other) for name in names])
-    return other(value)
-
-
-@functools.cache
-def _settings_of(kind: Any) -> tuple[str, ...]:
-    """Return the fields of xpnet's own classes of settings, such as optimizers."""
-    parameters = getattr(kind, "__dataclass_params__", None)
-    frozen = parameters is not None and parameters.frozen and is_installed(kind)
-    return tuple(field.name for field in fields(kind)) if frozen else ()
-
-
-def _is_constant(value: Any) -> bool:
-    """Say whether data can never change."""
-    kind: Any = type(value)
-    if kind in (tuple, frozenset):
-        return all(map(_is_constant, value))
-    if names := _settings_of(kind):
-        return all(_is_constant(getattr(value, name)) for name in names)
-    return kind not in (list, set, dict)
+from xpnet.replay.code import chains, inner, names_of_globals
+from xpnet.replay.data import Identity, data, data_or_none, elements, is_constant
+from xpnet.replay.objects import (
+    UNKNOWN,
+    contents_of_cells,
+    is_fixed,
+    is_installed,
+    is_kept,
+    names_of,
+    names_of_slots,
+    owners,
+    reduced,
+    static,
+    way_into,
+)
 
 
 def _is_short(value: Any) -> bool:
     """Say whether a container is compared faster part by part than as a whole."""
     return type(value) in (list, dict) and 0 < len(value) <= 16
-
-
-# -- facts ---------------------------------------------------------------------------------------------------
-
-
-class _Object:
-    """An object that is compared by its identity."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Object) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
 
 
 class _Device:
@@ -138,21 +64,6 @@ class _Device:
         return hash(str(self.value))
 
 
-def snapshot(value: Any) -> list | None:
-    """Return the items of a container, if none of them can change; None if one can."""
-    items = [*value, *value.values()] if type(value) is dict else [*value]
-    return items if all(map(_is_constant, items)) else None
-
-
-def has_items(value: Any, kind: Any, items: list) -> bool:
-    """Say whether a container has the very items of a snapshot, which takes a fraction of describing them."""
-    if type(value) is not kind:
-        return False
-    found = chain.from_iterable((value, value.values())) if kind is dict else iter(value)
-    number = len(value) * (2 if kind is dict else 1)
-    return number == len(items) and all(map(operator.is_, found, items))
-
-
 class Step(NamedTuple):
     """How to come from a part to one inside it.
 
@@ -161,7 +72,7 @@ class Step(NamedTuple):
     how : {"item", "attribute", "vars", "cell", "reduced", "object"}
         The last one is where a way begins that does not begin with the arguments.
     what : object
-        The key, the index, the name, the number of the cell, or an `_Object`.
+        The key, the index, the name, the number of the cell, or an `Identity`.
     name : str
         What people call it, if anything.
     """
@@ -264,7 +175,7 @@ class Facts:
                 self._visit(values, (), _Reached("tree"))
                 self._of_arguments = False
                 if function is not None:
-                    self._visit(function, (Step("object", _Object(function)),), _OUTSIDE)
+                    self._visit(function, (Step("object", Identity(function)),), _OUTSIDE)
             except RecursionError:
                 raise NotRecordableError(
                     "xpnet.jit compares what is no array, received something that is nested more deeply than "
@@ -278,10 +189,10 @@ class Facts:
 
     def must_be_same(self, value: Any) -> bool:
         """Let a value that came from outside be the same object from now on, and say whether it is one."""
-        if id(value) in self._seen and not _is_fixed(value):
-            self.facts[Fact(self._seen[id(value)][0], "is", _Object(value))] = True
+        if id(value) in self._seen and not is_fixed(value):
+            self.facts[Fact(self._seen[id(value)][0], "is", Identity(value))] = True
             return True
-        return _is_fixed(value) or (_data_or_none(value) is not None and _is_constant(value))
+        return is_fixed(value) or (data_or_none(value) is not None and is_constant(value))
 
     def outside(self) -> dict[int, Any]:
         """Return the objects that functions read from outside, by their identity."""
@@ -340,17 +251,17 @@ class Facts:
         """Write down what must hold of a part."""
         if tree.is_array(value):
             self._array(value, place, reached)
-        elif _is_fixed(value):
-            self._hold(place, "is", _Object(value), reached)
+        elif is_fixed(value):
+            self._hold(place, "is", Identity(value), reached)
             if isinstance(value, type):
-                self._named.update((id(owner), name) for owner in _owners(value) for name in _OF_MAKING)
+                self._named.update((id(owner), name) for owner in owners(value) for name in _OF_MAKING)
                 self._class(value)
             elif isinstance(value, Enum):
                 self._class(type(value))
             elif isinstance(value, types.ModuleType):
                 self._module(value)
         elif (described := self._described(value, reached)) is not None:
-            constant = _is_constant(value)
+            constant = is_constant(value)
             self._hold(place, "constant_data" if constant else "data", _Described(described, value), reached)
             if not constant:
                 self._seen[id(value)] = place, value
@@ -369,9 +280,9 @@ class Facts:
         if _is_short(value) and reached.by != "outside":
             return None
         if type(value) not in (list, dict, set, tuple, frozenset):
-            return _data_or_none(value)
+            return data_or_none(value)
         if id(value) not in self._descriptions:
-            self._descriptions[id(value)] = _data_or_none(value), value
+            self._descriptions[id(value)] = data_or_none(value), value
         return self._descriptions[id(value)][0]
 
     def _setting(self, value: Any, place: Place, reached: _Reached) -> None:
@@ -381,8 +292,8 @@ class Facts:
     def _inside(self, value: Any, place: Place, reached: _Reached) -> None:
         """Write down what must hold of the parts of a part."""
         kind = type(value)
-        if place[-1:] != (Step("object", _Object(value)),):  # which cannot be of another type
-            self._hold(place, "type", _Object(kind), reached)
+        if place[-1:] != (Step("object", Identity(value)),):  # which cannot be of another type
+            self._hold(place, "type", Identity(kind), reached)
         if isinstance(value, tree.Branch):
             self._branch(value, place, reached)
         elif (node := tree.node(value)) is not None:
@@ -414,12 +325,12 @@ class Facts:
             self._hold(place, "array", kind_of_array(value), reached)
             library = library_of(value)
             if library and library.defaults:
-                self._hold((Step("object", _Object(library)),), "defaults", library.defaults(), reached)
+                self._hold((Step("object", Identity(library)),), "defaults", library.defaults(), reached)
         elif reached.by == "outside" and isinstance(value, numpy.generic):  # a number, as one of Python's
             self._hold(place, "elements", _Described(elements(value), value), reached)
         elif reached.by == "outside":
             if self._of_arguments:  # another function, or another class, may come with another one
-                self._hold(place, "is", _Object(value), reached)
+                self._hold(place, "is", Identity(value), reached)
             if isinstance(value, ArrayObject) and place[-2:-1] == (Step("vars"),):
                 self.recorded = self.recorded or _name(place)
             (self.owned if reached.owner else self.constants)[id(value)] = _name(place, reached.owner)
@@ -431,7 +342,7 @@ class Facts:
                 f"{_name(place, reached.owner)}, whose class is none of these. Pass a dict or a dataclass."
             )
         else:
-            self._hold(place, "is", _Object(value), reached)
+            self._hold(place, "is", Identity(value), reached)
 
     def _branch(self, value: tree.Branch, place: Place, reached: _Reached) -> None:
         names = names_of(vars(value))
@@ -450,7 +361,7 @@ class Facts:
             self._dataclass(value, parts, place, reached)
             return
         if isinstance(value, dict):
-            self._hold(place, "keys", _Described(data([*value], _Object), [*value]), reached)
+            self._hold(place, "keys", _Described(data([*value], Identity), [*value]), reached)
         else:
             self._hold(place, "length", len(parts), reached)
         for entry, item in parts:
@@ -473,7 +384,7 @@ class Facts:
     def _function(self, function: types.FunctionType, place: Place, reached: _Reached) -> None:
         """Look at what a function reads from outside."""
         code = function.__code__
-        self._hold((*place, Step("attribute", "__code__")), "code", _Object(code), reached)
+        self._hold((*place, Step("attribute", "__code__")), "code", Identity(code), reached)
         for name in ("__defaults__", "__kwdefaults__"):
             if getattr(function, name):
                 self._attribute(function, name, place, _OUTSIDE)
@@ -487,7 +398,7 @@ class Facts:
         if is_installed(function):
             return
         space = (*place, Step("attribute", "__globals__"))
-        for name in _globals_in(code):
+        for name in names_of_globals(code):
             if name not in function.__globals__:  # a function of Python's, or one that is not there yet
                 self._hold(space, "lacks", name, _OUTSIDE)
             else:
@@ -525,11 +436,11 @@ class Facts:
             if value is UNKNOWN:  # any object may be meant
                 self._names.update(attributes[number:])
                 return
-            self._named.update((id(owner), name) for owner in _owners(value))
-            value = _static(value, name)
+            self._named.update((id(owner), name) for owner in owners(value))
+            value = static(value, name)
 
     def _is_named(self, value: Any, name: str) -> bool:
-        return name in self._names or any((id(owner), name) in self._named for owner in _owners(value))
+        return name in self._names or any((id(owner), name) in self._named for owner in owners(value))
 
     def _attributes(self, value: Any, place: Place, reached: _Reached) -> None:
         """Look at those attributes that functions name."""
@@ -540,7 +451,7 @@ class Facts:
     def _module(self, module: types.ModuleType) -> None:
         """Look at what functions name of a module of the user's."""
         if not is_installed(module) and id(module) not in self._seen:
-            place = (Step("object", _Object(module)), Step("vars"))
+            place = (Step("object", Identity(module)), Step("vars"))
             self._seen[id(module)] = place, module
             self._attributes(module, place, _OUTSIDE)
 
@@ -550,7 +461,7 @@ class Facts:
         for each in kinds:
             if is_installed(each) or id(each) in self._seen:
                 continue
-            place = (Step("object", _Object(each)), Step("vars"))
+            place = (Step("object", Identity(each)), Step("vars"))
             self._seen[id(each)] = place, each
             names = names_of(vars(each))
             self._hold(place, "class_names", (names, tuple(vars(each))), _OUTSIDE)
@@ -576,9 +487,9 @@ class Facts:
         """Look at an object of a class that is not known here."""
         kind = type(value)
         outside = reached.by == "outside"
-        way = _way_into(value)
+        way = way_into(value)
         if way == "none" or (way == "unknown" and (outside or not self._refuse)):
-            self._hold(place, "is", _Object(value), reached)
+            self._hold(place, "is", Identity(value), reached)
             return
         if way == "unknown":
             raise NotRecordableError(
@@ -592,7 +503,7 @@ class Facts:
         if way == "reduced":
             self._visit(reduced(value), (*place, Step("reduced")), reached)
             return
-        for name in _names_of_slots(kind):
+        for name in names_of_slots(kind):
             if hasattr(value, name):
                 self._visit(getattr(value, name), (*place, Step("attribute", name, name)), reached)
             else:
@@ -610,24 +521,12 @@ class Facts:
 
     def _all_attributes(self, value: Any, place: Place, reached: _Reached) -> None:
         # What an optimizer keeps of what it computed follows from its settings.
-        kept = {name for name in vars(value) if is_installed(type(value)) and _is_kept(value, name)}
+        kept = {name for name in vars(value) if is_installed(type(value)) and is_kept(value, name)}
         attributes = {name: item for name, item in vars(value).items() if name not in kept}
         if not kept:
             self._hold(place, "names", tuple(attributes), reached)
         for name, item in attributes.items():
             self._visit(item, (*place, Step("item", name, name)), reached)
-
-
-# What an object does without: in a module that came out of a tree, which attributes were its children; in a
-# class, its annotations, which Python 3.14 makes when they are asked for, and what copying an object found.
-_NOTES = frozenset(
-    {"_children", "__annotate_func__", "__annotations__", "__annotations_cache__", "__slotnames__"}
-)
-
-
-def names_of(attributes: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of attributes that say what an object does."""
-    return tuple([name for name in attributes if name not in _NOTES])
 
 
 # With one of these, a function can read attributes that it does not name.
@@ -645,8 +544,6 @@ _MADE_OF_FUNCTIONS = (
     (property, "fget"),
     ((functools.cached_property, functools.partialmethod), "func"),
 )
-
-UNKNOWN = object()
 
 
 class _Described:
@@ -701,12 +598,6 @@ def apart(arrays: list, written: tuple[int, ...]) -> bool:
     return not any(shares(arrays[i], y) for i in written for j, y in enumerate(arrays) if j != i)
 
 
-def elements(x: Any) -> Hashable:
-    """Describe a NumPy array by its values."""
-    values = data(x.tolist(), _Object) if x.dtype.hasobject else x.tobytes()
-    return type(x), x.shape, x.dtype, values
-
-
 def _name(place: Place, owner: str = "") -> str:
     """Return what people call a part."""
     names = [step.name for step in place if step.name]
@@ -718,152 +609,3 @@ def _name(place: Place, owner: str = "") -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | complex) and not isinstance(value, bool)
-
-
-def _data_or_none(value: Any) -> Any:
-    try:
-        return data(value)
-    except (NotDataError, RecursionError):
-        return None
-
-
-def _is_fixed(value: Any) -> bool:
-    """Say whether an object can never be another one inside: a class, a module, a function in C."""
-    if isinstance(value, type | types.ModuleType | Enum | numpy.ufunc | weakref.ref):
-        return True
-    if isinstance(value, types.BuiltinFunctionType):
-        return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
-    return isinstance(value, types.FunctionType) and not value.__closure__ and is_installed(value)
-
-
-def _way_into(value: Any) -> str:
-    """Say how an object can be looked at.
-
-    Returns
-    -------
-    {"attributes", "reduced", "none", "unknown"}
-        By its attributes; as pickle takes it apart, which is how objects that are written in C say what is in
-        them; by its identity, as there is but one such object; or not at all.
-    """
-    kind = type(value)
-    if kind is object:
-        return "none"
-    if kind in _taken_apart():
-        return "reduced"
-    try:
-        made = value.__reduce_ex__(4)
-    except Exception:  # whatever a class of the user's raises
-        return "unknown"
-    if isinstance(made, str):
-        return "none"
-    plain = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
-    return "attributes" if plain and made[1] == (kind,) and not any(made[3:]) else "reduced"
-
-
-def _taken_apart() -> Mapping[type, Callable]:
-    """Return how objects of some classes are taken apart that do not say so themselves."""
-    return {types.MappingProxyType: lambda value: [dict(value)], **copyreg.dispatch_table}
-
-
-def reduced(value: Any) -> list:
-    """Take an object apart as pickle does."""
-    reduce = _taken_apart().get(type(value))
-    parts = reduce(value) if reduce else value.__reduce_ex__(4)
-    return [[*part] if isinstance(part, Iterator) else part for part in parts]
-
-
-def _names_of_slots(kind: type) -> list[str]:
-    names = []
-    for cls in kind.__mro__:
-        slots = vars(cls).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            is_private = name.startswith("__") and not name.endswith("__")
-            names.append(f"_{cls.__name__.lstrip('_')}{name}" if is_private else name)
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
-
-
-def contents_of_cells(function: types.FunctionType) -> Iterator[tuple[int, str, Any]]:
-    """Yield the numbers, names and contents of the cells of a function, `UNKNOWN` for an empty one."""
-    names = function.__code__.co_freevars
-    for number, (name, cell) in enumerate(zip(names, function.__closure__ or (), strict=True)):
-        yield number, name, UNKNOWN if is_empty(cell) else cell.cell_contents
-
-
-def is_empty(cell: types.CellType) -> bool:
-    """Say whether a cell has not been assigned to yet."""
-    try:
-        cell.cell_contents  # noqa: B018  # which raises
-    except ValueError:
-        return True
-    return False
-
-
-@functools.cache
-def _globals_in(code: types.CodeType) -> tuple[str, ...]:
-    """Return the globals that a function names, and those inside it."""
-    own = [named.name for named in chains(code) if named.kind == "global"]
-    return tuple(dict.fromkeys([*own, *(name for each in inner(code) for name in _globals_in(each))]))
-
-
-def _owners(value: Any) -> list:
-    """Return an object and the classes of the user's that it belongs to."""
-    kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
-    return [value, *(each for each in kinds if not is_installed(each))]
-
-
-def _static(value: Any, name: str) -> Any:
-    """Return an attribute, if that can be told without running code of the user's."""
-    attributes = getattr(value, "__dict__", {})
-    if name in attributes:
-        return attributes[name]
-    found = next((vars(each)[name] for each in type(value).__mro__ if name in vars(each)), UNKNOWN)
-    return getattr(value, name, UNKNOWN) if isinstance(found, types.MemberDescriptorType) else UNKNOWN
-
-
-def _is_kept(value: Any, name: str) -> bool:
-    return isinstance(getattr(type(value), name, None), functools.cached_property)
-
-
-@functools.cache
-def _installed_folders() -> tuple[Path, ...]:
-    schemes = sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")
-    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = {sysconfig.get_path(kind, scheme) for scheme in schemes for kind in kinds}
-    return (Path(str(tree.__file__)).parent, *map(Path, folders))
-
-
-@functools.cache
-def _is_installed_file(path: str) -> bool:
-    return path.startswith("<frozen ") or any(
-        Path(path).is_relative_to(each) for each in _installed_folders()
-    )
-
-
-def is_installed(value: Any) -> bool:
-    """Say whether a class, a function or a module belongs to Python, to xpnet or to an installed package.
-
-    Their code is what it is; what their functions read from outside is not looked at.
-    """
-    if isinstance(value, types.ModuleType):
-        return _is_package_installed(value.__name__.partition(".")[0])
-    if isinstance(value, types.FunctionType):  # to which `functools.wraps` gives the module of another one
-        return _is_installed_file(value.__code__.co_filename)
-    module, name = value.__module__, value.__qualname__
-    if not isinstance(module, str) or not _is_package_installed(module.partition(".")[0]):
-        return False
-    # A class that was made by `exec` may say anything.
-    return "<locals>" in name or _reached_by(sys.modules.get(module), name) is value
-
-
-def _reached_by(value: Any, path: str) -> Any:
-    for name in path.split("."):
-        value = getattr(value, name, None)
-    return value
-
-
-@functools.cache
-def _is_package_installed(name: str) -> bool:
-    if name == "builtins" or name in sys.builtin_module_names:
-        return True
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return name != "__main__" and file is not None and _is_installed_file(file)
