@@ -895,7 +895,7 @@ def test_what_is_nested_too_deeply_is_refused():
 
 
 def test_sizes_in_full_and_texts(device):
-    f = xpnet.jit(lambda x, n: xpnet.array_namespace(x).full(n, 2.0) * int(n) + len(f"layer{n}"))
+    f = xpnet.jit(lambda x, n: xpnet.array_namespace(x).full((n,), 2.0) * int(n) + len(f"layer{n}"))
     for n in (2, 3, 12):
         assert_same(xpnet.to_numpy(f(ones(2), numpy.int64(n))), numpy.full(n, 2.0) * n + len(f"layer{n}"))
 
