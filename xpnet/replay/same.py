@@ -467,9 +467,8 @@ class Facts:
             self._hold(place, "class_names", (names, tuple(vars(each))), _OUTSIDE)
             for name in names:
                 value = vars(each)[name]
-                is_operator = (
-                    name[:2] == "__" and type(value) is types.FunctionType and name not in _OF_MAKING
-                )
+                is_function = type(value) is types.FunctionType or hasattr(value, "__wrapped__")
+                is_operator = name[:2] == "__" and is_function and name not in _OF_MAKING
                 if is_operator or self._is_named(each, name):
                     self._member(value, each, (*place, Step("item", name, name)))
 
