@@ -5,6 +5,7 @@ import collections
 import copy
 import enum
 import functools
+import os
 import pickle
 import re
 import sys
@@ -21,6 +22,7 @@ import xpnet
 from xpnet import nn
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.data import data
+from xpnet.replay.outside import refused
 from xpnet.replay.same import key
 
 
@@ -953,3 +955,15 @@ def test_a_cell_that_is_assigned_to_later(device):
     assert_same(recorded(x), x)
     late = 3.0
     assert_same(recorded(x), x * late)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process cannot be forked here")
+@pytest.mark.filterwarnings("ignore")
+def test_a_fork_while_something_is_recorded():
+    with refused({0: "nothing"}):
+        assert "__getattribute__" in vars(xpnet.tree.Branch)
+        child = os.fork()
+        if not child:
+            os._exit("__getattribute__" in vars(xpnet.tree.Branch))
+        assert os.waitpid(child, 0)[1] == 0
+    assert "__getattribute__" not in vars(xpnet.tree.Branch)

@@ -5,7 +5,6 @@ import functools
 import inspect
 import logging
 import sys
-import threading
 import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -288,7 +287,6 @@ class jit:
         self._donate = tuple(donate)
         self._precision = precision
         self._replays: list[_Replay] = []
-        self._lock = threading.Lock()
         self._said = False  # that there are too many kinds of arguments
         self._names = (
             list(inspect.signature(f).parameters) if donate else []
@@ -371,17 +369,17 @@ class jit:
                 getattr(self._f, "__name__", "a function"),
                 ", ".join(replay.changed),
             )
-        with self._lock:
-            if len(self._replays) == LIMIT and not self._said:
-                self._said = True
-                name = getattr(self._f, "__name__", "a function")
-                _log.warning(
-                    "xpnet: jit has recorded %s for more than %d kinds of arguments, and forgets the oldest. "
-                    "Pass numbers that change as arrays, and keep to few shapes.",
-                    name,
-                    LIMIT,
-                )
-            self._replays = [replay, *self._replays][:LIMIT]
+        if len(self._replays) == LIMIT and not self._said:
+            self._said = True
+            name = getattr(self._f, "__name__", "a function")
+            _log.warning(
+                "xpnet: jit has recorded %s for more than %d kinds of arguments, and forgets the oldest. "
+                "Pass numbers that change as arrays, and keep to few shapes.",
+                name,
+                LIMIT,
+            )
+        # Of two threads that record at once, one may lose its recording, and records again.
+        self._replays = [replay, *self._replays][:LIMIT]
         # Not what was computed while recording: a replay may differ from it in the last digits, and so would
         # two trainings, one of which was interrupted.
         return replay(received, arrays, replay.settings, keep=True)

@@ -7,6 +7,7 @@ dtype, and says what to do when anything else is asked for.
 """
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -60,25 +61,42 @@ _recordings = 0  # in all threads
 _lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Forget what other threads record: a child has none."""
+    global _recordings, _lock
+    _recordings, _lock = 0, threading.Lock()
+    if "__getattribute__" in vars(tree.Branch):
+        del tree.Branch.__getattribute__
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 @contextlib.contextmanager
 def refused(owned: dict[int, str]) -> Iterator[None]:
     """Let modules hand out stand-ins for some arrays."""
-    global _recordings
     if not owned:
         yield
         return
     token = _refused.set(owned)
-    with _lock:  # only now, as it takes time at each attribute
-        _recordings += 1
-        tree.Branch.__getattribute__ = _attribute  # type: ignore[method-assign, assignment]
+    _count(1)
     try:
         yield
     finally:
-        with _lock:
-            _recordings -= 1
-            if not _recordings:
-                del tree.Branch.__getattribute__
+        _count(-1)
         _refused.reset(token)
+
+
+def _count(change: int) -> None:
+    """Look at the attributes of modules only while something is recorded, as it takes time at each of them."""
+    global _recordings
+    with _lock:
+        _recordings = max(_recordings + change, 0)
+        if _recordings:
+            tree.Branch.__getattribute__ = _attribute  # type: ignore[method-assign, assignment]
+        elif "__getattribute__" in vars(tree.Branch):
+            del tree.Branch.__getattribute__
 
 
 def _attribute(branch: Any, name: str) -> Any:

@@ -17,7 +17,6 @@ import contextlib
 import copy
 import functools
 import operator
-import threading
 import types
 from collections.abc import Callable, Sequence
 from itertools import compress
@@ -425,7 +424,6 @@ def _recording(place: _Place) -> RecordingNamespace:
 
 
 _kinds: list[_Kind] = []
-_lock = threading.Lock()
 
 
 def _kind_of(step: _Step, function: Any) -> _Kind:
@@ -450,8 +448,7 @@ def _kind_of(step: _Step, function: Any) -> _Kind:
             if index in kind.settings:
                 facts.fix(place, kind.settings[index])
         kind.match = matcher(facts)
-        with _lock:
-            _kinds[:] = [kind, *_kinds][:LIMIT]
+        _kinds[:] = [kind, *_kinds][:LIMIT]
     return kind
 
 
