@@ -89,7 +89,7 @@ def refused(owned: dict[int, str]) -> Iterator[None]:
 
 
 def _count(change: int) -> None:
-    """Look at the attributes of modules only while something is recorded, as it takes time at each of them."""
+    """Look at the attributes of modules while something is recorded; it takes time at each of them."""
     global _recordings
     with _lock:
         _recordings = max(_recordings + change, 0)
