@@ -403,7 +403,8 @@ def _is_array_object(value: Any) -> bool:
 def _refuse_other_rules(kind: type) -> None:
     """Raise an error for arrays of NumPy's that follow rules of their own, which are lost on the way."""
     for base in kind.__mro__:
-        if base.__module__.partition(".")[0] == "numpy" and base.__name__ in ("MaskedArray", "matrix"):
+        module = str(base.__module__)  # which a class that Cython made has as a descriptor
+        if module.partition(".")[0] == "numpy" and base.__name__ in ("MaskedArray", "matrix"):
             instead = "x.filled(value)" if base.__name__ == "MaskedArray" else "numpy.asarray(x)"
             lost = "mask" if base.__name__ == "MaskedArray" else "product, x * y,"
             raise TypeError(
