@@ -130,12 +130,16 @@ PROGRAMS = {
 ALWAYS_THE_SAME = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
-@given(**PROGRAMS)
-@settings(max_examples=80, **ALWAYS_THE_SAME)
-def test_drawn_programs(device, steps, dtype):
-    with pytest.MonkeyPatch.context() as patch, xpnet.use_device(device.spec):
-        patch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
-        same_on_a_replay(steps, dtype)
+def test_drawn_programs(device):
+    # JAX compiles each of them for half a second.
+    @given(**PROGRAMS)
+    @settings(max_examples=20 if device.library.spec == "jax" else 80, **ALWAYS_THE_SAME)
+    def run(steps, dtype):
+        with pytest.MonkeyPatch.context() as patch, xpnet.use_device(device.spec):
+            patch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
+            same_on_a_replay(steps, dtype)
+
+    run()
 
 
 @given(**PROGRAMS)
