@@ -522,12 +522,6 @@ def _is_branch(value: Any) -> bool:
     return isinstance(value, Branch)
 
 
-def is_leaf(value: Any) -> bool:
-    """Say whether a value is a leaf, and no node."""
-    leaves = _flatten(value, _EVERYTHING)[0]
-    return len(leaves) == 1 and leaves[0] is value
-
-
 def outside_branches(tree: Any) -> list:
     """Return the leaves of a tree that stand in no branch."""
     return [leaf for leaf in _flatten(tree, _EVERYTHING, _is_branch)[0] if not isinstance(leaf, Branch)]

@@ -65,6 +65,17 @@ def slope(f):
     return loss
 
 
+def transforms(slope):
+    """A function as it is, recorded, and its gradients of two orders with three arguments."""
+    return (
+        lambda f: f,
+        xpnet.jit,
+        lambda f: xpnet.grad(f, argnums=(0, 1, 2)),
+        lambda f: xpnet.jit(xpnet.grad(f, argnums=(0, 1, 2))),
+        lambda f: xpnet.grad(slope(f), argnums=(0, 1, 2)),
+    )
+
+
 def assert_trees_same(actual, expected):
     for one, other in zip(xpnet.tree.leaves(actual), xpnet.tree.leaves(expected), strict=True):
         assert_same(one, other, tolerance=half_of_the_digits("float64"))
@@ -500,13 +511,7 @@ def test_a_module_in_all_forms_with_gradients_and_state(device, form):
 
         return total
 
-    for transform in (
-        lambda f: f,
-        xpnet.jit,
-        lambda f: xpnet.grad(f, argnums=(0, 1, 2)),
-        lambda f: xpnet.jit(xpnet.grad(f, argnums=(0, 1, 2))),
-        lambda f: xpnet.grad(slope(f), argnums=(0, 1, 2)),
-    ):
+    for transform in transforms(slope):
         cell, expected = Cell(), Cell()
         received, wanted = transform(scanned), transform(looped)
         for _ in range(2):
@@ -975,13 +980,7 @@ def test_loops_in_loops(device):
 
     for count in (1, 2):
         arguments = (start, x, weight, count)
-        for transform in (
-            lambda f: f,
-            xpnet.jit,
-            lambda f: xpnet.grad(f, argnums=(0, 1, 2)),
-            lambda f: xpnet.jit(xpnet.grad(f, argnums=(0, 1, 2))),
-            lambda f: xpnet.grad(slope(f), argnums=(0, 1, 2)),
-        ):
+        for transform in transforms(slope):
             assert_trees_same(transform(scanned)(*arguments), transform(looped)(*arguments))
         with xpnet.raise_on_nan():
             received = xpnet.grad(scanned, argnums=(0, 1, 2))(*arguments)

@@ -34,9 +34,14 @@ _BEGINNINGS = {
     "LOAD_FAST": "local",
     "IMPORT_NAME": "module",
 }
-_NO_STEPS = frozenset(
-    {"CACHE", "COPY_FREE_VARS", "EXTENDED_ARG", "MAKE_CELL", "NOP", "PRECALL", "PUSH_NULL", "RESUME"}
-)
+# What stands between a name and its attribute, or what is called and its call.
+_BETWEEN = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL"})
+
+
+@functools.cache
+def steps(code: types.CodeType) -> list[dis.Instruction]:
+    """Return the instructions of a function, without those that say nothing about what it does."""
+    return [step for step in dis.get_instructions(code) if step.opname not in _BETWEEN]
 
 
 @functools.cache
@@ -60,13 +65,11 @@ def inner(code: types.CodeType) -> list[types.CodeType]:
 def _chains(code: types.CodeType) -> Iterator[Chain]:
     # Parameters that are what the caller gave: until they are assigned to, if no loop leads back.
     arguments = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-    instructions = [step for step in dis.get_instructions(code) if step.opname not in _NO_STEPS]
-    if any(step.opname.startswith("JUMP_BACKWARD") for step in instructions):
-        arguments -= {
-            name for step in instructions if step.opname.startswith("STORE_") for name in _texts(step)
-        }
+    if any(step.opname.startswith("JUMP_BACKWARD") for step in steps(code)):
+        stores = [step for step in steps(code) if step.opname.startswith("STORE_")]
+        arguments -= {name for step in stores for name in _texts(step)}
     chain = Chain("", "", ())
-    for step in instructions:
+    for step in steps(code):
         operation, names = step.opname, _texts(step)
         if operation in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"):
             chain = chain._replace(attributes=(*chain.attributes, *names))

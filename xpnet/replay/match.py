@@ -265,16 +265,19 @@ class _Builder(_Source):
             )
             self.lines.append(f"{name}.__dict__ = {{{', '.join(items)}}}")
             return name
-        if kind is dict:
-            return f"{{{', '.join(f'{self._constant(key)}: {self.text(x)}' for key, x in value.items())}}}"
-        if kind is list:
-            return f"[{', '.join(map(self.text, value))}]"
-        if kind is tuple:
-            return f"({''.join(f'{self.text(x)}, ' for x in value)})"
+        if kind in (dict, list, tuple):
+            return self._container(value, self.text)
         node = tree.node(value)
         if node is None or value is None:
             return self._setting(value)
         return f"{self._constant(node.build)}([{', '.join(self.text(x) for _, x in node.parts)}])"
+
+    def _container(self, value: Any, text: Callable[[Any], str]) -> str:
+        """Return the expression of a dict, a list or a tuple, from those of what is in it."""
+        if type(value) is dict:
+            return f"{{{', '.join(f'{self._constant(key)}: {text(item)}' for key, item in value.items())}}}"
+        items = "".join(f"{text(item)}, " for item in value)
+        return f"[{items}]" if type(value) is list else f"({items})"
 
     def _setting(self, value: Any) -> str:
         """Return the expression of something that is no array."""
@@ -286,13 +289,8 @@ class _Builder(_Source):
         if self._facts.must_be_same(value):
             return constant
         # What the function made, and may be changed, is made anew each time.
-        if type(value) in (list, tuple):
-            items = "".join(f"{self._setting(item)}, " for item in value)
-            return f"[{items}]" if type(value) is list else f"({items})"
-        if type(value) is dict:
-            return (
-                f"{{{', '.join(f'{self._constant(key)}: {self._setting(x)}' for key, x in value.items())}}}"
-            )
+        if type(value) in (dict, list, tuple):
+            return self._container(value, self._setting)
         outside = self._constant(self._facts.outside())
         return f"copied({self._constant(_copied(value, self._facts.outside()))}, {outside})"
 

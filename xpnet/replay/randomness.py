@@ -5,8 +5,6 @@ the functions of the user's that it can reach is read.
 """
 
 import datetime
-import dis
-import functools
 import inspect
 import logging
 import os
@@ -22,6 +20,7 @@ from typing import Any
 import numpy
 
 from xpnet.arrays import line_of
+from xpnet.replay.code import inner, steps
 from xpnet.replay.objects import UNKNOWN, contents_of_cells, is_installed
 from xpnet.replay.same import Facts, Place, Step
 
@@ -111,8 +110,8 @@ def _loads(code: types.CodeType, names: dict[str, Any], cells: dict[str, Any]) -
     cells = {name: cells[name] for name in code.co_freevars if name in cells}
     local: dict[str, Any] = {}
     name, value, module = "", None, None
-    steps = _steps(code)
-    for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
+    found = steps(code)
+    for before, step, after in zip(found, found[1:], found[2:], strict=False):
         operation, argument = step.opname, step.argval
         if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
             name, value = argument, names.get(argument)
@@ -133,16 +132,8 @@ def _loads(code: types.CodeType, names: dict[str, Any], cells: dict[str, Any]) -
         if operation.startswith("LOAD_") and name:
             number = getattr(step.positions, "lineno", None) or code.co_firstlineno
             yield code, number, name, value, after.opname == "CALL" and not after.arg
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            yield from _loads(inner, names, cells)
-
-
-@functools.cache
-def _steps(code: types.CodeType) -> list[dis.Instruction]:
-    """Return the instructions of a function, but for those between what is loaded and its call."""
-    between = "EXTENDED_ARG", "PRECALL", "PUSH_NULL"
-    return [step for step in dis.get_instructions(code) if step.opname not in between]
+    for each in inner(code):
+        yield from _loads(each, names, cells)
 
 
 def _attribute(value: Any, name: str) -> Any:

@@ -166,9 +166,8 @@ class Facts:
             self.constants: dict[int, str] = {}
             self.recorded = ""
             self._seen: dict[int, tuple[Place, Any]] = {}
-            self._bound: dict[
-                int, Any
-            ] = {}  # what functions have as their first argument: an object, or its class
+            # What functions have as their first argument, by their identity: an object, or its class.
+            self._bound: dict[int, Any] = {}
             self._root = function.__func__ if isinstance(function, types.MethodType) else function
             try:
                 self._of_arguments = True
