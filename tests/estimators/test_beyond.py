@@ -386,3 +386,20 @@ def test_load_refuses_other_files(tmp_path):
     xpnet.save(nn.Dense(2, 3), tmp_path / "net.safetensors")
     with pytest.raises(ValueError, match=r"received one of xpnet.save"):
         MLPClassifier.load(tmp_path / "net.safetensors")
+
+
+def test_all_layers_are_in_training_when_a_fit_goes_on():
+    found = classifier(hidden_layer_sizes=(8,), batch_norm=True, warm_start=True).fit(X, Y)
+    norm = next(part for part in found.network_ if isinstance(part, nn.BatchNorm))
+    before = np.array(norm.running_mean)
+    found.fit(X, Y)
+    assert not np.array_equal(norm.running_mean, before)
+    assert not norm.training
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_module_of_which_a_part_is_in_use_is_refused(made):
+    net = nn.Sequential(nn.Dense(X.shape[1], 8, seed=0), nn.BatchNorm(8), nn.Dense(8, 1, seed=1))
+    net[1].eval()
+    with pytest.raises(ValueError, match=r"in training as a whole, received one whose layers\.1 is in use"):
+        classifier(module=(lambda *_: net) if made else net).fit(X, Y)

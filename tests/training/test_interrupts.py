@@ -39,8 +39,8 @@ def test_interrupt_keeps_weights_and_history():
 calls = 0
 
 
-def pressing(moment, function):
-    """Call a function, and press Ctrl-C at the n-th call that Python makes meanwhile."""
+def pressing(moment, function, number=signal.SIGINT):
+    """Call a function, and raise a signal, that of Ctrl-C, at the n-th call that Python makes meanwhile."""
     global calls
     calls = 0
 
@@ -48,7 +48,7 @@ def pressing(moment, function):
         global calls
         calls += 1
         if calls == moment:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     sys.setprofile(count)
     try:
@@ -80,38 +80,84 @@ class Steps(Callback):
         self.weights.append(weights(run.net))
 
 
-# Before and after the training, Ctrl-C may meet Python while it closes a generator, which swallows it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("many", [1, pytest.param(5, marks=pytest.mark.slow)])
-def test_ctrl_c_at_any_moment_leaves_whole_weights(jit, many):
-    def fit(net, *callbacks):
-        return train(net, callbacks=callbacks, epochs=2, batch_size=30, validation=(X, Y), jit=jit)
+def trained(net, *callbacks, jit):
+    return train(net, callbacks=callbacks, epochs=2, batch_size=30, validation=(X, Y), jit=jit)
 
-    steps = Steps()
-    fit(classifier(), steps)  # also loads what is loaded at the first call
-    ended = Calls()
-    pressing(0, lambda: fit(classifier(), ended))
+
+def moments_of_a_training(jit, many):
+    """Return the weights after each step, and moments of the training, counted in Python's calls."""
+    steps, ended = Steps(), Calls()
+    trained(classifier(), steps, jit=jit)  # also loads what is loaded at the first call
+    pressing(0, lambda: trained(classifier(), ended, jit=jit))
     # Most calls record the first step. Some moments are before the ends of the others, and so inside these.
     moments = {
         *range(1, calls, max(calls // (20 * many), 1)),
         *(at - k for at in ended.at for k in range(-150, 150, 75 // many)),
     }
+    return steps.weights, sorted(moments)
+
+
+# Before and after the training, a signal may meet Python while it closes a generator, which swallows it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("many", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_ctrl_c_at_any_moment_leaves_whole_weights(jit, many):
+    steps, moments = moments_of_a_training(jit, many)
     usual = signal.getsignal(signal.SIGINT)
     ends = set()
-    for moment in sorted(moments):
+    for moment in moments:
         net = classifier()
         try:
-            history = pressing(moment, lambda net=net: fit(net, Calls()))
+            history = pressing(moment, lambda net=net: trained(net, Calls(), jit=jit))
         except KeyboardInterrupt:  # before the training or after it
             history = None
         left = weights(net)
-        found = [k for k, each in enumerate(steps.weights) if all(map(np.array_equal, left, each))]
+        found = [k for k, each in enumerate(steps) if all(map(np.array_equal, left, each))]
         assert found, f"weights of no step, at call {moment}"
         ends.add((found[0], history is not None and history.interrupted))
         assert signal.getsignal(signal.SIGINT) is usual
     # The numbers of calls differ a little from run to run, so that not each step need be met.
     assert len({step for step, interrupted in ends if interrupted}) >= 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("many", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_handler_that_raises_at_any_moment_leaves_whole_weights(jit, many):
+    steps, moments = moments_of_a_training(jit, many)
+    usual, ended = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)), 0
+    try:
+        for moment in moments:
+            net = classifier()
+            try:
+                pressing(moment, lambda net=net: trained(net, Calls(), jit=jit), signal.SIGTERM)
+            except SystemExit:
+                ended += 1
+            left = weights(net)
+            assert any(all(map(np.array_equal, left, each)) for each in steps), f"at call {moment}"
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    assert ended > len(moments) // 2
+
+
+def test_an_exception_inside_a_step_goes_back_to_the_epoch_before(device):
+    steps, calls = Steps(), []
+
+    def loss(outputs, targets):
+        calls.append(1)
+        if len(calls) == 1 + 6:  # the first call tries the loss, before the training
+            raise RuntimeError("of my own")
+        return losses.cross_entropy(outputs, targets)
+
+    class End(Callback):
+        def end(self, run):
+            self.at = run.epoch, run.batch, run.step, run.whole
+
+    net, end = classifier(), End()
+    with pytest.raises(RuntimeError, match="of my own"):
+        train(net, loss=loss, callbacks=[steps, end], jit=False)
+    assert all(map(np.array_equal, weights(net), steps.weights[4]))
+    assert end.at == (1, 0, 4, True)
 
 
 def test_ctrl_c_inside_a_step_waits_for_its_end(device):
@@ -261,20 +307,24 @@ def bad_rows(rows, value=math.inf):
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
-        ({"x": bad_rows([7], math.nan)}, "x"),
-        ({"x": bad_rows([7], 1e8)}, r"the output of layers\.1 Exploding"),
-        ({"loss": lambda outputs, y: losses.mse(outputs, y), "y": bad_rows([7])[:, :2]}, "y"),
-        ({"loss": lambda outputs, y: outputs[0, 0] * math.inf}, "the loss"),
+        ({"x": bad_rows([7], math.nan)}, r"x at row 7, column 0, which is nan\. Leave such examples out"),
+        ({"x": bad_rows([7], 1e300)}, r"x at row 7, column 0, which is inf in float32\. Leave"),
+        ({"x": bad_rows([7], 1e8)}, r"the output of layers\.1 Exploding\. Lower"),
+        (
+            {"loss": lambda outputs, y: losses.mse(outputs, y), "y": bad_rows([7])[:, :2]},
+            r"y at row 7, column 0, which is inf in float32\. Leave",
+        ),
+        ({"loss": lambda outputs, y: outputs[0, 0] * math.inf}, r"the loss\. Lower"),
     ],
 )
 def test_place_of_the_first_bad_value_is_named(device, jit, changes, place):
     net = Sequential(Dense(3, 8, seed=0), Exploding(), ReLU(), Dense(8, 2, seed=1))
     before = weights(net)
     order = np.random.default_rng(0).permutation(60)
-    batch = 1 if place == "the loss" else 1 + list(order).index(7) // 16
+    batch = 1 if place.startswith("the loss") else 1 + list(order).index(7) // 16
     with (
         np.errstate(all="ignore"),
-        pytest.raises(FloatingPointError, match=rf"in epoch 1, batch {batch}, first in {place}\. Lower"),
+        pytest.raises(FloatingPointError, match=rf"in epoch 1, batch {batch}, first in {place}"),
     ):
         train(net, jit=jit, **changes)
     assert all(map(np.array_equal, weights(net), before))

@@ -181,13 +181,21 @@ class MLP(BaseEstimator):
             coefs, intercepts = initial_weights(widths, activations, self._random_state)
             return self._stack(coefs, intercepts, where, dtype)
         if isinstance(self.module, nn.Module):
-            return xpnet.to_device(copy.deepcopy(self.module), where)
-        with xpnet.use_device(where):
-            net = self.module(widths[0], widths[-1])
+            net = xpnet.to_device(copy.deepcopy(self.module), where)
+        else:
+            with xpnet.use_device(where):
+                net = self.module(widths[0], widths[-1])
         if not isinstance(net, nn.Module):
             raise TypeError(
                 "module must be a network, or a function of the numbers of features and outputs that returns "
                 f"one; received a function that returns {type(net).__name__}."
+            )
+        parts = tree.named_branches(net)
+        in_use = [path for path, part in parts if isinstance(part, nn.Module) and not part.training]
+        if in_use and net.training:  # the fitted network is in use as a whole, and trained as a whole
+            raise ValueError(
+                f"module must be in training as a whole, received one whose {', '.join(in_use)} is in use. "
+                "Leave eval() out, or train the network with xpnet.fit, which keeps to it."
             )
         return net
 

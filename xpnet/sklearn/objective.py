@@ -24,6 +24,7 @@ class Penalized(Module):
 
     def __init__(self, net: Module, alpha: float) -> None:
         self.net = net
+        self.training = net.training
         self.penalized = bool(alpha > 0)
         first = next(iter(tree.leaves(net)))
         self.alpha = asarray(alpha, device=device_of(first), dtype=first.dtype)

@@ -138,7 +138,7 @@ def _has_own_code(estimator: Any) -> bool:
 
 
 def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPointError) -> None:
-    """Go back to the best weights after a training whose loss became infinite or NaN."""
+    """Go back to the best weights after a training whose loss or weights became infinite or NaN."""
     estimator._optimizer_state = None
     if estimator._best is not None:
         tree.assign(estimator._best, net.net)
@@ -146,8 +146,8 @@ def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPoin
     for own in ("optimizer", "schedule"):
         rate = rate if getattr(estimator, own) is None else f"the learning rate of the {own}"
     what = (
-        f"{DIVERGED} The loss was no longer finite in epoch {rules.run.epoch}: lower {rate}, or scale X. The "
-        "weights of the best epoch are kept."
+        f"{DIVERGED} Loss or weights were no longer finite in epoch {rules.run.epoch + 1}: lower {rate}, or "
+        "scale X. The weights of the best epoch are kept."
     )
     if not estimator.early_stopping:
         estimator._publish(net.net)

@@ -1,10 +1,11 @@
 """Training: from data through `fit` to a trained network, its history and its predictions."""
 
 from xpnet.training import callbacks, metrics
-from xpnet.training.fit import Run, fit
+from xpnet.training.fit import fit
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.predict import predict
+from xpnet.training.run import Run
 from xpnet.training.steps import Steps
 
 __all__ = ["History", "Interrupts", "Run", "Steps", "callbacks", "fit", "metrics", "predict"]

@@ -71,6 +71,7 @@ class Examples:
             lengths[name] = array.shape[0]
             return array
 
+        self.names = tuple(values)
         self.values = [read(name, value) for name, value in values.items()]
         x = self.values[0]
         if sparse and _is_sparse(x) and len(x.shape) == 2 and x.nnz <= FEW * prod(x.shape):

@@ -13,7 +13,7 @@ from xpnet import tree
 from xpnet.training.resume import write_checkpoint
 
 if TYPE_CHECKING:
-    from xpnet.training.fit import Run
+    from xpnet.training.run import Run
 
 __all__ = [
     "Callback",
@@ -103,6 +103,15 @@ class _Monitor:
             return True
         return False
 
+    def warn_without_best(self, run: "Run") -> None:
+        """Warn at the end of a training of which no epoch was the best: all values were NaN or infinite."""
+        if len(run.history) and self.best == math.inf:
+            _log.warning(
+                "xpnet: no epoch was the best, as %s was %g to the last. Look for what makes it so.",
+                self._name,
+                run.history[self._name][-1],
+            )
+
 
 class EarlyStopping(Callback):
     """End the training when a value no longer improves, and go back to the weights of the best epoch.
@@ -175,6 +184,7 @@ class EarlyStopping(Callback):
             self._best = tree.unflatten(tree.flatten(run.net, state=True)[1], state["weights"])
 
     def end(self, run: "Run") -> None:
+        self._monitor.warn_without_best(run)
         if self._restore_best and self._best is not None:
             run.net = self._best
         self._best = None
@@ -285,11 +295,16 @@ class Checkpoint(Callback):
 
     def step_end(self, run: "Run") -> None:
         if self._every is not None and run.step % self._every == 0:
+            run.check_finite()
             self._write(run)
 
     def epoch_end(self, run: "Run") -> None:
         if self._monitor is None or self._monitor.improved(run):
             self._write(run)
+
+    def end(self, run: "Run") -> None:
+        if self._monitor is not None:
+            self._monitor.warn_without_best(run)
 
     def state(self) -> Any:
         return {"written": self._written, "best": self._monitor and self._monitor.best}

@@ -1,18 +1,63 @@
 """Where the first infinite or NaN value of a training came from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
 
 from xpnet import tree
-from xpnet.backends import plain_namespace
+from xpnet.backends import plain_namespace, to_numpy
+from xpnet.nn.sparse import SparseRows
 from xpnet.nn.summary import watched_calls
 
 
-def first_bad_batch(
-    net: Any, state: Any, step: Callable, batches: Iterable[tuple[Any, Any]], optimizer: Any
-) -> tuple[int, str] | None:
+@dataclass(frozen=True)
+class BadValue:
+    """Where the first bad value is.
+
+    Attributes
+    ----------
+    name : str
+        ``"x"`` or ``"y"``, with the keys of dicts behind it; else what was computed.
+    advice : str
+        What to do.
+    index : tuple of int
+        Where in the data it is: the number of the example in its batch, and those of the other axes.
+    value : str
+        The value of data.
+    """
+
+    name: str
+    advice: str
+    index: tuple[int, ...] = ()
+    value: str = ""
+
+    def described(self, rows: numpy.ndarray) -> str:
+        """Say where it is, of data by the rows of the examples in a batch."""
+        if not self.index:
+            return self.name
+        row, *others = self.index
+        column = f", column {others[0]}" if len(others) == 1 else f", {tuple(others)}" if others else ""
+        return f"{self.name} at row {rows[row]}{column}, which is {self.value}"
+
+
+_FILL = "Leave such examples out, or fill their values in. "
+_SLOWER = "Lower the learning rate, or scale x. "
+_GRADIENT = (
+    "Lower the learning rate; or is there a gradient that is infinite where the loss is not, as that of a "
+    "square root at 0? xpnet.raise_on_nan names it. "
+)
+
+
+def first_bad_step(
+    net: Any,
+    state: Any,
+    step: Callable,
+    batches: Iterable[tuple[Any, Any]],
+    optimizer: Any,
+    names: Sequence[str] = ("x", "y"),
+) -> tuple[int, BadValue] | None:
     """Take the steps of an epoch again, up to the first whose loss is infinite or NaN.
 
     Parameters
@@ -23,19 +68,65 @@ def first_bad_batch(
         As `fit` takes it; it may write over the network and the state that it is given.
     batches : iterable of (array, array)
     optimizer : optimizer
+    names : sequence of str
+        What inputs and targets are called.
 
     Returns
     -------
-    (int, str) or None
-        The number of the batch, counted from 0, and the place of the first bad value; None if there is none
-        this time, as a callback changed the steps.
+    (int, BadValue) or None
+        The number of the batch, counted from 0, and the first bad value: a weight behind the last batch, if
+        no loss is bad. None if there is none this time, as a callback changed the steps.
     """
+    number, weights = 0, None
     for number, (x, y) in enumerate(batches):
+
+        def loss(x: Any, y: Any, net: Any = net, state: Any = state) -> Any:
+            return step(*copied((net, state)), x, y, optimizer)[2]
+
         after, state, value, _ = step(*copied((net, state)), x, y, optimizer)
         if not _is_finite(value):
-            return number, _first_bad_place(net, x, y)
-        net = after
+            return number, _first_bad_value(net, loss, x, y, names)
+        net, weights = after, bad_weights(after, net)
+    return (number, BadValue(weights, _GRADIENT)) if weights else None
+
+
+def first_bad_evaluation(
+    net: Any, evaluate: Callable, batches: Iterable[tuple[Any, Any]], names: Sequence[str]
+) -> tuple[int, BadValue] | None:
+    """Do for the evaluation of a network what `first_bad_step` does for its training."""
+    for number, (x, y) in enumerate(batches):
+        if not _is_finite(evaluate(net, x, y)[0]):
+            return number, _first_bad_value(net, lambda x, y: evaluate(net, x, y)[0], x, y, names)
     return None
+
+
+def _first_bad_value(
+    net: Any, loss: Callable[[Any, Any], Any], x: Any, y: Any, names: Sequence[str]
+) -> BadValue:
+    """Return the first bad value of a batch whose loss is infinite or NaN.
+
+    A network may know what to do with NaN in its inputs, and a loss with NaN in targets. So the data are to
+    blame only if the loss is finite without their bad values.
+    """
+    bad_x, bad_y = (next(_bad_data(name, data), None) for name, data in zip(names, (x, y), strict=True))
+    if (bad_x or bad_y) and _is_finite(loss(_without_bad(x), _without_bad(y))):
+        found = bad_x if bad_y is None or not _is_finite(loss(x, _without_bad(y))) else bad_y
+        assert found is not None
+        return found
+    return _first_bad_output(net, x) or BadValue("the loss", _SLOWER)
+
+
+def bad_weights(net: Any, before: Any) -> str | None:
+    """Return the name of the first array of a network with a value that became infinite or NaN, or None.
+
+    This waits for the device once, unless there is one.
+    """
+    leaves = tree.leaves(net, state=True)
+    if _are_finite(leaves):
+        return None
+    old = tree.leaves(before, state=True)
+    pairs = zip(tree.paths(net, state=True), leaves, old, strict=True)
+    return next((name for name, leaf, x in pairs if not _is_finite(leaf) and _is_finite(x)), None)
 
 
 def copied(values: Any) -> Any:
@@ -47,26 +138,59 @@ def _copy(x: Any) -> Any:
     return x.copy() if type(x) is numpy.ndarray else plain_namespace(x).asarray(x, copy=True)
 
 
-def _first_bad_place(net: Any, x: Any, y: Any) -> str:
-    if not all(map(_is_finite, tree.leaves(x))):
-        return "x"
+def _first_bad_output(net: Any, x: Any) -> BadValue | None:
     net = tree.map(lambda leaf: leaf, net, state=True)
     names = {id(module): f"{path} {type(module).__name__}" for path, module in tree.named_branches(net)}
     bad = []
 
     def note(module: Any, output: Any) -> None:
-        if not all(_is_finite(leaf) for leaf in tree.leaves(output)):
-            weights = all(_is_finite(leaf) for leaf in tree.leaves(module))
+        if not _are_finite(tree.leaves(output)):
+            weights = _are_finite(tree.leaves(module))
             bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)].strip()}")
 
     with watched_calls(tree.branches(net), note):
         net(x)
-    return bad[0] if bad else "the loss" if all(map(_is_finite, tree.leaves(y))) else "y"
+    return BadValue(bad[0], _SLOWER) if bad else None
+
+
+def _bad_data(name: str, data: Any) -> Iterator[BadValue]:
+    """Yield the first infinite or NaN value of each array of a batch."""
+    if isinstance(data, dict):
+        for key, part in data.items():
+            yield from _bad_data(f"{name}[{key!r}]", part)
+    elif not _are_finite(tree.leaves(data)):
+        sparse = isinstance(data, SparseRows)
+        array = to_numpy(data.values if sparse else data)
+        index = tuple(int(i) for i in numpy.argwhere(~numpy.isfinite(array))[0])
+        value = f"{array[index]}" if numpy.isnan(array[index]) else f"{array[index]} in {array.dtype}"
+        if sparse:
+            index = tuple(int(to_numpy(places)[index]) for places in (data.rows, data.columns))
+        yield BadValue(name, _FILL, index, value)
+
+
+def _without_bad(data: Any) -> Any:
+    """Return data with 0 in the place of what is infinite or NaN."""
+
+    def filled(x: Any) -> Any:
+        xp = plain_namespace(x)
+        return xp.where(xp.isfinite(x), x, xp.zeros_like(x)) if _has_points(x) else x
+
+    return tree.map(filled, data)
 
 
 def _is_finite(x: Any) -> bool:
-    if not tree.is_array(x):
-        return x - x == 0  # a Python number
-    xp = plain_namespace(x)
-    is_number = xp.isdtype(x.dtype, ("real floating", "complex floating"))
-    return not is_number or bool(xp.all(xp.isfinite(x)))
+    return _are_finite([x]) if tree.is_array(x) else x - x == 0  # a Python number
+
+
+def _are_finite(arrays: list) -> bool:
+    """Say whether all numbers in some arrays of one device are finite, waiting for it once."""
+    with_points = [x for x in arrays if _has_points(x)]
+    if not with_points:
+        return True
+    xp = plain_namespace(with_points[0])
+    return bool(xp.all(xp.stack([xp.all(xp.isfinite(x)) for x in with_points])))
+
+
+def _has_points(x: Any) -> bool:
+    """Say whether an array has numbers with a point, which may be infinite or NaN."""
+    return plain_namespace(x).isdtype(x.dtype, ("real floating", "complex floating"))

@@ -1,99 +1,40 @@
 """Training a network."""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
 import numpy
 
 from xpnet import tree
-from xpnet.backends import asarray, clear_errors, device_of, use_device
+from xpnet.backends import clear_errors, use_device
 from xpnet.optim import LossScaling
 from xpnet.random import Seed, host_generator
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
-from xpnet.training.diagnosis import copied, first_bad_batch
+from xpnet.training.diagnosis import BadValue, copied, first_bad_evaluation, first_bad_step
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
 from xpnet.training.predict import check_batch_size, evaluation_copy, place_of
 from xpnet.training.resume import SavedTraining, set_random
+from xpnet.training.run import NotFiniteError, Run
 from xpnet.training.steps import Steps
+
+_log = logging.getLogger("xpnet")
 
 # Seconds between two looks at the loss inside an epoch. A look waits for the device.
 _LOOK = 10.0
+
+_BACK = "The network has the weights from before this epoch."
 
 _RANGE = (
     "Products in float16 take numbers above 65504 for infinite: scale x, or train in another precision, such "
     "as bfloat16. "
 )
-
-
-@dataclass
-class Run:
-    """A training under way: what callbacks see and may change.
-
-    Attributes
-    ----------
-    net : Module
-        The network as it is now. Assigning another tree of the same structure changes the weights.
-    optimizer : optimizer
-        It may be replaced by one with the same state.
-    optimizer_state : tree
-        The state of the optimizer.
-    epochs : int
-        How many epochs were asked for.
-    names : tuple of str
-        The names that the history will have.
-    epoch : int
-        The current epoch, counted from 1.
-    step : int
-        How many steps were done.
-    batch : int
-        How many of them in the current epoch; 0 at its end.
-    callbacks : list of Callback
-    history : History
-        The values of the epochs so far.
-    stop : bool
-        Set it to end the training after this epoch.
-    data : dict
-        The numbers of examples and of those in a batch.
-    random : dict
-        The states of the random numbers before the training, and before the order of the epoch was drawn.
-    totals : list of tuple, or None
-        What the losses and metrics of the epoch add up to so far.
-
-    Examples
-    --------
-    >>> import xpnet
-    >>> class StopWhenGood(xpnet.callbacks.Callback):
-    ...     def epoch_end(self, run):
-    ...         run.stop = run.history["loss"][-1] < 0.01
-    """
-
-    net: Any
-    optimizer: Any
-    optimizer_state: Any
-    epochs: int
-    names: tuple[str, ...]
-    epoch: int = 0
-    step: int = 0
-    batch: int = 0
-    callbacks: list[Callback] = field(default_factory=list)
-    history: History = field(default_factory=History)
-    stop: bool = False
-    data: dict[str, int] = field(default_factory=dict)
-    random: dict[str, Any] = field(default_factory=dict)
-    totals: Any = None
-
-    def set_learning_rate(self, rate: Any) -> None:
-        """Set the learning rate of the steps to come, for an optimizer without a schedule of its own."""
-        before = self.optimizer_state["learning_rate"]
-        rate = asarray(rate, device=device_of(before), dtype=before.dtype)
-        self.optimizer_state = self.optimizer_state | {"learning_rate": rate}
 
 
 def fit(
@@ -121,7 +62,9 @@ def fit(
     Parameters
     ----------
     net : Module
-        The network. Its arrays are replaced by the trained ones.
+        The network. Its arrays are replaced by the trained ones. It behaves as in training.
+        A part of it that is in use (`Module.eval`) stays so, such as a normalization whose statistics shall
+        not move, unless all of the network is.
     x : array or sequence, shape (examples, ...), or dict
         The inputs, anywhere. What is not on the device of the network is moved there batch by batch (to a
         GPU beforehand, if it takes at most a quarter of the memory that is free there), and floating-point
@@ -186,7 +129,8 @@ def fit(
         If there are no examples or not as many targets, if labels are out of range, or an argument is, or
         the file to resume from does not fit. The network is unchanged then.
     FloatingPointError
-        If the loss is infinite or NaN: it names epoch, batch and layer. The network has the weights from
+        If the loss or a weight is infinite or NaN: it names epoch and batch, and the layer, or the row and
+        column of x or y. The same for bad values in the data for validation. The network has the weights from
         before that epoch. Gradients that overflow in float16 are no error, activations are.
     OutOfDeviceMemoryError
         If the memory of the device does not suffice. The network has the weights from before that epoch.
@@ -194,7 +138,8 @@ def fit(
     Notes
     -----
     Ctrl-C ends the training after the step under way: the network keeps its weights, and the history so far
-    is returned. A second Ctrl-C does not wait, and goes back to the weights from before the epoch. Losses and
+    is returned. A second Ctrl-C does not wait, and goes back to the weights from before the epoch. So does
+    any other exception inside a step, such as that of a signal's handler which calls ``sys.exit``. Losses and
     metrics are read back from the device once an epoch.
 
     Examples
@@ -230,7 +175,9 @@ def fit(
 
     with use_device(training.where), Interrupts() as interrupts:
         steps.check(net, [training] if held_out is None else [training, held_out], batch_size)
-        work = tree.map(lambda leaf: leaf, net, state=True).train()
+        work = tree.map(lambda leaf: leaf, net, state=True)
+        if not net.training:  # else a layer that is in use stays so
+            work.train()
         names = _names(watched, validated=held_out is not None)
         in_use = steps.optimizer(optimizer)
         state = in_use.init(work) if optimizer_state is None else optimizer_state
@@ -248,7 +195,7 @@ def fit(
             saved.restore_callbacks(run)
         bar = _bar(epochs * len(training), progress)
         bar.update(run.step * batch_size)
-        before = run.net
+        run.remember()
         try:
             while run.batch or (run.epoch < epochs and not run.stop):
                 bar.set_description(f"epoch {run.epoch + (run.batch == 0)}/{epochs}")
@@ -257,28 +204,26 @@ def fit(
                     for callback in callbacks:
                         callback.epoch_start(run)
                 # The steps write over what they are given. What others hold of the epoch before stays.
-                before, state, first = run.net, run.optimizer_state, run.batch
-                run.net, run.optimizer_state = copied((before, state))
+                before, first = (run.net, run.optimizer_state), run.batch
+                run.net, run.optimizer_state = copied(before)
                 rows = order(training.rows)
                 batches = training.batches(batch_size, rows, first=first)
-                values = _epoch(run, steps.train, batches, watched, interrupts, bar)
-                if not math.isfinite(values["loss"]):
-                    run.net = before
+                try:
+                    values = _epoch(run, steps.train, batches, watched, interrupts, bar)
+                except NotFiniteError as error:
                     batches = training.batches(batch_size, rows, first=first)
-                    found = first_bad_batch(before, state, steps.train, batches, run.optimizer)
-                    place = f", batch {first + found[0] + 1}, first in {found[1]}" if found else ""
-                    raise FloatingPointError(
-                        f"the loss must stay finite, but is {values['loss']} in epoch {run.epoch}{place}. "
-                        "Lower the learning rate, or look for NaN and infinite values in x and y. "
-                        f"{_RANGE if steps.precision == 'float16' else ''}The network has the weights from "
-                        "before this epoch."
-                    )
+                    found = first_bad_step(*before, steps.train, batches, run.optimizer, training.names)
+                    place = _place(found, rows[first * batch_size :], batch_size, first)
+                    range_ = _RANGE if steps.precision == "float16" else ""
+                    raise FloatingPointError(f"{error}{place}{range_}{_BACK}") from None
                 if held_out is not None:
                     scores = _evaluate(run.net, held_out, steps.evaluate, watched, batch_size, interrupts)
                     values |= {f"validation_{name}": value for name, value in scores.items()}
+                    _check_validation(run, scores["loss"], held_out, steps.evaluate, batch_size)
                 run.history.add(values)
-                before, run.batch, run.totals = run.net, 0, None
+                run.batch, run.totals = 0, None
                 run.random["epoch"] = random.bit_generator.state
+                run.remember()
                 if not bar.disable:
                     shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
                     bar.set_postfix(shown)
@@ -286,20 +231,19 @@ def fit(
                 for callback in callbacks:
                     callback.epoch_end(run)
                 interrupts.act()
-        except KeyboardInterrupt:
+        except BaseException as error:
+            if not run.whole or interrupts.pressed > 1 or isinstance(error, MemoryError | FloatingPointError):
+                run.go_back()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
             run.history.interrupted = True
-            if interrupts.pressed > 1:  # in the middle of a step, perhaps
-                run.net = before
-        except MemoryError:
-            run.net = before
-            raise
         finally:
             bar.close()
             try:
                 for callback in callbacks:
                     callback.end(run)
             finally:
-                tree.assign(run.net, net)
+                _hand_over(run.net, net)
     return run.history
 
 
@@ -312,16 +256,24 @@ def _epoch(
     interrupts: Interrupts,
     bar: Any,
 ) -> dict[str, float]:
-    """Train for one epoch, or for what is left of it; return its mean loss and its metrics."""
+    """Train for one epoch, or for what is left of it; return its mean loss and its metrics.
+
+    Raises
+    ------
+    NotFiniteError
+        If the loss or a weight is infinite or NaN in the end.
+    """
     totals = Totals(metrics, run.totals)
     look = monotonic() + _LOOK
     for x, y in batches:
+        run.whole = False
         results = step(run.net, run.optimizer_state, x, y, run.optimizer)
         run.net, run.optimizer_state, value, outputs = results
-        run.step += 1
-        run.batch += 1
         examples = totals.add(value, outputs, y)
         run.totals = totals.sums
+        run.step += 1
+        run.batch += 1
+        run.whole = True
         for callback in run.callbacks:
             callback.step_end(run)
         bar.update(examples)
@@ -330,6 +282,7 @@ def _epoch(
             if not math.isfinite(totals.results()["loss"]):
                 break
             look = monotonic() + _LOOK
+    run.check_finite()
     return totals.results()
 
 
@@ -358,6 +311,28 @@ def _evaluate(
         totals.add(value, outputs, y)
         interrupts.act()
     return totals.results()
+
+
+def _check_validation(run: Run, loss: float, examples: Examples, evaluate: Callable, batch_size: int) -> None:
+    """Raise an error if bad values in the data for validation made its loss bad; else warn of such a loss."""
+    if math.isfinite(loss):
+        return
+    net, batches = evaluation_copy(run.net), examples.batches(batch_size)
+    found = first_bad_evaluation(net, evaluate, batches, examples.names)
+    text = f"but is {loss} in epoch {run.epoch}{_place(found, examples.rows, batch_size)}"
+    if found is not None and found[1].index:
+        raise FloatingPointError(f"the validation loss must be finite, {text}{_BACK}")
+    if all(map(math.isfinite, run.history["validation_loss"] if len(run.history) else [])):
+        _log.warning("xpnet: the validation loss should be finite, %s", text)
+
+
+def _place(found: tuple[int, BadValue] | None, rows: numpy.ndarray, batch_size: int, first: int = 0) -> str:
+    """Say in which batch, counted with the ``first`` ones, which bad value was found, and what to do."""
+    if found is None:
+        return ". Lower the learning rate. "
+    batch, value = found
+    text = value.described(rows[batch * batch_size :])
+    return f", batch {first + batch + 1}, first in {text}. {value.advice}"
 
 
 def _split(
@@ -402,6 +377,15 @@ def _names(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:
             "with xpnet.metrics.Metric(name, ...), or give functions different names."
         )
     return names + tuple(f"validation_{name}" for name in names) if validated else names
+
+
+def _hand_over(trained: Any, net: Any) -> None:
+    """Write the trained weights into the network, all of them also if a signal's handler raises meanwhile."""
+    try:
+        tree.assign(trained, net)
+    except BaseException:
+        tree.assign(trained, net)
+        raise
 
 
 def _bar(samples: int, progress: bool) -> Any:

@@ -13,7 +13,7 @@ from xpnet.training.history import History
 
 if TYPE_CHECKING:
     from xpnet.training.callbacks import Callback
-    from xpnet.training.fit import Run
+    from xpnet.training.run import Run
 
 
 def write_checkpoint(run: "Run", path: str | os.PathLike) -> None:

@@ -1,0 +1,117 @@
+"""A training under way."""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from xpnet.backends import asarray, device_of, to_numpy
+from xpnet.training.diagnosis import bad_weights
+from xpnet.training.history import History
+
+if TYPE_CHECKING:
+    from xpnet.training.callbacks import Callback
+
+# What `Run.go_back` restores.
+_RESTORED = ("net", "optimizer_state", "epoch", "step", "batch", "totals")
+
+
+class NotFiniteError(FloatingPointError):
+    """A loss or a weight is infinite or NaN. `fit` looks for where it came from."""
+
+
+@dataclass
+class Run:
+    """A training under way: what callbacks see and may change.
+
+    Attributes
+    ----------
+    net : Module
+        The network as it is now. Assigning another tree of the same structure changes the weights.
+    optimizer : optimizer
+        It may be replaced by one with the same state.
+    optimizer_state : tree
+        The state of the optimizer.
+    epochs : int
+        How many epochs were asked for.
+    names : tuple of str
+        The names that the history will have.
+    epoch : int
+        The current epoch, counted from 1.
+    step : int
+        How many steps were done.
+    batch : int
+        How many of them in the current epoch; 0 at its end.
+    callbacks : list of Callback
+    history : History
+        The values of the epochs so far.
+    stop : bool
+        Set it to end the training after this epoch.
+    data : dict
+        The numbers of examples and of those in a batch.
+    random : dict
+        The states of the random numbers before the training, and before the order of the epoch was drawn.
+    totals : list of tuple, or None
+        What the losses and metrics of the epoch add up to so far.
+    whole : bool
+        Whether all of these belong to one step. Inside a step, some weights may be a step ahead of others.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> class StopWhenGood(xpnet.callbacks.Callback):
+    ...     def epoch_end(self, run):
+    ...         run.stop = run.history["loss"][-1] < 0.01
+    """
+
+    net: Any
+    optimizer: Any
+    optimizer_state: Any
+    epochs: int
+    names: tuple[str, ...]
+    epoch: int = 0
+    step: int = 0
+    batch: int = 0
+    callbacks: list["Callback"] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    stop: bool = False
+    data: dict[str, int] = field(default_factory=dict)
+    random: dict[str, Any] = field(default_factory=dict)
+    totals: Any = None
+    whole: bool = True
+    _before: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def set_learning_rate(self, rate: Any) -> None:
+        """Set the learning rate of the steps to come, for an optimizer without a schedule of its own."""
+        before = self.optimizer_state["learning_rate"]
+        rate = asarray(rate, device=device_of(before), dtype=before.dtype)
+        self.optimizer_state = self.optimizer_state | {"learning_rate": rate}
+
+    def check_finite(self) -> None:
+        """End the training with an error if the loss so far or a weight is infinite or NaN.
+
+        This waits for the device. `fit` does it after each epoch, before callbacks see the weights. A
+        callback that keeps weights from inside an epoch calls it first.
+
+        Raises
+        ------
+        FloatingPointError
+            `fit` goes back to the weights from before the epoch, and adds to the error where the value came
+            from.
+        """
+        if self.totals is not None:
+            total, examples = self.totals[0]
+            loss = float(to_numpy(total)) / examples
+            if not math.isfinite(loss):
+                raise NotFiniteError(f"the loss must stay finite, but is {loss} in epoch {self.epoch}")
+        if bad_weights(self.net, self._before.get("net", self.net)):
+            raise NotFiniteError(f"the weights must stay finite, but are not in epoch {self.epoch}")
+
+    def remember(self) -> None:
+        """Remember where the training is, to go back to it."""
+        self._before = {name: getattr(self, name) for name in _RESTORED}
+
+    def go_back(self) -> None:
+        """Go back to what was remembered: the beginning of the epoch."""
+        for name, value in self._before.items():
+            setattr(self, name, value)
+        self.whole = True
