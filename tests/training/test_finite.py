@@ -183,6 +183,19 @@ def test_a_validation_loss_that_is_infinite_by_itself_is_warned_of(device, caplo
     assert "no epoch was the best, as validation_loss was nan to the last" in last
 
 
+def test_an_optimizer_that_stopped_to_move_weights_is_warned_of(device, caplog):
+    def loss(outputs, labels):
+        return losses.cross_entropy(outputs * 1e10, labels) * 1e15
+
+    with np.errstate(all="ignore"), caplog.at_level(logging.WARNING, "xpnet"):
+        train(classifier(), loss=loss, epochs=1)
+    message = caplog.records[-1].getMessage()
+    assert "transforms.0.mean_square.0 of the optimizer's state is infinite or NaN" in message
+    caplog.clear()
+    train(classifier(), epochs=1)
+    assert not caplog.records
+
+
 def test_a_layer_that_is_in_use_stays_so(device):
     net = Sequential(Dense(3, 8, seed=0), BatchNorm(8), Dense(8, 2, seed=1))
     net[1].eval()

@@ -86,7 +86,7 @@ def first_bad_step(
         after, state, value, _ = step(*copied((net, state)), x, y, optimizer)
         if not _is_finite(value):
             return number, _first_bad_value(net, loss, x, y, names)
-        net, weights = after, bad_weights(after, net)
+        net, weights = after, became_bad(after, net)
     return (number, BadValue(weights, _GRADIENT)) if weights else None
 
 
@@ -116,17 +116,17 @@ def _first_bad_value(
     return _first_bad_output(net, x) or BadValue("the loss", _SLOWER)
 
 
-def bad_weights(net: Any, before: Any) -> str | None:
-    """Return the name of the first array of a network with a value that became infinite or NaN, or None.
+def became_bad(now: Any, before: Any) -> str | None:
+    """Return the name of the first array of a tree with a value that became infinite or NaN, or None.
 
     This waits for the device once, unless there is one.
     """
-    leaves = tree.leaves(net, state=True)
+    leaves = tree.leaves(now, state=True)
     if _are_finite(leaves):
         return None
     old = tree.leaves(before, state=True)
-    pairs = zip(tree.paths(net, state=True), leaves, old, strict=True)
-    return next((name for name, leaf, x in pairs if not _is_finite(leaf) and _is_finite(x)), None)
+    triples = zip(tree.paths(now, state=True), leaves, old, strict=True)
+    return next((name for name, leaf, x in triples if not _is_finite(leaf) and _is_finite(x)), None)
 
 
 def copied(values: Any) -> Any:

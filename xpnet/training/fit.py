@@ -15,7 +15,7 @@ from xpnet.optim import LossScaling
 from xpnet.random import Seed, host_generator
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
-from xpnet.training.diagnosis import BadValue, copied, first_bad_evaluation, first_bad_step
+from xpnet.training.diagnosis import BadValue, became_bad, copied, first_bad_evaluation, first_bad_step
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
@@ -244,6 +244,13 @@ def fit(
                     callback.end(run)
             finally:
                 _hand_over(run.net, net)
+        frozen = became_bad(run.optimizer_state, state)
+        if frozen:  # an infinite mean of squares divides each gradient by infinity
+            _log.warning(
+                "xpnet: weights may have stopped to move, as %s of the optimizer's state is infinite or NaN: "
+                "gradients were too large. Scale x or the loss, or use xpnet.optim.clip_by_global_norm.",
+                frozen,
+            )
     return run.history
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from xpnet.backends import asarray, device_of, to_numpy
-from xpnet.training.diagnosis import bad_weights
+from xpnet.training.diagnosis import became_bad
 from xpnet.training.history import History
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Run:
             loss = float(to_numpy(total)) / examples
             if not math.isfinite(loss):
                 raise NotFiniteError(f"the loss must stay finite, but is {loss} in epoch {self.epoch}")
-        if bad_weights(self.net, self._before.get("net", self.net)):
+        if became_bad(self.net, self._before.get("net", self.net)):
             raise NotFiniteError(f"the weights must stay finite, but are not in epoch {self.epoch}")
 
     def remember(self) -> None:
