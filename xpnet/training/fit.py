@@ -63,8 +63,8 @@ class Run:
         The numbers of examples and of those in a batch.
     random : dict
         The states of the random numbers before the training, and before the order of the epoch was drawn.
-    totals : list of tuple, or None
-        What the losses and metrics of the epoch add up to so far.
+    totals : Totals
+        The losses and metrics of the epoch so far, by its ``results()``, which waits for the device.
 
     Examples
     --------
@@ -236,7 +236,7 @@ def fit(
         state = in_use.init(work) if optimizer_state is None else optimizer_state
         if isinstance(in_use, LossScaling):  # a state of a training in another precision has no scale
             state = in_use.init(work) | state
-        run = Run(work, optimizer, state, epochs, names, callbacks=callbacks)
+        run = Run(work, optimizer, state, epochs, names, callbacks=callbacks, totals=Totals(watched))
         run.data = {"examples": len(training), "batch_size": batch_size}
         run.random = {"start": start, "epoch": random.bit_generator.state}
         if saved is not None:
@@ -261,7 +261,7 @@ def fit(
                 run.net, run.optimizer_state = copied((before, state))
                 rows = order(training.rows)
                 batches = training.batches(batch_size, rows, first=first)
-                values = _epoch(run, steps.train, batches, watched, interrupts, bar)
+                values = _epoch(run, steps.train, batches, interrupts, bar)
                 if not math.isfinite(values["loss"]):
                     run.net = before
                     batches = training.batches(batch_size, rows, first=first)
@@ -277,7 +277,7 @@ def fit(
                     scores = _evaluate(run.net, held_out, steps.evaluate, watched, batch_size, interrupts)
                     values |= {f"validation_{name}": value for name, value in scores.items()}
                 run.history.add(values)
-                before, run.batch, run.totals = run.net, 0, None
+                before, run.batch, run.totals.sums = run.net, 0, None
                 run.random["epoch"] = random.bit_generator.state
                 if not bar.disable:
                     shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
@@ -308,29 +308,26 @@ def _epoch(
     run: Run,
     step: Callable,
     batches: Iterable[tuple[Any, Any]],
-    metrics: list[Metric],
     interrupts: Interrupts,
     bar: Any,
 ) -> dict[str, float]:
     """Train for one epoch, or for what is left of it; return its mean loss and its metrics."""
-    totals = Totals(metrics, run.totals)
     look = monotonic() + _LOOK
     for x, y in batches:
         results = step(run.net, run.optimizer_state, x, y, run.optimizer)
         run.net, run.optimizer_state, value, outputs = results
         run.step += 1
         run.batch += 1
-        examples = totals.add(value, outputs, y)
-        run.totals = totals.sums
+        examples = run.totals.add(value, outputs, y)
         for callback in run.callbacks:
             callback.step_end(run)
         bar.update(examples)
         interrupts.act()
         if monotonic() > look:
-            if not math.isfinite(totals.results()["loss"]):
+            if not math.isfinite(run.totals.results()["loss"]):
                 break
             look = monotonic() + _LOOK
-    return totals.results()
+    return run.totals.results()
 
 
 def _order(shuffle: Any, random: "numpy.random.Generator") -> Order:
