@@ -269,7 +269,7 @@ class MLPRegressor(RegressorMixin, MLP):
         def errors(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple:
             predicted = link(outputs["outputs"])[:, middle]
             xp = xpnet.array_namespace(predicted)
-            squares = wide(predicted - targets["y"]) ** 2
+            squares = (wide(predicted) - wide(targets["y"])) ** 2
             if "weights" in targets:
                 squares = squares * wide(targets["weights"])[:, None]
             return (xp.sum(squares, axis=0),)

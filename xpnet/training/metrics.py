@@ -1,9 +1,9 @@
 """Metrics: what to watch besides the loss.
 
-A metric adds up over batches: from the outputs of a batch and its targets it makes totals on the device, those
-of all batches are merged, and the number is made of that, once at the end of an epoch. So metrics that are no
-means of per-batch values, such as R², are exact, and no batch waits for the device. Totals are merged on the
-host in double precision: a hundred thousand batches lose no digits, also on a device that has none to spare.
+A metric adds up over batches: from the outputs of a batch and its targets it makes totals on the device, and
+from those of all batches, merged, the number, once at the end of an epoch. So metrics that are no means of
+per-batch values, such as R², are exact, and no batch waits for the device. Totals are merged on the host in
+double precision: a hundred thousand batches lose no digits, also on a device that has none to spare.
 """
 
 import inspect
@@ -199,9 +199,9 @@ def _on_host(totals: Iterable) -> tuple:
     """Return totals as Python floats, and as NumPy arrays where they have axes, waiting for the device."""
 
     def number_or_array(total: Any) -> Any:
-        if isinstance(total, int | float):
-            return float(total)
-        array = numpy.asarray(to_numpy(total), dtype="float64")
+        if not isinstance(total, int | float | numpy.ndarray | numpy.generic):
+            total = to_numpy(total)
+        array = numpy.asarray(total, dtype="float64")
         return array if array.shape else float(array)
 
     return tuple(map(number_or_array, totals))
@@ -245,25 +245,26 @@ def _check_scores(name: str, outputs: Any, targets: Any) -> None:
     """Check shapes and dtypes of scores of classes and of labels or probabilities, without reading them."""
     _check_arrays(name, outputs=outputs, targets=targets)
     shape, received = tuple(outputs.shape), tuple(targets.shape)
+    several = len(shape) > 1 and shape[-1] > 1
+    integral = array_namespace(targets).isdtype(targets.dtype, "integral")
+    if several and (received == shape or (received == shape[:-1] and integral)):
+        return
     together = f"received outputs of shape {shape} and targets of shape {received}"
-    if len(shape) < 2 or shape[-1] == 1:
+    if not several:
         raise ValueError(
             f"{name} needs a score for each of at least two classes, {together}. For yes or no by one score "
             "use metrics.binary_accuracy, for numbers metrics.r2 or metrics.mean_absolute_error."
         )
-    if received == shape:
-        return
     if received != shape[:-1]:
         raise ValueError(
             f"{name} needs outputs of shape (batch, ..., classes) and labels of shape (batch, ...), or "
             f"probabilities of the shape of the outputs, {together}. Reshape the targets: targets[:, 0] has "
             "the shape (batch,)."
         )
-    if not array_namespace(targets).isdtype(targets.dtype, "integral"):
-        raise ValueError(
-            f"labels must be integers, numbers of classes, received {targets.dtype}. Convert them with "
-            "xpnet.asarray(labels, dtype='int64'), or use metrics.r2 for a regression."
-        )
+    raise ValueError(
+        f"{name} needs integers as labels, numbers of classes, received {targets.dtype}. Convert them with "
+        "xpnet.asarray(labels, dtype='int64'), or use metrics.r2 for a regression."
+    )
 
 
 def _check_classes(name: str, outputs: Any, targets: Any) -> None:
@@ -278,17 +279,17 @@ def _check_classes(name: str, outputs: Any, targets: Any) -> None:
     # Probabilities of bfloat16 sum to 1 within a hundredth, several labels that are true to a whole number.
     if not bool(xp.all(rows >= 0) & xp.all(abs(sums - 1) < 0.01)):
         raise ValueError(
-            f"{name} needs targets that are labels or, in the shape of the outputs, probabilities, with a sum "
-            f"of 1 in each row, received rows with sums from {float(xp.min(sums)):g} to "
-            f"{float(xp.max(sums)):g} of numbers from {float(xp.min(rows)):g}. For labels of which several "
-            "may be true use metrics.binary_accuracy, for numbers metrics.r2."
+            f"{name} needs targets that are labels or, in the shape of the outputs, probabilities of at "
+            f"least 0 with a sum of 1 in each row, received numbers from {float(xp.min(rows)):g} with sums "
+            f"from {float(xp.min(sums)):g} to {float(xp.max(sums)):g}. For labels of which several may be "
+            "true use metrics.binary_accuracy, for numbers metrics.r2."
         )
 
 
 def _as_many(outputs: Any, targets: Any) -> Any:
     """Return as many of all targets as there are outputs in a batch, if these are arrays at all."""
     arrays = all(tree.is_array(x) and x.shape for x in (outputs, targets))
-    return targets[: outputs.shape[0], ...] if arrays else targets
+    return targets[: min(outputs.shape[0], targets.shape[0]), ...] if arrays else targets
 
 
 def _labels(targets: Any, outputs: Any) -> Any:
@@ -355,6 +356,7 @@ def top_k_accuracy(k: int = 5) -> Metric:
     0.5
     """
     check_positive(k=k)
+    k = int(k)
     name = f"top_{k}_accuracy"
 
     def totals(outputs: Any, targets: Any) -> tuple:
@@ -384,8 +386,8 @@ def _check_shapes(name: str, outputs: Any, targets: Any) -> None:
     if shape != received:
         raise ValueError(
             f"{name} needs outputs and targets of one shape, received {shape} and {received}. Targets of "
-            "shape (batch,) belong to outputs of shape (batch,): reshape them to (batch, 1), or the outputs to "
-            "(batch,). For labels beside a score for each class use metrics.accuracy."
+            "shape (batch,) belong to outputs of shape (batch,): reshape them to (batch, 1), or the outputs "
+            "to (batch,). For labels beside a score for each class use metrics.accuracy."
         )
 
 
