@@ -411,7 +411,7 @@ def test_large_totals_do_not_wait_for_long(monkeypatch):
     )
     large = Metric("large", lambda outputs, targets: (np.ones(2**20),), lambda x: x[0])
     totals = Totals([large])
-    for batch in range(9):
+    for batch in range(9):  # noqa: B007  # read above
         totals.add(0.0, np.ones(1), np.ones(1))
     assert sorted(set(waiting)) == [3, 7]
     assert totals.results() == {"loss": 0, "large": 9}

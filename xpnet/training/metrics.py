@@ -271,7 +271,7 @@ def _check_classes(name: str, outputs: Any, targets: Any) -> None:
     """Check all targets beside the outputs of a batch, and read them."""
     _check_scores(name, outputs, _as_many(outputs, targets))
     if len(targets.shape) < len(outputs.shape):
-        check_labels(targets, outputs.shape[-1])
+        check_labels(_labels(targets, outputs), outputs.shape[-1])  # torch has no minimum of uint64
         return
     xp = array_namespace(targets)
     rows = wide(targets)
