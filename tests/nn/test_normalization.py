@@ -2,7 +2,7 @@
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, rounding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +107,32 @@ def test_far_from_zero(device, make):
     if make is not LAYERS[2]:
         assert abs(y.mean()) < 1e-3
         assert abs(y.std() - 1) < 1e-3
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("make", [LAYERS[0], LAYERS[3]], ids=[NAMES[0], NAMES[3]])
+def test_large_images_far_from_zero(device, jit, make):
+    """Added up row by row, the mean of 65,536 values near 20,000 is off by a tenth of their deviation."""
+    x = (20000 + 10 * numpy.random.default_rng(0).normal(size=(64, 32, 32, 6))).astype("float32")
+    layer = make()
+    if isinstance(layer, BatchNorm):
+        parts, axes = x.astype("float64"), (0, 1, 2)
+    else:
+        parts, axes = x.astype("float64").reshape(64, 32, 32, 3, 2), (1, 2, 4)
+    mean, variance = parts.mean(axes, keepdims=True), parts.var(axes, keepdims=True)
+    expected = ((parts - mean) / numpy.sqrt(variance + 1e-5)).reshape(x.shape)
+    call = xpnet.jit(lambda layer, x: layer(x)) if jit else lambda layer, x: layer(x)
+    y = xpnet.to_numpy(call(layer, xpnet.asarray(x, device=device)))
+    # Along no axis are more than 64 added up; what the mean is off by is divided by the deviation.
+    roundings = 64 + 32 + 32
+    tolerance = rounding(roundings, "float32", 20000 / 10)
+    numpy.testing.assert_allclose(y, expected, rtol=0, atol=tolerance)
+    if isinstance(layer, BatchNorm):
+        tolerance = rounding(roundings + 10, "float32")
+        moved = xpnet.to_numpy([layer.running_mean, layer.running_variance])
+        numpy.testing.assert_allclose(moved[0], 0.1 * mean.reshape(-1), rtol=tolerance)
+        unbiased = variance.reshape(-1) * 65536 / 65535
+        numpy.testing.assert_allclose(moved[1], 0.9 + 0.1 * unbiased, rtol=3 * tolerance)
 
 
 def test_what_does_not_vary_becomes_the_bias(device):

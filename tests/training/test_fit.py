@@ -107,12 +107,17 @@ def test_validation_share_is_never_trained_on():
     assert len(np.unique(np.concatenate(seen))) == 45
 
 
-def test_loss_is_read_once_an_epoch(monkeypatch):
-    reads = []
-    to_numpy = xpnet.training.metrics.to_numpy
-    monkeypatch.setattr(xpnet.training.metrics, "to_numpy", lambda x: reads.append(x) or to_numpy(x))
-    train(classifier(), epochs=5, batch_size=4)
-    assert len(reads) == 5
+def test_losses_are_read_at_the_end_of_an_epoch(monkeypatch):
+    steps, reads = [], []
+    read = xpnet.training.metrics._on_host
+    monkeypatch.setattr(xpnet.training.metrics, "_on_host", lambda x: reads.append(steps[-1]) or read(x))
+
+    class Count(xpnet.callbacks.Callback):
+        def step_end(self, run):
+            steps.append(run.step)
+
+    train(classifier(), epochs=5, batch_size=4, callbacks=[Count()])
+    assert sorted(set(reads)) == [15, 30, 45, 60, 75]
 
 
 def test_callbacks_see_every_step_and_epoch(device):

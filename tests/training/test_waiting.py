@@ -90,10 +90,10 @@ def as_sequences(x):
     return xpnet.array_namespace(x).reshape(x, (x.shape[0], -1, 2))
 
 
-def train(watch, layers=dense, **options):
+def train(watch, layers=dense, y=Y, **options):
     settings = {"loss": losses.cross_entropy, "optimizer": optim.Adam(0.01), "callbacks": [watch]}
     settings |= {"epochs": 1, "batch_size": BATCH, "seed": 0} | options
-    history = xpnet.fit(nn.Sequential(*layers()), X, Y, **settings)
+    history = xpnet.fit(nn.Sequential(*layers()), X, y, **settings)
     assert watch.steps == STEPS
     assert history["loss"][0] < 2
     assert watch.reads == []
@@ -103,7 +103,7 @@ def test_reading_is_noticed(device, watch):
     class Read(Callback):
         def step_end(self, run):
             if run.step == 7:
-                xpnet.to_numpy(run.totals[0][0])
+                run.totals.results()
 
     with pytest.raises(AssertionError):
         train(watch, callbacks=[watch, Read()])
@@ -115,6 +115,15 @@ def test_reading_is_noticed(device, watch):
 def test_no_step_waits(device, watch, jit, layers):
     watched = [metrics.accuracy, metrics.top_k_accuracy(2)]
     train(watch, layers, jit=jit, metrics=watched, validation=(X[:9], Y[:9]))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_no_metric_waits(device, watch, jit):
+    columns = [metrics.r2, metrics.root_mean_squared_error, metrics.mean_absolute_error]
+    answers = metrics.binary_accuracy.of_part("one", lambda outputs, y: (outputs[:, :1], y[:, :1]))
+    y = np.eye(3, dtype="float32")[Y]
+    watched = [*columns, answers, metrics.accuracy, lambda outputs, y: abs(outputs - y)[0, 0]]
+    train(watch, y=y, loss=losses.mse, jit=jit, metrics=watched)
 
 
 OPTIMIZERS = {

@@ -21,7 +21,7 @@ def check_positive(**sizes: Any) -> None:
         Naming the first that is not.
     """
     for name, value in sizes.items():
-        if not isinstance(value, Integral) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a positive integer, received {value!r}.")
 
 

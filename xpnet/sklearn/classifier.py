@@ -17,7 +17,7 @@ from xpnet.backends import asarray, to_numpy
 from xpnet.sklearn.base import LINKS, MLP, has_partial_fit
 from xpnet.sklearn.data import Examples, host
 from xpnet.sklearn.objective import Objective, log_loss, objective_of
-from xpnet.training.metrics import Metric
+from xpnet.training.metrics import Metric, share, share_totals
 
 
 class MLPClassifier(ClassifierMixin, MLP):
@@ -284,21 +284,17 @@ class MLPClassifier(ClassifierMixin, MLP):
     def _objective(self) -> Objective:
         return objective_of(self.loss)
 
-    def _metric(self, held_out: Examples) -> Metric:
-        total = len(held_out.y) if held_out.weights is None else held_out.weights.sum()
-
-        def right(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple:
+    def _metric(self, _held_out: Examples) -> Metric:
+        def totals(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple:
             logits, y = outputs["outputs"], targets["y"]
             xp = xpnet.array_namespace(logits, y)
             if len(y.shape) == 1:
-                same = xp.argmax(logits, axis=-1) == y
+                right = xp.argmax(logits, axis=-1) == y
             else:
-                same = xp.all((logits > 0) == y, axis=-1)
-            if "weights" in targets:
-                return (xp.sum(xp.where(same, targets["weights"], 0.0)),)
-            return (xp.sum(xp.astype(same, xp.int64)),)
+                right = xp.all((logits > 0) == y, axis=-1)
+            return share_totals(logits, right, targets.get("weights"))
 
-        return Metric("score", right, lambda number: number / total)
+        return Metric("score", totals, share)
 
     def _calibrate(self, held_out: Examples | None) -> None:
         """Find the temperature at which the probabilities of the validation data are least surprising."""

@@ -13,7 +13,7 @@ import xpnet
 from xpnet.sklearn.base import LINKS, MLP, has_partial_fit
 from xpnet.sklearn.data import Examples, host
 from xpnet.sklearn.objective import Objective, objective_of
-from xpnet.training.metrics import Metric
+from xpnet.training.metrics import Metric, mean_r2, wide
 
 
 class MLPRegressor(RegressorMixin, MLP):
@@ -269,19 +269,12 @@ class MLPRegressor(RegressorMixin, MLP):
         def errors(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple:
             predicted = link(outputs["outputs"])[:, middle]
             xp = xpnet.array_namespace(predicted)
-            squares = (predicted - targets["y"]) ** 2
+            squares = (wide(predicted) - wide(targets["y"])) ** 2
             if "weights" in targets:
-                squares = squares * xp.astype(targets["weights"], squares.dtype, copy=False)[:, None]
+                squares = squares * wide(targets["weights"])[:, None]
             return (xp.sum(squares, axis=0),)
 
-        def r2(error: numpy.ndarray) -> float:
-            """R² as scikit-learn has it: the mean over the outputs; 0 for a constant one that is missed."""
-            constant = spread == 0
-            each = 1 - error / numpy.where(constant, 1.0, spread)
-            each[constant] = numpy.where(error[constant] == 0, 1.0, 0.0 * error[constant])
-            return float(each.mean())
-
-        return Metric("score", errors, r2)
+        return Metric("score", errors, lambda error: mean_r2(error, spread))
 
     # -- predictions ----------------------------------------------------------------------------------------
 

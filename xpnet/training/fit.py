@@ -183,7 +183,7 @@ def fit(
         state = in_use.init(work) if optimizer_state is None else optimizer_state
         if isinstance(in_use, LossScaling):  # a state of a training in another precision has no scale
             state = in_use.init(work) | state
-        run = Run(work, optimizer, state, epochs, names, callbacks=callbacks)
+        run = Run(work, optimizer, state, epochs, names, callbacks=callbacks, totals=Totals(watched))
         run.data = {"examples": len(training), "batch_size": batch_size}
         run.random = {"start": start, "epoch": random.bit_generator.state}
         if saved is not None:
@@ -209,7 +209,7 @@ def fit(
                 rows = order(training.rows)
                 batches = training.batches(batch_size, rows, first=first)
                 try:
-                    values = _epoch(run, steps.train, batches, watched, interrupts, bar)
+                    values = _epoch(run, steps.train, batches, interrupts, bar)
                 except NotFiniteError as error:
                     batches = training.batches(batch_size, rows, first=first)
                     found = first_bad_step(*before, steps.train, batches, run.optimizer, training.names)
@@ -221,7 +221,7 @@ def fit(
                     values |= {f"validation_{name}": value for name, value in scores.items()}
                     _check_validation(run, scores["loss"], held_out, steps.evaluate, batch_size)
                 run.history.add(values)
-                run.batch, run.totals = 0, None
+                run.batch, run.totals.sums = 0, None
                 run.random["epoch"] = random.bit_generator.state
                 run.remember()
                 if not bar.disable:
@@ -259,7 +259,6 @@ def _epoch(
     run: Run,
     step: Callable,
     batches: Iterable[tuple[Any, Any]],
-    metrics: list[Metric],
     interrupts: Interrupts,
     bar: Any,
 ) -> dict[str, float]:
@@ -270,14 +269,12 @@ def _epoch(
     NotFiniteError
         If the loss or a weight is infinite or NaN in the end.
     """
-    totals = Totals(metrics, run.totals)
     look = monotonic() + _LOOK
     for x, y in batches:
         run.whole = False
         results = step(run.net, run.optimizer_state, x, y, run.optimizer)
         run.net, run.optimizer_state, value, outputs = results
-        examples = totals.add(value, outputs, y)
-        run.totals = totals.sums
+        examples = run.totals.add(value, outputs, y)
         run.step += 1
         run.batch += 1
         run.whole = True
@@ -286,11 +283,11 @@ def _epoch(
         bar.update(examples)
         interrupts.act()
         if monotonic() > look:
-            if not math.isfinite(totals.results()["loss"]):
+            if not math.isfinite(run.totals.loss()):
                 break
             look = monotonic() + _LOOK
     run.check_finite()
-    return totals.results()
+    return run.totals.results()
 
 
 def _order(shuffle: Any, random: "numpy.random.Generator") -> Order:

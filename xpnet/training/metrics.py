@@ -1,15 +1,17 @@
 """Metrics: what to watch besides the loss.
 
-A metric adds up over batches: from the outputs of a batch and its targets it makes totals, arrays that are
-summed over all batches on the device, and from their sums, once at the end of an epoch, the number. So
-metrics that are no means of per-batch values, such as R², are exact, and nothing waits for the device.
+A metric adds up over batches: from the outputs of a batch and its targets it makes totals on the device, and
+from those of all batches, merged, the number, once at the end of an epoch. So metrics that are no means of
+per-batch values, such as R², are exact, and no batch waits for the device. Totals are merged on the host in
+double precision: a hundred thousand batches lose no digits, also on a device that has none to spare.
 """
 
 import inspect
 import math
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy
@@ -17,6 +19,8 @@ import numpy
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import to_numpy
+from xpnet.losses import check_labels
+from xpnet.nn.parameters import check_positive
 from xpnet.training.batches import length
 
 __all__ = [
@@ -28,6 +32,15 @@ __all__ = [
     "root_mean_squared_error",
     "top_k_accuracy",
 ]
+
+# How many batches, and how many numbers, wait on the device until they are brought to the host. That waits
+# for the device, as nothing else does until the end of an epoch.
+_BATCHES = 256
+_NUMBERS = 2**22
+
+
+def _added(totals: tuple, more: tuple) -> tuple:
+    return tuple(map(operator.add, totals, more))
 
 
 @dataclass(frozen=True)
@@ -41,13 +54,26 @@ class Metric:
     name : str
         Its name in the history.
     totals : callable
-        ``totals(outputs, targets)`` returns a tuple of arrays, or Python numbers, that may be added up over
-        batches.
+        ``totals(outputs, targets)`` returns what is kept of a batch: a tuple of arrays and Python numbers, as
+        many and of the same shapes for each batch. It must not wait for the device.
     result : callable
-        ``result(*totals)`` makes the metric of the sums, which are Python floats, and NumPy arrays where an
-        array had axes.
+        ``result(*totals)`` makes the metric of the totals of all batches.
     description : str, optional
         Becomes the docstring of the metric.
+    merge : callable, optional
+        ``merge(totals, more)`` returns the totals of two sets of examples together, of a tuple for each. By
+        default they are added.
+    check_targets : callable, optional
+        ``check_targets(outputs, targets)`` raises an error where the metric makes no sense. It is called
+        once, before a training, with the outputs of a batch and all targets, and may read them.
+    takes_logits : bool, default=False
+        Whether outputs are logits, which a layer such as a sigmoid behind them would spoil.
+
+    Notes
+    -----
+    `merge` and `result` run on the host. They are given Python floats, and NumPy arrays of float64 where a
+    total had axes. Sums of squares lose their digits where numbers are far from zero: keep the mean and the
+    squared deviations from it, and merge these.
 
     Examples
     --------
@@ -55,24 +81,70 @@ class Metric:
     >>> import xpnet
     >>> xpnet.metrics.accuracy(np.asarray([[2.0, 1.0], [0.0, 3.0]]), np.asarray([0, 0]))
     0.5
+
+    The largest error of all batches:
+
+    >>> largest_error = xpnet.metrics.Metric(
+    ...     "largest_error",
+    ...     lambda outputs, targets: (abs(outputs - targets).max(),),
+    ...     lambda largest: largest,
+    ...     merge=lambda totals, more: (max(totals[0], more[0]),),
+    ... )
+    >>> largest_error(np.asarray([1.0, 2.0]), np.asarray([1.0, 5.0]))
+    3.0
     """
 
     name: str
     totals: Callable[[Any, Any], tuple]
     result: Callable[..., float]
     description: str = field(default="", repr=False)
+    merge: Callable[[tuple, tuple], tuple] = field(default=_added, repr=False)
+    check_targets: Callable[[Any, Any], None] | None = field(default=None, repr=False)
+    takes_logits: bool = False
 
     def __post_init__(self) -> None:
         if self.description:
             object.__setattr__(self, "__doc__", inspect.cleandoc(self.description))
 
     def __call__(self, outputs: Any, targets: Any) -> float:
-        return self.of(self.totals(outputs, targets))
+        if self.check_targets is not None:
+            self.check_targets(outputs, targets)
+        return self.of(_on_host(self.totals(outputs, targets)))
 
     def of(self, totals: tuple) -> float:
-        """Make the metric of the sums of totals, waiting for the device that they are on."""
-        sums = (to_numpy(total) for total in totals)
-        return float(self.result(*(total if getattr(total, "shape", ()) else float(total) for total in sums)))
+        """Make the metric of totals on the host."""
+        with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
+            return float(self.result(*totals))
+
+    def of_part(self, name: str, part: Callable[[Any, Any], tuple[Any, Any]]) -> "Metric":
+        """Return the metric of a part of the outputs, for networks that return a dict or tuple.
+
+        Parameters
+        ----------
+        name : str
+            Its name in the history.
+        part : callable
+            ``part(outputs, targets)`` returns the outputs and targets to compare.
+
+        Returns
+        -------
+        Metric
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xpnet
+        >>> digit = xpnet.metrics.accuracy.of_part("digit", lambda outputs, y: (outputs["digit"], y))
+        >>> digit({"digit": np.asarray([[2.0, 1.0], [0.0, 3.0]])}, np.asarray([0, 0]))
+        0.5
+        """
+        check = self.check_targets
+        return replace(
+            self,
+            name=name,
+            totals=lambda outputs, targets: self.totals(*part(outputs, targets)),
+            check_targets=check and (lambda outputs, targets: check(*part(outputs, targets))),
+        )
 
 
 def as_metric(metric: Any) -> Metric:
@@ -90,61 +162,158 @@ def as_metric(metric: Any) -> Metric:
             "a metric is one of xpnet.metrics or a function (outputs, targets) → number, "
             f"received {metric!r}."
         )
+    name = getattr(metric, "__name__", type(metric).__name__)
 
     def totals(outputs: Any, targets: Any) -> tuple:
-        examples = length(targets)
-        return metric(outputs, targets) * examples, examples
+        number, examples = metric(outputs, targets), length(targets)
+        if not (isinstance(number, Real) or (tree.is_array(number) and not number.shape)):
+            kind = f"shape {tuple(number.shape)}" if tree.is_array(number) else type(number).__name__
+            raise TypeError(f"a metric must return one number for a batch, received {kind} from {name}.")
+        return wide(number) * examples, examples
 
-    return Metric(getattr(metric, "__name__", type(metric).__name__), totals, _ratio)
+    check_targets = getattr(metric, "check_targets", None)
+    takes_logits = getattr(metric, "takes_logits", False)
+    return Metric(name, totals, _ratio, check_targets=check_targets, takes_logits=takes_logits)
+
+
+# -- what metrics share ------------------------------------------------------------------------------------
 
 
 def _ratio(total: float, number: float) -> float:
     return total / number
 
 
-def _wide(x: Any) -> Any:
-    """Return an array in double precision where its device has it, else in single precision."""
+def wide(x: Any) -> Any:
+    """Return an array in double precision where its device has it, else in single precision; or a number."""
     if isinstance(x, numpy.generic):
         return numpy.float64(x)  # the loss of each step, which counts for small networks
+    if not tree.is_array(x):
+        return float(x)
     xp = array_namespace(x)
     # Asked anew each time, as not every library's devices can be hashed.
     known = xp.__array_namespace_info__().dtypes(device=x.device, kind="real floating")
     return xp.astype(x, known["float64" if "float64" in known else "float32"], copy=False)
 
 
-def _sum(x: Any) -> Any:
-    return array_namespace(x).sum(_wide(x))
+def _on_host(totals: Iterable) -> tuple:
+    """Return totals as Python floats, and as NumPy arrays where they have axes, waiting for the device."""
+
+    def number_or_array(total: Any) -> Any:
+        if not isinstance(total, int | float | numpy.ndarray | numpy.generic):
+            total = to_numpy(total)
+        array = numpy.asarray(total, dtype="float64")
+        return array if array.shape else float(array)
+
+    return tuple(map(number_or_array, totals))
 
 
-def _check_shapes(outputs: Any, targets: Any) -> None:
-    if tuple(outputs.shape) != tuple(targets.shape):
+def _check_arrays(name: str, **values: Any) -> None:
+    for what, value in values.items():
+        if not tree.is_array(value):
+            several = any(map(tree.is_array, tree.leaves(value)))
+            choose = f'metrics.{name}.of_part("name", lambda outputs, targets: (outputs[0], targets)), say'
+            raise TypeError(
+                f"{name} compares one array of outputs with one of targets, received {what} of type "
+                f"{type(value).__name__}. "
+                + (f"Choose one of the arrays: {choose}." if several else "`xpnet.asarray` makes an array.")
+            )
+        if 0 in value.shape:
+            raise ValueError(
+                f"at least one example is needed, received {what} of shape {tuple(value.shape)}."
+            )
+
+
+# -- classes -----------------------------------------------------------------------------------------------
+
+
+def share_totals(outputs: Any, right: Any, weights: Any = None) -> tuple:
+    """Return the totals of a share of what is right: how much is, how much there is, and how many are NaN."""
+    xp = array_namespace(outputs, right)
+    unknown = xp.count_nonzero(outputs != outputs)
+    if weights is None:
+        return xp.count_nonzero(right), math.prod(right.shape), unknown
+    weights = wide(weights)
+    return xp.sum(xp.where(right, weights, xp.zeros_like(weights))), xp.sum(weights), unknown
+
+
+def share(right: float, number: float, unknown: float) -> float:
+    """Return what is right as a share, or NaN if an output is NaN, which is neither right nor wrong."""
+    return math.nan if unknown or not number else right / number
+
+
+def _check_scores(name: str, outputs: Any, targets: Any) -> None:
+    """Check shapes and dtypes of scores of classes and of labels or probabilities, without reading them."""
+    _check_arrays(name, outputs=outputs, targets=targets)
+    shape, received = tuple(outputs.shape), tuple(targets.shape)
+    several = len(shape) > 1 and shape[-1] > 1
+    integral = array_namespace(targets).isdtype(targets.dtype, "integral")
+    if several and (received == shape or (received == shape[:-1] and integral)):
+        return
+    together = f"received outputs of shape {shape} and targets of shape {received}"
+    if not several:
         raise ValueError(
-            f"outputs and targets must have one shape, received {tuple(outputs.shape)} and "
-            f"{tuple(targets.shape)}. Targets of shape (batch,) belong to outputs of shape (batch,): reshape "
-            "them to (batch, 1), or the outputs to (batch,)."
+            f"{name} needs a score for each of at least two classes, {together}. For yes or no by one score "
+            "use metrics.binary_accuracy, for numbers metrics.r2 or metrics.mean_absolute_error."
+        )
+    if received != shape[:-1]:
+        raise ValueError(
+            f"{name} needs outputs of shape (batch, ..., classes) and labels of shape (batch, ...), or "
+            f"probabilities of the shape of the outputs, {together}. Reshape the targets: targets[:, 0] has "
+            "the shape (batch,)."
+        )
+    raise ValueError(
+        f"{name} needs integers as labels, numbers of classes, received {targets.dtype}. Convert them with "
+        "xpnet.asarray(labels, dtype='int64'), or use metrics.r2 for a regression."
+    )
+
+
+def _check_classes(name: str, outputs: Any, targets: Any) -> None:
+    """Check all targets beside the outputs of a batch, and read them."""
+    _check_scores(name, outputs, _as_many(outputs, targets))
+    if len(targets.shape) < len(outputs.shape):
+        check_labels(_labels(targets, outputs), outputs.shape[-1])  # torch has no minimum of uint64
+        return
+    xp = array_namespace(targets)
+    rows = wide(targets)
+    sums = xp.sum(rows, axis=-1)
+    # Probabilities of bfloat16 sum to 1 within a hundredth, several labels that are true to a whole number.
+    if not bool(xp.all(rows >= 0) & xp.all(abs(sums - 1) < 0.01)):
+        raise ValueError(
+            f"{name} needs targets that are labels or, in the shape of the outputs, probabilities of at "
+            f"least 0 with a sum of 1 in each row, received numbers from {float(xp.min(rows)):g} with sums "
+            f"from {float(xp.min(sums)):g} to {float(xp.max(sums)):g}. For labels of which several may be "
+            "true use metrics.binary_accuracy, for numbers metrics.r2."
         )
 
 
-def _as_labels(outputs: Any, targets: Any) -> Any:
-    """Return labels of shape (batch,), of probabilities the most probable."""
+def _as_many(outputs: Any, targets: Any) -> Any:
+    """Return as many of all targets as there are outputs in a batch, if these are arrays at all."""
+    arrays = all(tree.is_array(x) and x.shape for x in (outputs, targets))
+    return targets[: min(outputs.shape[0], targets.shape[0]), ...] if arrays else targets
+
+
+def _labels(targets: Any, outputs: Any) -> Any:
+    """Return labels that can be compared with any number of classes, of probabilities the most probable."""
+    xp = array_namespace(targets)
     if len(targets.shape) == len(outputs.shape):
-        return array_namespace(targets).argmax(targets, axis=-1)
-    return targets
+        return xp.argmax(wide(targets), axis=-1)
+    return xp.astype(targets, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
 
 
 def _accuracy(outputs: Any, targets: Any) -> tuple:
+    _check_scores("accuracy", outputs, targets)
     xp = array_namespace(outputs, targets)
-    labels = _as_labels(outputs, targets)
-    right = xp.argmax(outputs, axis=-1) == labels
-    return _sum(right), outputs.shape[0]
+    return share_totals(outputs, xp.argmax(outputs, axis=-1) == _labels(targets, outputs))
 
 
 accuracy = Metric(
     "accuracy",
     _accuracy,
-    _ratio,
-    """The share of examples whose largest output, of shape (batch, classes), is that of their label,
-    (batch,).
+    share,
+    """The share of labels, of shape (batch, ...), that are the class of the largest output, of shape
+    (batch, ..., classes). Targets of the shape of the outputs are probabilities, whose largest is the label.
+
+    Among equal outputs the first is the largest. If an output is NaN, so is the metric.
 
     Examples
     --------
@@ -153,11 +322,15 @@ accuracy = Metric(
     >>> xpnet.metrics.accuracy(np.asarray([[2.0, 1.0], [0.0, 3.0]]), np.asarray([0, 0]))
     0.5
     """,
+    check_targets=lambda outputs, targets: _check_classes("accuracy", outputs, targets),
 )
 
 
 def top_k_accuracy(k: int = 5) -> Metric:
-    """Make the metric: the share of examples whose label is among the k largest outputs.
+    """Make the metric: the share of labels that are among the k largest outputs.
+
+    Among equal outputs the first are the largest, so that k = 1 is `accuracy`. If an output is NaN, so is
+    the metric.
 
     Parameters
     ----------
@@ -166,12 +339,13 @@ def top_k_accuracy(k: int = 5) -> Metric:
     Returns
     -------
     Metric
-        Of outputs of shape (batch, classes) and labels of shape (batch,).
+        Of outputs of shape (batch, ..., classes) and labels of shape (batch, ...), or probabilities of the
+        shape of the outputs.
 
     Raises
     ------
     ValueError
-        If k is not positive.
+        If k is not a positive integer.
 
     Examples
     --------
@@ -181,33 +355,72 @@ def top_k_accuracy(k: int = 5) -> Metric:
     >>> xpnet.metrics.top_k_accuracy(2)(scores, np.asarray([2, 1]))
     0.5
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, received {k}.")
+    check_positive(k=k)
+    k = int(k)
+    name = f"top_{k}_accuracy"
 
     def totals(outputs: Any, targets: Any) -> tuple:
+        _check_scores(f"top_k_accuracy({k})", outputs, targets)
         xp = array_namespace(outputs, targets)
-        labels = xp.expand_dims(_as_labels(outputs, targets), axis=-1)
+        labels = xp.expand_dims(_labels(targets, outputs), axis=-1)
         classes = xp.arange(outputs.shape[-1], dtype=labels.dtype, device=outputs.device)
-        zero = xp.zeros_like(outputs)
-        own = xp.sum(xp.where(classes == labels, outputs, zero), axis=-1, keepdims=True)
-        larger = xp.count_nonzero(outputs > own, axis=-1)
-        return _sum(larger < k), outputs.shape[0]
+        own = classes == labels
+        score = xp.sum(xp.where(own, outputs, xp.zeros_like(outputs)), axis=-1, keepdims=True)
+        before = (outputs > score) | ((outputs == score) & (classes < labels))
+        return share_totals(outputs, xp.any(own, axis=-1) & (xp.count_nonzero(before, axis=-1) < k))
 
-    return Metric(f"top_{k}_accuracy", totals, _ratio)
+    return Metric(
+        name,
+        totals,
+        share,
+        check_targets=lambda outputs, targets: _check_classes(f"top_k_accuracy({k})", outputs, targets),
+    )
+
+
+# -- yes or no, and numbers --------------------------------------------------------------------------------
+
+
+def _check_shapes(name: str, outputs: Any, targets: Any) -> None:
+    _check_arrays(name, outputs=outputs, targets=targets)
+    shape, received = tuple(outputs.shape), tuple(targets.shape)
+    if shape != received:
+        raise ValueError(
+            f"{name} needs outputs and targets of one shape, received {shape} and {received}. Targets of "
+            "shape (batch,) belong to outputs of shape (batch,): reshape them to (batch, 1), or the outputs "
+            "to (batch,). For labels beside a score for each class use metrics.accuracy."
+        )
+
+
+def _check_all_shapes(name: str, outputs: Any, targets: Any) -> None:
+    _check_shapes(name, outputs, _as_many(outputs, targets))
+
+
+def _check_answers(outputs: Any, targets: Any) -> None:
+    _check_all_shapes("binary_accuracy", outputs, targets)
+    xp = array_namespace(targets)
+    answers = wide(targets)
+    low, high = float(xp.min(answers)), float(xp.max(answers))
+    if not (low >= -1 and high <= 1):
+        raise ValueError(
+            "binary_accuracy needs targets of 1 for yes and 0 or -1 for no, received targets from "
+            f"{low:g} to {high:g}. For several classes use metrics.accuracy with an output for each, for "
+            "numbers metrics.r2."
+        )
 
 
 def _binary_accuracy(outputs: Any, targets: Any) -> tuple:
-    _check_shapes(outputs, targets)
-    xp = array_namespace(outputs, targets)
-    right = (outputs > 0) == (targets > 0)
-    return _sum(right), math.prod(outputs.shape)
+    _check_shapes("binary_accuracy", outputs, targets)
+    return share_totals(outputs, (outputs > 0) == (wide(targets) > 0.5))
 
 
 binary_accuracy = Metric(
     "binary_accuracy",
     _binary_accuracy,
-    _ratio,
-    """The share of logits with the right sign: positive where the target is 1, else not.
+    share,
+    """The share of logits with the right sign: positive where the target is yes, else not.
+
+    A target above 0.5 is a yes, so that 0 and 1, -1 and 1, and probabilities can be targets. Outputs and
+    targets have one shape. If an output is NaN, so is the metric.
 
     Examples
     --------
@@ -216,17 +429,27 @@ binary_accuracy = Metric(
     >>> xpnet.metrics.binary_accuracy(np.asarray([2.0, -1.0]), np.asarray([1.0, 1.0]))
     0.5
     """,
+    check_targets=_check_answers,
+    takes_logits=True,
 )
 
 
-def _absolute_error(outputs: Any, targets: Any) -> tuple:
-    _check_shapes(outputs, targets)
-    return _sum(abs(_wide(outputs) - _wide(targets))), math.prod(outputs.shape)
+def _columns(outputs: Any, targets: Any) -> tuple[Any, Any]:
+    """Return both with the axes (batch, columns), in the widest precision."""
+    xp = array_namespace(outputs, targets)
+    shape = (outputs.shape[0], math.prod(outputs.shape[1:]))
+    return xp.reshape(wide(outputs), shape), xp.reshape(wide(targets), shape)
+
+
+def _absolute_errors(outputs: Any, targets: Any) -> tuple:
+    _check_shapes("mean_absolute_error", outputs, targets)
+    xp = array_namespace(outputs, targets)
+    return xp.sum(xp.abs(wide(outputs) - wide(targets))), math.prod(outputs.shape)
 
 
 mean_absolute_error = Metric(
     "mean_absolute_error",
-    _absolute_error,
+    _absolute_errors,
     _ratio,
     """The mean of the absolute differences of outputs and targets of one shape.
 
@@ -237,19 +460,24 @@ mean_absolute_error = Metric(
     >>> xpnet.metrics.mean_absolute_error(np.asarray([2.0, 4.0]), np.asarray([1.0, 1.0]))
     2.0
     """,
+    check_targets=lambda outputs, targets: _check_all_shapes("mean_absolute_error", outputs, targets),
 )
 
 
-def _squared_error(outputs: Any, targets: Any) -> tuple:
-    _check_shapes(outputs, targets)
-    return _sum((_wide(outputs) - _wide(targets)) ** 2), math.prod(outputs.shape)
+def _squared_errors(outputs: Any, targets: Any) -> tuple:
+    _check_shapes("root_mean_squared_error", outputs, targets)
+    predicted, true = _columns(outputs, targets)
+    xp = array_namespace(predicted)
+    return xp.sum((predicted - true) ** 2, axis=0), true.shape[0]
 
 
 root_mean_squared_error = Metric(
     "root_mean_squared_error",
-    _squared_error,
-    lambda total, number: math.sqrt(total / number),
+    _squared_errors,
+    lambda errors, number: numpy.mean(numpy.sqrt(errors / number)),
     """The root of the mean of the squared differences of outputs and targets of one shape.
+
+    Of several outputs for each example, the mean of their roots.
 
     Examples
     --------
@@ -258,26 +486,71 @@ root_mean_squared_error = Metric(
     >>> xpnet.metrics.root_mean_squared_error(np.asarray([1.0, 7.0]), np.asarray([0.0, 0.0]))
     5.0
     """,
+    check_targets=lambda outputs, targets: _check_all_shapes("root_mean_squared_error", outputs, targets),
 )
 
 
 def _r2_totals(outputs: Any, targets: Any) -> tuple:
-    _check_shapes(outputs, targets)
-    error, _ = _squared_error(outputs, targets)
-    return error, _sum(targets), _sum(_wide(targets) ** 2), math.prod(outputs.shape)
+    """Return for each column its squared errors, and number, mean and squared deviations of the targets.
+
+    The mean is in two parts, a number near it and the sum of the deviations from that: the difference of two
+    means of 20,000 would have few digits in single precision.
+    """
+    _check_shapes("r2", outputs, targets)
+    predicted, true = _columns(outputs, targets)
+    xp = array_namespace(predicted)
+    number = true.shape[0]
+    first = true[:1, ...]  # of which equal targets do not differ at all
+    center = first + xp.mean(true - first, axis=0, keepdims=True)
+    deviations = true - center
+    total = xp.sum(deviations, axis=0)
+    spread = xp.sum((deviations - total / number) ** 2, axis=0)
+    return xp.sum((predicted - true) ** 2, axis=0), number, center[0, ...], total, spread
 
 
-def _r2_result(error: float, total: float, squares: float, number: float) -> float:
-    spread = squares - total * total / number
-    return 1 - error / spread if spread > 0 else math.nan
+def _merge_r2(totals: tuple, more: tuple) -> tuple:
+    """Merge means and squared deviations.
+
+    T. F. Chan, G. H. Golub and R. J. LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample
+    Variances, 1979.
+    """
+    errors, number, center, total, spread = totals
+    other_errors, other_number, other_center, other_total, other_spread = more
+    between = other_center - center
+    difference = between + (other_total / other_number - total / number)
+    together = number + other_number
+    return (
+        errors + other_errors,
+        together,
+        center,
+        total + other_total + other_number * between,
+        spread + other_spread + difference**2 * (number * other_number / together),
+    )
+
+
+def mean_r2(errors: numpy.ndarray, spread: numpy.ndarray) -> float:
+    """Return the mean R² of columns, of squared errors and squared deviations from the mean.
+
+    A column whose targets are all equal has 1 if they are hit exactly, else 0, as in scikit-learn.
+    """
+    constant = spread == 0
+    each = 1 - errors / numpy.where(constant, 1.0, spread)
+    missed = numpy.where(numpy.isnan(errors), math.nan, 0.0)
+    return float(numpy.mean(numpy.where(constant, numpy.where(errors == 0, 1.0, missed), each)))
+
+
+def _r2_result(errors: Any, number: float, _center: Any, _total: Any, spread: Any) -> float:
+    return mean_r2(errors, spread) if number >= 2 else math.nan
 
 
 r2 = Metric(
     "r2",
     _r2_totals,
     _r2_result,
-    """R²: 1 minus the squared errors over the squared deviations of the targets from their mean; NaN where
-    all targets are equal. Outputs and targets have one shape; several columns are taken as one.
+    """R²: 1 minus the squared errors over the squared deviations of the targets from their mean.
+
+    Outputs and targets have one shape. Of several outputs for each example, the mean of their R². Where all
+    targets are equal it is 1 if all are hit exactly, else 0; of fewer than two examples it is NaN.
 
     Examples
     --------
@@ -286,38 +559,75 @@ r2 = Metric(
     >>> xpnet.metrics.r2(np.asarray([1.0, 2.0]), np.asarray([1.0, 3.0]))
     0.5
     """,
+    merge=_merge_r2,
+    check_targets=lambda outputs, targets: _check_all_shapes("r2", outputs, targets),
 )
 
 
 class Totals:
-    """The mean loss and the metrics of an epoch, summed over its batches on the device.
+    """The mean loss and the metrics of the batches so far.
 
-    Attributes
+    What batches give waits on the device for some time, and is then brought to the host and merged in the
+    order of the batches. So the figures do not depend on when that is.
+
+    Parameters
     ----------
-    sums : list of tuple, or None
-        The totals of the loss and of each metric; None before the first batch.
+    metrics : list of Metric
     """
 
-    def __init__(self, metrics: list[Metric], sums: Any = None) -> None:
+    def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
-        self.sums = sums
+        self._merges = [_added, *(metric.merge for metric in metrics)]
+        self.sums = None
 
     def add(self, loss: Any, outputs: Any, targets: Any) -> int:
         """Add a batch: its mean loss, its outputs and its targets; return its number of examples."""
         examples = length(targets)
-        new: list[tuple] = [((_wide(loss) if tree.is_array(loss) else loss) * examples, examples)]
+        new = [(wide(loss) * examples, examples)]
         new += [metric.totals(outputs, targets) for metric in self._metrics]
-        if self.sums is None:
-            self.sums = new
-        else:
-            self.sums = [tuple(map(operator.add, *pair)) for pair in zip(self.sums, new, strict=True)]
+        self._waiting.append(new)
+        self._numbers += sum(math.prod(getattr(x, "shape", ())) for totals in new for x in totals)
+        if len(self._waiting) >= _BATCHES or self._numbers >= _NUMBERS:
+            self._merge()
         return examples
+
+    @property
+    def sums(self) -> list | None:
+        """The merged totals of the loss and of each metric, as lists of numbers; None before the first batch.
+
+        Reading them waits for the device. What is assigned is gone on from.
+        """
+        self._merge()
+        return self._merged and [
+            [x.tolist() if isinstance(x, numpy.ndarray) else x for x in totals] for totals in self._merged
+        ]
+
+    @sums.setter
+    def sums(self, sums: list | None) -> None:
+        self._merged = sums and [_on_host(map(numpy.asarray, totals)) for totals in sums]
+        self._waiting: list[list[tuple]] = []
+        self._numbers = 0
+
+    def _merge(self) -> None:
+        """Bring to the host what is waiting on the device."""
+        merged = self._merged
+        with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
+            for batch in self._waiting:
+                new = [_on_host(totals) for totals in batch]
+                if merged is not None:
+                    triples = zip(self._merges, merged, new, strict=True)
+                    new = [tuple(merge(totals, more)) for merge, totals, more in triples]
+                merged = new
+        self._merged, self._waiting, self._numbers = merged, [], 0
+
+    def loss(self) -> float:
+        """Return the mean loss, waiting for the device."""
+        self._merge()
+        total, examples = (self._merged or [(math.nan, 1)])[0]
+        return total / examples
 
     def results(self) -> dict[str, float]:
         """Return the loss and the metrics by name, waiting for the device."""
-        total, examples = self.sums[0]
-        pairs = zip(self._metrics, self.sums[1:], strict=True)
-        return {
-            "loss": float(to_numpy(total)) / examples,
-            **{metric.name: metric.of(sums) for metric, sums in pairs},
-        }
+        loss = self.loss()
+        pairs = zip(self._metrics, (self._merged or [])[1:], strict=True)
+        return {"loss": loss, **{metric.name: metric.of(totals) for metric, totals in pairs}}

@@ -27,7 +27,7 @@ def write_checkpoint(run: "Run", path: str | os.PathLike) -> None:
         "step": run.step,
         "stop": run.stop,
         "history": {name: run.history[name] for name in run.history},
-        "totals": run.totals,
+        "totals": run.totals.sums,
         "random": run.random,
         "callbacks": {name: state for name, state in states.items() if state is not None},
     }
@@ -75,10 +75,8 @@ class SavedTraining:
         run.net, run.optimizer_state = net, state
         run.epoch, run.batch = self._entry("epoch", _is_count), self._entry("batch", _is_count)
         run.step, run.stop = self._entry("step", _is_count), self._entry("stop", lambda x: type(x) is bool)
-        run.totals, run.random = (
-            self._entry("totals", lambda x: _are_totals(x, run)),
-            self._entry("random", _are_states),
-        )
+        run.totals.sums = self._entry("totals", lambda x: _are_totals(x, run))
+        run.random = self._entry("random", _are_states)
         run.history = History(self._entry("history", lambda x: _is_history(x, run)))
 
     def restore_callbacks(self, run: "Run") -> None:
@@ -122,8 +120,8 @@ def _are_totals(x: Any, run: "Run") -> bool:
     return (
         isinstance(x, list)
         and len(x) == len(metrics)
-        and all(isinstance(totals, tuple) for totals in x)
-        and all(isinstance(n, int | float) or (tree.is_array(n) and not n.shape) for n in tree.leaves(x))
+        and all(isinstance(totals, list) for totals in x)
+        and all(isinstance(n, int | float) for n in tree.leaves(x))
     )
 
 

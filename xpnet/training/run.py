@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xpnet.backends import asarray, device_of, to_numpy
+from xpnet.backends import asarray, device_of
 from xpnet.training.diagnosis import became_bad
 from xpnet.training.history import History
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xpnet.training.callbacks import Callback
 
 # What `Run.go_back` restores.
-_RESTORED = ("net", "optimizer_state", "epoch", "step", "batch", "totals")
+_RESTORED = ("net", "optimizer_state", "epoch", "step", "batch")
 
 
 class NotFiniteError(FloatingPointError):
@@ -50,8 +50,8 @@ class Run:
         The numbers of examples and of those in a batch.
     random : dict
         The states of the random numbers before the training, and before the order of the epoch was drawn.
-    totals : list of tuple, or None
-        What the losses and metrics of the epoch add up to so far.
+    totals : Totals
+        The losses and metrics of the epoch so far, by its ``results()``, which waits for the device.
     whole : bool
         Whether all of these belong to one step. Inside a step, some weights may be a step ahead of others.
 
@@ -79,6 +79,7 @@ class Run:
     totals: Any = None
     whole: bool = True
     _before: dict[str, Any] = field(default_factory=dict, repr=False)
+    _sums: Any = field(default=None, repr=False)
 
     def set_learning_rate(self, rate: Any) -> None:
         """Set the learning rate of the steps to come, for an optimizer without a schedule of its own."""
@@ -98,20 +99,19 @@ class Run:
             `fit` goes back to the weights from before the epoch, and adds to the error where the value came
             from.
         """
-        if self.totals is not None:
-            total, examples = self.totals[0]
-            loss = float(to_numpy(total)) / examples
-            if not math.isfinite(loss):
-                raise NotFiniteError(f"the loss must stay finite, but is {loss} in epoch {self.epoch}")
+        if self.batch and not math.isfinite(loss := self.totals.loss()):
+            raise NotFiniteError(f"the loss must stay finite, but is {loss} in epoch {self.epoch}")
         if became_bad(self.net, self._before.get("net", self.net)):
             raise NotFiniteError(f"the weights must stay finite, but are not in epoch {self.epoch}")
 
     def remember(self) -> None:
         """Remember where the training is, to go back to it."""
         self._before = {name: getattr(self, name) for name in _RESTORED}
+        self._sums = self.totals.sums
 
     def go_back(self) -> None:
         """Go back to what was remembered: the beginning of the epoch."""
         for name, value in self._before.items():
             setattr(self, name, value)
+        self.totals.sums = self._sums
         self.whole = True
