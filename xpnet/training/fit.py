@@ -136,7 +136,9 @@ def fit(
         written with the array API standard. A loss of your own must take care of shapes: outputs of shape
         (batch, 1) and targets of shape (batch,) broadcast to (batch, batch). If it has a function
         ``check_targets(outputs, targets)`` as an attribute, that is called once with all targets, to refuse
-        wrong ones; `xpnet.losses` does it for labels. `functools.partial` keeps it, a lambda does not.
+        wrong ones; `xpnet.losses` does it for labels. With the attribute ``takes_logits = True``, as
+        `losses.cross_entropy` has it, outputs that are probabilities already are refused.
+        `functools.partial` keeps both, a lambda does not.
         `Steps` of a loss keep what is recorded from one training to the next.
     optimizer : optimizer
         One of `xpnet.optim`.
@@ -185,6 +187,8 @@ def fit(
     ValueError, TypeError
         If there are no examples or not as many targets, if labels are out of range, or an argument is, or
         the file to resume from does not fit. The network is unchanged then.
+    NoGradientError
+        If the loss does not depend on the network, or reads it from outside. The network is unchanged.
     FloatingPointError
         If the loss is infinite or NaN: it names epoch, batch and layer. The network has the weights from
         before that epoch. Gradients that overflow in float16 are no error, activations are.
@@ -229,7 +233,7 @@ def fit(
     callbacks = sorted(callbacks, key=lambda callback: callback.order)
 
     with use_device(training.where), Interrupts() as interrupts:
-        steps.check(net, [training] if held_out is None else [training, held_out], batch_size)
+        steps.check(net, [training] if held_out is None else [training, held_out], batch_size, watched)
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
         in_use = steps.optimizer(optimizer)
