@@ -132,8 +132,7 @@ def _check_number(value: Any) -> None:
     error = ValueError if tree.is_array(value) else TypeError
     raise error(
         f"the loss must return one number, an array of shape () that is not complex, received {received}. "
-        "Return the mean over the batch; the losses of xpnet do so unless they are told "
-        'reduction="none".'
+        'Return the mean over the batch; the losses of xpnet do so unless they are told reduction="none".'
     )
 
 
@@ -182,14 +181,12 @@ def _has_values_of(x: Any, probabilities: Any) -> bool:
     """Say whether an array is another one, perhaps in another shape."""
     if x is probabilities:
         return True
-    if not tree.is_array(x) or x.dtype != probabilities.dtype or _size(x) != _size(probabilities):
+    if not tree.is_array(x) or x.dtype != probabilities.dtype:
+        return False
+    if math.prod(x.shape) != math.prod(probabilities.shape):
         return False
     xp = plain_namespace(x)
     return bool(xp.all(xp.reshape(x, (-1,)) == xp.reshape(probabilities, (-1,))))
-
-
-def _size(x: Any) -> int:
-    return math.prod(x.shape)
 
 
 def _adds_up_to_one(x: Any) -> bool:
