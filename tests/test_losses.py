@@ -345,10 +345,41 @@ def test_check_probabilities(device):
     losses.check_probabilities(on(device, [0, 1]))
     with raises(r"probabilities from 0 to 1, received targets from -1 to 1\. Write 1 for yes"):
         losses.check_probabilities(on(device, [-1, 1]))
-    with raises("received targets from nan to nan"):
-        losses.check_probabilities(on(device, [math.nan]))
+    for place in range(6):
+        targets = numpy.zeros((3, 2))
+        targets.flat[place:] = math.nan
+        with raises(f"received targets that hold NaN, first in row {place // 2}"):
+            losses.check_probabilities(on(device, targets))
+    with raises("first in row 1"):
+        losses.check_probabilities(on(device, [0.0, math.nan]))
     with raises("at least one example is needed"):
         losses.check_probabilities(on(device, WEIGHTS[:0]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "bool"])
+def test_targets_of_several_classes(device, dtype):
+    look, z = losses.cross_entropy.check_targets, logits(device)
+    look(z, on(device, numpy.eye(4)[LABELS], dtype))
+    look(z, on(device, numpy.zeros((6, 4)), dtype))  # rows that count for nothing
+    several = numpy.eye(4)[LABELS]
+    several[4, :3] = 1
+    with raises(
+        "add up to at most 1 in each row; received targets of which a row adds up to 3. Use .*binary"
+    ):
+        look(z, on(device, several, dtype))
+    with raises("cross_entropy needs an output for each class, received 1 output"):
+        look(z[:, :1], on(device, several[:, :1], dtype))
+    with raises("received targets that hold NaN, first in row 4"):
+        look(z, on(device, numpy.where(numpy.arange(6)[:, None] > 3, math.nan, probabilities())))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_probabilities_that_were_rounded(dtype):
+    targets = probabilities((50, 1000)).astype(dtype)
+    losses.cross_entropy.check_targets(targets, targets)
+    losses.cross_entropy.check_targets(targets, 0.5 * targets)
+    with raises("a row adds up to 1.5"):
+        losses.cross_entropy.check_targets(targets, 1.5 * targets)
 
 
 def test_arrays_of_two_libraries(device):

@@ -355,12 +355,8 @@ def check_labels(labels: Any, classes: int) -> None:
             f"labels must be integers, numbers of classes, received {labels.dtype}. Convert them with "
             "xpnet.asarray(labels, dtype='int64')."
         )
+    _check_several(classes)
     low, high = int(xp.min(labels)), int(xp.max(labels))
-    if classes == 1:
-        raise ValueError(
-            "cross_entropy needs an output for each class, received 1 output. Give the network 2 outputs, or "
-            "use xpnet.losses.binary_cross_entropy with targets of shape (batch, 1)."
-        )
     if low < 0 or high >= classes:
         raise ValueError(
             f"labels must be from 0 to {classes - 1} for {classes} classes, received labels from {low} to "
@@ -381,7 +377,7 @@ def check_probabilities(targets: Any) -> None:
     Raises
     ------
     ValueError
-        If there are no targets, or one is not from 0 to 1.
+        If there are no targets, or one is NaN or not from 0 to 1.
 
     Examples
     --------
@@ -394,7 +390,14 @@ def check_probabilities(targets: Any) -> None:
     if xp.isdtype(targets.dtype, "bool"):
         return
     low, high = float(xp.min(targets)), float(xp.max(targets))
-    if not (low >= 0 and high <= 1):
+    if math.isnan(low):
+        place = int(xp.argmax(xp.astype(xp.reshape(xp.isnan(targets), (-1,)), xp.int8)))
+        row = place // math.prod(targets.shape[1:])
+        raise ValueError(
+            f"targets must be probabilities from 0 to 1, received targets that hold NaN, first in row {row}. "
+            "Leave out the examples whose answer is not known."
+        )
+    if low < 0 or high > 1:
         raise ValueError(
             f"targets must be probabilities from 0 to 1, received targets from {low:g} to {high:g}. Write 1 "
             "for yes and 0 for no."
@@ -436,13 +439,37 @@ def _reduce(xp: Any, losses: Any, reduction: str) -> Any:
     raise ValueError(f'reduction must be "mean", "sum" or "none", received {reduction!r}.')
 
 
+def _check_several(classes: int) -> None:
+    if classes == 1:
+        raise ValueError(
+            "cross_entropy needs an output for each class, received 1 output. Give the network 2 outputs, or "
+            "use xpnet.losses.binary_cross_entropy with targets of shape (batch, 1)."
+        )
+
+
+# How far above 1 probabilities may add up that were rounded: to bfloat16, which has the fewest digits, say.
+_ROUNDED = 0.01
+
+
 def _check_class_targets(outputs: Any, targets: Any) -> None:
-    if len(targets.shape) == len(outputs.shape):
-        check_probabilities(targets)
-    else:
+    if len(targets.shape) < len(outputs.shape):
         check_labels(targets, outputs.shape[-1])
+        return
+    _check_several(outputs.shape[-1])
+    check_probabilities(targets)
+    xp = array_namespace(targets)
+    total = float(xp.max(xp.sum(xp.astype(targets, xp.float32, copy=False), axis=-1)))
+    if total > 1 + _ROUNDED:
+        raise ValueError(
+            "cross_entropy is for classes that exclude each other, whose probabilities add up to at most 1 "
+            f"in each row; received targets of which a row adds up to {total:g}. Use "
+            "xpnet.losses.binary_cross_entropy where several classes may be true, or divide each row by its "
+            "sum."
+        )
 
 
-# `fit` calls a loss's `check_targets` once with all targets, before it changes anything.
+# What `fit` looks at before it changes anything: `check_targets` is called once with all targets, and outputs
+# that are probabilities are refused in front of what takes logits.
 cross_entropy.check_targets = _check_class_targets  # type: ignore[attr-defined]
 binary_cross_entropy.check_targets = lambda _, targets: check_probabilities(targets)  # type: ignore[attr-defined]
+cross_entropy.takes_logits = binary_cross_entropy.takes_logits = True  # type: ignore[attr-defined]

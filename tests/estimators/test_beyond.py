@@ -152,6 +152,49 @@ def test_module():
         classifier(module=lambda n_features, n_outputs: 3).fit(X, Y)
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("loss", ["log_loss", "focal", lambda outputs, y: losses.cross_entropy(outputs, y)])
+def test_network_that_makes_probabilities_of_its_own(loss, solver):
+    def ends_in(layer, **options):
+        return classifier(
+            module=lambda n, m: nn.Sequential(nn.Dense(n, m, seed=0), layer),
+            solver=solver,
+            loss=loss,
+            **options,
+        )
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"takes logits.*the output of the layer net\.layers\.1 Softmax"):
+            ends_in(nn.Softmax()).fit(X, Y)
+    if callable(loss):
+        return
+    with pytest.raises(ValueError, match=rf"{loss} takes logits.*net\.layers\.1 Sigmoid"):
+        ends_in(nn.Sigmoid()).fit(X, Y == 0)
+
+
+def test_network_that_makes_probabilities_for_a_regression():
+    y = (Y_REG > 0).astype("float64")
+    net = nn.Sequential(nn.Dense(10, 1, seed=0, dtype="float64"), nn.Sigmoid())
+    assert regressor(module=net).fit(X_REG, y).score(X_REG, y) > 0.2
+    with pytest.raises(ValueError, match=r"binary_cross_entropy takes logits.*net\.layers\.1 Sigmoid"):
+        regressor(module=net, loss=losses.binary_cross_entropy).fit(X_REG, y)
+
+
+def mistakes(outputs, y):
+    xp = xpnet.array_namespace(outputs)
+    return xp.astype(xp.argmax(outputs, axis=-1) != y, outputs.dtype)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_loss_that_does_not_depend_on_the_network(solver, alpha):
+    """The penalty alone is no loss."""
+    with pytest.raises(xpnet.errors.NoGradientError, match="the loss must have a gradient in the parameters"):
+        classifier(loss=mistakes, solver=solver, alpha=alpha).fit(X, Y)
+    with pytest.raises(TypeError, match=r"a loss must return the loss of each example.*type NoneType"):
+        classifier(loss=lambda outputs, y: None, solver=solver, alpha=alpha).fit(X, Y)
+
+
 # -- losses --------------------------------------------------------------------------------------------------
 
 

@@ -96,6 +96,8 @@ class GELU(Module):
 class Sigmoid(Module):
     """The logistic function ``1 / (1 + exp(-x))``, computed without overflow: ``(1 + tanh(x / 2)) / 2``.
 
+    For training, leave it out of the end of a network: `xpnet.losses.binary_cross_entropy` takes the logits.
+
     Examples
     --------
     >>> import numpy as np
@@ -103,6 +105,8 @@ class Sigmoid(Module):
     >>> nn.Sigmoid()(np.asarray([-1.0, 0.0, 2.0])).round(3)
     array([0.269, 0.5  , 0.881])
     """
+
+    gives_probabilities = True
 
     def __call__(self, x: Any) -> Any:
         return 0.5 + 0.5 * array_namespace(x).tanh(0.5 * x)
@@ -159,6 +163,8 @@ class Softmax(Module):
     array([[0.5  , 0.5  ],
            [0.119, 0.881]])
     """
+
+    gives_probabilities = True
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis

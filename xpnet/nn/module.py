@@ -27,6 +27,9 @@ class Module(tree.Branch):
         Whether batches of a sparse matrix reach the module as they are, and not as dense arrays. A `Dense`
         layer takes them; set it to True in a class whose inputs go to such layers alone. A class with a
         ``__call__`` of its own does not inherit it.
+    gives_probabilities : bool
+        Whether its outputs are probabilities, as those of `Softmax` and `Sigmoid` are: `fit` refuses them in
+        front of a loss that takes logits. Set it to True in a class of your own that ends in one of these.
 
     Examples
     --------
@@ -45,6 +48,7 @@ class Module(tree.Branch):
 
     training: bool = True
     takes_sparse: bool = False
+    gives_probabilities: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

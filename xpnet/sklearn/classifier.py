@@ -1,5 +1,6 @@
 """`MLPClassifier`."""
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy
@@ -282,7 +283,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         return (len(self.classes_), "softmax") if y.ndim == 1 else (y.shape[1], "logistic")
 
     def _objective(self) -> Objective:
-        return objective_of(self.loss)
+        # Whatever the loss, `predict_proba` makes probabilities of what the network returns.
+        return replace(objective_of(self.loss), takes_logits=True)
 
     def _metric(self, _held_out: Examples) -> Metric:
         def totals(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple:

@@ -12,6 +12,7 @@ import scipy.optimize
 from xpnet import tree
 from xpnet.autodiff import array_namespace, value_and_grad
 from xpnet.backends import asarray, to_numpy, use_device
+from xpnet.sklearn.objective import steps_of
 from xpnet.training.batches import Examples
 from xpnet.training.predict import jit_where_possible, place_of
 
@@ -43,7 +44,9 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
     becomes_dense = hasattr(x, "toarray") and not examples.stays_sparse
     rows = max(1, MODERATE // x.shape[1]) if becomes_dense else len(examples)
     net.train()
+    shapes = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
     with use_device(where):
+        steps_of(loss, shapes).check(net, [examples], rows)
         batches = list(examples.batches(rows)) if rows >= len(examples) else None
         weights = [_weight(targets) for _, targets in batches or examples.batches(rows)]
         shares = [weight / sum(weights) for weight in weights]
@@ -51,7 +54,7 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
         leaves, structure = tree.flatten(net)
         start = numpy.concatenate([to_numpy(leaf).reshape(-1) for leaf in leaves], dtype=numpy.float64)
         ends = numpy.cumsum([0, *(math.prod(leaf.shape) for leaf in leaves)])
-        step = _gradient_of(loss, tuple(tuple(leaf.shape) for leaf in leaves))
+        step = _gradient_of(loss, shapes)
 
         def unpack(packed: numpy.ndarray) -> Any:
             parts = [packed[first:last] for first, last in pairwise(ends)]

@@ -3,15 +3,18 @@
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from xpnet import losses, tree
 from xpnet.autodiff import array_namespace, stop_gradient
+from xpnet.autodiff.transforms import carries_gradient
 from xpnet.backends import asarray, device_of
+from xpnet.errors import NoGradientError
 from xpnet.nn import Module
 from xpnet.training import Steps
+from xpnet.training.steps import CONSTANT, attribute_of
 
 
 class Penalized(Module):
@@ -58,6 +61,8 @@ class Objective:
         Whether what is added up is still reported as a mean.
     limited : bool
         Whether each loss is reported as at most that of a probability of the machine epsilon.
+    takes_logits : bool
+        Whether outputs are scores, of which the loss or the estimator makes probabilities by itself.
     """
 
     each: Callable
@@ -65,11 +70,23 @@ class Objective:
     mean: bool = True
     shown_as_mean: bool = False
     limited: bool = False
+    takes_logits: bool = False
+
+    @property
+    def __name__(self) -> str:
+        return attribute_of(self.each, "__name__") or type(self.each).__name__
 
     def __call__(self, outputs: dict[str, Any], targets: dict[str, Any]) -> Any:
         result, weights = outputs["outputs"], targets.get("weights")
         xp = array_namespace(result, targets["y"])
         each = self.each(result, targets["y"], **dict(self.options))
+        if not tree.is_array(each):
+            raise TypeError(
+                "a loss must return the loss of each example, an array of shape (batch,), or their mean, an "
+                f"array of shape (); received a value of the type {type(each).__name__}."
+            )
+        if carries_gradient(result) and not carries_gradient(each):  # the penalty would have one alone
+            raise NoGradientError(CONSTANT)
         if self.limited:
             limit = -math.log(float(xp.finfo(each.dtype).eps))
             each = _shown(each, xp.minimum(each, limit))
@@ -152,14 +169,10 @@ NAMED = {
 def objective_of(loss: Any, **options: Any) -> Objective:
     """Return what is minimized for a loss by name, or a function of outputs and targets."""
     if isinstance(loss, str):
-        named = NAMED[loss]
-        return Objective(named.each, tuple(options.items()), *_rest(named)) if options else named
+        return replace(NAMED[loss], options=tuple(options.items())) if options else NAMED[loss]
     reduces = "reduction" in inspect.signature(loss).parameters
-    return Objective(loss, (("reduction", "none"),) if reduces else ())
-
-
-def _rest(objective: Objective) -> tuple[bool, bool, bool]:
-    return objective.mean, objective.shown_as_mean, objective.limited
+    takes_logits = bool(attribute_of(loss, "takes_logits"))
+    return Objective(loss, (("reduction", "none"),) if reduces else (), takes_logits=takes_logits)
 
 
 @lru_cache(maxsize=8)

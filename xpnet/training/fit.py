@@ -19,7 +19,7 @@ from xpnet.training.diagnosis import BadValue, became_bad, copied, first_bad_eva
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
-from xpnet.training.predict import check_batch_size, evaluation_copy, place_of
+from xpnet.training.predict import check_batch_size, evaluation_copy, place_of, training_copy
 from xpnet.training.resume import SavedTraining, set_random
 from xpnet.training.run import NotFiniteError, Run
 from xpnet.training.steps import Steps
@@ -79,7 +79,9 @@ def fit(
         written with the array API standard. A loss of your own must take care of shapes: outputs of shape
         (batch, 1) and targets of shape (batch,) broadcast to (batch, batch). If it has a function
         ``check_targets(outputs, targets)`` as an attribute, that is called once with all targets, to refuse
-        wrong ones; `xpnet.losses` does it for labels. `functools.partial` keeps it, a lambda does not.
+        wrong ones; `xpnet.losses` does it for labels. With the attribute ``takes_logits = True``, as
+        `losses.cross_entropy` has it, outputs that are probabilities already are refused.
+        `functools.partial` keeps both, a lambda does not.
         `Steps` of a loss keep what is recorded from one training to the next.
     optimizer : optimizer
         One of `xpnet.optim`.
@@ -128,6 +130,8 @@ def fit(
     ValueError, TypeError
         If there are no examples or not as many targets, if labels are out of range, or an argument is, or
         the file to resume from does not fit. The network is unchanged then.
+    NoGradientError
+        If the loss does not depend on the network, or reads it from outside. The network is unchanged.
     FloatingPointError
         If the loss or a weight is infinite or NaN: it names epoch and batch, and the layer, or the row and
         column of x or y. The same for bad values in the data for validation. The network has the weights from
@@ -174,10 +178,8 @@ def fit(
     callbacks = sorted(callbacks, key=lambda callback: callback.order)
 
     with use_device(training.where), Interrupts() as interrupts:
-        steps.check(net, [training] if held_out is None else [training, held_out], batch_size)
-        work = tree.map(lambda leaf: leaf, net, state=True)
-        if not net.training:  # else a layer that is in use stays so
-            work.train()
+        steps.check(net, [training] if held_out is None else [training, held_out], batch_size, watched)
+        work = training_copy(net)
         names = _names(watched, validated=held_out is not None)
         in_use = steps.optimizer(optimizer)
         state = in_use.init(work) if optimizer_state is None else optimizer_state

@@ -31,6 +31,15 @@ def evaluation_copy(net: Any) -> Any:
     return tree.map(lambda x: x, net, state=True).eval()
 
 
+def training_copy(net: Any) -> Any:
+    """Return a copy of a network that behaves as in training; the arrays are shared.
+
+    A part that is in use stays so, unless all of the network is.
+    """
+    copy = tree.map(lambda x: x, net, state=True)
+    return copy if net.training else copy.train()
+
+
 def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> Callable:
     """Return a function of a network by `jit`, or as it is for networks with which it cannot be recorded."""
     recorded: Any = record(f, donate=donate, precision=precision)
