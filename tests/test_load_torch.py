@@ -505,6 +505,16 @@ def pointwise(*layers):
         (pointwise(nn.LayerNorm(2)), r"layers\.3 reads"),
         (pointwise(nn.Concatenate(nn.Dense(2, 1), lambda x: x)), r"layers\.3 reads"),
         (pointwise(nn.Residual(lambda x: x)), r"layers\.3 reads"),
+        (pointwise(nn.Concatenate(nn.MaxPool(2), nn.MaxPool(2), axis=1)), r"layers\.3 reads"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.BatchNorm(8), lambda x: x, nn.Dense(8, 1)),
+            r"layers\.4 reads",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), OfOnesOwn(scale=numpy.ones(8, "float32"))),
+            r"whether layers\.2 reads a flattened image with arrays of its own",
+        ),
+        (OfOnesOwn(conv=nn.Conv2d(1, 4, 1), point=nn.Dense(4, 1), fc=nn.Dense(4, 1)), "fc reads"),
         (
             nn.Sequential(nn.Embedding(9, 4), nn.BatchNorm(4), nn.Flatten(), nn.Dense(8, 1)),
             r"layers\.3 reads",
@@ -556,6 +566,7 @@ def attention(features):
     [
         OfOnesOwn(fc1=nn.Dense(12, 8), fc2=nn.Dense(4, 2)),  # nothing in it is for images
         nn.Sequential(nn.Conv2d(1, 4, 1), lambda x: x.mean(axis=(1, 2)), nn.Dense(4, 2)),
+        nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.GroupNorm(2, 4), nn.Dense(4, 2)),  # of one place
         nn.Sequential(nn.Conv2d(1, 4, 1), nn.GlobalAvgPool(), nn.Residual(nn.Dense(4, 4)), nn.Dense(4, 2)),
         OfOnesOwn(  # a vision transformer
             patches=nn.Conv2d(3, 8, 4, stride=4),

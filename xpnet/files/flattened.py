@@ -55,8 +55,8 @@ def _flattened(order: _Order) -> _Order:
     channels = order.channels
     if channels == 1:
         channels = 1 if order.image == _LAST else order.image
-    # As many features as before are an image of one place.
-    return order._replace(channels=channels, image=_LAST, widths=order.widths[:1])
+    # The widths stay: as many features as an image had channels are an image of one place.
+    return order._replace(channels=channels, image=_LAST)
 
 
 def _last(order: _Order) -> _Order:
@@ -72,7 +72,7 @@ def _behind_batch(order: _Order, channels: int | None = None) -> _Order:
 
 
 def _mean_of_image(order: _Order) -> _Order:
-    return _SEQUENCE._replace(widths=order.widths[:1])
+    return _SEQUENCE._replace(widths=order.widths)
 
 
 # What layers without arrays make of it.
@@ -210,6 +210,13 @@ class _Walk:
         if kind is not None and type(module).__call__ is kind.__call__:
             return self._known(kind, module, name, order)
         # Code of the user's: its layers are taken to stand one behind the other, with other code between.
+        if (
+            kind is None
+            and order.channels not in (1, None)
+            and any(map(tree.is_array, vars(module).values()))
+            and not self._said_around(name)
+        ):
+            self.unknown.append(f"{name} reads a flattened image with arrays of its own")
         order = _behind_code(order)
         if kind in _WITH_ARRAYS:
             order = _behind_code(self._known(kind, module, name, order))
@@ -264,10 +271,10 @@ class _Walk:
             return _behind_batch(order, inputs) if kind in (nn.BatchNorm, nn.GroupNorm) else _last(order)
         if kind is not nn.Dense:
             return _SEQUENCE._replace(widths=(outputs,))
-        # Another layer may read what this one reads: the parts of attention, say.
+        # Another layer may read what this one reads: the parts of attention, say. If it reads fewer features
+        # than come out of this one, it does not read these flattened.
         widths = (outputs, inputs) if channels == 1 and inputs < outputs else (outputs,)
-        image = _LAST if channels != 1 else order.image
-        return _last(_Order(1, image, widths, (name, outputs)))
+        return _last(_Order(1, order.image, widths, (name, outputs)))
 
     def _channels(self, name: str, inputs: int, order: _Order) -> int:
         """Return how many channels the flattened image has that a layer reads, 1 if none."""

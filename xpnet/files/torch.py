@@ -130,7 +130,8 @@ def load_torch(
     has. It is not known of what is flattened before any of them, or by code of your own, a ``__call__`` or a
     `Lambda`, which is not read. So in a network with convolutions, pooling or `Flatten`, a layer that stands
     behind such code must have as many inputs as the layer before it has outputs, or be named in ``channels``.
-    Layers are taken in the order in which a module holds them.
+    Layers are taken in the order in which a module holds them. Arrays that modules of your own hold are
+    copied as they are.
 
     In ``channels={"fc1": 64, "": 1}``, the name of a module, or ``""`` for the network, with 1 stands for all
     layers in it of which it is not known. 1 is also right where your code brings an image into PyTorch's
