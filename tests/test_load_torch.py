@@ -53,14 +53,17 @@ def test_predictions_agree(device, path):
     numpy.testing.assert_allclose(found, expected, rtol=0, atol=rounding(100, "float32", abs(expected).max()))
 
 
-def compare(theirs, net, x, path, **options):
-    """Load the parameters of a network of PyTorch, and compare the predictions."""
+def compare(theirs, net, x, path, *, images=None, **options):
+    """Load the parameters of a network of PyTorch, and compare the predictions.
+
+    ``images`` says whether the last axis of x stands behind the batch in PyTorch.
+    """
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
     save_file({name: value.contiguous() for name, value in theirs.state_dict().items()}, path)
     xpnet.load_torch(path, into=net, **options)
-    given = x.movedim(-1, 1) if x.ndim == 4 else x
+    given = x.movedim(-1, 1) if (x.ndim == 4 if images is None else images) else x
     with torch.no_grad():
         expected = theirs.eval()(given).numpy()
     found = xpnet.to_numpy(xpnet.predict(net, xpnet.asarray(x.numpy(), device=xpnet.device())))
@@ -260,3 +263,426 @@ def test_damaged_file(path):
     path.write_bytes(b"\x80\x02}q\x00.")  # a pickle
     with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
         xpnet.load_torch(path, into=network())
+
+
+# -- flattened images ------------------------------------------------------------------------------------
+
+
+def shuffled(theirs):
+    """Give normalizations other weights and statistics than those of the beginning."""
+    torch = pytest.importorskip("torch")
+    for name, x in [*theirs.named_parameters(), *theirs.named_buffers()]:
+        if x.is_floating_point():
+            x.data = torch.rand_like(x) + 0.5 if "running" in name else x + 0.3 * torch.randn_like(x)
+    return theirs
+
+
+def lenet(t):
+    return (
+        t.Sequential(
+            t.Conv2d(2, 3, 3), t.Tanh(), t.AvgPool2d(2), t.Conv2d(3, 4, 2), t.ReLU(), t.MaxPool2d(2),
+            t.Flatten(), t.Linear(8, 8), t.ReLU(), t.Linear(8, 3),
+        ),
+        nn.Sequential(
+            nn.Conv2d(2, 3, 3), nn.Tanh(), nn.AvgPool(2), nn.Conv2d(3, 4, 2), nn.ReLU(), nn.MaxPool(2),
+            nn.Flatten(), nn.Dense(8, 8), nn.ReLU(), nn.Dense(8, 3),
+        ),
+    )  # fmt: skip
+
+
+def normalized(t):
+    """Normalizations stand before the image is flattened and behind it."""
+    return (
+        t.Sequential(
+            t.Conv2d(2, 4, 3), t.GroupNorm(2, 4), t.BatchNorm2d(4), t.Flatten(), t.BatchNorm1d(280), t.ReLU(),
+            t.LayerNorm(280), t.RMSNorm(280, eps=1e-5), t.Dropout(), t.Linear(280, 3), t.BatchNorm1d(3),
+            t.Linear(3, 3),
+        ),
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.BatchNorm(4), nn.Flatten(), nn.BatchNorm(280),
+            nn.ReLU(), nn.LayerNorm(280), nn.RMSNorm(280), nn.Dropout(), nn.Dense(280, 3), nn.BatchNorm(3),
+            nn.Dense(3, 3),
+        ),
+    )  # fmt: skip
+
+
+def nested(t):
+    """The image is made in one part, flattened in another, and read in a third; pooling comes first."""
+    return (
+        t.Sequential(
+            t.MaxPool2d(2), t.Sequential(t.ConvTranspose2d(2, 3, 2), t.Sequential(t.Sigmoid())),
+            t.Sequential(t.Flatten(), t.Flatten()), t.Sequential(t.Linear(105, 5), t.Tanh()), t.Linear(5, 3),
+        ),
+        nn.Sequential(
+            nn.MaxPool(2), nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.Sequential(nn.Sigmoid())),
+            nn.Sequential(nn.Flatten(), nn.Flatten()), nn.Sequential(nn.Dense(105, 5), nn.Tanh()),
+            nn.Dense(5, 3),
+        ),
+    )  # fmt: skip
+
+
+def added_and_joined(t):
+    class Added(t.Module):
+        def __init__(self, *layers):
+            super().__init__()
+            self.inner = t.Sequential(*layers)
+
+        def forward(self, x):
+            return x + self.inner(x)
+
+    class Joined(t.Module):
+        def __init__(self, *layers):
+            super().__init__()
+            self.layers = t.ModuleList(layers)
+
+        def forward(self, x):
+            import torch
+
+            return torch.cat([layer(x) for layer in self.layers], dim=1)
+
+    return (
+        t.Sequential(
+            Added(t.Conv2d(2, 2, 1), t.ReLU()), Joined(t.Conv2d(2, 1, 3), t.Conv2d(2, 3, 3)), t.Flatten(),
+            t.Linear(280, 6), Added(t.Linear(6, 6)), Joined(t.Linear(6, 4), t.Linear(6, 2)), t.Linear(6, 3),
+        ),
+        nn.Sequential(
+            nn.Residual(nn.Conv2d(2, 2, 1), nn.ReLU()),
+            nn.Concatenate(nn.Conv2d(2, 1, 3), nn.Conv2d(2, 3, 3)), nn.Flatten(),
+            nn.Dense(280, 6), nn.Residual(nn.Dense(6, 6)),
+            nn.Concatenate(nn.Dense(6, 4), nn.Dense(6, 2)), nn.Dense(6, 3),
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("networks", [lenet, normalized, nested, added_and_joined])
+def test_flattened_images(device, path, networks):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    theirs, net = networks(torch.nn)
+    compare(shuffled(theirs), net.eval(), torch.randn(5, 12, 9, 2), path)
+    assert all(xpnet.backends.device_of(leaf) == device for leaf in xpnet.tree.leaves(net, state=True))
+
+
+def test_flattened_sequences(device, path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    t = torch.nn
+    theirs = t.Sequential(t.Conv1d(2, 4, 3), t.BatchNorm1d(4), t.MaxPool1d(2), t.Flatten(), t.Linear(20, 3))
+    net = nn.Sequential(
+        nn.Conv1d(2, 4, 3), nn.BatchNorm(4), nn.MaxPool(2), nn.Flatten(), nn.Dense(20, 3)
+    ).eval()
+    compare(shuffled(theirs), net, torch.randn(5, 12, 2), path, images=True)
+    # Vectors of words stand on the last axis there, too.
+    theirs = t.Sequential(t.Embedding(9, 4), t.Flatten(), t.Linear(20, 3))
+    net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Dense(20, 3))
+    compare(theirs, net, torch.randint(9, (3, 5)), path)
+
+
+class Convolutional(nn.Module):
+    """A network with code of its own, which flattens an image."""
+
+    def __init__(self, dense=nn.Dense):
+        self.conv1, self.norm1 = nn.Conv2d(2, 4, 3), nn.BatchNorm(4)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 3), nn.BatchNorm(4)
+        self.fc1, self.fc2 = dense(80, 6), dense(6, 3)
+
+    def __call__(self, x):
+        xp = xpnet.array_namespace(x)
+        x = self.norm2(self.conv2(xp.tanh(self.norm1(self.conv1(x)))))
+        return self.fc2(xp.tanh(self.fc1(xp.reshape(x, (x.shape[0], -1)))))
+
+
+def their_convolutional(torch):
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1, self.norm1 = torch.nn.Conv2d(2, 4, 3), torch.nn.BatchNorm2d(4)
+            self.conv2, self.norm2 = torch.nn.Conv2d(4, 4, 3), torch.nn.BatchNorm2d(4)
+            self.fc1, self.fc2 = torch.nn.Linear(80, 6), torch.nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = self.norm2(self.conv2(torch.tanh(self.norm1(self.conv1(x)))))
+            return self.fc2(torch.tanh(self.fc1(x.flatten(1))))
+
+    return shuffled(Theirs())
+
+
+class SubclassOfDense(nn.Dense):
+    """Its weight is laid out as in `Dense`, and its inputs are those of the layer."""
+
+    def __call__(self, x):
+        return super().__call__(x)
+
+
+@pytest.mark.parametrize("channels", [{"fc1": 4}, {"fc1": numpy.int64(4), "": 1}])
+@pytest.mark.parametrize("dense", [nn.Dense, SubclassOfDense])
+def test_number_of_channels_is_said(device, path, channels, dense):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    net = Convolutional(dense).eval()
+    compare(their_convolutional(torch), net, torch.randn(5, 9, 8, 2), path, channels=channels)
+    assert_on(net.fc1.weight, device, "float32", (80, 6))
+
+
+def saved(net, path):
+    """Write a file with random parameters for a network, named and laid out as in PyTorch; return them."""
+    random, arrays = numpy.random.default_rng(0), {}
+    for name, layer in xpnet.tree.named_branches(net):
+        there = name.replace("layers.", "")
+        for attribute, x in vars(layer).items():
+            if xpnet.tree.is_array(x) and attribute != "random_state":
+                axes = (*range(x.ndim - 1, x.ndim - 3, -1), *range(x.ndim - 2)) if x.ndim > 1 else (0,)
+                if isinstance(layer, nn.Embedding):
+                    axes = (0, 1)
+                shape = tuple(x.shape[axis] for axis in axes)
+                attribute = attribute.replace("running_variance", "running_var")
+                arrays[f"{there}.{attribute}".lstrip(".")] = random.uniform(0.5, 2, shape).astype("float32")
+    safetensors.numpy.save_file(arrays, path)
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("net", "places", "names"),
+    [
+        (nn.Sequential(nn.Conv2d(2, 3, 1), nn.Flatten(), nn.Dense(36, 2)), (3, 4), "02"),
+        (nn.Sequential(nn.Conv1d(2, 3, 1), nn.Sequential(nn.Flatten()), nn.Dense(15, 2)), (5,), "02"),
+        (nn.Sequential(nn.Conv2d(2, 3, 1), nn.MaxPool(1), nn.Flatten(), nn.Dense(3, 2)), (1, 1), "03"),
+    ],
+)
+def test_flattened_images_beside_a_plain_computation(path, net, places, names):
+    conv, dense = names
+    arrays = saved(net, path)
+    x = numpy.random.default_rng(1).normal(size=(4, 2, *places)).astype("float32")
+    weight = arrays[f"{conv}.weight"].reshape(3, 2)
+    y = numpy.tensordot(weight, x, (1, 1)).swapaxes(0, 1)
+    y = (y + arrays[f"{conv}.bias"].reshape(3, *[1] * len(places))).reshape(4, -1)
+    expected = y @ arrays[f"{dense}.weight"].T + arrays[f"{dense}.bias"]
+    xpnet.load_torch(path, into=net)
+    found = net(numpy.ascontiguousarray(numpy.moveaxis(x, 1, -1)))
+    # Of each sum, at most 36 terms, each of a sum of two.
+    scale = abs(y).max() * 2 * 36
+    numpy.testing.assert_allclose(found, expected, rtol=0, atol=rounding(40, "float32", scale))
+
+
+def test_statistics_behind_a_flattened_image(path):
+    net = nn.Sequential(nn.Conv1d(1, 2, 1), nn.Flatten(), nn.BatchNorm(6), nn.Dense(6, 1))
+    arrays = saved(net, path)
+    xpnet.load_torch(path, into=net)
+    order = [0, 3, 1, 4, 2, 5]  # both channels of the first place, then of the next
+    for here, there in [("weight", "weight"), ("running_variance", "running_var")]:
+        assert getattr(net[2], here).tolist() == arrays[f"2.{there}"][order].tolist()
+    assert net[3].weight[:, 0].tolist() == arrays["3.weight"][0, order].tolist()
+
+
+class OfOnesOwn(nn.Module):
+    """Layers, and code that calls them in some way."""
+
+    def __init__(self, **layers):
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def __call__(self, x):
+        raise NotImplementedError
+
+
+def of_two_flattened():
+    return nn.Concatenate(*(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()) for _ in range(2)))
+
+
+def pointwise(*layers):
+    """Return a network in whose middle stand some layers: a convolution before, a flattened image behind."""
+    return nn.Sequential(nn.Conv2d(1, 2, 1), *layers, nn.Flatten(), nn.Dense(8, 1))
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Convolutional(), "whether fc1 reads a flattened image with its 80 inputs. "),
+        (nn.Sequential(nn.MaxPool(2), nn.Flatten(), nn.LayerNorm(8), nn.Dense(8, 1)), r"layers\.2 reads"),
+        (pointwise(nn.Lambda(abs)), r"layers\.3 reads"),
+        (pointwise(nn.Dense(2, 2)), r"layers\.3 reads"),
+        (pointwise(nn.LayerNorm(2)), r"layers\.3 reads"),
+        (pointwise(nn.Concatenate(nn.Dense(2, 1), lambda x: x)), r"layers\.3 reads"),
+        (pointwise(nn.Residual(lambda x: x)), r"layers\.3 reads"),
+        (pointwise(nn.Concatenate(nn.MaxPool(2), nn.MaxPool(2), axis=1)), r"layers\.3 reads"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.BatchNorm(8), lambda x: x, nn.Dense(8, 1)),
+            r"layers\.4 reads",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), OfOnesOwn(scale=numpy.ones(8, "float32"))),
+            r"whether layers\.2 reads a flattened image with arrays of its own",
+        ),
+        (OfOnesOwn(conv=nn.Conv2d(1, 4, 1), point=nn.Dense(4, 1), fc=nn.Dense(4, 1)), "fc reads"),
+        (
+            nn.Sequential(nn.Embedding(9, 4), nn.BatchNorm(4), nn.Flatten(), nn.Dense(8, 1)),
+            r"layers\.3 reads",
+        ),
+        (nn.Sequential(nn.Embedding(9, 4), nn.AvgPool(2), nn.Flatten(), nn.Dense(8, 1)), r"layers\.3 reads"),
+        (OfOnesOwn(conv=nn.Conv2d(1, 4, 1), lstm=nn.LSTM(12, 2)), "lstm reads .* its 12 inputs"),
+        (OfOnesOwn(conv=nn.Conv2d(1, 4, 1), norm=nn.BatchNorm(8)), "norm reads .* its 8 inputs"),
+        (
+            OfOnesOwn(conv=nn.Conv2d(1, 4, 1), mean=nn.Dense(16, 2), variance=nn.Dense(16, 2)),
+            "mean reads .* and whether variance reads",
+        ),
+        (
+            OfOnesOwn(wide=nn.Dense(2, 8), conv=nn.ConvTranspose2d(2, 1, 2)),
+            "whether wide reads .* the 8 outputs of wide become an image",
+        ),
+        (
+            nn.Sequential(nn.Dense(2, 8), nn.BatchNorm(8), lambda x: x, nn.Conv2d(2, 1, 1)),
+            r"whether the 8 outputs of layers\.0 become an image",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Residual(nn.Dense(8, 8)), nn.Dense(8, 1)),
+            r"layers\.2 adds a flattened image and other features",
+        ),
+        (nn.Sequential(of_two_flattened(), nn.Dense(8, 1)), r"layers\.0 joins a flattened image"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.GroupNorm(2, 8)),
+            r"layers\.2, GroupNorm, reads a flattened image of 2 channels .* channels=\{'layers\.2': 1\}",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(1, 3, 1), nn.Flatten(), nn.Dense(8, 1)),
+            r"layers\.2 reads 8 features, which are no flattened image of 3 channels",
+        ),
+    ],
+)
+def test_order_that_is_not_known_is_refused(path, net, message):
+    saved(net, path)
+    before = [xpnet.to_numpy(x).tolist() for x in xpnet.tree.leaves(net, state=True)]
+    with pytest.raises(ValueError, match=message):
+        xpnet.load_torch(path, into=net)
+    assert [xpnet.to_numpy(x).tolist() for x in xpnet.tree.leaves(net, state=True)] == before
+
+
+def attention(features):
+    return OfOnesOwn(qkv=nn.Dense(features, 3 * features), proj=nn.Dense(features, features))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        OfOnesOwn(fc1=nn.Dense(12, 8), fc2=nn.Dense(4, 2)),  # nothing in it is for images
+        nn.Sequential(nn.Flatten(), nn.Dense(8, 4), nn.BatchNorm(4), nn.Dense(4, 1)),  # nor here
+        nn.Sequential(nn.Conv2d(1, 4, 1), lambda x: x.mean(axis=(1, 2)), nn.Dense(4, 2)),
+        nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.GroupNorm(2, 4), nn.Dense(4, 2)),  # of one place
+        nn.Sequential(nn.Conv2d(1, 4, 1), nn.GlobalAvgPool(), nn.Residual(nn.Dense(4, 4)), nn.Dense(4, 2)),
+        OfOnesOwn(  # a vision transformer
+            patches=nn.Conv2d(3, 8, 4, stride=4),
+            norm1=nn.LayerNorm(8),
+            attention=attention(8),
+            norm2=nn.LayerNorm(8),
+            blocks=[
+                OfOnesOwn(expand=nn.Dense(8, 32), contract=nn.Dense(32, 8)),
+                nn.Sequential(nn.Dense(8, 32), nn.GELU(), nn.Dense(32, 8)),
+            ],
+            head=nn.Dense(8, 5),
+        ),
+        OfOnesOwn(  # a residual network
+            stem=nn.Sequential(nn.Conv2d(3, 4, 7), nn.BatchNorm(4), nn.ReLU(), nn.MaxPool(3, stride=2)),
+            stages=[
+                OfOnesOwn(
+                    conv1=nn.Conv2d(4, 8, 3),
+                    norm1=nn.BatchNorm(8),
+                    conv2=nn.Conv2d(8, 8, 3),
+                    norm2=nn.BatchNorm(8),
+                    shortcut=nn.Sequential(nn.Conv2d(4, 8, 1), nn.BatchNorm(8)),
+                )
+            ],
+            pool=nn.GlobalAvgPool(),
+            fc=nn.Dense(8, 10),
+        ),
+    ],
+)
+def test_order_that_is_known_is_not_refused(path, net):
+    arrays = saved(net, path)
+    xpnet.load_torch(path, into=net)
+    for name, layer in xpnet.tree.named_branches(net):
+        if isinstance(layer, nn.Dense):
+            there = f"{name.replace('layers.', '')}.weight"
+            assert layer.weight.tolist() == arrays[there].T.tolist()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Softmax(),
+        nn.Dropout(),
+        nn.AvgPool(2),
+        nn.BatchNorm(2),
+        nn.Sequential(),
+        nn.Concatenate(nn.MaxPool(2)),
+        nn.Residual(nn.ReLU(), nn.BatchNorm(2)),
+    ],
+)
+def test_layers_that_keep_the_order(path, layer):
+    net = pointwise(layer)
+    arrays = saved(net, path)
+    xpnet.load_torch(path, into=net)
+    assert net[3].weight[:, 0].tolist() == arrays["3.weight"][0, [0, 4, 1, 5, 2, 6, 3, 7]].tolist()
+
+
+def test_transformer_behind_a_convolution_is_not_refused(path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    theirs = torch.nn.ModuleDict(
+        {
+            "patches": torch.nn.Conv2d(3, 8, 4),
+            "block": torch.nn.TransformerEncoderLayer(8, 2, 12),
+            "head": torch.nn.Linear(8, 5),
+        }
+    )
+    save_file(theirs.state_dict(), path)
+    net = OfOnesOwn(
+        patches=nn.Conv2d(3, 8, 4), block=nn.TransformerBlock(8, 2, hidden=12), head=nn.Dense(8, 5)
+    )
+    there = {"attention_norm": "norm1", "attention": "self_attn", "dense_norm": "norm2"}
+    there |= {"expand": "linear1", "contract": "linear2"}
+    names = {f"block.{here}": f"block.{name}" for here, name in there.items()}
+    xpnet.load_torch(path, into=net, names=names)
+    assert xpnet.to_numpy(net.head.weight).tolist() == theirs["head"].weight.T.tolist()
+
+
+@pytest.mark.parametrize(
+    ("channels", "error", "message"),
+    [
+        ({"fc3": 4}, ValueError, r"received 'fc3'\. The names are conv1, norm1, .*, fc2"),
+        ({"fc1": True}, ValueError, "positive integers, received True for 'fc1'"),
+        ({"fc1": 4.0}, ValueError, r"positive integers, received 4\.0 for 'fc1'"),
+        ({"fc1": 0}, ValueError, "positive integers, received 0 for 'fc1'"),
+        ({"fc1": 3}, ValueError, "fc1 reads 80 features, which are no flattened image of 3 channels"),
+        ({"": 4}, ValueError, "must name dense layers, normalizations, LSTM or GRU, received '' with .* 4"),
+        ({"fc1": 4, "conv1": 2}, ValueError, "received 'conv1' with an image of 2 channels"),
+        ({"fc2": 1}, ValueError, "whether fc1 reads a flattened image"),
+        (4, TypeError, "channels must be a mapping .*, received 4"),
+    ],
+)
+def test_channels_that_do_not_fit_change_nothing(path, channels, error, message):
+    net = Convolutional()
+    saved(net, path)
+    before = [x.tolist() for x in xpnet.tree.leaves(net, state=True)]
+    with pytest.raises(error, match=message):
+        xpnet.load_torch(path, into=net, channels=channels)
+    assert [x.tolist() for x in xpnet.tree.leaves(net, state=True)] == before
+
+
+def test_what_is_said_of_a_module_leaves_what_is_known(path):
+    net = OfOnesOwn(
+        body=nn.Sequential(nn.Conv1d(1, 2, 1), nn.Flatten(), nn.Dense(4, 1)), other=nn.Dense(6, 1)
+    )
+    arrays = saved(net, path)
+    xpnet.load_torch(path, into=net, channels={"": 1})
+    assert net.body[2].weight[:, 0].tolist() == arrays["body.2.weight"][0, [0, 2, 1, 3]].tolist()
+    assert net.other.weight[:, 0].tolist() == arrays["other.weight"][0].tolist()
+    xpnet.load_torch(path, into=net, channels={"body.layers.2": 1, "other": 3})
+    assert net.body[2].weight[:, 0].tolist() == arrays["body.2.weight"][0].tolist()
+    assert net.other.weight[:, 0].tolist() == arrays["other.weight"][0, [0, 2, 4, 1, 3, 5]].tolist()
+
+
+def test_subclasses_have_the_layout_of_their_layer(path):
+    net = SubclassOfDense(3, 3)
+    arrays = saved(net, path)
+    xpnet.load_torch(path, into=net)
+    assert net.weight.tolist() == arrays["weight"].T.tolist()

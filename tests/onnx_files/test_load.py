@@ -135,6 +135,23 @@ def test_convolutional_classifier_of_torch(device, path):
     assert set(xpnet.onnx.load(path).weights) == expected
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch itself
+def test_flattened_image_of_torch(device, path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(24, 3)
+    ).eval()
+    x = torch.randn(2, 2, 8, 6)
+    torch.onnx.export(net, (x,), path, verbose=False, external_data=False)
+    with torch.no_grad():
+        found = xpnet.onnx.load(path)(xpnet.asarray(x.numpy(), device=device))
+        expected = net(x).numpy()
+    tolerance = rounding(50, "float32", abs(expected).max())  # inner lengths of 18 and 24
+    np.testing.assert_allclose(xpnet.to_numpy(found), expected, rtol=0, atol=tolerance)
+
+
 def test_classifier_of_skl2onnx(path):
     skl2onnx = pytest.importorskip("skl2onnx")
     from sklearn.datasets import load_iris

@@ -8,6 +8,7 @@ import numpy
 
 from xpnet import nn, tree
 from xpnet.backends import Device, device_of
+from xpnet.files.flattened import flattened_channels, reordered
 from xpnet.files.tensors import Tensor, kind, read
 
 
@@ -84,6 +85,7 @@ def load_torch(
     *,
     into: Any,
     names: Mapping[str, str] | None = None,
+    channels: Mapping[str, int] | None = None,
     device: str | Device | None = None,
 ) -> Any:
     """Read the parameters of a PyTorch network into a network of the same structure.
@@ -102,6 +104,10 @@ def load_torch(
     names : mapping of str to str, optional
         From the names of layers here to their names there, such as ``{"layers.0": "fc1"}``. What is not in
         it has the same name there, and the layers of a `Sequential`, here ``layers.0``, are there ``0``.
+    channels : mapping of str to int, optional
+        From the names of layers here to the number of channels of the image that is flattened in front of
+        them, such as ``{"fc1": 64}``, or 1 where none is. Needed where the network does not show it: see the
+        notes.
     device : str, Device or None
         Where the parameters go. None leaves each where it is.
 
@@ -112,16 +118,34 @@ def load_torch(
 
     Notes
     -----
-    Settings are not in the file: padding, strides, causal attention. `nn.GELU` is PyTorch's with
-    ``approximate="tanh"``. Images are (batch, channels, height, width) there and (batch, height, width,
-    channels) here, so that a dense layer behind a flattened image has its inputs in another order, which is
-    not changed.
+    Settings are not in the file: padding, strides, groups, causal attention, momentum and epsilon of
+    normalizations (that of RMSNorm has another default there). `nn.GELU` is PyTorch's with
+    ``approximate="tanh"``, `nn.AvgPool` with ``count_include_pad=False``, `nn.MultiHeadAttention` without
+    ``add_zero_attn``, and `nn.TransformerBlock` its TransformerEncoderLayer with ``norm_first=True`` and this
+    GELU.
+
+    Images are (batch, channels, height, width) there and (batch, height, width, channels) here, so that a
+    layer behind a flattened image has its inputs in another order, into which they are brought. In a
+    `Sequential`, with `Residual` and `Concatenate` in it, the layers in front say how many channels the image
+    has. It is not known of what is flattened before any of them, in a network with convolutions or pooling, or
+    by code of your own, a ``__call__`` or a `Lambda`, which is not read. So a layer that stands behind such
+    code must have as many inputs as the layer before it has outputs, or be named in ``channels``.
+    Layers are taken in the order in which a module holds them. Arrays that modules of your own hold are
+    copied as they are.
+
+    In ``channels={"fc1": 64, "": 1}``, the name of a module, or ``""`` for the network, with 1 stands for all
+    layers in it of which it is not known. 1 is also right where your code brings an image into PyTorch's
+    order before it is flattened. The outputs of a dense layer that become an image stay in PyTorch's order:
+    reshape them to (batch, channels, height, width), and move the channels to the end.
 
     Raises
     ------
+    TypeError
+        If ``channels`` is no mapping.
     ValueError
         If the file cannot be read, or has no array for a parameter, one more, or one of another shape or
-        dtype. Nothing is changed then.
+        dtype; if ``channels`` does not fit the network, or lacks a layer that may read a flattened image.
+        Nothing is changed then.
 
     Examples
     --------
@@ -138,6 +162,7 @@ def load_torch(
            [2.]], dtype=float32)
     """
     arrays, _ = read(path)
+    flattened = flattened_channels(into, {} if channels is None else channels)
     modules = dict(tree.named_branches(into))
     trained = set(tree.paths(into))
     leaves, structure = tree.flatten(into, state=True)
@@ -158,7 +183,8 @@ def load_torch(
         given = [arrays[there] for there in places]
         alike = len({x.kind for x in given}) == 1
         if alike:
-            new = Tensor(make(layer, *(x.values for x in given)), given[0].dtype)
+            values = reordered(make(layer, *(x.values for x in given)), flattened.get(name, 1))
+            new = Tensor(values, given[0].dtype)
             leaves[index] = new.on(device_of(old) if device is None else device)
         if not alike or kind(leaves[index]) != kind(old):
             raise ValueError(
@@ -184,7 +210,8 @@ def _sources(
     parts = name.split(".")
     for end in range(len(parts)):
         module, attribute = ".".join(parts[:end]), ".".join(parts[end:])
-        source = _SOURCES.get(type(modules.get(module)), {}).get(attribute)
+        kinds = type(modules.get(module)).__mro__
+        source = next((_SOURCES[kind] for kind in kinds if kind in _SOURCES), {}).get(attribute)
         if source is not None:
             make, known = source
             yield modules[module], [_name_there(module, there, modules, names) for there in known], make
