@@ -3,14 +3,17 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from xpnet import tree
 from xpnet.backends import Device, device, device_of, use_device
 from xpnet.errors import NotRecordableError
+from xpnet.indices import on_host
 from xpnet.replay import jit as record
 from xpnet.replay.match import alike
-from xpnet.training.batches import Examples
+from xpnet.training.batches import Examples, length
+from xpnet.training.inputs import Reads, check_inputs, check_reads, checking_layers, named_arrays
 
 _log = logging.getLogger("xpnet")
 
@@ -72,13 +75,20 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
 
     Returns
     -------
-    array, shape (examples, ...)
-        The outputs, on the device of the network.
+    array, shape (examples, ...), or tree of such
+        The outputs, on the device of the network: a tuple, list, dict or dataclass of arrays where the network
+        returns one, whose arrays are put together one by one. None stays None.
 
     Raises
     ------
     ValueError
-        If x is empty or batch_size not positive.
+        If x is empty or batch_size not positive; if the first axis of an output is not that of the examples,
+        or the network returns another structure for one batch than for another.
+    TypeError
+        If an output is no array.
+    IndexError
+        If x, or an item of it, holds indices that an `nn.Embedding` refuses. This is known of data on the
+        host; elsewhere, and of what the network makes of x, such indices give NaN.
 
     Examples
     --------
@@ -91,13 +101,46 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)
     with use_device(where):
-        output = _replayed(net) if jit else _output
-        outputs = [output(net, batch) for (batch,) in examples.batches(batch_size)]
-        return outputs[0] if len(outputs) == 1 else where.namespace.concat(outputs, axis=0)
+        kind = _kind_of(net) if jit else _Kind(_like, _output)
+        parts: list[list] = []
+        structure: Any = None
+        for (batch,) in examples.batches(batch_size):
+            if not parts:
+                kind.check_inputs(net, batch, examples.values[0])
+            outputs = kind.output(net, batch)
+            leaves, found = tree.flatten(outputs)
+            _check_outputs(leaves, outputs, length(batch))
+            structure = found if structure is None else structure
+            if found != structure:
+                raise ValueError(
+                    f"a network must return outputs of one structure, received {structure} for the first batch "
+                    f"and {found} for another. Return the same for any batch, or call net.eval()(x) yourself."
+                )
+            parts.append(leaves)
+        if len(parts) == 1:
+            return outputs
+        return tree.unflatten(
+            structure, [where.namespace.concat(leaf, axis=0) for leaf in zip(*parts, strict=True)]
+        )
 
 
 def _output(net: Any, x: Any) -> Any:
     return net(x)
+
+
+def _check_outputs(leaves: list, outputs: Any, examples: int) -> None:
+    """Check that outputs can be put together with those of other batches, also if there is but one batch."""
+    for number, leaf in enumerate(leaves):
+        is_array = tree.is_array(leaf)
+        if not is_array or tuple(leaf.shape[:1]) != (examples,):
+            path = tree.paths(outputs)[number]
+            received = f"the shape {tuple(leaf.shape)}" if is_array else f"{type(leaf).__name__}"
+            raise (ValueError if is_array else TypeError)(
+                f"predict puts the outputs of batches together along the first axis, that of the examples: each "
+                f"must be an array of shape (examples, ...), received {received}{f' at {path}' if path else ''} "
+                f"for {examples} examples. Call net.eval()(x) yourself, or leave that out of what the network "
+                "returns."
+            )
 
 
 def _like(net: Any) -> Callable[[Any], Any]:
@@ -108,14 +151,43 @@ def _like(net: Any) -> Callable[[Any], Any]:
         return lambda other: other is net
 
 
-# The recordings of each kind of networks, and what tells the kind; the latest first.
-_recordings: list[tuple[Callable, Callable]] = []
+@dataclass
+class _Kind:
+    """Networks that are alike.
+
+    Attributes
+    ----------
+    is_like : callable
+        Tells them.
+    output : callable
+        Computes their outputs, and keeps what is recorded.
+    reads : dict
+        Which of their layers check which inputs, by what the inputs are like.
+    """
+
+    is_like: Callable[[Any], Any]
+    output: Callable[[Any, Any], Any]
+    reads: dict[Any, Reads] = field(default_factory=dict)
+
+    def check_inputs(self, net: Any, batch: Any, x: Any) -> None:
+        """Let layers look at all inputs on the host. What they read is found out once."""
+        layers = checking_layers(net)
+        arrays = {name: x for name, x in named_arrays(x).items() if on_host(x)} if layers else {}
+        like = tuple((name, x.ndim, x.dtype) for name, x in arrays.items())
+        if like in self.reads:
+            check_reads(layers, arrays, self.reads[like])
+        elif layers:
+            self.reads[like] = check_inputs(net, batch, arrays)
 
 
-def _replayed(net: Any) -> Callable:
-    """Return the recordings of the networks like one."""
-    found = next((known for known in _recordings if known[0](net)), None)
-    found = found or (_like(net), jit_where_possible(_output))
-    if found is not next(iter(_recordings), None):
-        _recordings[:] = [found, *(known for known in _recordings if known is not found)][:_KINDS]
-    return found[1]
+# The latest first.
+_kinds: list[_Kind] = []
+
+
+def _kind_of(net: Any) -> _Kind:
+    """Return the networks like one."""
+    found = next((kind for kind in _kinds if kind.is_like(net)), None)
+    found = found or _Kind(_like(net), jit_where_possible(_output))
+    if found is not next(iter(_kinds), None):
+        _kinds[:] = [found, *(kind for kind in _kinds if kind is not found)][:_KINDS]
+    return found

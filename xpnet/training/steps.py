@@ -13,6 +13,7 @@ from xpnet.replay.outside import ArrayFromOutsideError
 from xpnet.replay.recording import RecordingNamespace
 from xpnet.replay.same import Fact, Facts
 from xpnet.training.batches import Examples
+from xpnet.training.inputs import check_inputs, named_arrays
 from xpnet.training.predict import evaluation_copy, jit_where_possible
 
 # How many kinds of networks and batches `Steps` remember.
@@ -82,6 +83,7 @@ class Steps:
         check_targets = getattr(loss, "check_targets", None)
         for examples in data:
             x, y = next(examples.batches(batch_size))
+            check_inputs(evaluation_copy(net), x, named_arrays(examples.values[0]))
             kind = Facts((net, x, y), refuse=False).inside()
             if check_targets is None and kind in self._tried:
                 continue
