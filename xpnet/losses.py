@@ -131,7 +131,7 @@ def cross_entropy(
 
 
 def _labels_and_weights(xp: Any, labels: Any, class_weight: Any, rows: Any, classes: int) -> tuple[Any, Any]:
-    """Return labels that are safe to index with, and the weight of each row: NaN where the label is no class."""
+    """Return labels that are safe to look up with, and the weight of each row: NaN for what is no class."""
     if not xp.isdtype(labels.dtype, "integral"):
         raise ValueError(
             f"labels of shape (batch,) must be integers, numbers of classes, received {labels.dtype}. "

@@ -160,15 +160,14 @@ class MultiHeadAttention(Module):
         Returns
         -------
         y : array, shape (batch, length, features)
-            NaN at positions for which the cache has no room, where it is not one of NumPy arrays or `jit`
-            records.
+            NaN at positions for which the cache has no room, but see below.
         cache : dict of array
             With the new positions.
 
         Raises
         ------
         IndexError
-            If the cache, one of NumPy arrays, has no room for all of them.
+            If the cache, one of NumPy arrays outside of `jit`, has no room for all of them.
         """
         xp = self._namespace(x, x)
         start, room, new = xp.asarray(cache["length"]), cache["keys"].shape[2], x.shape[1]
@@ -177,8 +176,8 @@ class MultiHeadAttention(Module):
             valid = safe_indices(xp, start + xp.arange(new, dtype=start.dtype, device=x.device), room)[1]
         elif start + new > room:
             raise IndexError(
-                f"a cache must have room for all positions of a sequence, received one for {room} and positions "
-                f"up to {start + new}. Make a longer one, new_cache(batch, length)."
+                f"a cache must have room for all positions of a sequence, received one for {room} and "
+                f"positions up to {start + new}. Make a longer one, new_cache(batch, length)."
             )
         keys, values = self._heads(xp, self.key(x)), self._heads(xp, self.value(x))
         if self.positions is not None:

@@ -14,8 +14,9 @@ from xpnet.random import Seed, host_generator
 class Embedding(Module):
     """A table with a vector for each entry: ``y = weight[indices]``.
 
-    An index that is no entry, such as the -1 that pandas writes for a missing category, is an error where
-    looking at it does not wait for a device; else its vector is NaN, and no entry's gradient has a part in it.
+    An index that is no entry, such as the -1 that pandas writes for a missing category, is an error where it
+    can be looked at without waiting. Elsewhere it gives NaN, of which no entry's gradient has a part. `fit`
+    and `predict` look at all indices that reach the layer as they are: x itself, or an item of x.
 
     Parameters
     ----------
@@ -85,14 +86,14 @@ class Embedding(Module):
         Returns
         -------
         array, shape (..., features)
-            Where the indices are no NumPy array, or recorded by `jit`, one that is out of range gives NaN.
+            NaN for an index that is out of range, but see below.
 
         Raises
         ------
         TypeError
             If the indices are no integers.
         IndexError
-            If one is out of range and they are a NumPy array.
+            If one is out of range, and they are a NumPy array outside of `jit` and `grad`.
         """
         xp = array_namespace(indices, self.weight)
         entries, features = self.weight.shape
@@ -115,6 +116,6 @@ class Embedding(Module):
     def _check_dtype(self, indices: Any) -> None:
         if not array_namespace(indices).isdtype(indices.dtype, "integral"):
             raise TypeError(
-                f"{self._name} needs integers, the numbers of entries, received {indices.dtype}. Convert them "
-                "with xpnet.asarray(x, dtype='int64')."
+                f"{self._name} needs integers, the numbers of entries, received {indices.dtype}. Convert "
+                "them with xpnet.asarray(x, dtype='int64')."
             )

@@ -95,7 +95,7 @@ def watched_calls(
 ) -> Iterator[None]:
     """Report the calls of some modules.
 
-    ``enter(module, inputs)`` comes before each, with its positional arguments, ``note(module, output)`` behind.
+    ``enter(module, inputs)`` comes before each, with its positional inputs, ``note(module, output)`` behind.
     """
     waiting = {id(module) for module in modules}
 

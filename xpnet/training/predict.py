@@ -3,7 +3,6 @@
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from xpnet import tree
@@ -76,8 +75,8 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     Returns
     -------
     array, shape (examples, ...), or tree of such
-        The outputs, on the device of the network: a tuple, list, dict or dataclass of arrays where the network
-        returns one, whose arrays are put together one by one. None stays None.
+        The outputs, on the device of the network: of one that returns a tuple, list, dict or dataclass of
+        arrays, each of these. None stays None.
 
     Raises
     ------
@@ -101,20 +100,20 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)
     with use_device(where):
-        kind = _kind_of(net) if jit else _Kind(_like, _output)
+        output, reads = _of_kind(net) if jit else (_output, {})
         parts: list[list] = []
         structure: Any = None
         for (batch,) in examples.batches(batch_size):
             if not parts:
-                kind.check_inputs(net, batch, examples.values[0])
-            outputs = kind.output(net, batch)
+                _check_inputs(net, batch, examples.values[0], reads)
+            outputs = output(net, batch)
             leaves, found = tree.flatten(outputs)
             _check_outputs(leaves, outputs, length(batch))
             structure = found if structure is None else structure
             if found != structure:
                 raise ValueError(
-                    f"a network must return outputs of one structure, received {structure} for the first batch "
-                    f"and {found} for another. Return the same for any batch, or call net.eval()(x) yourself."
+                    "a network must return outputs of one structure for all batches, received "
+                    f"{structure} and {found}. Change the network, or call net.eval()(x) yourself."
                 )
             parts.append(leaves)
         if len(parts) == 1:
@@ -129,18 +128,19 @@ def _output(net: Any, x: Any) -> Any:
 
 
 def _check_outputs(leaves: list, outputs: Any, examples: int) -> None:
-    """Check that outputs can be put together with those of other batches, also if there is but one batch."""
+    """Check that outputs can be put together with those of other batches, also if there are no others."""
     for number, leaf in enumerate(leaves):
         is_array = tree.is_array(leaf)
-        if not is_array or tuple(leaf.shape[:1]) != (examples,):
-            path = tree.paths(outputs)[number]
-            received = f"the shape {tuple(leaf.shape)}" if is_array else f"{type(leaf).__name__}"
-            raise (ValueError if is_array else TypeError)(
-                f"predict puts the outputs of batches together along the first axis, that of the examples: each "
-                f"must be an array of shape (examples, ...), received {received}{f' at {path}' if path else ''} "
-                f"for {examples} examples. Call net.eval()(x) yourself, or leave that out of what the network "
-                "returns."
-            )
+        if is_array and tuple(leaf.shape[:1]) == (examples,):
+            continue
+        path = tree.paths(outputs)[number]
+        received = f"the shape {tuple(leaf.shape)}" if is_array else type(leaf).__name__
+        error = ValueError if is_array else TypeError
+        raise error(
+            "predict puts the outputs of batches together along their first axis, so each must be an array "
+            f"of shape (examples, ...), received {received}{f' at {path}' if path else ''} for {examples} "
+            "examples. Call net.eval()(x) yourself, or leave it out of what the network returns."
+        )
 
 
 def _like(net: Any) -> Callable[[Any], Any]:
@@ -151,43 +151,28 @@ def _like(net: Any) -> Callable[[Any], Any]:
         return lambda other: other is net
 
 
-@dataclass
-class _Kind:
-    """Networks that are alike.
-
-    Attributes
-    ----------
-    is_like : callable
-        Tells them.
-    output : callable
-        Computes their outputs, and keeps what is recorded.
-    reads : dict
-        Which of their layers check which inputs, by what the inputs are like.
-    """
-
-    is_like: Callable[[Any], Any]
-    output: Callable[[Any, Any], Any]
-    reads: dict[Any, Reads] = field(default_factory=dict)
-
-    def check_inputs(self, net: Any, batch: Any, x: Any) -> None:
-        """Let layers look at all inputs on the host. What they read is found out once."""
-        layers = checking_layers(net)
-        arrays = {name: x for name, x in named_arrays(x).items() if on_host(x)} if layers else {}
-        like = tuple((name, x.ndim, x.dtype) for name, x in arrays.items())
-        if like in self.reads:
-            check_reads(layers, arrays, self.reads[like])
-        elif layers:
-            self.reads[like] = check_inputs(net, batch, arrays)
+# Of each kind of networks: what tells it, its recordings, and which layers check which inputs, by what the
+# inputs are like. The latest comes first.
+_kinds: list[tuple[Callable, Callable, dict[Any, Reads]]] = []
 
 
-# The latest first.
-_kinds: list[_Kind] = []
-
-
-def _kind_of(net: Any) -> _Kind:
-    """Return the networks like one."""
-    found = next((kind for kind in _kinds if kind.is_like(net)), None)
-    found = found or _Kind(_like(net), jit_where_possible(_output))
+def _of_kind(net: Any) -> tuple[Callable, dict[Any, Reads]]:
+    """Return what is known of the networks like one."""
+    found = next((known for known in _kinds if known[0](net)), None)
+    found = found or (_like(net), jit_where_possible(_output), {})
     if found is not next(iter(_kinds), None):
-        _kinds[:] = [found, *(kind for kind in _kinds if kind is not found)][:_KINDS]
-    return found
+        _kinds[:] = [found, *(known for known in _kinds if known is not found)][:_KINDS]
+    return found[1:]
+
+
+def _check_inputs(net: Any, batch: Any, x: Any, known: dict[Any, Reads]) -> None:
+    """Let layers look at all inputs that are on the host. What they read is found out once."""
+    layers = checking_layers(net)
+    if not layers:
+        return
+    arrays = {name: array for name, array in named_arrays(x).items() if on_host(array)}
+    like = tuple((name, array.ndim, array.dtype) for name, array in arrays.items())
+    if like in known:
+        check_reads(layers, arrays, known[like])
+    else:
+        known[like] = check_inputs(net, batch, arrays)
