@@ -7,7 +7,7 @@ import pytest
 import sklearn
 from helpers import assert_on, half_of_the_digits, rounding
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import scale
@@ -150,6 +150,33 @@ def test_module():
     )
     with pytest.raises(TypeError, match="a function that returns int"):
         classifier(module=lambda n_features, n_outputs: 3).fit(X, Y)
+
+
+class Several(nn.Module):
+    """A network with an output beside the first one, in training or in use."""
+
+    def __init__(self, training):
+        self.inner, self.several_in_training = nn.Dense(64, 10, seed=0), training
+
+    def __call__(self, x):
+        y = self.inner(x)
+        return (y, x) if self.training == self.several_in_training else y
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_module_with_several_outputs_is_refused(solver, training):
+    message = r"must return one array, of shape \(examples, outputs\), received tuple"
+    estimator = classifier(module=Several(training), solver=solver, max_iter=2)
+    if solver == "lbfgs" and not training:  # which never uses it
+        with pytest.warns(ConvergenceWarning):
+            estimator.fit(X, Y)
+        for many in (X, np.tile(X, (2, 1))):  # one call, and batches
+            with pytest.raises(TypeError, match=message):
+                estimator.predict(many)
+    else:
+        with pytest.raises(TypeError, match=message):
+            estimator.fit(X, Y)
 
 
 # -- losses --------------------------------------------------------------------------------------------------
