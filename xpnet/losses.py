@@ -14,6 +14,7 @@ from array_api_compat import device
 from xpnet import tree
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.backends import asarray
+from xpnet.indices import safe_indices
 
 __all__ = [
     "binary_cross_entropy",
@@ -130,19 +131,13 @@ def cross_entropy(
 
 
 def _labels_and_weights(xp: Any, labels: Any, class_weight: Any, rows: Any, classes: int) -> tuple[Any, Any]:
-    """Return labels that are safe to index with, and the weight of each row: NaN where the label is no class.
-
-    What an index out of range does differs between libraries and devices: an error, or another class's value.
-    """
+    """Return labels that are safe to look up with, and the weight of each row: NaN for what is no class."""
     if not xp.isdtype(labels.dtype, "integral"):
         raise ValueError(
             f"labels of shape (batch,) must be integers, numbers of classes, received {labels.dtype}. "
             "Convert them with xpnet.asarray(labels, dtype='int64'), or use another loss for a regression."
         )
-    # An int8 cannot be compared with 200 classes, and not every library indexes with every integer dtype.
-    labels = xp.astype(labels, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
-    valid = (labels >= 0) & (labels < classes)
-    labels = xp.where(valid, labels, 0)
+    labels, valid = safe_indices(xp, labels, classes)
     if class_weight is None:
         weights = xp.ones_like(rows)
     else:

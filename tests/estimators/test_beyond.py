@@ -195,6 +195,33 @@ def test_loss_that_does_not_depend_on_the_network(solver, alpha):
         classifier(loss=lambda outputs, y: None, solver=solver, alpha=alpha).fit(X, Y)
 
 
+class Several(nn.Module):
+    """A network with an output beside the first one, in training or in use."""
+
+    def __init__(self, training):
+        self.inner, self.several_in_training = nn.Dense(64, 10, seed=0), training
+
+    def __call__(self, x):
+        y = self.inner(x)
+        return (y, x) if self.training == self.several_in_training else y
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_module_with_several_outputs_is_refused(solver, training):
+    message = r"must return one array, of shape \(examples, outputs\), received tuple"
+    with pytest.raises(TypeError, match=message):
+        classifier(module=Several(training), solver=solver).fit(X, Y)
+
+
+def test_outputs_that_became_several_are_refused():
+    found = classifier(module=Several(None)).fit(X, Y)
+    found.network_.several_in_training = False
+    for many in (X, np.tile(X, (2, 1))):  # one call, and batches
+        with pytest.raises(TypeError, match="must return one array"):
+            found.predict(many)
+
+
 # -- losses --------------------------------------------------------------------------------------------------
 
 

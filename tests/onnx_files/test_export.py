@@ -600,6 +600,14 @@ def test_a_network_of_texts_takes_what_was_read(path):
     np.testing.assert_allclose(run(path, net[0](texts))[0], net(texts), rtol=0, atol=rounding(100, "float32"))
 
 
+def test_an_index_out_of_range_gives_nan_in_a_file(path):
+    layer, indices = nn.Embedding(4, 2, seed=0), np.asarray([[0, 3], [2, 1]])
+    check(layer, path, indices)
+    (y,) = run(path, np.asarray([[0, -1], [4, 1]]))
+    assert np.isnan(y).all(axis=-1).tolist() == [[False, True], [True, False]]
+    np.testing.assert_array_equal(y[[0, 1], [0, 1]], layer.weight[:2])
+
+
 def test_layer_of_what_cannot_be_said_is_named(path):
     net = nn.Sequential(nn.Dense(4, 4), nn.Lambda(lambda x: xpnet.array_namespace(x).linalg.pinv(x)))
     with pytest.raises(ValueError, match=r"linalg\.pinv of float32 in layers\.1"):

@@ -5,6 +5,7 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray, device_of
+from xpnet.indices import on_host, safe_indices
 from xpnet.nn.activations import GELU, Softmax
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
@@ -154,16 +155,30 @@ class MultiHeadAttention(Module):
         x : array, shape (batch, length, features)
             The new positions, often one.
         cache : dict of array
-            From `new_cache` or the step before. What goes beyond its room is lost, so make it long enough.
+            From `new_cache` or the step before.
 
         Returns
         -------
         y : array, shape (batch, length, features)
+            NaN at positions for which the cache has no room, but see below.
         cache : dict of array
             With the new positions.
+
+        Raises
+        ------
+        IndexError
+            If the cache, one of NumPy arrays outside of `jit`, has no room for all of them.
         """
         xp = self._namespace(x, x)
         start, room, new = xp.asarray(cache["length"]), cache["keys"].shape[2], x.shape[1]
+        valid = None
+        if not on_host(start):
+            valid = safe_indices(xp, start + xp.arange(new, dtype=start.dtype, device=x.device), room)[1]
+        elif start + new > room:
+            raise IndexError(
+                f"a cache must have room for all positions of a sequence, received one for {room} and "
+                f"positions up to {start + new}. Make a longer one, new_cache(batch, length)."
+            )
         keys, values = self._heads(xp, self.key(x)), self._heads(xp, self.value(x))
         if self.positions is not None:
             keys = self.positions(keys, start=start)
@@ -176,6 +191,7 @@ class MultiHeadAttention(Module):
         values = xp.where(is_new, xp.take(values, source, axis=2), cache["values"])
         seen = self._before(xp, new, room, start, x.device)
         y = self._attend(xp, x, keys, values, seen, start)
+        y = y if valid is None else xp.where(xp.expand_dims(valid, axis=-1), y, math.nan)
         return y, {"keys": keys, "values": values, "length": start + new}
 
     def _namespace(self, x: Any, context: Any) -> Any:

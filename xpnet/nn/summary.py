@@ -90,10 +90,13 @@ _watching = threading.RLock()
 @contextlib.contextmanager
 def watched_calls(
     modules: list[Any],
-    note: Callable[[Any, Any], None],
-    enter: Callable[[Any], None] | None = None,
+    note: Callable[[Any, Any], None] = lambda _module, _output: None,
+    enter: Callable[[Any, tuple], None] = lambda _module, _inputs: None,
 ) -> Iterator[None]:
-    """Report the calls of some modules: ``enter(module)`` before each, ``note(module, output)`` behind."""
+    """Report the calls of some modules.
+
+    ``enter(module, inputs)`` comes before each, with its positional inputs, ``note(module, output)`` behind.
+    """
     waiting = {id(module) for module in modules}
 
     def watch(original: Callable) -> Callable:
@@ -101,8 +104,7 @@ def watched_calls(
             if id(module) not in waiting:  # not one of them, or called as super().__call__ from its own call
                 return original(module, *inputs, **options)
             waiting.remove(id(module))
-            if enter is not None:
-                enter(module)
+            enter(module, inputs)
             output = original(module, *inputs, **options)
             waiting.add(id(module))
             note(module, output)

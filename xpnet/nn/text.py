@@ -6,6 +6,7 @@ import numpy
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray, device, to_numpy
+from xpnet.indices import check_indices
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_positive
 from xpnet.tree import is_array
@@ -87,6 +88,13 @@ class ByteReader(Module):
         return indices < 256
 
     def texts(self, indices: Any) -> list[str]:
-        """Return the texts of indices, of shape (batch, length). Bytes that are no UTF-8 become �."""
-        rows = to_numpy(indices)
-        return [bytes(int(i) for i in row if 0 <= i < 256).decode(errors="replace") for row in rows]
+        """Return the texts of indices, of shape (batch, length). Bytes that are no UTF-8 become �.
+
+        Raises
+        ------
+        IndexError
+            If one of the indices is no entry.
+        """
+        rows = numpy.asarray(to_numpy(indices))
+        check_indices(rows, self.entries, f"ByteReader({self.length})")
+        return [bytes(int(i) for i in row if i < 256).decode(errors="replace") for row in rows]

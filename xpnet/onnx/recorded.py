@@ -73,7 +73,7 @@ class Recording:
             for operation in namespace.operations[len(self.layers) :]:
                 self.layers[operation] = inside[-1]
 
-        def enter(module: Any) -> None:
+        def enter(module: Any, _inputs: tuple) -> None:
             label()
             inside.append(names[id(module)])
 

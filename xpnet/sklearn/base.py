@@ -19,7 +19,7 @@ from xpnet.backends import Device, asarray, device_of, to_numpy
 from xpnet.sklearn import files
 from xpnet.sklearn.data import Examples, checked, dtype_on, home_of, host
 from xpnet.sklearn.network import ACTIVATIONS, dense_layers, dense_stack, for_each_layer, initial_weights
-from xpnet.sklearn.objective import Objective, Penalized
+from xpnet.sklearn.objective import Objective, Penalized, one_array
 from xpnet.sklearn.solvers import DIVERGED, fit_lbfgs, fit_stochastic
 from xpnet.training.metrics import Metric
 from xpnet.training.predict import place_of
@@ -275,6 +275,7 @@ class MLP(BaseEstimator):
             outputs = net(X.astype(first.dtype, copy=False))
         else:
             outputs = xpnet.predict(net, X, jit=False)
+        outputs = one_array(outputs)
         return LINKS[self.out_activation_](outputs) if activated else outputs
 
     def _is_plain(self, X: Any) -> bool:

@@ -37,12 +37,22 @@ class Penalized(Module):
         return self.net.takes_sparse
 
     def __call__(self, x: Any) -> dict[str, Any]:
-        outputs = self.net(x)
+        outputs = one_array(self.net(x))
         if not (self.training and self.penalized):
             return {"outputs": outputs}
         xp = array_namespace(outputs, self.alpha)
         squares = [xp.sum(w * w) for w in tree.leaves(self.net) if len(w.shape) > 1]
         return {"outputs": outputs, "penalty": 0.5 * self.alpha * sum(squares[1:], squares[0])}
+
+
+def one_array(outputs: Any) -> Any:
+    """Return the outputs of an estimator's network, after a check that they are one array."""
+    if not tree.is_array(outputs):
+        raise TypeError(
+            "the module of an estimator must return one array, of shape (examples, outputs), received "
+            f"{type(outputs).__name__}. Leave out what else it returns, or train it with xpnet.fit."
+        )
+    return outputs
 
 
 @dataclass(frozen=True)

@@ -148,8 +148,15 @@ def _first_bad_output(net: Any, x: Any) -> BadValue | None:
             weights = _are_finite(tree.leaves(module))
             bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)].strip()}")
 
-    with watched_calls(tree.branches(net), note):
-        net(x)
+    def enter(module: Any, inputs: tuple) -> None:
+        if hasattr(module, "check_inputs"):
+            module.check_inputs(*inputs)
+
+    try:
+        with watched_calls(tree.branches(net), note, enter):
+            net(x)
+    except IndexError as error:  # indices that the network takes out of x
+        return BadValue(f"what a layer refuses: {str(error).rstrip('.')}", "")
     return BadValue(bad[0], _SLOWER) if bad else None
 
 

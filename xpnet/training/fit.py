@@ -130,6 +130,8 @@ def fit(
     ValueError, TypeError
         If there are no examples or not as many targets, if labels are out of range, or an argument is, or
         the file to resume from does not fit. The network is unchanged then.
+    IndexError
+        If x, or an item of it, holds indices that an `nn.Embedding` refuses. The network is unchanged then.
     NoGradientError
         If the loss does not depend on the network, or reads it from outside. The network is unchanged.
     FloatingPointError

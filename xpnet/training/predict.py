@@ -8,9 +8,11 @@ from typing import Any
 from xpnet import tree
 from xpnet.backends import Device, device, device_of, use_device
 from xpnet.errors import NotRecordableError
+from xpnet.indices import on_host
 from xpnet.replay import jit as record
 from xpnet.replay.match import alike
-from xpnet.training.batches import Examples
+from xpnet.training.batches import Examples, length
+from xpnet.training.inputs import Reads, check_inputs, check_reads, checking_layers, named_arrays
 
 _log = logging.getLogger("xpnet")
 
@@ -81,13 +83,20 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
 
     Returns
     -------
-    array, shape (examples, ...)
-        The outputs, on the device of the network.
+    array, shape (examples, ...), or tree of such
+        The outputs, on the device of the network: of one that returns a tuple, list, dict or dataclass of
+        arrays, each of these. None stays None.
 
     Raises
     ------
     ValueError
-        If x is empty or batch_size not positive.
+        If x is empty or batch_size not positive; if the first axis of an output is not that of the examples,
+        or the network returns another structure for one batch than for another.
+    TypeError
+        If an output is no array.
+    IndexError
+        If x, or an item of it, holds indices that an `nn.Embedding` refuses. This is known of data on the
+        host; elsewhere, and of what the network makes of x, such indices give NaN.
 
     Examples
     --------
@@ -100,13 +109,47 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)
     with use_device(where):
-        output = _replayed(net) if jit else _output
-        outputs = [output(net, batch) for (batch,) in examples.batches(batch_size)]
-        return outputs[0] if len(outputs) == 1 else where.namespace.concat(outputs, axis=0)
+        output, reads = _of_kind(net) if jit else (_output, {})
+        parts: list[list] = []
+        structure: Any = None
+        for (batch,) in examples.batches(batch_size):
+            if not parts:
+                _check_inputs(net, batch, examples.values[0], reads)
+            outputs = output(net, batch)
+            leaves, found = tree.flatten(outputs)
+            _check_outputs(leaves, outputs, length(batch))
+            structure = found if structure is None else structure
+            if found != structure:
+                raise ValueError(
+                    "a network must return outputs of one structure for all batches, received "
+                    f"{structure} and {found}. Change the network, or call net.eval()(x) yourself."
+                )
+            parts.append(leaves)
+        if len(parts) == 1:
+            return outputs
+        return tree.unflatten(
+            structure, [where.namespace.concat(leaf, axis=0) for leaf in zip(*parts, strict=True)]
+        )
 
 
 def _output(net: Any, x: Any) -> Any:
     return net(x)
+
+
+def _check_outputs(leaves: list, outputs: Any, examples: int) -> None:
+    """Check that outputs can be put together with those of other batches, also if there are no others."""
+    for number, leaf in enumerate(leaves):
+        is_array = tree.is_array(leaf)
+        if is_array and tuple(leaf.shape[:1]) == (examples,):
+            continue
+        path = tree.paths(outputs)[number]
+        received = f"the shape {tuple(leaf.shape)}" if is_array else type(leaf).__name__
+        error = ValueError if is_array else TypeError
+        raise error(
+            "predict puts the outputs of batches together along their first axis, so each must be an array "
+            f"of shape (examples, ...), received {received}{f' at {path}' if path else ''} for {examples} "
+            "examples. Call net.eval()(x) yourself, or leave it out of what the network returns."
+        )
 
 
 def _like(net: Any) -> Callable[[Any], Any]:
@@ -117,14 +160,28 @@ def _like(net: Any) -> Callable[[Any], Any]:
         return lambda other: other is net
 
 
-# The recordings of each kind of networks, and what tells the kind; the latest first.
-_recordings: list[tuple[Callable, Callable]] = []
+# Of each kind of networks: what tells it, its recordings, and which layers check which inputs, by what the
+# inputs are like. The latest comes first.
+_kinds: list[tuple[Callable, Callable, dict[Any, Reads]]] = []
 
 
-def _replayed(net: Any) -> Callable:
-    """Return the recordings of the networks like one."""
-    found = next((known for known in _recordings if known[0](net)), None)
-    found = found or (_like(net), jit_where_possible(_output))
-    if found is not next(iter(_recordings), None):
-        _recordings[:] = [found, *(known for known in _recordings if known is not found)][:_KINDS]
-    return found[1]
+def _of_kind(net: Any) -> tuple[Callable, dict[Any, Reads]]:
+    """Return what is known of the networks like one."""
+    found = next((known for known in _kinds if known[0](net)), None)
+    found = found or (_like(net), jit_where_possible(_output), {})
+    if found is not next(iter(_kinds), None):
+        _kinds[:] = [found, *(known for known in _kinds if known is not found)][:_KINDS]
+    return found[1:]
+
+
+def _check_inputs(net: Any, batch: Any, x: Any, known: dict[Any, Reads]) -> None:
+    """Let layers look at all inputs that are on the host. What they read is found out once."""
+    layers = checking_layers(net)
+    if not layers:
+        return
+    arrays = {name: array for name, array in named_arrays(x).items() if on_host(array)}
+    like = tuple((name, array.ndim, array.dtype) for name, array in arrays.items())
+    if like in known:
+        check_reads(layers, arrays, known[like])
+    else:
+        known[like] = check_inputs(net, batch, arrays)

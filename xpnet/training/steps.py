@@ -16,6 +16,7 @@ from xpnet.replay.outside import ArrayFromOutsideError
 from xpnet.replay.recording import RecordingNamespace
 from xpnet.replay.same import Fact, Facts
 from xpnet.training.batches import Examples
+from xpnet.training.inputs import check_inputs, named_arrays
 from xpnet.training.predict import evaluation_copy, jit_where_possible, training_copy
 
 # How many kinds of networks and batches `Steps` remember.
@@ -93,14 +94,16 @@ class Steps:
         on_logits = [each for each in watching if attribute_of(each, "takes_logits")]
         found = [attribute_of(each, "check_targets") for each in watching]
         checks = [check_targets for check_targets in found if check_targets is not None]
+        in_use = evaluation_copy(net)
         for examples in data:
             x, y = next(examples.batches(batch_size))
+            check_inputs(in_use, x, named_arrays(examples.values[0]))
             kind = Facts((net, x, y), refuse=False).inside(), bool(on_logits)
             read = _read_from_outside(self.loss, net)
             is_new = kind not in self._tried or any(read)
             if not is_new and not checks:
                 continue
-            outputs, probabilities = _watched_outputs(evaluation_copy(net), x)
+            outputs, probabilities = _watched_outputs(in_use, x)
             if is_new:
                 _check_number(self.loss(outputs, y))
                 _check_logits(on_logits, outputs, probabilities)

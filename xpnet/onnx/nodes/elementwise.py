@@ -4,8 +4,10 @@ from collections.abc import Callable
 from math import pi, sqrt
 from typing import Any
 
+import numpy
+
 from xpnet.backends import special_functions
-from xpnet.onnx.nodes.node import NODES, Node, check_together, dtype_of, namespace_of, operator
+from xpnet.onnx.nodes.node import NODES, Node, beside, check_together, dtype_of, namespace_of, operator
 
 _SAME = {
     "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh", "Atan": "atan",
@@ -20,9 +22,19 @@ _SAME = {
 }  # fmt: skip
 
 
+def _broadcast(*values: Any) -> tuple[Any, ...]:
+    """Return arrays that are broadcast together, all where one is that is not on the host, if there is one.
+
+    Integers of the host, which else are shapes and axes, are numbers beside it.
+    """
+    check_together(*values)
+    other = next((x for x in values if not isinstance(x, numpy.ndarray)), None)
+    return values if other is None else tuple(beside(x, other) for x in values)
+
+
 def _same(name: str) -> Callable:
     def compute(xp: Any, _node: Node, *values: Any) -> Any:
-        check_together(*values)
+        values = _broadcast(*values)
         return getattr(namespace_of(xp, values[0]), name)(*values)
 
     return compute
@@ -55,7 +67,7 @@ NODES["Selu"] = lambda xp, node, x: (
 
 @operator("PRelu")
 def _prelu(xp: Any, _node: Node, x: Any, slope: Any) -> Any:
-    check_together(x, slope)
+    x, slope = _broadcast(x, slope)
     return xp.where(x > 0, x, slope * x)
 
 
@@ -74,7 +86,7 @@ def _gelu(xp: Any, node: Node, x: Any) -> Any:
 
 @operator("Div")
 def _div(xp: Any, _node: Node, a: Any, b: Any) -> Any:
-    check_together(a, b)
+    a, b = _broadcast(a, b)
     xp = namespace_of(xp, a)
     if xp.isdtype(a.dtype, "integral"):  # towards 0
         quotient = xp.abs(a) // xp.abs(b)
@@ -84,7 +96,7 @@ def _div(xp: Any, _node: Node, a: Any, b: Any) -> Any:
 
 @operator("Mod")
 def _mod(xp: Any, node: Node, a: Any, b: Any) -> Any:
-    check_together(a, b)
+    a, b = _broadcast(a, b)
     if node.get("fmod", 0):
         return a - b * xp.trunc(a / b)
     return namespace_of(xp, a).remainder(a, b)
@@ -92,14 +104,14 @@ def _mod(xp: Any, node: Node, a: Any, b: Any) -> Any:
 
 @operator("BitShift")
 def _shift(xp: Any, node: Node, x: Any, by: Any) -> Any:
-    check_together(x, by)
+    x, by = _broadcast(x, by)
     name = f"bitwise_{node.get('direction').lower()}_shift"
     return getattr(namespace_of(xp, x), name)(x, by)
 
 
 @operator("Max", "Min", "Sum", "Mean")
 def _several(xp: Any, node: Node, *values: Any) -> Any:
-    check_together(*values)
+    values = _broadcast(*values)
     xp = namespace_of(xp, values[0])
     result = values[0]
     for x in values[1:]:
@@ -117,8 +129,8 @@ def _several(xp: Any, node: Node, *values: Any) -> Any:
 def _clip(xp: Any, node: Node, x: Any, low: Any = None, high: Any = None) -> Any:
     low, high = node.get("min", low), node.get("max", high)
     check_together(x, *(end for end in (low, high) if hasattr(end, "shape")))
-    x = x if low is None else xp.maximum(x, low)
-    return x if high is None else xp.minimum(x, high)
+    x = x if low is None else xp.maximum(x, beside(low, x))
+    return x if high is None else xp.minimum(x, beside(high, x))
 
 
 @operator("Cast")
