@@ -342,7 +342,7 @@ def test_updates_have_gradients_themselves(device, optimizer):
     ("make", "message"),
     [
         (lambda: optim.SGD(-0.1), "learning_rate must be at least 0, received -0.1"),
-        (lambda: optim.SGD(math.nan), "learning_rate must be at least 0, received nan"),
+        (lambda: optim.SGD(math.nan), "learning_rate must be a finite number, received nan"),
         (lambda: optim.SGD(0.1, momentum=1.0), "momentum must be at least 0 and less than 1, received 1.0"),
         (lambda: optim.SGD(0.1, weight_decay=-1.0), "weight_decay must be at least 0, received -1.0"),
         (lambda: optim.SGD(0.1, nesterov=True), "nesterov=True needs momentum, received momentum=0"),

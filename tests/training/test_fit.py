@@ -239,7 +239,7 @@ def test_a_callback_that_raises_is_heard_and_leaves_a_usable_network():
         ({"metrics": ["accuracy"]}, TypeError, "a metric is one of xpnet.metrics"),
         ({"loss": "mse"}, TypeError, "loss must be a function, such as xpnet.losses.*received 'mse'"),
         ({"optimizer": "adam"}, TypeError, r"optimizer must be an optimizer, such as .*received 'adam'"),
-        ({"optimizer": optim.Adam}, TypeError, r"optimizer must be an optimizer, such as .*received <class"),
+        ({"optimizer": optim.Adam}, TypeError, r"optimizer must be an optimizer, such as .*received the class Adam"),
         ({"metrics": xpnet.metrics.accuracy}, TypeError, r"metrics must be a list.*Write metrics=\[...\]"),
         ({"metrics": [xpnet.metrics.accuracy] * 2}, ValueError, "each metric needs a name of its own"),
         ({"x": X * np.nan}, FloatingPointError, "the loss must stay finite, but is nan in epoch 1"),
@@ -264,8 +264,8 @@ def test_bad_input_changes_nothing(device, changes, error, message):
     ("options", "message"),
     [
         ({"monitor": "mae"}, 'whether mae shall be small or large must be said: mode="min" or'),
-        ({"patience": 0}, "patience must be at least 1, received 0"),
-        ({"min_delta": -1.0}, "min_delta must not be negative"),
+        ({"patience": 0}, "patience must be a positive integer, received 0"),
+        ({"min_delta": -1.0}, "min_delta must be at least 0, received -1.0"),
         ({"mode": "least"}, 'mode must be "min" or "max", received \'least\''),
     ],
 )
