@@ -239,7 +239,11 @@ def test_a_callback_that_raises_is_heard_and_leaves_a_usable_network():
         ({"metrics": ["accuracy"]}, TypeError, "a metric is one of xpnet.metrics"),
         ({"loss": "mse"}, TypeError, "loss must be a function, such as xpnet.losses.*received 'mse'"),
         ({"optimizer": "adam"}, TypeError, r"optimizer must be an optimizer, such as .*received 'adam'"),
-        ({"optimizer": optim.Adam}, TypeError, r"optimizer must be an optimizer, such as .*received the class Adam"),
+        (
+            {"optimizer": optim.Adam},
+            TypeError,
+            r"optimizer must be an optimizer, such as .*received the class Adam",
+        ),
         ({"metrics": xpnet.metrics.accuracy}, TypeError, r"metrics must be a list.*Write metrics=\[...\]"),
         ({"metrics": [xpnet.metrics.accuracy] * 2}, ValueError, "each metric needs a name of its own"),
         ({"x": X * np.nan}, FloatingPointError, "the loss must stay finite, but is nan in epoch 1"),

@@ -27,7 +27,7 @@ def per_axis(value: Size, names: tuple[str, ...], what: str, least: int = 1) -> 
     ValueError
         If there is another number of them, or one is no integer or below ``least``.
     """
-    values = (value,) * len(names) if is_integer(value) else value
+    values: Any = (value,) * len(names) if is_integer(value) else value
     if not isinstance(values, tuple | list) or len(values) != len(names):
         raise ValueError(
             f"{what} must be an integer or one for each of {', '.join(names)}, received {value!r}."
