@@ -5,7 +5,7 @@ say, would turn float32 arrays into float64, and a module would take it for a pa
 numbers, and NaN and infinity are no settings.
 """
 
-from math import inf
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,7 +27,7 @@ def _is(value: Any, kind: type, *dtypes: str) -> bool:
 
 
 def number(name: str, value: Any) -> float:
-    _check(name, value, "a finite number", is_number(value) and -inf < value < inf)
+    _check(name, value, "a finite number", is_number(value) and isfinite(value))
     return float(value)
 
 
