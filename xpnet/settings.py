@@ -68,6 +68,13 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def described(value: Any) -> str:
+    """Return how an error names what was received in place of something that is no number."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return repr(value) if value is None or isinstance(value, str | bool) else type(value).__name__
+
+
 def _check(name: str, value: Any, must: str, holds: Any) -> None:
     if not holds:
         raise ValueError(f"{name} must be {must}, received {value!r}.")

@@ -1,4 +1,7 @@
+import copy
+import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -336,11 +339,40 @@ def test_history(tmp_path):
     assert repr(history) == "History(2 epochs; last: loss=1, validation_loss=nan)"
     with pytest.raises(KeyError, match="the history has loss, validation_loss; received 'accuracy'"):
         history["accuracy"]
+    with pytest.raises(KeyError, match="the history has nothing yet; received 'loss'"):
+        xpnet.History()["loss"]
     figure = history.plot(tmp_path / "curves.png")
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["training", "validation"]
     assert list(lines[0].get_ydata()) == [2.0, 1.0]
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_a_history_is_a_dict():
+    values = {"loss": [2.0, 1.0, 0.5], "accuracy": [0.1, 0.2, 0.3]}
+    history = xpnet.History(values)
+    assert isinstance(history, dict)
+    assert history == values == dict(history) == {**history} == json.loads(json.dumps(history))
+    assert list(history.items()) == list(values.items())
+    assert (len(history), len(dict(history)), len(history.keys())) == (3, 2, 2)
+    assert "loss" in history
+    assert "accuracy" in history
+    assert history.get("mae") is None
+    history.interrupted = True
+    for other in (copy.copy(history), copy.deepcopy(history), pickle.loads(pickle.dumps(history))):
+        assert type(other) is xpnet.History
+        assert other == history
+        assert other.interrupted
+    copy.deepcopy(history).add({"loss": 0.0})
+    assert len(history) == 3
+
+
+def test_a_history_is_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(train(classifier(), metrics=[xpnet.metrics.accuracy]))
+    assert frame.shape == (3, 2)
+    assert list(frame.columns) == ["loss", "accuracy"]
+    assert frame["loss"].is_monotonic_decreasing
 
 
 def test_order_from_outside(device):

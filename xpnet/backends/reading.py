@@ -128,7 +128,8 @@ def _from_objects(array: numpy.ndarray) -> numpy.ndarray:
     """Return an array of objects that all are numbers."""
     kinds = set(map(type, array.flat))
     if not all(issubclass(kind, (Real, Decimal, *_BOOLS)) for kind in kinds):
-        raise _no_numbers(next(x for x in array.flat if not isinstance(x, (Real, Decimal, *_BOOLS))))
+        others = [x for x in array.flat if not isinstance(x, (Real, Decimal, *_BOOLS))]
+        raise _no_numbers(next((x for x in others if not _is_missing(x)), others[0]))
     if kinds and all(issubclass(kind, _BOOLS) for kind in kinds):
         return array.astype("bool")
     if not all(issubclass(kind, (Integral, *_BOOLS)) for kind in kinds) or not kinds:
@@ -159,7 +160,7 @@ def _no_numbers(value: Any) -> _NoNumbersError:
             "Make numbers of dates: the month, the weekday, or the time since the first one, "
             "(x - x.min()) / numpy.timedelta64(1, 'D').",
         )
-    if value is None or type(value).__name__ == "NAType":  # of pandas
+    if _is_missing(value):
         return _NoNumbersError(f"missing values, {value}", "Fill them in, or leave out the examples.")
     if isinstance(value, numpy.void):
         return _NoNumbersError(
@@ -174,6 +175,10 @@ def _no_numbers(value: Any) -> _NoNumbersError:
     is_series = isinstance(value, Iterable) and not isinstance(value, dict)
     instead = "Write list(x)." if is_series else "Make an array of numbers of it first."
     return _NoNumbersError(f"an object of the type {type(value).__name__}", instead)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ == "NAType"  # of pandas
 
 
 def _is_written(text: Any) -> bool:

@@ -13,7 +13,7 @@ from xpnet import tree
 from xpnet.backends import asarray, clear_errors, device_of, use_device
 from xpnet.optim import LossScaling, Transform
 from xpnet.random import Seed, host_generator
-from xpnet.settings import count, flag, is_number
+from xpnet.settings import count, described, flag, is_number
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
 from xpnet.training.diagnosis import copied, first_bad_batch
@@ -240,7 +240,7 @@ def fit(
             if type(optimizer_state) is not type(state):
                 raise TypeError(
                     "optimizer_state must be the state of the optimizer in an earlier training, "
-                    f"{type(state).__name__}, received {_shown(optimizer_state)}."
+                    f"{type(state).__name__}, received {described(optimizer_state)}."
                 )
             state = optimizer_state
         if isinstance(in_use, LossScaling):  # a state of a training in another precision has no scale
@@ -346,7 +346,9 @@ def _order(shuffle: Any, random: "numpy.random.Generator") -> Order:
     if isinstance(shuffle, bool):
         return random.permutation if shuffle else lambda rows: rows
     if not callable(shuffle):
-        raise TypeError(f"shuffle must be True, False or a function of the rows, received {_shown(shuffle)}.")
+        raise TypeError(
+            f"shuffle must be True, False or a function of the rows, received {described(shuffle)}."
+        )
     return shuffle
 
 
@@ -397,13 +399,13 @@ def _check_validation(validation: Any) -> None:
                 'them, in the targets: (x, {"labels": y, "weights": w}).'
             )
     elif validation is not None:
-        raise TypeError(f"{must} {_shown(validation)}.")
+        raise TypeError(f"{must} {described(validation)}.")
 
 
 def _check_parts(loss: Any, optimizer: Any) -> None:
     if isinstance(loss, type) or not (callable(loss) or isinstance(loss, Steps)):
         raise TypeError(
-            f"loss must be a function, such as xpnet.losses.cross_entropy, received {_shown(loss)}."
+            f"loss must be a function, such as xpnet.losses.cross_entropy, received {described(loss)}."
         )
     if isinstance(optimizer, type | Transform) or not (
         hasattr(optimizer, "init") and hasattr(optimizer, "update")
@@ -413,13 +415,13 @@ def _check_parts(loss: Any, optimizer: Any) -> None:
         )
         raise TypeError(
             "optimizer must be an optimizer, such as xpnet.optim.Adam(1e-3), received "
-            f"{_shown(optimizer)}.{instead}"
+            f"{described(optimizer)}.{instead}"
         )
 
 
 def _listed(name: str, values: Any) -> list:
     if isinstance(values, str | dict) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a list, received {_shown(values)}. Write {name}=[...].")
+        raise TypeError(f"{name} must be a list, received {described(values)}. Write {name}=[...].")
     return list(values)
 
 
@@ -431,15 +433,9 @@ def _order_of(callback: Any) -> int:
     if isinstance(callback, type) or not all(hasattr(callback, name) for name in _OF_CALLBACKS):
         raise TypeError(
             "each of callbacks must be an xpnet.callbacks.Callback, such as xpnet.callbacks.EarlyStopping(), "
-            f"received {_shown(callback)}. A subclass of Callback has the methods that it leaves out."
+            f"received {described(callback)}. A subclass of Callback has the methods that it leaves out."
         )
     return callback.order
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    return repr(value) if value is None or isinstance(value, str | bool) else type(value).__name__
 
 
 def _names(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from xpnet.errors import NotRecordableError
 from xpnet.nn import Module
 from xpnet.replay import jit as record
 from xpnet.replay.match import alike
-from xpnet.settings import count
+from xpnet.settings import count, described
 from xpnet.training.batches import Examples
 
 _log = logging.getLogger("xpnet")
@@ -47,8 +47,7 @@ def _no_network(net: Any) -> TypeError:
         )
     else:
         instead = "It comes first, before the data."
-    received = net.__name__ if isinstance(net, type) else type(net).__name__
-    return TypeError(f"net must be a network, an xpnet.nn.Module, received {received}. {instead}")
+    return TypeError(f"net must be a network, an xpnet.nn.Module, received {described(net)}. {instead}")
 
 
 def evaluation_copy(net: Any) -> Any:
