@@ -117,10 +117,10 @@ def _numbers(data: Any, array: numpy.ndarray) -> numpy.ndarray:
         # In a list of numbers and text, NumPy makes text of the numbers, too.
         telling = (x for x in array.flat if not _is_written(x))
         raise _no_numbers(next(telling, array.reshape(-1)[0]))
-    if not isinstance(data, numpy.ndarray) and getattr(getattr(data, "dtype", None), "kind", "O") in "biuf":
-        # A dtype of pandas' own, such as Int64, with missing values, or of an older pandas.
-        dtype = "float64" if data.isna().any() else data.dtype.numpy_dtype
-        return data.to_numpy(dtype=dtype, na_value=nan)
+    if (
+        getattr(getattr(data, "dtype", None), "kind", "O") == "b"
+    ):  # bools of pandas, of which some are missing
+        return data.to_numpy(dtype="float64", na_value=nan)
     return _from_objects(array)
 
 

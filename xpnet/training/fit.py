@@ -123,14 +123,14 @@ def fit(
     ----------
     net : Module
         The network. Its arrays are replaced by the trained ones.
-    x : array or sequence, shape (examples, ...), or dict
+    x : array, data frame or sequence, shape (examples, ...), or dict
         The inputs, anywhere. What is not on the device of the network is moved there batch by batch (to a
         GPU beforehand, if it takes at most a quarter of the memory that is free there), and floating-point
         numbers are converted to the dtype of the network. Batches of a sparse matrix of SciPy stay sparse if
         at most a twentieth of its elements are not zero and the network takes that, as one that begins with
         `nn.Dense` does (``takes_sparse``); else they become dense. A dict of such reaches the network as a
         dict of batches.
-    y : array or sequence, shape (examples,) or (examples, ...), or dict
+    y : array, data frame or sequence, shape (examples,) or (examples, ...), or dict
         The targets, as the loss expects them: ``{"labels": y, "weights": w}``, say, for a loss of your own.
     loss : callable or Steps
         ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function
