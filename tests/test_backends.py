@@ -708,7 +708,7 @@ ENCODE = r"numpy\.unique\(y, return_inverse=True\).*pandas\.get_dummies.*Ordinal
     [
         (
             masked([1.0, 2.0, 3.0], [True, False, True]),
-            r"in which 2 are masked\. Fill them, as x\.filled\(0\)",
+            r"in which 2 are masked\. Pass x\.filled\(value\)",
         ),
         ([masked([1.0], [True]), masked([2.0], [False])], "in which 1 are masked"),
         ([1.0, numpy.ma.masked], "in which 1 are masked"),
@@ -795,7 +795,7 @@ def test_data_frames_of_numbers(kinds, expected, dtype):
     x = xpnet.asarray(data)
     assert x.dtype == dtype
     numpy.testing.assert_array_equal(x, expected)
-    data.columns = ["a", "a"]
+    data.columns = ["a", "a"]  # pandas allows it
     numpy.testing.assert_array_equal(xpnet.asarray(data), expected)
     numpy.testing.assert_array_equal(xpnet.asarray(data.iloc[:, 0]), numpy.asarray(expected)[:, 0])
     assert xpnet.asarray(data[[]]).shape == (2, 0)

@@ -62,9 +62,8 @@ def count(name: str, value: Any) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    _check(
-        name, value, "True or False", isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
-    )
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"  # or one of NumPy's
+    _check(name, value, "True or False", is_bool)
     return bool(value)
 
 

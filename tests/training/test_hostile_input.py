@@ -104,7 +104,7 @@ def test_very_few_examples(device, rows):
         (
             {"x": np.ma.masked_greater(X, 2)},
             TypeError,
-            r"x must hold .* in which 1 are masked.*x\.filled\(0\)",
+            r"x must hold .* in which 1 are masked.*x\.filled\(value\)",
         ),
         ({"y": np.ma.masked_equal(Y, 1)}, TypeError, "y must hold .* are masked"),
         (

@@ -65,8 +65,8 @@ def unmasked(data: Any, name: str = "x") -> Any:
     number = sum(int(numpy.ma.count_masked(x)) for x in parts if isinstance(x, numpy.ma.MaskedArray))
     if number:
         raise TypeError(
-            f"{name} must hold a number at each place, received a masked array in which {number} are masked. "
-            "Fill them, as x.filled(0) does, or leave out the examples."
+            f"{name} must hold a number at each place, received a MaskedArray in which {number} are masked. "
+            "Pass x.filled(value), or leave out the examples."
         )
     return numpy.ma.getdata(data) if isinstance(data, numpy.ma.MaskedArray) else data
 
@@ -87,16 +87,16 @@ class _NoNumbersError(Exception):
 
 def _table(frame: Any, name: str) -> numpy.ndarray:
     """Return the columns of a data frame, of which each may hold numbers of another kind."""
-    columns, others = [], {}
+    columns, others = [], []
     for key, column in _columns(frame):
         try:
             columns.append(_numbers(column, numpy.asarray(column)))
         except _NoNumbersError as error:
-            others[key] = error
+            others.append((key, error))
     if others:
-        received = [f"{error.received} in column {key!r}" for key, error in others.items()]
+        received = [f"{error.received} in column {key!r}" for key, error in others]
         more = f" and {len(received) - _NAMED} more" if len(received) > _NAMED else ""
-        instead = " ".join(dict.fromkeys(error.instead for error in others.values()))
+        instead = " ".join(dict.fromkeys(error.instead for _, error in others))
         shown = ", ".join(received[:_NAMED]) + more
         raise TypeError(f"{name} must hold numbers in each column, received {shown}. {instead}")
     return numpy.stack(columns, axis=1) if columns else numpy.empty((len(frame), 0))
@@ -117,9 +117,7 @@ def _numbers(data: Any, array: numpy.ndarray) -> numpy.ndarray:
         # In a list of numbers and text, NumPy makes text of the numbers, too.
         telling = (x for x in array.flat if not _is_written(x))
         raise _no_numbers(next(telling, array.reshape(-1)[0]))
-    if (
-        getattr(getattr(data, "dtype", None), "kind", "O") == "b"
-    ):  # bools of pandas, of which some are missing
+    if getattr(getattr(data, "dtype", None), "kind", "O") == "b":  # of pandas: bools that may be missing
         return data.to_numpy(dtype="float64", na_value=nan)
     return _from_objects(array)
 

@@ -422,9 +422,8 @@ class RMSprop(Optimizer):
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
         scale = scale_by_root_mean_square(alpha=self.alpha, epsilon=self.epsilon)
-        return (
-            (scale, accumulate_momentum(self.momentum)) if fraction("momentum", self.momentum) else (scale,)
-        )
+        momentum = fraction("momentum", self.momentum)
+        return (scale, accumulate_momentum(momentum)) if momentum else (scale,)
 
 
 @dataclass(frozen=True)
@@ -471,8 +470,5 @@ class Lion(Optimizer):
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
         lion = scale_by_lion(beta1=self.beta1, beta2=self.beta2)
-        return (
-            (lion, add_decayed_weights(self.weight_decay))
-            if at_least_zero("weight_decay", self.weight_decay)
-            else (lion,)
-        )
+        weight_decay = at_least_zero("weight_decay", self.weight_decay)
+        return (lion, add_decayed_weights(weight_decay)) if weight_decay else (lion,)

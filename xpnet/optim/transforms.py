@@ -26,6 +26,9 @@ __all__ = [
 
 Arrays = list[Any]
 
+# What errors say where arguments may have been swapped.
+ORDER = "The order is update(grads, state, params)."
+
 
 class Transform(NamedTuple):
     """A part of an optimizer: a pair of pure functions.
@@ -368,9 +371,6 @@ def _remembered(state: Any, names: tuple[str, ...], gradients: Arrays) -> list[A
             must, is_ = ([tuple(shape) for shape in each] for each in (shapes, found))
             raise other_state(f"whose {name} has the shapes {must}, received {is_}")
     return [state[name] for name in names]
-
-
-ORDER = "The order is update(grads, state, params)."
 
 
 def check_state(state: Any, *keys: str) -> None:

@@ -235,16 +235,15 @@ def fit(
         work = tree.map(lambda leaf: leaf, net, state=True).train()
         names = _names(watched, validated=held_out is not None)
         in_use = steps.optimizer(optimizer)
-        state = in_use.init(work)
-        if optimizer_state is not None:
-            if type(optimizer_state) is not type(state):
-                raise TypeError(
-                    "optimizer_state must be the state of the optimizer in an earlier training, "
-                    f"{type(state).__name__}, received {described(optimizer_state)}."
-                )
-            state = optimizer_state
+        fresh = in_use.init(work)
+        state = fresh if optimizer_state is None else optimizer_state
+        if type(state) is not type(fresh):
+            raise TypeError(
+                "optimizer_state must be the state of the optimizer in an earlier training, "
+                f"{type(fresh).__name__}, received {described(state)}."
+            )
         if isinstance(in_use, LossScaling):  # a state of a training in another precision has no scale
-            state = in_use.init(work) | state
+            state = fresh | state
         run = Run(work, optimizer, state, epochs, names, callbacks=callbacks)
         run.data = {"examples": len(training), "batch_size": batch_size}
         run.random = {"start": start, "epoch": random.bit_generator.state}
