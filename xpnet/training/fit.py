@@ -374,7 +374,7 @@ def _split(
     x: Any, y: Any, validation: Any, random: "numpy.random.Generator", net: Any
 ) -> tuple[Examples, Any]:
     """Return the examples for training and, or None, those for validation."""
-    _check_validation(validation)
+    _check_pair_or_share(validation)
     where, dtype = place_of(net)
     sparse = net.takes_sparse
     examples = Examples({"x": x, "y": y}, where, dtype, sparse=sparse).settle()
@@ -386,7 +386,7 @@ def _split(
     return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype, sparse=sparse).settle()
 
 
-def _check_validation(validation: Any) -> None:
+def _check_pair_or_share(validation: Any) -> None:
     must = "validation must be a pair (x, y) or a share of the examples between 0 and 1, received"
     if is_number(validation):
         if not 0 < validation < 1:
