@@ -59,9 +59,11 @@ def unmasked(data: Any, name: str = "x") -> Any:
     TypeError
         If an element is masked, also in an array of a list, whose mask NumPy would drop.
     """
-    if type(data) is numpy.ndarray or "numpy.ma" not in sys.modules:
+    kind = type(data)
+    may_be = kind is not numpy.ndarray and issubclass(kind, (numpy.ndarray, list, tuple))
+    if not may_be or "numpy.ma" not in sys.modules:
         return data
-    parts = data if type(data) in (list, tuple) else (data,)
+    parts = (data,) if issubclass(kind, numpy.ndarray) else data
     number = sum(int(numpy.ma.count_masked(x)) for x in parts if isinstance(x, numpy.ma.MaskedArray))
     if number:
         raise TypeError(
