@@ -1,9 +1,13 @@
 """Device specs, the default device, what is usable here, and moving arrays between libraries and devices."""
 
 import contextlib
+import datetime
 import importlib.util
 import logging
+import math
 import threading
+from decimal import Decimal
+from fractions import Fraction
 
 import array_api_compat
 import numpy
@@ -658,3 +662,166 @@ def test_traced_arrays_stay_traced(device):
 
     x = xpnet.asarray([1.0, 2.0], device=device, dtype="float32")
     assert_same(xpnet.grad(f)(x), xpnet.asarray([2.0, 4.0], device=device, dtype="float32"))
+
+
+# -- data as people have them --------------------------------------------------------------------------------
+
+masked = numpy.ma.masked_array
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "dtype"),
+    [
+        (masked([1, 2]), [1, 2], "int64"),
+        ([masked([1.0, 2.0]), [3.0, 4.0]], [[1.0, 2.0], [3.0, 4.0]], "float64"),
+        (numpy.asarray([[1.5, True], [2, False]], dtype=object), [[1.5, 1.0], [2.0, 0.0]], "float64"),
+        (numpy.asarray([1, True, numpy.int8(3)], dtype=object), [1, 1, 3], "int64"),
+        (numpy.asarray([True, numpy.False_], dtype=object), [True, False], "bool"),
+        ([Decimal("0.5"), Fraction(1, 4)], [0.5, 0.25], "float64"),
+        (numpy.asarray([], dtype=object), [], "float64"),
+        (range(3), [0, 1, 2], "int64"),
+        (1.5, 1.5, "float64"),
+    ],
+    ids=repr,
+)
+def test_numbers_are_read(device, data, expected, dtype):
+    x = xpnet.asarray(data, device=device, dtype="float32" if dtype == "float64" else None)
+    assert_on(x, device, "float32" if dtype == "float64" else dtype)
+    assert_same(x, expected)
+    assert backends.read(data).dtype == dtype
+
+
+def test_numbers_are_read_without_a_copy():
+    x = numpy.ones((3, 2))
+    assert backends.read(x) is x
+    assert numpy.shares_memory(backends.read(masked(x)), x)
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    narrow = x.astype(bfloat16)
+    assert backends.read(narrow) is narrow
+
+
+ENCODE = r"numpy\.unique\(y, return_inverse=True\).*pandas\.get_dummies.*OrdinalEncoder.*cat\.codes"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            masked([1.0, 2.0, 3.0], [True, False, True]),
+            r"in which 2 are masked\. Pass x\.filled\(value\)",
+        ),
+        ([masked([1.0], [True]), masked([2.0], [False])], "in which 1 are masked"),
+        ([1.0, numpy.ma.masked], "in which 1 are masked"),
+        (["a", "b"], f"received text such as 'a'.*{ENCODE}"),
+        ([1.5, "b"], "received text such as 'b'"),
+        (numpy.asarray([b"ab"]), "received text such as b'ab'"),
+        (numpy.asarray(["a"], dtype=numpy.dtypes.StringDType()), "received text such as 'a'"),
+        (["1.5", "2"], r"text such as '1\.5'. Read numbers .*numpy\.asarray\(x\)\.astype\('float64'\)"),
+        (numpy.asarray([], dtype="U1"), "received an empty array of <U1"),
+        ([1.0, None], "received missing values, None. Fill them in"),
+        (None, "received missing values, None"),
+        ([2**70, 1], rf"integers of more than 64 bits, such as {2**70}. .*x\.astype\('float64'\)"),
+        (numpy.asarray([1j], dtype=object), "an object of the type complex"),
+        (numpy.asarray(["2020-01-01"], dtype="M8[D]"), "dates such as 2020-01-01.*the month, the weekday"),
+        ([datetime.date(2020, 1, 1)], "dates such as 2020-01-01"),
+        (numpy.asarray([5], dtype="m8[s]"), r"durations such as 5 seconds.*numpy\.timedelta64\(1, 's'\)"),
+        (numpy.zeros(2, dtype=[("a", "f4"), ("b", "f4")]), "records such as .*structured_to_unstructured"),
+        (numpy.asarray([[1], [1, 2]], dtype=object), r"objects of the type list. numpy\.stack\(list\(x\)\)"),
+        ((i for i in range(3)), r"an object of the type generator. Write list\(x\)"),
+        ({1, 2}, r"an object of the type set. Write list\(x\)"),
+        ({"a": 1}, "an object of the type dict. Make an array"),
+    ],
+)
+def test_what_is_no_number_is_named(device, data, message):
+    with pytest.raises(TypeError, match=f"x must hold .*{message}"):
+        xpnet.asarray(data, device=device)
+
+
+def test_rows_of_different_lengths(device):
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        xpnet.asarray([[1.0], [1.0, 2.0]], device=device)
+
+
+def frame(**columns):
+    pandas = pytest.importorskip("pandas")
+    kinds = {
+        "float": [0.5, 1.5],
+        "narrow": numpy.asarray([0.5, 1.5], dtype="float32"),
+        "int": [1, 2],
+        "bool": [True, False],
+        "objects": pandas.Series([1, 2.5], dtype=object),
+        "Int64": pandas.array([1, 2], dtype="Int64"),
+        "Float64": pandas.array([0.5, 1.5], dtype="Float64"),
+        "boolean": pandas.array([True, False], dtype="boolean"),
+        "missing Int64": pandas.array([1, None], dtype="Int64"),
+        "missing boolean": pandas.array([None, True], dtype="boolean"),
+        "missing float": [None, 1.5],
+        "numbers of categories": pandas.Categorical([3, 4]),
+        "text": ["u", "v"],
+        "string": pandas.array([None, "v"], dtype="string"),
+        "category": pandas.Categorical(["low", "high"]),
+        "dates": pandas.to_datetime(["2020-01-01", "2021-01-01"]),
+        "zones": pandas.to_datetime(["2020-01-01", "2021-01-01"]).tz_localize("UTC"),
+        "durations": pandas.to_timedelta([1, 2], unit="s"),
+        "lists": [[1], [2, 3]],
+        "None": pandas.Series([None, 1], dtype=object),
+    }
+    return pandas.DataFrame({name: kinds[kind] for name, kind in columns.items()})
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected", "dtype"),
+    [
+        (["float", "int"], [[0.5, 1], [1.5, 2]], "float64"),
+        (["float", "bool"], [[0.5, 1], [1.5, 0]], "float64"),
+        (["narrow", "bool"], [[0.5, 1], [1.5, 0]], "float32"),
+        (["int", "bool"], [[1, 1], [2, 0]], "int64"),
+        (["bool", "boolean"], [[True, True], [False, False]], "bool"),
+        (["objects", "int"], [[1, 1], [2.5, 2]], "float64"),
+        (["Int64", "int"], [[1, 1], [2, 2]], "int64"),
+        (["Float64", "boolean"], [[0.5, 1], [1.5, 0]], "float64"),
+        (["missing Int64", "int"], [[1, 1], [NAN, 2]], "float64"),
+        (["missing boolean", "Int64"], [[NAN, 1], [1, 2]], "float64"),
+        (["missing float", "bool"], [[NAN, 1], [1.5, 0]], "float64"),
+        (["numbers of categories", "bool"], [[3, 1], [4, 0]], "int64"),
+    ],
+)
+def test_data_frames_of_numbers(kinds, expected, dtype):
+    """As scikit-learn reads them."""
+    data = frame(a=kinds[0], b=kinds[1])
+    x = xpnet.asarray(data)
+    assert x.dtype == dtype
+    numpy.testing.assert_array_equal(x, expected)
+    data.columns = ["a", "a"]  # pandas allows it
+    numpy.testing.assert_array_equal(xpnet.asarray(data), expected)
+    numpy.testing.assert_array_equal(xpnet.asarray(data.iloc[:, 0]), numpy.asarray(expected)[:, 0])
+    assert xpnet.asarray(data[[]]).shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": "float", "b": "text"}, f"received text such as 'u' in column 'b'. .*{ENCODE}"),
+        ({"a": "string", "b": "bool"}, "received text such as 'v' in column 'a'"),
+        ({"a": "category", "b": "float"}, f"received text such as 'low' in column 'a'. .*{ENCODE}"),
+        ({"a": "int", "b": "dates"}, r"received dates such as 2020-01-01\S* in column 'b'. .*the month"),
+        ({"a": "zones", "b": "int"}, "received dates such as 2020-01-01 .* in column 'a'"),
+        ({"a": "durations", "b": "int"}, r"received durations such as .* in column 'a'"),
+        ({"a": "int", "b": "None"}, "received missing values, None in column 'b'. Fill them in"),
+        ({"a": "int", "b": "lists"}, "objects of the type list in column 'b'"),
+        (
+            {"a": "text", "b": "int", "c": "dates"},
+            r"text such as 'u' in column 'a', dates such as \S* in column 'c'. .*numpy.unique.*the month",
+        ),
+        (
+            {str(i): "text" for i in range(8)},
+            "in column '3', text such as 'u' in column '4' and 3 more. Number",
+        ),
+    ],
+)
+def test_columns_that_hold_no_numbers_are_named(device, columns, message):
+    with pytest.raises(TypeError, match=f"x must hold numbers in each column, .*{message}"):
+        xpnet.asarray(frame(**columns), device=device)

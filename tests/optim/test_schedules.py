@@ -101,13 +101,13 @@ def test_schedules_agree_with_torch(device):
     [
         (lambda: optim.constant(-1.0), "rate must be at least 0, received -1.0"),
         (lambda: optim.step_decay(-1.0, every=3), "rate must be at least 0, received -1.0"),
-        (lambda: optim.step_decay(1.0, every=0), "every must be at least 1, received 0"),
+        (lambda: optim.step_decay(1.0, every=0), "every must be a positive integer, received 0"),
         (lambda: optim.step_decay(1.0, every=3, factor=-0.5), "factor must be at least 0, received -0.5"),
-        (lambda: optim.cosine(1.0, steps=0), "steps must be at least 1, received 0"),
+        (lambda: optim.cosine(1.0, steps=0), "steps must be a positive integer, received 0"),
         (lambda: optim.cosine(1.0, steps=3, final=-1.0), "final must be at least 0, received -1.0"),
         (
             lambda: optim.warmup_cosine(1.0, warmup_steps=0, steps=3),
-            "warmup_steps must be at least 1, received 0",
+            "warmup_steps must be a positive integer, received 0",
         ),
         (
             lambda: optim.warmup_cosine(1.0, warmup_steps=3, steps=3),

@@ -189,8 +189,8 @@ def test_what_a_killed_training_left_is_removed(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "every must be a positive integer or None, received 0"),
-        ({"keep": 1.5}, r"keep must be a positive integer or None, received 1\.5"),
+        ({"every": 0}, "every must be a positive integer, received 0"),
+        ({"keep": 1.5}, r"keep must be a positive integer, received 1\.5"),
         ({"every": 2, "monitor": "loss"}, "loss is known after an epoch, not after every=2 steps"),
     ],
 )

@@ -1,4 +1,7 @@
+import copy
+import json
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -244,7 +247,11 @@ def test_a_callback_that_raises_is_heard_and_leaves_a_usable_network():
         ({"metrics": ["accuracy"]}, TypeError, "a metric is one of xpnet.metrics"),
         ({"loss": "mse"}, TypeError, "loss must be a function, such as xpnet.losses.*received 'mse'"),
         ({"optimizer": "adam"}, TypeError, r"optimizer must be an optimizer, such as .*received 'adam'"),
-        ({"optimizer": optim.Adam}, TypeError, r"optimizer must be an optimizer, such as .*received <class"),
+        (
+            {"optimizer": optim.Adam},
+            TypeError,
+            r"optimizer must be an optimizer, such as .*received the class Adam",
+        ),
         ({"metrics": xpnet.metrics.accuracy}, TypeError, r"metrics must be a list.*Write metrics=\[...\]"),
         ({"metrics": [xpnet.metrics.accuracy] * 2}, ValueError, "each metric needs a name of its own"),
         ({"x": X * np.nan}, FloatingPointError, "the loss must stay finite, but is nan in epoch 1"),
@@ -269,8 +276,8 @@ def test_bad_input_changes_nothing(device, changes, error, message):
     ("options", "message"),
     [
         ({"monitor": "mae"}, 'whether mae shall be small or large must be said: mode="min" or'),
-        ({"patience": 0}, "patience must be at least 1, received 0"),
-        ({"min_delta": -1.0}, "min_delta must not be negative"),
+        ({"patience": 0}, "patience must be a positive integer, received 0"),
+        ({"min_delta": -1.0}, "min_delta must be at least 0, received -1.0"),
         ({"mode": "least"}, 'mode must be "min" or "max", received \'least\''),
     ],
 )
@@ -337,11 +344,40 @@ def test_history(tmp_path):
     assert repr(history) == "History(2 epochs; last: loss=1, validation_loss=nan)"
     with pytest.raises(KeyError, match="the history has loss, validation_loss; received 'accuracy'"):
         history["accuracy"]
+    with pytest.raises(KeyError, match="the history has nothing yet; received 'loss'"):
+        xpnet.History()["loss"]
     figure = history.plot(tmp_path / "curves.png")
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["training", "validation"]
     assert list(lines[0].get_ydata()) == [2.0, 1.0]
     assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_a_history_is_a_dict():
+    values = {"loss": [2.0, 1.0, 0.5], "accuracy": [0.1, 0.2, 0.3]}
+    history = xpnet.History(values)
+    assert isinstance(history, dict)
+    assert history == values == dict(history) == {**history} == json.loads(json.dumps(history))
+    assert list(history.items()) == list(values.items())
+    assert (len(history), len(dict(history)), len(history.keys())) == (3, 2, 2)
+    assert "loss" in history
+    assert "accuracy" in history
+    assert history.get("mae") is None
+    history.interrupted = True
+    for other in (copy.copy(history), copy.deepcopy(history), pickle.loads(pickle.dumps(history))):
+        assert type(other) is xpnet.History
+        assert other == history
+        assert other.interrupted
+    copy.deepcopy(history).add({"loss": 0.0})
+    assert len(history) == 3
+
+
+def test_a_history_is_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(train(classifier(), metrics=[xpnet.metrics.accuracy]))
+    assert frame.shape == (3, 2)
+    assert list(frame.columns) == ["loss", "accuracy"]
+    assert frame["loss"].is_monotonic_decreasing
 
 
 def test_order_from_outside(device):

@@ -5,8 +5,8 @@ import pytest
 
 import xpnet
 from training.cases import X, Y, classifier, train, weights
-from xpnet import losses
-from xpnet.training.callbacks import Callback
+from xpnet import losses, metrics, optim
+from xpnet.training.callbacks import Callback, EarlyStopping
 
 
 def same(a, b):
@@ -35,8 +35,20 @@ def frozen(x):
         (X.astype(">f8"), Y.astype(">i8")),
         (X.tolist(), Y.tolist()),
         (list(X), tuple(Y)),
+        (X.astype(object), Y.astype(object)),
+        (np.ma.masked_array(X), np.ma.masked_greater(Y, 1)),
     ],
-    ids=["read-only", "columns first", "every second", "reversed", "other bytes", "lists", "sequences"],
+    ids=[
+        "read-only",
+        "columns first",
+        "every second",
+        "reversed",
+        "other bytes",
+        "lists",
+        "sequences",
+        "objects",
+        "masked nowhere",
+    ],
 )
 def test_layout_of_data_does_not_matter(device, x, y):
     before = np.array(x).tobytes()
@@ -87,7 +99,19 @@ def test_very_few_examples(device, rows):
         ({"x": X > 0}, TypeError, r"Dense\(3, 8\) needs floating-point numbers, received .*bool"),
         ({"x": X.astype(str)}, TypeError, "x must hold numbers in rows of equal length"),
         ({"x": [[1.0], [1.0, 2.0]]}, (TypeError, ValueError), "inhomogeneous|rows of equal length"),
-        ({"x": X.astype(object)}, TypeError, "x must hold numbers in rows of equal length, received object"),
+        ({"x": [[None, 1.0, 2.0]] * 60}, TypeError, "x must hold numbers .*, received missing values, None"),
+        ({"y": [*"ab"] * 30}, TypeError, r"y must hold .* text such as 'a'.*numpy.unique\(y, return_inverse"),
+        (
+            {"x": np.ma.masked_greater(X, 2)},
+            TypeError,
+            r"x must hold .* in which 1 are masked.*x\.filled\(value\)",
+        ),
+        ({"y": np.ma.masked_equal(Y, 1)}, TypeError, "y must hold .* are masked"),
+        (
+            {"validation": (list(np.ma.masked_greater(X, 2)), Y)},
+            TypeError,
+            "x of validation must .* 1 are masked",
+        ),
         ({"x": None}, (TypeError, ValueError), "x must hold numbers|single number"),
         # What ReLU cannot do, PyTorch says in its own words.
         ({"x": X + 1j}, (TypeError, ValueError, RuntimeError), "real floating-point numbers|complex"),
@@ -114,6 +138,109 @@ def test_wrong_input_changes_nothing(device, changes, error, message):
     with np.errstate(all="ignore"), pytest.raises(error, match=message):
         train(net, **changes)
     assert same(weights(net), before)
+
+
+class Broken:
+    def epoch_end(self, run):
+        pass
+
+
+PAIR_OR_SHARE = r"validation must be a pair \(x, y\) or a share of the examples between 0 and 1, received"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        *(
+            ({"validation": share}, ValueError, PAIR_OR_SHARE + " ")
+            for share in (np.nan, 0, 0.0, 1, 1.0, 1.5, -0.1, np.float32(1), np.inf)
+        ),
+        ({"validation": True}, TypeError, PAIR_OR_SHARE + " True"),
+        ({"validation": "0.2"}, TypeError, PAIR_OR_SHARE + " '0.2'"),
+        ({"validation": X}, TypeError, PAIR_OR_SHARE + " ndarray"),
+        ({"validation": {"x": X, "y": Y}}, TypeError, PAIR_OR_SHARE + " dict"),
+        ({"validation": (X, Y, Y)}, TypeError, PAIR_OR_SHARE + ' a tuple of 3. Weights go .*"weights": w'),
+        (
+            {"callbacks": EarlyStopping("loss")},
+            TypeError,
+            r"callbacks must be a list, .*callbacks=\[\.\.\.\]",
+        ),
+        ({"callbacks": None}, TypeError, "callbacks must be a list, received None"),
+        ({"callbacks": [EarlyStopping]}, TypeError, "each of callbacks .* received the class EarlyStopping"),
+        ({"callbacks": [lambda run: None]}, TypeError, "each of callbacks must be .* received function"),
+        ({"callbacks": ["early"]}, TypeError, "each of callbacks must be .* received 'early'"),
+        ({"callbacks": [Broken()]}, TypeError, "received Broken. A subclass of Callback has the methods"),
+        (
+            {"metrics": "accuracy"},
+            TypeError,
+            r"metrics must be a list, received 'accuracy'. Write metrics=\[",
+        ),
+        ({"metrics": None}, TypeError, "metrics must be a list, received None"),
+        ({"metrics": {"a": metrics.accuracy}}, TypeError, "metrics must be a list, received dict"),
+        ({"loss": Broken}, TypeError, "loss must be a function, .* received the class Broken"),
+        ({"loss": None}, TypeError, "loss must be a function, .* received None"),
+        ({"optimizer": {}}, TypeError, "optimizer must be an optimizer, .* received dict"),
+        (
+            {"optimizer": optim.clip_by_global_norm(1.0)},
+            TypeError,
+            r"optimizer must be .* received Transform. Write xpnet.optim.chain\(transform, optimizer\)",
+        ),
+        ({"optimizer_state": "0.1"}, TypeError, "optimizer_state must be .*, dict, received '0.1'"),
+        ({"optimizer_state": {}}, ValueError, "the state must be one of this optimizer"),
+        ({"optimizer_state": optim.SGD(0.1).init(classifier())}, ValueError, "with 1 transforms, received 0"),
+        ({"shuffle": 1}, TypeError, "shuffle must be True, False or a function of the rows, received int"),
+        ({"shuffle": lambda rows: rows - 1}, IndexError, "rows must be from 0 to 59, received -1 to 58"),
+        ({"shuffle": lambda rows: rows > 3}, IndexError, "rows must be from 0 to 59, received bool of shape"),
+    ],
+)
+def test_wrong_arguments_change_nothing(device, changes, error, message):
+    net = classifier()
+    before = weights(net)
+    with pytest.raises(error, match=message):
+        train(net, **changes)
+    assert same(weights(net), before)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (type(classifier()), r"the class Sequential. Make one of the class: Sequential\(\.\.\.\)"),
+        (classifier().layers, r"tuple. Write xpnet.nn.Sequential\(\*layers\)"),
+        (lambda x: x, "function. xpnet.nn.Lambda makes one"),
+        (X, "ndarray. It comes first"),
+        (None, "None. It comes first"),
+    ],
+    ids=["class", "layers", "function", "data", "none"],
+)
+def test_what_is_no_network(device, net, message):
+    for use in (train, lambda net: xpnet.predict(net, X)):
+        with pytest.raises(TypeError, match=f"net must be a network, an xpnet.nn.Module, received {message}"):
+            use(net)
+
+
+@pytest.mark.parametrize("share", [np.float32(0.25), np.float64(0.25), np.asarray(0.25)], ids=repr)
+def test_numbers_of_numpy_as_a_share(device, share):
+    assert same(trained(validation=share), trained(validation=0.25))
+
+
+def test_validation_in_a_list(device):
+    net = classifier()
+    assert "validation_loss" in train(net, validation=[X, Y])
+
+
+def test_a_callback_need_not_be_a_subclass(device):
+    class Counting:
+        order = steps = 0
+
+        def __getattr__(self, name):
+            return lambda *_: None
+
+        def step_end(self, run):
+            self.steps += 1
+
+    callback = Counting()
+    train(classifier(), callbacks=(callback,))
+    assert callback.steps == 12
 
 
 @pytest.mark.parametrize("hook", ["start", "epoch_start", "step_end", "epoch_end", "end"])

@@ -20,6 +20,7 @@ from xpnet.backends.arrays import (
 )
 from xpnet.backends.cupy import cuda_problem
 from xpnet.backends.library import Device, Library
+from xpnet.backends.reading import read, unmasked
 from xpnet.backends.specs import (
     LIBRARIES,
     LibraryStatus,
@@ -48,8 +49,10 @@ __all__ = [
     "numpy_dtype",
     "plain_namespace",
     "quick_functions",
+    "read",
     "special_functions",
     "to_device",
     "to_numpy",
+    "unmasked",
     "use_device",
 ]

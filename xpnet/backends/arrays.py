@@ -10,6 +10,7 @@ import numpy
 from xpnet import tree
 from xpnet.arrays import concrete
 from xpnet.backends.library import Device, Library
+from xpnet.backends.reading import read, unmasked
 from xpnet.backends.specs import LIBRARIES, library_of_type, use_device
 from xpnet.backends.specs import device as _device  # two functions have a parameter of that name
 from xpnet.errors import MixedArraysError
@@ -43,8 +44,9 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
 
     Parameters
     ----------
-    x : array, sequence or number
-        Anything that NumPy can read, or an array of another library.
+    x : array, data frame, sequence or number
+        Numbers that NumPy can read, or an array of another library. In columns of a data frame, missing
+        numbers become NaN.
     device : str, Device or None
         Where the array goes; None keeps an array where it is, and puts anything else on the current device.
     dtype : dtype, optional
@@ -57,8 +59,10 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
 
     Raises
     ------
+    TypeError
+        If something is no number, such as text, or is masked.
     ValueError
-        If there is no such dtype.
+        If there is no such dtype, or rows are not equally long.
 
     Examples
     --------
@@ -66,6 +70,7 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
     >>> xpnet.asarray([1, 2, 3], device="cpu", dtype="float32")
     array([1., 2., 3.], dtype=float32)
     """
+    x = unmasked(x)
     source = library_of(x)
     if source is None and tree.is_array(x):
         return _converted(x, device, dtype)
@@ -80,7 +85,7 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
     if source is target.library and source.spec != "cpu":
         moved = x if device_of(x).native == target.native else array_api_compat.to_device(x, target.native)
     else:
-        host = numpy.asarray(x if source is None else source.to_numpy(x))
+        host = numpy.asarray(read(x if source is None else source.to_numpy(x)))
         if name is not None and hasattr(numpy, name):
             host = host.astype(name, copy=False)  # before the move, as not every device has float64
         host = host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))

@@ -5,6 +5,7 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.nn.module import Module
+from xpnet.settings import integer, number
 
 
 class ReLU(Module):
@@ -38,7 +39,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = number("negative_slope", negative_slope)
 
     def __call__(self, x: Any) -> Any:
         return array_namespace(x).where(x > 0, x, self.negative_slope * x)
@@ -63,7 +64,7 @@ class ELU(Module):
     """
 
     def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = float(alpha)
+        self.alpha = number("alpha", alpha)
 
     def __call__(self, x: Any) -> Any:
         xp = array_namespace(x)
@@ -167,7 +168,7 @@ class Softmax(Module):
     gives_probabilities = True
 
     def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+        self.axis = integer("axis", axis)
 
     def __call__(self, x: Any) -> Any:
         xp = array_namespace(x)
@@ -193,7 +194,7 @@ class LogSoftmax(Module):
     """
 
     def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+        self.axis = integer("axis", axis)
 
     def __call__(self, x: Any) -> Any:
         xp = array_namespace(x)

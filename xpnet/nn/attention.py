@@ -76,7 +76,7 @@ class MultiHeadAttention(Module):
         check_positive(features=features, heads=heads)
         if features % heads:
             raise ValueError(f"heads must divide the {features} features, received {heads}.")
-        self.heads = heads
+        self.heads = int(heads)
         self.causal = bool(causal)
         self.positions = RotaryPositions(features // heads) if rotary else None
         options: dict[str, Any] = {"bias": bias, "weight_init": weight_init, "dtype": dtype}

@@ -5,6 +5,7 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace
 from xpnet.nn.module import Module, block
+from xpnet.settings import integer
 
 
 class Lambda(Module):
@@ -160,7 +161,7 @@ class Concatenate(Module):
         if not layers:
             raise ValueError("Concatenate needs at least one layer, received none.")
         self.layers = Sequential(*layers).layers
-        self.axis = axis
+        self.axis = integer("axis", axis)
 
     def __call__(self, x: Any) -> Any:
         parts = [layer(x) for layer in self.layers]

@@ -5,7 +5,6 @@ matrices.
 """
 
 import math
-from numbers import Integral
 from typing import Any, ClassVar, TypeAlias
 
 from xpnet.autodiff import extended_namespace
@@ -14,6 +13,7 @@ from xpnet.nn.initializers import Initializer, he_normal
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, check_positive, drawn, filled
 from xpnet.random import Seed, host_generator
+from xpnet.settings import is_integer
 
 Size: TypeAlias = int | tuple[int, ...]
 Padding: TypeAlias = str | Size
@@ -27,12 +27,12 @@ def per_axis(value: Size, names: tuple[str, ...], what: str, least: int = 1) -> 
     ValueError
         If there is another number of them, or one is no integer or below ``least``.
     """
-    values = (value,) * len(names) if isinstance(value, Integral) else value
+    values: Any = (value,) * len(names) if is_integer(value) else value
     if not isinstance(values, tuple | list) or len(values) != len(names):
         raise ValueError(
             f"{what} must be an integer or one for each of {', '.join(names)}, received {value!r}."
         )
-    if not all(isinstance(v, Integral) and v >= least for v in values):
+    if not all(is_integer(v) and v >= least for v in values):
         raise ValueError(f"{what} must be integers of at least {least}, received {value!r}.")
     return tuple(int(v) for v in values)
 
@@ -143,7 +143,7 @@ class _Convolution(Module):
         self.stride = per_axis(stride, self.axes, "stride")
         self.padding = check_padding(padding, self.axes)
         self.dilation = per_axis(dilation, self.axes, "dilation")
-        self.groups = groups
+        self.groups = int(groups)
         kernel = per_axis(kernel_size, self.axes, "kernel_size")
         shape = (*kernel, in_channels // groups, out_channels)
         self.weight = drawn(weight_init, shape, host_generator(seed), dtype)

@@ -5,6 +5,7 @@ from typing import Any
 from xpnet import random
 from xpnet.autodiff import array_namespace
 from xpnet.nn.module import Module
+from xpnet.settings import fraction
 
 
 class Dropout(Module):
@@ -45,9 +46,7 @@ class Dropout(Module):
     state = ("random_state",)
 
     def __init__(self, rate: float = 0.5, *, seed: random.Seed = None) -> None:
-        if not 0 <= rate < 1:
-            raise ValueError(f"the dropout rate must be at least 0 and below 1, received {rate}.")
-        self.rate = float(rate)
+        self.rate = fraction("rate", rate)
         self.random_state = random.new_state(seed)
 
     def __call__(self, x: Any) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpnet.autodiff import array_namespace
+from xpnet.settings import at_least_zero, number
 
 __all__ = [
     "Initializer",
@@ -140,6 +141,7 @@ def uniform(low: float = 0.0, high: float = 1.0) -> Initializer:
     >>> bool((layer.weight >= 0).all())
     True
     """
+    low, high = number("low", low), number("high", high)
     if not low < high:
         raise ValueError(f"uniform needs low < high, received low={low} and high={high}.")
     return lambda shape, random: random.uniform(low, high, size=shape)
@@ -160,8 +162,7 @@ def normal(deviation: float) -> Initializer:
     >>> round(float(layer.weight.std()), 4)
     0.01
     """
-    if not deviation >= 0:
-        raise ValueError(f"normal needs a standard deviation of at least 0, received {deviation}.")
+    deviation = at_least_zero("deviation", deviation)
     return lambda shape, random: random.normal(0.0, deviation, size=shape)
 
 
@@ -192,6 +193,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     >>> bool(np.allclose(w @ w.T, np.eye(3)))
     True
     """
+    gain = number("gain", gain)
 
     def initialize(shape: tuple[int, ...], random: Any) -> Any:
         _fans(shape)

@@ -9,6 +9,7 @@ from typing import Any
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features, check_positive, filled
+from xpnet.settings import at_least_zero, share
 
 
 def _standardized(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
@@ -43,9 +44,7 @@ class _Normalization(Module):
 
     def __init__(self, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:
         check_positive(features=features)
-        if not epsilon >= 0:
-            raise ValueError(f"epsilon must be at least 0, received {epsilon!r}.")
-        self.epsilon = float(epsilon)
+        self.epsilon = at_least_zero("epsilon", epsilon)
         self.weight = filled(1.0, features, dtype)
         self.bias = filled(0.0, features, dtype)
 
@@ -112,9 +111,7 @@ class BatchNorm(_Normalization):
         self, features: int, *, momentum: float = 0.1, epsilon: float = 1e-5, dtype: str = "float32"
     ) -> None:
         super().__init__(features, epsilon=epsilon, dtype=dtype)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum must be from 0 to 1, received {momentum!r}.")
-        self.momentum = float(momentum)
+        self.momentum = share("momentum", momentum)
         self.running_mean = filled(0.0, features, dtype)
         self.running_variance = filled(1.0, features, dtype)
 
@@ -273,7 +270,7 @@ class GroupNorm(_Normalization):
         super().__init__(features, epsilon=epsilon, dtype=dtype)
         if features % groups:
             raise ValueError(f"groups must divide the {features} features, received {groups}.")
-        self.groups = groups
+        self.groups = int(groups)
 
     def __call__(self, x: Any) -> Any:
         """Normalize x, of shape (batch, ..., features)."""

@@ -1,6 +1,5 @@
 """What layers do alike: make their parameters, and check their settings and the shape of their input."""
 
-from numbers import Integral
 from typing import Any
 
 import numpy
@@ -8,6 +7,7 @@ import numpy
 from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray, device
 from xpnet.nn.initializers import Initializer
+from xpnet.settings import count
 
 _FLOATING = ("real floating", "complex floating")
 
@@ -21,8 +21,7 @@ def check_positive(**sizes: Any) -> None:
         Naming the first that is not.
     """
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, received {value!r}.")
+        count(name, value)
 
 
 def drawn(initializer: Initializer, shape: tuple[int, ...], random: Any, dtype: str) -> Any:

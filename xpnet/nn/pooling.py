@@ -29,16 +29,19 @@ def _any_axes(value: Any) -> tuple[str, ...]:
     return _AXES.get(len(value) + 2, _AXES[4]) if isinstance(value, tuple | list) else ("length",)
 
 
+def _setting(value: Any, check: Callable, *rest: Any) -> Any:
+    """Return a setting after a check: one for all axes, or one for each."""
+    checked = check(value, _any_axes(value), *rest)
+    return checked if isinstance(value, str | tuple | list) else checked[0]
+
+
 class _Pooling(Module):
     """What the poolings share: the settings and the windows."""
 
     def __init__(self, size: Size, *, stride: Size | None = None, padding: Padding = "valid") -> None:
-        for name, value in (("size", size), ("stride", size if stride is None else stride)):
-            per_axis(value, _any_axes(value), name)
-        check_padding(padding, _any_axes(padding))
-        self.size = size
-        self.stride = stride
-        self.padding = padding
+        self.size = _setting(size, per_axis, "size")
+        self.stride = None if stride is None else _setting(stride, per_axis, "stride")
+        self.padding = _setting(padding, check_padding)
 
     def _along_each_axis(self, x: Any, border: float, reduce: Callable[[Any], Any]) -> Any:
         """Reduce the windows of one axis after the other, which is fewer than those of all axes at once.

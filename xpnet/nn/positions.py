@@ -10,6 +10,7 @@ from typing import Any
 from xpnet.autodiff import array_namespace
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, check_features, check_positive
+from xpnet.settings import positive
 
 
 def _check_even(features: int) -> None:
@@ -62,8 +63,8 @@ class SinusoidalPositions(Module):
 
     def __init__(self, features: int, *, base: float = 10000.0) -> None:
         _check_even(features)
-        self.features = features
-        self.base = float(base)
+        self.features = int(features)
+        self.base = positive("base", base)
 
     def __call__(self, x: Any, *, start: Any = 0) -> Any:
         """Add the waves to x, of shape (batch, length, features); ``start`` is the position of the first."""
@@ -108,8 +109,8 @@ class RotaryPositions(Module):
 
     def __init__(self, features: int, *, base: float = 10000.0) -> None:
         _check_even(features)
-        self.features = features
-        self.base = float(base)
+        self.features = int(features)
+        self.base = positive("base", base)
 
     def __call__(self, x: Any, *, start: Any = 0) -> Any:
         """Turn x, of shape (..., length, features); ``start`` is the position of the first."""

@@ -8,7 +8,7 @@ from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray, device, to_numpy
 from xpnet.indices import check_indices
 from xpnet.nn.module import Module
-from xpnet.nn.parameters import check_positive
+from xpnet.settings import count
 from xpnet.tree import is_array
 
 
@@ -42,8 +42,7 @@ class ByteReader(Module):
     entries = 257
 
     def __init__(self, length: int) -> None:
-        check_positive(length=length)
-        self.length = length
+        self.length = count("length", length)
 
     def __call__(self, texts: Any) -> Any:
         """Read texts.

@@ -10,16 +10,19 @@ from array_api_compat import device
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.optim.schedules import Schedule
-from xpnet.optim.settings import at_least_zero
 from xpnet.optim.transforms import (
+    ORDER,
     Transform,
     accumulate_momentum,
     add_decayed_weights,
+    check_state,
     each_dtype,
+    other_state,
     scale_by_adam,
     scale_by_lion,
     scale_by_root_mean_square,
 )
+from xpnet.settings import at_least_zero, fraction
 
 __all__ = ["SGD", "Adam", "AdamW", "Chain", "Lion", "Optimizer", "RMSprop", "chain"]
 
@@ -129,20 +132,25 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If the gradients do not have the structure, shapes and dtypes of the parameters.
+            If the gradients do not have the structure, shapes and dtypes of the parameters, or the state is
+            not one of this optimizer for these parameters.
         """
+        check_state(state, "step", "learning_rate", "transforms")
+        if len(state["transforms"]) != len(self.transforms):
+            raise other_state(f"with {len(self.transforms)} transforms, received {len(state['transforms'])}")
         leaves, structure = tree.flatten(params)
         gradients, received = tree.flatten(grads)
         if received != structure:
             raise ValueError(
                 f"the gradients must be a tree like the parameters, {structure}, received {received}. Pass "
-                "what xpnet.grad returns for these parameters."
+                f"what xpnet.grad returns for these parameters. {ORDER}"
             )
         for position, (g, p) in enumerate(zip(gradients, leaves, strict=True)):
-            if g.shape != p.shape or g.dtype != p.dtype:
+            if not tree.is_array(g) or g.shape != p.shape or g.dtype != p.dtype:
+                received = f"{g.dtype}{list(g.shape)}" if tree.is_array(g) else type(g).__name__
                 raise ValueError(
                     "a gradient must have the shape and dtype of its parameter, "
-                    f"{p.dtype}{list(p.shape)}, received {g.dtype}{list(g.shape)} at "
+                    f"{p.dtype}{list(p.shape)}, received {received} at "
                     f"{tree.paths(params)[position] or 'the root'}."
                 )
         xp = array_namespace(*leaves, *gradients)
@@ -257,9 +265,9 @@ class SGD(Optimizer):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov=True needs momentum, received momentum=0. Try momentum=0.9.")
         parts = []
-        if self.weight_decay:
+        if at_least_zero("weight_decay", self.weight_decay):
             parts.append(add_decayed_weights(self.weight_decay))
-        if self.momentum:
+        if fraction("momentum", self.momentum):
             parts.append(accumulate_momentum(self.momentum, nesterov=self.nesterov))
         return tuple(parts)
 
@@ -414,7 +422,8 @@ class RMSprop(Optimizer):
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
         scale = scale_by_root_mean_square(alpha=self.alpha, epsilon=self.epsilon)
-        return (scale, accumulate_momentum(self.momentum)) if self.momentum else (scale,)
+        momentum = fraction("momentum", self.momentum)
+        return (scale, accumulate_momentum(momentum)) if momentum else (scale,)
 
 
 @dataclass(frozen=True)
@@ -461,4 +470,5 @@ class Lion(Optimizer):
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
         lion = scale_by_lion(beta1=self.beta1, beta2=self.beta2)
-        return (lion, add_decayed_weights(self.weight_decay)) if self.weight_decay else (lion,)
+        weight_decay = at_least_zero("weight_decay", self.weight_decay)
+        return (lion, add_decayed_weights(weight_decay)) if weight_decay else (lion,)

@@ -8,8 +8,8 @@ from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.optim.optimizers import Optimizer
 from xpnet.optim.schedules import Schedule
-from xpnet.optim.settings import count
-from xpnet.optim.transforms import each_dtype
+from xpnet.optim.transforms import check_state, each_dtype
+from xpnet.settings import count, is_number
 
 __all__ = ["LossScaling"]
 
@@ -83,8 +83,8 @@ class LossScaling:
                 "LossScaling needs an optimizer, such as xpnet.optim.Adam(1e-3), received "
                 f"{type(self.optimizer).__name__}."
             )
-        if not SMALLEST <= self.initial_scale <= LARGEST:
-            raise ValueError(f"initial_scale must be from 2**-24 to 2**24, received {self.initial_scale}.")
+        if not (is_number(self.initial_scale) and SMALLEST <= self.initial_scale <= LARGEST):
+            raise ValueError(f"initial_scale must be from 2**-24 to 2**24, received {self.initial_scale!r}.")
         count("growth_interval", self.growth_interval)
 
     @property
@@ -133,9 +133,12 @@ class LossScaling:
         ValueError
             See `Optimizer.update`.
         """
+        check_state(state, "loss_scale", "finite_steps")
         before = dict(state)
         scale, steps = before.pop("loss_scale"), before.pop("finite_steps")
         gradients, structure = tree.flatten(grads)
+        if not gradients or not all(map(tree.is_array, gradients)):
+            return self.optimizer.update(grads, before, params)  # which says what they must be
         xp = array_namespace(scale, *gradients)
         gradients = [g * s for g, s in zip(gradients, each_dtype(1 / scale, gradients), strict=True)]
         is_finite = reduce(xp.logical_and, [xp.all(xp.isfinite(g)) for g in gradients])

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
-from xpnet.optim.settings import at_least_zero, fraction, positive
+from xpnet.settings import at_least_zero, fraction, positive
 
 __all__ = [
     "Transform",
@@ -25,6 +25,9 @@ __all__ = [
 ]
 
 Arrays = list[Any]
+
+# What errors say where arguments may have been swapped.
+ORDER = "The order is update(grads, state, params)."
 
 
 class Transform(NamedTuple):
@@ -88,6 +91,7 @@ def clip_by_global_norm(max_norm: float) -> Transform:
 
 
 def _clip(max_norm: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
+    _remembered(state, (), gradients)
     xp = array_namespace(*gradients)
     # Squares of float16 overflow above 255.
     wide = [xp.astype(g, xp.result_type(g.dtype, xp.float32), copy=False) for g in gradients]
@@ -130,6 +134,7 @@ def add_decayed_weights(weight_decay: float) -> Transform:
 
 
 def _decay(decay: float, gradients: Arrays, state: Any, params: Arrays, _step: Any) -> tuple[Arrays, Any]:
+    _remembered(state, (), gradients)
     return [g + decay * p for g, p in zip(gradients, params, strict=True)], state
 
 
@@ -171,7 +176,8 @@ def accumulate_momentum(momentum: float, *, nesterov: bool = False) -> Transform
 def _accumulate(
     momentum: float, nesterov: bool, gradients: Arrays, state: Any, _params: Arrays, _step: Any
 ) -> tuple[Arrays, Any]:
-    velocity = [momentum * v + g for v, g in zip(state["velocity"], gradients, strict=True)]
+    (velocity,) = _remembered(state, ("velocity",), gradients)
+    velocity = [momentum * v + g for v, g in zip(velocity, gradients, strict=True)]
     if nesterov:
         gradients = [g + momentum * v for g, v in zip(gradients, velocity, strict=True)]
     else:
@@ -237,10 +243,9 @@ def _adam(
     step: Any,
 ) -> tuple[Arrays, Any]:
     xp = array_namespace(*gradients)
-    mean = [beta1 * m + (1 - beta1) * g for m, g in zip(state["mean"], gradients, strict=True)]
-    mean_square = [
-        beta2 * v + (1 - beta2) * (g * g) for v, g in zip(state["mean_square"], gradients, strict=True)
-    ]
+    mean, mean_square = _remembered(state, ("mean", "mean_square"), gradients)
+    mean = [beta1 * m + (1 - beta1) * g for m, g in zip(mean, gradients, strict=True)]
+    mean_square = [beta2 * v + (1 - beta2) * (g * g) for v, g in zip(mean_square, gradients, strict=True)]
     # Two numbers made of the corrections save two passes over all of m and v.
     root = xp.sqrt(_one_minus_power(xp, beta2, step + 1))
     factors = each_dtype(root / _one_minus_power(xp, beta1, step + 1), gradients)
@@ -295,9 +300,8 @@ def _root_mean_square(
     alpha: float, epsilon: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any
 ) -> tuple[Arrays, Any]:
     xp = array_namespace(*gradients)
-    mean_square = [
-        alpha * v + (1 - alpha) * (g * g) for v, g in zip(state["mean_square"], gradients, strict=True)
-    ]
+    (mean_square,) = _remembered(state, ("mean_square",), gradients)
+    mean_square = [alpha * v + (1 - alpha) * (g * g) for v, g in zip(mean_square, gradients, strict=True)]
     gradients = [g / (xp.sqrt(v) + epsilon) for g, v in zip(gradients, mean_square, strict=True)]
     return gradients, {"mean_square": mean_square}
 
@@ -341,7 +345,8 @@ def _lion(
     beta1: float, beta2: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any
 ) -> tuple[Arrays, Any]:
     xp = array_namespace(*gradients)
-    pairs = list(zip(state["mean"], gradients, strict=True))
+    (mean,) = _remembered(state, ("mean",), gradients)
+    pairs = list(zip(mean, gradients, strict=True))
     signs = [xp.sign(beta1 * m + (1 - beta1) * g) for m, g in pairs]
     return signs, {"mean": [beta2 * m + (1 - beta2) * g for m, g in pairs]}
 
@@ -350,6 +355,44 @@ def _zeros(names: tuple[str, ...], params: Arrays) -> dict[str, Arrays]:
     """Return for each name zeros like each parameter, in its dtype and on its device."""
     xp = array_namespace(*params)
     return {name: [xp.zeros_like(p) for p in params] for name in names}
+
+
+def _remembered(state: Any, names: tuple[str, ...], gradients: Arrays) -> list[Arrays]:
+    """Return what a state that `_zeros` began has for each name, if it is one for such gradients.
+
+    Another's state would go unnoticed where shapes broadcast, or where it has all of the names and more.
+    """
+    received = state.keys() if isinstance(state, dict) else set()
+    if received != set(names):
+        raise other_state(f"which remembers ({', '.join(names)}), received ({', '.join(map(str, received))})")
+    shapes = [g.shape for g in gradients]
+    for name in names:
+        if (found := [x.shape for x in state[name]]) != shapes:
+            must, is_ = ([tuple(shape) for shape in each] for each in (shapes, found))
+            raise other_state(f"whose {name} has the shapes {must}, received {is_}")
+    return [state[name] for name in names]
+
+
+def check_state(state: Any, *keys: str) -> None:
+    """Check that a state is a dict with some keys.
+
+    Raises
+    ------
+    ValueError
+        If it is something else: the network, say, if arguments were swapped.
+    """
+    if not isinstance(state, dict):
+        raise other_state(f"a dict, received {type(state).__name__}")
+    if not state.keys() >= set(keys):
+        raise other_state(f"with {', '.join(keys)}, received ({', '.join(map(str, state))})")
+
+
+def other_state(difference: str) -> ValueError:
+    """Return the error for a state that is not one of this optimizer for these parameters."""
+    return ValueError(
+        f"the state must be one of this optimizer for these parameters, {difference}. Pass what init(params) "
+        f"or the last update returned. {ORDER}"
+    )
 
 
 def each_dtype(scalar: Any, arrays: Arrays) -> Arrays:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy
 
 from xpnet import tree
-from xpnet.backends import Device, asarray, device_of, library_of, numpy_dtype, use_device
+from xpnet.backends import Device, asarray, device_of, library_of, numpy_dtype, read, unmasked, use_device
 from xpnet.nn.sparse import SparseRows
 
 # From the numbers of some rows to these in another order.
@@ -169,7 +169,7 @@ class Examples:
         first : int, default=0
             The batch to begin with.
         """
-        rows = (self.rows if rows is None else rows)[first * batch_size :]
+        rows = (self.rows if rows is None else self._checked(rows))[first * batch_size :]
         # Several small batches are gathered at once, as that takes hardly longer than for one.
         bytes_of_one = 8 * batch_size * sum(map(_elements, self.values))
         together = batch_size * max(1, GATHERED // max(bytes_of_one, 1))
@@ -183,20 +183,22 @@ class Examples:
     def _gathered(self, rows: numpy.ndarray, together: int) -> Iterator[list]:
         """Yield so many rows at a time of all values: of those on the host there, of others on the device."""
         there = any(not _is_on_host(leaf) for leaf in tree.leaves(self.values))
-        order = self._uploaded_order(rows) if there else rows
+        order = asarray(rows, device=self.where) if there else rows
         for start in range(0, len(rows), together):
             part = slice(start, min(start + together, len(rows)))
             yield [self._rows(value, rows[part], order[part]) for value in self.values]
 
-    def _uploaded_order(self, rows: numpy.ndarray) -> Any:
-        """Return rows on the device, where no index out of range would be noticed."""
-        number = tree.leaves(self.values)[0].shape[0]
-        if len(rows) and not 0 <= rows.min() <= rows.max() < number:
+    def _checked(self, rows: Any) -> numpy.ndarray:
+        """Return rows in an order from outside. On a device, no index out of range would be noticed."""
+        rows, number = numpy.asarray(rows), tree.leaves(self.values)[0].shape[0]
+        is_index = rows.dtype.kind in "iu" and rows.ndim == 1
+        if not is_index or (len(rows) and not 0 <= rows.min() <= rows.max() < number):
+            received = f"{rows.min()} to {rows.max()}" if is_index else f"{rows.dtype} of shape {rows.shape}"
             raise IndexError(
-                f"rows must be from 0 to {number - 1}, received {rows.min()} to {rows.max()}. A function "
-                "given as shuffle returns the rows that it is given, in another order."
+                f"rows must be from 0 to {number - 1}, received {received}. A function given as shuffle "
+                "returns the rows that it is given, in another order."
             )
-        return asarray(rows, device=self.where)
+        return rows
 
     def _rows(self, array: Any, rows: numpy.ndarray, order: Any) -> Any:
         if isinstance(array, dict):
@@ -288,16 +290,14 @@ def _readable(name: str, data: Any, where: Device) -> Any:
     """Return data as an array on the device, where it is already, as a NumPy array, or by rows if sparse."""
     if _is_sparse(data):
         return data.tocsr()
+    data = unmasked(data, name)
     library = library_of(data)
-    if library is not None and device_of(data) == where:
+    if library is None or (device_of(data) == where and isinstance(data, numpy.ndarray)):
+        array = read(data, name)
+    elif device_of(data) == where:
         array = data
     else:
-        array = numpy.asarray(data if library is None else library.to_numpy(data))
-    if isinstance(array, numpy.ndarray) and array.dtype.kind not in "biufc":
-        raise TypeError(
-            f"{name} must hold numbers in rows of equal length, received {array.dtype} values such as "
-            f"{array.reshape(-1)[:1]}. Encode text and categories as numbers first."
-        )
+        array = read(numpy.asarray(library.to_numpy(data)), name)
     if len(array.shape) == 0:
         raise ValueError(f"{name} must have an axis of examples, received a single number.")
     return array

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xpnet import tree
+from xpnet.settings import at_least_zero, count, flag
 from xpnet.training.resume import write_checkpoint
 
 if TYPE_CHECKING:
@@ -78,15 +79,16 @@ class _Monitor:
     def __init__(self, name: str, mode: str | None, min_delta: float = 0.0) -> None:
         if mode not in (None, "min", "max"):
             raise ValueError(f'mode must be "min" or "max", received {mode!r}.')
-        if min_delta < 0:
-            raise ValueError(f"min_delta must not be negative, received {min_delta}.")
+        if not isinstance(name, str):
+            raise ValueError(f"monitor must be the name of a value of the history, received {name!r}.")
         if mode is None and name.endswith(("loss", "error", "accuracy", "r2")):
             mode = "min" if name.endswith(("loss", "error")) else "max"
         if mode is None:
             raise ValueError(
                 f'whether {name} shall be small or large must be said: mode="min" or mode="max".'
             )
-        self._name, self._sign, self._min_delta = name, 1.0 if mode == "min" else -1.0, min_delta
+        self._name, self._sign = name, 1.0 if mode == "min" else -1.0
+        self._min_delta = at_least_zero("min_delta", min_delta)
 
     def start(self, run: "Run") -> None:
         if self._name not in run.names:
@@ -155,11 +157,9 @@ class EarlyStopping(Callback):
         mode: str | None = None,
         restore_best: bool = True,
     ) -> None:
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1, received {patience}.")
         self._monitor = _Monitor(monitor, mode, min_delta)
-        self._patience = patience
-        self._restore_best = restore_best
+        self._patience = count("patience", patience)
+        self._restore_best = flag("restore_best", restore_best)
         self.best_epoch = 0
 
     def start(self, run: "Run") -> None:
@@ -203,6 +203,8 @@ class LearningRateSchedule(Callback):
 
     Raises
     ------
+    TypeError
+        If the schedule is no function.
     ValueError
         If the optimizer has a schedule of its own.
 
@@ -213,6 +215,11 @@ class LearningRateSchedule(Callback):
     """
 
     def __init__(self, schedule: Callable[[int], Any]) -> None:
+        if not callable(schedule):
+            raise TypeError(
+                f"schedule must be a function of the number of epochs, received {schedule!r}. A rate that "
+                "stays is given to the optimizer."
+            )
         self._schedule = schedule
 
     def start(self, run: "Run") -> None:
@@ -273,16 +280,14 @@ class Checkpoint(Callback):
         monitor: str | None = None,
         mode: str | None = None,
     ) -> None:
-        for name, value in (("every", every), ("keep", keep)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a positive integer or None, received {value!r}.")
         if every is not None and monitor is not None:
             raise ValueError(
                 f"{monitor} is known after an epoch, not after every={every} steps. Use one Checkpoint for "
                 "the best epoch, and another for the steps."
             )
         self._path = os.fspath(path)
-        self._every, self._keep = every, keep
+        self._every = None if every is None else count("every", every)
+        self._keep = None if keep is None else count("keep", keep)
         self._monitor = None if monitor is None else _Monitor(monitor, mode)
         # After all other callbacks have seen the epoch, as their states are saved.
         self.order = 2 if monitor is None else 1

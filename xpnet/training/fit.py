@@ -11,15 +11,16 @@ import numpy
 
 from xpnet import tree
 from xpnet.backends import clear_errors, use_device
-from xpnet.optim import LossScaling
+from xpnet.optim import LossScaling, Transform
 from xpnet.random import Seed, host_generator
+from xpnet.settings import count, described, flag, is_number
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
 from xpnet.training.diagnosis import BadValue, became_bad, copied, first_bad_evaluation, first_bad_step
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
-from xpnet.training.predict import check_batch_size, evaluation_copy, place_of, training_copy
+from xpnet.training.predict import evaluation_copy, place_of, training_copy
 from xpnet.training.resume import SavedTraining, set_random
 from xpnet.training.run import NotFiniteError, Run
 from xpnet.training.steps import Steps
@@ -65,14 +66,14 @@ def fit(
         The network. Its arrays are replaced by the trained ones. It behaves as in training.
         A part of it that is in use (`Module.eval`) stays so, such as a normalization whose statistics shall
         not move, unless all of the network is.
-    x : array or sequence, shape (examples, ...), or dict
+    x : array, data frame or sequence, shape (examples, ...), or dict
         The inputs, anywhere. What is not on the device of the network is moved there batch by batch (to a
         GPU beforehand, if it takes at most a quarter of the memory that is free there), and floating-point
         numbers are converted to the dtype of the network. Batches of a sparse matrix of SciPy stay sparse if
         at most a twentieth of its elements are not zero and the network takes that, as one that begins with
         `nn.Dense` does (``takes_sparse``); else they become dense. A dict of such reaches the network as a
         dict of batches.
-    y : array or sequence, shape (examples,) or (examples, ...), or dict
+    y : array, data frame or sequence, shape (examples,) or (examples, ...), or dict
         The targets, as the loss expects them: ``{"labels": y, "weights": w}``, say, for a loss of your own.
     loss : callable or Steps
         ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function
@@ -159,8 +160,12 @@ def fit(
     >>> round(float(net.weight[0, 0]), 3)
     3.0
     """
-    check_batch_size(batch_size)
-    _check_settings(loss, optimizer, epochs, metrics)
+    epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
+    progress, jit = flag("progress", progress), flag("jit", jit)
+    _check_parts(loss, optimizer)
+    watched = [as_metric(metric) for metric in _listed("metrics", metrics)]
+    # What a checkpoint holds are the states of callbacks that have seen all of the epoch.
+    callbacks = sorted(_listed("callbacks", callbacks), key=_order_of)
     random = host_generator(seed)
     order = _order(shuffle, random)
     steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit, precision=precision)
@@ -175,18 +180,21 @@ def fit(
         saved.start_random(random)
     start = random.bit_generator.state
     training, held_out = _split(x, y, validation, random, net)
-    watched = [as_metric(metric) for metric in metrics]
-    # What a checkpoint holds are the states of callbacks that have seen all of the epoch.
-    callbacks = sorted(callbacks, key=lambda callback: callback.order)
 
     with use_device(training.where), Interrupts() as interrupts:
         steps.check(net, [training] if held_out is None else [training, held_out], batch_size, watched)
         work = training_copy(net)
         names = _names(watched, validated=held_out is not None)
         in_use = steps.optimizer(optimizer)
-        state = in_use.init(work) if optimizer_state is None else optimizer_state
+        fresh = in_use.init(work)
+        state = fresh if optimizer_state is None else optimizer_state
+        if type(state) is not type(fresh):
+            raise TypeError(
+                "optimizer_state must be the state of the optimizer in an earlier training, "
+                f"{type(fresh).__name__}, received {described(state)}."
+            )
         if isinstance(in_use, LossScaling):  # a state of a training in another precision has no scale
-            state = in_use.init(work) | state
+            state = fresh | state
         run = Run(work, optimizer, state, epochs, names, callbacks=callbacks, totals=Totals(watched))
         run.data = {"examples": len(training), "batch_size": batch_size}
         run.random = {"start": start, "epoch": random.bit_generator.state}
@@ -298,7 +306,9 @@ def _order(shuffle: Any, random: "numpy.random.Generator") -> Order:
     if isinstance(shuffle, bool):
         return random.permutation if shuffle else lambda rows: rows
     if not callable(shuffle):
-        raise TypeError(f"shuffle must be True, False or a function of the rows, received {shuffle!r}.")
+        raise TypeError(
+            f"shuffle must be True, False or a function of the rows, received {described(shuffle)}."
+        )
     return shuffle
 
 
@@ -347,33 +357,67 @@ def _split(
     x: Any, y: Any, validation: Any, random: "numpy.random.Generator", net: Any
 ) -> tuple[Examples, Any]:
     """Return the examples for training and, or None, those for validation."""
+    _check_pair_or_share(validation)
     where, dtype = place_of(net)
     sparse = net.takes_sparse
     examples = Examples({"x": x, "y": y}, where, dtype, sparse=sparse).settle()
     if validation is None:
         return examples, None
-    if isinstance(validation, float):
-        return examples.split(validation, random)
-    if not isinstance(validation, tuple) or len(validation) != 2:
-        raise TypeError(
-            "validation must be a pair (x, y) or a share of the examples between 0 and 1, received "
-            f"{type(validation).__name__}."
-        )
+    if is_number(validation):
+        return examples.split(float(validation), random)
     names = ("x of validation", "y of validation")
     return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype, sparse=sparse).settle()
 
 
-def _check_settings(loss: Any, optimizer: Any, epochs: Any, metrics: Any) -> None:
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs must be a positive integer, received {epochs!r}.")
-    if not (callable(loss) or isinstance(loss, Steps)):
-        raise TypeError(f"loss must be a function, such as xpnet.losses.cross_entropy, received {loss!r}.")
-    if isinstance(optimizer, type) or not hasattr(optimizer, "update"):
+def _check_pair_or_share(validation: Any) -> None:
+    must = "validation must be a pair (x, y) or a share of the examples between 0 and 1, received"
+    if is_number(validation):
+        if not 0 < validation < 1:
+            raise ValueError(f"{must} {validation!r}.")
+    elif isinstance(validation, tuple | list):
+        if len(validation) != 2:
+            raise TypeError(
+                f"{must} a {type(validation).__name__} of {len(validation)}. Weights go where the loss finds "
+                'them, in the targets: (x, {"labels": y, "weights": w}).'
+            )
+    elif validation is not None:
+        raise TypeError(f"{must} {described(validation)}.")
+
+
+def _check_parts(loss: Any, optimizer: Any) -> None:
+    if isinstance(loss, type) or not (callable(loss) or isinstance(loss, Steps)):
         raise TypeError(
-            f"optimizer must be an optimizer, such as xpnet.optim.Adam(1e-3), received {optimizer!r}."
+            f"loss must be a function, such as xpnet.losses.cross_entropy, received {described(loss)}."
         )
-    if isinstance(metrics, Metric) or callable(metrics):
-        raise TypeError(f"metrics must be a list, received {metrics!r}. Write metrics=[...].")
+    if isinstance(optimizer, type | Transform) or not (
+        hasattr(optimizer, "init") and hasattr(optimizer, "update")
+    ):
+        instead = (
+            " Write xpnet.optim.chain(transform, optimizer)." if isinstance(optimizer, Transform) else ""
+        )
+        raise TypeError(
+            "optimizer must be an optimizer, such as xpnet.optim.Adam(1e-3), received "
+            f"{described(optimizer)}.{instead}"
+        )
+
+
+def _listed(name: str, values: Any) -> list:
+    if isinstance(values, str | dict) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} must be a list, received {described(values)}. Write {name}=[...].")
+    return list(values)
+
+
+# What `fit` asks of a callback: it need not be a subclass.
+_OF_CALLBACKS = [name for name in vars(Callback) if not name.startswith("_")]
+
+
+def _order_of(callback: Any) -> int:
+    if isinstance(callback, type) or not all(hasattr(callback, name) for name in _OF_CALLBACKS):
+        raise TypeError(
+            "each of callbacks must be an xpnet.callbacks.Callback, such as xpnet.callbacks.EarlyStopping(), "
+            f"received {described(callback)}. A subclass of Callback has the methods that it leaves out."
+        )
+    return callback.order
 
 
 def _names(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:

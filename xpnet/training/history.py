@@ -1,12 +1,11 @@
 """What happened in training."""
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 
-class History:
-    """The losses and metrics of each epoch, by name.
+class History(dict[str, list[float]]):
+    """The losses and metrics of each epoch, by name: a dict of lists, but `len` counts the epochs.
 
     Attributes
     ----------
@@ -19,36 +18,30 @@ class History:
     >>> history.add({"loss": 0.7, "validation_loss": 0.9})
     >>> history["loss"]
     [0.7]
+    >>> dict(history)
+    {'loss': [0.7], 'validation_loss': [0.9]}
     """
 
     def __init__(self, values: dict[str, list[float]] | None = None) -> None:
-        self._values: dict[str, list[float]] = {} if values is None else values
+        super().__init__(values or {})
         self.interrupted = False
 
     def add(self, values: dict[str, float]) -> None:
         """Add the values of an epoch."""
         for name, value in values.items():
-            self._values.setdefault(name, []).append(value)
+            self.setdefault(name, []).append(value)
 
-    def __getitem__(self, name: str) -> list[float]:
-        if name not in self._values:
-            known = ", ".join(self._values) or "nothing yet"
-            raise KeyError(f"the history has {known}; received {name!r}")
-        return self._values[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+    def __missing__(self, name: object) -> list[float]:
+        known = ", ".join(self) or "nothing yet"
+        raise KeyError(f"the history has {known}; received {name!r}")
 
     def __len__(self) -> int:
         """Return the number of epochs."""
-        return len(next(iter(self._values.values()), []))
+        return len(next(iter(self.values()), []))
 
     def last(self) -> dict[str, float]:
         """Return the values of the last epoch."""
-        return {name: values[-1] for name, values in self._values.items()}
+        return {name: values[-1] for name, values in self.items()}
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value:.4g}" for name, value in self.last().items())

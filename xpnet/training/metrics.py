@@ -20,7 +20,7 @@ from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import to_numpy
 from xpnet.losses import check_labels
-from xpnet.nn.parameters import check_positive
+from xpnet.settings import count
 from xpnet.training.batches import length
 
 __all__ = [
@@ -355,8 +355,7 @@ def top_k_accuracy(k: int = 5) -> Metric:
     >>> xpnet.metrics.top_k_accuracy(2)(scores, np.asarray([2, 1]))
     0.5
     """
-    check_positive(k=k)
-    k = int(k)
+    k = count("k", k)
     name = f"top_{k}_accuracy"
 
     def totals(outputs: Any, targets: Any) -> tuple:

@@ -9,8 +9,10 @@ from xpnet import tree
 from xpnet.backends import Device, device, device_of, use_device
 from xpnet.errors import NotRecordableError
 from xpnet.indices import on_host
+from xpnet.nn import Module
 from xpnet.replay import jit as record
 from xpnet.replay.match import alike
+from xpnet.settings import count, described
 from xpnet.training.batches import Examples, length
 from xpnet.training.inputs import Reads, check_inputs, check_reads, checking_layers, named_arrays
 
@@ -21,11 +23,33 @@ _KINDS = 64
 
 
 def place_of(net: Any) -> tuple[Device, Any]:
-    """Return the device and the dtype of a network; of one without arrays, the current device and float32."""
+    """Return the device and the dtype of a network; of one without arrays, the current device and float32.
+
+    Raises
+    ------
+    TypeError
+        If it is no network.
+    """
+    if not isinstance(net, Module):
+        raise _no_network(net)
     parameters = tree.leaves(net)
     arrays = parameters or tree.leaves(net, state=True)
     where = device_of(arrays[0]) if arrays else device()
     return where, parameters[0].dtype if parameters else where.namespace.float32
+
+
+def _no_network(net: Any) -> TypeError:
+    if isinstance(net, type):
+        instead = f"Make one of the class: {net.__name__}(...)."
+    elif isinstance(net, list | tuple):
+        instead = "Write xpnet.nn.Sequential(*layers)."
+    elif callable(net):
+        instead = (
+            "xpnet.nn.Lambda makes one of a function without parameters; write one with some as a Module."
+        )
+    else:
+        instead = "It comes first, before the data."
+    return TypeError(f"net must be a network, an xpnet.nn.Module, received {described(net)}. {instead}")
 
 
 def evaluation_copy(net: Any) -> Any:
@@ -59,12 +83,6 @@ def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: st
         return f(net, *arguments)
 
     return call
-
-
-def check_batch_size(batch_size: Any) -> None:
-    """Check that a batch size is a positive integer."""
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive integer, received {batch_size!r}.")
 
 
 def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> Any:
@@ -104,7 +122,7 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     >>> xpnet.predict(xpnet.nn.Dense(2, 3, seed=0), [[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 3)
     """
-    check_batch_size(batch_size)
+    batch_size = count("batch_size", batch_size)
     where, dtype = place_of(net)
     examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)

@@ -26,7 +26,7 @@ def write_checkpoint(run: "Run", path: str | os.PathLike) -> None:
         "batch": run.batch,
         "step": run.step,
         "stop": run.stop,
-        "history": {name: run.history[name] for name in run.history},
+        "history": dict(run.history),
         "totals": run.totals.sums,
         "random": run.random,
         "callbacks": {name: state for name, state in states.items() if state is not None},

@@ -1,0 +1,79 @@
+"""Checks of settings. Each returns the setting as Python's, or raises an error that says what must hold.
+
+Numbers of NumPy's and arrays of shape () are numbers, too. They become Python's: one from `numpy.logspace`,
+say, would turn float32 arrays into float64, and a module would take it for a parameter. True and "0.1" are no
+numbers, and NaN and infinity are no settings.
+"""
+
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any
+
+
+def is_integer(value: Any) -> bool:
+    """Say whether a value is an integer of any library, and no bool."""
+    return _is(value, Integral, "int")
+
+
+def is_number(value: Any) -> bool:
+    """Say whether a value is a real number of any library, and no bool."""
+    return _is(value, Real, "int", "float")
+
+
+def _is(value: Any, kind: type, *dtypes: str) -> bool:
+    if getattr(value, "shape", None) == ():  # of libraries whose dtypes have nothing in common but names
+        return any(name in str(value.dtype) for name in dtypes)
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def number(name: str, value: Any) -> float:
+    _check(name, value, "a finite number", is_number(value) and isfinite(value))
+    return float(value)
+
+
+def at_least_zero(name: str, value: Any) -> float:
+    _check(name, value, "at least 0", number(name, value) >= 0)
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    _check(name, value, "positive", number(name, value) > 0)
+    return float(value)
+
+
+def fraction(name: str, value: Any) -> float:
+    _check(name, value, "at least 0 and less than 1", 0 <= number(name, value) < 1)
+    return float(value)
+
+
+def share(name: str, value: Any) -> float:
+    _check(name, value, "from 0 to 1", 0 <= number(name, value) <= 1)
+    return float(value)
+
+
+def integer(name: str, value: Any) -> int:
+    _check(name, value, "an integer", is_integer(value))
+    return int(value)
+
+
+def count(name: str, value: Any) -> int:
+    _check(name, value, "a positive integer", is_integer(value) and value >= 1)
+    return int(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"  # or one of NumPy's
+    _check(name, value, "True or False", is_bool)
+    return bool(value)
+
+
+def described(value: Any) -> str:
+    """Return how an error names what was received in place of something that is no number."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return repr(value) if value is None or isinstance(value, str | bool) else type(value).__name__
+
+
+def _check(name: str, value: Any, must: str, holds: Any) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {must}, received {value!r}.")
