@@ -68,7 +68,7 @@ def test_a_checkpoint_inside_an_epoch_looks_at_the_weights(device, tmp_path, jit
     with (
         np.errstate(all="ignore"),
         pytest.raises(
-            FloatingPointError, match=r"are not in epoch 1\. Lower the learning rate\. The network"
+            FloatingPointError, match=r"are not in epoch 1\. Lower the learning rate, or scale x\. The"
         ),
     ):
         # The steps that are taken again have the learning rate from before, so that no place is found.
@@ -127,6 +127,17 @@ def test_a_bad_value_is_named_by_its_place_in_the_data(device):
     message(X, y, match="first in y at row 5, which is nan", **first)
     both = {"x": x, "y": y} | first
     message(**both, match="first in [xy] at row (5|41)", batch_size=60)
+
+
+def test_a_bad_value_is_named_by_its_column_in_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.array(X), columns=["age", "height", "weight"])
+    frame.loc[7, "height"] = math.nan
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match="first in x at row 7, column 'height', which is nan"),
+    ):
+        train(classifier(), frame)
 
 
 def test_a_network_that_knows_nan_is_not_told_about_it(device):

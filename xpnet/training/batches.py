@@ -50,6 +50,13 @@ class Examples:
     sparse : bool, default=False
         Whether batches of the first of the values stay sparse, if it is sparse and few elements are not zero.
 
+    Attributes
+    ----------
+    names : tuple of str
+        The names of the values.
+    columns : dict of str to list
+        The columns of data frames, by names such as ``"x"`` and ``"x['a']"``.
+
     Raises
     ------
     ValueError
@@ -62,11 +69,14 @@ class Examples:
         self.where = where
         self._dtype = dtype
         self._host_dtype = numpy_dtype(dtype, where)
+        self.columns: dict[str, list] = {}
         lengths: dict[str, int] = {}
 
         def read(name: str, value: Any) -> Any:
             if isinstance(value, dict) and not _is_sparse(value):  # one kind of sparse matrices is a dict
                 return {key: read(f"{name}[{key!r}]", part) for key, part in value.items()}
+            if hasattr(value, "columns"):
+                self.columns[name] = list(value.columns)
             array = self._ready(_readable(name, value, where))
             lengths[name] = array.shape[0]
             return array

@@ -10,6 +10,7 @@ from xpnet import tree
 from xpnet.backends import plain_namespace, to_numpy
 from xpnet.nn.sparse import SparseRows
 from xpnet.nn.summary import watched_calls
+from xpnet.training.batches import Examples
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,6 @@ class BadValue:
     advice: str
     index: tuple[int, ...] = ()
     value: str = ""
-
-    def described(self, rows: numpy.ndarray) -> str:
-        """Say where it is, of data by the rows of the examples in a batch."""
-        if not self.index:
-            return self.name
-        row, *others = self.index
-        column = f", column {others[0]}" if len(others) == 1 else f", {tuple(others)}" if others else ""
-        return f"{self.name} at row {rows[row]}{column}, which is {self.value}"
 
 
 _FILL = "Leave such examples out, or fill their values in. "
@@ -98,6 +91,42 @@ def first_bad_evaluation(
         if not _is_finite(evaluate(net, x, y)[0]):
             return number, _first_bad_value(net, lambda x, y: evaluate(net, x, y)[0], x, y, names)
     return None
+
+
+def explained(
+    found: tuple[int, BadValue] | None,
+    examples: Examples,
+    rows: numpy.ndarray,
+    batch_size: int,
+    first: int = 0,
+) -> str:
+    """Say what `first_bad_step` or `first_bad_evaluation` found, and what to do, to follow an error's text.
+
+    Parameters
+    ----------
+    found : (int, BadValue) or None
+    examples : Examples
+        The data.
+    rows : array of int
+        Their rows in the order in which they came, from the first batch that was looked at.
+    batch_size : int
+    first : int, default=0
+        The number of that batch.
+    """
+    if found is None:
+        return f". {_SLOWER}"
+    batch, value = found
+    place = value.name
+    if value.index:
+        number, *others = value.index
+        place += f" at row {rows[batch * batch_size + number]}"
+        if len(others) == 1:
+            columns = examples.columns.get(value.name)
+            place += f", column {others[0] if columns is None else repr(columns[others[0]])}"
+        elif others:
+            place += f", {tuple(others)}"
+        place += f", which is {value.value}"
+    return f", batch {first + batch + 1}, first in {place}. {value.advice}"
 
 
 def _first_bad_value(

@@ -16,7 +16,7 @@ from xpnet.random import Seed, host_generator
 from xpnet.settings import count, described, flag, is_number
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
-from xpnet.training.diagnosis import BadValue, became_bad, copied, first_bad_evaluation, first_bad_step
+from xpnet.training.diagnosis import became_bad, copied, explained, first_bad_evaluation, first_bad_step
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric, Totals, as_metric
@@ -225,7 +225,8 @@ def fit(
                 except NotFiniteError as error:
                     batches = training.batches(batch_size, rows, first=first)
                     found = first_bad_step(*before, steps.train, batches, run.optimizer, training.names)
-                    place = _place(found, rows[first * batch_size :], batch_size, first)
+                    rows = rows[first * batch_size :]
+                    place = explained(found, training, rows, batch_size, first)
                     range_ = _RANGE if steps.precision == "float16" else ""
                     raise FloatingPointError(f"{error}{place}{range_}{_BACK}") from None
                 if held_out is not None:
@@ -337,20 +338,11 @@ def _check_validation(run: Run, loss: float, examples: Examples, evaluate: Calla
         return
     net, batches = evaluation_copy(run.net), examples.batches(batch_size)
     found = first_bad_evaluation(net, evaluate, batches, examples.names)
-    text = f"but is {loss} in epoch {run.epoch}{_place(found, examples.rows, batch_size)}"
+    text = f"but is {loss} in epoch {run.epoch}{explained(found, examples, examples.rows, batch_size)}"
     if found is not None and found[1].index:
         raise FloatingPointError(f"the validation loss must be finite, {text}{_BACK}")
     if all(map(math.isfinite, run.history["validation_loss"] if len(run.history) else [])):
         _log.warning("xpnet: the validation loss should be finite, %s", text)
-
-
-def _place(found: tuple[int, BadValue] | None, rows: numpy.ndarray, batch_size: int, first: int = 0) -> str:
-    """Say in which batch, counted with the ``first`` ones, which bad value was found, and what to do."""
-    if found is None:
-        return ". Lower the learning rate. "
-    batch, value = found
-    text = value.described(rows[batch * batch_size :])
-    return f", batch {first + batch + 1}, first in {text}. {value.advice}"
 
 
 def _split(
