@@ -1,7 +1,9 @@
 import copy
 import json
+import logging
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -562,3 +564,26 @@ def test_a_layer_that_does_something_else_with_its_input_than_the_class_above_ge
         train(net, x, np.ones((50, 1)), loss=losses.mse)
     assert Renamed(80, 1, seed=0).takes_sparse
     assert Taking(80, 1, seed=0).takes_sparse
+
+
+def test_columns_that_are_lost_in_the_dtype_of_the_network_are_warned_of(caplog):
+    def warnings(x, y=Y, **options):
+        caplog.clear()
+        net = Dense(3, 2, seed=0, dtype=options.pop("dtype", "float32"))
+        with caplog.at_level(logging.WARNING, "xpnet"):
+            train(net, x, y, epochs=1, **options)
+        return [record.getMessage() for record in caplog.records]
+
+    seconds = np.array(X)
+    seconds[:, 1] += 1.7e9
+    (message,) = warnings(seconds)
+    assert re.match(
+        r"xpnet: x, column 1 goes from 1699999\d+\.\d+ to 1700000\d+\.\d+, where numbers of", message
+    )
+    assert "float32 are 2e+02 apart: most of its differences are lost. Subtract its mean first" in message
+    assert warnings(seconds, dtype="float64") == []
+    assert warnings(seconds.astype("float32")) == []  # what is lost was lost before
+    assert warnings(20000 + 10 * X) == []
+    assert warnings(np.ones((60, 3))) == []
+    (message,) = warnings(X, seconds[:, 1], loss=lambda outputs, y: losses.mse(outputs[:, 0], y))
+    assert message.startswith("xpnet: y goes from 16999")

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from math import prod
@@ -13,6 +14,8 @@ from xpnet import tree
 from xpnet.backends import Device, asarray, device_of, library_of, numpy_dtype, read, unmasked, use_device
 from xpnet.nn.sparse import SparseRows
 
+_log = logging.getLogger("xpnet")
+
 # From the numbers of some rows to these in another order.
 Order: TypeAlias = Callable[[numpy.ndarray], numpy.ndarray]
 
@@ -21,6 +24,9 @@ MODERATE = 2**28
 
 # The share of elements up to which a sparse product is faster than a dense one.
 FEW = 1 / 20
+
+# How many numbers a column must have between its least and its greatest one.
+STEPS = 256
 
 # Bytes up to which batches are gathered together.
 GATHERED = 2**20
@@ -49,6 +55,8 @@ class Examples:
         To which floating-point numbers are converted.
     sparse : bool, default=False
         Whether batches of the first of the values stay sparse, if it is sparse and few elements are not zero.
+    warn : bool, default=False
+        Whether the log warns of columns whose numbers the conversion makes the same.
 
     Attributes
     ----------
@@ -65,7 +73,9 @@ class Examples:
         If a sequence cannot be made an array of numbers.
     """
 
-    def __init__(self, values: dict[str, Any], where: Device, dtype: Any, *, sparse: bool = False) -> None:
+    def __init__(
+        self, values: dict[str, Any], where: Device, dtype: Any, *, sparse: bool = False, warn: bool = False
+    ) -> None:
         self.where = where
         self._dtype = dtype
         self._host_dtype = numpy_dtype(dtype, where)
@@ -77,7 +87,10 @@ class Examples:
                 return {key: read(f"{name}[{key!r}]", part) for key, part in value.items()}
             if hasattr(value, "columns"):
                 self.columns[name] = list(value.columns)
-            array = self._ready(_readable(name, value, where))
+            array = _readable(name, value, where)
+            if warn:
+                self._warn_of_rounding(name, array)
+            array = self._ready(array)
             lengths[name] = array.shape[0]
             return array
 
@@ -108,6 +121,27 @@ class Examples:
         if on_host and array.dtype.kind == "f" and array.nbytes <= MODERATE:
             return array.astype(self._dtype, copy=False)
         return array
+
+    def _warn_of_rounding(self, name: str, array: Any) -> None:
+        """Warn of the first column whose numbers are nearly all the same in the dtype of the network."""
+        dtype = self._host_dtype
+        if type(array) is not numpy.ndarray or array.dtype.kind != "f" or array.nbytes > MODERATE:
+            return
+        if array.dtype.itemsize <= dtype.itemsize or not array.size:
+            return
+        low, high = array.min(axis=0), array.max(axis=0)
+        step = numpy.finfo(dtype).eps * numpy.maximum(abs(low), abs(high))
+        lost = numpy.argwhere((low < high) & (high - low < STEPS * step))
+        if len(lost):
+            index = tuple(int(i) for i in lost[0])
+            column = f", column {self.columns[name][index[0]]!r}" if name in self.columns else ""
+            column = column or (f", column {index[0] if len(index) == 1 else index}" if index else "")
+            _log.warning(
+                "xpnet: %s%s goes from %r to %r, where numbers of %s are %.2g apart: most of its differences "
+                "are lost. Subtract its mean first, or give the network dtype=%r.",
+                *(name, column, float(low[index]), float(high[index]), dtype, float(step[index])),
+                str(array.dtype),
+            )
 
     def settle(self) -> "Examples":
         """Move data on the host to the device, once and for all, if they are small beside its free memory.

@@ -351,14 +351,13 @@ def _split(
     """Return the examples for training and, or None, those for validation."""
     _check_pair_or_share(validation)
     where, dtype = place_of(net)
-    sparse = net.takes_sparse
-    examples = Examples({"x": x, "y": y}, where, dtype, sparse=sparse).settle()
+    examples = Examples({"x": x, "y": y}, where, dtype, sparse=net.takes_sparse, warn=True).settle()
     if validation is None:
         return examples, None
     if is_number(validation):
         return examples.split(float(validation), random)
-    names = ("x of validation", "y of validation")
-    return examples, Examples(dict(zip(names, validation, strict=True)), where, dtype, sparse=sparse).settle()
+    values = dict(zip(("x of validation", "y of validation"), validation, strict=True))
+    return examples, Examples(values, where, dtype, sparse=net.takes_sparse).settle()
 
 
 def _check_pair_or_share(validation: Any) -> None:
