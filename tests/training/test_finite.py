@@ -50,6 +50,22 @@ def test_weights_of_the_last_step_are_looked_at(device, tmp_path, jit):
     assert spy.epochs == []
 
 
+def test_a_search_for_the_bad_value_that_fails_leaves_good_weights():
+    class Recorded(xpnet.nn.Module):
+        """Is trained recorded only, and not step by step as in the search."""
+
+        def __call__(self, x):
+            if self.training and type(x) is np.ndarray:
+                raise RuntimeError("of my own")
+            return x
+
+    net = Sequential(Dense(3, 2, seed=0), Recorded())
+    before = weights(net)
+    with np.errstate(all="ignore"), pytest.raises(RuntimeError, match="of my own"):
+        train(net, loss=lambda outputs, _: outputs[0, 0] * math.inf, epochs=1)
+    assert same(weights(net), before)
+
+
 class Spoil(Callback):
     """Makes the step after so many end with infinite weights."""
 

@@ -223,6 +223,7 @@ def fit(
                 try:
                     values = _epoch(run, steps.train, batches, interrupts, bar)
                 except NotFiniteError as error:
+                    run.go_back()
                     batches = training.batches(batch_size, rows, first=first)
                     found = first_bad_step(*before, steps.train, batches, run.optimizer, training.names)
                     rows = rows[first * batch_size :]
