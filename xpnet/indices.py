@@ -6,14 +6,7 @@ place. Here it is an error where looking at the values does not wait for a devic
 
 from typing import Any
 
-import numpy
-
 from xpnet.backends import plain_namespace
-
-
-def on_host(x: Any) -> bool:
-    """Say whether the values of an array can be looked at without waiting: one of NumPy's, as it is."""
-    return isinstance(x, numpy.ndarray | numpy.generic)
 
 
 def safe_indices(xp: Any, indices: Any, size: int) -> tuple[Any, Any]:

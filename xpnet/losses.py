@@ -6,16 +6,15 @@ turns the loss and its gradient into NaN. `check_labels` looks at the labels onc
 """
 
 import math
-from numbers import Real
 from typing import Any, Literal
 
 from array_api_compat import device
 
 from xpnet import tree
 from xpnet.autodiff import array_namespace, stop_gradient
-from xpnet.backends import asarray
+from xpnet.backends import asarray, is_on_host
 from xpnet.indices import safe_indices
-from xpnet.settings import at_least_zero, positive, share
+from xpnet.settings import at_least_zero, positive, up_to_one
 
 __all__ = [
     "binary_cross_entropy",
@@ -98,7 +97,7 @@ def cross_entropy(
             f"{tuple(logits.shape)} and labels of shape {tuple(labels.shape)}. Reshape one of them."
         )
     _check_not_empty(logits)
-    smoothing = share("label_smoothing", label_smoothing)
+    smoothing = up_to_one("label_smoothing", label_smoothing)
     if class_weight is not None:
         class_weight = xp.asarray(class_weight, dtype=logits.dtype, device=device(logits))
         if tuple(class_weight.shape) != (classes,):
@@ -185,7 +184,9 @@ def binary_cross_entropy(
     >>> float(losses.binary_cross_entropy(np.asarray([0.0, 3.0]), np.asarray([1, 1])).round(4))
     0.3709
     """
-    one_weight = isinstance(positive_weight, Real)
+    one_weight = not tree.is_array(positive_weight) or (
+        is_on_host(positive_weight) and positive_weight.shape == ()
+    )
     xp = array_namespace(logits, targets, *([] if one_weight else [positive_weight]))
     targets = _like(xp, logits, targets, "binary_cross_entropy", "logits")
     if one_weight:

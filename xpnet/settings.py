@@ -20,6 +20,18 @@ def is_number(value: Any) -> bool:
     return _is(value, Real, "int", "float")
 
 
+def is_bool(value: Any) -> bool:
+    """Say whether a value is True or False of any library."""
+    return isinstance(value, bool) or (getattr(value, "shape", None) == () and "bool" in str(value.dtype))
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # an integer beyond all floating-point numbers
+        return False
+
+
 def _is(value: Any, kind: type, *dtypes: str) -> bool:
     if getattr(value, "shape", None) == ():  # of libraries whose dtypes have nothing in common but names
         return any(name in str(value.dtype) for name in dtypes)
@@ -27,7 +39,7 @@ def _is(value: Any, kind: type, *dtypes: str) -> bool:
 
 
 def number(name: str, value: Any) -> float:
-    _check(name, value, "a finite number", is_number(value) and isfinite(value))
+    _check(name, value, "a finite number", is_number(value) and _is_finite(value))
     return float(value)
 
 
@@ -46,7 +58,7 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
-def share(name: str, value: Any) -> float:
+def up_to_one(name: str, value: Any) -> float:
     _check(name, value, "from 0 to 1", 0 <= number(name, value) <= 1)
     return float(value)
 
@@ -62,8 +74,7 @@ def count(name: str, value: Any) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"  # or one of NumPy's
-    _check(name, value, "True or False", is_bool)
+    _check(name, value, "True or False", is_bool(value))
     return bool(value)
 
 

@@ -9,7 +9,7 @@ import xpnet
 from training.cases import X, Y, classifier, train, weights
 from xpnet import losses, metrics, nn, optim
 from xpnet.errors import NoGradientError
-from xpnet.training.steps import attribute_of
+from xpnet.training.metrics import attribute_of
 
 YES = Y[:, None].astype("float32")
 ONE_HOT = np.eye(2, dtype="float32")[Y]
@@ -37,6 +37,8 @@ class Own(nn.Module):
 
 
 class Sharper(nn.Softmax):
+    gives_probabilities = True
+
     def __call__(self, x):
         return super().__call__(2 * x)
 
@@ -80,7 +82,7 @@ BINARY = {"loss": losses.binary_cross_entropy, "y": YES}
 )
 def test_probabilities_in_front_of_a_loss_on_logits(device, make, layer, options):
     name = options.get("loss", losses.cross_entropy).__name__
-    message = f"{name} takes logits.*received probabilities, the output of the layer {layer}. Take that layer"
+    message = f"{name} takes logits.*received probabilities, the output of the layer {layer}. Leave that"
     refused(make(), ValueError, message, **options)
 
 
@@ -91,7 +93,7 @@ def test_a_softmax_written_by_hand(device, classes, dtype):
     refused(
         net,
         ValueError,
-        "cross_entropy takes logits.*rows of numbers from 0 to 1 that add up to 1.*softmax out",
+        "cross_entropy takes logits.*rows of numbers from 0 to 1 that add up to 1.*Leave the softmax out",
     )
     refused(Own(lambda _, z: nn.Softmax()(z)), ValueError, "add up to 1")
 
@@ -107,8 +109,8 @@ def test_losses_and_metrics_on_logits_are_found(device):
     assert train(net, y=ONE_HOT, loss=own)
     own.takes_logits = True
     refused(net, ValueError, "own takes logits", y=ONE_HOT, loss=own)
-    on_logits = metrics.Metric("of_logits", lambda outputs, targets: (1.0, 1.0), lambda total, number: total)
-    object.__setattr__(on_logits, "takes_logits", True)
+    totals, share = (lambda outputs, targets: (1.0, 1.0)), (lambda total, number: total)
+    on_logits = metrics.Metric("of_logits", totals, share, takes_logits=True)
     steps = xpnet.training.Steps(losses.mse)
     assert train(net, y=ONE_HOT, loss=steps)
     refused(net, ValueError, "of_logits takes logits", y=ONE_HOT, loss=steps, metrics=[on_logits])
@@ -200,9 +202,9 @@ def test_a_loss_that_does_not_depend_on_the_network(device, number, jit):
     message = (
         "the loss must have a gradient in the parameters of the network, received one that does not depend"
     )
-    started = xpnet.callbacks.Callback()
-    started.start = lambda run: pytest.fail("the training began")
-    refused(classifier(), NoGradientError, message, loss=CONSTANT[number], jit=jit, callbacks=[started])
+    stepped = xpnet.callbacks.Callback()
+    stepped.step_end = lambda run: pytest.fail("a step was taken")
+    refused(classifier(), NoGradientError, message, loss=CONSTANT[number], jit=jit, callbacks=[stepped])
 
 
 def test_a_network_without_a_gradient_is_refused_and_a_gradient_of_zero_is_not(device):
@@ -277,8 +279,8 @@ def test_losses_and_metrics_look_at_all_targets(device):
         if targets.shape[0] == 50:
             raise ValueError("fifty")
 
-    counted = metrics.Metric("counted", lambda outputs, targets: (1.0, 1.0), lambda total, number: total)
-    object.__setattr__(counted, "check_targets", look)
+    totals, share = (lambda outputs, targets: (1.0, 1.0)), (lambda total, number: total)
+    counted = metrics.Metric("counted", totals, share, check_targets=look)
     steps = xpnet.training.Steps(lambda outputs, y: losses.cross_entropy(outputs, y))
     for _ in range(2):  # also what was tried before
         train(classifier(), loss=steps, metrics=[counted, metrics.accuracy], validation=(X[:20], Y[:20]))

@@ -114,8 +114,8 @@ def test_validation_share_is_never_trained_on():
 
 def test_losses_are_read_at_the_end_of_an_epoch(monkeypatch):
     steps, reads = [], []
-    read = xpnet.training.metrics._on_host
-    monkeypatch.setattr(xpnet.training.metrics, "_on_host", lambda x: reads.append(steps[-1]) or read(x))
+    read = xpnet.training.totals.to_host
+    monkeypatch.setattr(xpnet.training.totals, "to_host", lambda x: reads.append(steps[-1]) or read(x))
 
     class Count(xpnet.callbacks.Callback):
         def step_end(self, run):

@@ -7,7 +7,8 @@ from helpers import rounding
 
 import xpnet
 from xpnet import metrics
-from xpnet.training.metrics import Metric, Totals, as_metric
+from xpnet.training.metrics import Metric, as_metric
+from xpnet.training.totals import Totals
 
 random = np.random.default_rng(0)
 LOGITS = random.normal(size=(37, 4))
@@ -404,9 +405,9 @@ def test_totals_do_not_depend_on_when_they_are_read(device, batches):
 
 
 def test_large_totals_do_not_wait_for_long(monkeypatch):
-    on_host, waiting = xpnet.training.metrics._on_host, []
+    on_host, waiting = xpnet.training.totals.to_host, []
     monkeypatch.setattr(
-        xpnet.training.metrics, "_on_host", lambda totals: waiting.append(batch) or on_host(totals)
+        xpnet.training.totals, "to_host", lambda totals: waiting.append(batch) or on_host(totals)
     )
     large = Metric("large", lambda outputs, targets: (np.ones(2**20),), lambda x: x[0])
     totals = Totals([large])

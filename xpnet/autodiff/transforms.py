@@ -246,15 +246,6 @@ def carries_gradient(x: Any) -> bool:
     return type(x) is Tracer and x.node is not None
 
 
-def depends(f: Callable, *arguments: Any) -> bool:
-    """Say whether the array that ``f`` returns has a gradient in any array of the first argument.
-
-    It has none where each way from one to the other leads through `stop_gradient` or a function such as
-    ``argmax`` or a comparison: where `grad` would return zeros, whatever the values.
-    """
-    return carries_gradient(_Recording(arguments, {}, (0,)).run(f))
-
-
 def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
     """Make a function that returns the gradient of ``f``.
 

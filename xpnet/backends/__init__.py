@@ -10,6 +10,7 @@ from xpnet.backends.arrays import (
     copied,
     describe,
     device_of,
+    is_on_host,
     library_of,
     numpy_dtype,
     plain_namespace,
@@ -20,7 +21,7 @@ from xpnet.backends.arrays import (
 )
 from xpnet.backends.cupy import cuda_problem
 from xpnet.backends.library import Device, Library
-from xpnet.backends.reading import read, unmasked
+from xpnet.backends.reading import as_numbers, unmasked
 from xpnet.backends.specs import (
     LIBRARIES,
     LibraryStatus,
@@ -35,6 +36,7 @@ __all__ = [
     "Device",
     "Library",
     "LibraryStatus",
+    "as_numbers",
     "asarray",
     "check_together",
     "clear_errors",
@@ -45,11 +47,11 @@ __all__ = [
     "device",
     "device_of",
     "devices",
+    "is_on_host",
     "library_of",
     "numpy_dtype",
     "plain_namespace",
     "quick_functions",
-    "read",
     "special_functions",
     "to_device",
     "to_numpy",

@@ -10,7 +10,7 @@ import numpy
 from xpnet import tree
 from xpnet.arrays import concrete
 from xpnet.backends.library import Device, Library
-from xpnet.backends.reading import read, unmasked
+from xpnet.backends.reading import as_numbers, unmasked
 from xpnet.backends.specs import LIBRARIES, library_of_type, use_device
 from xpnet.backends.specs import device as _device  # two functions have a parameter of that name
 from xpnet.errors import MixedArraysError
@@ -85,7 +85,7 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
     if source is target.library and source.spec != "cpu":
         moved = x if device_of(x).native == target.native else array_api_compat.to_device(x, target.native)
     else:
-        host = numpy.asarray(read(x if source is None else source.to_numpy(x)))
+        host = numpy.asarray(as_numbers(x if source is None else source.to_numpy(x)))
         if name is not None and hasattr(numpy, name):
             host = host.astype(name, copy=False)  # before the move, as not every device has float64
         host = host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
@@ -242,6 +242,11 @@ class _OnHost:
             return asarray(function(*to_numpy(list(inputs)), **options), device=where)
 
         return on_host
+
+
+def is_on_host(x: Any) -> bool:
+    """Say whether the values of an array can be looked at without waiting: one of NumPy's, not traced."""
+    return isinstance(x, numpy.ndarray | numpy.generic)
 
 
 def describe(x: Any) -> str:

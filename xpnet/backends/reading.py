@@ -16,7 +16,7 @@ _NAMED = 5
 _BOOLS = (bool, numpy.bool_)
 
 
-def read(data: Any, name: str = "x") -> numpy.ndarray:
+def as_numbers(data: Any, name: str = "x") -> numpy.ndarray:
     """Return data as a NumPy array of numbers.
 
     Parameters

@@ -3,16 +3,18 @@
 An image is (batch, height, width, channels) here and (batch, channels, height, width) there. Flattened, the
 feature of channel c at place p is number ``p * channels + c`` here and ``c * places + p`` there, so that the
 number of channels is all that must be known. Layers that stand one behind the other say it. Code of the
-user's between them, a ``__call__`` or a `Lambda`, is not read: it may flatten an image, or make one.
+user's between them, a ``__call__`` or a `Lambda`, is not read: it may flatten an image, or make one. Behind
+such code, a layer reads no flattened image if it has as many inputs as features are known from before, for
+an image has more; else the user must say what it reads.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy
 
 from xpnet import nn, tree
+from xpnet.settings import is_integer
 
 
 class _Order(NamedTuple):
@@ -161,7 +163,7 @@ def flattened_channels(net: Any, said: Mapping[str, int]) -> dict[str, int]:
                 f"channels must name layers of the network, received {name!r}. The names are "
                 f"{', '.join(filter(None, modules))}."
             )
-        if isinstance(channels, bool) or not isinstance(channels, Integral) or channels < 1:
+        if not (is_integer(channels) and channels >= 1):
             raise ValueError(
                 f"channels must be positive integers, received {channels!r} for {name!r}. Say how many "
                 "channels the image has that is flattened in front of the layer, or 1 where none is."

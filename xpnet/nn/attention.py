@@ -4,17 +4,17 @@ import math
 from typing import Any
 
 from xpnet.autodiff import array_namespace
-from xpnet.backends import asarray, device_of
-from xpnet.indices import on_host, safe_indices
+from xpnet.backends import asarray, device_of, is_on_host
 from xpnet.nn.activations import GELU, Softmax
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.initializers import Initializer, glorot_uniform
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import LayerNorm
-from xpnet.nn.parameters import check_axes, check_features, check_positive
+from xpnet.nn.parameters import check_axes, check_features
 from xpnet.nn.positions import RotaryPositions
 from xpnet.random import Seed, host_generator
+from xpnet.settings import count
 
 Cache = dict[str, Any]
 _AXES = ("batch", "length", "features")
@@ -73,10 +73,9 @@ class MultiHeadAttention(Module):
         seed: Seed = None,
         dtype: str = "float32",
     ) -> None:
-        check_positive(features=features, heads=heads)
-        if features % heads:
+        features, self.heads = count("features", features), count("heads", heads)
+        if features % self.heads:
             raise ValueError(f"heads must divide the {features} features, received {heads}.")
-        self.heads = int(heads)
         self.causal = bool(causal)
         self.positions = RotaryPositions(features // heads) if rotary else None
         options: dict[str, Any] = {"bias": bias, "weight_init": weight_init, "dtype": dtype}
@@ -137,7 +136,7 @@ class MultiHeadAttention(Module):
             ``keys`` and ``values`` of shape (batch, heads, length, width), and ``length``, an int32 without
             axes: how many positions are there so far.
         """
-        check_positive(batch=batch, length=length)
+        batch, length = count("batch", batch), count("length", length)
         weight = self.key.weight
         where, xp = device_of(weight), array_namespace(weight)
         shape = (batch, self.heads, length, weight.shape[1] // self.heads)
@@ -172,8 +171,8 @@ class MultiHeadAttention(Module):
         xp = self._namespace(x, x)
         start, room, new = xp.asarray(cache["length"]), cache["keys"].shape[2], x.shape[1]
         valid = None
-        if not on_host(start):
-            valid = safe_indices(xp, start + xp.arange(new, dtype=start.dtype, device=x.device), room)[1]
+        if not is_on_host(start):
+            valid = start + xp.arange(new, dtype=start.dtype, device=x.device) < room
         elif start + new > room:
             raise IndexError(
                 f"a cache must have room for all positions of a sequence, received one for {room} and "

@@ -11,9 +11,9 @@ from xpnet.autodiff import extended_namespace
 from xpnet.autodiff.windows import count_windows
 from xpnet.nn.initializers import Initializer, he_normal
 from xpnet.nn.module import Module
-from xpnet.nn.parameters import check_axes, check_positive, drawn, filled
+from xpnet.nn.parameters import check_axes, drawn, filled
 from xpnet.random import Seed, host_generator
-from xpnet.settings import is_integer
+from xpnet.settings import count, is_integer
 
 Size: TypeAlias = int | tuple[int, ...]
 Padding: TypeAlias = str | Size
@@ -134,7 +134,8 @@ class _Convolution(Module):
         seed: Seed = None,
         dtype: str = "float32",
     ) -> None:
-        check_positive(in_channels=in_channels, out_channels=out_channels, groups=groups)
+        in_channels, out_channels = count("in_channels", in_channels), count("out_channels", out_channels)
+        groups = count("groups", groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups must divide in_channels and out_channels, received groups={groups} for "

@@ -5,9 +5,10 @@ from typing import Any
 from xpnet.autodiff import array_namespace
 from xpnet.nn.initializers import Initializer, he_normal
 from xpnet.nn.module import Module
-from xpnet.nn.parameters import check_features, check_positive, drawn, filled
+from xpnet.nn.parameters import check_features, drawn, filled
 from xpnet.nn.sparse import SparseRows
 from xpnet.random import Seed, host_generator
+from xpnet.settings import count
 
 
 class Dense(Module):
@@ -55,7 +56,7 @@ class Dense(Module):
         seed: Seed = None,
         dtype: str = "float32",
     ) -> None:
-        check_positive(in_features=in_features, out_features=out_features)
+        in_features, out_features = count("in_features", in_features), count("out_features", out_features)
         self.weight = drawn(weight_init, (in_features, out_features), host_generator(seed), dtype)
         self.bias = filled(0.0, out_features, dtype) if bias else None
 

@@ -4,11 +4,13 @@ import math
 from typing import Any
 
 from xpnet.autodiff import array_namespace
-from xpnet.indices import check_indices, on_host, safe_indices
+from xpnet.backends import is_on_host
+from xpnet.indices import check_indices, safe_indices
 from xpnet.nn.initializers import Initializer, normal
 from xpnet.nn.module import Module
-from xpnet.nn.parameters import check_positive, drawn
+from xpnet.nn.parameters import drawn
 from xpnet.random import Seed, host_generator
+from xpnet.settings import count
 
 
 class Embedding(Module):
@@ -53,10 +55,10 @@ class Embedding(Module):
         seed: Seed = None,
         dtype: str = "float32",
     ) -> None:
-        check_positive(entries=entries, features=features)
+        entries, features = count("entries", entries), count("features", features)
         self.weight = drawn(weight_init, (entries, features), host_generator(seed), dtype)
 
-    def check_inputs(self, indices: Any) -> None:
+    def check_all_inputs(self, indices: Any) -> None:
         """Check that all indices are entries. `fit` and `predict` call it once with all that they are given.
 
         This reads from the device.
@@ -99,7 +101,7 @@ class Embedding(Module):
         entries, features = self.weight.shape
         self._check_dtype(indices)
         valid = None
-        if on_host(indices):
+        if is_on_host(indices):
             check_indices(indices, entries, self._name)
         else:
             indices, valid = safe_indices(xp, indices, entries)

@@ -52,8 +52,9 @@ class Module(tree.Branch):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "__call__" in vars(cls) and "takes_sparse" not in vars(cls):
-            cls.takes_sparse = False  # what it does with x is not what the class above does
+        for what in ("takes_sparse", "gives_probabilities"):
+            if "__call__" in vars(cls) and what not in vars(cls):
+                setattr(cls, what, False)  # what it does with x is not what the class above does
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(

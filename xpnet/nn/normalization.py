@@ -8,8 +8,8 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.nn.module import Module
-from xpnet.nn.parameters import check_features, check_positive, filled
-from xpnet.settings import at_least_zero, share
+from xpnet.nn.parameters import check_features, filled
+from xpnet.settings import at_least_zero, count, up_to_one
 
 
 def _standardized(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
@@ -43,7 +43,7 @@ class _Normalization(Module):
     """
 
     def __init__(self, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:
-        check_positive(features=features)
+        features = count("features", features)
         self.epsilon = at_least_zero("epsilon", epsilon)
         self.weight = filled(1.0, features, dtype)
         self.bias = filled(0.0, features, dtype)
@@ -111,7 +111,7 @@ class BatchNorm(_Normalization):
         self, features: int, *, momentum: float = 0.1, epsilon: float = 1e-5, dtype: str = "float32"
     ) -> None:
         super().__init__(features, epsilon=epsilon, dtype=dtype)
-        self.momentum = share("momentum", momentum)
+        self.momentum = up_to_one("momentum", momentum)
         self.running_mean = filled(0.0, features, dtype)
         self.running_variance = filled(1.0, features, dtype)
 
@@ -266,11 +266,10 @@ class GroupNorm(_Normalization):
     """
 
     def __init__(self, groups: int, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:
-        check_positive(groups=groups)
+        self.groups = count("groups", groups)
         super().__init__(features, epsilon=epsilon, dtype=dtype)
-        if features % groups:
+        if features % self.groups:
             raise ValueError(f"groups must divide the {features} features, received {groups}.")
-        self.groups = int(groups)
 
     def __call__(self, x: Any) -> Any:
         """Normalize x, of shape (batch, ..., features)."""

@@ -7,21 +7,8 @@ import numpy
 from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray, device
 from xpnet.nn.initializers import Initializer
-from xpnet.settings import count
 
 _FLOATING = ("real floating", "complex floating")
-
-
-def check_positive(**sizes: Any) -> None:
-    """Check that settings are positive integers.
-
-    Raises
-    ------
-    ValueError
-        Naming the first that is not.
-    """
-    for name, value in sizes.items():
-        count(name, value)
 
 
 def drawn(initializer: Initializer, shape: tuple[int, ...], random: Any, dtype: str) -> Any:

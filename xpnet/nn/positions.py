@@ -9,12 +9,12 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace
 from xpnet.nn.module import Module
-from xpnet.nn.parameters import check_axes, check_features, check_positive
-from xpnet.settings import positive
+from xpnet.nn.parameters import check_axes, check_features
+from xpnet.settings import count, positive
 
 
 def _check_even(features: int) -> None:
-    check_positive(features=features)
+    count("features", features)
     if features % 2:
         raise ValueError(f"features must be even, two for each wave, received {features}.")
 

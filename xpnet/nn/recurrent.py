@@ -7,9 +7,10 @@ from xpnet.autodiff import array_namespace
 from xpnet.nn.dense import Dense
 from xpnet.nn.initializers import glorot_uniform, orthogonal
 from xpnet.nn.module import Module
-from xpnet.nn.parameters import check_axes, check_features, check_positive
+from xpnet.nn.parameters import check_axes, check_features
 from xpnet.random import Seed, host_generator
 from xpnet.replay import scan
+from xpnet.settings import count
 
 State = dict[str, Any]
 
@@ -51,7 +52,7 @@ class _Recurrent(Module):
     cell: ClassVar[Callable]
 
     def __init__(self, in_features: int, features: int, *, seed: Seed = None, dtype: str = "float32") -> None:
-        check_positive(in_features=in_features, features=features)
+        in_features, features = count("in_features", in_features), count("features", features)
         random, out = host_generator(seed), self.parts * features
         options: dict[str, Any] = {"seed": random, "dtype": dtype}
         self.input = Dense(in_features, out, weight_init=glorot_uniform, **options)

@@ -13,7 +13,7 @@ from xpnet.backends import asarray, to_numpy
 from xpnet.onnx.operators import OPERATORS
 from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.training.predict import evaluation_copy
+from xpnet.training.networks import evaluation_copy
 from xpnet.writing import replace
 
 # The oldest set of operators whose reductions take their axes as inputs.

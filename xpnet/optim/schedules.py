@@ -12,7 +12,7 @@ from typing import Any
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray
-from xpnet.settings import at_least_zero, count, positive, share
+from xpnet.settings import at_least_zero, count, positive, up_to_one
 
 __all__ = ["Schedule", "constant", "cosine", "one_cycle", "step_decay", "warmup_cosine"]
 
@@ -235,7 +235,7 @@ def one_cycle(
     initial = rate / positive("initial_divisor", initial_divisor)
     final = initial / positive("final_divisor", final_divisor)
     steps = count("steps", steps)
-    peak = share("warmup_fraction", warmup_fraction) * steps - 1
+    peak = up_to_one("warmup_fraction", warmup_fraction) * steps - 1
     if not 0 < peak < steps - 1:
         raise ValueError(
             "warmup_fraction * steps must be more than 1 and less than steps, so that the rate can rise and "

@@ -22,7 +22,7 @@ from xpnet.sklearn.network import ACTIVATIONS, dense_layers, dense_stack, for_ea
 from xpnet.sklearn.objective import Objective, Penalized, one_array
 from xpnet.sklearn.solvers import DIVERGED, fit_lbfgs, fit_stochastic
 from xpnet.training.metrics import Metric
-from xpnet.training.predict import place_of
+from xpnet.training.networks import place_of
 
 
 class MLP(BaseEstimator):

@@ -14,7 +14,7 @@ from xpnet.autodiff import array_namespace, value_and_grad
 from xpnet.backends import asarray, to_numpy, use_device
 from xpnet.sklearn.objective import steps_of
 from xpnet.training.batches import Examples
-from xpnet.training.predict import jit_where_possible, place_of
+from xpnet.training.networks import jit_where_possible, place_of
 
 # The numbers in a batch up to which dense batches are made of sparse data.
 MODERATE = 2**24

@@ -14,7 +14,8 @@ from xpnet.backends import asarray, device_of
 from xpnet.errors import NoGradientError
 from xpnet.nn import Module
 from xpnet.training import Steps
-from xpnet.training.steps import CONSTANT, attribute_of
+from xpnet.training.metrics import attribute_of
+from xpnet.training.steps import NO_DEPENDENCE
 
 
 class Penalized(Module):
@@ -96,7 +97,7 @@ class Objective:
                 f"array of shape (); received a value of the type {type(each).__name__}."
             )
         if carries_gradient(result) and not carries_gradient(each):  # the penalty would have one alone
-            raise NoGradientError(CONSTANT)
+            raise NoGradientError(NO_DEPENDENCE)
         if self.limited:
             limit = -math.log(float(xp.finfo(each.dtype).eps))
             each = _shown(each, xp.minimum(each, limit))

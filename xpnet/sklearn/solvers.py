@@ -16,7 +16,7 @@ from xpnet.sklearn.data import Examples, moved
 from xpnet.sklearn.lbfgs import minimize
 from xpnet.sklearn.objective import Penalized, steps_of
 from xpnet.sklearn.rules import Rules
-from xpnet.training.predict import place_of
+from xpnet.training.networks import place_of
 
 DIVERGED = (
     "Solver produced non-finite parameter weights. The input data may contain large values and need to be "

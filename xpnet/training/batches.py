@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 import numpy
 
 from xpnet import tree
-from xpnet.backends import Device, asarray, device_of, library_of, numpy_dtype, read, unmasked, use_device
+from xpnet.backends import (
+    Device,
+    as_numbers,
+    asarray,
+    device_of,
+    library_of,
+    numpy_dtype,
+    unmasked,
+    use_device,
+)
 from xpnet.nn.sparse import SparseRows
 
 _log = logging.getLogger("xpnet")
@@ -82,9 +91,9 @@ class Examples:
         self.columns: dict[str, list] = {}
         lengths: dict[str, int] = {}
 
-        def read(name: str, value: Any) -> Any:
+        def prepared(name: str, value: Any) -> Any:
             if isinstance(value, dict) and not _is_sparse(value):  # one kind of sparse matrices is a dict
-                return {key: read(f"{name}[{key!r}]", part) for key, part in value.items()}
+                return {key: prepared(f"{name}[{key!r}]", part) for key, part in value.items()}
             if hasattr(value, "columns"):
                 self.columns[name] = list(value.columns)
             array = _readable(name, value, where)
@@ -95,7 +104,7 @@ class Examples:
             return array
 
         self.names = tuple(values)
-        self.values = [read(name, value) for name, value in values.items()]
+        self.values = [prepared(name, value) for name, value in values.items()]
         x = self.values[0]
         if sparse and _is_sparse(x) and len(x.shape) == 2 and x.nnz <= FEW * prod(x.shape):
             self.values[0] = _FewElements(x)
@@ -337,11 +346,11 @@ def _readable(name: str, data: Any, where: Device) -> Any:
     data = unmasked(data, name)
     library = library_of(data)
     if library is None or (device_of(data) == where and isinstance(data, numpy.ndarray)):
-        array = read(data, name)
+        array = as_numbers(data, name)
     elif device_of(data) == where:
         array = data
     else:
-        array = read(numpy.asarray(library.to_numpy(data)), name)
+        array = as_numbers(numpy.asarray(library.to_numpy(data)), name)
     if len(array.shape) == 0:
         raise ValueError(f"{name} must have an axis of examples, received a single number.")
     return array

@@ -1,8 +1,10 @@
 """Where the first infinite or NaN value of a training came from."""
 
+import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -11,6 +13,12 @@ from xpnet.backends import plain_namespace, to_numpy
 from xpnet.nn.sparse import SparseRows
 from xpnet.nn.summary import watched_calls
 from xpnet.training.batches import Examples
+from xpnet.training.networks import evaluation_copy
+
+if TYPE_CHECKING:
+    from xpnet.training.run import Run
+
+_log = logging.getLogger("xpnet")
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class BadValue:
     value: str = ""
 
 
+BACK = "The network has the weights from before this epoch."
 _FILL = "Leave such examples out, or fill their values in. "
 _SLOWER = "Lower the learning rate, or scale x. "
 _GRADIENT = (
@@ -67,10 +76,10 @@ def first_bad_step(
     Returns
     -------
     (int, BadValue) or None
-        The number of the batch, counted from 0, and the first bad value: a weight behind the last batch, if
-        no loss is bad. None if there is none this time, as a callback changed the steps.
+        The number of the batch, counted from 0, and the first bad value: a weight that its step made, if no
+        loss is bad. None if there is none this time, as a callback changed the steps.
     """
-    number, weights = 0, None
+    weights = None
     for number, (x, y) in enumerate(batches):
 
         def loss(x: Any, y: Any, net: Any = net, state: Any = state) -> Any:
@@ -79,8 +88,10 @@ def first_bad_step(
         after, state, value, _ = step(*copied((net, state)), x, y, optimizer)
         if not _is_finite(value):
             return number, _first_bad_value(net, loss, x, y, names)
-        net, weights = after, became_bad(after, net)
-    return (number, BadValue(weights, _GRADIENT)) if weights else None
+        if weights is None and (name := became_bad(after, net)):
+            weights = number, BadValue(name, _GRADIENT)
+        net = after
+    return weights
 
 
 def first_bad_evaluation(
@@ -127,6 +138,21 @@ def explained(
             place += f", {tuple(others)}"
         place += f", which is {value.value}"
     return f", batch {first + batch + 1}, first in {place}. {value.advice}"
+
+
+def check_validation(
+    run: "Run", loss: float, examples: Examples, evaluate: Callable, batch_size: int
+) -> None:
+    """Raise an error if bad values in the data for validation made its loss bad; else warn of such a loss."""
+    if math.isfinite(loss):
+        return
+    net, batches = evaluation_copy(run.net), examples.batches(batch_size)
+    found = first_bad_evaluation(net, evaluate, batches, examples.names)
+    text = f"but is {loss} in epoch {run.epoch}{explained(found, examples, examples.rows, batch_size)}"
+    if found is not None and found[1].index:
+        raise FloatingPointError(f"the validation loss must be finite, {text}{BACK}")
+    if all(map(math.isfinite, run.history["validation_loss"] if len(run.history) else [])):
+        _log.warning("xpnet: the validation loss should be finite, %s", text)
 
 
 def _first_bad_value(
@@ -178,8 +204,8 @@ def _first_bad_output(net: Any, x: Any) -> BadValue | None:
             bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)].strip()}")
 
     def enter(module: Any, inputs: tuple) -> None:
-        if hasattr(module, "check_inputs"):
-            module.check_inputs(*inputs)
+        if hasattr(module, "check_all_inputs"):
+            module.check_all_inputs(*inputs)
 
     try:
         with watched_calls(tree.branches(net), note, enter):
@@ -215,7 +241,7 @@ def _without_bad(data: Any) -> Any:
 
 
 def _is_finite(x: Any) -> bool:
-    return _are_finite([x]) if tree.is_array(x) else x - x == 0  # a Python number
+    return _are_finite([x]) if tree.is_array(x) else math.isfinite(x)
 
 
 def _are_finite(arrays: list) -> bool:

@@ -7,30 +7,36 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
-import numpy
-
 from xpnet import tree
 from xpnet.backends import clear_errors, use_device
-from xpnet.optim import LossScaling, Transform
+from xpnet.optim import LossScaling
 from xpnet.random import Seed, host_generator
-from xpnet.settings import count, described, flag, is_number
+from xpnet.settings import count, flag
+from xpnet.training.arguments import (
+    callbacks_of,
+    check_parts,
+    check_state,
+    metrics_of,
+    names_of,
+    order_of,
+    split,
+)
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
-from xpnet.training.diagnosis import became_bad, copied, explained, first_bad_evaluation, first_bad_step
+from xpnet.training.diagnosis import BACK, became_bad, check_validation, copied, explained, first_bad_step
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
-from xpnet.training.metrics import Metric, Totals, as_metric
-from xpnet.training.predict import evaluation_copy, place_of, training_copy
+from xpnet.training.metrics import Metric
+from xpnet.training.networks import evaluation_copy, place_of, training_copy
 from xpnet.training.resume import SavedTraining, set_random
 from xpnet.training.run import NotFiniteError, Run
 from xpnet.training.steps import Steps
+from xpnet.training.totals import Totals
 
 _log = logging.getLogger("xpnet")
 
 # Seconds between two looks at the loss inside an epoch. A look waits for the device.
 _LOOK = 10.0
-
-_BACK = "The network has the weights from before this epoch."
 
 _RANGE = (
     "Products in float16 take numbers above 65504 for infinite: scale x, or train in another precision, such "
@@ -162,12 +168,10 @@ def fit(
     """
     epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
     progress, jit = flag("progress", progress), flag("jit", jit)
-    _check_parts(loss, optimizer)
-    watched = [as_metric(metric) for metric in _listed("metrics", metrics)]
-    # What a checkpoint holds are the states of callbacks that have seen all of the epoch.
-    callbacks = sorted(_listed("callbacks", callbacks), key=_order_of)
+    check_parts(loss, optimizer)
+    watched, callbacks = metrics_of(metrics), callbacks_of(callbacks)
     random = host_generator(seed)
-    order = _order(shuffle, random)
+    order = order_of(shuffle, random)
     steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit, precision=precision)
     if precision not in ("float32", steps.precision):
         raise ValueError(
@@ -179,20 +183,16 @@ def fit(
     if saved is not None:
         saved.start_random(random)
     start = random.bit_generator.state
-    training, held_out = _split(x, y, validation, random, net)
+    training, held_out = split(x, y, validation, random, net)
 
     with use_device(training.where), Interrupts() as interrupts:
         steps.check(net, [training] if held_out is None else [training, held_out], batch_size, watched)
         work = training_copy(net)
-        names = _names(watched, validated=held_out is not None)
+        names = names_of(watched, validated=held_out is not None)
         in_use = steps.optimizer(optimizer)
         fresh = in_use.init(work)
         state = fresh if optimizer_state is None else optimizer_state
-        if type(state) is not type(fresh):
-            raise TypeError(
-                "optimizer_state must be the state of the optimizer in an earlier training, "
-                f"{type(fresh).__name__}, received {described(state)}."
-            )
+        check_state(state, fresh)
         if isinstance(in_use, LossScaling):  # a state of a training in another precision has no scale
             state = fresh | state
         run = Run(work, optimizer, state, epochs, names, callbacks=callbacks, totals=Totals(watched))
@@ -207,14 +207,16 @@ def fit(
             saved.restore_callbacks(run)
         bar = _bar(epochs * len(training), progress)
         bar.update(run.step * batch_size)
-        run.remember()
+        run.remember(run.epoch)
         try:
             while run.batch or (run.epoch < epochs and not run.stop):
-                bar.set_description(f"epoch {run.epoch + (run.batch == 0)}/{epochs}")
-                if run.batch == 0:  # not one that is resumed
+                begun = run.batch > 0  # and resumed
+                if not begun:
                     run.epoch += 1
                     for callback in callbacks:
                         callback.epoch_start(run)
+                run.remember(run.epoch if begun else run.epoch - 1)
+                bar.set_description(f"epoch {run.epoch}/{epochs}")
                 # The steps write over what they are given. What others hold of the epoch before stays.
                 before, first = (run.net, run.optimizer_state), run.batch
                 run.net, run.optimizer_state = copied(before)
@@ -229,15 +231,15 @@ def fit(
                     rows = rows[first * batch_size :]
                     place = explained(found, training, rows, batch_size, first)
                     range_ = _RANGE if steps.precision == "float16" else ""
-                    raise FloatingPointError(f"{error}{place}{range_}{_BACK}") from None
+                    raise FloatingPointError(f"{error}{place}{range_}{BACK}") from None
                 if held_out is not None:
                     scores = _evaluate(run.net, held_out, steps.evaluate, watched, batch_size, interrupts)
                     values |= {f"validation_{name}": value for name, value in scores.items()}
-                    _check_validation(run, scores["loss"], held_out, steps.evaluate, batch_size)
+                    check_validation(run, scores["loss"], held_out, steps.evaluate, batch_size)
                 run.history.add(values)
                 run.batch, run.totals.sums = 0, None
                 run.random["epoch"] = random.bit_generator.state
-                run.remember()
+                run.remember(run.epoch)
                 if not bar.disable:
                     shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
                     bar.set_postfix(shown)
@@ -257,11 +259,11 @@ def fit(
                 for callback in callbacks:
                     callback.end(run)
             finally:
-                _hand_over(run.net, net)
+                _hand_over(run, net)
         frozen = became_bad(run.optimizer_state, state)
         if frozen:  # an infinite mean of squares divides each gradient by infinity
             _log.warning(
-                "xpnet: weights may have stopped to move, as %s of the optimizer's state is infinite or NaN: "
+                "xpnet: some weights may no longer move, as %s of the optimizer's state is infinite or NaN: "
                 "gradients were too large. Scale x or the loss, or use xpnet.optim.clip_by_global_norm.",
                 frozen,
             )
@@ -304,16 +306,6 @@ def _epoch(
     return run.totals.results()
 
 
-def _order(shuffle: Any, random: "numpy.random.Generator") -> Order:
-    if isinstance(shuffle, bool):
-        return random.permutation if shuffle else lambda rows: rows
-    if not callable(shuffle):
-        raise TypeError(
-            f"shuffle must be True, False or a function of the rows, received {described(shuffle)}."
-        )
-    return shuffle
-
-
 @clear_errors()
 def _evaluate(
     net: Any,
@@ -333,102 +325,14 @@ def _evaluate(
     return totals.results()
 
 
-def _check_validation(run: Run, loss: float, examples: Examples, evaluate: Callable, batch_size: int) -> None:
-    """Raise an error if bad values in the data for validation made its loss bad; else warn of such a loss."""
-    if math.isfinite(loss):
-        return
-    net, batches = evaluation_copy(run.net), examples.batches(batch_size)
-    found = first_bad_evaluation(net, evaluate, batches, examples.names)
-    text = f"but is {loss} in epoch {run.epoch}{explained(found, examples, examples.rows, batch_size)}"
-    if found is not None and found[1].index:
-        raise FloatingPointError(f"the validation loss must be finite, {text}{_BACK}")
-    if all(map(math.isfinite, run.history["validation_loss"] if len(run.history) else [])):
-        _log.warning("xpnet: the validation loss should be finite, %s", text)
-
-
-def _split(
-    x: Any, y: Any, validation: Any, random: "numpy.random.Generator", net: Any
-) -> tuple[Examples, Any]:
-    """Return the examples for training and, or None, those for validation."""
-    _check_pair_or_share(validation)
-    where, dtype = place_of(net)
-    examples = Examples({"x": x, "y": y}, where, dtype, sparse=net.takes_sparse, warn=True).settle()
-    if validation is None:
-        return examples, None
-    if is_number(validation):
-        return examples.split(float(validation), random)
-    values = dict(zip(("x of validation", "y of validation"), validation, strict=True))
-    return examples, Examples(values, where, dtype, sparse=net.takes_sparse).settle()
-
-
-def _check_pair_or_share(validation: Any) -> None:
-    must = "validation must be a pair (x, y) or a share of the examples between 0 and 1, received"
-    if is_number(validation):
-        if not 0 < validation < 1:
-            raise ValueError(f"{must} {validation!r}.")
-    elif isinstance(validation, tuple | list):
-        if len(validation) != 2:
-            raise TypeError(
-                f"{must} a {type(validation).__name__} of {len(validation)}. Weights go where the loss finds "
-                'them, in the targets: (x, {"labels": y, "weights": w}).'
-            )
-    elif validation is not None:
-        raise TypeError(f"{must} {described(validation)}.")
-
-
-def _check_parts(loss: Any, optimizer: Any) -> None:
-    if isinstance(loss, type) or not (callable(loss) or isinstance(loss, Steps)):
-        raise TypeError(
-            f"loss must be a function, such as xpnet.losses.cross_entropy, received {described(loss)}."
-        )
-    if isinstance(optimizer, type | Transform) or not (
-        hasattr(optimizer, "init") and hasattr(optimizer, "update")
-    ):
-        instead = (
-            " Write xpnet.optim.chain(transform, optimizer)." if isinstance(optimizer, Transform) else ""
-        )
-        raise TypeError(
-            "optimizer must be an optimizer, such as xpnet.optim.Adam(1e-3), received "
-            f"{described(optimizer)}.{instead}"
-        )
-
-
-def _listed(name: str, values: Any) -> list:
-    if isinstance(values, str | dict) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} must be a list, received {described(values)}. Write {name}=[...].")
-    return list(values)
-
-
-# What `fit` asks of a callback: it need not be a subclass.
-_OF_CALLBACKS = [name for name in vars(Callback) if not name.startswith("_")]
-
-
-def _order_of(callback: Any) -> int:
-    if isinstance(callback, type) or not all(hasattr(callback, name) for name in _OF_CALLBACKS):
-        raise TypeError(
-            "each of callbacks must be an xpnet.callbacks.Callback, such as xpnet.callbacks.EarlyStopping(), "
-            f"received {described(callback)}. A subclass of Callback has the methods that it leaves out."
-        )
-    return callback.order
-
-
-def _names(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:
-    """Return the names that the history will have."""
-    names = ("loss", *(metric.name for metric in metrics))
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"each metric needs a name of its own, received {', '.join(names[1:])} beside loss. Make one "
-            "with xpnet.metrics.Metric(name, ...), or give functions different names."
-        )
-    return names + tuple(f"validation_{name}" for name in names) if validated else names
-
-
-def _hand_over(trained: Any, net: Any) -> None:
+def _hand_over(run: Run, net: Any) -> None:
     """Write the trained weights into the network, all of them also if a signal's handler raises meanwhile."""
+    if not run.whole:  # one that raised while the training went back
+        run.go_back()
     try:
-        tree.assign(trained, net)
+        tree.assign(run.net, net)
     except BaseException:
-        tree.assign(trained, net)
+        tree.assign(run.net, net)
         raise
 
 

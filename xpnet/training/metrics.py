@@ -6,10 +6,10 @@ per-batch values, such as R², are exact, and no batch waits for the device. Tot
 double precision: a hundred thousand batches lose no digits, also on a device that has none to spare.
 """
 
+import functools
 import inspect
 import math
-import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
@@ -18,10 +18,10 @@ import numpy
 
 from xpnet import tree
 from xpnet.autodiff import array_namespace
-from xpnet.backends import to_numpy
 from xpnet.losses import check_labels
 from xpnet.settings import count
 from xpnet.training.batches import length
+from xpnet.training.totals import added, to_host, wide
 
 __all__ = [
     "Metric",
@@ -32,15 +32,6 @@ __all__ = [
     "root_mean_squared_error",
     "top_k_accuracy",
 ]
-
-# How many batches, and how many numbers, wait on the device until they are brought to the host. That waits
-# for the device, as nothing else does until the end of an epoch.
-_BATCHES = 256
-_NUMBERS = 2**22
-
-
-def _added(totals: tuple, more: tuple) -> tuple:
-    return tuple(map(operator.add, totals, more))
 
 
 @dataclass(frozen=True)
@@ -98,7 +89,7 @@ class Metric:
     totals: Callable[[Any, Any], tuple]
     result: Callable[..., float]
     description: str = field(default="", repr=False)
-    merge: Callable[[tuple, tuple], tuple] = field(default=_added, repr=False)
+    merge: Callable[[tuple, tuple], tuple] = field(default=added, repr=False)
     check_targets: Callable[[Any, Any], None] | None = field(default=None, repr=False)
     takes_logits: bool = False
 
@@ -109,7 +100,7 @@ class Metric:
     def __call__(self, outputs: Any, targets: Any) -> float:
         if self.check_targets is not None:
             self.check_targets(outputs, targets)
-        return self.of(_on_host(self.totals(outputs, targets)))
+        return self.of(to_host(self.totals(outputs, targets)))
 
     def of(self, totals: tuple) -> float:
         """Make the metric of totals on the host."""
@@ -124,7 +115,8 @@ class Metric:
         name : str
             Its name in the history.
         part : callable
-            ``part(outputs, targets)`` returns the outputs and targets to compare.
+            ``part(outputs, targets)`` returns the outputs and targets to compare, each taken from its own
+            argument: before a training, it is called with one batch of outputs and all targets.
 
         Returns
         -------
@@ -162,7 +154,7 @@ def as_metric(metric: Any) -> Metric:
             "a metric is one of xpnet.metrics or a function (outputs, targets) → number, "
             f"received {metric!r}."
         )
-    name = getattr(metric, "__name__", type(metric).__name__)
+    name = attribute_of(metric, "__name__") or type(metric).__name__
 
     def totals(outputs: Any, targets: Any) -> tuple:
         number, examples = metric(outputs, targets), length(targets)
@@ -171,9 +163,15 @@ def as_metric(metric: Any) -> Metric:
             raise TypeError(f"a metric must return one number for a batch, received {kind} from {name}.")
         return wide(number) * examples, examples
 
-    check_targets = getattr(metric, "check_targets", None)
-    takes_logits = getattr(metric, "takes_logits", False)
-    return Metric(name, totals, _ratio, check_targets=check_targets, takes_logits=takes_logits)
+    checks = {"check_targets": attribute_of(metric, "check_targets")}
+    return Metric(name, totals, _ratio, takes_logits=bool(attribute_of(metric, "takes_logits")), **checks)
+
+
+def attribute_of(function: Callable, name: str) -> Any:
+    """Return an attribute of a loss or a metric, also through `functools.partial`; None if it has none."""
+    while isinstance(function, functools.partial) and not hasattr(function, name):
+        function = function.func
+    return getattr(function, name, None)
 
 
 # -- what metrics share ------------------------------------------------------------------------------------
@@ -181,30 +179,6 @@ def as_metric(metric: Any) -> Metric:
 
 def _ratio(total: float, number: float) -> float:
     return total / number
-
-
-def wide(x: Any) -> Any:
-    """Return an array in double precision where its device has it, else in single precision; or a number."""
-    if isinstance(x, numpy.generic):
-        return numpy.float64(x)  # the loss of each step, which counts for small networks
-    if not tree.is_array(x):
-        return float(x)
-    xp = array_namespace(x)
-    # Asked anew each time, as not every library's devices can be hashed.
-    known = xp.__array_namespace_info__().dtypes(device=x.device, kind="real floating")
-    return xp.astype(x, known["float64" if "float64" in known else "float32"], copy=False)
-
-
-def _on_host(totals: Iterable) -> tuple:
-    """Return totals as Python floats, and as NumPy arrays where they have axes, waiting for the device."""
-
-    def number_or_array(total: Any) -> Any:
-        if not isinstance(total, int | float | numpy.ndarray | numpy.generic):
-            total = to_numpy(total)
-        array = numpy.asarray(total, dtype="float64")
-        return array if array.shape else float(array)
-
-    return tuple(map(number_or_array, totals))
 
 
 def _check_arrays(name: str, **values: Any) -> None:
@@ -274,15 +248,17 @@ def _check_classes(name: str, outputs: Any, targets: Any) -> None:
         check_labels(_labels(targets, outputs), outputs.shape[-1])  # torch has no minimum of uint64
         return
     xp = array_namespace(targets)
-    rows = wide(targets)
-    sums = xp.sum(rows, axis=-1)
-    # Probabilities of bfloat16 sum to 1 within a hundredth, several labels that are true to a whole number.
-    if not bool(xp.all(rows >= 0) & xp.all(abs(sums - 1) < 0.01)):
+    numbers = targets if xp.isdtype(targets.dtype, "numeric") else xp.astype(targets, xp.int8)
+    sums = xp.astype(xp.sum(numbers, axis=-1), xp.float32)
+    low, least, most = float(xp.min(numbers)), float(xp.min(sums)), float(xp.max(sums))
+    # Probabilities of bfloat16 sum to 1 within a hundredth, several labels that are true to a whole number. A
+    # row of zeros, which counts for nothing in `cross_entropy`, has no class that is right or wrong.
+    if not (low >= 0 and abs(least - 1) < 0.01 and abs(most - 1) < 0.01):
         raise ValueError(
             f"{name} needs targets that are labels or, in the shape of the outputs, probabilities of at "
-            f"least 0 with a sum of 1 in each row, received numbers from {float(xp.min(rows)):g} with sums "
-            f"from {float(xp.min(sums)):g} to {float(xp.max(sums)):g}. For labels of which several may be "
-            "true use metrics.binary_accuracy, for numbers metrics.r2."
+            f"least 0 with a sum of 1 in each row, received numbers from {low:g} with sums from {least:g} to "
+            f"{most:g}. For labels of which several may be true use metrics.binary_accuracy, for numbers "
+            "metrics.r2."
         )
 
 
@@ -397,8 +373,8 @@ def _check_all_shapes(name: str, outputs: Any, targets: Any) -> None:
 def _check_answers(outputs: Any, targets: Any) -> None:
     _check_all_shapes("binary_accuracy", outputs, targets)
     xp = array_namespace(targets)
-    answers = wide(targets)
-    low, high = float(xp.min(answers)), float(xp.max(answers))
+    numbers = targets if xp.isdtype(targets.dtype, "numeric") else xp.astype(targets, xp.int8)
+    low, high = float(xp.min(numbers)), float(xp.max(numbers))
     if not (low >= -1 and high <= 1):
         raise ValueError(
             "binary_accuracy needs targets of 1 for yes and 0 or -1 for no, received targets from "
@@ -561,72 +537,3 @@ r2 = Metric(
     merge=_merge_r2,
     check_targets=lambda outputs, targets: _check_all_shapes("r2", outputs, targets),
 )
-
-
-class Totals:
-    """The mean loss and the metrics of the batches so far.
-
-    What batches give waits on the device for some time, and is then brought to the host and merged in the
-    order of the batches. So the figures do not depend on when that is.
-
-    Parameters
-    ----------
-    metrics : list of Metric
-    """
-
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
-        self._merges = [_added, *(metric.merge for metric in metrics)]
-        self.sums = None
-
-    def add(self, loss: Any, outputs: Any, targets: Any) -> int:
-        """Add a batch: its mean loss, its outputs and its targets; return its number of examples."""
-        examples = length(targets)
-        new = [(wide(loss) * examples, examples)]
-        new += [metric.totals(outputs, targets) for metric in self._metrics]
-        self._waiting.append(new)
-        self._numbers += sum(math.prod(getattr(x, "shape", ())) for totals in new for x in totals)
-        if len(self._waiting) >= _BATCHES or self._numbers >= _NUMBERS:
-            self._merge()
-        return examples
-
-    @property
-    def sums(self) -> list | None:
-        """The merged totals of the loss and of each metric, as lists of numbers; None before the first batch.
-
-        Reading them waits for the device. What is assigned is gone on from.
-        """
-        self._merge()
-        return self._merged and [
-            [x.tolist() if isinstance(x, numpy.ndarray) else x for x in totals] for totals in self._merged
-        ]
-
-    @sums.setter
-    def sums(self, sums: list | None) -> None:
-        self._merged = sums and [_on_host(map(numpy.asarray, totals)) for totals in sums]
-        self._waiting: list[list[tuple]] = []
-        self._numbers = 0
-
-    def _merge(self) -> None:
-        """Bring to the host what is waiting on the device."""
-        merged = self._merged
-        with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
-            for batch in self._waiting:
-                new = [_on_host(totals) for totals in batch]
-                if merged is not None:
-                    triples = zip(self._merges, merged, new, strict=True)
-                    new = [tuple(merge(totals, more)) for merge, totals, more in triples]
-                merged = new
-        self._merged, self._waiting, self._numbers = merged, [], 0
-
-    def loss(self) -> float:
-        """Return the mean loss, waiting for the device."""
-        self._merge()
-        total, examples = (self._merged or [(math.nan, 1)])[0]
-        return total / examples
-
-    def results(self) -> dict[str, float]:
-        """Return the loss and the metrics by name, waiting for the device."""
-        loss = self.loss()
-        pairs = zip(self._metrics, (self._merged or [])[1:], strict=True)
-        return {"loss": loss, **{metric.name: metric.of(totals) for metric, totals in pairs}}

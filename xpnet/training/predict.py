@@ -1,88 +1,14 @@
 """Predictions in batches."""
 
-import functools
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from xpnet import tree
-from xpnet.backends import Device, device, device_of, use_device
-from xpnet.errors import NotRecordableError
-from xpnet.indices import on_host
-from xpnet.nn import Module
-from xpnet.replay import jit as record
-from xpnet.replay.match import alike
-from xpnet.settings import count, described
+from xpnet.backends import is_on_host, use_device
+from xpnet.settings import count
 from xpnet.training.batches import Examples, length
-from xpnet.training.inputs import Reads, check_inputs, check_reads, checking_layers, named_arrays
-
-_log = logging.getLogger("xpnet")
-
-# How many kinds of networks are remembered: with their recordings, or as such that cannot be recorded.
-_KINDS = 64
-
-
-def place_of(net: Any) -> tuple[Device, Any]:
-    """Return the device and the dtype of a network; of one without arrays, the current device and float32.
-
-    Raises
-    ------
-    TypeError
-        If it is no network.
-    """
-    if not isinstance(net, Module):
-        raise _no_network(net)
-    parameters = tree.leaves(net)
-    arrays = parameters or tree.leaves(net, state=True)
-    where = device_of(arrays[0]) if arrays else device()
-    return where, parameters[0].dtype if parameters else where.namespace.float32
-
-
-def _no_network(net: Any) -> TypeError:
-    if isinstance(net, type):
-        instead = f"Make one of the class: {net.__name__}(...)."
-    elif isinstance(net, list | tuple):
-        instead = "Write xpnet.nn.Sequential(*layers)."
-    elif callable(net):
-        instead = (
-            "xpnet.nn.Lambda makes one of a function without parameters; write one with some as a Module."
-        )
-    else:
-        instead = "It comes first, before the data."
-    return TypeError(f"net must be a network, an xpnet.nn.Module, received {described(net)}. {instead}")
-
-
-def evaluation_copy(net: Any) -> Any:
-    """Return a copy of a network that behaves as in use; the arrays are shared."""
-    return tree.map(lambda x: x, net, state=True).eval()
-
-
-def training_copy(net: Any) -> Any:
-    """Return a copy of a network that behaves as in training; the arrays are shared.
-
-    A part that is in use stays so, unless all of the network is.
-    """
-    copy = tree.map(lambda x: x, net, state=True)
-    return copy if net.training else copy.train()
-
-
-def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> Callable:
-    """Return a function of a network by `jit`, or as it is for networks with which it cannot be recorded."""
-    recorded: Any = record(f, donate=donate, precision=precision)
-    without = "" if precision == "float32" else f", and in float32 in place of {precision}"
-    refused: list[Callable] = []  # tell the kinds of networks that cannot be recorded
-
-    @functools.wraps(f)
-    def call(net: Any, *arguments: Any) -> Any:
-        if not any(is_like(net) for is_like in refused):
-            try:
-                return recorded(net, *arguments)
-            except NotRecordableError as error:
-                _log.warning("xpnet: this runs without jit, which is slower%s. %s", without, error)
-                refused[:] = [_like(net), *refused][:_KINDS]
-        return f(net, *arguments)
-
-    return call
+from xpnet.training.checks import Reads, check_inputs, check_reads, checking_layers, named_arrays
+from xpnet.training.networks import KINDS, evaluation_copy, jit_where_possible, like, place_of
 
 
 def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> Any:
@@ -92,9 +18,9 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     ----------
     net : Module
         It behaves as in use (no dropout) and is not changed.
-    x : array or sequence, shape (examples, ...)
-        The inputs, anywhere, or a sparse matrix of SciPy, see `fit`. They are moved to the device of the
-        network batch by batch, and floating-point numbers are converted to its dtype.
+    x : array, data frame or sequence, shape (examples, ...), or dict
+        The inputs, anywhere, as `fit` takes them, or a sparse matrix of SciPy. They are moved to the device
+        of the network batch by batch, and floating-point numbers are converted to its dtype.
     batch_size : int, default=1024
     jit : bool, default=True
         Whether to record the network once for each shape of a batch and replay it, see `xpnet.jit`.
@@ -170,14 +96,6 @@ def _check_outputs(leaves: list, outputs: Any, examples: int) -> None:
         )
 
 
-def _like(net: Any) -> Callable[[Any], Any]:
-    """Return what tells networks like one; one that nobody can compare is like no other."""
-    try:
-        return alike(net)
-    except NotRecordableError:
-        return lambda other: other is net
-
-
 # Of each kind of networks: what tells it, its recordings, and which layers check which inputs, by what the
 # inputs are like. The latest comes first.
 _kinds: list[tuple[Callable, Callable, dict[Any, Reads]]] = []
@@ -186,9 +104,9 @@ _kinds: list[tuple[Callable, Callable, dict[Any, Reads]]] = []
 def _of_kind(net: Any) -> tuple[Callable, dict[Any, Reads]]:
     """Return what is known of the networks like one."""
     found = next((known for known in _kinds if known[0](net)), None)
-    found = found or (_like(net), jit_where_possible(_output), {})
+    found = found or (like(net), jit_where_possible(_output), {})
     if found is not next(iter(_kinds), None):
-        _kinds[:] = [found, *(known for known in _kinds if known is not found)][:_KINDS]
+        _kinds[:] = [found, *(known for known in _kinds if known is not found)][:KINDS]
     return found[1:]
 
 
@@ -197,7 +115,7 @@ def _check_inputs(net: Any, batch: Any, x: Any, known: dict[Any, Reads]) -> None
     layers = checking_layers(net)
     if not layers:
         return
-    arrays = {name: array for name, array in named_arrays(x).items() if on_host(array)}
+    arrays = {name: array for name, array in named_arrays(x).items() if is_on_host(array)}
     like = tuple((name, array.ndim, array.dtype) for name, array in arrays.items())
     if like in known:
         check_reads(layers, arrays, known[like])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xpnet.training.callbacks import Callback
 
 # What `Run.go_back` restores.
-_RESTORED = ("net", "optimizer_state", "epoch", "step", "batch")
+_RESTORED = ("net", "optimizer_state", "step", "batch")
 
 
 class NotFiniteError(FloatingPointError):
@@ -104,13 +104,13 @@ class Run:
         if became_bad(self.net, self._before.get("net", self.net)):
             raise NotFiniteError(f"the weights must stay finite, but are not in epoch {self.epoch}")
 
-    def remember(self) -> None:
-        """Remember where the training is, to go back to it."""
-        self._before = {name: getattr(self, name) for name in _RESTORED}
+    def remember(self, epoch: int) -> None:
+        """Remember where the training is, after so many epochs, to go back to it."""
+        self._before = {name: getattr(self, name) for name in _RESTORED} | {"epoch": epoch}
         self._sums = self.totals.sums
 
     def go_back(self) -> None:
-        """Go back to what was remembered: the beginning of the epoch."""
+        """Go back to what was remembered: the beginning or end of an epoch."""
         for name, value in self._before.items():
             setattr(self, name, value)
         self.totals.sums = self._sums

@@ -1,0 +1,198 @@
+"""What is checked before a training, or a prediction, changes or computes anything."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from xpnet import tree
+from xpnet.backends import plain_namespace
+from xpnet.errors import NoGradientError, NotRecordableError
+from xpnet.nn.summary import watched_calls
+from xpnet.replay.outside import ArrayFromOutsideError
+from xpnet.replay.recording import RecordingNamespace
+from xpnet.replay.same import Facts
+from xpnet.training.metrics import Metric, attribute_of
+
+# -- the loss ----------------------------------------------------------------------------------------------
+
+
+def check_number(value: Any) -> None:
+    """Check that the value of a loss is one real number."""
+    received = f"a value of the type {type(value).__name__}"
+    if tree.is_array(value):
+        is_real = not plain_namespace(value).isdtype(value.dtype, "complex floating")
+        if value.shape == () and is_real:
+            return
+        received = f"an array of shape {tuple(value.shape)}" if is_real else f"an array of {value.dtype}"
+    elif isinstance(value, int | float):
+        return
+    error = ValueError if tree.is_array(value) else TypeError
+    raise error(
+        f"the loss must return one number, an array of shape () that is not complex, received {received}. "
+        'Return the mean over the batch; the losses of xpnet do so unless they are told reduction="none".'
+    )
+
+
+def watched_outputs(net: Any, x: Any) -> tuple[Any, list[tuple[str, Any]]]:
+    """Call a network; also return each output of a layer that gives probabilities, with the layer's name."""
+    modules = tree.named_branches(net)
+    names = {id(module): path for path, module in modules if getattr(module, "gives_probabilities", False)}
+    if not names:
+        return net(x), []
+    found: list[tuple[str, Any]] = []
+
+    def note(layer: Any, output: Any) -> None:
+        name = f"{names[id(layer)]} {type(layer).__name__}".strip()
+        found.extend((name, leaf) for leaf in tree.leaves(output))
+
+    with watched_calls([part for part in tree.branches(net) if id(part) in names], note):
+        return net(x), found
+
+
+def check_logits(on_logits: list, outputs: Any, probabilities: list[tuple[str, Any]]) -> None:
+    """Check that no loss or metric on logits is given what is probabilities already.
+
+    Of several outputs, all would have to be such, as only a loss knows which of them it takes for what.
+    """
+    leaves = tree.leaves(outputs)
+    if not on_logits or not leaves:
+        return
+    layers = [next((name for name, p in probabilities if _has_values_of(leaf, p)), None) for leaf in leaves]
+    if not all(layer or _adds_up_to_one(leaf) for layer, leaf in zip(layers, leaves, strict=True)):
+        return
+    first = on_logits[0]
+    received, out = "rows of numbers from 0 to 1 that add up to 1, probabilities", "the softmax"
+    if layers[0]:
+        received, out = f"probabilities, the output of the layer {layers[0]}", "that layer"
+    if isinstance(first, Metric):
+        raise ValueError(
+            f"{first.name} takes logits, of which it counts those above 0 as yes; received {received}. Leave "
+            f"{out} or the metric out, or write a function of outputs and targets for it."
+        )
+    name = attribute_of(first, "__name__") or type(first).__name__
+    raise ValueError(
+        f"{name} takes logits, scores of any size, and makes probabilities of them by itself; received "
+        f"{received}. Leave {out} out of the network, and apply it to what predict returns; the estimators "
+        "do that by themselves."
+    )
+
+
+def _has_values_of(x: Any, probabilities: Any) -> bool:
+    """Say whether an array is another one, perhaps in another shape."""
+    if x is probabilities:
+        return True
+    if not tree.is_array(x) or x.dtype != probabilities.dtype:
+        return False
+    if math.prod(x.shape) != math.prod(probabilities.shape):
+        return False
+    xp = plain_namespace(x)
+    return bool(xp.all(xp.reshape(x, (-1,)) == xp.reshape(probabilities, (-1,))))
+
+
+def _adds_up_to_one(x: Any) -> bool:
+    """Say whether each row of an array is a distribution over at least two classes."""
+    if not tree.is_array(x) or len(x.shape) < 2 or x.shape[-1] < 2:
+        return False
+    xp = plain_namespace(x)
+    if not xp.isdtype(x.dtype, "real floating") or not bool(xp.all(x >= 0)):
+        return False
+    # A rounding for each number that is added up, and some in the softmax.
+    tolerance = (x.shape[-1] + 4) * float(xp.finfo(x.dtype).eps)
+    return bool(xp.all(xp.abs(xp.sum(x, axis=-1) - 1) <= tolerance))
+
+
+def read_from_outside(loss: Callable, net: Any) -> tuple[dict[int, str], str | None]:
+    """Return the arrays of a network that modules hold which a loss can reach, and one that it reads."""
+    trained = {id(leaf) for leaf in tree.leaves(net)}
+    facts = Facts((), loss)
+    owned = {number: name for number, name in facts.owned.items() if number in trained}
+    return owned, next((name for number, name in facts.constants.items() if number in trained), None)
+
+
+def check_reach(loss: Callable, owned: dict[int, str], found: str | None, outputs: Any, y: Any) -> None:
+    """Check that a loss does not read the network from outside, where its arrays have no gradient."""
+    if owned and not found:
+        recording = RecordingNamespace(plain_namespace(tree.leaves(outputs)[0]))
+        recording.owned = owned
+        try:
+            recording.record(loss, *tree.map(recording.lift, (outputs, y)))
+        except ArrayFromOutsideError as error:
+            found = f"{error.owner}, at {error.line}"
+        except NotRecordableError:  # it cannot be told
+            return
+    if found:
+        raise NoGradientError(
+            f"the loss must be a function of outputs and targets, received one that reads {found}: from "
+            "outside, where what is trained has no gradient. Return what the loss needs from the network, "
+            "beside its outputs, or use weight_decay of the optimizer."
+        )
+
+
+# -- the inputs --------------------------------------------------------------------------------------------
+
+# Which layers read which arrays: numbers among the layers that check, and names of arrays.
+Reads = set[tuple[int, str]]
+
+
+def named_arrays(x: Any, name: str = "x") -> dict[str, Any]:
+    """Return the arrays in inputs by names such as ``x['category']``, without sparse ones."""
+    if isinstance(x, dict):
+        parts = [named_arrays(part, f"{name}[{key!r}]") for key, part in x.items()]
+        return {path: array for part in parts for path, array in part.items()}
+    return {name: x} if tree.is_array(x) else {}
+
+
+def checking_layers(net: Any) -> list:
+    """Return the layers with a method ``check_all_inputs(x)``, such as `xpnet.nn.Embedding`."""
+    return [module for module in tree.branches(net) if hasattr(module, "check_all_inputs")]
+
+
+def check_inputs(net: Any, batch: Any, arrays: dict[str, Any]) -> Reads:
+    """Let layers look at all inputs that reach them as they are: x itself, or an item of x.
+
+    What the network makes of its inputs, a column of x, say, is not looked at.
+
+    Parameters
+    ----------
+    net : Module
+        A network in use. If it has layers that check, it is called with the batch, to see what they read.
+    batch : array or dict
+        A batch of the inputs, where the network is.
+    arrays : dict of str to array
+        All inputs, wherever they are, by `named_arrays`; those that are left out are not looked at.
+
+    Returns
+    -------
+    set of (int, str)
+        Which layers read which arrays, for `check_reads`.
+
+    Raises
+    ------
+    IndexError, TypeError
+        What a layer raises. A note names the array.
+    """
+    layers = checking_layers(net)
+    reads: Reads = set()
+    if not layers or not arrays:
+        return reads
+    numbers = {id(layer): number for number, layer in enumerate(layers)}
+    names = {id(array): name for name, array in named_arrays(batch).items() if name in arrays}
+
+    def enter(layer: Any, inputs: tuple) -> None:
+        new = {(numbers[id(layer)], names[id(x)]) for x in inputs if id(x) in names}
+        check_reads(layers, arrays, new - reads)  # before the layer sees the batch, which is a part of them
+        reads.update(new)
+
+    with watched_calls(layers, enter=enter):
+        net(batch)
+    return reads
+
+
+def check_reads(layers: list, arrays: dict[str, Any], reads: Reads) -> None:
+    """Let layers look at the arrays that they are known to read, see `check_inputs`."""
+    for number, name in reads:
+        try:
+            layers[number].check_all_inputs(arrays[name])
+        except (IndexError, TypeError) as error:
+            error.add_note(f"They are in {name}.")
+            raise
