@@ -688,16 +688,16 @@ def test_numbers_are_read(device, data, expected, dtype):
     x = xpnet.asarray(data, device=device, dtype="float32" if dtype == "float64" else None)
     assert_on(x, device, "float32" if dtype == "float64" else dtype)
     assert_same(x, expected)
-    assert backends.read(data).dtype == dtype
+    assert backends.as_numbers(data).dtype == dtype
 
 
 def test_numbers_are_read_without_a_copy():
     x = numpy.ones((3, 2))
-    assert backends.read(x) is x
-    assert numpy.shares_memory(backends.read(masked(x)), x)
+    assert backends.as_numbers(x) is x
+    assert numpy.shares_memory(backends.as_numbers(masked(x)), x)
     bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     narrow = x.astype(bfloat16)
-    assert backends.read(narrow) is narrow
+    assert backends.as_numbers(narrow) is narrow
 
 
 ENCODE = r"numpy\.unique\(y, return_inverse=True\).*pandas\.get_dummies.*OrdinalEncoder.*cat\.codes"

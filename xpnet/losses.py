@@ -5,7 +5,10 @@ told otherwise. A loss never waits for a device, so a label that is out of range
 turns the loss and its gradient into NaN. `check_labels` looks at the labels once, before training.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, Literal
 
 from array_api_compat import device
@@ -27,6 +30,25 @@ __all__ = [
 ]
 
 Reduction = Literal["mean", "sum", "none"]
+
+_noted: ContextVar[list[tuple[str, Any]] | None] = ContextVar("_noted", default=None)
+
+
+@contextlib.contextmanager
+def noted_logits() -> Iterator[list[tuple[str, Any]]]:
+    """Note the arrays that losses take for logits inside a ``with`` block, each with the loss's name."""
+    noted: list[tuple[str, Any]] = []
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
+
+
+def _note(loss: str, logits: Any) -> None:
+    noted = _noted.get()
+    if noted is not None:
+        noted.append((loss, logits))
 
 
 def cross_entropy(
@@ -89,6 +111,7 @@ def cross_entropy(
     weight_arrays = [class_weight] if tree.is_array(class_weight) else []
     xp = array_namespace(logits, labels, *weight_arrays)
     _check_floating(xp, logits, "logits")
+    _note("cross_entropy", logits)
     *rows, classes = logits.shape
     if not rows or tuple(labels.shape) not in (tuple(rows), tuple(logits.shape)):
         raise ValueError(
@@ -189,6 +212,7 @@ def binary_cross_entropy(
     )
     xp = array_namespace(logits, targets, *([] if one_weight else [positive_weight]))
     targets = _like(xp, logits, targets, "binary_cross_entropy", "logits")
+    _note("binary_cross_entropy", logits)
     if one_weight:
         positive_weight = at_least_zero("positive_weight", positive_weight)
     else:

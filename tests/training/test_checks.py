@@ -86,16 +86,34 @@ def test_probabilities_in_front_of_a_loss_on_logits(device, make, layer, options
     refused(make(), ValueError, message, **options)
 
 
+def test_losses_on_logits_are_found_in_other_functions(device):
+    def double(x):
+        xp = xpnet.array_namespace(x)
+        return xp.astype(x, xp.float64)
+
+    message = "cross_entropy takes logits.*received probabilities, the output of the layer softmax Softmax"
+    one, several = Own(lambda net, z: net.softmax(z)), Own(lambda net, z: (z, {"p": net.softmax(z)}))
+    for net, loss in [
+        (one, lambda p, y: losses.cross_entropy(p, y)),
+        (one, lambda p, y: losses.cross_entropy(p, y) + 0.1 * losses.mse(p, 0 * p)),
+        (one, lambda p, y: losses.cross_entropy(double(p), y)),
+        (several, lambda outputs, y: losses.cross_entropy(outputs[1]["p"], y)),
+    ]:
+        refused(net, ValueError, message, loss=loss)
+    assert train(several, loss=lambda outputs, y: losses.cross_entropy(outputs[0], y))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("classes", [2, 3, 1000])
-def test_a_softmax_written_by_hand(device, classes, dtype):
+def test_a_softmax_written_by_hand(device, classes, dtype, caplog):
     net = nn.Sequential(nn.Dense(3, classes, seed=0, dtype=dtype), softmax)
-    refused(
-        net,
-        ValueError,
-        "cross_entropy takes logits.*rows of numbers from 0 to 1 that add up to 1.*Leave the softmax out",
-    )
-    refused(Own(lambda _, z: nn.Softmax()(z)), ValueError, "add up to 1")
+    for each in (net, Own(lambda _, z: nn.Softmax()(z))):
+        caplog.clear()
+        train(each)
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message.startswith("xpnet: cross_entropy takes logits")
+        assert "received rows of numbers from 0 to 1 that add up to 1" in message
+        assert "Leave a softmax out of the network, and apply it to what predict returns" in message
 
 
 def test_losses_and_metrics_on_logits_are_found(device):
@@ -147,7 +165,6 @@ def test_steps_that_are_kept_look_at_each_network(device):
     for _ in range(2):
         assert train(classifier(), loss=steps)
         refused(nn.Sequential(dense(), nn.Softmax()), ValueError, "takes logits", loss=steps)
-        refused(nn.Sequential(dense(), softmax), ValueError, "takes logits", loss=steps)
 
 
 def test_a_teacher_with_a_softmax(device):

@@ -74,7 +74,9 @@ class Spoil(Callback):
 
     def step_end(self, run):
         if run.step == self.step:
-            run.set_learning_rate(math.inf)
+            run.optimizer_state["learning_rate"] = xpnet.tree.map(
+                lambda rate: rate * math.inf, run.optimizer_state["learning_rate"]
+            )
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -84,7 +86,7 @@ def test_a_checkpoint_inside_an_epoch_looks_at_the_weights(device, tmp_path, jit
     with (
         np.errstate(all="ignore"),
         pytest.raises(
-            FloatingPointError, match=r"are not in epoch 1\. Lower the learning rate, or scale x\. The"
+            FloatingPointError, match=r"are not in epoch 1\. Lower the learning rate, or look at what callb"
         ),
     ):
         # The steps that are taken again have the learning rate from before, so that no place is found.
@@ -95,14 +97,15 @@ def test_a_checkpoint_inside_an_epoch_looks_at_the_weights(device, tmp_path, jit
         assert all(np.isfinite(leaf).all() for leaf in weights(xpnet.load(file)))
 
 
-def test_state_is_looked_at(device):
+@pytest.mark.parametrize("batch_size", [16, 60])
+def test_state_is_looked_at(device, batch_size):
     net = Sequential(Dense(3, 8, seed=0), BatchNorm(8), Dense(8, 2, seed=1))
     x = X * 1e25  # whose variance is infinite in float32, and whose loss is finite
     with (
         np.errstate(all="ignore"),
-        pytest.raises(FloatingPointError, match=r"first in layers\.1\.running_variance\. Lower"),
+        pytest.raises(FloatingPointError, match=r"first in layers\.1\.running_variance\. Scale x\."),
     ):
-        train(net, x, epochs=1, batch_size=60)
+        train(net, x, epochs=1, batch_size=batch_size)
     assert xpnet.to_numpy(net[1].running_variance).max() == 1
 
 
@@ -143,6 +146,50 @@ def test_a_bad_value_is_named_by_its_place_in_the_data(device):
     message(X, y, match="first in y at row 5, which is nan", **first)
     both = {"x": x, "y": y} | first
     message(**both, match="first in [xy] at row (5|41)", batch_size=60)
+
+
+@pytest.mark.parametrize("batch_size", [7, 60])
+def test_a_bad_value_that_reaches_the_gradient_alone_is_named(device, batch_size):
+    def masked(outputs, y):  # its gradient at NaN is 0 times NaN
+        xp = xpnet.array_namespace(outputs, y)
+        return xp.mean(xp.where(xp.isnan(y), 0.0, (outputs[:, 0] - y) ** 2))
+
+    y = np.array(X[:, 0])
+    y[11] = math.nan
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match=r"must stay finite, .*first in y at row 11, which"),
+    ):
+        train(classifier(), X, y, loss=masked, batch_size=batch_size, shuffle=False)
+
+    class Filled(Dense):
+        def __call__(self, x):
+            xp = xpnet.array_namespace(x)
+            y = super().__call__(x)
+            return xp.where(xp.isnan(y), 0.0, y)
+
+    x = np.array(X)
+    x[11, 2] = math.nan
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match="first in x at row 11, column 2, which is nan"),
+    ):
+        train(Filled(3, 2, seed=0), x, batch_size=batch_size, shuffle=False)
+
+
+def test_weights_that_a_callback_made_bad_are_looked_at(device, tmp_path):
+    class Break(Callback):
+        def epoch_end(self, run):
+            good.append(weights(run.net))
+            if run.epoch == 2:
+                run.net = xpnet.tree.map(lambda x: x * math.nan, run.net)
+
+    for callbacks in ([Break()], [Break(), Checkpoint(tmp_path / "{epoch}")]):
+        net, good = classifier(), []
+        with pytest.raises(FloatingPointError, match="are not in epoch 2, after a callback changed them"):
+            train(net, callbacks=callbacks, epochs=2)
+        assert same(weights(net), good[1])
+    assert [file.name for file in tmp_path.iterdir()] == ["1"]
 
 
 def test_a_bad_value_is_named_by_its_column_in_a_data_frame():

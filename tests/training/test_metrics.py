@@ -1,4 +1,5 @@
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -272,14 +273,14 @@ SHAPES = [
         r"\(5, 3\) and targets of shape \(5, 1\).*\[:, 0\]",
     ),
     (CLASSES, np.zeros((5, 3)), np.zeros((40, 2)), r"\(5, 3\) and targets of shape \(5, 2\). Reshape"),
-    (CLASSES, np.zeros((5, 3)), np.zeros((3, 3)), r"\(5, 3\) and targets of shape \(3, 3\)"),
+    (CLASSES, np.zeros((5, 3)), np.zeros((3, 3)), "as many targets as outputs, received 5 outputs and 3 t"),
     (CLASSES, np.zeros((5, 7, 3)), np.zeros(40, "int64"), r"\(5, 7, 3\) and targets of shape \(5,\)"),
     (CLASSES, np.zeros((5, 3)), np.zeros(40), r"needs integers as labels.*received .*float64\. .*metrics.r2"),
     (CLASSES, np.zeros((5, 3)), np.zeros(40, "bool"), r"needs integers as labels.*received .*bool"),
     (NUMBERS, np.zeros((5, 1)), np.zeros(40), r"received \(5, 1\) and \(5,\).*reshape"),
     (NUMBERS, np.zeros(5), MANY, r"received \(5,\) and \(5, 1\).*reshape"),
     (NUMBERS, np.zeros((5, 3)), np.zeros(40, "int64"), r"received \(5, 3\) and \(5,\).*metrics.accuracy"),
-    (NUMBERS, np.zeros((0, 1)), np.zeros((0, 1)), r"at least one example is needed, .*\(0, 1\)"),
+    (NUMBERS, np.zeros((0, 1)), np.zeros((0, 1)), r"needs at least one example, .*\(0, 1\)"),
 ]
 
 VALUES = [
@@ -324,15 +325,43 @@ def test_wrong_shapes_are_refused_in_each_batch(case):
             metric.totals(outputs, targets[: len(outputs)])
 
 
+@pytest.mark.parametrize("metric", [*CLASSES, *NUMBERS, metrics.accuracy.of_part("part", max)])
+def test_metrics_can_be_pickled(metric):
+    again = pickle.loads(pickle.dumps(metric))
+    assert (again.name, again.__doc__) == (metric.name, metric.__doc__)
+    if metric in CLASSES:
+        assert again(LOGITS, LABELS) == metric(LOGITS, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("accuracy", r"received 'accuracy'\. Write xpnet\.metrics\.accuracy\."),
+        ("f1", "received 'f1'[.]$"),
+        (metrics.top_k_accuracy, r"received top_k_accuracy, which makes one\. Write top_k_accuracy\(5\)\."),
+    ],
+)
+def test_what_is_no_metric(metric, message):
+    with pytest.raises(TypeError, match=message):
+        as_metric(metric)
+
+
+def test_complex_outputs_and_single_numbers_are_refused():
+    with pytest.raises(TypeError, match="r2 compares real numbers, received outputs of complex128"):
+        metrics.r2(np.ones(3) * 1j, np.ones(3))
+    with pytest.raises(ValueError, match=r"r2 needs at least one example, on the first axis, .*\(\)"):
+        metrics.r2(np.asarray(1.0), np.asarray(1.0))
+
+
 def test_other_numbers_of_outputs_and_targets_are_refused(device):
     outputs, labels = xpnet.asarray(LOGITS, device=device), xpnet.asarray(LABELS, device=device)
     for metric in CLASSES:
         metric.check_targets(outputs[:5, ...], labels)
-        with pytest.raises(ValueError, match=r"\(5, 4\) and targets of shape \(37,\)"):
+        with pytest.raises(ValueError, match="as many targets as outputs, received 5 outputs and 37 targets"):
             metric(outputs[:5, ...], labels)
     for metric in NUMBERS[:3]:
         metric.check_targets(outputs[:5, ...], outputs)
-        with pytest.raises(ValueError, match=r"received \(5, 4\) and \(37, 4\)"):
+        with pytest.raises(ValueError, match="as many targets as outputs, received 5 outputs and 37 targets"):
             metric(outputs[:5, ...], outputs)
 
 

@@ -40,10 +40,17 @@ def as_numbers(data: Any, name: str = "x") -> numpy.ndarray:
         If rows are not equally long.
     """
     data = unmasked(data, name)
-    array = data if isinstance(data, numpy.ndarray) else numpy.asarray(data)
-    if _holds_numbers(array):
+    try:
+        array = data if isinstance(data, numpy.ndarray) else numpy.asarray(data)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must hold numbers in rows of equal length, received rows that differ: {error}. Fill "
+            'them up to one length; several inputs are a dict, {"a": a, "b": b}.'
+        ) from None
+    is_frame = hasattr(data, "columns") and hasattr(data, "dtypes")
+    if _holds_numbers(array) and (not is_frame or hasattr(data, "items")):  # polars makes numbers of dates
         return array
-    if hasattr(data, "columns") and hasattr(data, "dtypes"):
+    if is_frame:
         return _table(data, name)
     try:
         return _numbers(data, array)
@@ -64,6 +71,8 @@ def unmasked(data: Any, name: str = "x") -> Any:
     if not may_be or "numpy.ma" not in sys.modules:
         return data
     parts = (data,) if issubclass(kind, numpy.ndarray) else data
+    if not any(issubclass(each, numpy.ma.MaskedArray) for each in set(map(type, parts))):
+        return data
     number = sum(int(numpy.ma.count_masked(x)) for x in parts if isinstance(x, numpy.ma.MaskedArray))
     if number:
         raise TypeError(

@@ -2,13 +2,13 @@
 
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from numbers import Real
 from typing import Any
 
 from array_api_compat import device
 
 from xpnet import tree
 from xpnet.autodiff import array_namespace
+from xpnet.backends import is_on_host
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import (
     ORDER,
@@ -165,8 +165,8 @@ class Optimizer:
 
     def _rate(self, xp: Any, step: Any) -> Any:
         rate = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
-        if isinstance(rate, Real):
-            return xp.full_like(step, float(rate))
+        if not tree.is_array(rate) or is_on_host(rate):
+            return xp.full_like(step, at_least_zero("learning_rate", rate))
         return xp.astype(rate, step.dtype, copy=False)
 
 

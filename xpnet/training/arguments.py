@@ -104,9 +104,12 @@ def _check_pair_or_share(validation: Any) -> None:
             raise ValueError(f"{must} {validation!r}.")
     elif isinstance(validation, tuple | list):
         if len(validation) != 2:
+            weights = (
+                ' Weights go where the loss finds them, in the targets: (x, {"labels": y, "weights": w}).'
+            )
             raise TypeError(
-                f"{must} a {type(validation).__name__} of {len(validation)}. Weights go where the loss finds "
-                'them, in the targets: (x, {"labels": y, "weights": w}).'
+                f"{must} a {type(validation).__name__} of {len(validation)}."
+                f"{weights if len(validation) == 3 else ''}"
             )
     elif validation is not None:
         raise TypeError(f"{must} {described(validation)}.")

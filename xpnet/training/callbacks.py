@@ -300,7 +300,6 @@ class Checkpoint(Callback):
 
     def step_end(self, run: "Run") -> None:
         if self._every is not None and run.step % self._every == 0:
-            run.check_finite()
             self._write(run)
 
     def epoch_end(self, run: "Run") -> None:
@@ -324,6 +323,7 @@ class Checkpoint(Callback):
         return Path(self._path.replace("{epoch}", str(epoch)).replace("{step}", str(step)))
 
     def _write(self, run: "Run") -> None:
+        run.check_finite()
         path = self._place(run.epoch, run.step)
         others = [numbers for numbers in self._written if self._place(*numbers) != path]
         self._written = [*others, (run.epoch, run.step)]

@@ -1,5 +1,6 @@
 """What is checked before a training, or a prediction, changes or computes anything."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ from xpnet.replay.outside import ArrayFromOutsideError
 from xpnet.replay.recording import RecordingNamespace
 from xpnet.replay.same import Facts
 from xpnet.training.metrics import Metric, attribute_of
+
+_log = logging.getLogger("xpnet")
 
 # -- the loss ----------------------------------------------------------------------------------------------
 
@@ -49,44 +52,57 @@ def watched_outputs(net: Any, x: Any) -> tuple[Any, list[tuple[str, Any]]]:
         return net(x), found
 
 
-def check_logits(on_logits: list, outputs: Any, probabilities: list[tuple[str, Any]]) -> None:
-    """Check that no loss or metric on logits is given what is probabilities already.
+def check_logits(takers: list[tuple[Any, list]], probabilities: list[tuple[str, Any]]) -> None:
+    """Check that nothing that takes logits is given what is probabilities already.
 
-    Of several outputs, all would have to be such, as only a loss knows which of them it takes for what.
+    Parameters
+    ----------
+    takers : list of (str, callable or Metric; list of array)
+        The name of a loss, or a loss or metric, and the arrays of which it takes some for logits. All would
+        have to be probabilities, as it is not known which.
+    probabilities : list of (str, array)
+        What layers that give probabilities returned, see `watched_outputs`.
+
+    Raises
+    ------
+    ValueError
+        If a layer made them. What only looks like them gives a warning.
     """
-    leaves = tree.leaves(outputs)
-    if not on_logits or not leaves:
-        return
-    layers = [next((name for name, p in probabilities if _has_values_of(leaf, p)), None) for leaf in leaves]
-    if not all(layer or _adds_up_to_one(leaf) for layer, leaf in zip(layers, leaves, strict=True)):
-        return
-    first = on_logits[0]
-    received, out = "rows of numbers from 0 to 1 that add up to 1, probabilities", "the softmax"
-    if layers[0]:
-        received, out = f"probabilities, the output of the layer {layers[0]}", "that layer"
-    if isinstance(first, Metric):
-        raise ValueError(
-            f"{first.name} takes logits, of which it counts those above 0 as yes; received {received}. Leave "
-            f"{out} or the metric out, or write a function of outputs and targets for it."
+    for taker, arrays in takers:
+        layers = [next((name for name, p in probabilities if _has_values_of(x, p)), None) for x in arrays]
+        if not arrays or not all(
+            layer or _adds_up_to_one(x) for layer, x in zip(layers, arrays, strict=True)
+        ):
+            continue
+        received, out = "rows of numbers from 0 to 1 that add up to 1, as probabilities do", "a softmax"
+        if layers[0]:
+            received, out = f"probabilities, the output of the layer {layers[0]}", "that layer"
+        name = taker if isinstance(taker, str) else attribute_of(taker, "__name__") or type(taker).__name__
+        text = (
+            f"{name} takes logits, scores of any size, and makes probabilities of them by itself; received "
+            f"{received}. Leave {out} out of the network, and apply it to what predict returns; the "
+            "estimators do that by themselves."
         )
-    name = attribute_of(first, "__name__") or type(first).__name__
-    raise ValueError(
-        f"{name} takes logits, scores of any size, and makes probabilities of them by itself; received "
-        f"{received}. Leave {out} out of the network, and apply it to what predict returns; the estimators "
-        "do that by themselves."
-    )
+        if isinstance(taker, Metric):
+            text = (
+                f"{taker.name} takes logits, of which it counts those above 0 as yes; received {received}. "
+                f"Leave {out} or the metric out, or write a function of outputs and targets for it."
+            )
+        if layers[0]:
+            raise ValueError(text)
+        _log.warning("xpnet: %s", text)
+        return
 
 
 def _has_values_of(x: Any, probabilities: Any) -> bool:
-    """Say whether an array is another one, perhaps in another shape."""
+    """Say whether an array is another one, perhaps in another shape or precision."""
     if x is probabilities:
         return True
-    if not tree.is_array(x) or x.dtype != probabilities.dtype:
-        return False
-    if math.prod(x.shape) != math.prod(probabilities.shape):
+    if not tree.is_array(x) or math.prod(x.shape) != math.prod(probabilities.shape):
         return False
     xp = plain_namespace(x)
-    return bool(xp.all(xp.reshape(x, (-1,)) == xp.reshape(probabilities, (-1,))))
+    values = xp.astype(xp.reshape(probabilities, (-1,)), x.dtype, copy=False)
+    return bool(xp.all(xp.reshape(x, (-1,)) == values))
 
 
 def _adds_up_to_one(x: Any) -> bool:
@@ -96,8 +112,8 @@ def _adds_up_to_one(x: Any) -> bool:
     xp = plain_namespace(x)
     if not xp.isdtype(x.dtype, "real floating") or not bool(xp.all(x >= 0)):
         return False
-    # A rounding for each number that is added up, and some in the softmax.
-    tolerance = (x.shape[-1] + 4) * float(xp.finfo(x.dtype).eps)
+    # A rounding for each number that is added up, and some in the softmax, perhaps in single precision.
+    tolerance = (x.shape[-1] + 4) * max(float(xp.finfo(x.dtype).eps), 2.0**-23)
     return bool(xp.all(xp.abs(xp.sum(x, axis=-1) - 1) <= tolerance))
 
 
@@ -147,7 +163,7 @@ def checking_layers(net: Any) -> list:
     return [module for module in tree.branches(net) if hasattr(module, "check_all_inputs")]
 
 
-def check_inputs(net: Any, batch: Any, arrays: dict[str, Any]) -> Reads:
+def check_inputs(net: Any, batch: Any, arrays: dict[str, Any], name: str = "x") -> Reads:
     """Let layers look at all inputs that reach them as they are: x itself, or an item of x.
 
     What the network makes of its inputs, a column of x, say, is not looked at.
@@ -160,6 +176,8 @@ def check_inputs(net: Any, batch: Any, arrays: dict[str, Any]) -> Reads:
         A batch of the inputs, where the network is.
     arrays : dict of str to array
         All inputs, wherever they are, by `named_arrays`; those that are left out are not looked at.
+    name : str, default="x"
+        What they are called there.
 
     Returns
     -------
@@ -176,7 +194,7 @@ def check_inputs(net: Any, batch: Any, arrays: dict[str, Any]) -> Reads:
     if not layers or not arrays:
         return reads
     numbers = {id(layer): number for number, layer in enumerate(layers)}
-    names = {id(array): name for name, array in named_arrays(batch).items() if name in arrays}
+    names = {id(array): path for path, array in named_arrays(batch, name).items() if path in arrays}
 
     def enter(layer: Any, inputs: tuple) -> None:
         new = {(numbers[id(layer)], names[id(x)]) for x in inputs if id(x) in names}

@@ -46,6 +46,7 @@ class BadValue:
 BACK = "The network has the weights from before this epoch."
 _FILL = "Leave such examples out, or fill their values in. "
 _SLOWER = "Lower the learning rate, or scale x. "
+_SCALE = "Scale x. "
 _GRADIENT = (
     "Lower the learning rate; or is there a gradient that is infinite where the loss is not, as that of a "
     "square root at 0? xpnet.raise_on_nan names it. "
@@ -82,14 +83,23 @@ def first_bad_step(
     weights = None
     for number, (x, y) in enumerate(batches):
 
-        def loss(x: Any, y: Any, net: Any = net, state: Any = state) -> Any:
-            return step(*copied((net, state)), x, y, optimizer)[2]
+        def taken(x: Any, y: Any, net: Any = net, state: Any = state) -> tuple:
+            return step(*copied((net, state)), x, y, optimizer)
 
-        after, state, value, _ = step(*copied((net, state)), x, y, optimizer)
-        if not _is_finite(value):
-            return number, _first_bad_value(net, loss, x, y, names)
-        if weights is None and (name := became_bad(after, net)):
-            weights = number, BadValue(name, _GRADIENT)
+        def is_good(x: Any, y: Any, net: Any = net, taken: Callable = taken) -> bool:
+            after, _, loss, _ = taken(x, y)
+            return _is_finite(loss) and not became_bad(after, net)
+
+        after, state, loss, _ = taken(x, y)
+        bad = became_bad(after, net)
+        if not _is_finite(loss):
+            found = _first_bad_datum(is_good, x, y, names) or _first_bad_output(net, x)
+            return number, found or BadValue("the loss", _SLOWER)
+        if bad and weights is None:
+            found = _first_bad_datum(is_good, x, y, names)
+            if found is not None:
+                return number, found
+            weights = number, BadValue(bad, _GRADIENT if bad in tree.paths(net) else _SCALE)
         net = after
     return weights
 
@@ -98,9 +108,14 @@ def first_bad_evaluation(
     net: Any, evaluate: Callable, batches: Iterable[tuple[Any, Any]], names: Sequence[str]
 ) -> tuple[int, BadValue] | None:
     """Do for the evaluation of a network what `first_bad_step` does for its training."""
+
+    def is_good(x: Any, y: Any) -> bool:
+        return _is_finite(evaluate(net, x, y)[0])
+
     for number, (x, y) in enumerate(batches):
-        if not _is_finite(evaluate(net, x, y)[0]):
-            return number, _first_bad_value(net, lambda x, y: evaluate(net, x, y)[0], x, y, names)
+        if not is_good(x, y):
+            found = _first_bad_datum(is_good, x, y, names) or _first_bad_output(net, x)
+            return number, found or BadValue("the loss", _SLOWER)
     return None
 
 
@@ -125,7 +140,7 @@ def explained(
         The number of that batch.
     """
     if found is None:
-        return f". {_SLOWER}"
+        return ". Lower the learning rate, or look at what callbacks change: the steps alone stay finite. "
     batch, value = found
     place = value.name
     if value.index:
@@ -155,20 +170,18 @@ def check_validation(
         _log.warning("xpnet: the validation loss should be finite, %s", text)
 
 
-def _first_bad_value(
-    net: Any, loss: Callable[[Any, Any], Any], x: Any, y: Any, names: Sequence[str]
-) -> BadValue:
-    """Return the first bad value of a batch whose loss is infinite or NaN.
+def _first_bad_datum(
+    is_good: Callable[[Any, Any], bool], x: Any, y: Any, names: Sequence[str]
+) -> BadValue | None:
+    """Return the first bad value in the data of a batch that is not good, if it is to blame.
 
     A network may know what to do with NaN in its inputs, and a loss with NaN in targets. So the data are to
-    blame only if the loss is finite without their bad values.
+    blame only if all is good without their bad values.
     """
     bad_x, bad_y = (next(_bad_data(name, data), None) for name, data in zip(names, (x, y), strict=True))
-    if (bad_x or bad_y) and _is_finite(loss(_without_bad(x), _without_bad(y))):
-        found = bad_x if bad_y is None or not _is_finite(loss(x, _without_bad(y))) else bad_y
-        assert found is not None
-        return found
-    return _first_bad_output(net, x) or BadValue("the loss", _SLOWER)
+    if not (bad_x or bad_y) or not is_good(_without_bad(x), _without_bad(y)):
+        return None
+    return bad_x if bad_y is None or not is_good(x, _without_bad(y)) else bad_y
 
 
 def became_bad(now: Any, before: Any) -> str | None:

@@ -246,7 +246,13 @@ def fit(
                 tree.assign(run.net, net)
                 for callback in callbacks:
                     callback.epoch_end(run)
+                run.check_finite()  # what callbacks assigned
                 interrupts.act()
+        except NotFiniteError as error:
+            run.go_back()
+            raise FloatingPointError(
+                f"{error}, after a callback changed them. The network has the weights from before."
+            ) from None
         except BaseException as error:
             if not run.whole or interrupts.pressed > 1 or isinstance(error, MemoryError | FloatingPointError):
                 run.go_back()

@@ -1,5 +1,6 @@
 """What happened in training."""
 
+import copy
 import os
 from typing import Any
 
@@ -38,6 +39,10 @@ class History(dict[str, list[float]]):
     def __len__(self) -> int:
         """Return the number of epochs."""
         return len(next(iter(self.values()), []))
+
+    def copy(self) -> "History":
+        """Return a copy, of which the lists are shared."""
+        return copy.copy(self)
 
     def last(self) -> dict[str, float]:
         """Return the values of the last epoch."""

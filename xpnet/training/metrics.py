@@ -134,9 +134,13 @@ class Metric:
         return replace(
             self,
             name=name,
-            totals=lambda outputs, targets: self.totals(*part(outputs, targets)),
-            check_targets=check and (lambda outputs, targets: check(*part(outputs, targets))),
+            totals=functools.partial(_of_part, self.totals, part),
+            check_targets=check and functools.partial(_of_part, check, part),
         )
+
+
+def _of_part(f: Callable, part: Callable, outputs: Any, targets: Any) -> Any:
+    return f(*part(outputs, targets))
 
 
 def as_metric(metric: Any) -> Metric:
@@ -149,11 +153,12 @@ def as_metric(metric: Any) -> Metric:
     """
     if isinstance(metric, Metric):
         return metric
+    must = "a metric is one of xpnet.metrics or a function (outputs, targets) → number"
     if not callable(metric):
-        raise TypeError(
-            "a metric is one of xpnet.metrics or a function (outputs, targets) → number, "
-            f"received {metric!r}."
-        )
+        known = isinstance(metric, str) and metric in __all__ and metric != "Metric"
+        raise TypeError(f"{must}, received {metric!r}.{f' Write xpnet.metrics.{metric}.' if known else ''}")
+    if metric is top_k_accuracy:
+        raise TypeError(f"{must}, received top_k_accuracy, which makes one. Write top_k_accuracy(5).")
     name = attribute_of(metric, "__name__") or type(metric).__name__
 
     def totals(outputs: Any, targets: Any) -> tuple:
@@ -191,10 +196,17 @@ def _check_arrays(name: str, **values: Any) -> None:
                 f"{type(value).__name__}. "
                 + (f"Choose one of the arrays: {choose}." if several else "`xpnet.asarray` makes an array.")
             )
-        if 0 in value.shape:
+        if 0 in value.shape or not value.shape:
             raise ValueError(
-                f"at least one example is needed, received {what} of shape {tuple(value.shape)}."
+                f"{name} needs at least one example, on the first axis, received {what} of shape "
+                f"{tuple(value.shape)}."
             )
+        if array_namespace(value).isdtype(value.dtype, "complex floating"):
+            raise TypeError(f"{name} compares real numbers, received {what} of {value.dtype}.")
+    numbers = [value.shape[0] for value in values.values()]
+    if len(set(numbers)) > 1:
+        received = " and ".join(f"{number} {what}" for number, what in zip(numbers, values, strict=True))
+        raise ValueError(f"{name} needs as many targets as outputs, received {received}.")
 
 
 # -- classes -----------------------------------------------------------------------------------------------
@@ -298,7 +310,7 @@ accuracy = Metric(
     >>> xpnet.metrics.accuracy(np.asarray([[2.0, 1.0], [0.0, 3.0]]), np.asarray([0, 0]))
     0.5
     """,
-    check_targets=lambda outputs, targets: _check_classes("accuracy", outputs, targets),
+    check_targets=functools.partial(_check_classes, "accuracy"),
 )
 
 
@@ -334,22 +346,19 @@ def top_k_accuracy(k: int = 5) -> Metric:
     k = count("k", k)
     name = f"top_{k}_accuracy"
 
-    def totals(outputs: Any, targets: Any) -> tuple:
-        _check_scores(f"top_k_accuracy({k})", outputs, targets)
-        xp = array_namespace(outputs, targets)
-        labels = xp.expand_dims(_labels(targets, outputs), axis=-1)
-        classes = xp.arange(outputs.shape[-1], dtype=labels.dtype, device=outputs.device)
-        own = classes == labels
-        score = xp.sum(xp.where(own, outputs, xp.zeros_like(outputs)), axis=-1, keepdims=True)
-        before = (outputs > score) | ((outputs == score) & (classes < labels))
-        return share_totals(outputs, xp.any(own, axis=-1) & (xp.count_nonzero(before, axis=-1) < k))
+    check_targets = functools.partial(_check_classes, f"top_k_accuracy({k})")
+    return Metric(name, functools.partial(_top_k_accuracy, k), share, check_targets=check_targets)
 
-    return Metric(
-        name,
-        totals,
-        share,
-        check_targets=lambda outputs, targets: _check_classes(f"top_k_accuracy({k})", outputs, targets),
-    )
+
+def _top_k_accuracy(k: int, outputs: Any, targets: Any) -> tuple:
+    _check_scores(f"top_k_accuracy({k})", outputs, targets)
+    xp = array_namespace(outputs, targets)
+    labels = xp.expand_dims(_labels(targets, outputs), axis=-1)
+    classes = xp.arange(outputs.shape[-1], dtype=labels.dtype, device=outputs.device)
+    own = classes == labels
+    score = xp.sum(xp.where(own, outputs, xp.zeros_like(outputs)), axis=-1, keepdims=True)
+    before = (outputs > score) | ((outputs == score) & (classes < labels))
+    return share_totals(outputs, xp.any(own, axis=-1) & (xp.count_nonzero(before, axis=-1) < k))
 
 
 # -- yes or no, and numbers --------------------------------------------------------------------------------
@@ -435,7 +444,7 @@ mean_absolute_error = Metric(
     >>> xpnet.metrics.mean_absolute_error(np.asarray([2.0, 4.0]), np.asarray([1.0, 1.0]))
     2.0
     """,
-    check_targets=lambda outputs, targets: _check_all_shapes("mean_absolute_error", outputs, targets),
+    check_targets=functools.partial(_check_all_shapes, "mean_absolute_error"),
 )
 
 
@@ -446,10 +455,14 @@ def _squared_errors(outputs: Any, targets: Any) -> tuple:
     return xp.sum((predicted - true) ** 2, axis=0), true.shape[0]
 
 
+def _mean_root(errors: numpy.ndarray, number: float) -> float:
+    return float(numpy.mean(numpy.sqrt(errors / number)))
+
+
 root_mean_squared_error = Metric(
     "root_mean_squared_error",
     _squared_errors,
-    lambda errors, number: numpy.mean(numpy.sqrt(errors / number)),
+    _mean_root,
     """The root of the mean of the squared differences of outputs and targets of one shape.
 
     Of several outputs for each example, the mean of their roots.
@@ -461,7 +474,7 @@ root_mean_squared_error = Metric(
     >>> xpnet.metrics.root_mean_squared_error(np.asarray([1.0, 7.0]), np.asarray([0.0, 0.0]))
     5.0
     """,
-    check_targets=lambda outputs, targets: _check_all_shapes("root_mean_squared_error", outputs, targets),
+    check_targets=functools.partial(_check_all_shapes, "root_mean_squared_error"),
 )
 
 
@@ -535,5 +548,5 @@ r2 = Metric(
     0.5
     """,
     merge=_merge_r2,
-    check_targets=lambda outputs, targets: _check_all_shapes("r2", outputs, targets),
+    check_targets=functools.partial(_check_all_shapes, "r2"),
 )

@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xpnet.backends import asarray, device_of
+from xpnet import tree
+from xpnet.backends import asarray, device_of, is_on_host
+from xpnet.settings import at_least_zero
 from xpnet.training.diagnosis import became_bad
 from xpnet.training.history import History
 
@@ -82,7 +84,15 @@ class Run:
     _sums: Any = field(default=None, repr=False)
 
     def set_learning_rate(self, rate: Any) -> None:
-        """Set the learning rate of the steps to come, for an optimizer without a schedule of its own."""
+        """Set the learning rate of the steps to come, for an optimizer without a schedule of its own.
+
+        Raises
+        ------
+        ValueError
+            If it is no number of at least 0; an array on a device is not looked at.
+        """
+        if not tree.is_array(rate) or is_on_host(rate):
+            rate = at_least_zero("learning_rate", rate)
         before = self.optimizer_state["learning_rate"]
         rate = asarray(rate, device=device_of(before), dtype=before.dtype)
         self.optimizer_state = self.optimizer_state | {"learning_rate": rate}
@@ -90,8 +100,9 @@ class Run:
     def check_finite(self) -> None:
         """End the training with an error if the loss so far or a weight is infinite or NaN.
 
-        This waits for the device. `fit` does it after each epoch, before callbacks see the weights. A
-        callback that keeps weights from inside an epoch calls it first.
+        This waits for the device, unless nothing changed since the last epoch. `fit` does it after each
+        epoch, before callbacks see the weights and behind them. A callback that keeps weights from inside an
+        epoch calls it first.
 
         Raises
         ------
@@ -101,7 +112,8 @@ class Run:
         """
         if self.batch and not math.isfinite(loss := self.totals.loss()):
             raise NotFiniteError(f"the loss must stay finite, but is {loss} in epoch {self.epoch}")
-        if became_bad(self.net, self._before.get("net", self.net)):
+        before = self._before["net"]
+        if self.net is not before and became_bad(self.net, before):
             raise NotFiniteError(f"the weights must stay finite, but are not in epoch {self.epoch}")
 
     def remember(self, epoch: int) -> None:

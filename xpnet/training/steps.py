@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from xpnet import tree
 from xpnet.autodiff import value_and_grad
 from xpnet.autodiff.transforms import carries_gradient
 from xpnet.errors import NoGradientError
+from xpnet.losses import noted_logits
 from xpnet.optim import LossScaling
 from xpnet.replay.same import Fact, Facts
 from xpnet.training.batches import Examples
@@ -101,7 +103,8 @@ class Steps:
         in_use = evaluation_copy(net)
         for examples in data:
             x, y = next(examples.batches(batch_size))
-            check_inputs(in_use, x, named_arrays(examples.values[0]))
+            name = examples.names[0]
+            check_inputs(in_use, x, named_arrays(examples.values[0], name), name)
             kind = Facts((net, x, y), refuse=False).inside(), bool(on_logits)
             read = read_from_outside(self.loss, net)
             is_new = kind not in self._tried or any(read)
@@ -109,8 +112,11 @@ class Steps:
                 continue
             outputs, probabilities = watched_outputs(in_use, x)
             if is_new:
-                check_number(self.loss(outputs, y))
-                check_logits(on_logits, outputs, probabilities)
+                with noted_logits() as noted:
+                    check_number(self.loss(outputs, y))
+                takers: list[tuple[Any, list]] = [(each, tree.leaves(outputs)) for each in on_logits]
+                takers += [(loss, [logits]) for loss, logits in noted]
+                check_logits(takers, probabilities)
                 check_reach(self.loss, *read, outputs, y)
             for check_targets in checks:
                 check_targets(outputs, examples.values[1])
