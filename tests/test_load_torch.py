@@ -499,6 +499,10 @@ def pointwise(*layers):
     [
         (Convolutional(), "whether fc1 reads a flattened image with its 80 inputs. "),
         (nn.Sequential(nn.MaxPool(2), nn.Flatten(), nn.LayerNorm(8), nn.Dense(8, 1)), r"layers\.2 reads"),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()),
+            r"what comes out, a flattened image of 2 channels, may .* channels=\{\"\": 1\}",
+        ),
         (pointwise(nn.Lambda(abs)), r"layers\.3 reads"),
         (pointwise(nn.Dense(2, 2)), r"layers\.3 reads"),
         (pointwise(nn.LayerNorm(2)), r"layers\.3 reads"),

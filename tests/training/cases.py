@@ -29,3 +29,8 @@ def train(net, x=X, y=Y, **options):
 
 def weights(net):
     return [np.array(x) for x in xpnet.tree.leaves(xpnet.to_numpy(net))]
+
+
+def same(a, b):
+    """Say whether two lists of arrays are equal, bit for bit."""
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))

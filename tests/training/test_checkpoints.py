@@ -7,7 +7,7 @@ import pytest
 
 import xpnet
 from training import kills
-from training.cases import X, Y, classifier, train, weights
+from training.cases import X, Y, classifier, same, train, weights
 from xpnet import losses, optim
 from xpnet.nn import Dense, Dropout, Sequential
 from xpnet.training.callbacks import Callback, Checkpoint, EarlyStopping
@@ -26,10 +26,6 @@ class StopAfter(Callback):
     def step_end(self, run):
         if run.step == self.step:
             raise KeyboardInterrupt
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("jit", [False, True])

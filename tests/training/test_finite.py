@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 
 import xpnet
-from training.cases import X, Y, classifier, train, weights
+from training.cases import X, Y, classifier, same, train, weights
 from xpnet import losses, optim
 from xpnet.nn import BatchNorm, Dense, ReLU, Sequential
 from xpnet.training.callbacks import Callback, Checkpoint, EarlyStopping
-
-
-def same(a, b):
-    return all(map(np.array_equal, a, b))
 
 
 def with_infinite_gradient(outputs, labels):

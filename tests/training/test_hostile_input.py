@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 
 import xpnet
-from training.cases import X, Y, classifier, train, weights
+from training.cases import X, Y, classifier, same, train, weights
 from xpnet import losses, metrics, optim
 from xpnet.training.callbacks import Callback, EarlyStopping
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def trained(x=X, y=Y, **options):

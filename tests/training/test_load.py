@@ -11,7 +11,7 @@ import pytest
 
 import xpnet
 from training import soak
-from training.cases import X, Y, train, weights
+from training.cases import X, Y, same, train, weights
 from xpnet import nn
 
 
@@ -26,10 +26,6 @@ def work(seed, jit=True):
     net = network(seed)
     history = train(net, seed=seed, jit=jit, validation=0.2)
     return [*weights(net), np.asarray(history["loss"]), xpnet.predict(net, X)]
-
-
-def same(a, b):
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("jit", [False, True])

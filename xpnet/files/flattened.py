@@ -170,7 +170,11 @@ def flattened_channels(net: Any, said: Mapping[str, int]) -> dict[str, int]:
             )
     walk = _Walk(said)
     of_images = any(isinstance(module, _OF_IMAGES) for module in modules.values())
-    walk.follow(net, "", _Order() if of_images else _SEQUENCE)
+    order = walk.follow(net, "", _Order() if of_images else _SEQUENCE)
+    if order.channels not in (1, None) and "" not in said:
+        walk.unknown.append(
+            f"what comes out, a flattened image of {order.channels} channels, may stand in another order"
+        )
     if walk.unknown and (of_images or any(isinstance(module, nn.Flatten) for module in modules.values())):
         raise ValueError(
             f"it cannot be told whether {', and whether '.join(walk.unknown)}. PyTorch has images in the "

@@ -127,9 +127,10 @@ def load_torch(
     Images are (batch, channels, height, width) there and (batch, height, width, channels) here, so that a
     layer behind a flattened image has its inputs in another order, into which they are brought. In a
     `Sequential`, with `Residual` and `Concatenate` in it, the layers in front say how many channels the image
-    has. It is not known of what is flattened before any of them, if the network has convolutions or pooling,
-    or by code of your own, a ``__call__`` or a `Lambda`, which is not read. So a layer that stands behind
-    such code must have as many inputs as the layer before it has outputs, or be named in ``channels``.
+    has. It is not known of what is flattened before any of them, or by code of your own, a ``__call__`` or a
+    `Lambda`, which is not read. So a layer that stands behind such code must have as many inputs as the layer
+    before it has outputs, or be named in ``channels``. A network without convolutions and pooling is taken to
+    get the very arrays that it gets in PyTorch.
     Layers are taken in the order in which a module holds them. Arrays that modules of your own hold are
     copied as they are.
 

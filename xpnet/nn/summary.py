@@ -58,11 +58,8 @@ def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summ
     """Call a copy of a network on one example of zeros, and note what each layer returns."""
     copy = tree.map(lambda leaf: leaf, net, state=True).eval()
     # Layers are the modules without modules inside, and those that have parameters beside such modules.
-    names = {
-        id(module): path
-        for path, module in tree.named_branches(copy)
-        if _own_parameters(module) or len(tree.branches(module)) == 1
-    }
+    layers = [part for part in tree.branches(copy) if _own_parameters(part) or len(tree.branches(part)) == 1]
+    names = layer_names(copy)
     arrays = tree.leaves(copy, state=True)
     where = device_of(arrays[0]) if arrays else device()
     parameters = tree.leaves(copy)
@@ -70,18 +67,24 @@ def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summ
     rows: list[Row] = []
 
     def note(module: Any, output: Any) -> None:
-        if tree.is_array(output) and id(module) in names:
-            name = f"{names[id(module)]} {type(module).__name__}".strip()
-            rows.append(Row(name, tuple(output.shape[1:]), _own_parameters(module)))
+        if tree.is_array(output):
+            rows.append(Row(names[id(module)], tuple(output.shape[1:]), _own_parameters(module)))
 
     with use_device(where):
         x = asarray([0.0], device=where, dtype=kind)
         x = where.namespace.broadcast_to(
             where.namespace.reshape(x, (1,) * (1 + len(input_shape))), (1, *input_shape)
         )
-        with watched_calls(tree.branches(copy), note):
+        with watched_calls(layers, note):
             copy(x)
     return Summary(tuple(rows), count_parameters(net))
+
+
+def layer_names(net: Any) -> dict[int, str]:
+    """Return the path and class of each module of a network, by its `id`."""
+    return {
+        id(module): f"{path} {type(module).__name__}".strip() for path, module in tree.named_branches(net)
+    }
 
 
 _watching = threading.RLock()

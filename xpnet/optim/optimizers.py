@@ -117,7 +117,8 @@ class Optimizer:
         Parameters
         ----------
         grads : tree
-            The gradient of the loss with respect to each parameter.
+            The gradient of the loss with respect to each parameter. It comes first; parameters in its place
+            are a tree of the same shape, and cannot be told from it.
         state : dict
             What `init` or the last `update` returned.
         params : tree

@@ -8,7 +8,7 @@ from typing import Any
 from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
-from xpnet.nn.summary import watched_calls
+from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.replay.outside import ArrayFromOutsideError
 from xpnet.replay.recording import RecordingNamespace
 from xpnet.replay.same import Facts
@@ -38,17 +38,16 @@ def check_number(value: Any) -> None:
 
 def watched_outputs(net: Any, x: Any) -> tuple[Any, list[tuple[str, Any]]]:
     """Call a network; also return each output of a layer that gives probabilities, with the layer's name."""
-    modules = tree.named_branches(net)
-    names = {id(module): path for path, module in modules if getattr(module, "gives_probabilities", False)}
-    if not names:
+    layers = [part for part in tree.branches(net) if getattr(part, "gives_probabilities", False)]
+    if not layers:
         return net(x), []
+    names = layer_names(net)
     found: list[tuple[str, Any]] = []
 
     def note(layer: Any, output: Any) -> None:
-        name = f"{names[id(layer)]} {type(layer).__name__}".strip()
-        found.extend((name, leaf) for leaf in tree.leaves(output))
+        found.extend((names[id(layer)], leaf) for leaf in tree.leaves(output))
 
-    with watched_calls([part for part in tree.branches(net) if id(part) in names], note):
+    with watched_calls(layers, note):
         return net(x), found
 
 

@@ -11,7 +11,7 @@ import numpy
 from xpnet import tree
 from xpnet.backends import plain_namespace, to_numpy
 from xpnet.nn.sparse import SparseRows
-from xpnet.nn.summary import watched_calls
+from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.training.batches import Examples
 from xpnet.training.networks import evaluation_copy
 
@@ -208,13 +208,12 @@ def _copy(x: Any) -> Any:
 
 def _first_bad_output(net: Any, x: Any) -> BadValue | None:
     net = tree.map(lambda leaf: leaf, net, state=True)
-    names = {id(module): f"{path} {type(module).__name__}" for path, module in tree.named_branches(net)}
-    bad = []
+    names, bad = layer_names(net), []
 
     def note(module: Any, output: Any) -> None:
         if not _are_finite(tree.leaves(output)):
             weights = _are_finite(tree.leaves(module))
-            bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)].strip()}")
+            bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)]}")
 
     def enter(module: Any, inputs: tuple) -> None:
         if hasattr(module, "check_all_inputs"):

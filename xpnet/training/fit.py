@@ -153,7 +153,7 @@ def fit(
     Ctrl-C ends the training after the step under way: the network keeps its weights, and the history so far
     is returned. A second Ctrl-C does not wait, and goes back to the weights from before the epoch. So does
     any other exception inside a step, such as that of a signal's handler which calls ``sys.exit``. Losses and
-    metrics are read back from the device once an epoch.
+    metrics are read back from the device once an epoch, or every 256 batches.
 
     Examples
     --------

@@ -2,8 +2,8 @@
 
 A metric adds up over batches: from the outputs of a batch and its targets it makes totals on the device, and
 from those of all batches, merged, the number, once at the end of an epoch. So metrics that are no means of
-per-batch values, such as R², are exact, and no batch waits for the device. Totals are merged on the host in
-double precision: a hundred thousand batches lose no digits, also on a device that has none to spare.
+per-batch values, such as R², are exact, and hardly a batch waits for the device. Totals are merged on the
+host in double precision: a hundred thousand batches lose no digits, also on a device that has none to spare.
 """
 
 import functools
