@@ -737,6 +737,13 @@ def test_what_is_no_number_is_named(device, data, message):
         xpnet.asarray(data, device=device)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint8"])
+@pytest.mark.parametrize(("bad", "row"), [([1.0, numpy.nan], " in row 1"), (-numpy.inf, "")])
+def test_what_no_integer_can_be_is_refused(device, dtype, bad, row):
+    with pytest.raises(ValueError, match=rf"int\w* has no NaN and no infinity, received (nan|-inf){row}\."):
+        xpnet.asarray(bad, device=device, dtype=dtype)
+
+
 def test_rows_of_different_lengths(device):
     with pytest.raises(ValueError, match="inhomogeneous"):
         xpnet.asarray([[1.0], [1.0, 2.0]], device=device)

@@ -460,6 +460,12 @@ def raising_line(error: BaseException) -> str:
     return line_of(frame.f_code, number)
 
 
+def raised_by_xpnet(error: BaseException) -> bool:
+    """Say whether an error is one of xpnet's own checks, whose text says all."""
+    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    return frame.f_globals.get("__name__", "").partition(".")[0] == "xpnet"
+
+
 def _is_machinery(frame: Any) -> bool:
     """Say whether a frame runs code of Python's, of a library's or of xpnet's own."""
     return frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY

@@ -7,13 +7,14 @@ turns the loss and its gradient into NaN. `check_labels` looks at the labels onc
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Literal
 
 from array_api_compat import device
 
 from xpnet import tree
+from xpnet.arrays import concrete
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.backends import asarray, is_on_host
 from xpnet.indices import safe_indices
@@ -31,13 +32,13 @@ __all__ = [
 
 Reduction = Literal["mean", "sum", "none"]
 
-_noted: ContextVar[list[tuple[str, Any]] | None] = ContextVar("_noted", default=None)
+_noted: ContextVar[list[tuple[Callable, Any, Any]] | None] = ContextVar("_noted", default=None)
 
 
 @contextlib.contextmanager
-def noted_logits() -> Iterator[list[tuple[str, Any]]]:
-    """Note the arrays that losses take for logits inside a ``with`` block, each with the loss's name."""
-    noted: list[tuple[str, Any]] = []
+def noted_calls() -> Iterator[list[tuple[Callable, Any, Any]]]:
+    """Note the losses on logits that are called inside a ``with`` block, with their logits and targets."""
+    noted: list[tuple[Callable, Any, Any]] = []
     token = _noted.set(noted)
     try:
         yield noted
@@ -45,10 +46,10 @@ def noted_logits() -> Iterator[list[tuple[str, Any]]]:
         _noted.reset(token)
 
 
-def _note(loss: str, logits: Any) -> None:
+def _note(loss: Callable, logits: Any, targets: Any) -> None:
     noted = _noted.get()
     if noted is not None:
-        noted.append((loss, logits))
+        noted.append((loss, concrete(logits), concrete(targets)))
 
 
 def cross_entropy(
@@ -110,14 +111,19 @@ def cross_entropy(
     """
     weight_arrays = [class_weight] if tree.is_array(class_weight) else []
     xp = array_namespace(logits, labels, *weight_arrays)
+    _note(cross_entropy, logits, labels)
     _check_floating(xp, logits, "logits")
-    _note("cross_entropy", logits)
     *rows, classes = logits.shape
     if not rows or tuple(labels.shape) not in (tuple(rows), tuple(logits.shape)):
         raise ValueError(
-            "cross_entropy needs logits of shape (batch, classes), and labels of shape (batch,), numbers of "
-            "classes, or (batch, classes), their probabilities; received logits of shape "
-            f"{tuple(logits.shape)} and labels of shape {tuple(labels.shape)}. Reshape one of them."
+            "cross_entropy needs logits of shape (batch, ..., classes), and labels of shape (batch, ...), "
+            "numbers of classes, or of the shape of the logits, their probabilities; received logits of "
+            f"shape {tuple(logits.shape)} and labels of shape {tuple(labels.shape)}. "
+            + (
+                f"labels[..., 0] has the shape {tuple(rows)}."
+                if tuple(labels.shape) == (*rows, 1)
+                else "Reshape one of them; nn.Flatten makes a row of what a network has for each example."
+            )
         )
     _check_not_empty(logits)
     smoothing = up_to_one("label_smoothing", label_smoothing)
@@ -156,7 +162,8 @@ def _labels_and_weights(xp: Any, labels: Any, class_weight: Any, rows: Any, clas
     if not xp.isdtype(labels.dtype, "integral"):
         raise ValueError(
             f"labels of shape (batch,) must be integers, numbers of classes, received {labels.dtype}. "
-            "Convert them with xpnet.asarray(labels, dtype='int64'), or use another loss for a regression."
+            "Convert them with xpnet.asarray(labels, dtype='int64'), without those that are missing, or use "
+            "another loss for a regression."
         )
     labels, valid = safe_indices(xp, labels, classes)
     if class_weight is None:
@@ -211,8 +218,8 @@ def binary_cross_entropy(
         is_on_host(positive_weight) and positive_weight.shape == ()
     )
     xp = array_namespace(logits, targets, *([] if one_weight else [positive_weight]))
+    _note(binary_cross_entropy, logits, targets)
     targets = _like(xp, logits, targets, "binary_cross_entropy", "logits")
-    _note("binary_cross_entropy", logits)
     if one_weight:
         positive_weight = at_least_zero("positive_weight", positive_weight)
     else:
@@ -423,10 +430,15 @@ def check_probabilities(targets: Any) -> None:
 
 def _like(xp: Any, predictions: Any, targets: Any, loss: str, name: str = "predictions") -> Any:
     """Return the targets in the dtype of the predictions, after a check that both fit together."""
-    if tuple(predictions.shape) != tuple(targets.shape):
+    shape, received = tuple(predictions.shape), tuple(targets.shape)
+    if shape != received:
+        advice = "Give both one shape."
+        if shape == (*received, 1):
+            advice = f"Give both one shape; targets[..., None] has the shape {shape}."
+        elif shape[:-1] == received and xp.isdtype(targets.dtype, "integral"):
+            advice = "Give both one shape, or use xpnet.losses.cross_entropy for numbers of classes."
         raise ValueError(
-            f"{loss} needs {name} and targets of the same shape, received {tuple(predictions.shape)} and "
-            f"{tuple(targets.shape)}. Give both one shape; targets[:, None] has the shape (batch, 1)."
+            f"{loss} needs {name} and targets of the same shape, received {shape} and {received}. {advice}"
         )
     _check_floating(xp, predictions, name)
     _check_not_empty(predictions)

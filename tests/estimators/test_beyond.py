@@ -214,6 +214,21 @@ def test_a_module_with_several_outputs_is_refused(solver, training):
         classifier(module=Several(training), solver=solver).fit(X, Y)
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_module_with_another_number_of_outputs_is_refused(solver):
+    for y, given, wanted in ((Y, 11, 10), (Y, 1, 10), (Y == 0, 2, 1)):
+        with pytest.raises(ValueError, match=rf"shape \(examples, {wanted}\) .* received \(\d+, {given}\)"):
+            classifier(module=nn.Dense(64, given, seed=0), solver=solver).fit(X, y)
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_losses_of_the_users_look_at_targets(solver):
+    with pytest.raises(ValueError, match="cross_entropy needs an output for each class, received 1 output"):
+        classifier(loss=losses.cross_entropy, solver=solver).fit(X, Y == 0)
+    with pytest.raises(ValueError, match="targets must be probabilities from 0 to 1"):
+        regressor(loss=losses.binary_cross_entropy, solver=solver).fit(X_REG, Y_REG)
+
+
 def test_outputs_that_became_several_are_refused():
     found = classifier(module=Several(None)).fit(X, Y)
     found.network_.several_in_training = False

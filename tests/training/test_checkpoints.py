@@ -188,11 +188,20 @@ def test_what_a_killed_training_left_is_removed(tmp_path):
         ({"every": 0}, "every must be a positive integer, received 0"),
         ({"keep": 1.5}, r"keep must be a positive integer, received 1\.5"),
         ({"every": 2, "monitor": "loss"}, "loss is known after an epoch, not after every=2 steps"),
+        ({"path": "w.{epoch:02d}-{val_loss:.2f}"}, r"received \{epoch:02d\}, \{val_loss:\.2f\}\. Leave"),
     ],
 )
 def test_bad_checkpoint(options, message):
     with pytest.raises(ValueError, match=message):
-        Checkpoint("path", **options)
+        Checkpoint(**({"path": "path"} | options))
+
+
+def test_checkpoint_without_a_folder(tmp_path):
+    net = classifier()
+    before = weights(net)
+    with pytest.raises(FileNotFoundError, match=r"a folder that is there, received .*none\. Make it"):
+        train(net, callbacks=[Checkpoint(tmp_path / "none" / "path")])
+    assert same(weights(net), before)
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,29 @@ def test_a_teacher_with_a_softmax(device):
     assert train(Taught(), loss=loss)
 
 
+def test_losses_may_be_recorded_by_themselves(device):
+    for loss in (xpnet.jit(losses.cross_entropy), xpnet.jit(lambda p, y: losses.cross_entropy(p, y))):
+        assert train(classifier(), loss=loss)
+    assert train(nn.Sequential(dense(1), lambda z: z * 0 + 1), y=YES, loss=losses.binary_cross_entropy)
+
+
+@pytest.mark.parametrize("wrong", [Y + 1, Y - 1, Y * 0 - 100])
+def test_labels_are_looked_at_in_other_functions(device, wrong):
+    def loss(outputs, y):
+        return losses.cross_entropy(outputs["logits"], y)
+
+    net = Own(lambda net, z: {"logits": z})
+    late = np.where(np.arange(60) < 16, Y, wrong)  # not in the first batch
+    refused(net, ValueError, "labels must be from 0 to 1 for 2 classes", y=late, loss=loss)
+    with pytest.raises(ValueError, match="labels must be from 0 to 1") as caught:
+        train(net, loss=loss, validation=(X, late))
+    assert "This is about the data for validation." in caught.value.__notes__
+    refused(
+        net, ValueError, "targets must be probabilities", y=255 * YES,
+        loss=lambda outputs, y: losses.binary_cross_entropy(outputs["logits"][:, :1], y),
+    )  # fmt: skip
+
+
 # -- losses that teach nothing -------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Infinite and NaN values: nobody gets such weights, and it is said where they came from."""
 
+import contextlib
 import logging
 import math
 
@@ -173,6 +174,74 @@ def test_a_bad_value_that_reaches_the_gradient_alone_is_named(device, batch_size
         train(Filled(3, 2, seed=0), x, batch_size=batch_size, shuffle=False)
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_bad_value_in_an_epoch_that_is_resumed_is_named(tmp_path, resumed):
+    class Keep(Callback):
+        def end(self, run):
+            self.at = run.epoch, run.batch, run.step, run.totals.sums is None
+
+    x, order = np.array(X), np.random.default_rng(0).permutation(60)
+    row = order[7 * 6 + 2]  # in the eighth batch of ten
+    options = {"batch_size": 6, "epochs": 1}
+    train(classifier(), callbacks=[Checkpoint(tmp_path / "{step}", every=1)], **options)
+    x[row, 2] = math.nan
+    keep = Keep()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match=rf"epoch 1, batch 8, first in x at row {row}, column 2"),
+    ):
+        train(classifier(), x, callbacks=[keep], resume=tmp_path / "5" if resumed else None, **options)
+    assert keep.at == ((1, 5, 5, False) if resumed else (0, 0, 0, True))
+
+
+def test_of_two_bad_values_the_one_to_blame_is_named(device):
+    class Filled(Dense):
+        def __call__(self, x):
+            xp = xpnet.array_namespace(x)
+            return super().__call__(xp.where(xp.isnan(x), 0.0, x))
+
+    x, y = np.array(X), np.array(X[:, :2])
+    x[3, 1] = y[5, 0] = math.nan
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match="first in y at row 5, column 0, which is nan"),
+    ):
+        train(Filled(3, 2, seed=0), x, y, loss=lambda outputs, y: losses.mse(outputs, y), batch_size=60)
+
+
+def test_what_ends_a_training_leaves_no_bad_weights(device):
+    class End(Callback):
+        def __init__(self, what):
+            self.what = what
+
+        def step_end(self, run):
+            if run.step == 2:
+                raise self.what
+
+    for what in (KeyboardInterrupt(), RuntimeError("of my own"), SystemExit(1)):
+        net = classifier()
+        before = weights(net)
+        with np.errstate(all="ignore"), contextlib.suppress(RuntimeError, SystemExit):
+            history = train(net, np.where(X > 1, np.nan, X), callbacks=[End(what)])
+            assert history.interrupted
+        assert same(weights(net), before)
+
+
+@pytest.mark.parametrize("moment", ["start", "epoch_start", "epoch_end", "end"])
+def test_weights_that_a_callback_makes_bad_at_any_moment(device, moment):
+    def spoil(run):
+        run.net = xpnet.tree.map(lambda x: x * math.nan, run.net)
+
+    callback, stopping, net = Callback(), EarlyStopping("loss"), classifier()
+    setattr(callback, moment, spoil)
+    before = weights(net)
+    callbacks = [callback] if moment == "end" else [callback, stopping]  # which has good ones in the end
+    with pytest.raises(FloatingPointError, match=r"after a callback changed them\. The network has the"):
+        train(net, callbacks=callbacks, epochs=1)
+    assert all(np.isfinite(leaf).all() for leaf in weights(net))
+    assert same(weights(net), before) == (moment in ("start", "epoch_start"))
+
+
 def test_weights_that_a_callback_made_bad_are_looked_at(device, tmp_path):
     class Break(Callback):
         def epoch_end(self, run):
@@ -254,8 +323,8 @@ def test_a_validation_loss_that_is_infinite_by_itself_is_warned_of(device, caplo
 
 
 def test_an_optimizer_that_stopped_to_move_weights_is_warned_of(device, caplog):
-    def loss(outputs, labels):
-        return losses.cross_entropy(outputs * 1e10, labels) * 1e15
+    def loss(outputs, _):
+        return losses.mse(outputs, 0 * outputs) * 1e20
 
     with np.errstate(all="ignore"), caplog.at_level(logging.WARNING, "xpnet"):
         train(classifier(), loss=loss, epochs=1)

@@ -141,6 +141,13 @@ class Broken:
         pass
 
 
+class Keras(Callback):
+    """Has a method by the name that Keras gives it."""
+
+    def on_epoch_end(self, epoch, logs):
+        pass
+
+
 PAIR_OR_SHARE = r"validation must be a pair \(x, y\) or a share of the examples between 0 and 1, received"
 
 
@@ -164,6 +171,19 @@ PAIR_OR_SHARE = r"validation must be a pair \(x, y\) or a share of the examples 
         ({"callbacks": None}, TypeError, "callbacks must be a list, received None"),
         ({"callbacks": [EarlyStopping]}, TypeError, "each of callbacks .* received the class EarlyStopping"),
         ({"callbacks": [lambda run: None]}, TypeError, "each of callbacks must be .* received function"),
+        (
+            {"callbacks": [Keras()]},
+            TypeError,
+            "received Keras with on_epoch_end, which nobody would",
+        ),
+        ({"y": None}, TypeError, "y must be the targets, received None. Pass x again, or zeros"),
+        ({"validation": (X,)}, TypeError, PAIR_OR_SHARE + " a tuple of 1[.]$"),
+        ({"shuffle": np.True_, "epochs": True}, ValueError, "epochs must be a positive integer"),
+        (
+            {"callbacks": [EarlyStopping()]},
+            ValueError,
+            r"received 'validation_loss'\. For this one, pass validation=\(x, y\) or a share to fit",
+        ),
         ({"callbacks": ["early"]}, TypeError, "each of callbacks must be .* received 'early'"),
         ({"callbacks": [Broken()]}, TypeError, "received Broken. A subclass of Callback has the methods"),
         (

@@ -346,6 +346,12 @@ def test_what_is_no_metric(metric, message):
         as_metric(metric)
 
 
+def test_a_metric_that_is_no_number():
+    each = Metric("each", lambda outputs, targets: (np.ones(3),), lambda ones: ones)
+    with pytest.raises(TypeError, match=r"must be one number, received an array of shape \(3,\) from each"):
+        each(LOGITS, LABELS)
+
+
 def test_complex_outputs_and_single_numbers_are_refused():
     with pytest.raises(TypeError, match="r2 compares real numbers, received outputs of complex128"):
         metrics.r2(np.ones(3) * 1j, np.ones(3))

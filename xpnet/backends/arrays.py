@@ -86,6 +86,8 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
         moved = x if device_of(x).native == target.native else array_api_compat.to_device(x, target.native)
     else:
         host = numpy.asarray(as_numbers(x if source is None else source.to_numpy(x)))
+        if dtype is not None and host.dtype.kind == "f" and xp.isdtype(dtype, "integral"):
+            _check_finite(host, name or str(dtype))
         if name is not None and hasattr(numpy, name):
             host = host.astype(name, copy=False)  # before the move, as not every device has float64
         host = host if host.dtype.isnative else host.astype(host.dtype.newbyteorder("="))
@@ -94,6 +96,17 @@ def asarray(x: Any, *, device: str | Device | None = None, dtype: Any = None) ->
         return moved
     with target.library.entered(target.native):
         return xp.astype(moved, dtype)
+
+
+def _check_finite(x: numpy.ndarray, dtype: str) -> None:
+    """Check that numbers can become integers, for which NaN and infinity would become any."""
+    bad = numpy.argwhere(~numpy.isfinite(x))
+    if len(bad):
+        row = f" in row {bad[0][0]}" if x.ndim else ""
+        raise ValueError(
+            f"{dtype} has no NaN and no infinity, received {x[tuple(bad[0])]}{row}. Leave out what is "
+            "missing, or give it a number of its own."
+        )
 
 
 def _converted(x: Any, device: str | Device | None, dtype: Any) -> Any:

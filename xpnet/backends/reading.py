@@ -201,6 +201,7 @@ def _is_written(text: Any) -> bool:
 
 _ENCODE = (
     "Number classes with names, y = numpy.unique(y, return_inverse=True). Encode columns with "
-    "pandas.get_dummies, with scikit-learn's OneHotEncoder or OrdinalEncoder, or with column.cat.codes."
+    "pandas.get_dummies, with scikit-learn's OneHotEncoder or OrdinalEncoder, or with column.cat.codes + 1 "
+    "for an nn.Embedding."
 )
 _WRITTEN = "Read numbers that are written as text: numpy.asarray(x).astype('float64')."

@@ -121,16 +121,17 @@ class BatchNorm(_Normalization):
         if not self.training:
             scale = self.weight / xp.sqrt(self.running_variance + self.epsilon)
             return (x - self.running_mean) * scale + self.bias
-        count = math.prod(x.shape[:-1])
-        if count < 2:
+        number = math.prod(x.shape[:-1])
+        if number < 2:
             raise ValueError(
                 f"BatchNorm needs at least two values of each feature in training, received x of shape "
-                f"{tuple(x.shape)}. Give it a larger batch, or call eval() to use the running statistics."
+                f"{tuple(x.shape)}. Give it a larger batch (the last of an epoch may be smaller), or call "
+                "eval() to use the running statistics."
             )
         flat = x if len(x.shape) == 2 else xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
         y, mean, variance = _standardized(xp, flat, tuple(range(len(flat.shape) - 1)), self.epsilon)
         self.running_mean = self._moved(xp, self.running_mean, mean)
-        self.running_variance = self._moved(xp, self.running_variance, variance * (count / (count - 1)))
+        self.running_variance = self._moved(xp, self.running_variance, variance * (number / (number - 1)))
         return xp.reshape(y * self.weight + self.bias, x.shape)
 
     def _moved(self, xp: Any, running: Any, batch: Any) -> Any:

@@ -98,8 +98,9 @@ def watched_calls(
 ) -> Iterator[None]:
     """Report the calls of some modules.
 
-    ``enter(module, inputs)`` comes before each, with its positional inputs, ``note(module, output)`` behind.
+    ``enter(module, inputs)`` comes before each, with its inputs, ``note(module, output)`` behind.
     """
+    modules = [module for module in modules if callable(module)]
     waiting = {id(module) for module in modules}
 
     def watch(original: Callable) -> Callable:
@@ -107,7 +108,7 @@ def watched_calls(
             if id(module) not in waiting:  # not one of them, or called as super().__call__ from its own call
                 return original(module, *inputs, **options)
             waiting.remove(id(module))
-            enter(module, inputs)
+            enter(module, (*inputs, *options.values()))
             output = original(module, *inputs, **options)
             waiting.add(id(module))
             note(module, output)

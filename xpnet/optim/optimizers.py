@@ -61,7 +61,7 @@ class Optimizer:
         raise NotImplementedError
 
     def __post_init__(self) -> None:
-        if not callable(self.learning_rate):
+        if not callable(self.learning_rate) or isinstance(self.learning_rate, tree.Branch):
             at_least_zero("learning_rate", self.learning_rate)
         _ = self.transforms  # which checks their settings, now and not at the first update
 

@@ -16,7 +16,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.arrays import ArrayObject, calling_line, raising_line
+from xpnet.arrays import ArrayObject, calling_line, raised_by_xpnet, raising_line
 from xpnet.autodiff.namespace import (
     PlainNamespace,
     TracedNamespace,
@@ -363,7 +363,8 @@ def _explained(error: Exception) -> Exception:
         cause = cause.__cause__
     of_array = isinstance(error, AttributeError) and isinstance(error.obj, ArrayObject)
     if not of_array and not re.search(r"\b(Recorded|Tracer)\b|<(recorded|traced) ", str(error)):
-        if not any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ())):
+        told = any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ()))
+        if not told and not raised_by_xpnet(error):
             error.add_note(
                 f"{_NOTE} a function, at {raising_line(error)}. If it works without jit, "
                 "write this line with functions of the namespace of its arrays, xpnet.array_namespace(x)."

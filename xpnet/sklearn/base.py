@@ -110,7 +110,8 @@ class MLP(BaseEstimator):
         self._random_state = check_random_state(self.random_state)
         self._begin(data, hidden, first_pass)
         data, held_out = self._split(data, incremental)
-        net = Penalized(self._network(), self.alpha)
+        # A loss of the user's may take other outputs.
+        net = Penalized(self._network(), self.alpha, self.n_outputs_ if isinstance(self.loss, str) else None)
         if self._stochastic():
             fit_stochastic(self, net, data, held_out, incremental)
         else:

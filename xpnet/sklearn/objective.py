@@ -26,8 +26,8 @@ class Penalized(Module):
 
     state = ("alpha",)  # an array, so that networks with other penalties share a recording
 
-    def __init__(self, net: Module, alpha: float) -> None:
-        self.net = net
+    def __init__(self, net: Module, alpha: float, outputs: int | None) -> None:
+        self.net, self.outputs = net, outputs
         self.training = net.training
         self.penalized = bool(alpha > 0)
         first = next(iter(tree.leaves(net)))
@@ -38,7 +38,7 @@ class Penalized(Module):
         return self.net.takes_sparse
 
     def __call__(self, x: Any) -> dict[str, Any]:
-        outputs = one_array(self.net(x))
+        outputs = one_array(self.net(x), self.outputs)
         if not (self.training and self.penalized):
             return {"outputs": outputs}
         xp = array_namespace(outputs, self.alpha)
@@ -46,12 +46,18 @@ class Penalized(Module):
         return {"outputs": outputs, "penalty": 0.5 * self.alpha * sum(squares[1:], squares[0])}
 
 
-def one_array(outputs: Any) -> Any:
-    """Return the outputs of an estimator's network, after a check that they are one array."""
+def one_array(outputs: Any, number: int | None = None) -> Any:
+    """Return the outputs of an estimator's network, after a check that they are one array, of so many."""
     if not tree.is_array(outputs):
         raise TypeError(
             "the module of an estimator must return one array, of shape (examples, outputs), received "
             f"{type(outputs).__name__}. Leave out what else it returns, or train it with xpnet.fit."
+        )
+    if number is not None and tuple(outputs.shape[1:]) != (number,):
+        raise ValueError(
+            f"the module of an estimator must return the shape (examples, {number}) for these targets (one "
+            f"output for two classes), received {tuple(outputs.shape)}. A function as module is called with "
+            "the numbers of features and outputs."
         )
     return outputs
 
@@ -82,6 +88,12 @@ class Objective:
     shown_as_mean: bool = False
     limited: bool = False
     takes_logits: bool = False
+
+    @property
+    def check_targets(self) -> Callable | None:
+        """What the loss itself checks, of outputs and targets as `fit` has them."""
+        check = attribute_of(self.each, "check_targets")
+        return check and (lambda outputs, targets: check(outputs["outputs"], targets["y"]))
 
     @property
     def __name__(self) -> str:

@@ -57,6 +57,12 @@ def _order_of(callback: Any) -> int:
             "each of callbacks must be an xpnet.callbacks.Callback, such as xpnet.callbacks.EarlyStopping(), "
             f"received {described(callback)}. A subclass of Callback has the methods that it leaves out."
         )
+    others = [name for name in dir(callback) if name.startswith("on_")]
+    if isinstance(callback, Callback) and others:
+        raise TypeError(
+            f"methods of a callback are {', '.join(_OF_CALLBACKS)}; received {type(callback).__name__} with "
+            f"{', '.join(others)}, which nobody would call. Rename them."
+        )
     return callback.order
 
 
@@ -87,6 +93,10 @@ def split(
 ) -> tuple[Examples, Examples | None]:
     """Return the examples for training and, or None, those for validation."""
     _check_pair_or_share(validation)
+    if y is None:
+        raise TypeError(
+            "y must be the targets, received None. Pass x again, or zeros, where the loss needs none."
+        )
     where, dtype = place_of(net)
     examples = Examples({"x": x, "y": y}, where, dtype, sparse=net.takes_sparse, warn=True).settle()
     if validation is None:

@@ -92,9 +92,11 @@ class _Monitor:
 
     def start(self, run: "Run") -> None:
         if self._name not in run.names:
+            validate = self._name.removeprefix("validation_") in run.names
             raise ValueError(
                 f"monitor must be a value of the history, one of {', '.join(run.names)}; "
                 f"received {self._name!r}."
+                f"{' For this one, pass validation=(x, y) or a share to fit.' if validate else ''}"
             )
         self.best = math.inf
 
@@ -107,7 +109,7 @@ class _Monitor:
 
     def warn_without_best(self, run: "Run") -> None:
         """Warn at the end of a training of which no epoch was the best: all values were NaN or infinite."""
-        if len(run.history) and self.best == math.inf:
+        if len(run.history) and not any(map(math.isfinite, run.history[self._name])):
             _log.warning(
                 "xpnet: no epoch was the best, as %s was %g to the last. Look for what makes it so.",
                 self._name,
@@ -286,6 +288,12 @@ class Checkpoint(Callback):
                 "the best epoch, and another for the steps."
             )
         self._path = os.fspath(path)
+        unknown = set(re.findall(r"\{.*?\}", self._path)) - {"{epoch}", "{step}"}
+        if unknown:
+            raise ValueError(
+                f"path may have {{epoch}} and {{step}} in it, received {', '.join(sorted(unknown))}. Leave "
+                "all else out."
+            )
         self._every = None if every is None else count("every", every)
         self._keep = None if keep is None else count("keep", keep)
         self._monitor = None if monitor is None else _Monitor(monitor, mode)
@@ -296,6 +304,11 @@ class Checkpoint(Callback):
         if self._monitor is not None:
             self._monitor.start(run)
         self._written: list[tuple[int, int]] = []
+        folder = os.path.dirname(self._path) or "."
+        if "{" not in folder and not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f"a checkpoint needs a folder that is there, received {folder}. Make it first."
+            )
         self._remove_parts()
 
     def step_end(self, run: "Run") -> None:

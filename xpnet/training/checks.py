@@ -56,9 +56,9 @@ def check_logits(takers: list[tuple[Any, list]], probabilities: list[tuple[str, 
 
     Parameters
     ----------
-    takers : list of (str, callable or Metric; list of array)
-        The name of a loss, or a loss or metric, and the arrays of which it takes some for logits. All would
-        have to be probabilities, as it is not known which.
+    takers : list of (callable or Metric, list of array)
+        A loss or metric, and the arrays of which it takes some for logits. All would have to be
+        probabilities, as it is not known which.
     probabilities : list of (str, array)
         What layers that give probabilities returned, see `watched_outputs`.
 
@@ -76,7 +76,7 @@ def check_logits(takers: list[tuple[Any, list]], probabilities: list[tuple[str, 
         received, out = "rows of numbers from 0 to 1 that add up to 1, as probabilities do", "a softmax"
         if layers[0]:
             received, out = f"probabilities, the output of the layer {layers[0]}", "that layer"
-        name = taker if isinstance(taker, str) else attribute_of(taker, "__name__") or type(taker).__name__
+        name = attribute_of(taker, "__name__") or type(taker).__name__
         text = (
             f"{name} takes logits, scores of any size, and makes probabilities of them by itself; received "
             f"{received}. Leave {out} out of the network, and apply it to what predict returns; the "
@@ -91,6 +91,13 @@ def check_logits(takers: list[tuple[Any, list]], probabilities: list[tuple[str, 
             raise ValueError(text)
         _log.warning("xpnet: %s", text)
         return
+
+
+def check_noted_targets(noted: list[tuple[Callable, Any, Any]], y: Any, all_targets: Any) -> None:
+    """Let losses that were called inside another one look at all targets, or at what was made of a batch."""
+    known = {id(part): whole for part, whole in zip(tree.leaves(y), tree.leaves(all_targets), strict=True)}
+    for loss, logits, targets in noted:
+        attribute_of(loss, "check_targets")(logits, known.get(id(targets), targets))
 
 
 def _has_values_of(x: Any, probabilities: Any) -> bool:

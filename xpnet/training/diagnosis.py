@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -44,8 +44,9 @@ class BadValue:
 
 
 BACK = "The network has the weights from before this epoch."
+CALLBACK = ", after a callback changed them. The network has the weights from before."
 _FILL = "Leave such examples out, or fill their values in. "
-_SLOWER = "Lower the learning rate, or scale x. "
+_SLOWER = "Lower the learning rate, or scale x and y. "
 _SCALE = "Scale x. "
 _GRADIENT = (
     "Lower the learning rate; or is there a gradient that is infinite where the loss is not, as that of a "
@@ -94,6 +95,8 @@ def first_bad_step(
         bad = became_bad(after, net)
         if not _is_finite(loss):
             found = _first_bad_datum(is_good, x, y, names) or _first_bad_output(net, x)
+            if weights is not None and found is not None and found.name.startswith("the weights"):
+                found = replace(found, advice=_GRADIENT)  # the loss of the step that made them was finite
             return number, found or BadValue("the loss", _SLOWER)
         if bad and weights is None:
             found = _first_bad_datum(is_good, x, y, names)
@@ -159,15 +162,15 @@ def check_validation(
     run: "Run", loss: float, examples: Examples, evaluate: Callable, batch_size: int
 ) -> None:
     """Raise an error if bad values in the data for validation made its loss bad; else warn of such a loss."""
-    if math.isfinite(loss):
+    earlier = run.history["validation_loss"] if len(run.history) else []
+    if math.isfinite(loss) or not all(map(math.isfinite, earlier)):  # said already
         return
     net, batches = evaluation_copy(run.net), examples.batches(batch_size)
     found = first_bad_evaluation(net, evaluate, batches, examples.names)
     text = f"but is {loss} in epoch {run.epoch}{explained(found, examples, examples.rows, batch_size)}"
     if found is not None and found[1].index:
         raise FloatingPointError(f"the validation loss must be finite, {text}{BACK}")
-    if all(map(math.isfinite, run.history["validation_loss"] if len(run.history) else [])):
-        _log.warning("xpnet: the validation loss should be finite, %s", text)
+    _log.warning("xpnet: the validation loss should be finite, %s", text)
 
 
 def _first_bad_datum(
@@ -216,8 +219,8 @@ def _first_bad_output(net: Any, x: Any) -> BadValue | None:
             bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)]}")
 
     def enter(module: Any, inputs: tuple) -> None:
-        if hasattr(module, "check_all_inputs"):
-            module.check_all_inputs(*inputs)
+        for array in filter(tree.is_array, inputs if hasattr(module, "check_all_inputs") else ()):
+            module.check_all_inputs(array)
 
     try:
         with watched_calls(tree.branches(net), note, enter):

@@ -23,7 +23,15 @@ from xpnet.training.arguments import (
 )
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
-from xpnet.training.diagnosis import BACK, became_bad, check_validation, copied, explained, first_bad_step
+from xpnet.training.diagnosis import (
+    BACK,
+    CALLBACK,
+    became_bad,
+    check_validation,
+    copied,
+    explained,
+    first_bad_step,
+)
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metrics import Metric
@@ -106,7 +114,8 @@ def fit(
     callbacks : iterable of Callback
         See `xpnet.callbacks`.
     seed : int, numpy.random.Generator or None
-        From which the order of the examples is drawn. One seed gives the same training each time.
+        From which the order of the examples is drawn. One seed gives the same training each time, if the
+        layers that draw numbers, such as `nn.Dropout`, have seeds of their own.
     shuffle : bool or callable, default=True
         Whether the examples come in a new order each epoch; or a function that decides on it: from the rows
         of the training, numbers in a NumPy array, to these rows in the order in which they shall come.
@@ -130,7 +139,8 @@ def fit(
     -------
     History
         The loss and the metrics of each epoch, and those of the validation with ``validation_`` before the
-        name. The loss of an epoch is the mean over its examples, at the weights that each batch met.
+        name. The loss of an epoch is the mean of those of its batches, each
+        counted by its examples, at the weights that it met.
 
     Raises
     ------
@@ -201,20 +211,22 @@ def fit(
         if saved is not None:
             saved.restore(run)
             set_random(random, run.random["epoch"])
+        run.remember(run.epoch)
         for callback in callbacks:
             callback.start(run)
         if saved is not None:
             saved.restore_callbacks(run)
         bar = _bar(epochs * len(training), progress)
         bar.update(run.step * batch_size)
-        run.remember(run.epoch)
         try:
+            run.check_finite()  # here and below: what a callback assigned
             while run.batch or (run.epoch < epochs and not run.stop):
                 begun = run.batch > 0  # and resumed
                 if not begun:
                     run.epoch += 1
                     for callback in callbacks:
                         callback.epoch_start(run)
+                    run.check_finite()
                 run.remember(run.epoch if begun else run.epoch - 1)
                 bar.set_description(f"epoch {run.epoch}/{epochs}")
                 # The steps write over what they are given. What others hold of the epoch before stays.
@@ -246,15 +258,14 @@ def fit(
                 tree.assign(run.net, net)
                 for callback in callbacks:
                     callback.epoch_end(run)
-                run.check_finite()  # what callbacks assigned
+                    run.check_finite()
                 interrupts.act()
         except NotFiniteError as error:
             run.go_back()
-            raise FloatingPointError(
-                f"{error}, after a callback changed them. The network has the weights from before."
-            ) from None
+            raise FloatingPointError(f"{error}{CALLBACK}") from None
         except BaseException as error:
-            if not run.whole or interrupts.pressed > 1 or isinstance(error, MemoryError | FloatingPointError):
+            goes_back = isinstance(error, MemoryError | FloatingPointError) or interrupts.pressed > 1
+            if goes_back or not run.whole or not run.is_finite():
                 run.go_back()
             if not isinstance(error, KeyboardInterrupt):
                 raise
@@ -333,13 +344,16 @@ def _evaluate(
 
 def _hand_over(run: Run, net: Any) -> None:
     """Write the trained weights into the network, all of them also if a signal's handler raises meanwhile."""
-    if not run.whole:  # one that raised while the training went back
+    is_good = run.whole and run.is_finite()
+    if not is_good:  # as a callback's end left them, or where a handler raised while the training went back
         run.go_back()
     try:
         tree.assign(run.net, net)
     except BaseException:
         tree.assign(run.net, net)
         raise
+    if not is_good:
+        raise FloatingPointError(f"the weights must stay finite, but are not in the end{CALLBACK}")
 
 
 def _bar(samples: int, progress: bool) -> Any:

@@ -105,7 +105,13 @@ class Metric:
     def of(self, totals: tuple) -> float:
         """Make the metric of totals on the host."""
         with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
-            return float(self.result(*totals))
+            result = self.result(*totals)
+        if numpy.ndim(result):
+            raise TypeError(
+                f"a metric must be one number, received an array of shape {numpy.shape(result)} from "
+                f"{self.name}. Return its mean, or make a metric of each."
+            )
+        return float(result)
 
     def of_part(self, name: str, part: Callable[[Any, Any], tuple[Any, Any]]) -> "Metric":
         """Return the metric of a part of the outputs, for networks that return a dict or tuple.

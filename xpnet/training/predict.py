@@ -116,8 +116,8 @@ def _check_inputs(net: Any, batch: Any, x: Any, known: dict[Any, Reads]) -> None
     if not layers:
         return
     arrays = {name: array for name, array in named_arrays(x).items() if is_on_host(array)}
-    like = tuple((name, array.ndim, array.dtype) for name, array in arrays.items())
-    if like in known:
-        check_reads(layers, arrays, known[like])
+    form = tuple((name, array.ndim, array.dtype) for name, array in arrays.items())
+    if form in known:
+        check_reads(layers, arrays, known[form])
     else:
-        known[like] = check_inputs(net, batch, arrays)
+        known[form] = check_inputs(net, batch, arrays)

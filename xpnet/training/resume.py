@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from xpnet import tree
 from xpnet.backends import Device, to_numpy
 from xpnet.files.networks import Parts, read_parts, write_parts
 from xpnet.training.history import History
@@ -120,9 +119,12 @@ def _are_totals(x: Any, run: "Run") -> bool:
     return (
         isinstance(x, list)
         and len(x) == len(metrics)
-        and all(isinstance(totals, list) for totals in x)
-        and all(isinstance(n, int | float) for n in tree.leaves(x))
+        and all(isinstance(totals, list) and _are_numbers(totals) for totals in x)
     )
+
+
+def _are_numbers(x: Any) -> bool:
+    return all(map(_are_numbers, x)) if isinstance(x, list) else isinstance(x, int | float)
 
 
 def _are_states(x: Any) -> bool:

@@ -28,7 +28,8 @@ class Run:
     Attributes
     ----------
     net : Module
-        The network as it is now. Assigning another tree of the same structure changes the weights.
+        The network as it is now. Assigning another tree of the same structure changes the weights; the tree
+        itself is not to be changed.
     optimizer : optimizer
         It may be replaced by one with the same state.
     optimizer_state : tree
@@ -80,8 +81,8 @@ class Run:
     random: dict[str, Any] = field(default_factory=dict)
     totals: Any = None
     whole: bool = True
-    _before: dict[str, Any] = field(default_factory=dict, repr=False)
-    _sums: Any = field(default=None, repr=False)
+    _before: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _sums: Any = field(default=None, init=False, repr=False)
 
     def set_learning_rate(self, rate: Any) -> None:
         """Set the learning rate of the steps to come, for an optimizer without a schedule of its own.
@@ -115,6 +116,14 @@ class Run:
         before = self._before["net"]
         if self.net is not before and became_bad(self.net, before):
             raise NotFiniteError(f"the weights must stay finite, but are not in epoch {self.epoch}")
+
+    def is_finite(self) -> bool:
+        """Say whether the loss so far and all weights are finite, waiting for the device."""
+        try:
+            self.check_finite()
+        except NotFiniteError:
+            return False
+        return True
 
     def remember(self, epoch: int) -> None:
         """Remember where the training is, after so many epochs, to go back to it."""

@@ -7,13 +7,14 @@ from xpnet import tree
 from xpnet.autodiff import value_and_grad
 from xpnet.autodiff.transforms import carries_gradient
 from xpnet.errors import NoGradientError
-from xpnet.losses import noted_logits
+from xpnet.losses import noted_calls
 from xpnet.optim import LossScaling
-from xpnet.replay.same import Fact, Facts
+from xpnet.replay.same import Facts
 from xpnet.training.batches import Examples
 from xpnet.training.checks import (
     check_inputs,
     check_logits,
+    check_noted_targets,
     check_number,
     check_reach,
     named_arrays,
@@ -66,7 +67,7 @@ class Steps:
                 "are rounded; received jit=False. Leave one of the two away."
             )
         self.loss, self.precision = loss, precision
-        self._tried: list[tuple[list[Fact], bool]] = []  # the latest first
+        self._tried: list[tuple[list, bool]] = []  # the latest first
         self.train, self.evaluate = _training_step(loss, self.optimizer), _evaluation_step(loss)
         if jit:
             donate = ("net", "optimizer_state")
@@ -101,25 +102,35 @@ class Steps:
         found = [attribute_of(each, "check_targets") for each in watching]
         checks = [check_targets for check_targets in found if check_targets is not None]
         in_use = evaluation_copy(net)
+        noted: list[tuple[Callable, Any, Any]] = []
         for examples in data:
-            x, y = next(examples.batches(batch_size))
             name = examples.names[0]
-            check_inputs(in_use, x, named_arrays(examples.values[0], name), name)
-            kind = Facts((net, x, y), refuse=False).inside(), bool(on_logits)
-            read = read_from_outside(self.loss, net)
-            is_new = kind not in self._tried or any(read)
-            if not is_new and not checks:
-                continue
-            outputs, probabilities = watched_outputs(in_use, x)
-            if is_new:
-                with noted_logits() as noted:
-                    check_number(self.loss(outputs, y))
-                takers: list[tuple[Any, list]] = [(each, tree.leaves(outputs)) for each in on_logits]
-                takers += [(loss, [logits]) for loss, logits in noted]
-                check_logits(takers, probabilities)
-                check_reach(self.loss, *read, outputs, y)
-            for check_targets in checks:
-                check_targets(outputs, examples.values[1])
+            try:
+                x, y = next(examples.batches(batch_size))
+                check_inputs(in_use, x, named_arrays(examples.values[0], name), name)
+                kind = Facts((net, x, y), refuse=False).inside(), bool(on_logits)
+                read = read_from_outside(self.loss, net)
+                is_new = kind not in self._tried or any(read)
+                if not (is_new or noted or checks):
+                    continue
+                outputs, probabilities = watched_outputs(in_use, x)
+                if is_new or noted:  # in the data for training, say, so that the others are looked at, too
+                    with noted_calls() as noted:
+                        value = self.loss(outputs, y)
+                if is_new:
+                    check_number(value)
+                    takers: list[tuple[Any, list]] = [(each, tree.leaves(outputs)) for each in on_logits]
+                    takers += [(loss, [logits]) for loss, logits, _ in noted]
+                    check_logits(takers, probabilities)
+                    check_reach(self.loss, *read, outputs, y)
+                if found[0] is None:
+                    check_noted_targets(noted, y, examples.values[1])
+                for check_targets in checks:
+                    check_targets(outputs, examples.values[1])
+            except (IndexError, TypeError, ValueError) as error:
+                if name != "x":
+                    error.add_note("This is about the data for validation.")
+                raise
             self._tried = [kind, *(other for other in self._tried if other != kind)][:_TRIED]
 
 
