@@ -317,7 +317,7 @@ def test_what_makes_no_sense_is_refused_before_a_training(device, case):
             metric(outputs, targets)
 
 
-@pytest.mark.parametrize("case", range(len(SHAPES)))
+@pytest.mark.parametrize("case", [i for i, case in enumerate(SHAPES) if "integers" not in case[3]])
 def test_wrong_shapes_are_refused_in_each_batch(case):
     refusing, outputs, targets, message = SHAPES[case]
     for metric in refusing:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from xpnet import tree
-from xpnet.backends import plain_namespace, to_numpy
+from xpnet.backends import is_on_host, plain_namespace, to_numpy
 from xpnet.nn.sparse import SparseRows
 from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.training.batches import Examples
@@ -261,6 +261,8 @@ def _is_finite(x: Any) -> bool:
 
 def _are_finite(arrays: list) -> bool:
     """Say whether all numbers in some arrays of one device are finite, waiting for it once."""
+    if all(map(is_on_host, arrays)):  # in a third of the time, after each epoch of small networks
+        return all(x.dtype.kind not in "fc" or numpy.isfinite(x).all() for x in arrays)
     with_points = [x for x in arrays if _has_points(x)]
     if not with_points:
         return True

@@ -233,6 +233,17 @@ def share(right: float, number: float, unknown: float) -> float:
     return math.nan if unknown or not number else right / number
 
 
+def _shape(x: Any) -> tuple[int, ...]:
+    return tuple(getattr(x, "shape", ()))
+
+
+def _check_scores_of_batch(name: str, outputs: Any, targets: Any) -> None:
+    """Check shapes alone, as the rest was looked at before."""
+    shape, received = _shape(outputs), _shape(targets)
+    if len(shape) < 2 or 0 in shape or shape[-1] == 1 or received not in (shape, shape[:-1]):
+        _check_scores(name, outputs, targets)
+
+
 def _check_scores(name: str, outputs: Any, targets: Any) -> None:
     """Check shapes and dtypes of scores of classes and of labels or probabilities, without reading them."""
     _check_arrays(name, outputs=outputs, targets=targets)
@@ -295,7 +306,7 @@ def _labels(targets: Any, outputs: Any) -> Any:
 
 
 def _accuracy(outputs: Any, targets: Any) -> tuple:
-    _check_scores("accuracy", outputs, targets)
+    _check_scores_of_batch("accuracy", outputs, targets)
     xp = array_namespace(outputs, targets)
     return share_totals(outputs, xp.argmax(outputs, axis=-1) == _labels(targets, outputs))
 
@@ -357,7 +368,7 @@ def top_k_accuracy(k: int = 5) -> Metric:
 
 
 def _top_k_accuracy(k: int, outputs: Any, targets: Any) -> tuple:
-    _check_scores(f"top_k_accuracy({k})", outputs, targets)
+    _check_scores_of_batch(f"top_k_accuracy({k})", outputs, targets)
     xp = array_namespace(outputs, targets)
     labels = xp.expand_dims(_labels(targets, outputs), axis=-1)
     classes = xp.arange(outputs.shape[-1], dtype=labels.dtype, device=outputs.device)
@@ -368,6 +379,13 @@ def _top_k_accuracy(k: int, outputs: Any, targets: Any) -> tuple:
 
 
 # -- yes or no, and numbers --------------------------------------------------------------------------------
+
+
+def _check_shapes_of_batch(name: str, outputs: Any, targets: Any) -> None:
+    """Check shapes alone, as the rest was looked at before."""
+    shape = _shape(outputs)
+    if not shape or 0 in shape or shape != _shape(targets):
+        _check_shapes(name, outputs, targets)
 
 
 def _check_shapes(name: str, outputs: Any, targets: Any) -> None:
@@ -399,7 +417,7 @@ def _check_answers(outputs: Any, targets: Any) -> None:
 
 
 def _binary_accuracy(outputs: Any, targets: Any) -> tuple:
-    _check_shapes("binary_accuracy", outputs, targets)
+    _check_shapes_of_batch("binary_accuracy", outputs, targets)
     return share_totals(outputs, (outputs > 0) == (wide(targets) > 0.5))
 
 
@@ -432,7 +450,7 @@ def _columns(outputs: Any, targets: Any) -> tuple[Any, Any]:
 
 
 def _absolute_errors(outputs: Any, targets: Any) -> tuple:
-    _check_shapes("mean_absolute_error", outputs, targets)
+    _check_shapes_of_batch("mean_absolute_error", outputs, targets)
     xp = array_namespace(outputs, targets)
     return xp.sum(xp.abs(wide(outputs) - wide(targets))), math.prod(outputs.shape)
 
@@ -455,7 +473,7 @@ mean_absolute_error = Metric(
 
 
 def _squared_errors(outputs: Any, targets: Any) -> tuple:
-    _check_shapes("root_mean_squared_error", outputs, targets)
+    _check_shapes_of_batch("root_mean_squared_error", outputs, targets)
     predicted, true = _columns(outputs, targets)
     xp = array_namespace(predicted)
     return xp.sum((predicted - true) ** 2, axis=0), true.shape[0]
@@ -490,7 +508,7 @@ def _r2_totals(outputs: Any, targets: Any) -> tuple:
     The mean is in two parts, a number near it and the sum of the deviations from that: the difference of two
     means of 20,000 would have few digits in single precision.
     """
-    _check_shapes("r2", outputs, targets)
+    _check_shapes_of_batch("r2", outputs, targets)
     predicted, true = _columns(outputs, targets)
     xp = array_namespace(predicted)
     number = true.shape[0]

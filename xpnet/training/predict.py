@@ -53,11 +53,11 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)
     with use_device(where):
-        output, reads = _of_kind(net) if jit else (_output, {})
+        output, reads = _of_kind(net) if jit else (_output, _reads_of(net))
         parts: list[list] = []
         structure: Any = None
         for (batch,) in examples.batches(batch_size):
-            if not parts:
+            if reads is not None and not parts:
                 _check_inputs(net, batch, examples.values[0], reads)
             outputs = output(net, batch)
             leaves, found = tree.flatten(outputs)
@@ -97,14 +97,18 @@ def _check_outputs(leaves: list, outputs: Any, examples: int) -> None:
 
 
 # Of each kind of networks: what tells it, its recordings, and which layers check which inputs, by what the
-# inputs are like. The latest comes first.
-_kinds: list[tuple[Callable, Callable, dict[Any, Reads]]] = []
+# inputs are like; None if none does. The latest comes first.
+_kinds: list[tuple[Callable, Callable, dict[Any, Reads] | None]] = []
 
 
-def _of_kind(net: Any) -> tuple[Callable, dict[Any, Reads]]:
+def _reads_of(net: Any) -> dict[Any, Reads] | None:
+    return {} if checking_layers(net) else None
+
+
+def _of_kind(net: Any) -> tuple[Callable, dict[Any, Reads] | None]:
     """Return what is known of the networks like one."""
     found = next((known for known in _kinds if known[0](net)), None)
-    found = found or (like(net), jit_where_possible(_output), {})
+    found = found or (like(net), jit_where_possible(_output), _reads_of(net))
     if found is not next(iter(_kinds), None):
         _kinds[:] = [found, *(known for known in _kinds if known is not found)][:KINDS]
     return found[1:]
@@ -113,8 +117,6 @@ def _of_kind(net: Any) -> tuple[Callable, dict[Any, Reads]]:
 def _check_inputs(net: Any, batch: Any, x: Any, known: dict[Any, Reads]) -> None:
     """Let layers look at all inputs that are on the host. What they read is found out once."""
     layers = checking_layers(net)
-    if not layers:
-        return
     arrays = {name: array for name, array in named_arrays(x).items() if is_on_host(array)}
     form = tuple((name, array.ndim, array.dtype) for name, array in arrays.items())
     if form in known:

@@ -38,14 +38,14 @@ def wide(x: Any) -> Any:
 
 def to_host(totals: Iterable) -> tuple:
     """Return totals as Python floats, and as NumPy arrays where they have axes, waiting for the device."""
+    return tuple(map(_number_or_array, totals))
 
-    def number_or_array(total: Any) -> Any:
-        if not isinstance(total, int | float | numpy.ndarray | numpy.generic):
-            total = to_numpy(total)
-        array = numpy.asarray(total, dtype="float64")
-        return array if array.shape else float(array)
 
-    return tuple(map(number_or_array, totals))
+def _number_or_array(total: Any) -> Any:
+    if isinstance(total, int | float | numpy.generic):
+        return float(total)
+    array = numpy.asarray(to_numpy(total), dtype="float64")
+    return array if array.shape else float(array)
 
 
 class Totals:
