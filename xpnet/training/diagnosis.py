@@ -55,43 +55,44 @@ _GRADIENT = (
 
 
 def first_bad_step(
-    net: Any,
-    state: Any,
-    step: Callable,
-    batches: Iterable[tuple[Any, Any]],
-    optimizer: Any,
-    names: Sequence[str] = ("x", "y"),
+    run: "Run", step: Callable, batches: Iterable[tuple[Any, Any]], names: Sequence[str]
 ) -> tuple[int, BadValue] | None:
-    """Take the steps of an epoch again, up to the first whose loss is infinite or NaN.
+    """Take the steps of an epoch again, up to the first that is bad.
 
     Parameters
     ----------
-    net, state : tree
-        The network and the state of the optimizer before the first batch. They are not changed.
+    run : Run
+        Where it was before the first of the batches. It is not changed.
     step : callable
         As `fit` takes it; it may write over the network and the state that it is given.
     batches : iterable of (array, array)
-    optimizer : optimizer
     names : sequence of str
         What inputs and targets are called.
 
     Returns
     -------
     (int, BadValue) or None
-        The number of the batch, counted from 0, and the first bad value: a weight that its step made, if no
-        loss is bad. None if there is none this time, as a callback changed the steps.
+        The number of the batch, counted from 0, and the first bad value: in the data of a step, if they made
+        its loss or a weight bad; else what made a loss bad; else a weight. None if there is none this time,
+        as a callback changed the steps.
     """
-    weights = None
-    for number, (x, y) in enumerate(batches):
 
-        def taken(x: Any, y: Any, net: Any = net, state: Any = state) -> tuple:
-            return step(*copied((net, state)), x, y, optimizer)
+    def steps_from(net: Any, state: Any) -> tuple[Callable, Callable]:
+        """Return what takes a step from here, and what says whether one from here is good."""
 
-        def is_good(x: Any, y: Any, net: Any = net, taken: Callable = taken) -> bool:
-            after, _, loss, _ = taken(x, y)
+        def take(x: Any, y: Any) -> tuple:
+            return step(*copied((net, state)), x, y, run.optimizer)
+
+        def is_good(x: Any, y: Any) -> bool:
+            after, _, loss, _ = take(x, y)
             return _is_finite(loss) and not became_bad(after, net)
 
-        after, state, loss, _ = taken(x, y)
+        return take, is_good
+
+    net, state, weights = run.net, run.optimizer_state, None
+    for number, (x, y) in enumerate(batches, run.batch):
+        take, is_good = steps_from(net, state)
+        after, state, loss, _ = take(x, y)
         bad = became_bad(after, net)
         if not _is_finite(loss):
             found = _first_bad_datum(is_good, x, y, names) or _first_bad_output(net, x)
@@ -123,11 +124,7 @@ def first_bad_evaluation(
 
 
 def explained(
-    found: tuple[int, BadValue] | None,
-    examples: Examples,
-    rows: numpy.ndarray,
-    batch_size: int,
-    first: int = 0,
+    found: tuple[int, BadValue] | None, examples: Examples, rows: numpy.ndarray, batch_size: int
 ) -> str:
     """Say what `first_bad_step` or `first_bad_evaluation` found, and what to do, to follow an error's text.
 
@@ -137,10 +134,8 @@ def explained(
     examples : Examples
         The data.
     rows : array of int
-        Their rows in the order in which they came, from the first batch that was looked at.
+        Their rows in the order in which they came.
     batch_size : int
-    first : int, default=0
-        The number of that batch.
     """
     if found is None:
         return ". Lower the learning rate, or look at what callbacks change: the steps alone stay finite. "
@@ -155,7 +150,7 @@ def explained(
         elif others:
             place += f", {tuple(others)}"
         place += f", which is {value.value}"
-    return f", batch {first + batch + 1}, first in {place}. {value.advice}"
+    return f", batch {batch + 1}, first in {place}. {value.advice}"
 
 
 def check_validation(

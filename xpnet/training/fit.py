@@ -230,18 +230,16 @@ def fit(
                 run.remember(run.epoch if begun else run.epoch - 1)
                 bar.set_description(f"epoch {run.epoch}/{epochs}")
                 # The steps write over what they are given. What others hold of the epoch before stays.
-                before, first = (run.net, run.optimizer_state), run.batch
-                run.net, run.optimizer_state = copied(before)
+                run.net, run.optimizer_state = copied((run.net, run.optimizer_state))
                 rows = order(training.rows)
-                batches = training.batches(batch_size, rows, first=first)
+                batches = training.batches(batch_size, rows, first=run.batch)
                 try:
                     values = _epoch(run, steps.train, batches, interrupts, bar)
                 except NotFiniteError as error:
                     run.go_back()
-                    batches = training.batches(batch_size, rows, first=first)
-                    found = first_bad_step(*before, steps.train, batches, run.optimizer, training.names)
-                    rows = rows[first * batch_size :]
-                    place = explained(found, training, rows, batch_size, first)
+                    batches = training.batches(batch_size, rows, first=run.batch)
+                    found = first_bad_step(run, steps.train, batches, training.names)
+                    place = explained(found, training, rows, batch_size)
                     range_ = _RANGE if steps.precision == "float16" else ""
                     raise FloatingPointError(f"{error}{place}{range_}{BACK}") from None
                 if held_out is not None:
