@@ -129,6 +129,11 @@ def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:
     return structure.unflatten(builtins.map(function, leaves, *others))
 
 
+def copied(tree: Any) -> Any:
+    """Return a tree with branches of its own, which share the arrays."""
+    return map(lambda leaf: leaf, tree, state=True)
+
+
 class Branch:
     """An object whose attributes take part in trees. `xpnet.nn.Module` is one.
 

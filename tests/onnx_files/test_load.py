@@ -101,6 +101,19 @@ def test_weights_are_what_was_trained(device, path):
 # -- what others exported ---------------------------------------------------------------------------------
 
 
+def agrees_with_torch(net, x, path, device, roundings):
+    """Export a network of PyTorch, and compare what is loaded with it and with onnxruntime."""
+    import torch
+
+    torch.onnx.export(net, (x,), path, verbose=False, external_data=False)
+    agrees(path, x.numpy())
+    with torch.no_grad():
+        found = xpnet.onnx.load(path)(xpnet.asarray(x.numpy(), device=device))
+        expected = net(x).numpy()
+    tolerance = rounding(roundings, "float32", abs(expected).max())
+    np.testing.assert_allclose(xpnet.to_numpy(found), expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch itself
 def test_convolutional_classifier_of_torch(device, path):
     torch = pytest.importorskip("torch")
@@ -122,14 +135,7 @@ def test_convolutional_classifier_of_torch(device, path):
     with torch.no_grad():
         for buffer in (net[1].running_mean, net[1].running_var):
             buffer.uniform_(0.5, 2.0)
-    x = torch.randn(2, 3, 16, 16)
-    torch.onnx.export(net, (x,), path, verbose=False, external_data=False)
-    agrees(path, x.numpy())
-    with torch.no_grad():
-        found = xpnet.onnx.load(path)(xpnet.asarray(x.numpy(), device=device))
-        expected = net(x).numpy()
-        tolerance = rounding(300, "float32", abs(expected).max())  # inner lengths of up to 256
-        np.testing.assert_allclose(xpnet.to_numpy(found), expected, rtol=0, atol=tolerance)
+    agrees_with_torch(net, torch.randn(2, 3, 16, 16), path, device, 300)  # inner lengths of up to 256
     # PyTorch has put the batch normalization into the convolution before it.
     expected = {name for name, _ in net.named_parameters() if not name.startswith("1.")}
     assert set(xpnet.onnx.load(path).weights) == expected
@@ -143,13 +149,7 @@ def test_flattened_image_of_torch(device, path):
     net = torch.nn.Sequential(
         torch.nn.Conv2d(2, 4, 3), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(24, 3)
     ).eval()
-    x = torch.randn(2, 2, 8, 6)
-    torch.onnx.export(net, (x,), path, verbose=False, external_data=False)
-    with torch.no_grad():
-        found = xpnet.onnx.load(path)(xpnet.asarray(x.numpy(), device=device))
-        expected = net(x).numpy()
-    tolerance = rounding(50, "float32", abs(expected).max())  # inner lengths of 18 and 24
-    np.testing.assert_allclose(xpnet.to_numpy(found), expected, rtol=0, atol=tolerance)
+    agrees_with_torch(net, torch.randn(2, 2, 8, 6), path, device, 50)  # inner lengths of 18 and 24
 
 
 def test_classifier_of_skl2onnx(path):

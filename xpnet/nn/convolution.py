@@ -144,7 +144,7 @@ class _Convolution(Module):
         self.stride = per_axis(stride, self.axes, "stride")
         self.padding = check_padding(padding, self.axes)
         self.dilation = per_axis(dilation, self.axes, "dilation")
-        self.groups = int(groups)
+        self.groups = groups
         kernel = per_axis(kernel_size, self.axes, "kernel_size")
         shape = (*kernel, in_channels // groups, out_channels)
         self.weight = drawn(weight_init, shape, host_generator(seed), dtype)

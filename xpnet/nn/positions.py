@@ -13,10 +13,11 @@ from xpnet.nn.parameters import check_axes, check_features
 from xpnet.settings import count, positive
 
 
-def _check_even(features: int) -> None:
-    count("features", features)
+def _even(features: int) -> int:
+    features = count("features", features)
     if features % 2:
         raise ValueError(f"features must be even, two for each wave, received {features}.")
+    return features
 
 
 def _angles(xp: Any, x: Any, start: Any, base: float) -> Any:
@@ -62,8 +63,7 @@ class SinusoidalPositions(Module):
     """
 
     def __init__(self, features: int, *, base: float = 10000.0) -> None:
-        _check_even(features)
-        self.features = int(features)
+        self.features = _even(features)
         self.base = positive("base", base)
 
     def __call__(self, x: Any, *, start: Any = 0) -> Any:
@@ -108,8 +108,7 @@ class RotaryPositions(Module):
     """
 
     def __init__(self, features: int, *, base: float = 10000.0) -> None:
-        _check_even(features)
-        self.features = int(features)
+        self.features = _even(features)
         self.base = positive("base", base)
 
     def __call__(self, x: Any, *, start: Any = 0) -> Any:

@@ -56,7 +56,7 @@ def _own_parameters(module: tree.Branch) -> int:
 
 def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summary:
     """Call a copy of a network on one example of zeros, and note what each layer returns."""
-    copy = tree.map(lambda leaf: leaf, net, state=True).eval()
+    copy = tree.copied(net).eval()
     # Layers are the modules without modules inside, and those that have parameters beside such modules.
     layers = [part for part in tree.branches(copy) if _own_parameters(part) or len(tree.branches(part)) == 1]
     names = layer_names(copy)

@@ -107,7 +107,7 @@ def export(
 
 
 def _copy(f: Any) -> Any:
-    return tree.map(lambda x: x, f, state=True) if isinstance(f, tree.Branch) else f
+    return tree.copied(f) if isinstance(f, tree.Branch) else f
 
 
 def _names(kind: str, names: Sequence[str] | None, number: int) -> list[str]:

@@ -22,7 +22,7 @@ def save(estimator: Any, path: str | os.PathLike) -> None:
     }
     if hasattr(estimator, "_label_binarizer"):
         about["labels"] = estimator._label_binarizer.y_type_
-    net = tree.map(lambda x: x, estimator._network(), state=True)
+    net = tree.copied(estimator._network())
     net.about = json.dumps(about)
     xpnet.save(net, path)
 

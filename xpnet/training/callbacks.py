@@ -172,7 +172,7 @@ class EarlyStopping(Callback):
     def epoch_end(self, run: "Run") -> None:
         if self._monitor.improved(run):
             self.best_epoch = run.epoch
-            self._best = tree.map(lambda x: x, run.net, state=True)
+            self._best = tree.copied(run.net)
         elif run.epoch - self.best_epoch >= self._patience:
             run.stop = True
 

@@ -81,7 +81,7 @@ def first_bad_step(
         """Return what takes a step from here, and what says whether one from here is good."""
 
         def take(x: Any, y: Any) -> tuple:
-            return step(*copied((net, state)), x, y, run.optimizer)
+            return step(*deep_copied((net, state)), x, y, run.optimizer)
 
         def is_good(x: Any, y: Any) -> bool:
             after, _, loss, _ = take(x, y)
@@ -195,17 +195,18 @@ def became_bad(now: Any, before: Any) -> str | None:
     return next((name for name, leaf, x in triples if not _is_finite(leaf) and _is_finite(x)), None)
 
 
-def copied(values: Any) -> Any:
+def deep_copied(values: Any) -> Any:
     """Return a tree with arrays of its own."""
     return tree.map(_copy, values, state=True)
 
 
 def _copy(x: Any) -> Any:
+    # A step may write over what it is given, on JAX too, where it is lost then.
     return x.copy() if type(x) is numpy.ndarray else plain_namespace(x).asarray(x, copy=True)
 
 
 def _first_bad_output(net: Any, x: Any) -> BadValue | None:
-    net = tree.map(lambda leaf: leaf, net, state=True)
+    net = tree.copied(net)
     names, bad = layer_names(net), []
 
     def note(module: Any, output: Any) -> None:

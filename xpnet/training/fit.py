@@ -28,7 +28,7 @@ from xpnet.training.diagnosis import (
     CALLBACK,
     became_bad,
     check_validation,
-    copied,
+    deep_copied,
     explained,
     first_bad_step,
 )
@@ -230,7 +230,7 @@ def fit(
                 run.remember(run.epoch if begun else run.epoch - 1)
                 bar.set_description(f"epoch {run.epoch}/{epochs}")
                 # The steps write over what they are given. What others hold of the epoch before stays.
-                run.net, run.optimizer_state = copied((run.net, run.optimizer_state))
+                run.net, run.optimizer_state = deep_copied((run.net, run.optimizer_state))
                 rows = order(training.rows)
                 batches = training.batches(batch_size, rows, first=run.batch)
                 try:

@@ -51,7 +51,7 @@ def _no_network(net: Any) -> TypeError:
 
 def evaluation_copy(net: Any) -> Any:
     """Return a copy of a network that behaves as in use; the arrays are shared."""
-    return tree.map(lambda x: x, net, state=True).eval()
+    return tree.copied(net).eval()
 
 
 def training_copy(net: Any) -> Any:
@@ -59,7 +59,7 @@ def training_copy(net: Any) -> Any:
 
     A part that is in use stays so, unless all of the network is.
     """
-    copy = tree.map(lambda x: x, net, state=True)
+    copy = tree.copied(net)
     parts = tree.branches(copy)
     return copy if any(getattr(part, "training", False) for part in parts) else copy.train()
 
