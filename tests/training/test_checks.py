@@ -9,7 +9,7 @@ import xpnet
 from training.cases import X, Y, classifier, train, weights
 from xpnet import losses, metrics, nn, optim
 from xpnet.errors import NoGradientError
-from xpnet.training.metrics import attribute_of
+from xpnet.training.metric import attribute_of
 
 YES = Y[:, None].astype("float32")
 ONE_HOT = np.eye(2, dtype="float32")[Y]

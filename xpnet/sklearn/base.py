@@ -21,7 +21,7 @@ from xpnet.sklearn.data import Examples, checked, dtype_on, home_of, host
 from xpnet.sklearn.network import ACTIVATIONS, dense_layers, dense_stack, for_each_layer, initial_weights
 from xpnet.sklearn.objective import Objective, Penalized, one_array
 from xpnet.sklearn.solvers import DIVERGED, fit_lbfgs, fit_stochastic
-from xpnet.training.metrics import Metric
+from xpnet.training.metric import Metric
 from xpnet.training.networks import place_of
 
 

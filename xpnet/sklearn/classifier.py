@@ -18,7 +18,8 @@ from xpnet.backends import asarray, to_numpy
 from xpnet.sklearn.base import LINKS, MLP, has_partial_fit
 from xpnet.sklearn.data import Examples, host
 from xpnet.sklearn.objective import Objective, log_loss, objective_of
-from xpnet.training.metrics import Metric, share, share_totals
+from xpnet.training.metric import Metric
+from xpnet.training.metrics import share, share_totals
 
 
 class MLPClassifier(ClassifierMixin, MLP):

@@ -14,7 +14,7 @@ from xpnet.backends import asarray, device_of
 from xpnet.errors import NoGradientError
 from xpnet.nn import Module
 from xpnet.training import Steps
-from xpnet.training.metrics import attribute_of
+from xpnet.training.metric import attribute_of
 from xpnet.training.steps import NO_DEPENDENCE
 
 

@@ -13,7 +13,8 @@ import xpnet
 from xpnet.sklearn.base import LINKS, MLP, has_partial_fit
 from xpnet.sklearn.data import Examples, host
 from xpnet.sklearn.objective import Objective, objective_of
-from xpnet.training.metrics import Metric, mean_r2
+from xpnet.training.metric import Metric
+from xpnet.training.metrics import mean_r2
 from xpnet.training.totals import wide
 
 

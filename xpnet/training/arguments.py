@@ -9,7 +9,8 @@ from xpnet.optim import Transform
 from xpnet.settings import described, is_bool, is_number
 from xpnet.training.batches import Examples, Order
 from xpnet.training.callbacks import Callback
-from xpnet.training.metrics import Metric, as_metric
+from xpnet.training.metric import Metric
+from xpnet.training.metrics import as_metric
 from xpnet.training.networks import place_of
 from xpnet.training.steps import Steps
 

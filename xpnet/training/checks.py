@@ -12,7 +12,7 @@ from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.replay.outside import ArrayFromOutsideError
 from xpnet.replay.recording import RecordingNamespace
 from xpnet.replay.same import Facts
-from xpnet.training.metrics import Metric, attribute_of
+from xpnet.training.metric import Metric, attribute_of
 
 _log = logging.getLogger("xpnet")
 

@@ -34,7 +34,7 @@ from xpnet.training.diagnosis import (
 )
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
-from xpnet.training.metrics import Metric
+from xpnet.training.metric import Metric
 from xpnet.training.networks import evaluation_copy, place_of, training_copy
 from xpnet.training.resume import SavedTraining, set_random
 from xpnet.training.run import NotFiniteError, Run

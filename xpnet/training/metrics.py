@@ -1,16 +1,7 @@
-"""Metrics: what to watch besides the loss.
-
-A metric adds up over batches: from the outputs of a batch and its targets it makes totals on the device, and
-from those of all batches, merged, the number, once at the end of an epoch. So metrics that are no means of
-per-batch values, such as R², are exact, and hardly a batch waits for the device. Totals are merged on the
-host in double precision: a hundred thousand batches lose no digits, also on a device that has none to spare.
-"""
+"""Metrics: what to watch besides the loss. `xpnet.training.metric` says how one adds up over batches."""
 
 import functools
-import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Any
 
@@ -21,7 +12,8 @@ from xpnet.autodiff import array_namespace
 from xpnet.losses import check_labels
 from xpnet.settings import count
 from xpnet.training.batches import length
-from xpnet.training.totals import added, to_host, wide
+from xpnet.training.metric import Metric, attribute_of
+from xpnet.training.totals import wide
 
 __all__ = [
     "Metric",
@@ -32,121 +24,6 @@ __all__ = [
     "root_mean_squared_error",
     "top_k_accuracy",
 ]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that describes how well outputs fit targets.
-
-    Called with the outputs and targets of a whole data set, it returns the number.
-
-    Parameters
-    ----------
-    name : str
-        Its name in the history.
-    totals : callable
-        ``totals(outputs, targets)`` returns what is kept of a batch: a tuple of arrays and Python numbers, as
-        many and of the same shapes for each batch. It must not wait for the device.
-    result : callable
-        ``result(*totals)`` makes the metric of the totals of all batches.
-    description : str, optional
-        Becomes the docstring of the metric.
-    merge : callable, optional
-        ``merge(totals, more)`` returns the totals of two sets of examples together, of a tuple for each. By
-        default they are added.
-    check_targets : callable, optional
-        ``check_targets(outputs, targets)`` raises an error where the metric makes no sense. It is called
-        once, before a training, with the outputs of a batch and all targets, and may read them.
-    takes_logits : bool, default=False
-        Whether outputs are logits, which a layer such as a sigmoid behind them would spoil.
-
-    Notes
-    -----
-    `merge` and `result` run on the host. They are given Python floats, and NumPy arrays of float64 where a
-    total had axes. Sums of squares lose their digits where numbers are far from zero: keep the mean and the
-    squared deviations from it, and merge these.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import xpnet
-    >>> xpnet.metrics.accuracy(np.asarray([[2.0, 1.0], [0.0, 3.0]]), np.asarray([0, 0]))
-    0.5
-
-    The largest error of all batches:
-
-    >>> largest_error = xpnet.metrics.Metric(
-    ...     "largest_error",
-    ...     lambda outputs, targets: (abs(outputs - targets).max(),),
-    ...     lambda largest: largest,
-    ...     merge=lambda totals, more: (max(totals[0], more[0]),),
-    ... )
-    >>> largest_error(np.asarray([1.0, 2.0]), np.asarray([1.0, 5.0]))
-    3.0
-    """
-
-    name: str
-    totals: Callable[[Any, Any], tuple]
-    result: Callable[..., float]
-    description: str = field(default="", repr=False)
-    merge: Callable[[tuple, tuple], tuple] = field(default=added, repr=False)
-    check_targets: Callable[[Any, Any], None] | None = field(default=None, repr=False)
-    takes_logits: bool = False
-
-    def __post_init__(self) -> None:
-        if self.description:
-            object.__setattr__(self, "__doc__", inspect.cleandoc(self.description))
-
-    def __call__(self, outputs: Any, targets: Any) -> float:
-        if self.check_targets is not None:
-            self.check_targets(outputs, targets)
-        return self.of(to_host(self.totals(outputs, targets)))
-
-    def of(self, totals: tuple) -> float:
-        """Make the metric of totals on the host."""
-        with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
-            result = self.result(*totals)
-        if numpy.ndim(result):
-            raise TypeError(
-                f"a metric must be one number, received an array of shape {numpy.shape(result)} from "
-                f"{self.name}. Return its mean, or make a metric of each."
-            )
-        return float(result)
-
-    def of_part(self, name: str, part: Callable[[Any, Any], tuple[Any, Any]]) -> "Metric":
-        """Return the metric of a part of the outputs, for networks that return a dict or tuple.
-
-        Parameters
-        ----------
-        name : str
-            Its name in the history.
-        part : callable
-            ``part(outputs, targets)`` returns the outputs and targets to compare, each taken from its own
-            argument: before a training, it is called with one batch of outputs and all targets.
-
-        Returns
-        -------
-        Metric
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import xpnet
-        >>> digit = xpnet.metrics.accuracy.of_part("digit", lambda outputs, y: (outputs["digit"], y))
-        >>> digit({"digit": np.asarray([[2.0, 1.0], [0.0, 3.0]])}, np.asarray([0, 0]))
-        0.5
-        """
-        check = self.check_targets
-        return replace(
-            self,
-            name=name,
-            totals=functools.partial(_of_part, self.totals, part),
-            check_targets=check and functools.partial(_of_part, check, part),
-        )
-
-
-def _of_part(f: Callable, part: Callable, outputs: Any, targets: Any) -> Any:
-    return f(*part(outputs, targets))
 
 
 def as_metric(metric: Any) -> Metric:
@@ -176,13 +53,6 @@ def as_metric(metric: Any) -> Metric:
 
     checks = {"check_targets": attribute_of(metric, "check_targets")}
     return Metric(name, totals, _ratio, takes_logits=bool(attribute_of(metric, "takes_logits")), **checks)
-
-
-def attribute_of(function: Callable, name: str) -> Any:
-    """Return an attribute of a loss or a metric, also through `functools.partial`; None if it has none."""
-    while isinstance(function, functools.partial) and not hasattr(function, name):
-        function = function.func
-    return getattr(function, name, None)
 
 
 # -- what metrics share ------------------------------------------------------------------------------------

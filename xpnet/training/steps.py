@@ -21,7 +21,7 @@ from xpnet.training.checks import (
     read_from_outside,
     watched_outputs,
 )
-from xpnet.training.metrics import Metric, attribute_of
+from xpnet.training.metric import Metric, attribute_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
 
 # How many kinds of networks and batches `Steps` remember.

@@ -12,7 +12,7 @@ from xpnet.backends import to_numpy
 from xpnet.training.batches import length
 
 if TYPE_CHECKING:
-    from xpnet.training.metrics import Metric
+    from xpnet.training.metric import Metric
 
 # How many batches, and how many numbers, wait on the device until they are brought to the host. That waits
 # for the device, as nothing else does until the end of an epoch.
