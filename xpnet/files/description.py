@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 
 from xpnet import losses, nn, tree
-from xpnet.files.tensors import OF_NUMPY, numpy_dtype
+from xpnet.files.tensors import OF_NUMPY, from_bytes, is_numpy_dtype
 from xpnet.nn import initializers
 from xpnet.optim import optimizers, scaling, schedules, transforms
 
@@ -150,10 +150,7 @@ class _Describer:
         if callable(value):
             known = isinstance(value, FunctionType) and _is_known(value)
             return {"function": _name_of(value) if known else getattr(value, "__name__", repr(value))}
-        raise TypeError(
-            "a file holds arrays, numbers, strings, bools and None, and lists, tuples and dicts of them, "
-            f"received {kind.__name__} at {path or 'the root'}."
-        )
+        raise _not_described(value, path)
 
     def _items(self, items: Any, path: str) -> list:
         return [self.describe(item, _in(path, index)) for index, item in enumerate(items)]
@@ -167,24 +164,32 @@ class _Describer:
         return {"object": _full_name(kind), "parts": parts}
 
     def _key(self, key: Any, path: str) -> Any:
-        if not (key is None or type(key) in (bool, int, float, str) or isinstance(key, numpy.generic)):
+        if not _is_key(key):
             raise TypeError(
                 f"the keys of a dict in a file are numbers and strings, received {key!r} at "
                 f"{path or 'the root'}."
             )
-        return self.describe(key, path)
+        return self._number(key, path) if isinstance(key, numpy.generic) else self.describe(key, path)
 
     def _number(self, value: Any, path: str) -> dict[str, str]:
-        """Describe a number, text or date of NumPy's by its bytes."""
+        """Describe a text of NumPy's, or a number or a date by its bytes."""
+        if value.dtype.kind == "U":
+            return {"numpy": "str", "text": str(value)}
         dtype = value.dtype.newbyteorder("<")
-        try:
-            numpy_dtype(dtype.str if dtype.itemsize else "<U1")
-        except ValueError:
-            raise TypeError(
-                f"a file holds numbers, texts and dates of known size, received {value.dtype} at "
-                f"{path or 'the root'}."
-            ) from None
+        if not is_numpy_dtype(dtype.str) or dtype.kind == "S":  # an array drops zeros at the end of bytes
+            raise _not_described(value, path)
         return {"numpy": dtype.str, "bytes": numpy.asarray(value, dtype=dtype).tobytes().hex()}
+
+
+def _not_described(value: Any, path: str) -> TypeError:
+    return TypeError(
+        "a file holds arrays, numbers, strings, bools and None, and lists, tuples and dicts of them, "
+        f"received {type(value).__name__} at {path or 'the root'}."
+    )
+
+
+def _is_key(key: Any) -> bool:
+    return key is None or type(key) in (bool, int, float, str) or isinstance(key, numpy.generic)
 
 
 def _public(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -283,8 +288,10 @@ class _Builder:
                 return OrderedDict(self._dict(pairs))
             case {"float": "nan" | "inf" | "-inf" as text}:
                 return float(text)
+            case {"numpy": "str", "text": str(text)}:
+                return numpy.str_(text)
             case {"numpy": str(dtype), "bytes": str(text)}:
-                return _number(dtype, bytes.fromhex(text))
+                return from_bytes(bytes.fromhex(text), (), dtype)[()]
             case {"objects": list(items), "shape": list(shape)}:
                 values = numpy.empty(len(items), dtype=object)
                 values[:] = [self.build(item) for item in items]
@@ -308,7 +315,7 @@ class _Builder:
 
     def _dict(self, pairs: list) -> dict[Any, Any]:
         made = {self.build(key): self.build(item) for key, item in pairs}
-        if len(made) != len(pairs):
+        if len(made) != len(pairs) or not all(map(_is_key, made)):
             raise damaged(pairs)
         return made
 
@@ -326,12 +333,6 @@ class _Builder:
         module: Any = object.__new__(cls)
         vars(module).update(values)
         return module
-
-
-def _number(dtype: str, content: bytes) -> Any:
-    if not content:
-        return numpy.str_()  # whose dtype has no size
-    return numpy.ndarray((), numpy_dtype(dtype), content)[()]
 
 
 def _random_state(state: Any) -> Any:

@@ -170,10 +170,11 @@ def load(cls: type, path: str | os.PathLike, device: str | Device | None) -> Any
     """Read an estimator from a file. See `MLP.load`."""
     parts = read_parts(path)
     about = parts.load("estimator", device="cpu") if "estimator" in parts else {}
-    kind = about.get("class", "xpnet.save") if isinstance(about, dict) else None
+    kind = about.get("class") if isinstance(about, dict) else None
     if kind != cls.__name__:
+        writer = kind if isinstance(kind, str) else "xpnet.save"
         raise ValueError(
-            f"{path} must be a file that {cls.__name__}.save wrote, received one of {kind}. Read it with "
+            f"{path} must be a file that {cls.__name__}.save wrote, received one of {writer}. Read it with "
             "that class, or with xpnet.load."
         )
     try:
