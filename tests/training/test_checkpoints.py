@@ -179,6 +179,20 @@ def test_what_a_killed_training_left_is_removed(tmp_path):
     assert names(tmp_path) == sorted([*others, "net-1.safetensors"])
 
 
+def test_long_names(tmp_path):
+    name = "é" * 115 + "-{epoch}-{step}.safetensors"
+    files = [name.format(epoch=epoch, step=4 * epoch) for epoch in (1, 2)]
+    left, other = (tmp_path / ("é" * 115 + f"{end}.0123abcd.part") for end in ("-12-345.saf", "-best.safet"))
+    try:
+        left.touch()
+    except OSError:
+        pytest.skip("the names of files are shorter here")
+    other.touch()
+    train(classifier(), epochs=2, callbacks=[Checkpoint(tmp_path / name)])
+    assert names(tmp_path) == [*files, other.name]
+    assert len(train(classifier(), epochs=3, resume=tmp_path / files[1])["loss"]) == 3
+
+
 # -- refusals ---------------------------------------------------------------------------------------------
 
 
@@ -202,6 +216,15 @@ def test_checkpoint_without_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a folder that is there, received .*none\. Make it"):
         train(net, callbacks=[Checkpoint(tmp_path / "none" / "path")])
     assert same(weights(net), before)
+
+
+def test_checkpoint_where_no_file_can_be(tmp_path):
+    net = classifier()
+    before = weights(net)
+    with pytest.raises(IsADirectoryError, match="nothing but a file may stand at it"):
+        train(net, callbacks=[Checkpoint(tmp_path)])
+    assert same(weights(net), before)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(
