@@ -252,7 +252,7 @@ VALUES = [
     {"module": "os.system", "attributes": {}}, {"function": "exec"}, {"dict": [["a", 1]]}, {"float": "1e5"},
     {"numpy": "<f4", "bytes": "0000803f"}, {"numpy": "<U500000000", "bytes": ""},
     {"objects": [1], "shape": [2]},
-    {"partial": [{"function": "xpnet.losses.mse"}, {"tuple": []}, {"dict": []}]}, "<U1", "xpnet.losses.huber",
+    {"function": "xpnet.losses.mse"}, "<U1", "xpnet.losses.huber", "xpnet.optim.bound.Bound",
     {"list": [{"list": [{"list": []}]}]},
 ]  # fmt: skip
 

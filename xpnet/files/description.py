@@ -9,7 +9,7 @@ import reprlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cache, partial
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy
 from xpnet import losses, nn, tree
 from xpnet.files.tensors import OF_NUMPY, from_bytes, is_numpy_dtype
 from xpnet.nn import initializers
-from xpnet.optim import optimizers, scaling, schedules, transforms
+from xpnet.optim import bound, optimizers, scaling, schedules, transforms
 
 # How deep lists, dicts and modules may stand in each other. Reading takes more of Python's stack than
 # writing, so that without a limit there would be files that cannot be read.
@@ -27,7 +27,7 @@ _DEPTH = 100
 # The longest integer, in bits: Python reads no longer ones from text than the process allows.
 _LONGEST_INTEGER = 1024
 
-_MODULES = (losses, initializers, optimizers, scaling, schedules, transforms)
+_MODULES = (bound, losses, initializers, optimizers, scaling, schedules, transforms)
 _CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", dict: "dict", OrderedDict: "ordered_dict"}
 
 
@@ -143,8 +143,6 @@ class _Describer:
             return value
         if isinstance(value, bool | int | float | str):  # a member of an enumeration, say
             return {"object": _full_name(kind)}
-        if kind is partial and _is_known(value.func):
-            return {"partial": self._items([value.func, value.args, value.keywords], path)}
         if kind is numpy.random.RandomState:
             return {"random_state": self.describe(value.get_state(legacy=False), path)}
         if callable(value):
@@ -173,10 +171,10 @@ class _Describer:
 
     def _number(self, value: Any, path: str) -> dict[str, str]:
         """Describe a text of NumPy's, or a number or a date by its bytes."""
-        if value.dtype.kind == "U":
-            return {"numpy": "str", "text": str(value)}
         dtype = value.dtype.newbyteorder("<")
-        if not is_numpy_dtype(dtype.str) or dtype.kind == "S":  # an array drops zeros at the end of bytes
+        if dtype.kind == "U" and len(str(value)) == len(value):  # else NumPy drops zeros at the end
+            return {"numpy": "str", "text": str(value)}
+        if dtype.kind in "US" or not is_numpy_dtype(dtype.str):
             raise _not_described(value, path)
         return {"numpy": dtype.str, "bytes": numpy.asarray(value, dtype=dtype).tobytes().hex()}
 
@@ -249,6 +247,12 @@ class CodeNeededError(ValueError):
         self.what = what
 
 
+class _DamagedError(ValueError):
+    def __init__(self, description: Any) -> None:
+        # Which may be long, and nested more deeply than Python goes.
+        super().__init__(f"the file's description is damaged at {reprlib.repr(description)[:80]}.")
+
+
 class _Builder:
     def __init__(self, array: Callable[[str], Any]) -> None:
         self.array = array
@@ -256,13 +260,15 @@ class _Builder:
 
     def build(self, description: Any) -> Any:
         if self.depth > _DEPTH:
-            raise ValueError("the file's description is damaged: it is nested too deeply.")
+            raise _DamagedError("a place that is nested too deeply")
         self.depth += 1
         try:
             return self._build(description)
+        except (CodeNeededError, _DamagedError):
+            raise
         # What is made of wrong values may fail in any way.
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-            raise damaged(description) from error
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _DamagedError(description) from error
         finally:
             self.depth -= 1
 
@@ -296,8 +302,6 @@ class _Builder:
                 values = numpy.empty(len(items), dtype=object)
                 values[:] = [self.build(item) for item in items]
                 return values.reshape(shape)
-            case {"partial": [function, arguments, keywords]}:
-                return partial(self.build(function), *self.build(arguments), **self.build(keywords))
             case {"random_state": state}:
                 return _random_state(self.build(state))
             case {"function": str(name)}:
@@ -308,7 +312,7 @@ class _Builder:
                 raise CodeNeededError(f"dataclass {name}")
             case {"object": str(name)}:
                 raise CodeNeededError(name)
-        raise damaged(description)
+        raise _DamagedError(description)
 
     def _values(self, attributes: dict[str, Any]) -> dict[str, Any]:
         return {name: self.build(value) for name, value in attributes.items()}
@@ -316,7 +320,7 @@ class _Builder:
     def _dict(self, pairs: list) -> dict[Any, Any]:
         made = {self.build(key): self.build(item) for key, item in pairs}
         if len(made) != len(pairs) or not all(map(_is_key, made)):
-            raise damaged(pairs)
+            raise _DamagedError(pairs)
         return made
 
     def _module(self, name: str, attributes: dict[str, Any]) -> Any:
@@ -329,7 +333,7 @@ class _Builder:
             of_class = getattr(cls, key, None)
             private = key.startswith("_") and not tree.is_child(value)
             if private or key.startswith("__") or callable(of_class) or isinstance(of_class, property):
-                raise damaged(f"{cls.__name__}.{key}")  # not the value, which may not even have a text
+                raise _DamagedError(f"{cls.__name__}.{key}")  # not the value, which may not even have a text
         module: Any = object.__new__(cls)
         vars(module).update(values)
         return module
@@ -341,12 +345,7 @@ def _random_state(state: Any) -> Any:
     key, place = inner["key"], inner["pos"]
     is_key = type(key) is numpy.ndarray and key.dtype == "uint32" and key.shape == (624,)
     if not is_key or type(place) is not int or not 0 <= place <= 624:
-        raise ValueError("the file's state of a random generator is damaged.")
+        raise ValueError("it is no state of a generator")
     made = numpy.random.RandomState()
     made.set_state(state)
     return made
-
-
-def damaged(description: Any) -> ValueError:
-    # Which may be long, and nested more deeply than Python goes.
-    return ValueError(f"the file's description is damaged at {reprlib.repr(description)[:80]}.")
