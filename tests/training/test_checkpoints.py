@@ -9,6 +9,7 @@ import xpnet
 from training import kills
 from training.cases import X, Y, classifier, same, train, weights
 from xpnet import losses, optim
+from xpnet.files.networks import read_parts, write_parts
 from xpnet.nn import Dense, Dropout, Sequential
 from xpnet.training.callbacks import Callback, Checkpoint, EarlyStopping
 
@@ -79,6 +80,19 @@ def test_every_generator_of_numpy_goes_on(tmp_path, seed):
     train(classifier(), seed=np.random.Generator(seed(3)), epochs=1, callbacks=[Checkpoint(path)])
     train(resumed, seed=np.random.Generator(seed(5)), resume=path)
     assert same(weights(resumed), weights(expected))
+
+
+@pytest.mark.parametrize(("seed", "place"), [(np.random.MT19937, "pos"), (np.random.Philox, "buffer_pos")])
+def test_a_file_says_no_place_beside_the_numbers_of_a_generator(tmp_path, seed, place):
+    path = tmp_path / "run.safetensors"
+    train(classifier(), seed=np.random.Generator(seed(3)), epochs=1, callbacks=[Checkpoint(path)])
+    parts = read_parts(path)
+    loaded = {name: parts.load(name, device="cpu") for name in ("net", "optimizer", "training")}
+    for state in loaded["training"]["random"].values():
+        (state if place in state else state["state"])[place] = -100
+    write_parts(path, loaded)
+    with pytest.raises(ValueError, match="place in the numbers of a generator"):
+        train(classifier(), seed=np.random.Generator(seed(3)), resume=path)
 
 
 def test_finished_training(tmp_path):

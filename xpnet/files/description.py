@@ -19,6 +19,7 @@ from xpnet import losses, nn, tree
 from xpnet.files.tensors import OF_NUMPY, from_bytes, is_numpy_dtype
 from xpnet.nn import initializers
 from xpnet.optim import bound, optimizers, scaling, schedules, transforms
+from xpnet.random import check_host_state
 
 # How deep lists, dicts and modules may stand in each other. Reading takes more of Python's stack than
 # writing, so that without a limit there would be files that cannot be read.
@@ -340,12 +341,7 @@ class _Builder:
 
 
 def _random_state(state: Any) -> Any:
-    """Make a generator of NumPy's old kind, after a check: it reads its numbers from where its state says."""
-    inner = state["state"]
-    key, place = inner["key"], inner["pos"]
-    is_key = type(key) is numpy.ndarray and key.dtype == "uint32" and key.shape == (624,)
-    if not is_key or type(place) is not int or not 0 <= place <= 624:
-        raise ValueError("it is no state of a generator")
+    check_host_state(state)
     made = numpy.random.RandomState()
     made.set_state(state)
     return made
