@@ -13,8 +13,8 @@ def register_onnx_converters() -> None:
 
     Notes
     -----
-    skl2onnx gives labels as integers of 64 bits or as text. `xpnet.onnx.export` writes an estimator alone, and
-    needs no skl2onnx.
+    skl2onnx gives labels as integers of 64 bits or as text. `xpnet.onnx.export` writes an estimator alone,
+    and needs no skl2onnx.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def _declare_classifier(operator: Any) -> None:
 
     label, probabilities = operator.outputs
     classes = operator.raw_operator.classes_
-    batch = operator.inputs[0].get_first_dimension()
+    batch = _batch(operator)
     several = operator.raw_operator._has_several_labels()
     kind = Int64TensorType if classes.dtype.kind in "biuf" else StringTensorType
     label.set_type(kind([batch, len(classes)] if several else [batch]))
@@ -54,10 +54,15 @@ def _declare_classifier(operator: Any) -> None:
 
 
 def _declare_regressor(operator: Any) -> None:
-    operator.outputs[0].type.shape = [
-        operator.inputs[0].get_first_dimension(),
-        operator.raw_operator.n_outputs_,
-    ]
+    operator.outputs[0].type.shape = [_batch(operator), operator.raw_operator.n_outputs_]
+
+
+def _batch(operator: Any) -> Any:
+    """Return the length of a batch, after a check that the features are one array."""
+    from skl2onnx.common.utils import check_input_and_output_numbers
+
+    check_input_and_output_numbers(operator, input_count_range=1)
+    return operator.inputs[0].get_first_dimension()
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
@@ -85,7 +90,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _rename(graph: Any, prefix: str) -> None:
-    """Put a prefix in front of all names, also in the steps of loops: others in the pipeline have the same."""
+    """Put a prefix in front of all names, also in the steps of loops, as the pipeline may have the same."""
     for named in (*graph.input, *graph.output, *graph.initializer):
         named.name = prefix + named.name
     for node in graph.node:
