@@ -129,9 +129,11 @@ def make_model(
         shapes = for_any_batch(small, large, _SIZES)
         recording = small
     number = len(recording.graph.outputs)
-    outputs = zip(_names("output", output_names, number), labels or [None] * number, strict=True)
+    names = _names("output", output_names, number)
     model = Writer(recording, shapes, batch).model(
-        _names("input", input_names, len(examples)), dict(outputs), opset
+        _names("input", input_names, len(examples)),
+        dict(zip(names, labels or [None] * number, strict=True)),
+        opset,
     )
     onnx.checker.check_model(model, full_check=True)
     return model

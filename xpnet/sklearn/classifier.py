@@ -328,8 +328,9 @@ class MLPClassifier(ClassifierMixin, MLP):
             Numbers on the library and device of X; NumPy's where X is a list, a data frame or sparse, and
             where the classes are no numbers.
         """
-        places = self._places(self._forward(X))
-        return self._back(places if self._has_several_labels() else self.classes_[to_numpy(places)], X)
+        places = to_numpy(self._places(self._forward(X)))
+        labels = places.astype("int64") if self._has_several_labels() else self.classes_[places]
+        return self._back(labels, X)
 
     def predict_proba(self, X: Any) -> Any:
         """Return the probability of each class, or of each label.
@@ -386,7 +387,8 @@ class MLPClassifier(ClassifierMixin, MLP):
         xp = xpnet.array_namespace(logits)
         if self._label_binarizer.y_type_ == "multiclass":
             return xp.argmax(logits, axis=1)
-        likely = xp.astype(logits > 0, xp.int64)
+        integer = xp.__array_namespace_info__().default_dtypes()["integral"]  # JAX's is of 32 bits
+        likely = xp.astype(logits > 0, integer)
         if self._has_several_labels():
             return likely
         return likely[:, 0] if len(self.classes_) == 2 else xp.zeros_like(likely[:, 0])
