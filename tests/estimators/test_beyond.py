@@ -37,6 +37,13 @@ def regressor(**options):
 # -- arrays and devices --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("y", [Y > 4, np.stack([Y > 4, Y > 6], axis=1).astype(int)], ids=["two", "several"])
+def test_labels_are_the_same_on_each_device(y, device):
+    found = classifier(device=device.spec, max_iter=100).fit(X[:60], y[:60]).predict(X[:60])
+    assert found.dtype == y.dtype
+    assert (found == y[:60]).mean() > 0.9
+
+
 @pytest.mark.parametrize("dispatch", [False, True])
 def test_arrays_of_any_library(device, dispatch):
     x, y = (xpnet.asarray(a, device=device, dtype=dtype) for a, dtype in ((X, "float32"), (Y, "int64")))
