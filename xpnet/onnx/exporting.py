@@ -13,6 +13,7 @@ from xpnet.backends import asarray, to_numpy
 from xpnet.onnx.operators import OPERATORS
 from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
+from xpnet.settings import is_integer
 from xpnet.training.networks import evaluation_copy
 from xpnet.writing import replace
 
@@ -78,8 +79,10 @@ def export(
     ['layers.0/matmul', 'layers.0/add', 'layers.1/tanh']
     """
     latest = onnx.defs.onnx_opset_version()
-    if not OLDEST <= opset <= latest:
-        raise ValueError(f"opset must be from {OLDEST} to {latest}, received {opset}.")
+    if not (is_integer(opset) and OLDEST <= opset <= latest):
+        raise ValueError(f"opset must be an integer from {OLDEST} to {latest}, received {opset!r}.")
+    if not isinstance(batch, str | None):
+        raise ValueError(f"batch must be the name of an axis or None, received {batch!r}.")
     examples = [to_numpy(asarray(x)) for x in (example if isinstance(example, tuple) else (example,))]
     if any(not x.shape or not x.size for x in examples):
         received = ", ".join(str(x.shape) for x in examples)
@@ -100,7 +103,7 @@ def export(
     model = writer.model(
         _names("input", input_names, len(examples)),
         _names("output", output_names, len(recording.graph.outputs)),
-        opset,
+        int(opset),
     )
     onnx.checker.check_model(model, full_check=True)
     replace(path, [model.SerializeToString()])
