@@ -190,7 +190,7 @@ class RecordingNamespace(PlainNamespace):
         self.inputs.append(variable)
         if plain_namespace(value) is not self._xp and (number := _integer_of_host(value)) is not None:
             self.settings[variable] = number
-            return value
+            return number
         return Recorded(value, variable, self)
 
     def record(self, f: Callable, *arguments: Any, **keywords: Any) -> Any:
