@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 import xpnet
 from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of, to_numpy
+from xpnet.settings import is_integer
 from xpnet.sklearn import files
 from xpnet.sklearn.data import Examples, checked, dtype_on, home_of, host
 from xpnet.sklearn.network import ACTIVATIONS, dense_layers, dense_stack, for_each_layer, initial_weights
@@ -129,7 +130,8 @@ class MLP(BaseEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False) -> Any:
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         data = self._examples(X, y, sample_weight, "partial_fit" if incremental else "fit", reset=first_pass)
-        self._random_state = check_random_state(self.random_state)
+        seed = self.random_state
+        self._random_state = check_random_state(int(seed) if is_integer(seed) else seed)
         self._begin(data, first_pass)
         data, held_out = self._split(data, incremental)
         # A loss of the user's may take other outputs.
