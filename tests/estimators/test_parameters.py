@@ -78,11 +78,12 @@ def test_numbers_of_numpy_train_as_pythons(name):
 
 
 SEVERAL = [
-    ("hidden_layer_sizes", (5, 4), [(np.int64(5), 4), [np.uint8(5), np.int32(4)], np.array([5, 4]), range(5, 3, -1)]),
+    ("hidden_layer_sizes", (5, 4), [(np.int64(5), 4), [np.uint8(5), np.int32(4)], range(5, 3, -1)]),
+    ("hidden_layer_sizes", [5, 4], [np.array([5, 4]), np.array([5, 4], "uint8")]),
     ("hidden_layer_sizes", (), [[], np.array([], int)]),
-    ("dropout", [0.5, 0.25], [(np.float32(0.5), 0.25), np.array([0.5, 0.25]), np.array([0.5, 0.25], "float16")]),
+    ("dropout", [0.5, 0.25], [(np.float32(0.5), 0.25), np.array([0.5, 0.25], "float16")]),
     ("dropout", [0, 0.5], [[np.int64(0), np.float32(0.5)]]),
-    ("quantile", (0.25, 0.5), [[np.float32(0.25), 0.5], np.array([0.25, 0.5]), np.array([0.25, 0.5], "float32")]),
+    ("quantile", (0.25, 0.5), [[np.float32(0.25), 0.5], np.array([0.25, 0.5], "float32")]),
     ("activation", ["relu", "tanh"], [np.array(["relu", "tanh"]), (np.str_("relu"), "tanh")]),
 ]  # fmt: skip
 
