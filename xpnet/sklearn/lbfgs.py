@@ -14,7 +14,7 @@ from xpnet.autodiff import array_namespace, value_and_grad
 from xpnet.backends import asarray, to_numpy, use_device
 from xpnet.sklearn.objective import steps_of
 from xpnet.training.batches import Examples
-from xpnet.training.networks import jit_where_possible, place_of, training_copy
+from xpnet.training.networks import jit_where_possible, place_of
 
 # The numbers in a batch up to which dense batches are made of sparse data.
 MODERATE = 2**24
@@ -43,7 +43,7 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
     examples = Examples({"x": x, "y": y}, where, dtype, sparse=net.takes_sparse)
     becomes_dense = hasattr(x, "toarray") and not examples.stays_sparse
     rows = max(1, MODERATE // x.shape[1]) if becomes_dense else len(examples)
-    fitted, net = net, training_copy(net)
+    net.train()
     shapes = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
     with use_device(where):
         steps_of(loss, shapes).check(net, [examples], rows)
@@ -78,7 +78,7 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
         result = scipy.optimize.minimize(
             value_and_gradient, start, method="L-BFGS-B", jac=True, options=options
         )
-        tree.assign(unpack(result.x), fitted)
+        tree.assign(unpack(result.x), net)
     return result
 
 

@@ -142,9 +142,9 @@ def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPoin
     """Go back to the best weights after a training whose loss or weights became infinite or NaN."""
     estimator._optimizer_state = None
     kept = "The weights from before are kept."
-    if estimator._best is not None:
+    if estimator._learned and estimator._best is not None:
         tree.assign(estimator._best, net.net)
-        estimator._learned, kept = True, "The weights of the best epoch are kept."
+        kept = "The weights of the best epoch are kept."
     rate = f"learning_rate_init from {estimator.learning_rate_init}"
     for own in ("optimizer", "schedule"):
         rate = rate if getattr(estimator, own) is None else f"the learning rate of the {own}"
