@@ -23,6 +23,9 @@ DIVERGED = (
     "preprocessed."
 )
 
+# Warnings point to where `fit` was called, so many frames above a solver: two are of decorators.
+CALLER = 6
+
 
 @dataclass(frozen=True)
 class Decayed(optim.Optimizer):
@@ -115,13 +118,13 @@ def fit_stochastic(
     else:
         estimator._optimizer_state = kind, rules.run.optimizer_state
         if history.interrupted:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warnings.warn("Training interrupted by user.", stacklevel=CALLER)
         elif estimator.n_iter_ == estimator.max_iter and not (incremental or rules.stopped):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the "
                 "optimization hasn't converged yet.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=CALLER,
             )
     estimator.stopped_ = rules.stopped
     if estimator.early_stopping and estimator._best is not None and (rules.stopped or not incremental):
@@ -157,7 +160,7 @@ def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPoin
     estimator.n_iter_ += 1
     estimator.loss_curve_.append(math.nan)
     rules.add_score(math.nan, None)
-    warnings.warn(what, ConvergenceWarning, stacklevel=5)
+    warnings.warn(what, ConvergenceWarning, stacklevel=CALLER + 1)
 
 
 def fit_lbfgs(estimator: Any, net: Penalized, data: Examples) -> None:
@@ -186,7 +189,7 @@ def fit_lbfgs(estimator: Any, net: Penalized, data: Examples) -> None:
             f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}): "
             f"{result.message}. Increase max_iter or max_fun, or scale the data.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=CALLER,
         )
 
 
@@ -195,7 +198,7 @@ def _batch_size(estimator: Any) -> int:
     if estimator.batch_size != "auto" and wanted > estimator._samples:
         warnings.warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-            stacklevel=5,
+            stacklevel=CALLER + 1,
         )
     size = min(wanted, estimator._samples)
     # The last batch of an epoch has a variance only if it has two examples.
