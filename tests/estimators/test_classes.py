@@ -11,7 +11,10 @@ from sklearn.utils import compute_class_weight, compute_sample_weight
 
 from xpnet.sklearn import MLPClassifier
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning"),
+]
 
 X, Y = load_iris(return_X_y=True)
 ORDER = np.random.default_rng(0).permutation(150)[:80]

@@ -398,11 +398,10 @@ def weighted(estimator):
 
 ROUTED = {
     "GridSearchCV": lambda m: searched(
-        GridSearchCV(
-            make_pipeline(StandardScaler().set_fit_request(sample_weight=True), weighted(m.classifier())),
-            {"mlpclassifier__alpha": [1e-3, 1.0]},
-            cv=2,
-        ),
+        GridSearchCV(weighted(m.classifier()), {"alpha": [1e-3, 1.0]}, cv=2), sample_weight=WEIGHTS
+    ),
+    "Pipeline": lambda m: probabilities(
+        make_pipeline(StandardScaler().set_fit_request(sample_weight=True), weighted(m.classifier())),
         sample_weight=WEIGHTS,
     ),
     "cross_validate": lambda m: scores(
@@ -570,7 +569,6 @@ def test_processes_give_the_same():
     assert_alike(*results)
 
 
-@pytest.mark.slow
 def test_boundaries_of_decisions():
     pyplot = pytest.importorskip("matplotlib.pyplot")
     results = []

@@ -97,7 +97,6 @@ def test_sequences_of_numbers(name, value, same):
         assert_equal(found, expected)
         assert np.array_equal(found.predict(X), expected.predict(X))
         assert name in repr(found)
-        assert name in found._repr_html_()
 
 
 FLAGS = [name for name, kinds in CONSTRAINTS.items() if kinds in (["boolean"], ["verbose"])]
