@@ -344,6 +344,15 @@ def test_optimizer():
         classifier(optimizer=adam, schedule=optim.constant(0.1)).fit(X, Y)
 
 
+def test_optimizer_without_transforms():
+    scaled = classifier(optimizer=optim.LossScaling(optim.Adam(0.01))).fit(X, Y)
+    assert scaled.partial_fit(X, Y).score(X, Y) > 0.9
+    with pytest.raises(
+        ValueError, match="weight_decay needs an optimizer of transforms, received LossScaling"
+    ):
+        scaled.set_params(weight_decay=0.1).fit(X, Y)
+
+
 def test_schedule():
     constant = classifier(schedule=optim.constant(0.01)).fit(X, Y)
     np.testing.assert_allclose(constant.loss_curve_, classifier().fit(X, Y).loss_curve_, rtol=TOLERANCE)

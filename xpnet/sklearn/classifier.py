@@ -281,6 +281,7 @@ class MLPClassifier(ClassifierMixin, MLP):
 
     @property
     def _several_labels(self) -> bool:
+        """Whether an example may have several labels."""
         return self._label_binarizer.y_type_.startswith("multilabel")
 
     def _check_classes(self, y: numpy.ndarray, role: Role) -> None:
@@ -351,7 +352,10 @@ class MLPClassifier(ClassifierMixin, MLP):
             where the classes are no numbers.
         """
         places = to_numpy(self._places(self._forward(X)))
-        labels = places.astype("int64") if self._has_several_labels() else self.classes_[places]
+        if self._several_labels:
+            labels = self._label_binarizer.inverse_transform(places.astype("int64"))
+        else:
+            labels = self.classes_[places]
         return self._back(labels, X)
 
     def predict_proba(self, X: Any) -> Any:
@@ -400,10 +404,6 @@ class MLPClassifier(ClassifierMixin, MLP):
 
     # -- what the outputs of the network stand for -----------------------------------------------------------
 
-    def _has_several_labels(self) -> bool:
-        """Say whether an example may have several labels."""
-        return self._label_binarizer.y_type_.startswith("multilabel")
-
     def _places(self, logits: Any) -> Any:
         """Return where in ``classes_`` the labels are; of several labels, a 1 for each that is there."""
         xp = xpnet.array_namespace(logits)
@@ -411,7 +411,7 @@ class MLPClassifier(ClassifierMixin, MLP):
             return xp.argmax(logits, axis=1)
         integer = xp.__array_namespace_info__().default_dtypes()["integral"]  # JAX's is of 32 bits
         likely = xp.astype(logits > 0, integer)
-        if self._has_several_labels():
+        if self._several_labels:
             return likely
         return likely[:, 0] if len(self.classes_) == 2 else xp.zeros_like(likely[:, 0])
 
@@ -424,7 +424,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         return self._places(outputs), self._probabilities(outputs)
 
     def _named_outputs(self) -> dict[str, numpy.ndarray | None]:
-        return {"label": None if self._has_several_labels() else self.classes_, "probabilities": None}
+        return {"label": None if self._several_labels else self.classes_, "probabilities": None}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -49,11 +49,16 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
     Raises
     ------
     ValueError
-        If there are an optimizer and a schedule.
+        If there are an optimizer and a schedule, the schedule is a layer, or the optimizer cannot have a decay.
     """
     found = estimator.optimizer
     if found is not None and estimator.schedule is not None:
         raise ValueError("optimizer and schedule do not go together: give the schedule to the optimizer.")
+    if isinstance(estimator.schedule, tree.Branch):
+        raise ValueError(
+            "schedule must be a function from the number of steps made to the learning rate, received a "
+            f"{type(estimator.schedule).__name__}. See xpnet.optim.cosine."
+        )
     rate = float(estimator.learning_rate_init) if estimator.schedule is None else estimator.schedule
     if found is None and estimator.solver == "adam":
         betas = {"beta1": float(estimator.beta_1), "beta2": float(estimator.beta_2)}
@@ -62,12 +67,19 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
         momentum = min(float(estimator.momentum), 1 - 2**-53)  # scikit-learn allows 1, which forgets nothing
         nesterov = bool(estimator.nesterovs_momentum) and momentum > 0
         found = optim.SGD(rate, momentum=momentum, nesterov=nesterov)
-    return Decayed(found, float(estimator.weight_decay)) if estimator.weight_decay else found
+    if not estimator.weight_decay:
+        return found
+    if not isinstance(found, optim.Optimizer):
+        raise ValueError(
+            f"weight_decay needs an optimizer of transforms, received {type(found).__name__}. Give the decay "
+            "to the optimizer itself, as AdamW has it."
+        )
+    return Decayed(found, float(estimator.weight_decay))
 
 
 def kind_of(optimizer: Any) -> tuple[str, int]:
     """Return what must be the same for an optimizer to go on with the state of another."""
-    return type(optimizer).__name__, len(optimizer.transforms)
+    return type(optimizer).__name__, len(getattr(optimizer, "transforms", ()))
 
 
 def order_of(random: "numpy.random.RandomState") -> Callable[[numpy.ndarray], numpy.ndarray]:
