@@ -4,15 +4,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache, cached_property
 from math import prod
 from typing import Any
 
 import numpy
-from onnx import helper
+from onnx import defs, helper
 
 from xpnet.backends import asarray, concrete, device_of
 
 NODES: dict[str, Callable] = {}
+
+# What a constant may be made of: the dtypes of the standard, and float16.
+DTYPES = {
+    name: numpy.dtype(name).newbyteorder("<")
+    for name in (
+        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+        "float16", "float32", "float64", "complex64", "complex128",
+    )
+}  # fmt: skip
 
 # What a run may take, so that a file can neither fill the memory nor take for ever: the most numbers that a
 # node makes, beside some for each of those that go in, and the most steps of all loops, also those in loops.
@@ -31,7 +41,50 @@ class Bounds:
 _bounds: ContextVar[Bounds] = ContextVar("bounds of a run")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Constant:
+    """An array of the host as a setting of a network: it is compared by its bytes, and no part of a tree.
+
+    ``numpy.asarray(constant)`` is the array.
+
+    Attributes
+    ----------
+    dtype : str
+    shape : tuple of int
+    content : bytes
+        The elements in the order of C, little-endian.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    content: bytes
+
+    def __post_init__(self) -> None:
+        dtype = DTYPES.get(self.dtype)
+        if dtype is None:
+            raise ValueError(f"a constant is of {', '.join(DTYPES)}, received {self.dtype!r}.")
+        if not _is_tuple_of(int, self.shape) or min(self.shape, default=0) < 0:
+            raise ValueError(f"the shape of a constant is a tuple of integers, received {self.shape!r}.")
+        expected = prod(self.shape) * dtype.itemsize
+        if type(self.content) is not bytes or len(self.content) != expected:
+            raise ValueError(f"a constant {self} has {expected} bytes, received others.")
+        if self.dtype == "bool" and max(self.content, default=0) > 1:
+            raise ValueError("the bytes of truths are 0 and 1, received others.")
+        numpy.asarray(self)  # NumPy has limits of its own
+
+    @classmethod
+    def of(cls, x: numpy.ndarray) -> "Constant":
+        return cls(x.dtype.name, tuple(x.shape), x.astype(DTYPES[x.dtype.name]).tobytes())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+        stored = numpy.ndarray(self.shape, DTYPES[self.dtype], self.content)
+        return numpy.array(stored, dtype=dtype or self.dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        return f"{self.dtype} {self.shape}"
+
+
+@dataclass(frozen=True)
 class Node:
     """A call of an operator.
 
@@ -41,7 +94,9 @@ class Node:
         The operator, and the name of the node in the file.
     inputs, outputs : tuple of str
         Names; an input that is left out has the name "".
-    attributes : dict
+    attributes : tuple of (str, value)
+        Of the kinds that the operator has in ONNX: an integer, a float, a string, a tuple of those, a
+        `Constant` or a `Body`.
     opset : int
         The version of the operators.
     """
@@ -50,8 +105,19 @@ class Node:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: dict[str, Any]
+    attributes: tuple[tuple[str, Any], ...]
     opset: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in NODES:
+            raise ValueError(f"xpnet has no operator {self.kind!r}. It has {', '.join(sorted(NODES))}.")
+        if not _is_tuple_of(str, self.inputs, self.outputs) or type(self.name) is not str:
+            raise ValueError(f"a {self.kind} has names of inputs and outputs, received others.")
+        kinds = _kinds_of_attributes(self.kind, self.opset)
+        for name, value in self.attributes:
+            if not _is_of_kind(value, kinds.get(name)):
+                kind = type(value).__name__
+                raise ValueError(f"{self.name}, a {self.kind}, has no attribute {name!r} of {kind}.")
 
     def __call__(self, xp: Any, values: list[Any]) -> Sequence[Any]:
         try:
@@ -65,31 +131,78 @@ class Node:
         return result if isinstance(result, tuple | list) else (result,)
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self.attributes.get(name, default)
+        return next((value for key, value in self.attributes if key == name), default)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Body:
     """The nodes of a file, or of one step of a loop.
 
     Attributes
     ----------
-    nodes : list of Node
-    arrays : dict of str to numpy.ndarray
-        Initializers and constants.
-    trained : set of str
-        Which of them are trained.
-    inputs, outputs : list of str
-    outer : list of str
-        What it reads of the graph around it.
+    nodes : tuple of Node
+        In the order in which they are computed.
+    inputs, outputs : tuple of str
     """
 
-    nodes: list[Node]
-    arrays: dict[str, numpy.ndarray]
-    trained: set[str]
-    inputs: list[str]
-    outputs: list[str]
-    outer: list[str]
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not _is_tuple_of(Node, self.nodes) or not _is_tuple_of(str, self.inputs, self.outputs):
+            raise ValueError("a body needs nodes, and names of inputs and outputs, received others.")
+
+    def __repr__(self) -> str:
+        return f"{len(self.nodes)} nodes"
+
+    @cached_property
+    def outer(self) -> tuple[str, ...]:
+        """What it reads and is neither among its inputs nor made by a node before."""
+        known = {"", *self.inputs}
+        found: dict[str, None] = {}
+        for names, made in (*((node.inputs, node.outputs) for node in self.nodes), (self.outputs, ())):
+            found.update((name, None) for name in names if name not in known)
+            known.update(made)
+        return tuple(found)
+
+
+def _is_tuple_of(kind: type, *values: Any) -> bool:
+    """Say whether values are tuples of a type itself: True is no integer here."""
+    return all(type(value) is tuple and {*map(type, value)} <= {kind} for value in values)
+
+
+_OF = defs.OpSchema.AttrType
+# The types of attributes, and whether there is one or a tuple.
+_KINDS: dict[Any, tuple[type, bool]] = {
+    _OF.INT: (int, False), _OF.FLOAT: (float, False), _OF.STRING: (str, False), _OF.TENSOR: (Constant, False),
+    _OF.GRAPH: (Body, False), _OF.INTS: (int, True), _OF.FLOATS: (float, True), _OF.STRINGS: (str, True),
+}  # fmt: skip
+
+
+def _kinds_of_attributes(kind: str, opset: int) -> dict[str, Any]:
+    """Return the kinds of the attributes that an operator may have, as ONNX declares them."""
+    if type(opset) is not int or opset < 1:
+        raise ValueError(f"the version of operators is an integer from 1 on, received {opset!r}.")
+    return _declared(kind, min(opset, defs.onnx_opset_version()))
+
+
+@cache
+def _declared(kind: str, opset: int) -> dict[str, Any]:
+    domain, _, name = kind.rpartition(".")
+    try:
+        schema = defs.get_schema(name, opset, domain)
+    except defs.SchemaError:
+        raise ValueError(f"ONNX has no operator {kind} in version {opset}.") from None
+    return {name: attribute.type for name, attribute in schema.attributes.items()}
+
+
+def _is_of_kind(value: Any, kind: Any) -> bool:
+    if kind not in _KINDS:
+        return False
+    of, several = _KINDS[kind]
+    items = value if several else (value,)
+    return _is_tuple_of(of, items) and (of is not int or all(-(2**63) <= item < 2**63 for item in items))
 
 
 @contextmanager
@@ -108,11 +221,18 @@ def bounds() -> Bounds:
     return _bounds.get()
 
 
-def compute(xp: Any, nodes: Sequence[Node], values: dict[str, Any]) -> None:
-    """Compute nodes one after the other, from values by their names, and add the results to them."""
-    for node in nodes:
-        results = node(xp, [values[name] if name else None for name in node.inputs])
+def compute(xp: Any, body: Body, values: dict[str, Any]) -> list[Any]:
+    """Compute nodes one after the other, from values by their names, and return the outputs."""
+
+    def value(name: str) -> Any:
+        if name not in values:
+            raise ValueError(f"a node must read what is made before it, received {name}, which is not.")
+        return values[name]
+
+    for node in body.nodes:
+        results = node(xp, [value(name) if name else None for name in node.inputs])
         values.update(zip(node.outputs, results, strict=False))
+    return [value(name) for name in body.outputs]
 
 
 def _together(values: list[Any]) -> list[Any]:
