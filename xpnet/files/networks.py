@@ -1,20 +1,22 @@
 """Networks and other trees as files: the arrays and a description of the rest in one safetensors file.
 
-Reading a file runs no code from it: the description names layers of `xpnet.nn` and their settings, and
-nothing else.
+Reading a file runs no code from it: see `xpnet.files.description`.
 """
 
 import json
-import math
 import os
+from pathlib import Path
 from typing import Any
 
-from xpnet import nn, tree
+from xpnet import tree
 from xpnet.backends import Device, device, device_of
-from xpnet.files.tensors import Tensor, kind, read, write
+from xpnet.files.description import build, describe, names_of_arrays
+from xpnet.files.tensors import Tensor, kind, pack, unpack
+from xpnet.writing import replace
 
 _VERSION = 1
-_LAYERS = {name: getattr(nn, name) for name in nn.__all__ if isinstance(getattr(nn, name), type)}
+
+_device = device  # some of these functions have a parameter of that name
 
 
 def save(net: Any, path: str | os.PathLike) -> None:
@@ -36,13 +38,15 @@ def save(net: Any, path: str | os.PathLike) -> None:
         If a leaf or an attribute of a module is neither an array nor a number, string, bool, None, function,
         or container of those, so that it cannot be described; or if its dtype is complex128.
     ValueError
-        If a dict has a key with a dot in it, such that two arrays have the same name.
+        If what is written could not be read again: two arrays have the same name, as a dict has a key with a
+        dot in it; a key is ``"__metadata__"`` or half a character; something is nested more than 100 times.
     OSError
         If the file cannot be written: the disk is full, or the directory is not yours to write to.
 
     Notes
     -----
-    Modules of one's own are saved, too; `load` needs ``into=`` for them.
+    Modules of one's own are saved, too, and so are named tuples and other containers of one's own; `load` needs
+    ``into=`` for them. Optimizers, schedules and losses of xpnet's come back as they are.
 
     Examples
     --------
@@ -97,9 +101,16 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None, into: A
 
 def write_parts(path: str | os.PathLike, parts: dict[str, Any]) -> None:
     """Write several trees to one file, of which `load` reads the one named "net"."""
+    replace(path, pack_parts(parts))
+
+
+def pack_parts(parts: dict[str, Any]) -> list[Any]:
+    """Return the content of the file that `write_parts` writes, in pieces of bytes."""
     arrays: dict[str, Any] = {}
-    described = {name: _describe(part, _root(name), arrays) for name, part in parts.items()}
-    write(path, arrays, {"xpnet": json.dumps({"version": _VERSION, **described}, allow_nan=False)})
+    described = {  # the settings of an estimator may be numbers of NumPy's
+        name: describe(part, _root(name), arrays, scalars=name == "estimator") for name, part in parts.items()
+    }
+    return pack(arrays, {"xpnet": json.dumps({"version": _VERSION, **described}, allow_nan=False)})
 
 
 def _root(part: str) -> str:
@@ -125,18 +136,13 @@ class Parts:
 
     def load(self, name: str, *, device: str | Device | None = None, into: Any = None) -> Any:
         """Return one of the trees, as `load` does."""
+        description = self._described[name]
         if into is not None:
-            root = _root(name)
-            arrays = {key: x for key, x in self._arrays.items() if key.startswith(root)}
-            if not root:  # the names of the other parts begin with theirs
-                others = tuple(_root(other) for other in self._described if other != name)
-                arrays = {key: x for key, x in arrays.items() if not key.startswith(others)}
-            return _fill(into, arrays, root, device, self.path)
+            names = names_of_arrays(description)
+            arrays = {key: x for key, x in self._arrays.items() if key in names}
+            return _fill(into, arrays, _root(name), device, self.path)
         target = _device(device)
-        try:
-            return _build(self._described[name], {key: x.on(target) for key, x in self._arrays.items()})
-        except RecursionError:
-            raise ValueError(f"{self.path} is damaged: its description is nested too deeply.") from None
+        return build(description, lambda key: self._arrays[key].on(target))
 
 
 def read_parts(path: str | os.PathLike) -> Parts:
@@ -147,11 +153,16 @@ def read_parts(path: str | os.PathLike) -> Parts:
     ValueError
         If it is no such file, or is damaged.
     """
-    arrays, metadata = read(path)
+    return unpack_parts(Path(path).read_bytes(), path)
+
+
+def unpack_parts(content: bytes, path: Any) -> Parts:
+    """Read the content of a file, as `read_parts` does; the path is for error messages."""
+    arrays, metadata = unpack(content, path)
     try:
-        content = json.loads(metadata["xpnet"])
-        version = content.pop("version")
-        content["net"]
+        described = json.loads(metadata["xpnet"])
+        version = described.pop("version")
+        described["net"]
         if type(version) is not int:
             raise TypeError("its version is not a number")
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -161,117 +172,12 @@ def read_parts(path: str | os.PathLike) -> Parts:
         ) from None
     if version != _VERSION:
         raise ValueError(f"{path} has the format {version}, this xpnet reads {_VERSION}. Update xpnet.")
-    return Parts(path, arrays, content)
-
-
-_device = device  # some of these functions have a parameter of that name
-
-
-def _describe(value: Any, path: str, arrays: dict[str, Any]) -> Any:
-    """Describe a value in terms of JSON, and collect the arrays by their paths."""
-
-    def inside(key: Any) -> str:
-        return f"{path}.{key}" if path and path[-1] != "/" else f"{path}{key}"
-
-    if tree.is_array(value):
-        if path in arrays:
-            raise ValueError(f"two arrays have the name {path}: rename one of the keys with a dot in it.")
-        arrays[path] = value
-        return {"array": path}
-    if isinstance(value, tree.Branch) or tree.is_dataclass(value):
-        attributes = tree.attributes_of(value)
-        # Private settings are no part of a file, private arrays are.
-        described = {name: x for name, x in attributes.items() if name[0] != "_" or tree.is_child(x)}
-        attributes = {name: _describe(x, inside(name), arrays) for name, x in described.items()}
-        node = "module" if isinstance(value, tree.Branch) else "dataclass"
-        return {node: _class_name(type(value)), "attributes": attributes}
-    if isinstance(value, list | tuple):
-        items = [_describe(item, inside(index), arrays) for index, item in enumerate(value)]
-        return {"tuple" if isinstance(value, tuple) else "list": items}
-    if isinstance(value, dict):
-        pairs = [[_key(key, path), _describe(item, inside(key), arrays)] for key, item in value.items()]
-        return {"dict": pairs}
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"float": repr(float(value))}  # which JSON cannot say
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if callable(value):
-        return {"function": getattr(value, "__name__", repr(value))}
-    raise TypeError(
-        f"a file holds arrays, numbers, strings, bools and None, received {type(value).__name__} at "
-        f"{path or 'the root'}."
-    )
-
-
-def _key(key: Any, path: str) -> Any:
-    if not isinstance(key, bool | int | str | None):
-        raise TypeError(
-            f"the keys of a dict in a file are strings and integers, received {key!r} at "
-            f"{path or 'the root'}."
-        )
-    return key
-
-
-def _class_name(cls: type) -> str:
-    """Return the name of a layer of `xpnet.nn`, or the full name of a class of one's own."""
-    return cls.__name__ if _LAYERS.get(cls.__name__) is cls else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _build(description: Any, arrays: dict[str, Any]) -> Any:
-    match description:
-        case {"array": str(name)} if name in arrays:
-            return arrays[name]
-        case {"module": str(name), "attributes": dict(attributes)}:
-            if name not in _LAYERS:
-                raise ValueError(
-                    f"the file has a module {name}, which is not one of xpnet.nn. Make the network yourself "
-                    "and read the file with xpnet.load(path, into=net)."
-                )
-            return _module(_LAYERS[name], {key: _build(value, arrays) for key, value in attributes.items()})
-        case {"tuple": list(items)}:
-            return tuple(_build(item, arrays) for item in items)
-        case {"list": list(items)}:
-            return [_build(item, arrays) for item in items]
-        case {"dict": list(pairs)} if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            if all(isinstance(key, bool | int | str | None) for key, _ in pairs):
-                return {key: _build(item, arrays) for key, item in pairs}
-        case {"float": "nan" | "inf" | "-inf" as text}:
-            return float(text)
-        case {"function": name}:
-            raise _needs_into(f"function {name}")
-        case {"dataclass": name}:
-            raise _needs_into(f"dataclass {name}")
-        case None | bool() | int() | float() | str():
-            return description
-    raise _damaged(description)
-
-
-def _needs_into(what: str) -> ValueError:
-    return ValueError(
-        f"the file has a {what}, and code is not read from files. Make the network yourself and read the "
-        "file with xpnet.load(path, into=net)."
-    )
-
-
-def _damaged(description: Any) -> ValueError:
-    return ValueError(f"the file's description of the network is damaged at {str(description)[:80]}.")
-
-
-def _module(cls: type, attributes: dict[str, Any]) -> Any:
-    """Make a module around its attributes, none of which stands for a method or an inner working of its."""
-    for name, value in attributes.items():
-        of_class = getattr(cls, name, None)
-        private = name.startswith("_") and not tree.is_child(value)
-        if private or name.startswith("__") or callable(of_class) or isinstance(of_class, property):
-            raise _damaged(f"{cls.__name__}.{name}")  # not the value, which may not even have a text
-    module: Any = object.__new__(cls)
-    vars(module).update(attributes)
-    return module
+    return Parts(path, arrays, described)
 
 
 def _fill(into: Any, arrays: dict[str, Tensor], root: str, spec: str | Device | None, path: Any) -> Any:
     expected: dict[str, Any] = {}
-    _describe(into, root, expected)
+    describe(into, root, expected)
     wrong = sorted(expected.keys() ^ arrays.keys())
     new: dict[str, Any] = {}
     if not wrong:
@@ -288,7 +194,7 @@ def _fill(into: Any, arrays: dict[str, Tensor], root: str, spec: str | Device | 
     names = tree.paths(into, state=True)
     filled = tree.unflatten(
         structure,
-        [new[f"{root}{name}"] if tree.is_array(x) else x for name, x in zip(names, leaves, strict=True)],
+        [new.get(f"{root}{name}", x) for name, x in zip(names, leaves, strict=True)],
     )
     if isinstance(into, tree.Branch):
         tree.assign(filled, into)

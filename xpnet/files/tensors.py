@@ -8,6 +8,8 @@ orders what it writes differently in different versions.
 import hashlib
 import json
 import os
+import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,17 @@ _DTYPES = {
 }  # fmt: skip
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
+# Texts, dates and durations, which NumPy alone has. The format has them not: they are written as their bytes.
+OF_NUMPY = "USMm"
+
+# What a file may say that a dtype is.
+_DTYPE_TEXT = re.compile(
+    r"[|<](b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,9}|[Mm]8(\[\d{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
+)
+
+# The longest header that the safetensors library reads.
+_LONGEST_HEADER = 100_000_000
+
 
 class Tensor(NamedTuple):
     """An array in a file.
@@ -35,6 +48,7 @@ class Tensor(NamedTuple):
     values : numpy.ndarray
         In float32 where the dtype is bfloat16, which NumPy has not.
     dtype : str
+        Its name.
     """
 
     values: numpy.ndarray
@@ -46,7 +60,9 @@ class Tensor(NamedTuple):
         return f"{self.dtype} {tuple(self.values.shape)}"
 
     def on(self, spec: str | Device | None) -> Any:
-        """Return the array on a device, in float32 where that has no bfloat16."""
+        """Return the array on a device, in float32 where that has no bfloat16; texts and dates as NumPy's."""
+        if self.values.dtype.kind in OF_NUMPY:
+            return self.values
         target = device(spec)
         known = self.dtype != "bfloat16" or hasattr(target.namespace, "bfloat16")
         return asarray(self.values, device=target, dtype=self.dtype if known else "float32")
@@ -62,23 +78,52 @@ def kind(x: Any) -> str:
     return f"{dtype_name(x)} {tuple(x.shape)}"
 
 
+def numpy_dtype(text: str) -> numpy.dtype:
+    """Return the dtype of NumPy's that a file names.
+
+    Raises
+    ------
+    ValueError
+        If it is no number, text, date or duration of known size.
+    """
+    if not _DTYPE_TEXT.fullmatch(text):
+        raise ValueError(f"{text!r} is no dtype of numbers, texts or dates")
+    return numpy.dtype(text)
+
+
 def write(path: str | os.PathLike, arrays: dict[str, Any], metadata: dict[str, str]) -> None:
     """Write arrays of any library to a file, beside its place, and move it there when it is whole on disk.
 
     Raises
     ------
-    TypeError
-        If the format has no such dtype.
+    TypeError, ValueError
+        See `pack`. Nothing is written then.
     OSError
         If it cannot be written. An older file stays as it was.
     """
-    stored = {name: _stored(x, name) for name, x in arrays.items()}
+    replace(path, pack(arrays, metadata))
+
+
+def pack(arrays: dict[str, Any], metadata: dict[str, str]) -> list[Any]:
+    """Return the content of a file in pieces of bytes.
+
+    Raises
+    ------
+    TypeError
+        If the format has no such dtype.
+    ValueError
+        If an array has a name that cannot be read again.
+    """
+    stored = {_checked(name): _stored(x, name) for name, x in arrays.items()}
+    dtypes = {name: text for name, (_, _, text) in stored.items() if text}
+    if dtypes:
+        metadata = {**metadata, "dtypes": json.dumps(dtypes)}
     header: dict[str, Any] = {}
     data: list[numpy.ndarray] = []
     end = 0
     # The longest elements first, so that each array begins at a multiple of its element.
     for name in sorted(stored, key=lambda name: (-stored[name][1].itemsize, name)):
-        dtype, bits = stored[name]
+        dtype, bits, _ = stored[name]
         place = [end, end + bits.nbytes]
         header[name] = {"dtype": _NAMES[dtype], "shape": list(bits.shape), "data_offsets": place}
         data.append(bits.reshape(-1).view(numpy.uint8))
@@ -86,21 +131,50 @@ def write(path: str | os.PathLike, arrays: dict[str, Any], metadata: dict[str, s
     digest = _digest(header, metadata, data)
     text = json.dumps({"__metadata__": {**metadata, "sha256": digest}, **header}).encode()
     text += b" " * (-len(text) % 8)
-    replace(path, [len(text).to_bytes(8, "little"), text, *data])
+    if len(text) > _LONGEST_HEADER:
+        raise ValueError(
+            f"what a file says besides the numbers in arrays must take at most {_LONGEST_HEADER} bytes, "
+            f"received {len(text)}. Put long lists of numbers into arrays."
+        )
+    return [len(text).to_bytes(8, "little"), text, *data]
 
 
-def _stored(x: Any, name: str) -> tuple[str, numpy.ndarray]:
-    """Return the dtype of an array, and its elements as they lie in a file."""
+def _checked(name: str) -> str:
+    """Return the name of an array, after a check that the format can hold it."""
+    if name == "__metadata__" or not _is_text(name):
+        raise ValueError(
+            f"the name of an array in a file must be a text of whole characters other than __metadata__, "
+            f"received {name!r}. Rename that key."
+        )
+    return name
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a half of a character, which UTF-8 has not
+        return False
+    return True
+
+
+def _stored(x: Any, name: str) -> tuple[str, numpy.ndarray, str]:
+    """Return the dtype of an array in the file, its elements as they lie there, and the dtype of NumPy's.
+
+    The last is empty but for texts and dates, which are written as bytes.
+    """
+    if type(x) is numpy.ndarray and x.dtype.kind in OF_NUMPY and x.dtype.itemsize:
+        x = x.astype(x.dtype.newbyteorder("<"), order="C", copy=False)
+        return "uint8", numpy.ndarray((*x.shape, x.itemsize), numpy.uint8, x.tobytes()), x.dtype.str
     dtype = dtype_name(x)
     if dtype not in _NAMES:
         raise TypeError(
-            f"a file holds arrays of {', '.join(_NAMES)}; received {dtype} at {name}. Convert it, or save "
-            "its real and its imaginary part."
+            f"a file holds arrays of {', '.join(_NAMES)}, and of NumPy's texts and dates; received {dtype} "
+            f"at {name}. Convert it, or save its real and its imaginary part."
         )
     host = numpy.asarray(to_numpy(x), order="C")
     if dtype == "bfloat16":  # the upper half of a float32
         host = (host.astype(numpy.float32).view(numpy.uint32) >> numpy.uint32(16)).astype(numpy.uint16)
-    return dtype, host.astype(host.dtype.newbyteorder("<"), copy=False)
+    return dtype, host.astype(host.dtype.newbyteorder("<"), copy=False), ""
 
 
 def _digest(header: dict[str, Any], metadata: dict[str, str], data: Iterable[Any]) -> str:
@@ -121,7 +195,11 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
     ValueError
         If it is no such file, is damaged, or holds a dtype that the standard has not.
     """
-    content = Path(path).read_bytes()
+    return unpack(Path(path).read_bytes(), path)
+
+
+def unpack(content: bytes, path: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the content of a file, as `read` does; the path is for error messages."""
     try:
         flat = safetensors.deserialize(content)
         size = 8 + int.from_bytes(content[:8], "little")
@@ -131,6 +209,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} cannot be read as a safetensors file, it is damaged or another kind of file: {error}."
         ) from None
     metadata = header.pop("__metadata__", None) or {}
+    dtypes: Any = {}
     if "sha256" in metadata and "xpnet" in metadata:
         digest = metadata.pop("sha256")
         if digest != _digest(header, metadata, [memoryview(content)[size:]]):
@@ -138,15 +217,39 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:
                 f"{path} was altered or damaged since it was written: its checksum is not that of its "
                 "content. Take another copy."
             )
-    return {name: _tensor(name, entry, path) for name, entry in flat}, metadata
+        dtypes = _dtypes(metadata.pop("dtypes", "{}"), path)
+    return {name: _tensor(name, entry, dtypes.get(name), path) for name, entry in flat}, metadata
 
 
-def _tensor(name: str, entry: dict[str, Any], path: Any) -> Tensor:
-    dtype = _DTYPES.get(entry["dtype"])
+def _dtypes(text: str, path: Any) -> dict[str, numpy.dtype]:
+    """Return the dtypes of the texts and dates in a file, by the names of the arrays."""
+    try:
+        return {name: numpy_dtype(dtype) for name, dtype in json.loads(text).items()}
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: its dtypes cannot be read, {error}.") from None
+
+
+def _tensor(name: str, entry: dict[str, Any], of_numpy: numpy.dtype | None, path: Any) -> Tensor:
+    dtype, shape = _DTYPES.get(entry["dtype"]), entry["shape"]
     if dtype is None:
         raise ValueError(f"{path} holds {entry['dtype']} numbers at {name}, which xpnet cannot read.")
+    if of_numpy is not None:
+        values = _of_numpy(entry["data"], shape, of_numpy)
+        if dtype != "uint8" or values is None:
+            raise ValueError(f"{path} is damaged: it has no {of_numpy} at {name}.")
+        return Tensor(values, values.dtype.name)
     kind = numpy.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
-    values = numpy.frombuffer(entry["data"], kind).reshape(entry["shape"])
+    values = numpy.frombuffer(entry["data"], kind).reshape(shape)
     if dtype == "bfloat16":
         values = (values.astype(numpy.uint32) << numpy.uint32(16)).view(numpy.float32)
     return Tensor(values.astype(values.dtype.newbyteorder("="), copy=False), dtype)
+
+
+def _of_numpy(data: bytes, shape: list[int], dtype: numpy.dtype) -> numpy.ndarray | None:
+    """Return texts or dates from their bytes; None if these are none."""
+    if dtype.kind not in OF_NUMPY or not dtype.itemsize or shape[-1:] != [dtype.itemsize]:
+        return None
+    values = numpy.ndarray(shape[:-1], dtype, data)
+    if dtype.kind == "U" and values.size and values.reshape(-1).view("<u4").max() > sys.maxunicode:
+        return None
+    return values.astype(dtype.newbyteorder("="))

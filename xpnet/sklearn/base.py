@@ -16,9 +16,17 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 import xpnet
 from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of, to_numpy
+from xpnet.settings import flag
 from xpnet.sklearn import files
 from xpnet.sklearn.data import Examples, checked, dtype_on, home_of, host
-from xpnet.sklearn.network import ACTIVATIONS, dense_layers, dense_stack, for_each_layer, initial_weights
+from xpnet.sklearn.network import (
+    ACTIVATIONS,
+    LINKS,
+    dense_layers,
+    dense_stack,
+    for_each_layer,
+    initial_weights,
+)
 from xpnet.sklearn.objective import Objective, Penalized, one_array
 from xpnet.sklearn.solvers import DIVERGED, fit_lbfgs, fit_stochastic
 from xpnet.training.metric import Metric
@@ -303,28 +311,32 @@ class MLP(BaseEstimator):
 
     # -- files ----------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike, *, include_optimizer: bool = True) -> None:
         """Write the fitted estimator to a file, from which `load` reads it without running code.
 
         Parameters
         ----------
         path : path
             The file, in the safetensors format.
+        include_optimizer : bool, default=True
+            Whether the file holds all that `partial_fit` needs to go on as if nothing had happened. Without
+            it, the file takes a quarter of the room with "adam", and `partial_fit` begins with a new
+            optimizer.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             If it is not fitted.
         TypeError
+            If a parameter or an attribute, which is named, would not come back equal and of the same type:
+            functions, layers and callbacks of one's own, say. Pickle keeps them. No file is written then.
+        ValueError
+            If a parameter is out of range.
+        OSError
             See `xpnet.save`.
-
-        Notes
-        -----
-        Functions, optimizers, modules and data among the parameters, and the optimizer's state, stay behind:
-        they are of use in training only. Pickle keeps them.
         """
         check_is_fitted(self)
-        files.save(self, path)
+        files.save(self, path, flag("include_optimizer", include_optimizer))
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, device: str | Device | None = None) -> "MLP":
@@ -334,7 +346,8 @@ class MLP(BaseEstimator):
         ----------
         path : path
         device : str, Device or None
-            Where the network goes; None is the current device.
+            Where the network goes, and what the parameter ``device`` becomes; None is the current device, and
+            leaves the parameter as it was.
 
         Returns
         -------
@@ -343,7 +356,7 @@ class MLP(BaseEstimator):
         Raises
         ------
         ValueError
-            If the file is of another class, or has layers other than those of `xpnet.nn`.
+            If the file is of another class, or is damaged.
         """
         return files.load(cls, path, device)
 
@@ -355,21 +368,6 @@ class MLP(BaseEstimator):
 
 # Up to how many rows a prediction is one call.
 _MODERATE = 1024
-
-
-def _logistic(z: Any) -> Any:
-    """Return probabilities that are exact near 0, too, which those made of a tanh are not."""
-    xp = xpnet.array_namespace(z)
-    return xp.exp(-xp.logaddexp(-z, xp.zeros_like(z)))
-
-
-# What follows the last layer, by the name of the activation.
-LINKS: dict[str, Any] = {
-    "identity": lambda z: z,
-    "exp": lambda z: xpnet.array_namespace(z).exp(z),
-    "logistic": _logistic,
-    "softmax": nn.Softmax(),
-}
 
 
 def has_partial_fit(estimator: MLP) -> bool:

@@ -15,8 +15,9 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 
 import xpnet
 from xpnet.backends import asarray, to_numpy
-from xpnet.sklearn.base import LINKS, MLP, has_partial_fit
+from xpnet.sklearn.base import MLP, has_partial_fit
 from xpnet.sklearn.data import Examples, host
+from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, log_loss, objective_of
 from xpnet.training.metric import Metric
 from xpnet.training.metrics import share, share_totals

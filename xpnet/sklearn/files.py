@@ -1,70 +1,257 @@
-"""Estimators as files: the network in a file of `xpnet.save`, and beside it what JSON can say. No code."""
+"""Estimators as files: the network in a file of `xpnet.save`, beside it all that comes back equal."""
 
-import json
 import os
+import reprlib
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy
 from sklearn.preprocessing import LabelBinarizer
 
 import xpnet
-from xpnet import tree
-from xpnet.backends import Device
+from xpnet import nn, tree
+from xpnet.backends import Device, asarray, device_of
+from xpnet.files.description import CodeNeededError, build, describe
+from xpnet.files.networks import Parts, pack_parts, read_parts, unpack_parts, write_parts
+from xpnet.replay.data import Identity, data, elements
+from xpnet.settings import is_bool, is_integer, is_number
+from xpnet.sklearn.network import LINKS, dense_layers
+from xpnet.sklearn.objective import Penalized
+from xpnet.sklearn.solvers import kind_of, optimizer_of
 
 
-def save(estimator: Any, path: str | os.PathLike) -> None:
+def _is_count(x: Any) -> bool:
+    return is_integer(x) and x >= 0
+
+
+def _are_numbers(x: Any) -> bool:
+    return type(x) is list and all(map(is_number, x))
+
+
+def _are_texts(x: Any) -> bool:
+    return type(x) is numpy.ndarray and x.ndim == 1 and all(type(each) is str for each in x)
+
+
+def _or_none(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda x: x is None or holds(x)
+
+
+# What `fit` leaves, besides the network and what follows from it, and what holds of it.
+_FITTED: dict[str, Callable[[Any], bool]] = {
+    "best_loss_": _or_none(is_number),
+    "best_validation_score_": _or_none(is_number),
+    "classes_": lambda x: type(x) is numpy.ndarray and x.ndim == 1,
+    "feature_names_in_": _are_texts,
+    "loss_": is_number,
+    "loss_curve_": _are_numbers,
+    "n_features_in_": _is_count,
+    "n_iter_": _is_count,
+    "n_outputs_": _is_count,
+    "out_activation_": lambda x: type(x) is str and x in LINKS,
+    "stopped_": is_bool,
+    "t_": _is_count,
+    "temperature_": lambda x: is_number(x) and x > 0,
+    "validation_loss_curve_": _are_numbers,
+    "validation_scores_": _or_none(_are_numbers),
+}
+_OF_NETWORK = ("network_", "coefs_", "intercepts_", "n_layers_")
+_OF_TRAINING = ("_best", "_no_improvement_count", "_optimizer_state")
+_MADE_ANEW = ("_label_binarizer", "_own_recording", "_random_state", "_samples")
+
+
+def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> None:
     """Write a fitted estimator to a file. See `MLP.save`."""
-    fitted = {name: x for name, x in vars(estimator).items() if name[0] != "_" and name[-1] == "_"}
+    estimator._validate_params()
+    parameters = estimator.get_params(deep=False)
+    known = {*parameters, *_FITTED, *_OF_NETWORK, *_OF_TRAINING, *_MADE_ANEW}
+    for name in vars(estimator):
+        if name not in known:
+            raise _refusal(estimator, name, "is none of those that fit leaves")
+    fitted = {name: getattr(estimator, name) for name in _FITTED if name in vars(estimator)}
+    is_object = isinstance(estimator.device, Device)
+    if is_object:  # which is looked up where the file is read
+        parameters["device"] = estimator.device.spec
+    for name, value in (parameters | fitted).items():
+        if reason := _not_kept(value):
+            raise _refusal(estimator, name, reason)
+    net = estimator._network()
+    if reason := _not_read(net):
+        raise _refusal(estimator, "network_", reason)
     about = {
-        "estimator": type(estimator).__name__,
-        "parameters": _sayable(estimator.get_params(deep=False)),
-        "fitted": _sayable(fitted),
+        "class": type(estimator).__name__,
+        "parameters": parameters,
+        "device_is_object": is_object,
+        "fitted": fitted,
+        "labels": estimator._label_binarizer.y_type_ if "classes_" in fitted else None,
+        "takes_features": _takes_features(estimator, net),
     }
-    if hasattr(estimator, "_label_binarizer"):
-        about["labels"] = estimator._label_binarizer.y_type_
-    net = tree.copied(estimator._network())
-    net.about = json.dumps(about)
-    xpnet.save(net, path)
+    training = _training(estimator) if include_optimizer else {}
+    write_parts(path, {"net": net, "estimator": about, **training})
+
+
+def _training(estimator: Any) -> dict[str, Any]:
+    """Return what `partial_fit` goes on with."""
+    if not hasattr(estimator, "_optimizer_state"):
+        return {}
+    parts = {"improvement": estimator._no_improvement_count}
+    if estimator._best is not None:
+        parts["best"] = estimator._best
+    state = estimator._optimizer_state
+    if state is not None and state[0] == kind_of(optimizer_of(estimator)):
+        parts["optimizer"] = state[1]
+    return parts
+
+
+def _not_kept(value: Any) -> str:
+    """Return why a value would not come back from a file as it is; nothing if it would."""
+    again = None
+
+    def write_and_read() -> None:
+        nonlocal again
+        content = b"".join(pack_parts({"net": None, "estimator": value}))
+        again = unpack_parts(content, "the file").load("estimator", device="cpu")
+
+    reason = _reason(write_and_read)
+    if not reason and _facts(again) != _facts(value):
+        return f"would come back as another {type(again).__name__} than it is, a {type(value).__name__}"
+    return reason
+
+
+def _not_read(net: Any) -> str:
+    """Return why a network would not come back from a file; nothing if it would."""
+    arrays: dict[str, Any] = {}
+    return _reason(lambda: build(describe(net, "", arrays), arrays.__getitem__))
+
+
+def _reason(write_and_read: Callable[[], Any]) -> str:
+    try:
+        write_and_read()
+    except CodeNeededError as error:
+        return f"holds the {error.what}, and no code is read from files"
+    except (TypeError, ValueError) as error:
+        return f"cannot be written: {error}"
+    return ""
+
+
+def _facts(value: Any) -> Any:
+    """Describe what a file keeps so that the same is equal, by value and type."""
+    return data(value, _facts_of_object)
+
+
+def _facts_of_object(value: Any) -> Any:
+    kind = type(value)
+    if isinstance(value, numpy.ndarray | numpy.generic):
+        return elements(value)
+    if isinstance(value, nn.Module):  # whose arrays are where the network is
+        attributes = vars(xpnet.to_device(value, "cpu"))
+        return kind, _facts({name: x for name, x in attributes.items() if name != "_children"})
+    if kind is OrderedDict:
+        return kind, _facts([*value.items()])
+    if kind is partial:
+        return kind, _facts((value.func, value.args, value.keywords))
+    if kind is numpy.random.RandomState:
+        return kind, _facts(value.get_state(legacy=False))
+    if isinstance(value, tuple):  # with names
+        return kind, _facts(tuple(value))
+    return Identity(value)
+
+
+def _refusal(estimator: Any, name: str, reason: str) -> TypeError:
+    return TypeError(
+        f"what {type(estimator).__name__}.save writes must come back equal, and {name}, "
+        f"{reprlib.repr(getattr(estimator, name))}, {reason.removesuffix('.')}. Set it to something else, "
+        "or use pickle, for yourself alone."
+    )
 
 
 def load(cls: type, path: str | os.PathLike, device: str | Device | None) -> Any:
     """Read an estimator from a file. See `MLP.load`."""
-    net = xpnet.load(path, device=device)
-    text = vars(net).pop("about", None)
-    about = json.loads(text) if isinstance(text, str) else {}
-    if about.get("estimator") != cls.__name__:
+    parts = read_parts(path)
+    about = parts.load("estimator", device="cpu") if "estimator" in parts else {}
+    kind = about.get("class", "xpnet.save") if isinstance(about, dict) else None
+    if kind != cls.__name__:
         raise ValueError(
-            f"{path} must be a file that {cls.__name__}.save wrote, received one of "
-            f"{about.get('estimator', 'xpnet.save')}. Read it with that class, or with xpnet.load."
+            f"{path} must be a file that {cls.__name__}.save wrote, received one of {kind}. Read it with "
+            "that class, or with xpnet.load."
         )
-    estimator = cls(**{name: _said(value) for name, value in about["parameters"].items()})
-    for name, value in about["fitted"].items():
-        setattr(estimator, name, _said(value))
-    if "labels" in about:
-        several = about["labels"].startswith("multilabel")
-        labels = numpy.eye(len(estimator.classes_), dtype=int) if several else estimator.classes_
-        estimator._label_binarizer = LabelBinarizer().fit(labels)
+    try:
+        return _load(cls, parts, about, device)
+    # What is made of wrong values may fail in any way.
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, and cannot be read as a {cls.__name__}: {error}") from error
+
+
+def _load(cls: Any, parts: Parts, about: dict[str, Any], device: str | Device | None) -> Any:
+    parameters, fitted = about["parameters"], about["fitted"]
+    _check("a parameter", parameters, cls._get_param_names())
+    _check("an attribute", fitted, _FITTED)
+    for name, value in fitted.items():
+        if not _FITTED[name](value):
+            raise ValueError(f"{name} is {reprlib.repr(value)}.")
+    if device is not None:
+        parameters["device"] = xpnet.device(device).spec
+    elif about["device_is_object"] is True:
+        parameters["device"] = xpnet.device(parameters["device"])
+    estimator = cls(**parameters)
+    estimator._validate_params()
+    vars(estimator).update(fitted)
+    if "classes_" in fitted:
+        estimator._label_binarizer = _label_binarizer(estimator, about["labels"])
+    net = parts.load("net", device=device)
+    if about["takes_features"] and not _takes_features(estimator, net):
+        raise ValueError("its network does not fit its features and outputs.")
     estimator._publish(net)
-    return estimator if device is None else estimator.set_params(device=xpnet.device(device).spec)
+    if "improvement" in parts:
+        _load_training(estimator, parts, device)
+    return estimator
 
 
-def _sayable(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what JSON can say. The rest, functions and layers, is of use in training only."""
-    said = {}
-    for name, value in values.items():
-        if isinstance(value, numpy.ndarray):
-            value = {"values": value.tolist(), "dtype": str(value.dtype)}
-        elif isinstance(value, numpy.generic):
-            value = value.item()
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError):
-            continue
-        said[name] = value
-    return said
+def _check(what: str, values: Any, names: Any) -> None:
+    for name in values:
+        if name not in names:
+            raise ValueError(f"{reprlib.repr(name)} is not the name of {what}.")
 
 
-def _said(value: Any) -> Any:
-    if isinstance(value, dict) and value.keys() == {"values", "dtype"}:
-        return numpy.asarray(value["values"], dtype=value["dtype"])
-    return value
+def _label_binarizer(estimator: Any, labels: Any) -> LabelBinarizer:
+    """Make again what `fit` made of the classes."""
+    classes, several = estimator.classes_, labels == "multilabel-indicator"
+    made = LabelBinarizer().fit(numpy.zeros((1, len(classes)), dtype=int) if several else classes)
+    number, link = len(classes), "softmax" if labels == "multiclass" else "logistic"
+    outputs = (1 if labels == "binary" else number), link
+    same = numpy.array_equal(made.classes_, classes) and made.y_type_ == labels
+    if not same or outputs != (estimator.n_outputs_, estimator.out_activation_):
+        raise ValueError(f"the classes {reprlib.repr(classes)} are not those of {labels} labels.")
+    return made
+
+
+def _takes_features(estimator: Any, net: Any) -> bool:
+    """Say whether a network makes the outputs of one row of features, as all do but some of the user's."""
+    layers = dense_layers(net)
+    features = estimator.n_features_in_
+    if not layers or layers[0].weight.shape[:1] != (features,):
+        return False
+    first = layers[0].weight
+    example = asarray(numpy.zeros((1, features)), device=device_of(first), dtype=first.dtype)
+    try:
+        with numpy.errstate(all="ignore"):
+            outputs = net(example)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return False
+    return tree.is_array(outputs) and tuple(outputs.shape) == (1, estimator.n_outputs_)
+
+
+def _load_training(estimator: Any, parts: Parts, device: str | Device | None) -> None:
+    """Let `partial_fit` go on where it was."""
+    net, count = estimator.network_, parts.load("improvement")
+    if not _is_count(count):
+        raise ValueError(f"{reprlib.repr(count)} is no number of epochs without improvement.")
+    estimator._no_improvement_count = count
+    estimator._best = estimator._optimizer_state = None
+    if "best" in parts:
+        estimator._best = parts.load("best", device=device, into=tree.copied(net))
+    if "optimizer" in parts:
+        optimizer = optimizer_of(estimator)
+        state = optimizer.init(Penalized(net, estimator.alpha, None))
+        estimator._optimizer_state = kind_of(optimizer), parts.load("optimizer", device=device, into=state)

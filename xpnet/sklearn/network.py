@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 
 from xpnet import nn, tree
+from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, use_device
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module] | None] = {
@@ -19,6 +20,21 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module] | None] = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
     "silu": nn.SiLU,
+}
+
+
+def _logistic(z: Any) -> Any:
+    """Return probabilities that are exact near 0, too, which those made of a tanh are not."""
+    xp = array_namespace(z)
+    return xp.exp(-xp.logaddexp(-z, xp.zeros_like(z)))
+
+
+# What follows the last layer, by the name of the activation.
+LINKS: dict[str, Any] = {
+    "identity": lambda z: z,
+    "exp": lambda z: array_namespace(z).exp(z),
+    "logistic": _logistic,
+    "softmax": nn.Softmax(),
 }
 
 

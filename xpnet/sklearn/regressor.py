@@ -10,8 +10,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 
 import xpnet
-from xpnet.sklearn.base import LINKS, MLP, has_partial_fit
+from xpnet.sklearn.base import MLP, has_partial_fit
 from xpnet.sklearn.data import Examples, host
+from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, objective_of
 from xpnet.training.metric import Metric
 from xpnet.training.metrics import mean_r2

@@ -61,6 +61,11 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
     return Decayed(found, float(estimator.weight_decay)) if estimator.weight_decay else found
 
 
+def kind_of(optimizer: Any) -> tuple[str, int]:
+    """Return what must be the same for an optimizer to go on with the state of another."""
+    return type(optimizer).__name__, len(optimizer.transforms)
+
+
 def order_of(random: "numpy.random.RandomState") -> Callable[[numpy.ndarray], numpy.ndarray]:
     """Return a function that shuffles rows as scikit-learn does: each order is made of the one before."""
     rows: Any = None
@@ -85,7 +90,7 @@ def fit_stochastic(
     estimator._samples = len(data.y)
     estimator.n_iter_ = 0
     rules, optimizer = Rules(estimator), optimizer_of(estimator)
-    kind = type(optimizer).__name__, len(optimizer.transforms)
+    kind = kind_of(optimizer)
     goes_on = incremental and estimator._optimizer_state is not None and estimator._optimizer_state[0] == kind
     # What is recorded is shared by all trainings of such networks; but a user's code, which may read what
     # changes, is read anew by each fit.

@@ -1,0 +1,351 @@
+"""What a file says besides arrays: values in terms of JSON, each of which comes back equal and of its type.
+
+A description names layers of `xpnet.nn`, optimizers and functions of xpnet's, and nothing else of what could
+be called. What stands for code of the user's can be described, but is not made from a file.
+"""
+
+import math
+import reprlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache, partial
+from types import FunctionType
+from typing import Any
+
+import numpy
+
+from xpnet import losses, nn, tree
+from xpnet.files.tensors import OF_NUMPY, numpy_dtype
+from xpnet.nn import initializers
+from xpnet.optim import optimizers, scaling, schedules, transforms
+
+# How deep lists, dicts and modules may stand in each other. Reading takes more of Python's stack than
+# writing, so that without a limit there would be files that cannot be read.
+_DEPTH = 100
+
+# The longest integer, in bits: Python reads no longer ones from text than the process allows.
+_LONGEST_INTEGER = 1024
+
+_MODULES = (losses, initializers, optimizers, scaling, schedules, transforms)
+_CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", dict: "dict", OrderedDict: "ordered_dict"}
+
+
+@cache
+def _named() -> dict[str, Any]:
+    """Return the classes and functions of xpnet's that a file may name."""
+    named = {name: getattr(nn, name) for name in nn.__all__ if isinstance(getattr(nn, name), type)}
+    for module in _MODULES:
+        for name, x in vars(module).items():
+            if isinstance(x, type | FunctionType) and x.__module__ == module.__name__:
+                named[_full_name(x, name)] = x
+    return named
+
+
+def _full_name(x: Any, name: str = "") -> str:
+    return f"{x.__module__}.{name or x.__qualname__}"
+
+
+def _name_of(x: Any) -> str:
+    """Return the name of a class or function: the one that a file may name, else its full name."""
+    short = getattr(x, "__name__", "")
+    return short if _named().get(short) is x else _full_name(x)
+
+
+def _is_known(x: Any) -> bool:
+    name = _name_of(x)
+    return _named().get(name) is x
+
+
+def _dataclass_named(name: Any) -> Any:
+    """Return the class of settings of xpnet's with some name, which checks what it is made of; else None."""
+    cls = _named().get(name)
+    return cls if hasattr(cls, "__dataclass_fields__") or cls is transforms.Transform else None
+
+
+def _field_names(cls: Any) -> tuple[str, ...]:
+    return cls._fields if cls is transforms.Transform else tuple(field.name for field in fields(cls))
+
+
+def describe(value: Any, path: str, arrays: dict[str, Any], *, scalars: bool = False) -> Any:
+    """Describe a value in terms of JSON, and collect its arrays by their paths.
+
+    Parameters
+    ----------
+    value : object
+    path : str
+        Where the value is; the names of its arrays begin with it.
+    arrays : dict of str to array
+        To which the arrays are added.
+    scalars : bool, default=False
+        Whether numbers of NumPy's come back as such. In a network they are arrays of shape (), as of other
+        libraries.
+
+    Raises
+    ------
+    TypeError
+        If there is something that cannot be described.
+    ValueError
+        If two arrays have the same name, or something is nested too deeply.
+    """
+    return _Describer(arrays, scalars).describe(value, path)
+
+
+class _Describer:
+    def __init__(self, arrays: dict[str, Any], scalars: bool) -> None:
+        self.arrays, self.scalars = arrays, scalars
+        self.depth = 0
+
+    def describe(self, value: Any, path: str) -> Any:
+        if self.depth > _DEPTH:
+            raise ValueError(
+                f"what a file holds must be nested at most {_DEPTH} times, received more at {path[:80]}…. "
+                "Put it into fewer lists and dicts inside each other."
+            )
+        self.depth += 1
+        try:
+            return self._describe(value, path)
+        finally:
+            self.depth -= 1
+
+    def _describe(self, value: Any, path: str) -> Any:
+        kind: Any = type(value)
+        if isinstance(value, numpy.generic) and (self.scalars or value.dtype.kind in OF_NUMPY):
+            return self._number(value, path)
+        if kind is numpy.ndarray and value.dtype.hasobject:
+            items = self._items(value.ravel().tolist(), path)
+            return {"objects": items, "shape": list(value.shape)}
+        if tree.is_array(value):
+            if path in self.arrays:
+                raise ValueError(f"two arrays have the name {path}: rename one of the keys with a dot in it.")
+            self.arrays[path] = value
+            return {"array": path}
+        if isinstance(value, tree.Branch):
+            return {"module": _name_of(kind), "attributes": self._attributes(_public(vars(value)), path)}
+        if _dataclass_named(_name_of(kind)) is kind:
+            attributes = {name: getattr(value, name) for name in _field_names(kind)}
+            return {"settings": _name_of(kind), "attributes": self._attributes(attributes, path)}
+        if tree.is_dataclass(value):
+            attributes = _public(tree.attributes_of(value))
+            return {"dataclass": _name_of(kind), "attributes": self._attributes(attributes, path)}
+        if isinstance(value, list | tuple):
+            return self._container(kind, self._items(value, path))
+        if isinstance(value, dict):
+            pairs = [[self._key(key, path), self.describe(x, _in(path, key))] for key, x in value.items()]
+            return self._container(kind, pairs)
+        if kind is float and not math.isfinite(value):
+            return {"float": repr(value)}  # which JSON cannot say
+        if kind is int and value.bit_length() > _LONGEST_INTEGER:
+            raise ValueError(
+                f"integers in a file have at most {_LONGEST_INTEGER} bits, received more at {path}."
+            )
+        if value is None or kind in (bool, int, float, str):
+            return value
+        if isinstance(value, bool | int | float | str):  # a member of an enumeration, say
+            return {"object": _full_name(kind)}
+        if kind is partial and _is_known(value.func):
+            return {"partial": self._items([value.func, value.args, value.keywords], path)}
+        if kind is numpy.random.RandomState:
+            return {"random_state": self.describe(value.get_state(legacy=False), path)}
+        if callable(value):
+            known = isinstance(value, FunctionType) and _is_known(value)
+            return {"function": _name_of(value) if known else getattr(value, "__name__", repr(value))}
+        raise TypeError(
+            "a file holds arrays, numbers, strings, bools and None, and lists, tuples and dicts of them, "
+            f"received {kind.__name__} at {path or 'the root'}."
+        )
+
+    def _items(self, items: Any, path: str) -> list:
+        return [self.describe(item, _in(path, index)) for index, item in enumerate(items)]
+
+    def _attributes(self, attributes: dict[str, Any], path: str) -> dict[str, Any]:
+        return {name: self.describe(x, _in(path, name)) for name, x in attributes.items()}
+
+    def _container(self, kind: type, parts: list) -> dict[str, Any]:
+        if kind in _CONTAINERS:
+            return {_CONTAINERS[kind]: parts}
+        return {"object": _full_name(kind), "parts": parts}
+
+    def _key(self, key: Any, path: str) -> Any:
+        if not (key is None or type(key) in (bool, int, float, str) or isinstance(key, numpy.generic)):
+            raise TypeError(
+                f"the keys of a dict in a file are numbers and strings, received {key!r} at "
+                f"{path or 'the root'}."
+            )
+        return self.describe(key, path)
+
+    def _number(self, value: Any, path: str) -> dict[str, str]:
+        """Describe a number, text or date of NumPy's by its bytes."""
+        dtype = value.dtype.newbyteorder("<")
+        try:
+            numpy_dtype(dtype.str if dtype.itemsize else "<U1")
+        except ValueError:
+            raise TypeError(
+                f"a file holds numbers, texts and dates of known size, received {value.dtype} at "
+                f"{path or 'the root'}."
+            ) from None
+        return {"numpy": dtype.str, "bytes": numpy.asarray(value, dtype=dtype).tobytes().hex()}
+
+
+def _public(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Leave out private settings, which are no part of a file. Private arrays are."""
+    return {name: x for name, x in attributes.items() if name[0] != "_" or tree.is_child(x)}
+
+
+def _in(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path and path[-1] != "/" else f"{path}{key}"
+
+
+def names_of_arrays(description: Any) -> set[str]:
+    """Return the names of the arrays that a description speaks of."""
+    names, rest = set(), [description]
+    while rest:
+        match rest.pop():
+            case {"array": str(name)}:
+                names.add(name)
+            case dict(inside):
+                rest += inside.values()
+            case list(inside):
+                rest += inside
+    return names
+
+
+def build(description: Any, array: Callable[[str], Any]) -> Any:
+    """Make what was described.
+
+    Parameters
+    ----------
+    description : object
+        Of JSON.
+    array : callable
+        Returns the array of a name; raises KeyError if there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is no description, or needs code of the user's.
+    """
+    return _Builder(array).build(description)
+
+
+class CodeNeededError(ValueError):
+    """Something stands for code that is not xpnet's, and is not made from a file.
+
+    Attributes
+    ----------
+    what : str
+    """
+
+    def __init__(self, what: str, why: str = "and code is not read from files") -> None:
+        super().__init__(
+            f"the file has a {what}, {why}. Make the network yourself and read the file with "
+            "xpnet.load(path, into=net)."
+        )
+        self.what = what
+
+
+class _Builder:
+    def __init__(self, array: Callable[[str], Any]) -> None:
+        self.array = array
+        self.depth = 0
+
+    def build(self, description: Any) -> Any:
+        if self.depth > _DEPTH:
+            raise ValueError("the file's description is damaged: it is nested too deeply.")
+        self.depth += 1
+        try:
+            return self._build(description)
+        # What is made of wrong values may fail in any way.
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+            raise damaged(description) from error
+        finally:
+            self.depth -= 1
+
+    def _build(self, description: Any) -> Any:
+        match description:
+            case None | bool() | int() | float() | str():
+                return description
+            case {"array": str(name)}:
+                return self.array(name)
+            case {"module": str(name), "attributes": dict(attributes)}:
+                return self._module(name, attributes)
+            case {"settings": str(name), "attributes": dict(attributes)}:
+                cls = _dataclass_named(name)
+                if attributes.keys() == set(_field_names(cls)):
+                    return cls(**self._values(attributes))
+            case {"tuple": list(items)}:
+                return tuple(map(self.build, items))
+            case {"list": list(items)}:
+                return list(map(self.build, items))
+            case {"dict": list(pairs)}:
+                return self._dict(pairs)
+            case {"ordered_dict": list(pairs)}:
+                return OrderedDict(self._dict(pairs))
+            case {"float": "nan" | "inf" | "-inf" as text}:
+                return float(text)
+            case {"numpy": str(dtype), "bytes": str(text)}:
+                return _number(dtype, bytes.fromhex(text))
+            case {"objects": list(items), "shape": list(shape)}:
+                values = numpy.empty(len(items), dtype=object)
+                values[:] = [self.build(item) for item in items]
+                return values.reshape(shape)
+            case {"partial": [function, arguments, keywords]}:
+                return partial(self.build(function), *self.build(arguments), **self.build(keywords))
+            case {"random_state": state}:
+                return _random_state(self.build(state))
+            case {"function": str(name)}:
+                if isinstance(_named().get(name), FunctionType):
+                    return _named()[name]
+                raise CodeNeededError(f"function {name}")
+            case {"dataclass": str(name)}:
+                raise CodeNeededError(f"dataclass {name}")
+            case {"object": str(name)}:
+                raise CodeNeededError(name)
+        raise damaged(description)
+
+    def _values(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        return {name: self.build(value) for name, value in attributes.items()}
+
+    def _dict(self, pairs: list) -> dict[Any, Any]:
+        made = {self.build(key): self.build(item) for key, item in pairs}
+        if len(made) != len(pairs):
+            raise damaged(pairs)
+        return made
+
+    def _module(self, name: str, attributes: dict[str, Any]) -> Any:
+        """Make a module around its attributes, none of which stands for a method or an inner part."""
+        cls = _named().get(name)
+        if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+            raise CodeNeededError(f"module {name}", "which is not one of xpnet.nn")
+        values = self._values(attributes)
+        for key, value in values.items():
+            of_class = getattr(cls, key, None)
+            private = key.startswith("_") and not tree.is_child(value)
+            if private or key.startswith("__") or callable(of_class) or isinstance(of_class, property):
+                raise damaged(f"{cls.__name__}.{key}")  # not the value, which may not even have a text
+        module: Any = object.__new__(cls)
+        vars(module).update(values)
+        return module
+
+
+def _number(dtype: str, content: bytes) -> Any:
+    if not content:
+        return numpy.str_()  # whose dtype has no size
+    return numpy.ndarray((), numpy_dtype(dtype), content)[()]
+
+
+def _random_state(state: Any) -> Any:
+    """Make a generator of NumPy's old kind, after a check: it reads its numbers from where its state says."""
+    inner = state["state"]
+    key, place = inner["key"], inner["pos"]
+    is_key = type(key) is numpy.ndarray and key.dtype == "uint32" and key.shape == (624,)
+    if not is_key or type(place) is not int or not 0 <= place <= 624:
+        raise ValueError("the file's state of a random generator is damaged.")
+    made = numpy.random.RandomState()
+    made.set_state(state)
+    return made
+
+
+def damaged(description: Any) -> ValueError:
+    # Which may be long, and nested more deeply than Python goes.
+    return ValueError(f"the file's description is damaged at {reprlib.repr(description)[:80]}.")
