@@ -9,6 +9,7 @@ import numpy
 import onnx
 from onnx import numpy_helper
 
+from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, device
 from xpnet.nn.module import Module
@@ -61,6 +62,14 @@ class Graph(Module):
         self.constants = {name: Constant.of(x) for name, x in arrays.items() if name not in floats}
         self.body = body
 
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        # They come from a file, perhaps, and may be anything then.
+        kinds = {"weights": dict, "fixed": dict, "constants": dict, "body": Body}
+        wrong = [name for name, kind in kinds.items() if type(attributes.get(name)) is not kind]
+        if wrong or not all(type(x) is Constant for x in attributes["constants"].values()):
+            raise ValueError(f"a network of ONNX needs {', '.join(kinds)}, received others.")
+        vars(self).update(attributes)
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the inputs, in their order."""
@@ -93,13 +102,21 @@ class Graph(Module):
             raise ValueError(
                 f"the network takes {', '.join(self.inputs) or 'no inputs'}, received {len(inputs)} arrays."
             )
-        values = {name: numpy.asarray(x) for name, x in self.constants.items()}
-        values |= self.fixed | self.weights | dict(zip(self.inputs, inputs, strict=True))
-        xp = array_namespace(*inputs, *self.weights.values(), *self.fixed.values())
+        arrays = self.fixed | self.weights
+        if wrong := [name for name, x in arrays.items() if not _is_numbers(x)]:
+            raise ValueError(f"weights must be arrays of numbers, received something else at {wrong[0]}.")
+        constants = {name: numpy.asarray(x) for name, x in self.constants.items()}
+        values = constants | arrays | dict(zip(self.inputs, inputs, strict=True))
+        xp = array_namespace(*inputs, *arrays.values())
         with bounded_run(values):
             outputs = compute(xp, self.body, values)
         found = tuple(_as_array(xp, x, inputs) for x in outputs)
         return found[0] if len(found) == 1 else found
+
+
+def _is_numbers(x: Any) -> bool:
+    # NumPy has arrays of texts and of any objects, too.
+    return tree.is_array(x) and (not isinstance(x, numpy.ndarray) or x.dtype.kind in "biufc")
 
 
 def _is_float(x: numpy.ndarray) -> bool:

@@ -99,7 +99,8 @@ def _range(xp: Any, _node: Node, start: Any, limit: Any, step: Any) -> Any:
 @operator("Constant")
 def _constant(xp: Any, node: Node) -> Any:
     ((name, value),) = node.attributes
-    return numpy.asarray(value, dtype="float32" if "float" in name else None)
+    kinds = {"value_float": "float32", "value_floats": "float32", "value_string": "O", "value_strings": "O"}
+    return numpy.asarray(value, dtype=kinds.get(name))
 
 
 @operator("ConstantOfShape")

@@ -15,13 +15,19 @@ from xpnet.backends import asarray, concrete, device_of
 
 NODES: dict[str, Callable] = {}
 
-# What a constant may be made of: the dtypes of the standard, and float16.
+# What an array of a file may be made of: the dtypes of the standard, float16, and texts as objects.
 DTYPES = {
     name: numpy.dtype(name).newbyteorder("<")
     for name in (
         "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-        "float16", "float32", "float64", "complex64", "complex128",
+        "float16", "float32", "float64", "complex64", "complex128", "object",
     )
+}  # fmt: skip
+
+# The operators that take texts, which are names of classes: they move what is there, and make no longer ones.
+_OF_TEXTS = {
+    "ArrayFeatureExtractor", "Concat", "Equal", "Expand", "Flatten", "Gather", "GatherElements", "GatherND",
+    "Identity", "Reshape", "Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 
 # What a run may take, so that a file can neither fill the memory nor take for ever: the most numbers that a
@@ -43,7 +49,7 @@ _bounds: ContextVar[Bounds] = ContextVar("bounds of a run")
 
 @dataclass(frozen=True)
 class Constant:
-    """An array of the host as a setting of a network: it is compared by its bytes, and no part of a tree.
+    """An array of the host as a setting of a network: it is compared by its elements, and no part of a tree.
 
     ``numpy.asarray(constant)`` is the array.
 
@@ -51,33 +57,38 @@ class Constant:
     ----------
     dtype : str
     shape : tuple of int
-    content : bytes
-        The elements in the order of C, little-endian.
+    content : bytes or tuple of str
+        The elements in the order of C: little-endian numbers, or texts.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    content: bytes
+    content: bytes | tuple[str, ...]
 
     def __post_init__(self) -> None:
-        dtype = DTYPES.get(self.dtype)
-        if dtype is None:
+        if self.dtype not in DTYPES:
             raise ValueError(f"a constant is of {', '.join(DTYPES)}, received {self.dtype!r}.")
         if not _is_tuple_of(int, self.shape) or min(self.shape, default=0) < 0:
             raise ValueError(f"the shape of a constant is a tuple of integers, received {self.shape!r}.")
-        expected = prod(self.shape) * dtype.itemsize
-        if type(self.content) is not bytes or len(self.content) != expected:
-            raise ValueError(f"a constant {self} has {expected} bytes, received others.")
-        if self.dtype == "bool" and max(self.content, default=0) > 1:
+        of_texts = self.dtype == "object"
+        number = prod(self.shape) * (1 if of_texts else DTYPES[self.dtype].itemsize)
+        right = _is_tuple_of(str, self.content) if of_texts else type(self.content) is bytes
+        if not right or len(self.content) != number:
+            raise ValueError(f"a constant {self} needs {number} {'texts' if of_texts else 'bytes'}.")
+        if self.dtype == "bool" and not {*self.content} <= {0, 1}:
             raise ValueError("the bytes of truths are 0 and 1, received others.")
         numpy.asarray(self)  # NumPy has limits of its own
 
     @classmethod
     def of(cls, x: numpy.ndarray) -> "Constant":
-        return cls(x.dtype.name, tuple(x.shape), x.astype(DTYPES[x.dtype.name]).tobytes())
+        content = tuple(x.ravel()) if x.dtype.hasobject else x.astype(DTYPES[x.dtype.name]).tobytes()
+        return cls(x.dtype.name, tuple(x.shape), content)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
-        stored = numpy.ndarray(self.shape, DTYPES[self.dtype], self.content)
+        if isinstance(self.content, bytes):
+            stored = numpy.ndarray(self.shape, DTYPES[self.dtype], self.content)
+        else:
+            stored = numpy.asarray(self.content, dtype=object).reshape(self.shape)
         return numpy.array(stored, dtype=dtype or self.dtype, copy=copy)
 
     def __repr__(self) -> str:
@@ -120,6 +131,9 @@ class Node:
                 raise ValueError(f"{self.name}, a {self.kind}, has no attribute {name!r} of {kind}.")
 
     def __call__(self, xp: Any, values: list[Any]) -> Sequence[Any]:
+        of_texts = self.kind.rpartition(".")[2] in _OF_TEXTS
+        if not of_texts and any(type(x) is numpy.ndarray and x.dtype.hasobject for x in values):
+            raise ValueError(f"{self.name}, a {self.kind}, computes with numbers, received texts.")
         try:
             result = NODES[self.kind](xp, self, *_together(values))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
