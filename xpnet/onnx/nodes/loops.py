@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from xpnet.onnx.nodes.node import MOST_STEPS, Node, bounds, check_size, compute, operator
+from xpnet.onnx.nodes.node import MOST_STEPS, Node, bounds, check_size, compute, numbers_in, operator
 
 
 @operator("Scan")
@@ -28,7 +28,6 @@ def _scan(xp: Any, node: Node, *values: Any) -> list[Any]:
         known.update(zip(body.inputs, [*carried, *(x[t, ...] for x in sequences)], strict=True))
         outputs = compute(xp, body, known)
         carried, results = outputs[: len(carried)], outputs[len(carried) :]
-        for x in results:
-            check_size((length, *x.shape))
+        check_size((length, numbers_in(results)))
         left.append(results)
     return [*carried, *(xp.stack(each) for each in zip(*left, strict=True))]

@@ -1,6 +1,6 @@
 """Nodes of a file, and how operators of ONNX are declared."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -31,8 +31,11 @@ _OF_TEXTS = {
 }  # fmt: skip
 
 # What a run may take, so that a file can neither fill the memory nor take for ever: the most numbers that a
-# node makes, beside some for each of those that go in, and the most steps of all loops, also those in loops.
-MOST_NUMBERS, TIMES = 2**20, 1000
+# node makes, with some for each of those that go in, and how many times that is kept for later nodes; the
+# most numbers that all nodes read and make, where a call of a node counts as some; and the most steps of all
+# loops, also of those in loops.
+MOST_NUMBERS, TIMES, KEPT = 2**20, 1000, 8
+MOST_WORK, WORK_TIMES, CALL = 2**27, 100_000, 1000
 MOST_STEPS = 2**16
 
 
@@ -40,8 +43,31 @@ MOST_STEPS = 2**16
 class Bounds:
     """What is left to a run."""
 
-    numbers: int = MOST_NUMBERS
+    numbers: int
+    kept: int
+    work: int
     steps: int = MOST_STEPS
+
+    def take(self, read: Sequence[Any], made: Sequence[Any]) -> None:
+        """Count what a node read and made, which is kept.
+
+        Raises
+        ------
+        ValueError
+            If nothing is left.
+        """
+        made_now = numbers_in(made)
+        self.kept -= made_now
+        self.work -= CALL + numbers_in(read) + made_now
+        if min(self.kept, self.work) < 0:
+            raise ValueError(
+                "what a network computes and keeps must be in proportion to its inputs and weights, received "
+                "one that goes far beyond that."
+            )
+
+
+def numbers_in(arrays: Iterable[Any]) -> int:
+    return sum(prod(x.shape) for x in arrays if x is not None)
 
 
 _bounds: ContextVar[Bounds] = ContextVar("bounds of a run")
@@ -122,8 +148,9 @@ class Node:
     def __post_init__(self) -> None:
         if self.kind not in NODES:
             raise ValueError(f"xpnet has no operator {self.kind!r}. It has {', '.join(sorted(NODES))}.")
-        if not _is_tuple_of(str, self.inputs, self.outputs) or type(self.name) is not str:
-            raise ValueError(f"a {self.kind} has names of inputs and outputs, received others.")
+        names = _is_tuple_of(str, self.inputs, self.outputs, (self.name,))
+        if not names or not _is_tuple_of(tuple, self.attributes):
+            raise ValueError(f"a {self.kind} has a name, names of inputs and outputs, and attributes.")
         kinds = _kinds_of_attributes(self.kind, self.opset)
         for name, value in self.attributes:
             if not _is_of_kind(value, kinds.get(name)):
@@ -180,6 +207,16 @@ class Body:
             known.update(made)
         return tuple(found)
 
+    @cached_property
+    def unread(self) -> tuple[tuple[str, ...], ...]:
+        """For each node what was made by a node and is not read behind this one."""
+        made = {name for node in self.nodes for name in node.outputs}
+        read, found = {"", *self.outputs}, []
+        for node in reversed(self.nodes):
+            found.append(tuple(({*node.inputs, *node.outputs} & made) - read))
+            read.update(node.inputs)
+        return tuple(reversed(found))
+
 
 def _is_tuple_of(kind: type, *values: Any) -> bool:
     """Say whether values are tuples of a type itself: True is no integer here."""
@@ -222,8 +259,9 @@ def _is_of_kind(value: Any, kind: Any) -> bool:
 @contextmanager
 def bounded_run(values: dict[str, Any]) -> Iterator[None]:
     """Bound what is computed inside a ``with`` block from arrays: the inputs and the weights."""
-    numbers = sum(prod(x.shape) for x in values.values())
-    token = _bounds.set(Bounds(MOST_NUMBERS + TIMES * numbers))
+    given = numbers_in(values.values())
+    numbers = MOST_NUMBERS + TIMES * given
+    token = _bounds.set(Bounds(numbers, KEPT * numbers, MOST_WORK + WORK_TIMES * given))
     try:
         yield
     finally:
@@ -243,9 +281,15 @@ def compute(xp: Any, body: Body, values: dict[str, Any]) -> list[Any]:
             raise ValueError(f"a node must read what is made before it, received {name}, which is not.")
         return values[name]
 
-    for node in body.nodes:
-        results = node(xp, [value(name) if name else None for name in node.inputs])
+    left = bounds()
+    kept = left.kept
+    for node, unread in zip(body.nodes, body.unread, strict=True):
+        given = [value(name) if name else None for name in node.inputs]
+        results = node(xp, given)
+        left.take(given, results)
         values.update(zip(node.outputs, results, strict=False))
+        left.kept += numbers_in(values.pop(name, None) for name in unread)
+    left.kept = kept
     return [value(name) for name in body.outputs]
 
 
