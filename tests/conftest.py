@@ -74,7 +74,7 @@ def pytest_report_header(config):
 # Packages that some modules of tests import at their top.
 OPTIONAL = {
     "PIL", "array_api_extra", "array_api_strict", "einops", "hypothesis", "matplotlib", "numba", "onnx",
-    "onnxruntime", "scipy", "sklearn",
+    "onnxruntime", "pandas", "scipy", "sklearn",
 }  # fmt: skip
 
 

@@ -21,7 +21,9 @@ import onnx
 import xpnet
 import xpnet.onnx
 from xpnet.files import tensors
+from xpnet.files.description import describe
 from xpnet.onnx.nodes import NODES
+from xpnet.sklearn import MLPClassifier
 
 CORPUS = Path(__file__).with_name("corpus")
 SECONDS, BYTES = 5, 2**28
@@ -116,10 +118,10 @@ class Networks:
         """What loads can be saved, and is then the same."""
         xpnet.save(loaded, path)
         again = xpnet.load(path)
-        for a, b in zip(
-            xpnet.tree.leaves(loaded, state=True), xpnet.tree.leaves(again, state=True), strict=True
-        ):
-            np.testing.assert_array_equal(a, b)
+        arrays, arrays_again = {}, {}
+        assert describe(loaded, "", arrays) == describe(again, "", arrays_again)
+        for name, x in arrays.items():
+            np.testing.assert_array_equal(x, arrays_again[name], strict=True)
 
     def alter(self, content, random, others):
         if random.random() < 0.5:
@@ -148,6 +150,35 @@ class Checkpoints(Networks):
 
     def check(self, loaded, path):
         assert xpnet.predict(loaded, [[0.0, 1.0]]).shape == (1, 2)
+
+
+class Estimators(Networks):
+    """Files of `xpnet.sklearn.MLPClassifier.save`."""
+
+    name = "estimator"
+
+    def write(self, path):
+        x, y = np.arange(24.0).reshape(12, 2) % 5, np.asarray(["a", "b", "c"] * 4)
+        options = {
+            "hidden_layer_sizes": (np.int64(3), 2),
+            "class_weight": {"a": np.float32(2), "b": 1, "c": 1},
+        }
+        options |= {"random_state": np.random.RandomState(0), "schedule": xpnet.optim.constant(0.1)}
+        options |= {"validation_data": (x, y.astype(object)), "dropout": (0.1, 0.0), "early_stopping": True}
+        estimator = MLPClassifier(**options)
+        for _ in range(2):
+            estimator.partial_fit(x, y, classes=["a", "b", "c"])
+        estimator.save(path)
+
+    def read(self, path):
+        loaded = MLPClassifier.load(path)
+        with np.errstate(all="ignore"):
+            loaded.predict_proba(np.zeros((3, loaded.n_features_in_)))
+        return loaded
+
+    def check(self, loaded, path):
+        loaded.save(path)
+        assert MLPClassifier.load(path).get_params().keys() == loaded.get_params().keys()
 
 
 class Onnx(Networks):
@@ -202,7 +233,7 @@ class Graphs(Networks):
         return altered_inside(content, random, altered_leaf)
 
 
-KINDS = {kind.name: kind for kind in (Networks(), Checkpoints(), Onnx(), Graphs())}
+KINDS = {kind.name: kind for kind in (Networks(), Checkpoints(), Estimators(), Onnx(), Graphs())}
 
 
 # -- alterations ------------------------------------------------------------------------------------------
@@ -242,6 +273,9 @@ VALUES = [
     None, True, False, 0, -1, 2**70, 0.5, 1e400, "", "nan", "weight", "__class__", "__reduce__", [], {}, [[]],
     {"array": "0.layers.0.weight"}, {"module": "Sequential", "attributes": {"layers": 3}}, {"tuple": [1]},
     {"module": "os.system", "attributes": {}}, {"function": "exec"}, {"dict": [["a", 1]]}, {"float": "1e5"},
+    {"numpy": "<f4", "bytes": "0000803f"}, {"numpy": "<U500000000", "bytes": ""},
+    {"objects": [1], "shape": [2]},
+    {"function": "xpnet.losses.mse"}, "<U1", "xpnet.losses.huber", "xpnet.optim.bound.Bound",
     {"list": [{"list": [{"list": []}]}]},
 ]  # fmt: skip
 

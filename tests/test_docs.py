@@ -75,6 +75,8 @@ def test_examples_of_metrics():
 def test_code_of_the_manual(path, tmp_path, monkeypatch):
     if path.stem == "cuda" and (problem := backends.cuda_problem()):
         pytest.skip(problem)
+    for package in ("skl2onnx", "skops") if path.stem == "pipeline" else ():
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
@@ -85,6 +87,8 @@ def test_code_of_the_manual(path, tmp_path, monkeypatch):
 def test_docstrings(name):
     if name in ("xpnet.replay.cuda", "xpnet.backends.cupy_special"):
         pytest.importorskip("cupy", reason="all of that file is for CuPy")
+    if name == "xpnet.sklearn.converters":
+        pytest.importorskip("skl2onnx")
     with xpnet.use_device("cpu"):
         failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0

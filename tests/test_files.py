@@ -1,10 +1,12 @@
 """Networks as files: round trips, refusals that change nothing, and writing that can be interrupted."""
 
+import enum
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections import OrderedDict, defaultdict
 from typing import NamedTuple
 
 import numpy
@@ -14,7 +16,7 @@ import safetensors.numpy
 from helpers import assert_on, assert_same
 
 import xpnet
-from xpnet import nn
+from xpnet import losses, nn, optim
 from xpnet.files.tensors import read, write
 
 ALL_LAYERS = [
@@ -249,13 +251,13 @@ def test_state_of_an_optimizer(device, path, optimizer):
 
 def test_tree_of_many_kinds(device, path):
     x = xpnet.asarray([1, 2], device=device)
-    tree = {"a": (x, [None, True, "text"]), 3: {"b": nn.ReLU(), None: 2.5}, "": x + 1}
+    tree = {"a": (x, [None, True, "text", b"\x00\xff"]), 3: {"b": nn.ReLU(), None: 2.5}, "": x + 1}
     xpnet.save(tree, path)
     loaded = xpnet.load(path)
     assert_same(loaded["a"][0], x)
     assert_same(loaded[""], x + 1)
     assert list(loaded) == ["a", 3, ""]
-    assert loaded["a"][1] == [None, True, "text"]
+    assert loaded["a"][1] == [None, True, "text", b"\x00\xff"]
     assert loaded[3][None] == 2.5
     assert type(loaded[3]["b"]) is nn.ReLU
 
@@ -272,6 +274,95 @@ def test_into_a_tree_with_classes_of_ones_own(path):
     assert type(pair) is Pair
     assert (pair.first.tolist(), pair.second.tolist()) == ([1.0, 1.0], [0.0])
     assert old[0].first.tolist() == [0.0, 0.0]
+
+
+def nested(depth):
+    tree = numpy.ones(1)
+    for _ in range(depth):
+        tree = [tree]
+    return tree
+
+
+SAID = {
+    "ordered": OrderedDict(b=1, a=[2]),
+    "keys": {
+        True: 1,
+        1.5: 2,
+        numpy.int64(7): 3,
+        numpy.float32(0.1): 4,
+        numpy.str_("x"): 5,
+        float("nan"): 6,
+        None: 7,
+    },
+    "integers": [2**63, -(2**1023), 10**300],
+    "texts": ["\ud800", "\x00", "ß", numpy.str_("a"), numpy.str_("")],
+    "dates": [numpy.datetime64("2020-02-29"), numpy.timedelta64(3, "s"), numpy.datetime64("NaT")],
+    "optimizer": optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(optim.cosine(0.1, steps=9))),
+    "functions": [losses.mse, nn.initializers.zeros],
+    "objects": numpy.asarray([[None, "a"], [2, 0.5]], dtype=object),
+    "words": numpy.asarray([["a", "bc"]], dtype="U9"),
+    "bytes": numpy.asarray([b"a", b""], dtype="S3"),
+    "days": numpy.asarray(["2020-01-01", "NaT"], dtype="datetime64[D]"),
+    "no words": numpy.zeros((0, 2), dtype="U5"),
+    "a word": numpy.asarray("word"),
+    "depth": nested(98),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_is_saved_comes_back_equal(path, name):
+    xpnet.save({name: SAID[name], "x": numpy.ones(2)}, path)
+    loaded, value = xpnet.load(path), SAID[name]
+    for found in (loaded[name], xpnet.load(path, into=loaded)[name]):
+        assert type(found) is type(value)
+        if isinstance(value, numpy.ndarray):
+            numpy.testing.assert_array_equal(found, value, strict=True)
+        else:
+            assert repr(found) == repr(value)
+            assert name in ("keys", "dates", "depth") or found == value
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+@pytest.mark.parametrize("value", [Pair(1, 2), Level.HIGH, defaultdict(list), numpy.ones], ids=repr)
+def test_what_needs_code_is_not_read(path, value):
+    xpnet.save({"value": value, "x": numpy.ones(2)}, path)
+    with pytest.raises(ValueError, match="code is not read from files"):
+        xpnet.load(path)
+    assert xpnet.load(path, into={"value": value, "x": numpy.zeros(2)})["x"].tolist() == [1.0, 1.0]
+
+
+CIRCLE: list = []
+CIRCLE.append(CIRCLE)
+
+UNREADABLE = {
+    "metadata": ({"__metadata__": numpy.ones(1)}, "other than __metadata__, received '__metadata__'"),
+    "half a character": ({"a\ud800": numpy.ones(1)}, r"text of whole characters .*received 'a\\ud800'"),
+    "nested deeply": (nested(200), "nested at most 100 times"),
+    "a circle": (CIRCLE, "nested at most 100 times"),
+    "a long integer": ({"x": 10**5000}, "at most 1024 bits"),
+    "a long header": (["x" * 10**8], "at most 100000000 bytes"),
+    "one name": ({1: numpy.ones(1), "1": numpy.ones(1)}, "two arrays have the name 1"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_could_not_be_read_is_not_written(path, name):
+    tree, message = UNREADABLE[name]
+    with pytest.raises(ValueError, match=message):
+        xpnet.save(tree, path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [numpy.longdouble(1), numpy.bytes_(b"a"), numpy.str_("a\0"), numpy.zeros(1, dtype=[("a", "i4")])],
+)
+def test_numbers_that_cannot_be_saved(path, value):
+    with pytest.raises(TypeError, match="a file holds"):
+        xpnet.save({"value": value}, path)
 
 
 def test_key_that_cannot_be_saved(path):
@@ -501,7 +592,7 @@ def test_layers_are_not_constructed_from_a_file(path, monkeypatch):
 # -- files that cannot be written -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j])
+@pytest.mark.parametrize("value", [object(), {1, 2}, bytearray(b"bytes"), 1j])
 def test_attribute_that_cannot_be_described(path, value):
     net = nn.Sequential(nn.Dense(2, 1, seed=0), nn.ReLU())
     xpnet.save(net, path)

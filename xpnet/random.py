@@ -35,6 +35,21 @@ def host_generator(seed: Seed) -> "numpy.random.Generator":
         ) from None
 
 
+def check_host_state(state: Any) -> None:
+    """Refuse a state of one of NumPy's generators that would let it read memory beside its numbers.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If it is no such state. What else is wrong in it, NumPy finds.
+    """
+    for place, end in ((state.get("buffer_pos", 0), 4), (state["state"].get("pos", 0), 624)):
+        if type(place) is not int or not 0 <= place <= end:
+            raise ValueError(
+                f"the place in the numbers of a generator is from 0 to {end}, received {place!r}"
+            )
+
+
 def new_state(seed: Seed) -> Any:
     """Return the state of a stream of random numbers on the current device.
 

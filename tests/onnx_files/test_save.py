@@ -494,9 +494,7 @@ def test_attributes_of_a_file_that_are_none_of_a_network(path, name, value):
         return content
 
     damaged(path, change)
-    with pytest.raises(
-        ValueError, match=r"needs weights, fixed, constants, body, received others|is damaged at .*inputs"
-    ):
+    with pytest.raises(ValueError, match="description is damaged at"):
         xpnet.load(path)
 
 

@@ -9,6 +9,7 @@ import xpnet
 from training import kills
 from training.cases import X, Y, classifier, same, train, weights
 from xpnet import losses, optim
+from xpnet.files.networks import read_parts, write_parts
 from xpnet.nn import Dense, Dropout, Sequential
 from xpnet.training.callbacks import Callback, Checkpoint, EarlyStopping
 
@@ -79,6 +80,19 @@ def test_every_generator_of_numpy_goes_on(tmp_path, seed):
     train(classifier(), seed=np.random.Generator(seed(3)), epochs=1, callbacks=[Checkpoint(path)])
     train(resumed, seed=np.random.Generator(seed(5)), resume=path)
     assert same(weights(resumed), weights(expected))
+
+
+@pytest.mark.parametrize(("seed", "place"), [(np.random.MT19937, "pos"), (np.random.Philox, "buffer_pos")])
+def test_a_file_says_no_place_beside_the_numbers_of_a_generator(tmp_path, seed, place):
+    path = tmp_path / "run.safetensors"
+    train(classifier(), seed=np.random.Generator(seed(3)), epochs=1, callbacks=[Checkpoint(path)])
+    parts = read_parts(path)
+    loaded = {name: parts.load(name, device="cpu") for name in ("net", "optimizer", "training")}
+    for state in loaded["training"]["random"].values():
+        (state if place in state else state["state"])[place] = -100
+    write_parts(path, loaded)
+    with pytest.raises(ValueError, match="place in the numbers of a generator"):
+        train(classifier(), seed=np.random.Generator(seed(3)), resume=path)
 
 
 def test_finished_training(tmp_path):
@@ -179,6 +193,20 @@ def test_what_a_killed_training_left_is_removed(tmp_path):
     assert names(tmp_path) == sorted([*others, "net-1.safetensors"])
 
 
+def test_long_names(tmp_path):
+    name = "é" * 115 + "-{epoch}-{step}.safetensors"
+    files = [name.format(epoch=epoch, step=4 * epoch) for epoch in (1, 2)]
+    left, other = (tmp_path / ("é" * 115 + f"{end}.0123abcd.part") for end in ("-12-345.saf", "-best.safet"))
+    try:
+        left.touch()
+    except OSError:
+        pytest.skip("the names of files are shorter here")
+    other.touch()
+    train(classifier(), epochs=2, callbacks=[Checkpoint(tmp_path / name)])
+    assert names(tmp_path) == [*files, other.name]
+    assert len(train(classifier(), epochs=3, resume=tmp_path / files[1])["loss"]) == 3
+
+
 # -- refusals ---------------------------------------------------------------------------------------------
 
 
@@ -202,6 +230,15 @@ def test_checkpoint_without_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a folder that is there, received .*none\. Make it"):
         train(net, callbacks=[Checkpoint(tmp_path / "none" / "path")])
     assert same(weights(net), before)
+
+
+def test_checkpoint_where_no_file_can_be(tmp_path):
+    net = classifier()
+    before = weights(net)
+    with pytest.raises(IsADirectoryError, match="nothing but a file may stand at it"):
+        train(net, callbacks=[Checkpoint(tmp_path)])
+    assert same(weights(net), before)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import reprlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from types import FunctionType
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 import numpy
 
 from xpnet import losses, nn, tree
-from xpnet.files.tensors import OF_NUMPY, numpy_dtype
+from xpnet.files.tensors import OF_NUMPY, from_bytes, is_numpy_dtype
 from xpnet.nn import initializers
-from xpnet.optim import optimizers, scaling, schedules, transforms
+from xpnet.optim import bound, optimizers, scaling, schedules, transforms
+from xpnet.random import check_host_state
 
 # How deep lists, dicts and modules may stand in each other. Reading takes more of Python's stack than
 # writing, so that without a limit there would be files that cannot be read.
@@ -29,7 +30,7 @@ _DEPTH = 100
 # The longest integer, in bits: Python reads no longer ones from text than the process allows.
 _LONGEST_INTEGER = 1024
 
-_MODULES = (losses, initializers, optimizers, scaling, schedules, transforms)
+_MODULES = (bound, losses, initializers, optimizers, scaling, schedules, transforms)
 
 # What comes from files of ONNX. It needs the package onnx, which is imported with it, where it is asked for.
 _OF_ONNX = {
@@ -163,17 +164,12 @@ class _Describer:
             return {"bytes": value.hex()}
         if isinstance(value, bool | int | float | str):  # a member of an enumeration, say
             return {"object": _full_name(kind)}
-        if kind is partial and _is_known(value.func):
-            return {"partial": self._items([value.func, value.args, value.keywords], path)}
         if kind is numpy.random.RandomState:
             return {"random_state": self.describe(value.get_state(legacy=False), path)}
         if callable(value):
             known = isinstance(value, FunctionType) and _is_known(value)
             return {"function": _name_of(value) if known else getattr(value, "__name__", repr(value))}
-        raise TypeError(
-            "a file holds arrays, numbers, strings, bools and None, and lists, tuples and dicts of them, "
-            f"received {kind.__name__} at {path or 'the root'}."
-        )
+        raise _not_described(value, path)
 
     def _items(self, items: Any, path: str) -> list:
         return [self.describe(item, _in(path, index)) for index, item in enumerate(items)]
@@ -187,24 +183,32 @@ class _Describer:
         return {"object": _full_name(kind), "parts": parts}
 
     def _key(self, key: Any, path: str) -> Any:
-        if not (key is None or type(key) in (bool, int, float, str) or isinstance(key, numpy.generic)):
+        if not _is_key(key):
             raise TypeError(
                 f"the keys of a dict in a file are numbers and strings, received {key!r} at "
                 f"{path or 'the root'}."
             )
-        return self.describe(key, path)
+        return self._number(key, path) if isinstance(key, numpy.generic) else self.describe(key, path)
 
     def _number(self, value: Any, path: str) -> dict[str, str]:
-        """Describe a number, text or date of NumPy's by its bytes."""
+        """Describe a text of NumPy's, or a number or a date by its bytes."""
         dtype = value.dtype.newbyteorder("<")
-        try:
-            numpy_dtype(dtype.str if dtype.itemsize else "<U1")
-        except ValueError:
-            raise TypeError(
-                f"a file holds numbers, texts and dates of known size, received {value.dtype} at "
-                f"{path or 'the root'}."
-            ) from None
+        if dtype.kind == "U" and len(str(value)) == len(value):  # else NumPy drops zeros at the end
+            return {"numpy": "str", "text": str(value)}
+        if dtype.kind in "US" or not is_numpy_dtype(dtype.str):
+            raise _not_described(value, path)
         return {"numpy": dtype.str, "bytes": numpy.asarray(value, dtype=dtype).tobytes().hex()}
+
+
+def _not_described(value: Any, path: str) -> TypeError:
+    return TypeError(
+        "a file holds arrays, numbers, strings, bools and None, and lists, tuples and dicts of them, "
+        f"received {type(value).__name__} at {path or 'the root'}."
+    )
+
+
+def _is_key(key: Any) -> bool:
+    return key is None or type(key) in (bool, int, float, str) or isinstance(key, numpy.generic)
 
 
 def _public(attributes: dict[str, Any]) -> dict[str, Any]:
@@ -264,6 +268,12 @@ class CodeNeededError(ValueError):
         self.what = what
 
 
+class _DamagedError(ValueError):
+    def __init__(self, description: Any) -> None:
+        # Which may be long, and nested more deeply than Python goes.
+        super().__init__(f"the file's description is damaged at {reprlib.repr(description)[:80]}.")
+
+
 class _Builder:
     def __init__(self, array: Callable[[str], Any]) -> None:
         self.array = array
@@ -271,13 +281,15 @@ class _Builder:
 
     def build(self, description: Any) -> Any:
         if self.depth > _DEPTH:
-            raise ValueError("the file's description is damaged: it is nested too deeply.")
+            raise _DamagedError("a place that is nested too deeply")
         self.depth += 1
         try:
             return self._build(description)
+        except (CodeNeededError, _DamagedError):
+            raise
         # What is made of wrong values may fail in any way.
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-            raise damaged(description) from error
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _DamagedError(description) from error
         finally:
             self.depth -= 1
 
@@ -303,16 +315,16 @@ class _Builder:
                 return OrderedDict(self._dict(pairs))
             case {"float": "nan" | "inf" | "-inf" as text}:
                 return float(text)
+            case {"numpy": "str", "text": str(text)}:
+                return numpy.str_(text)
             case {"numpy": str(dtype), "bytes": str(text)}:
-                return _number(dtype, bytes.fromhex(text))
+                return from_bytes(bytes.fromhex(text), (), dtype)[()]
             case {"bytes": str(text)}:
                 return bytes.fromhex(text)
             case {"objects": list(items), "shape": list(shape)}:
                 values = numpy.empty(len(items), dtype=object)
                 values[:] = [self.build(item) for item in items]
                 return values.reshape(shape)
-            case {"partial": [function, arguments, keywords]}:
-                return partial(self.build(function), *self.build(arguments), **self.build(keywords))
             case {"random_state": state}:
                 return _random_state(self.build(state))
             case {"function": str(name)}:
@@ -323,15 +335,15 @@ class _Builder:
                 raise CodeNeededError(f"dataclass {name}")
             case {"object": str(name)}:
                 raise CodeNeededError(name)
-        raise damaged(description)
+        raise _DamagedError(description)
 
     def _values(self, attributes: dict[str, Any]) -> dict[str, Any]:
         return {name: self.build(value) for name, value in attributes.items()}
 
     def _dict(self, pairs: list) -> dict[Any, Any]:
         made = {self.build(key): self.build(item) for key, item in pairs}
-        if len(made) != len(pairs):
-            raise damaged(pairs)
+        if len(made) != len(pairs) or not all(map(_is_key, made)):
+            raise _DamagedError(pairs)
         return made
 
     def _module(self, name: str, attributes: dict[str, Any]) -> Any:
@@ -344,7 +356,7 @@ class _Builder:
             of_class = getattr(cls, key, None)
             private = key.startswith("_") and not tree.is_child(value)
             if private or key.startswith("__") or callable(of_class) or isinstance(of_class, property):
-                raise damaged(f"{cls.__name__}.{key}")  # not the value, which may not even have a text
+                raise _DamagedError(f"{cls.__name__}.{key}")  # not the value, which may not even have a text
         module: Any = object.__new__(cls)
         if hasattr(cls, "__setstate__"):  # which checks them, as Python's protocol for objects of any origin
             module.__setstate__(values)
@@ -353,24 +365,8 @@ class _Builder:
         return module
 
 
-def _number(dtype: str, content: bytes) -> Any:
-    if not content:
-        return numpy.str_()  # whose dtype has no size
-    return numpy.ndarray((), numpy_dtype(dtype), content)[()]
-
-
 def _random_state(state: Any) -> Any:
-    """Make a generator of NumPy's old kind, after a check: it reads its numbers from where its state says."""
-    inner = state["state"]
-    key, place = inner["key"], inner["pos"]
-    is_key = type(key) is numpy.ndarray and key.dtype == "uint32" and key.shape == (624,)
-    if not is_key or type(place) is not int or not 0 <= place <= 624:
-        raise ValueError("the file's state of a random generator is damaged.")
+    check_host_state(state)
     made = numpy.random.RandomState()
     made.set_state(state)
     return made
-
-
-def damaged(description: Any) -> ValueError:
-    # Which may be long, and nested more deeply than Python goes.
-    return ValueError(f"the file's description is damaged at {reprlib.repr(description)[:80]}.")

@@ -45,8 +45,8 @@ def save(net: Any, path: str | os.PathLike) -> None:
 
     Notes
     -----
-    Modules of one's own are saved, too, and so are named tuples and other containers of one's own; `load` needs
-    ``into=`` for them. Optimizers, schedules and losses of xpnet's come back as they are.
+    Modules of one's own are saved, too, and so are named tuples and other containers of one's own; `load`
+    needs ``into=`` for them. Optimizers, schedules and losses of xpnet's come back as they are.
 
     Examples
     --------

@@ -7,10 +7,11 @@ orders what it writes differently in different versions.
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ OF_NUMPY = "USMm"
 
 # What a file may say that a dtype is.
 _DTYPE_TEXT = re.compile(
-    r"[|<](b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,9}|[Mm]8(\[\d{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
+    r"[|<](b1|[iu][1248]|f[248]|c8|c16|[US][1-9]\d{0,8}|[Mm]8(\[\d{0,9}(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
 
 # The longest header that the safetensors library reads.
@@ -78,17 +79,35 @@ def kind(x: Any) -> str:
     return f"{dtype_name(x)} {tuple(x.shape)}"
 
 
-def numpy_dtype(text: str) -> numpy.dtype:
-    """Return the dtype of NumPy's that a file names.
+def is_numpy_dtype(text: str) -> bool:
+    """Say whether a text names a dtype of NumPy's that `from_bytes` knows."""
+    return _DTYPE_TEXT.fullmatch(text) is not None
+
+
+def from_bytes(content: bytes, shape: Sequence[int], text: str) -> numpy.ndarray:
+    """Return numbers, texts or dates from their bytes, in the order of the machine.
+
+    Parameters
+    ----------
+    content : bytes
+    shape : sequence of int
+    text : str
+        The dtype, as NumPy says it.
 
     Raises
     ------
     ValueError
-        If it is no number, text, date or duration of known size.
+        If the dtype is another one, the bytes are not those of so many, or stand for no characters.
     """
-    if not _DTYPE_TEXT.fullmatch(text):
+    if not is_numpy_dtype(text):
         raise ValueError(f"{text!r} is no dtype of numbers, texts or dates")
-    return numpy.dtype(text)
+    dtype = numpy.dtype(text)
+    if len(content) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{len(content)} bytes are no {dtype} of the shape {tuple(shape)}")
+    values = numpy.ndarray(shape, dtype, content)
+    if dtype.kind == "U" and values.size and values.reshape(-1).view("<u4").max() > sys.maxunicode:
+        raise ValueError("a text has something else than characters")
+    return values.astype(dtype.newbyteorder("="))
 
 
 def write(path: str | os.PathLike, arrays: dict[str, Any], metadata: dict[str, str]) -> None:
@@ -209,7 +228,7 @@ def unpack(content: bytes, path: Any) -> tuple[dict[str, Tensor], dict[str, str]
             f"{path} cannot be read as a safetensors file, it is damaged or another kind of file: {error}."
         ) from None
     metadata = header.pop("__metadata__", None) or {}
-    dtypes: Any = {}
+    dtypes: dict[str, str] = {}
     if "sha256" in metadata and "xpnet" in metadata:
         digest = metadata.pop("sha256")
         if digest != _digest(header, metadata, [memoryview(content)[size:]]):
@@ -221,35 +240,26 @@ def unpack(content: bytes, path: Any) -> tuple[dict[str, Tensor], dict[str, str]
     return {name: _tensor(name, entry, dtypes.get(name), path) for name, entry in flat}, metadata
 
 
-def _dtypes(text: str, path: Any) -> dict[str, numpy.dtype]:
+def _dtypes(text: str, path: Any) -> dict[str, str]:
     """Return the dtypes of the texts and dates in a file, by the names of the arrays."""
     try:
-        return {name: numpy_dtype(dtype) for name, dtype in json.loads(text).items()}
+        return {name: str(dtype) for name, dtype in json.loads(text).items()}
     except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: its dtypes cannot be read, {error}.") from None
 
 
-def _tensor(name: str, entry: dict[str, Any], of_numpy: numpy.dtype | None, path: Any) -> Tensor:
+def _tensor(name: str, entry: dict[str, Any], of_numpy: str | None, path: Any) -> Tensor:
     dtype, shape = _DTYPES.get(entry["dtype"]), entry["shape"]
     if dtype is None:
         raise ValueError(f"{path} holds {entry['dtype']} numbers at {name}, which xpnet cannot read.")
     if of_numpy is not None:
-        values = _of_numpy(entry["data"], shape, of_numpy)
-        if dtype != "uint8" or values is None:
-            raise ValueError(f"{path} is damaged: it has no {of_numpy} at {name}.")
+        try:
+            values = from_bytes(entry["data"], shape[:-1], of_numpy)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged at {name}: {error}.") from None
         return Tensor(values, values.dtype.name)
     kind = numpy.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
     values = numpy.frombuffer(entry["data"], kind).reshape(shape)
     if dtype == "bfloat16":
         values = (values.astype(numpy.uint32) << numpy.uint32(16)).view(numpy.float32)
     return Tensor(values.astype(values.dtype.newbyteorder("="), copy=False), dtype)
-
-
-def _of_numpy(data: bytes, shape: list[int], dtype: numpy.dtype) -> numpy.ndarray | None:
-    """Return texts or dates from their bytes; None if these are none."""
-    if dtype.kind not in OF_NUMPY or not dtype.itemsize or shape[-1:] != [dtype.itemsize]:
-        return None
-    values = numpy.ndarray(shape[:-1], dtype, data)
-    if dtype.kind == "U" and values.size and values.reshape(-1).view("<u4").max() > sys.maxunicode:
-        return None
-    return values.astype(dtype.newbyteorder("="))

@@ -38,9 +38,10 @@ def export(
 
     Parameters
     ----------
-    net : Module or callable
-        A network, which is exported as it is in use (no dropout), or a function of arrays that is written
-        with the array API standard. It is called with batches like the example, and is not changed.
+    net : Module, estimator or callable
+        A network, which is exported as it is in use (no dropout), a fitted estimator of `xpnet.sklearn`, or a
+        function of arrays that is written with the array API standard. It is called with batches like the
+        example, and is not changed.
     example : array or tuple of arrays, shape (examples, ...)
         The input, or the inputs. Only the shape and the dtype matter.
     path : path
@@ -49,21 +50,25 @@ def export(
         The name of the first axis of each input, which is free: the file is for batches of any size. None
         exports for the shape of the example.
     input_names, output_names : sequence of str, optional
-        By default "input" and "output", with numbers if there are several.
+        By default "input" and "output", with numbers if there are several. The outputs of a classifier are
+        "label" and "probabilities", that of a regressor is "variable".
     opset : int, default=18
         The version of ONNX's operators, 18 or later.
 
     Raises
     ------
     ValueError
-        If ONNX has no counterpart for a function that the network calls, which is named, or what it computes
-        depends on the size of the batch in another way than by its shape.
+        If ONNX has no counterpart for a function that the network calls, which is named, or for the labels of
+        a classifier; or what it computes depends on the size of the batch in another way than by its shape.
 
     Notes
     -----
     ONNX cannot read the bytes of a text: a network with an `nn.ByteReader` takes in the file what that has
     read, an array of integers. All lengths but the batch, such as that of a sequence, are those of the
     example.
+
+    Of an estimator, the file says what `predict` and `predict_proba` do: the labels have the dtype of
+    ``classes_``, the shape of "variable" is (batch, outputs), also if there is one output.
 
     Examples
     --------
@@ -77,9 +82,36 @@ def export(
     ...     [node.name for node in onnx.load(f"{directory}/net.onnx").graph.node]
     ['layers.0/matmul', 'layers.0/add', 'layers.1/tanh']
     """
+    model = make_model(
+        net, example, batch=batch, input_names=input_names, output_names=output_names, opset=opset
+    )
+    replace(path, [model.SerializeToString()])
+
+
+def make_model(
+    net: Any,
+    example: Any,
+    *,
+    batch: str | None = "batch",
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    opset: int = OLDEST,
+) -> onnx.ModelProto:
+    """Return what `export` writes."""
     latest = onnx.defs.onnx_opset_version()
     if not OLDEST <= opset <= latest:
         raise ValueError(f"opset must be from {OLDEST} to {latest}, received {opset}.")
+    labels: list[Any] = []
+    if hasattr(net, "for_export"):
+        net, example, outputs = net.for_export(example)
+        output_names = list(outputs) if output_names is None else output_names
+        labels = [_labels(x) for x in outputs.values()]
+    elif not callable(net):
+        raise TypeError(
+            "net must be a network, a function or an estimator of xpnet.sklearn, received "
+            f"{type(net).__name__}. skl2onnx exports a pipeline of scikit-learn's after "
+            "xpnet.sklearn.register_onnx_converters()."
+        )
     examples = [to_numpy(asarray(x)) for x in (example if isinstance(example, tuple) else (example,))]
     if any(not x.shape or not x.size for x in examples):
         received = ", ".join(str(x.shape) for x in examples)
@@ -96,14 +128,28 @@ def export(
         )
         shapes = for_any_batch(small, large, _SIZES)
         recording = small
-    writer = Writer(recording, shapes, batch)
-    model = writer.model(
+    number = len(recording.graph.outputs)
+    names = _names("output", output_names, number)
+    model = Writer(recording, shapes, batch).model(
         _names("input", input_names, len(examples)),
-        _names("output", output_names, len(recording.graph.outputs)),
+        dict(zip(names, labels or [None] * number, strict=True)),
         opset,
     )
     onnx.checker.check_model(model, full_check=True)
-    replace(path, [model.SerializeToString()])
+    return model
+
+
+def _labels(classes: numpy.ndarray | None) -> numpy.ndarray | None:
+    """Return the labels of classes as ONNX has them, after a check."""
+    if classes is None or classes.dtype.kind in "biuf":
+        return classes
+    found = classes.astype(object)
+    if not all(isinstance(label, str) for label in found):
+        raise ValueError(
+            f"in ONNX, labels are numbers, truths or text, received classes_ of {classes.dtype}, such as "
+            f"{classes[0]!r}. Fit the classifier with text, y.astype(str) say."
+        )
+    return found
 
 
 def _copy(f: Any) -> Any:
@@ -145,7 +191,8 @@ class Writer:
         self._read: set[Variable] = set()
         self._place = self._loop = ""
 
-    def model(self, inputs: list[str], outputs: list[str], opset: int) -> Any:
+    def model(self, inputs: list[str], outputs: dict[str, numpy.ndarray | None], opset: int) -> Any:
+        """Return the model, with these names, and of each output the labels that it takes, or None."""
         graph = self._recording.graph
         self._used.update(inputs, outputs)
         self._tensors.update(zip(self._recording.inputs, inputs, strict=True))
@@ -166,21 +213,28 @@ class Writer:
             [*constants, *self._nodes],
             "xpnet",
             [self._information(name, x) for name, x in zip(inputs, self._recording.inputs, strict=True)],
-            [self._information(name, x) for name, x in zip(outputs, graph.outputs, strict=True)],
+            [
+                self._information(name, x, labels)
+                for (name, labels), x in zip(outputs.items(), graph.outputs, strict=True)
+            ],
             [numpy_helper.from_array(x, name) for name, x in weights.items() if name in read],
         )
         opsets = [helper.make_opsetid("", opset)]
         version = helper.find_min_ir_version_for(opsets)
         return helper.make_model(onnx_graph, opset_imports=opsets, ir_version=version, producer_name="xpnet")
 
-    def _write_all(self, graph: Graph, outputs: list[str]) -> None:
-        """Write the operations of a graph, and give names to its outputs."""
+    def _write_all(self, graph: Graph, outputs: dict[str, numpy.ndarray | None]) -> None:
+        """Write the operations of a graph, and give names to its outputs, or to the labels that they take."""
         self._read.update(graph.returned, *(operation.inputs for operation in graph.operations))
         for operation in graph.operations:
             self._write(operation)
         self._place = f"{self._loop}/output" if self._loop else "output"
-        for name, x in zip(outputs, graph.outputs, strict=True):
-            self._nodes.append(helper.make_node("Identity", [self.tensor(x)], [name], name=name))
+        for (name, labels), x in zip(outputs.items(), graph.outputs, strict=True):
+            if labels is None:
+                node = helper.make_node("Identity", [self.tensor(x)], [name], name=name)
+            else:
+                node = helper.make_node("Gather", [self._constant(labels), self.tensor(x)], [name], name=name)
+            self._nodes.append(node)
         self._drop_dead(outputs)
         self._drop_identities()
 
@@ -207,7 +261,7 @@ class Writer:
         self._used.add(found)
         return found
 
-    def _drop_dead(self, outputs: list[str]) -> None:
+    def _drop_dead(self, outputs: Iterable[str]) -> None:
         """Leave out the nodes that lead to no output, such as what another node says together."""
         needed, kept = set(outputs), []
         for node in reversed(self._nodes):
@@ -230,12 +284,13 @@ class Writer:
                 kept.append(node)
         self._nodes = kept
 
-    def _information(self, name: str, x: Any) -> Any:
+    def _information(self, name: str, x: Any, labels: numpy.ndarray | None = None) -> Any:
         shape = self.shape(x)
         lengths = [
             self._batch if size == Size(1, 0) else size if isinstance(size, int) else None for size in shape
         ]
-        return helper.make_tensor_value_info(name, self.kind(self.dtype(x)), lengths)
+        dtype = self.dtype(x) if labels is None else labels.dtype
+        return helper.make_tensor_value_info(name, self.kind(dtype), lengths)
 
     # -- for operators ------------------------------------------------------------------------------------
 
@@ -258,7 +313,7 @@ class Writer:
         outputs = [self._unused(f"{self._place}/output") for _ in chosen]
         place, loop, nodes = self._place, self._loop, self._nodes
         self._loop, self._nodes = place, []
-        self._write_all(graph, outputs)
+        self._write_all(graph, dict.fromkeys(outputs))
         body = helper.make_graph(
             self._nodes,
             place,

@@ -6,12 +6,12 @@ an array of floating-point numbers, usually the step count of shape () in an opt
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray
+from xpnet.optim.bound import Bound
 from xpnet.settings import at_least_zero, count, positive, up_to_one
 
 __all__ = ["Schedule", "constant", "cosine", "one_cycle", "step_decay", "warmup_cosine"]
@@ -257,7 +257,7 @@ def _half_cosine(xp: Any, start: float, end: float, fraction: Any) -> Any:
 
 def _schedule(rate_at: Callable, *settings: float) -> Schedule:
     """Make a schedule that takes arrays and Python numbers. It can be pickled, unlike a closure."""
-    return partial(_evaluate, rate_at, settings)
+    return Bound(_evaluate, (rate_at, settings))
 
 
 def _evaluate(rate_at: Callable, settings: tuple[float, ...], step: Any) -> Any:

@@ -8,10 +8,10 @@ settings, no closures, so that they can be pickled.
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
+from xpnet.optim.bound import Bound
 from xpnet.settings import at_least_zero, fraction, positive
 
 __all__ = [
@@ -87,7 +87,7 @@ def clip_by_global_norm(max_norm: float) -> Transform:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(1e-3))
     """
-    return Transform(_no_state, partial(_clip, positive("max_norm", max_norm)))
+    return Transform(_no_state, Bound(_clip, (positive("max_norm", max_norm),)))
 
 
 def _clip(max_norm: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
@@ -130,7 +130,7 @@ def add_decayed_weights(weight_decay: float) -> Transform:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.add_decayed_weights(1e-4), optim.RMSprop(1e-3))
     """
-    return Transform(_no_state, partial(_decay, at_least_zero("weight_decay", weight_decay)))
+    return Transform(_no_state, Bound(_decay, (at_least_zero("weight_decay", weight_decay),)))
 
 
 def _decay(decay: float, gradients: Arrays, state: Any, params: Arrays, _step: Any) -> tuple[Arrays, Any]:
@@ -169,8 +169,8 @@ def accumulate_momentum(momentum: float, *, nesterov: bool = False) -> Transform
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.accumulate_momentum(0.9), optim.SGD(0.1))
     """
-    update = partial(_accumulate, fraction("momentum", momentum), nesterov)
-    return Transform(partial(_zeros, ("velocity",)), update)
+    update = Bound(_accumulate, (fraction("momentum", momentum), nesterov))
+    return Transform(Bound(_zeros, (("velocity",),)), update)
 
 
 def _accumulate(
@@ -228,8 +228,8 @@ def scale_by_adam(
     >>> optimizer = optim.chain(optim.scale_by_adam(), optim.SGD(1e-3))  # as optim.Adam(1e-3)
     """
     beta1, beta2 = fraction("beta1", beta1), fraction("beta2", beta2)
-    update = partial(_adam, beta1, beta2, positive("epsilon", epsilon), epsilon_hat)
-    return Transform(partial(_zeros, ("mean", "mean_square")), update)
+    update = Bound(_adam, (beta1, beta2, positive("epsilon", epsilon), epsilon_hat))
+    return Transform(Bound(_zeros, (("mean", "mean_square"),)), update)
 
 
 def _adam(
@@ -292,8 +292,8 @@ def scale_by_root_mean_square(*, alpha: float = 0.99, epsilon: float = 1e-8) -> 
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.scale_by_root_mean_square(), optim.SGD(1e-3))
     """
-    update = partial(_root_mean_square, fraction("alpha", alpha), positive("epsilon", epsilon))
-    return Transform(partial(_zeros, ("mean_square",)), update)
+    update = Bound(_root_mean_square, (fraction("alpha", alpha), positive("epsilon", epsilon)))
+    return Transform(Bound(_zeros, (("mean_square",),)), update)
 
 
 def _root_mean_square(
@@ -337,8 +337,8 @@ def scale_by_lion(*, beta1: float = 0.9, beta2: float = 0.99) -> Transform:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.scale_by_lion(), optim.SGD(1e-4))  # as optim.Lion(1e-4)
     """
-    update = partial(_lion, fraction("beta1", beta1), fraction("beta2", beta2))
-    return Transform(partial(_zeros, ("mean",)), update)
+    update = Bound(_lion, (fraction("beta1", beta1), fraction("beta2", beta2)))
+    return Transform(Bound(_zeros, (("mean",),)), update)
 
 
 def _lion(

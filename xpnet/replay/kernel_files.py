@@ -104,6 +104,7 @@ class _Files:
                 return
             path = _folder() / self._name(signature, result.target_context)
             data = dumps(result._reduce())
+            path.unlink(missing_ok=True)  # whoever made it: the new one has this user and these rights
             replace(path, [_digest(path.name.encode() + data), data], mode=stat.S_IRUSR | stat.S_IWUSR)
         except Exception as error:
             _say_once(error)

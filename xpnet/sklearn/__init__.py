@@ -11,6 +11,7 @@ except ImportError:
     ) from None
 
 from xpnet.sklearn.classifier import MLPClassifier
+from xpnet.sklearn.converters import register_onnx_converters
 from xpnet.sklearn.regressor import MLPRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "register_onnx_converters"]

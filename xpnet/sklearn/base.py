@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -273,8 +274,8 @@ class MLP(BaseEstimator):
 
     # -- the outputs of the network --------------------------------------------------------------------------
 
-    def _forward(self, X: Any, *, activated: bool = False) -> Any:
-        """Return the outputs of the network, or what ``out_activation_`` makes of them, where it is."""
+    def _forward(self, X: Any) -> Any:
+        """Return the outputs of the network, where it is."""
         if not hasattr(self, "coefs_"):
             check_is_fitted(self)
         X = X if self._is_plain(X) else checked(self, X, reset=False, any_axes=self.module is not None)
@@ -284,8 +285,7 @@ class MLP(BaseEstimator):
             outputs = net(X.astype(first.dtype, copy=False))
         else:
             outputs = xpnet.predict(net, X, jit=False)
-        outputs = one_array(outputs)
-        return LINKS[self.out_activation_](outputs) if activated else outputs
+        return one_array(outputs)
 
     def _is_plain(self, X: Any) -> bool:
         """Say whether inputs are so plain that scikit-learn's checks would find nothing."""
@@ -308,6 +308,47 @@ class MLP(BaseEstimator):
             return values if type(values) is numpy.ndarray else to_numpy(values)
         is_text = isinstance(values, numpy.ndarray) and values.dtype.kind in "USO"
         return values if is_text else asarray(values, device=home)
+
+    # -- export ---------------------------------------------------------------------------------------------
+
+    def _named_outputs(self) -> dict[str, numpy.ndarray | None]:
+        """Return the names of what `_predicted` returns, each with the labels that its numbers stand for."""
+        raise NotImplementedError
+
+    def _predicted(self, outputs: Any) -> tuple:
+        """Return the predictions that the outputs of the network stand for, as arrays of numbers."""
+        raise NotImplementedError
+
+    def for_export(self, X: Any = None) -> tuple[nn.Module, Any, dict[str, numpy.ndarray | None]]:
+        """Return what the estimator predicts, as `xpnet.onnx.export` asks for it.
+
+        Parameters
+        ----------
+        X : array, data frame or sparse matrix, shape (n_samples, n_features)
+            Examples of the inputs. None stands for numbers of the network's own dtype.
+
+        Returns
+        -------
+        net : Module
+            Of X it makes a tuple of arrays: of a classifier the places in ``classes_`` of the labels, or for
+            several labels their zeros and ones, and the probabilities; of a regressor the predictions.
+        X : array, shape (n_samples, n_features)
+            The examples after scikit-learn's checks.
+        outputs : dict of str to array or None
+            The name of each array, with the labels that its integers are places of, or None.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        """
+        check_is_fitted(self)
+        net = Exported(self._network(), self._predicted)
+        if X is None:
+            X = numpy.zeros((1, self.n_features_in_), dtype=net.dtype)
+        else:
+            X = checked(self, X, reset=False, any_axes=self.module is not None)
+        return net, X.toarray() if hasattr(X, "toarray") else X, self._named_outputs()
 
     # -- files ----------------------------------------------------------------------------------------------
 
@@ -364,6 +405,19 @@ class MLP(BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+class Exported(nn.Module):
+    """The network of an estimator, and what follows it."""
+
+    def __init__(self, network: nn.Module, predicted: Callable[[Any], tuple]) -> None:
+        self.network, self.predicted = network, predicted
+        self.dtype = str(place_of(network)[1]).rpartition(".")[2]  # its name, which all libraries share
+
+    def __call__(self, X: Any) -> tuple:
+        xp = xpnet.array_namespace(X)
+        X = xp.astype(X, getattr(xp, self.dtype), copy=False)
+        return self.predicted(one_array(self.network(X)))
 
 
 # Up to how many rows a prediction is one call.

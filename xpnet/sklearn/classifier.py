@@ -329,15 +329,8 @@ class MLPClassifier(ClassifierMixin, MLP):
             Numbers on the library and device of X; NumPy's where X is a list, a data frame or sparse, and
             where the classes are no numbers.
         """
-        logits = self._forward(X)
-        xp = xpnet.array_namespace(logits)
-        kind = self._label_binarizer.y_type_
-        if kind == "multiclass":
-            labels = self.classes_[to_numpy(xp.argmax(logits, axis=1))]
-        elif kind == "binary" and len(self.classes_) == 2:
-            labels = self.classes_[to_numpy(logits[:, 0] > 0).astype(int)]
-        else:
-            labels = self._label_binarizer.inverse_transform(to_numpy(xp.astype(logits > 0, xp.int64)))
+        places = to_numpy(self._places(self._forward(X)))
+        labels = places.astype("int64") if self._has_several_labels() else self.classes_[places]
         return self._back(labels, X)
 
     def predict_proba(self, X: Any) -> Any:
@@ -352,13 +345,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         array, shape (n_samples, n_classes)
             In the order of ``classes_``, on the library and device of X.
         """
-        if hasattr(self, "temperature_"):
-            p = LINKS[self.out_activation_](self._forward(X) / self.temperature_)
-        else:
-            p = self._forward(X, activated=True)
-        if p.shape[1] == 1:
-            p = xpnet.array_namespace(p).concat([1 - p, p], axis=1)
-        return self._back(p, X)
+        return self._back(self._probabilities(self._forward(X)), X)
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithms of `predict_proba`.
@@ -389,6 +376,34 @@ class MLPClassifier(ClassifierMixin, MLP):
         float
         """
         return accuracy_score(host(y), host(self.predict(X)), sample_weight=host(sample_weight))
+
+    # -- what the outputs of the network stand for -----------------------------------------------------------
+
+    def _has_several_labels(self) -> bool:
+        """Say whether an example may have several labels."""
+        return self._label_binarizer.y_type_.startswith("multilabel")
+
+    def _places(self, logits: Any) -> Any:
+        """Return where in ``classes_`` the labels are; of several labels, a 1 for each that is there."""
+        xp = xpnet.array_namespace(logits)
+        if self._label_binarizer.y_type_ == "multiclass":
+            return xp.argmax(logits, axis=1)
+        integer = xp.__array_namespace_info__().default_dtypes()["integral"]  # JAX's is of 32 bits
+        likely = xp.astype(logits > 0, integer)
+        if self._has_several_labels():
+            return likely
+        return likely[:, 0] if len(self.classes_) == 2 else xp.zeros_like(likely[:, 0])
+
+    def _probabilities(self, logits: Any) -> Any:
+        logits = logits / self.temperature_ if hasattr(self, "temperature_") else logits
+        p = LINKS[self.out_activation_](logits)
+        return xpnet.array_namespace(p).concat([1 - p, p], axis=1) if p.shape[1] == 1 else p
+
+    def _predicted(self, outputs: Any) -> tuple:
+        return self._places(outputs), self._probabilities(outputs)
+
+    def _named_outputs(self) -> dict[str, numpy.ndarray | None]:
+        return {"label": None if self._has_several_labels() else self.classes_, "probabilities": None}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,7 +4,6 @@ import os
 import reprlib
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy
@@ -14,12 +13,13 @@ import xpnet
 from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of
 from xpnet.files.description import CodeNeededError, build, describe
-from xpnet.files.networks import Parts, pack_parts, read_parts, unpack_parts, write_parts
+from xpnet.files.networks import Parts, pack_parts, read_parts, unpack_parts
 from xpnet.replay.data import Identity, data, elements
 from xpnet.settings import is_bool, is_integer, is_number
 from xpnet.sklearn.network import LINKS, dense_layers
 from xpnet.sklearn.objective import Penalized
 from xpnet.sklearn.solvers import kind_of, optimizer_of
+from xpnet.writing import replace
 
 
 def _is_count(x: Any) -> bool:
@@ -88,7 +88,9 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
         "takes_features": _takes_features(estimator, net),
     }
     training = _training(estimator) if include_optimizer else {}
-    write_parts(path, {"net": net, "estimator": about, **training})
+    content = pack_parts({"net": net, "estimator": about, **training})
+    load_parts(type(estimator), unpack_parts(b"".join(content), "what would be written"), "cpu")
+    replace(path, content)
 
 
 def _training(estimator: Any) -> dict[str, Any]:
@@ -149,8 +151,6 @@ def _facts_of_object(value: Any) -> Any:
         return kind, _facts({name: x for name, x in attributes.items() if name != "_children"})
     if kind is OrderedDict:
         return kind, _facts([*value.items()])
-    if kind is partial:
-        return kind, _facts((value.func, value.args, value.keywords))
     if kind is numpy.random.RandomState:
         return kind, _facts(value.get_state(legacy=False))
     if isinstance(value, tuple):  # with names
@@ -168,19 +168,25 @@ def _refusal(estimator: Any, name: str, reason: str) -> TypeError:
 
 def load(cls: type, path: str | os.PathLike, device: str | Device | None) -> Any:
     """Read an estimator from a file. See `MLP.load`."""
-    parts = read_parts(path)
+    return load_parts(cls, read_parts(path), device)
+
+
+def load_parts(cls: type, parts: Parts, device: str | Device | None) -> Any:
     about = parts.load("estimator", device="cpu") if "estimator" in parts else {}
-    kind = about.get("class", "xpnet.save") if isinstance(about, dict) else None
+    kind = about.get("class") if isinstance(about, dict) else None
     if kind != cls.__name__:
+        writer = kind if isinstance(kind, str) else "xpnet.save"
         raise ValueError(
-            f"{path} must be a file that {cls.__name__}.save wrote, received one of {kind}. Read it with "
-            "that class, or with xpnet.load."
+            f"{parts.path} must be a file that {cls.__name__}.save wrote, received one of {writer}. Read it "
+            "with that class, or with xpnet.load."
         )
     try:
         return _load(cls, parts, about, device)
     # What is made of wrong values may fail in any way.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged, and cannot be read as a {cls.__name__}: {error}") from error
+        raise ValueError(
+            f"{parts.path} is damaged, and cannot be read as a {cls.__name__}: {error}"
+        ) from error
 
 
 def _load(cls: Any, parts: Parts, about: dict[str, Any], device: str | Device | None) -> Any:
@@ -253,5 +259,5 @@ def _load_training(estimator: Any, parts: Parts, device: str | Device | None) ->
         estimator._best = parts.load("best", device=device, into=tree.copied(net))
     if "optimizer" in parts:
         optimizer = optimizer_of(estimator)
-        state = optimizer.init(Penalized(net, estimator.alpha, None))
+        state = optimizer.init(Penalized(net, 0.0, None))
         estimator._optimizer_state = kind_of(optimizer), parts.load("optimizer", device=device, into=state)

@@ -293,7 +293,7 @@ class MLPRegressor(RegressorMixin, MLP):
         array, shape (n_samples,), (n_samples, n_outputs) or (n_samples, n_quantiles)
             On the library and device of X; NumPy's where X is a list, a data frame or sparse.
         """
-        y = self._forward(X, activated=True)
+        (y,) = self._predicted(self._forward(X))
         return self._back(y[:, 0] if y.shape[1] == 1 else y, X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -314,3 +314,9 @@ class MLPRegressor(RegressorMixin, MLP):
         predicted = host(self.predict(X))
         predicted = predicted[:, self._middle] if predicted.ndim > 1 else predicted
         return r2_score(host(y), predicted, sample_weight=host(sample_weight))
+
+    def _predicted(self, outputs: Any) -> tuple:
+        return (LINKS[self.out_activation_](outputs),)
+
+    def _named_outputs(self) -> dict[str, numpy.ndarray | None]:
+        return {"variable": None}

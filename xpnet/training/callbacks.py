@@ -1,6 +1,5 @@
 """Callbacks: code that runs in between, around the training, its epochs and its steps."""
 
-import contextlib
 import logging
 import math
 import os
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xpnet import tree
 from xpnet.settings import at_least_zero, count, flag
 from xpnet.training.resume import write_checkpoint
+from xpnet.writing import check, remove_parts
 
 if TYPE_CHECKING:
     from xpnet.training.run import Run
@@ -22,6 +22,8 @@ __all__ = [
     "EarlyStopping",
     "LearningRateSchedule",
 ]
+
+_NUMBERS = ("{epoch}", "{step}")  # what stands for numbers in the path of a checkpoint
 
 _log = logging.getLogger("xpnet")
 
@@ -288,7 +290,7 @@ class Checkpoint(Callback):
                 "the best epoch, and another for the steps."
             )
         self._path = os.fspath(path)
-        unknown = set(re.findall(r"\{.*?\}", self._path)) - {"{epoch}", "{step}"}
+        unknown = set(re.findall(r"\{.*?\}", self._path)) - set(_NUMBERS)
         if unknown:
             raise ValueError(
                 f"path may have {{epoch}} and {{step}} in it, received {', '.join(sorted(unknown))}. Leave "
@@ -309,7 +311,9 @@ class Checkpoint(Callback):
             raise FileNotFoundError(
                 f"a checkpoint needs a folder that is there, received {folder}. Make it first."
             )
-        self._remove_parts()
+        if "{" not in self._path:
+            check(self._path)
+        remove_parts(self._path, numbers=_NUMBERS)
 
     def step_end(self, run: "Run") -> None:
         if self._every is not None and run.step % self._every == 0:
@@ -345,12 +349,3 @@ class Checkpoint(Callback):
             for numbers in self._written[: -self._keep]:
                 self._place(*numbers).unlink(missing_ok=True)
             self._written = self._written[-self._keep :]
-
-    def _remove_parts(self) -> None:
-        """Remove what a training that was killed had begun to write."""
-        directory, name = os.path.split(self._path)
-        number = re.compile(r"\\{(epoch|step)\\}").sub(r"\\d+", re.escape(name))
-        with contextlib.suppress(OSError):
-            for file in Path(directory or ".").iterdir():
-                if re.fullmatch(rf"{number}\.[0-9a-f]{{8}}\.part", file.name):
-                    file.unlink(missing_ok=True)

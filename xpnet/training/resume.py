@@ -8,6 +8,7 @@ import numpy
 
 from xpnet.backends import Device, to_numpy
 from xpnet.files.networks import Parts, read_parts, write_parts
+from xpnet.random import check_host_state
 from xpnet.training.history import History
 
 if TYPE_CHECKING:
@@ -155,8 +156,10 @@ def set_random(random: "numpy.random.Generator", state: Any) -> None:
         If it is the state of another kind of generator.
     """
     try:
-        random.bit_generator.state = to_numpy(state)
-    except (KeyError, TypeError, ValueError) as error:
+        state = to_numpy(state)
+        check_host_state(state)
+        random.bit_generator.state = state
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"resume needs a seed of the kind that the training had: {error!r}. Pass the same seed."
         ) from None

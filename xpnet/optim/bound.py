@@ -1,0 +1,23 @@
+"""Functions with settings, of which two with the same settings are equal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A function with its first arguments, like `functools.partial`, of which no two are equal.
+
+    Attributes
+    ----------
+    function : callable
+    settings : tuple
+        The first arguments.
+    """
+
+    function: Callable
+    settings: tuple
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*self.settings, *arguments)
