@@ -329,7 +329,7 @@ def altered_json(value, random):
 def altered_leaf(value, random):
     """Alter a number or text of a value of JSON to another of its kind, or exchange two items of a list."""
     changed = json.loads(json.dumps(value))
-    places, lists, rest = [], [], [changed]
+    places, lists, rest = [], [], [changed] if isinstance(changed, dict | list) else []
     while rest:
         inside = rest.pop()
         if isinstance(inside, list) and len(inside) > 1:

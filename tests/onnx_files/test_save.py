@@ -499,11 +499,11 @@ def test_attributes_of_a_file_that_are_none_of_a_network(path, name, value):
 
 
 def test_array_that_cannot_be_read_is_named(path):
-    (tensor_of_it,) = [helper.make_tensor("w", TensorProto.BFLOAT16, [2], [1.0, 2.0])]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["w"], ["y"])], "g", [], [value_info("y", 2)], [tensor_of_it]
-    )
-    graph.output[0].type.tensor_type.elem_type = TensorProto.BFLOAT16
+    weights = helper.make_tensor("w", TensorProto.BFLOAT16, [2], [1.0, 2.0])
+    if numpy_helper.to_array(weights).dtype == "float32":
+        pytest.skip("this version of onnx reads bfloat16 as float32")
+    output = helper.make_tensor_value_info("y", TensorProto.BFLOAT16, [2])
+    graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "test", [], [output], [weights])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
     with pytest.raises(ValueError, match="has an array of bfloat16 at w, which xpnet cannot read"):
         xpnet.onnx.load(path)
