@@ -326,7 +326,9 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
-@pytest.mark.parametrize("value", [Pair(1, 2), Level.HIGH, defaultdict(list), numpy.ones], ids=repr)
+@pytest.mark.parametrize(
+    "value", [Pair(1, 2), Level.HIGH, defaultdict(list), numpy.ones], ids=["tuple", "enum", "dict", "f"]
+)
 def test_what_needs_code_is_not_read(path, value):
     xpnet.save({"value": value, "x": numpy.ones(2)}, path)
     with pytest.raises(ValueError, match="code is not read from files"):

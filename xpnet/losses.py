@@ -16,9 +16,9 @@ from array_api_compat import device
 from xpnet import tree
 from xpnet.arrays import concrete
 from xpnet.autodiff import array_namespace, stop_gradient
-from xpnet.backends import asarray, is_on_host
+from xpnet.backends import asarray, is_known
 from xpnet.indices import safe_indices
-from xpnet.settings import at_least_zero, positive, up_to_one
+from xpnet.settings import at_least_zero, count, positive, up_to_one
 
 __all__ = [
     "binary_cross_entropy",
@@ -128,6 +128,8 @@ def cross_entropy(
     _check_not_empty(logits)
     smoothing = up_to_one("label_smoothing", label_smoothing)
     if class_weight is not None:
+        if isinstance(class_weight, tuple | list):
+            class_weight = [at_least_zero("class_weight", w) if is_known(w) else w for w in class_weight]
         class_weight = xp.asarray(class_weight, dtype=logits.dtype, device=device(logits))
         if tuple(class_weight.shape) != (classes,):
             raise ValueError(
@@ -214,9 +216,7 @@ def binary_cross_entropy(
     >>> float(losses.binary_cross_entropy(np.asarray([0.0, 3.0]), np.asarray([1, 1])).round(4))
     0.3709
     """
-    one_weight = not tree.is_array(positive_weight) or (
-        is_on_host(positive_weight) and positive_weight.shape == ()
-    )
+    one_weight = is_known(positive_weight) and getattr(positive_weight, "shape", ()) == ()
     xp = array_namespace(logits, targets, *([] if one_weight else [positive_weight]))
     _note(binary_cross_entropy, logits, targets)
     targets = _like(xp, logits, targets, "binary_cross_entropy", "logits")
@@ -371,7 +371,7 @@ def check_labels(labels: Any, classes: int) -> None:
     >>> from xpnet import losses
     >>> losses.check_labels([0, 2, 1], 3)
     """
-    labels = asarray(labels)
+    labels, classes = asarray(labels), count("classes", classes)
     xp = array_namespace(labels)
     _check_not_empty(labels)
     if not xp.isdtype(labels.dtype, "integral"):

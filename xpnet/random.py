@@ -13,11 +13,12 @@ import array_api_compat
 import numpy
 
 from xpnet.backends import asarray, concrete, device
+from xpnet.settings import is_bool, is_integer
 
 Seed: TypeAlias = "int | numpy.random.Generator | None"
 
 
-def host_generator(seed: Seed) -> "numpy.random.Generator":
+def host_generator(seed: Any) -> "numpy.random.Generator":
     """Return a NumPy generator for a seed; a generator is returned as it is, None gives a fresh one.
 
     Raises
@@ -26,9 +27,9 @@ def host_generator(seed: Seed) -> "numpy.random.Generator":
         If it is no seed.
     """
     try:
-        if isinstance(seed, bool):
+        if is_bool(seed):
             raise TypeError  # which NumPy would take for 0 or 1
-        return numpy.random.default_rng(seed)
+        return numpy.random.default_rng(int(seed) if is_integer(seed) else seed)
     except (TypeError, ValueError):
         raise ValueError(
             f"seed must be an integer of at least 0, a numpy.random.Generator or None, received {seed!r}."

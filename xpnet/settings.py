@@ -5,6 +5,7 @@ say, would turn float32 arrays into float64, and a module would take it for a pa
 numbers, and NaN and infinity are no settings.
 """
 
+from dataclasses import fields
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -68,14 +69,37 @@ def integer(name: str, value: Any) -> int:
     return int(value)
 
 
-def count(name: str, value: Any) -> int:
-    _check(name, value, "a positive integer", is_integer(value) and value >= 1)
+def count(name: str, value: Any, *, least: int = 1) -> int:
+    must = "a positive integer" if least == 1 else f"an integer of at least {least}"
+    # An integer among the arguments of a function under `jit` is compared as one of Python's alone.
+    _check(name, value, must, is_integer(value) and int(value) >= least)
     return int(value)
+
+
+def counts(name: str, values: Any) -> tuple[int, ...]:
+    holds = isinstance(values, tuple | list) and all(is_integer(value) and value >= 1 for value in values)
+    _check(name, values, "a tuple of positive integers", holds)
+    return tuple(int(value) for value in values)
 
 
 def flag(name: str, value: Any) -> bool:
     _check(name, value, "True or False", is_bool(value))
     return bool(value)
+
+
+def as_python(value: Any) -> Any:
+    """Return a number, or True or False, as Python's; anything else as it is."""
+    if is_bool(value):
+        return bool(value)
+    if is_integer(value):
+        return int(value)
+    return float(value) if is_number(value) else value
+
+
+def make_python(settings: Any) -> None:
+    """Make all numbers in the fields of a dataclass Python's, also if it is frozen."""
+    for field in fields(settings):
+        object.__setattr__(settings, field.name, as_python(getattr(settings, field.name)))
 
 
 def described(value: Any) -> str:

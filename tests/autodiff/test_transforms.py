@@ -472,6 +472,21 @@ def test_arguments_of_two_libraries(device):
         xpnet.grad(lambda x, _: square_sum(x))(array([1.0, 2.0]), other)
 
 
+@pytest.mark.parametrize("kind", [numpy.float32, numpy.float64, numpy.int64, numpy.asarray])
+def test_a_number_of_numpys_beside_arrays_of_any_library(device, kind):
+    def f(x, n):
+        return square_sum(x) * n
+
+    x, n = array([1.0, 2.0]), kind(2)
+    one = array(1.0)
+    assert_same(xpnet.grad(f)(x, n), 4 * x)
+    if n.dtype.kind == "i":
+        assert_same(xpnet.jit(xpnet.grad(f))(x, n), 4 * x)
+    else:  # with a gradient of its own
+        assert_same(xpnet.vjp(f, x, n)[1](one)[0], 4 * x)
+        assert float(xpnet.grad(f, argnums=1)(x, n)) == 5.0
+
+
 def test_threads_differentiate_at_once(xp):
     wrong = []
     start = threading.Barrier(8)

@@ -257,7 +257,7 @@ def test_several_quantiles():
     median = regressor(loss="quantile", max_iter=60).fit(x, y)
     assert median.predict(x).shape == (2000,)
     assert found.score(x, y) == pytest.approx(median.score(x, y), abs=0.05)
-    with pytest.raises(ValueError, match="each quantile must be between 0 and 1"):
+    with pytest.raises(ValueError, match=r"'quantile' parameter .* in the range \(0.0, 1.0\)"):
         regressor(loss="quantile", quantile=[0.5, 1.0]).fit(x, y)
     with pytest.raises(ValueError, match="need one column of targets, received 2"):
         regressor(loss="quantile", quantile=[0.2, 0.5]).fit(x, np.stack([y, y], 1))
@@ -342,6 +342,15 @@ def test_optimizer():
     assert pickle.loads(pickle.dumps(classifier(optimizer=adam).fit(X, Y))).score(X, Y) > 0.9
     with pytest.raises(ValueError, match="give the schedule to the optimizer"):
         classifier(optimizer=adam, schedule=optim.constant(0.1)).fit(X, Y)
+
+
+def test_optimizer_without_transforms():
+    scaled = classifier(optimizer=optim.LossScaling(optim.Adam(0.01))).fit(X, Y)
+    assert scaled.partial_fit(X, Y).score(X, Y) > 0.9
+    with pytest.raises(
+        ValueError, match="weight_decay needs an optimizer of transforms, received LossScaling"
+    ):
+        scaled.set_params(weight_decay=0.1).fit(X, Y)
 
 
 def test_schedule():

@@ -152,5 +152,8 @@ def test_concatenate_what_does_not_fit(device):
     x = xpnet.asarray(numpy.ones((2, 3)), device=device)
     with pytest.raises(ValueError, match=r"agree in all axes but -1, received shapes \[\(2, 3\), \(1, 3\)\]"):
         Concatenate(lambda x: x, lambda x: x[:1, :])(x)
+    for axis in (2, -3):
+        with pytest.raises(ValueError, match=rf"must have an axis {axis}, received shapes \[\(2, 3\), \("):
+            Concatenate(lambda x: x, lambda x: x, axis=axis)(x)
     with pytest.raises(ValueError, match="at least one layer"):
         Concatenate()

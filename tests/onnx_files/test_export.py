@@ -208,7 +208,7 @@ def test_training_is_left_out_and_the_network_unchanged(path):
     assert [node.op_type for node in onnx.load(path).graph.node] == ["MatMul", "Add"]
 
 
-@pytest.mark.parametrize("opset", [18, 20, 22])
+@pytest.mark.parametrize("opset", [18, np.int64(20), 22])
 def test_opset(path, opset):
     check(nn.Sequential(nn.Dense(4, 3, seed=0), nn.Softmax()), path, normal(2, 4), opset=opset)
     assert onnx.load(path).opset_import[0].version == opset
@@ -623,6 +623,24 @@ def test_one_size_of_batch(path):
     np.testing.assert_allclose(run(path, x)[0], x / 3, rtol=rounding(2, "float32"))
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda xp, x, n: xp.repeat(x, n, axis=n),
+        lambda xp, x, n: xp.tensordot(x, np.ones((4, 5, 3), dtype="float32"), axes=n),
+        lambda xp, x, n: xp.special.softmax(x, axis=n),
+        lambda xp, x, n: xp.reshape(x, (-1, n)) * xp.linspace(0.0, x[0, 0, 0], n),
+        lambda xp, x, n: x[:, n:, n] - x[:, :n, 0],
+    ],
+)
+def test_a_number_of_numpys_is_as_one_of_pythons(f, path):
+    files = []
+    for n in (2, np.int64(2)):
+        xpnet.onnx.export(lambda x, n=n: f(extended_namespace(x), x, n), normal(3, 4, 5), path, batch=None)
+        files.append(onnx.load(path))
+    assert files[0] == files[1]
+
+
 def test_values_cannot_be_asked_for(path):
     with pytest.raises(xpnet.errors.NotRecordableError, match="a Python branch"):
         xpnet.onnx.export(lambda x: x if x[0, 0] > 0 else -x, normal(3, 4), path)
@@ -631,7 +649,9 @@ def test_values_cannot_be_asked_for(path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"opset": 17}, "opset must be from 18 to"),
+        ({"opset": 17}, "opset must be an integer from 18 to"),
+        ({"opset": 18.0}, r"opset must be an integer from 18 to \d+, received 18\.0"),
+        ({"batch": 4}, "batch must be the name of an axis or None, received 4"),
         ({"input_names": ["a", "b"]}, r"a name for each of 1 input\(s\), received \['a', 'b'\]"),
         ({"output_names": "y"}, r"a name for each of 1 output\(s\), received 'y'"),
         ({"example": np.float32(1)}, r"example must hold at least one example, received the shape \(\)"),

@@ -138,6 +138,16 @@ def test_resume_from_a_training_that_had_stopped(tmp_path):
     assert len(train(classifier(), epochs=9, callbacks=[stopping], resume=path)) == 2
 
 
+def test_resume_from_a_training_that_a_truth_of_numpys_stopped(tmp_path):
+    class Stop(Callback):
+        def epoch_end(self, run):
+            run.stop = np.float32(run.epoch) > 1
+
+    path = tmp_path / "run.safetensors"
+    assert len(train(classifier(), epochs=9, callbacks=[Stop(), Checkpoint(path)])) == 2
+    assert len(train(classifier(), epochs=9, resume=path)) == 2
+
+
 # -- the files --------------------------------------------------------------------------------------------
 
 

@@ -355,6 +355,12 @@ def test_history(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
+def test_a_history_has_numbers_of_pythons():
+    history = xpnet.History()
+    history.add({"loss": np.float32(0.5)})
+    assert json.dumps(history) == '{"loss": [0.5]}'
+
+
 def test_a_history_is_a_dict():
     values = {"loss": [2.0, 1.0, 0.5], "accuracy": [0.1, 0.2, 0.3]}
     history = xpnet.History(values)

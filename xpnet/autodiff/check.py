@@ -10,6 +10,7 @@ from xpnet import tree
 from xpnet.autodiff.namespace import array_namespace
 from xpnet.autodiff.transforms import vjp
 from xpnet.backends import asarray, device_of, to_numpy
+from xpnet.settings import at_least_zero, count
 
 
 def check_gradients(
@@ -45,6 +46,8 @@ def check_gradients(
     >>> import xpnet
     >>> xpnet.check_gradients(lambda x: x * x * x, np.asarray([1.0, 2.0]), order=2)
     """
+    order, seed = count("order", order), count("seed", seed, least=0)
+    tolerance = None if tolerance is None else at_least_zero("tolerance", tolerance)
     random = numpy.random.default_rng(seed)
     result, pullback = vjp(f, *arguments)
     directions = tree.map(lambda x: _direction(x, random), arguments)

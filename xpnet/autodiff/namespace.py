@@ -11,14 +11,19 @@ from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
-import numpy
-
 from xpnet import tree
 from xpnet.arrays import ArrayObject, calling_line
 from xpnet.autodiff import loops, rules, scatter, sparse, windows
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
 from xpnet.autodiff.tracer import Node, Tracer
-from xpnet.backends import check_together, describe, plain_namespace, quick_functions, special_functions
+from xpnet.backends import (
+    check_together,
+    describe,
+    is_number,
+    plain_namespace,
+    quick_functions,
+    special_functions,
+)
 from xpnet.errors import MixedArraysError, NotRecordableError
 
 __all__ = ["array_namespace", "traced_namespace"]
@@ -96,7 +101,11 @@ class TracedNamespace:
             if all(new is old for new, old in zip(lifted, value, strict=True)):
                 return value
             return value._make(lifted) if hasattr(value, "_make") else type(value)(lifted)
-        return Tracer(value, None, self) if type(value) is not Tracer and tree.is_array(value) else value
+        if type(value) is Tracer or not tree.is_array(value):
+            return value
+        if is_number(value) and not self.plain.holds(value):
+            return value.item()  # beside arrays of any other library it is a number
+        return Tracer(value, None, self)
 
     def operand(self, x: Any) -> tuple[Any, Node | None]:
         """Return the value and the node of something that a function received as an array."""
@@ -109,7 +118,7 @@ class TracedNamespace:
             if not tree.is_array(x):
                 raise TypeError(f"an array or a Python number is needed, received {kind.__name__}: {x!r}")
             if not self.plain.holds(x):
-                if isinstance(x, numpy.generic):
+                if is_number(x):
                     return x.item(), None  # beside arrays of any other library it is a number
                 self._refuse(x)
             if not isinstance(x, ArrayObject):  # which one type has for every library

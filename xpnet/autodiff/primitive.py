@@ -15,10 +15,9 @@ from inspect import Parameter, signature
 from operator import attrgetter
 from typing import Any
 
-import numpy
-
 from xpnet.arrays import ArrayObject, refuse_writing, written_to
 from xpnet.autodiff.tracer import Node, Tracer
+from xpnet.backends import is_number
 from xpnet.errors import NoGradientError
 
 Rule = Callable[..., Any]
@@ -205,7 +204,7 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
 
     def call(*arrays: Any, **parameters: Any) -> Any:
         if parameters and not _SETTLED.issuperset(map(type, parameters.values())):
-            parameters = settled(parameters, _no_option)
+            parameters = settled(parameters, _as_option)
         if first and len(arrays) == 1:
             x = arrays[0]
             if type(x) is Tracer and x.namespace is namespace:
@@ -246,25 +245,33 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
 _SETTLED = frozenset({type(None), bool, int, float, str})
 
 
-def settled(value: Any, others: Callable[[Any], Any] = lambda x: x) -> Any:
-    """Put Python integers in the place of arrays of one integer, and ``others(x)`` in that of others."""
+def _as_integer(x: ArrayObject) -> Any:
+    """Return the value of an array of one integer; any other as it is."""
+    return x.__index__() if not x.shape and x.namespace.isdtype(x.dtype, "integral") else x
+
+
+def settled(value: Any, change: Callable[[ArrayObject], Any] = _as_integer) -> Any:
+    """Put Python's numbers in the place of NumPy's, ``change(x)`` in that of traced and recorded arrays."""
     kind = type(value)
     if kind is dict:
-        return {key: settled(item, others) for key, item in value.items()}
+        return {key: settled(item, change) for key, item in value.items()}
     if kind is tuple or kind is list:
-        return kind([settled(item, others) for item in value])
+        return kind([settled(item, change) for item in value])
     if kind is slice:
-        return slice(*(settled(item, others) for item in (value.start, value.stop, value.step)))
-    if isinstance(value, numpy.integer):
-        return int(value)
-    if isinstance(value, ArrayObject):
-        is_number = not value.shape and value.namespace.isdtype(value.dtype, "integral")
-        return value.__index__() if is_number else others(value)
-    return value
+        return slice(*(settled(item, change) for item in (value.start, value.stop, value.step)))
+    if is_number(value):
+        return value.item()
+    return change(value) if isinstance(value, ArrayObject) else value
 
 
-def _no_option(x: ArrayObject) -> Any:
-    return x._leave("an option of a function")
+def settled_key(key: Any) -> Any:
+    """Put Python's numbers in the place of NumPy's in what an array is indexed with."""
+    return settled(key, lambda x: x)
+
+
+def _as_option(x: ArrayObject) -> Any:
+    number = _as_integer(x)
+    return x._leave("an option of a function") if number is x else number
 
 
 def outputs(node: Node, values: Any, namespace: Any) -> Any:

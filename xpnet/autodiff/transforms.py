@@ -8,12 +8,13 @@ from typing import Any
 from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.autodiff.backward import reachable, sweep
-from xpnet.autodiff.namespace import array_namespace, recording_of, traced_namespace
+from xpnet.autodiff.namespace import TracedNamespace, array_namespace, recording_of, traced_namespace
 from xpnet.autodiff.primitive import ARGUMENT, NO_PARAMETERS, Primitive
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Node, Tracer, numbers
-from xpnet.backends import Device, asarray, device, device_of
+from xpnet.backends import Device, asarray, concrete, device, device_of, is_number
 from xpnet.errors import NoGradientError
+from xpnet.settings import flag
 
 
 class _Recording:
@@ -35,11 +36,13 @@ class _Recording:
                     f"position. Received argnums {argnums} for {len(arguments)} such arguments."
                 )
         self._received = (arguments, keywords)
-        arrays = [leaf for leaf in tree.leaves(self._received, state=True) if tree.is_array(leaf)]
+        received = [leaf for leaf in tree.leaves(self._received, state=True) if tree.is_array(leaf)]
+        # A number of NumPy's may stand beside arrays of any library.
+        arrays = [x for x in received if not is_number(concrete(x))] or received
         xp = array_namespace(*arrays) if arrays else recording_of(device().namespace)
         # Traced arguments come from an enclosing transform, which expects traced results.
-        self.enclosed = any(type(x) is Tracer for x in arrays)
-        self.namespace = xp if self.enclosed else traced_namespace(xp)
+        self.enclosed = any(type(x) is Tracer for x in received)
+        self.namespace = xp if isinstance(xp, TracedNamespace) else traced_namespace(xp)
         self._first = arrays[0] if arrays else None
         self.start = next(numbers)
         self._arguments: list[Tracer] = []
@@ -53,6 +56,7 @@ class _Recording:
         leaves, structure = tree.flatten(argument)
         tracers = []
         for index, leaf in enumerate(leaves):
+            leaf = self.namespace.lift(leaf)
             if isinstance(leaf, float | complex) and not tree.is_array(leaf):
                 leaf = asarray(leaf, device=self._device())
             if not tree.is_array(leaf) or not self.namespace.has_gradient(leaf):
@@ -190,6 +194,7 @@ def value_and_grad(
     >>> float(value), gradient
     (3.0, array([2., 2., 2.]))
     """
+    has_aux = flag("has_aux", has_aux)
     several = isinstance(argnums, Sequence)
     positions = tuple(operator.index(n) for n in (argnums if isinstance(argnums, Sequence) else (argnums,)))
 

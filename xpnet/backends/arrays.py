@@ -262,6 +262,16 @@ def is_on_host(x: Any) -> bool:
     return isinstance(x, numpy.ndarray | numpy.generic)
 
 
+def is_number(x: Any) -> bool:
+    """Say whether an array is one of NumPy's numbers, or an array of NumPy's of shape ()."""
+    return is_on_host(x) and x.shape == ()
+
+
+def is_known(x: Any) -> bool:
+    """Say whether a value can be looked at without waiting: whatever is no array, too."""
+    return not tree.is_array(x) or is_on_host(x)
+
+
 def describe(x: Any) -> str:
     """Name the library and the device of an array, for error messages."""
     x = concrete(x)

@@ -14,7 +14,7 @@ from xpnet.nn.normalization import LayerNorm
 from xpnet.nn.parameters import check_axes, check_features
 from xpnet.nn.positions import RotaryPositions
 from xpnet.random import Seed, host_generator
-from xpnet.settings import count
+from xpnet.settings import count, flag
 
 Cache = dict[str, Any]
 _AXES = ("batch", "length", "features")
@@ -75,9 +75,9 @@ class MultiHeadAttention(Module):
     ) -> None:
         features, self.heads = count("features", features), count("heads", heads)
         if features % self.heads:
-            raise ValueError(f"heads must divide the {features} features, received {heads}.")
-        self.causal = bool(causal)
-        self.positions = RotaryPositions(features // heads) if rotary else None
+            raise ValueError(f"heads must divide the {features} features, received {self.heads}.")
+        self.causal = flag("causal", causal)
+        self.positions = RotaryPositions(features // self.heads) if flag("rotary", rotary) else None
         options: dict[str, Any] = {"bias": bias, "weight_init": weight_init, "dtype": dtype}
         random = host_generator(seed)
         self.query = Dense(features, features, seed=random, **options)
@@ -274,7 +274,8 @@ class TransformerBlock(Module):
         dtype: str = "float32",
     ) -> None:
         random = host_generator(seed)
-        hidden = 4 * features if hidden is None else hidden
+        features = count("features", features)
+        hidden = 4 * features if hidden is None else count("hidden", hidden)
         self.attention_norm = LayerNorm(features, dtype=dtype)
         self.attention = MultiHeadAttention(
             features, heads, causal=causal, rotary=rotary, seed=random, dtype=dtype

@@ -166,9 +166,15 @@ class Concatenate(Module):
     def __call__(self, x: Any) -> Any:
         parts = [layer(x) for layer in self.layers]
         shapes = [tuple(part.shape) for part in parts]
-        axis = self.axis % len(shapes[0]) if shapes[0] else 0
+        ndim = len(shapes[0])
+        if not -ndim <= self.axis < ndim:
+            raise ValueError(
+                f"the outputs of the layers in Concatenate must have an axis {self.axis}, received shapes "
+                f"{shapes}."
+            )
+        axis = self.axis % ndim
         rest = {(len(shape), shape[:axis], shape[axis + 1 :]) for shape in shapes}
-        if len(rest) > 1 or not shapes[0]:
+        if len(rest) > 1:
             raise ValueError(
                 f"the outputs of the layers in Concatenate must agree in all axes but {self.axis}, received "
                 f"shapes {shapes}."

@@ -13,7 +13,7 @@ from xpnet.nn.initializers import Initializer, he_normal
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, drawn, filled
 from xpnet.random import Seed, host_generator
-from xpnet.settings import count, is_integer
+from xpnet.settings import count, flag, is_integer
 
 Size: TypeAlias = int | tuple[int, ...]
 Padding: TypeAlias = str | Size
@@ -45,11 +45,11 @@ def check_padding(padding: Padding, names: tuple[str, ...]) -> Any:
     ValueError
         If it is none of these.
     """
-    if padding in ("same", "valid"):
-        return padding
-    if isinstance(padding, str):
+    if not isinstance(padding, str):
+        return per_axis(padding, names, "padding", least=0)
+    if padding not in ("same", "valid"):
         raise ValueError(f'padding must be "same", "valid" or integers, received {padding!r}.')
-    return per_axis(padding, names, "padding", least=0)
+    return padding
 
 
 def ends(padding: Any, lengths: Any, sizes: Any, strides: Any, dilations: Any) -> list[tuple[int, int]]:
@@ -148,7 +148,7 @@ class _Convolution(Module):
         kernel = per_axis(kernel_size, self.axes, "kernel_size")
         shape = (*kernel, in_channels // groups, out_channels)
         self.weight = drawn(weight_init, shape, host_generator(seed), dtype)
-        self.bias = filled(0.0, out_channels, dtype) if bias else None
+        self.bias = filled(0.0, out_channels, dtype) if flag("bias", bias) else None
 
     def _name(self) -> str:
         *kernel, width, out = self.weight.shape

@@ -8,7 +8,7 @@ from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features, drawn, filled
 from xpnet.nn.sparse import SparseRows
 from xpnet.random import Seed, host_generator
-from xpnet.settings import count
+from xpnet.settings import count, flag
 
 
 class Dense(Module):
@@ -58,7 +58,7 @@ class Dense(Module):
     ) -> None:
         in_features, out_features = count("in_features", in_features), count("out_features", out_features)
         self.weight = drawn(weight_init, (in_features, out_features), host_generator(seed), dtype)
-        self.bias = filled(0.0, out_features, dtype) if bias else None
+        self.bias = filled(0.0, out_features, dtype) if flag("bias", bias) else None
 
     def __call__(self, x: Any) -> Any:
         """Compute the outputs.

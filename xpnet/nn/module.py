@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from xpnet import tree
 from xpnet.nn.summary import Summary, summarize
+from xpnet.settings import counts
 
 
 class Module(tree.Branch):
@@ -89,7 +90,7 @@ class Module(tree.Branch):
         Summary
             Prints as a table.
         """
-        return summarize(self, tuple(input_shape), dtype)
+        return summarize(self, counts("input_shape", input_shape), dtype)
 
     def __repr__(self) -> str:
         shown = {name: value for name, value in vars(self).items() if name[0] != "_" and value is not None}

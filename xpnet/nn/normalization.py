@@ -110,6 +110,7 @@ class BatchNorm(_Normalization):
     def __init__(
         self, features: int, *, momentum: float = 0.1, epsilon: float = 1e-5, dtype: str = "float32"
     ) -> None:
+        features = count("features", features)
         super().__init__(features, epsilon=epsilon, dtype=dtype)
         self.momentum = up_to_one("momentum", momentum)
         self.running_mean = filled(0.0, features, dtype)
@@ -267,10 +268,10 @@ class GroupNorm(_Normalization):
     """
 
     def __init__(self, groups: int, features: int, *, epsilon: float = 1e-5, dtype: str = "float32") -> None:
-        self.groups = count("groups", groups)
+        self.groups, features = count("groups", groups), count("features", features)
         super().__init__(features, epsilon=epsilon, dtype=dtype)
         if features % self.groups:
-            raise ValueError(f"groups must divide the {features} features, received {groups}.")
+            raise ValueError(f"groups must divide the {features} features, received {self.groups}.")
 
     def __call__(self, x: Any) -> Any:
         """Normalize x, of shape (batch, ..., features)."""

@@ -8,9 +8,10 @@ import math
 from typing import Any
 
 from xpnet.autodiff import array_namespace
+from xpnet.backends import is_known
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, check_features
-from xpnet.settings import count, positive
+from xpnet.settings import count, integer, is_integer, positive
 
 
 def _even(features: int) -> int:
@@ -27,8 +28,8 @@ def _angles(xp: Any, x: Any, start: Any, base: float) -> Any:
     waves = xp.exp(xp.arange(half, **like) * (-math.log(base) / half))
     positions = xp.arange(length, **like)
     # Where a sequence goes on, its start is an array, so that `jit` replays with other ones.
-    if not isinstance(start, int):
-        start = xp.astype(start, x.dtype)
+    is_array_elsewhere = is_integer(start) and not is_known(start)
+    start = xp.astype(start, x.dtype) if is_array_elsewhere else integer("start", start)
     return xp.expand_dims(positions + start, axis=-1) * waves
 
 

@@ -13,6 +13,7 @@ from xpnet.backends import asarray, to_numpy
 from xpnet.onnx.operators import OPERATORS
 from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
+from xpnet.settings import is_integer
 from xpnet.training.networks import evaluation_copy
 from xpnet.writing import replace
 
@@ -99,8 +100,10 @@ def make_model(
 ) -> onnx.ModelProto:
     """Return what `export` writes."""
     latest = onnx.defs.onnx_opset_version()
-    if not OLDEST <= opset <= latest:
-        raise ValueError(f"opset must be from {OLDEST} to {latest}, received {opset}.")
+    if not (is_integer(opset) and OLDEST <= opset <= latest):
+        raise ValueError(f"opset must be an integer from {OLDEST} to {latest}, received {opset!r}.")
+    if not isinstance(batch, str | None):
+        raise ValueError(f"batch must be the name of an axis or None, received {batch!r}.")
     labels: list[Any] = []
     if hasattr(net, "for_export"):
         net, example, outputs = net.for_export(example)
@@ -133,7 +136,7 @@ def make_model(
     model = Writer(recording, shapes, batch).model(
         _names("input", input_names, len(examples)),
         dict(zip(names, labels or [None] * number, strict=True)),
-        opset,
+        int(opset),
     )
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -8,7 +8,7 @@ from array_api_compat import device
 
 from xpnet import tree
 from xpnet.autodiff import array_namespace
-from xpnet.backends import is_on_host
+from xpnet.backends import is_known
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import (
     ORDER,
@@ -22,7 +22,7 @@ from xpnet.optim.transforms import (
     scale_by_lion,
     scale_by_root_mean_square,
 )
-from xpnet.settings import at_least_zero, fraction
+from xpnet.settings import at_least_zero, flag, fraction, make_python
 
 __all__ = ["SGD", "Adam", "AdamW", "Chain", "Lion", "Optimizer", "RMSprop", "chain"]
 
@@ -61,6 +61,7 @@ class Optimizer:
         raise NotImplementedError
 
     def __post_init__(self) -> None:
+        make_python(self)
         if not callable(self.learning_rate) or isinstance(self.learning_rate, tree.Branch):
             at_least_zero("learning_rate", self.learning_rate)
         _ = self.transforms  # which checks their settings, now and not at the first update
@@ -166,7 +167,7 @@ class Optimizer:
 
     def _rate(self, xp: Any, step: Any) -> Any:
         rate = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
-        if not tree.is_array(rate) or is_on_host(rate):
+        if is_known(rate):
             return xp.full_like(step, at_least_zero("learning_rate", rate))
         return xp.astype(rate, step.dtype, copy=False)
 
@@ -263,7 +264,7 @@ class SGD(Optimizer):
 
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
-        if self.nesterov and not self.momentum:
+        if flag("nesterov", self.nesterov) and not self.momentum:
             raise ValueError("nesterov=True needs momentum, received momentum=0. Try momentum=0.9.")
         parts = []
         if at_least_zero("weight_decay", self.weight_decay):

@@ -9,7 +9,7 @@ from xpnet.autodiff import array_namespace
 from xpnet.optim.optimizers import Optimizer
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import check_state, each_dtype
-from xpnet.settings import count, is_number
+from xpnet.settings import count, is_number, make_python
 
 __all__ = ["LossScaling"]
 
@@ -78,6 +78,7 @@ class LossScaling:
     growth_interval: int = 2000
 
     def __post_init__(self) -> None:
+        make_python(self)
         if not isinstance(self.optimizer, Optimizer):
             raise TypeError(
                 "LossScaling needs an optimizer, such as xpnet.optim.Adam(1e-3), received "

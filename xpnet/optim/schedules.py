@@ -1,7 +1,7 @@
 """Learning rates that change during training: functions of the number of updates made so far.
 
-A schedule is any callable from a step to a learning rate. Those here take a Python number, and return one, or
-an array of floating-point numbers, usually the step count of shape () in an optimizer's state.
+A schedule is any callable from a step to a learning rate. Those here take a number and return one, or an
+array of floating-point numbers, usually the step count of shape () in an optimizer's state.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.autodiff import array_namespace
-from xpnet.backends import asarray
+from xpnet.backends import asarray, is_number
 from xpnet.optim.bound import Bound
 from xpnet.settings import at_least_zero, count, positive, up_to_one
 
@@ -261,7 +261,10 @@ def _schedule(rate_at: Callable, *settings: float) -> Schedule:
 
 
 def _evaluate(rate_at: Callable, settings: tuple[float, ...], step: Any) -> Any:
-    if tree.is_array(step):
-        return rate_at(array_namespace(step), step, *settings)
-    host = asarray(float(step), device="cpu")
+    if tree.is_array(step) and not (is_number(step) and step.dtype.kind != "f"):
+        xp = array_namespace(step)
+        if not xp.isdtype(step.dtype, "real floating"):
+            step = xp.astype(step, xp.__array_namespace_info__().default_dtypes()["real floating"])
+        return rate_at(xp, step, *settings)
+    host = asarray(at_least_zero("step", step), device="cpu")
     return float(rate_at(array_namespace(host), host, *settings))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
 from xpnet.optim.bound import Bound
-from xpnet.settings import at_least_zero, fraction, positive
+from xpnet.settings import at_least_zero, flag, fraction, positive
 
 __all__ = [
     "Transform",
@@ -169,7 +169,7 @@ def accumulate_momentum(momentum: float, *, nesterov: bool = False) -> Transform
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.accumulate_momentum(0.9), optim.SGD(0.1))
     """
-    update = Bound(_accumulate, (fraction("momentum", momentum), nesterov))
+    update = Bound(_accumulate, (fraction("momentum", momentum), flag("nesterov", nesterov)))
     return Transform(Bound(_zeros, (("velocity",),)), update)
 
 
@@ -228,7 +228,8 @@ def scale_by_adam(
     >>> optimizer = optim.chain(optim.scale_by_adam(), optim.SGD(1e-3))  # as optim.Adam(1e-3)
     """
     beta1, beta2 = fraction("beta1", beta1), fraction("beta2", beta2)
-    update = Bound(_adam, (beta1, beta2, positive("epsilon", epsilon), epsilon_hat))
+    epsilon, epsilon_hat = positive("epsilon", epsilon), flag("epsilon_hat", epsilon_hat)
+    update = Bound(_adam, (beta1, beta2, epsilon, epsilon_hat))
     return Transform(Bound(_zeros, (("mean", "mean_square"),)), update)
 
 

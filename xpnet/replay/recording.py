@@ -25,10 +25,10 @@ from xpnet.autodiff.namespace import (
     namespaces_of,
     of_another_library,
 )
-from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS
+from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
 from xpnet.autodiff.transforms import FROM_OUTSIDE
-from xpnet.backends import concrete, copied, plain_namespace, to_numpy
+from xpnet.backends import concrete, copied, is_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.outside import ArrayFromOutsideError, FromOutside, refused
@@ -158,13 +158,13 @@ class RecordingNamespace(PlainNamespace):
     def getitem(self, x: Any, key: Any, /) -> Any:
         if self._has_mask(key):
             raise _shaped_by_values("x[mask]")
-        return self.call("getitem", _getitem, (x, key), {})
+        return self.call("getitem", _getitem, (x, settled_key(key)), {})
 
     def setitem(self, x: Any, key: Any, values: Any, /) -> Any:  # type: ignore[override]
         several = tree.is_array(values) and len(values.shape) > 0
         if several and self._has_mask(key) and array_api_compat.is_jax_array(concrete(x)):
             raise _shaped_by_values("the part of x that x[mask] = values writes to")  # which JAX must know
-        return self.call("setitem", self._plain.setitem, (x, key, values), {})
+        return self.call("setitem", self._plain.setitem, (x, settled_key(key), values), {})
 
     def _has_mask(self, key: Any) -> bool:
         keys = key if isinstance(key, tuple) else (key,)
@@ -174,11 +174,9 @@ class RecordingNamespace(PlainNamespace):
         )
 
     def repeat(self, x: Any, repeats: Any, /, *, axis: Any = None) -> Any:
-        if type(repeats) is Recorded and repeats.variable is not None:
-            if repeats.shape:
-                raise _shaped_by_values("what repeat with an array of counts returns")
-            repeats = self.setting(repeats)
-        return self.call("repeat", self._plain.repeat, (x, repeats), {"axis": axis})
+        if type(repeats) is Recorded and repeats.variable is not None and repeats.shape:
+            raise _shaped_by_values("what repeat with an array of counts returns")
+        return self.call("repeat", self._plain.repeat, (x, settled(repeats)), {"axis": axis})
 
     def variable(self, value: Any, operation: Operation | None = None) -> Variable:
         return Variable(tuple(value.shape), value.dtype, operation)
@@ -192,7 +190,7 @@ class RecordingNamespace(PlainNamespace):
         self.inputs.append(variable)
         if plain_namespace(value) is not self._xp and (number := _integer_of_host(value)) is not None:
             self.settings[variable] = number
-            return value
+            return number
         return Recorded(value, variable, self)
 
     def record(self, f: Callable, *arguments: Any, **keywords: Any) -> Any:
@@ -283,7 +281,7 @@ class RecordingNamespace(PlainNamespace):
     def _taken_in(self, name: str, arguments: tuple, options: dict, found: list) -> tuple[tuple, dict]:
         """Return the arguments of a function with arrays of this recording, which are gathered in ``found``.
 
-        What is no array for the function is a setting of it, a Python integer.
+        What is no array for the function is a setting of it, a number of Python's.
         """
 
         def take(x: Any) -> Any:
@@ -298,7 +296,9 @@ class RecordingNamespace(PlainNamespace):
         primitive = PRIMITIVES.get(name)
         if not changing or (primitive and not primitive.define):  # of arrays alone
             return taken
-        if taken[0] and len(changing) == 1 and changing[0] is taken[0][0] and name not in _OF_SETTINGS:
+        numbers = any(x.variable is None and is_number(x.value) for x in found)
+        is_first = taken[0] and len(changing) == 1 and changing[0] is taken[0][0]
+        if is_first and not numbers and name not in _OF_SETTINGS:
             return taken
         # Each place has an array of its own, so that one may be data at one and a setting at another.
         arguments, options = _map(taken, copy.copy)
@@ -308,8 +308,11 @@ class RecordingNamespace(PlainNamespace):
         found.clear()
 
         def settle(x: Recorded) -> Any:
-            if x.variable is not None and id(x) not in places:
-                return self.setting(x)
+            if id(x) not in places:
+                if x.variable is not None:
+                    return self.setting(x)
+                if is_number(x.value):
+                    return x.value.item()
             found.append(x)
             return x
 
@@ -340,8 +343,7 @@ def _data(name: str, arguments: tuple, options: dict) -> Any:
 
 def _integer_of_host(x: Any) -> int | None:
     """Return the value of a single integer of NumPy's, None for any other array."""
-    is_integer = isinstance(x, numpy.ndarray | numpy.generic) and not x.shape and x.dtype.kind in "biu"
-    return x.item() if is_integer else None
+    return x.item() if is_number(x) and x.dtype.kind in "biu" else None
 
 
 def _is_integer(x: Recorded) -> bool:

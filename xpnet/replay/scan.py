@@ -33,7 +33,7 @@ from xpnet.autodiff.primitive import NUMBERS, function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Tracer
 from xpnet.autodiff.transforms import check_results
-from xpnet.backends import asarray, concrete, device, plain_namespace
+from xpnet.backends import asarray, concrete, device, is_number, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.call import make_plan
 from xpnet.replay.graph import Graph
@@ -41,6 +41,7 @@ from xpnet.replay.match import matcher
 from xpnet.replay.randomness import warn_of_draws
 from xpnet.replay.recording import Recorded, RecordingNamespace, output
 from xpnet.replay.same import Facts, key
+from xpnet.settings import is_integer
 
 # How many kinds of steps are kept: enough for the layers of a deep network, few enough that functions that
 # are made anew for each call do not fill the memory.
@@ -144,8 +145,7 @@ class _Place(NamedTuple):
 
     def beside(self, x: Any) -> Any:
         """Return a number of NumPy's beside arrays of another library as one of Python's."""
-        is_number = isinstance(x, numpy.generic) and plain_namespace(x) is not self.namespace
-        return x.item() if is_number else x
+        return x.item() if is_number(x) and plain_namespace(x) is not self.namespace else x
 
     def is_lasting(self) -> bool:
         """Say whether arrays outlive the call. Within `jax.jit` they do not, and have no device."""
@@ -155,7 +155,7 @@ class _Place(NamedTuple):
 def _place_of(arrays: list) -> _Place:
     arrays = [concrete(x) for x in arrays]
     # A number of NumPy's may stand beside arrays of any library.
-    first = next((x for x in arrays if not isinstance(x, numpy.generic)), None)
+    first = next((x for x in arrays if not is_number(x)), None)
     if first is None:
         first = arrays[0] if arrays else asarray(0, device=device())
     return _Place(plain_namespace(first), array_api_compat.device(first))
@@ -768,10 +768,9 @@ def _length(sequences: list, length: int | None) -> int:
             raise TypeError(f"the sequences of scan must be arrays, received {type(x).__name__}: {x!r}.")
     lengths = {x.shape[0] if len(x.shape) else None for x in sequences}
     if length is not None:
-        try:
-            lengths.add(operator.index(length))
-        except TypeError:
-            raise TypeError(f"the length of scan must be an integer, received {length!r}.") from None
+        if not is_integer(length):
+            raise TypeError(f"the length of scan must be an integer, received {length!r}.")
+        lengths.add(int(length))
     found = lengths.pop() if len(lengths) == 1 else None
     if found is None or found < 1:
         given = "" if length is None else f" and length={length}"

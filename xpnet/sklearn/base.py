@@ -1,72 +1,94 @@
 """What the two estimators share: parameters, training and the outputs of the network."""
 
 import copy
+import functools
 import math
 import os
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Options, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 import xpnet
 from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of, to_numpy
-from xpnet.settings import flag
+from xpnet.settings import flag, is_integer
 from xpnet.sklearn import files
 from xpnet.sklearn.data import Examples, checked, dtype_on, home_of, host
 from xpnet.sklearn.network import (
     ACTIVATIONS,
-    LINKS,
     dense_layers,
     dense_stack,
     for_each_layer,
     initial_weights,
 )
 from xpnet.sklearn.objective import Objective, Penalized, one_array
+from xpnet.sklearn.parameters import Number, Numbers, several
 from xpnet.sklearn.solvers import DIVERGED, fit_lbfgs, fit_stochastic
 from xpnet.training.metric import Metric
 from xpnet.training.networks import place_of
+
+# Whose examples are looked at: they tell which classes there are, or must know them.
+Role = Literal["fit", "partial_fit", "validation_data"]
+
+
+def unchanged_if_refused(train: Callable) -> Callable:
+    """Return a method that puts all attributes back where it raises before an epoch has ended."""
+
+    @functools.wraps(train)
+    def method(self: Any, *args: Any, **options: Any) -> Any:
+        before = dict(vars(self))
+        self._learned = False
+        try:
+            return train(self, *args, **options)
+        except BaseException:
+            if not self._learned:
+                vars(self).clear()
+                vars(self).update(before)
+            raise
+
+    return method
 
 
 class MLP(BaseEstimator):
     """The base class of `MLPClassifier` and `MLPRegressor`."""
 
     _parameter_constraints: ClassVar[dict] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, callable],
+        "hidden_layer_sizes": [Numbers(Integral, 1, None, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, numpy.ndarray, callable],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "alpha": [Number(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Number(Integral, 1, None, closed="left")],
         "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Number(Real, 0, None, closed="neither")],
+        "power_t": [Number(Real, 0, None, closed="left")],
+        "max_iter": [Number(Integral, 1, None, closed="left")],
         "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": [Number(Integral, 0, 2**32 - 1, closed="both"), numpy.random.RandomState, None],
+        "tol": [Number(Real, 0, None, closed="left")],
         "verbose": ["verbose"],
         "warm_start": ["boolean"],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "momentum": [Number(Real, 0, 1, closed="both")],
         "nesterovs_momentum": ["boolean"],
         "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {numpy.inf})],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "validation_fraction": [Number(Real, 0, 1, closed="left")],
+        "beta_1": [Number(Real, 0, 1, closed="left")],
+        "beta_2": [Number(Real, 0, 1, closed="left")],
+        "epsilon": [Number(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Number(Integral, 1, None, closed="left"), Options(Real, {numpy.inf})],
+        "max_fun": [Number(Integral, 1, None, closed="left")],
         "device": [str, Device, None],
         "batch_norm": ["boolean"],
-        "dropout": [Interval(Real, 0, 1, closed="left"), list, tuple],
+        "dropout": [Numbers(Real, 0, 1, closed="left")],
         "optimizer": [HasMethods(["init", "update"]), None],
         "schedule": [callable, None],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "weight_decay": [Number(Real, 0, None, closed="left")],
         "validation_data": [tuple, list, None],
         "callbacks": [list, tuple],
         "progress": ["boolean"],
@@ -75,6 +97,7 @@ class MLP(BaseEstimator):
 
     calibrate = False  # the classifier has a parameter of that name
     classes_: numpy.ndarray  # of the classifier
+    n_outputs_: int
     stopped_: bool
     _optimizer_state: Any
 
@@ -89,7 +112,7 @@ class MLP(BaseEstimator):
     _target_options: ClassVar[dict[str, Any]] = {"multi_output": True}
 
     def _targets(
-        self, y: numpy.ndarray, weights: Any, incremental: bool
+        self, y: numpy.ndarray, weights: Any, role: Role
     ) -> tuple[numpy.ndarray, numpy.ndarray | None]:
         """Return targets as the loss expects them, after a check, and how much each example counts."""
         raise NotImplementedError
@@ -111,21 +134,22 @@ class MLP(BaseEstimator):
     # -- fit ------------------------------------------------------------------------------------------------
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False) -> Any:
-        hidden = numpy.atleast_1d(numpy.asarray(self.hidden_layer_sizes)).tolist()
-        if any(width <= 0 for width in hidden):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
-        data = self._examples(X, y, sample_weight, incremental=incremental, reset=first_pass)
-        self._random_state = check_random_state(self.random_state)
-        self._begin(data, hidden, first_pass)
+        data = self._examples(X, y, sample_weight, "partial_fit" if incremental else "fit", reset=first_pass)
+        seed = self.random_state
+        self._random_state = check_random_state(int(seed) if is_integer(seed) else seed)
+        self._begin(data, first_pass)
         data, held_out = self._split(data, incremental)
         # A loss of the user's may take other outputs.
-        net = Penalized(self._network(), self.alpha, self.n_outputs_ if isinstance(self.loss, str) else None)
-        if self._stochastic():
-            fit_stochastic(self, net, data, held_out, incremental)
-        else:
-            fit_lbfgs(self, net, data)
-        self._publish(net.net)
+        outputs = self.n_outputs_ if isinstance(self.loss, str) else None
+        net = Penalized(self._network(), float(self.alpha), outputs)
+        try:
+            if self._stochastic():
+                fit_stochastic(self, net, data, held_out, incremental)
+            else:
+                fit_lbfgs(self, net, data)
+        finally:
+            self._publish(net.net)
         if not all(numpy.isfinite(to_numpy(leaf)).all() for leaf in tree.leaves(self.network_)):
             raise ValueError(DIVERGED)
         self._calibrate(held_out)
@@ -134,33 +158,39 @@ class MLP(BaseEstimator):
     def _stochastic(self) -> bool:
         return self.solver != "lbfgs" or self.optimizer is not None
 
-    def _examples(
-        self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False, reset: bool = False
-    ) -> Examples:
+    def _examples(self, X: Any, y: Any, sample_weight: Any, role: Role, *, reset: bool = False) -> Examples:
         X, y = checked(self, X, y, reset=reset, any_axes=self.module is not None, **self._target_options)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if sample_weight is not None:
             rows = numpy.empty((X.shape[0], 0), dtype="float32" if _is_single(X) else "float64")
             sample_weight = _check_sample_weight(host(sample_weight), rows)
-            if not sample_weight.any():  # which scikit-learn refuses by itself from 1.9 on
-                raise ValueError(
-                    "sample_weight must have at least one non-zero number, received only zeros. Leave it out "
-                    "where all examples count alike."
-                )
-        return Examples(X, *self._targets(y, sample_weight, incremental))
+        y, weights = self._targets(y, sample_weight, role)
+        if weights is not None and not weights.any():
+            raise ValueError(
+                "sample_weight and class_weight must have at least one non-zero number, received only zeros "
+                f"for the examples of {role}. Leave them out where all examples count alike."
+            )
+        return Examples(X, y, weights)
 
-    def _begin(self, data: Examples, hidden: list[int], first_pass: bool) -> None:
+    def _begin(self, data: Examples, first_pass: bool) -> None:
         """Make a new network and begin all counts anew, or go on with what is there."""
-        self.n_outputs_, out_activation = self._outputs(data.y)
+        outputs, out_activation = self._outputs(data.y)
+        if not first_pass and outputs != getattr(self, "n_outputs_", outputs):
+            raise ValueError(
+                f"a training can go on only with targets for as many outputs as before, {self.n_outputs_}, "
+                f"received targets for {outputs}. Begin anew, with fit and warm_start=False."
+            )
+        self.n_outputs_ = outputs
         where = home_of(data.X) if self.device is None else xpnet.device(self.device)
         where = where or xpnet.device()
         for name, value in self._counts().items():
-            if first_pass or not hasattr(self, name):
+            if first_pass or getattr(self, name, None) is None:
                 setattr(self, name, value)
         if first_pass:
             self.out_activation_ = out_activation
-            self._publish(self._new_network([data.X.shape[1], *hidden, self.n_outputs_], where, data.X))
+            hidden = [int(width) for width in several(self.hidden_layer_sizes)]
+            self._publish(self._new_network([data.X.shape[1], *hidden, outputs], where, data.X))
         elif not hasattr(self, "network_"):  # someone has set the weights by hand
             self._publish(self._stack(self.coefs_, self.intercepts_, where, dtype_on(where, data.X)))
         elif where != place_of(self.network_)[0]:
@@ -250,7 +280,13 @@ class MLP(BaseEstimator):
         """Return the examples to train on, and those to validate with or None."""
         early_stopping = self.early_stopping and self._stochastic()
         if self.validation_data is not None:
-            return data, self._examples(*_pair(self.validation_data), None, incremental=True)
+            held_out = self._examples(*_pair(self.validation_data), None, "validation_data")
+            if held_out.y.shape[1:] != data.y.shape[1:]:
+                raise ValueError(
+                    "validation_data must have targets like those of the training, received "
+                    f"{_columns(held_out.y)} in place of {_columns(data.y)}."
+                )
+            return data, held_out
         if not (early_stopping or self.calibrate):
             return data, None
         if incremental:
@@ -263,7 +299,7 @@ class MLP(BaseEstimator):
         kept, put_aside = train_test_split(
             numpy.arange(len(data.y)),
             random_state=self._random_state,
-            test_size=self.validation_fraction,
+            test_size=float(self.validation_fraction),
             stratify=stratify,
         )
         if len(put_aside) < 2:
@@ -437,6 +473,10 @@ def _pair(validation_data: Any) -> tuple[Any, Any]:
     if len(validation_data) != 2:
         raise ValueError(f"validation_data must be a pair (X, y), received {len(validation_data)} values.")
     return tuple(validation_data)
+
+
+def _columns(y: numpy.ndarray) -> str:
+    return "one column" if y.ndim == 1 else f"{y.shape[1]} columns"
 
 
 def _is_single(X: Any) -> bool:

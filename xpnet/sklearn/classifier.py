@@ -8,17 +8,17 @@ from scipy.optimize import minimize_scalar
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import compute_sample_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target, unique_labels
 
 import xpnet
 from xpnet.backends import asarray, to_numpy
-from xpnet.sklearn.base import MLP, has_partial_fit
+from xpnet.sklearn.base import MLP, Role, has_partial_fit, unchanged_if_refused
 from xpnet.sklearn.data import Examples, host
 from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, log_loss, objective_of
+from xpnet.sklearn.weights import class_weights, weights_of
 from xpnet.training.metric import Metric
 from xpnet.training.metrics import share, share_totals
 
@@ -79,7 +79,10 @@ class MLPClassifier(ClassifierMixin, MLP):
         ``loss(outputs, targets)`` returns the mean, or the loss of each example. Outputs are logits. Targets
         are numbers of classes, shape (batch,); of two classes or several labels, bools of the outputs' shape.
     class_weight : dict, "balanced" or None
-        How much each class counts; "balanced" makes all classes count the same.
+        How much each class counts, in training and validation. A dict has a number of at least 0 for each
+        class, 1 for those left out. "balanced" makes all classes of the examples to train on count the same
+        (of several labels, having each and lacking it), and those of ``validation_data`` have the same
+        weights as theirs.
     calibrate : bool, default=False
         Whether `predict_proba` divides the logits by a temperature, which is found on validation data: those
         of early stopping, ``validation_data``, or a share of the examples put aside for it.
@@ -200,6 +203,7 @@ class MLPClassifier(ClassifierMixin, MLP):
     # -- training -------------------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @unchanged_if_refused
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "MLPClassifier":
         """Train on examples.
 
@@ -224,6 +228,7 @@ class MLPClassifier(ClassifierMixin, MLP):
 
     @available_if(has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
+    @unchanged_if_refused
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> "MLPClassifier":
         """Train for one epoch on some examples, and go on from there with the next call.
 
@@ -255,22 +260,33 @@ class MLPClassifier(ClassifierMixin, MLP):
         return self._fit(X, y, sample_weight, incremental=True)
 
     def _targets(
-        self, y: numpy.ndarray, weights: Any, incremental: bool
+        self, y: numpy.ndarray, weights: Any, role: Role
     ) -> tuple[numpy.ndarray, numpy.ndarray | None]:
-        if not hasattr(self, "classes_") or not (self.warm_start or incremental):
+        if not hasattr(self, "classes_") or (role == "fit" and not self.warm_start):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
         else:
-            self._check_classes(unique_labels(y))
-        if self.class_weight is not None:
-            by_class = compute_sample_weight(self.class_weight, y)
-            weights = by_class if weights is None else weights * by_class
+            self._check_classes(y, role)
         if self._label_binarizer.y_type_ == "multiclass":
-            return numpy.searchsorted(self.classes_, y), weights
-        return self._label_binarizer.transform(y).astype(bool), weights
+            targets = numpy.searchsorted(self.classes_, y)
+        else:
+            targets = self._label_binarizer.transform(y).astype(bool)
+        if self.class_weight is None:
+            return targets, weights
+        if role != "validation_data":  # which counts as the training does
+            classes = None if self._several_labels else self.classes_
+            self._class_weights = class_weights(self.class_weight, classes, targets)
+        by_class = weights_of(targets, self._class_weights)
+        return targets, by_class if weights is None else weights * by_class
 
-    def _check_classes(self, received: numpy.ndarray) -> None:
-        if self.warm_start and set(received) != set(self.classes_):
+    @property
+    def _several_labels(self) -> bool:
+        """Whether an example may have several labels."""
+        return self._label_binarizer.y_type_.startswith("multilabel")
+
+    def _check_classes(self, y: numpy.ndarray, role: Role) -> None:
+        received = unique_labels(y)
+        if role == "fit" and set(received) != set(self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                 f"Previously got {self.classes_}, `y` has {received}"
@@ -279,6 +295,12 @@ class MLPClassifier(ClassifierMixin, MLP):
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has "
                 f"{received}."
+            )
+        if (y.ndim == 2) != self._several_labels:
+            shape = "(examples, labels)" if self._several_labels else "(examples,)"
+            raise ValueError(
+                f"y must have the shape {shape} as in the training before, received {y.shape}. Make a new "
+                "estimator for targets of another kind."
             )
 
     def _outputs(self, y: numpy.ndarray) -> tuple[int, str]:
@@ -330,7 +352,10 @@ class MLPClassifier(ClassifierMixin, MLP):
             where the classes are no numbers.
         """
         places = to_numpy(self._places(self._forward(X)))
-        labels = places.astype("int64") if self._has_several_labels() else self.classes_[places]
+        if self._several_labels:
+            labels = self._label_binarizer.inverse_transform(places.astype("int64"))
+        else:
+            labels = self.classes_[places]
         return self._back(labels, X)
 
     def predict_proba(self, X: Any) -> Any:
@@ -379,10 +404,6 @@ class MLPClassifier(ClassifierMixin, MLP):
 
     # -- what the outputs of the network stand for -----------------------------------------------------------
 
-    def _has_several_labels(self) -> bool:
-        """Say whether an example may have several labels."""
-        return self._label_binarizer.y_type_.startswith("multilabel")
-
     def _places(self, logits: Any) -> Any:
         """Return where in ``classes_`` the labels are; of several labels, a 1 for each that is there."""
         xp = xpnet.array_namespace(logits)
@@ -390,7 +411,7 @@ class MLPClassifier(ClassifierMixin, MLP):
             return xp.argmax(logits, axis=1)
         integer = xp.__array_namespace_info__().default_dtypes()["integral"]  # JAX's is of 32 bits
         likely = xp.astype(logits > 0, integer)
-        if self._has_several_labels():
+        if self._several_labels:
             return likely
         return likely[:, 0] if len(self.classes_) == 2 else xp.zeros_like(likely[:, 0])
 
@@ -403,7 +424,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         return self._places(outputs), self._probabilities(outputs)
 
     def _named_outputs(self) -> dict[str, numpy.ndarray | None]:
-        return {"label": None if self._has_several_labels() else self.classes_, "probabilities": None}
+        return {"label": None if self._several_labels else self.classes_, "probabilities": None}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

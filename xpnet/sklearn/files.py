@@ -58,7 +58,7 @@ _FITTED: dict[str, Callable[[Any], bool]] = {
 }
 _OF_NETWORK = ("network_", "coefs_", "intercepts_", "n_layers_")
 _OF_TRAINING = ("_best", "_no_improvement_count", "_optimizer_state")
-_MADE_ANEW = ("_label_binarizer", "_own_recording", "_random_state", "_samples")
+_MADE_ANEW = ("_class_weights", "_label_binarizer", "_learned", "_own_recording", "_random_state", "_samples")
 
 
 def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> None:
@@ -84,7 +84,7 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
         "parameters": parameters,
         "device_is_object": is_object,
         "fitted": fitted,
-        "labels": estimator._label_binarizer.y_type_ if "classes_" in fitted else None,
+        "labels": _labels(estimator) if "classes_" in fitted else None,
         "takes_features": _takes_features(estimator, net),
     }
     training = _training(estimator) if include_optimizer else {}
@@ -204,7 +204,7 @@ def _load(cls: Any, parts: Parts, about: dict[str, Any], device: str | Device | 
     estimator._validate_params()
     vars(estimator).update(fitted)
     if "classes_" in fitted:
-        estimator._label_binarizer = _label_binarizer(estimator, about["labels"])
+        estimator._label_binarizer = _label_binarizer(estimator, *about["labels"])
     net = parts.load("net", device=device)
     if about["takes_features"] and not _takes_features(estimator, net):
         raise ValueError("its network does not fit its features and outputs.")
@@ -220,7 +220,12 @@ def _check(what: str, values: Any, names: Any) -> None:
             raise ValueError(f"{reprlib.repr(name)} is not the name of {what}.")
 
 
-def _label_binarizer(estimator: Any, labels: Any) -> LabelBinarizer:
+def _labels(estimator: Any) -> tuple[str, bool]:
+    """Return of what kind the labels are, and whether they came sparse."""
+    return estimator._label_binarizer.y_type_, bool(estimator._label_binarizer.sparse_input_)
+
+
+def _label_binarizer(estimator: Any, labels: str, are_sparse: bool) -> LabelBinarizer:
     """Make again what `fit` made of the classes."""
     classes, several = estimator.classes_, labels == "multilabel-indicator"
     made = LabelBinarizer().fit(numpy.zeros((1, len(classes)), dtype=int) if several else classes)
@@ -229,6 +234,7 @@ def _label_binarizer(estimator: Any, labels: Any) -> LabelBinarizer:
     same = numpy.array_equal(made.classes_, classes) and made.y_type_ == labels
     if not same or outputs != (estimator.n_outputs_, estimator.out_activation_):
         raise ValueError(f"the classes {reprlib.repr(classes)} are not those of {labels} labels.")
+    made.sparse_input_ = are_sparse is True
     return made
 
 

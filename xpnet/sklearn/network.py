@@ -10,6 +10,7 @@ import numpy
 from xpnet import nn, tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, use_device
+from xpnet.sklearn.parameters import is_several
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module] | None] = {
     "identity": None,
@@ -46,7 +47,7 @@ def for_each_layer(name: str, value: Any, layers: int) -> list:
     ValueError
         If a list has another length.
     """
-    if not isinstance(value, list | tuple):
+    if not is_several(value):
         return [value] * layers
     if len(value) != layers:
         raise ValueError(

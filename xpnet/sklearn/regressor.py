@@ -6,14 +6,15 @@ from typing import Any, ClassVar
 import numpy
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 import xpnet
-from xpnet.sklearn.base import MLP, has_partial_fit
+from xpnet.sklearn.base import MLP, Role, has_partial_fit, unchanged_if_refused
 from xpnet.sklearn.data import Examples, host
 from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, objective_of
+from xpnet.sklearn.parameters import Numbers, several
 from xpnet.training.metric import Metric
 from xpnet.training.metrics import mean_r2
 from xpnet.training.totals import wide
@@ -137,7 +138,7 @@ class MLPRegressor(RegressorMixin, MLP):
     _parameter_constraints: ClassVar[dict] = {
         **MLP._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson", "absolute_error", "huber", "quantile"}), callable],
-        "quantile": [Interval(Real, 0, 1, closed="neither"), "array-like"],
+        "quantile": [Numbers(Real, 0, 1, closed="neither")],
     }
     _target_options: ClassVar[dict[str, Any]] = {"multi_output": True, "y_numeric": True}
 
@@ -185,6 +186,7 @@ class MLPRegressor(RegressorMixin, MLP):
     # -- training -------------------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @unchanged_if_refused
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "MLPRegressor":
         """Train on examples.
 
@@ -209,6 +211,7 @@ class MLPRegressor(RegressorMixin, MLP):
 
     @available_if(has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
+    @unchanged_if_refused
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "MLPRegressor":
         """Train for one epoch on some examples, and go on from there with the next call.
 
@@ -230,36 +233,37 @@ class MLPRegressor(RegressorMixin, MLP):
         return self._fit(X, y, sample_weight, incremental=True)
 
     def _targets(
-        self, y: numpy.ndarray, weights: Any, _incremental: bool
+        self, y: numpy.ndarray, weights: Any, _role: Role
     ) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+        if not isinstance(y, numpy.ndarray) or y.dtype.kind in "USTMm":
+            what = type(y).__name__ if not isinstance(y, numpy.ndarray) else f"an array of {y.dtype}"
+            raise TypeError(f"y must be a dense array of numbers, received {what}. Convert it first.")
         y = y.reshape(len(y), -1).astype(y.dtype if y.dtype.kind == "f" else "float64", copy=False)
         if self.loss == "poisson" and y.min() < 0:
             raise ValueError(f'loss="poisson" needs targets of at least 0, received {y.min():g}.')
-        if self._quantiles and y.shape[1] > 1:
+        if self.loss == "quantile" and not self._quantiles:
+            raise ValueError("quantile must have at least one number, received an empty list.")
+        if len(self._quantiles) > 1 and y.shape[1] > 1:
             raise ValueError(f"several quantiles need one column of targets, received {y.shape[1]}.")
         return y, weights
 
     @property
-    def _quantiles(self) -> tuple[float, ...]:
-        """The quantiles if there are several of them."""
-        several = self.loss == "quantile" and not isinstance(self.quantile, Real)
-        return tuple(float(q) for q in self.quantile) if several else ()
+    def _quantiles(self) -> list[float]:
+        """The quantiles that are asked for, none with another loss."""
+        return [float(q) for q in several(self.quantile)] if self.loss == "quantile" else []
 
     def _outputs(self, y: numpy.ndarray) -> tuple[int, str]:
-        return len(self._quantiles) or y.shape[1], "exp" if self.loss == "poisson" else "identity"
+        outputs = len(self._quantiles) if len(self._quantiles) > 1 else y.shape[1]
+        return outputs, "exp" if self.loss == "poisson" else "identity"
 
     def _objective(self) -> Objective:
-        if self.loss != "quantile":
-            return objective_of(self.loss)
-        quantiles = self._quantiles or (float(self.quantile),)
-        if not all(0 < q < 1 for q in quantiles):
-            raise ValueError(f"each quantile must be between 0 and 1, received {quantiles}.")
-        return objective_of("quantile", quantiles=quantiles)
+        options = {"quantiles": tuple(self._quantiles)} if self._quantiles else {}
+        return objective_of(self.loss, **options)
 
     @property
     def _middle(self) -> slice:
         """The columns of the outputs that are compared with the targets: the quantile nearest to 0.5."""
-        if not self._quantiles:
+        if len(self._quantiles) < 2:
             return slice(None)
         nearest = min(range(len(self._quantiles)), key=lambda index: abs(self._quantiles[index] - 0.5))
         return slice(nearest, nearest + 1)

@@ -33,6 +33,7 @@ class Rules(Callback):
 
     def epoch_end(self, run: Run) -> None:
         estimator, values = self._estimator, run.history.last()
+        estimator._learned = True
         estimator.n_iter_ += 1
         estimator.t_ += estimator._samples
         estimator.loss_ = values["loss"]
@@ -46,7 +47,8 @@ class Rules(Callback):
         if not estimator.early_stopping:
             self._compare_losses(run.net)
         if estimator.solver == "sgd" and estimator.learning_rate == "invscaling" and self._has_own_rate():
-            self._change_rate(run, estimator.learning_rate_init / (estimator.t_ + 1) ** estimator.power_t)
+            rate = float(estimator.learning_rate_init) / (estimator.t_ + 1) ** float(estimator.power_t)
+            self._change_rate(run, rate)
         if estimator._no_improvement_count > estimator.n_iter_no_change:
             self._end_or_slow_down(run)
 
@@ -56,7 +58,7 @@ class Rules(Callback):
         estimator.validation_scores_.append(score)
         if estimator.verbose:
             print(f"Validation score: {score:f}")
-        if score < estimator.best_validation_score_ + estimator.tol:
+        if score < estimator.best_validation_score_ + float(estimator.tol):
             estimator._no_improvement_count += 1
         else:
             estimator._no_improvement_count = 0
@@ -66,7 +68,7 @@ class Rules(Callback):
 
     def _compare_losses(self, net: Any) -> None:
         estimator = self._estimator
-        if estimator.loss_ > estimator.best_loss_ - estimator.tol:
+        if estimator.loss_ > estimator.best_loss_ - float(estimator.tol):
             estimator._no_improvement_count += 1
         else:
             estimator._no_improvement_count = 0

@@ -23,6 +23,9 @@ DIVERGED = (
     "preprocessed."
 )
 
+# Warnings point to where `fit` was called, so many frames above a solver: two are of decorators.
+CALLER = 6
+
 
 @dataclass(frozen=True)
 class Decayed(optim.Optimizer):
@@ -46,24 +49,37 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
     Raises
     ------
     ValueError
-        If there are an optimizer and a schedule.
+        If there are an optimizer and a schedule, the schedule is a layer, or the optimizer cannot have a decay.
     """
     found = estimator.optimizer
     if found is not None and estimator.schedule is not None:
         raise ValueError("optimizer and schedule do not go together: give the schedule to the optimizer.")
+    if isinstance(estimator.schedule, tree.Branch):
+        raise ValueError(
+            "schedule must be a function from the number of steps made to the learning rate, received a "
+            f"{type(estimator.schedule).__name__}. See xpnet.optim.cosine."
+        )
     rate = float(estimator.learning_rate_init) if estimator.schedule is None else estimator.schedule
     if found is None and estimator.solver == "adam":
-        betas = {"beta1": estimator.beta_1, "beta2": estimator.beta_2}
-        found = optim.Adam(rate, **betas, epsilon=estimator.epsilon, epsilon_hat=True)
+        betas = {"beta1": float(estimator.beta_1), "beta2": float(estimator.beta_2)}
+        found = optim.Adam(rate, **betas, epsilon=float(estimator.epsilon), epsilon_hat=True)
     elif found is None:
-        momentum = min(estimator.momentum, 1 - 2**-53)  # scikit-learn allows 1, which forgets nothing
-        found = optim.SGD(rate, momentum=momentum, nesterov=estimator.nesterovs_momentum and momentum > 0)
-    return Decayed(found, float(estimator.weight_decay)) if estimator.weight_decay else found
+        momentum = min(float(estimator.momentum), 1 - 2**-53)  # scikit-learn allows 1, which forgets nothing
+        nesterov = bool(estimator.nesterovs_momentum) and momentum > 0
+        found = optim.SGD(rate, momentum=momentum, nesterov=nesterov)
+    if not estimator.weight_decay:
+        return found
+    if not isinstance(found, optim.Optimizer):
+        raise ValueError(
+            f"weight_decay needs an optimizer of transforms, received {type(found).__name__}. Give the decay "
+            "to the optimizer itself, as AdamW has it."
+        )
+    return Decayed(found, float(estimator.weight_decay))
 
 
 def kind_of(optimizer: Any) -> tuple[str, int]:
     """Return what must be the same for an optimizer to go on with the state of another."""
-    return type(optimizer).__name__, len(optimizer.transforms)
+    return type(optimizer).__name__, len(getattr(optimizer, "transforms", ()))
 
 
 def order_of(random: "numpy.random.RandomState") -> Callable[[numpy.ndarray], numpy.ndarray]:
@@ -106,26 +122,26 @@ def fit_stochastic(
             loss=steps_of(estimator._objective(), kind_of_net),
             optimizer=optimizer,
             optimizer_state=estimator._optimizer_state[1] if goes_on else None,
-            epochs=1 if incremental else estimator.max_iter,
+            epochs=1 if incremental else int(estimator.max_iter),
             batch_size=_batch_size(estimator),
             validation=None if held_out is None else (moved(held_out.X, where), held_out.targets),
             metrics=[] if held_out is None else [estimator._metric(held_out)],
             callbacks=[rules, *estimator.callbacks],
             shuffle=order_of(estimator._random_state) if estimator.shuffle else False,
-            progress=estimator.progress,
+            progress=bool(estimator.progress),
         )
     except FloatingPointError as error:
         _keep_best(estimator, net, rules, error)
     else:
         estimator._optimizer_state = kind, rules.run.optimizer_state
         if history.interrupted:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warnings.warn("Training interrupted by user.", stacklevel=CALLER)
         elif estimator.n_iter_ == estimator.max_iter and not (incremental or rules.stopped):
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({estimator.max_iter}) reached and the "
                 "optimization hasn't converged yet.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=CALLER,
             )
     estimator.stopped_ = rules.stopped
     if estimator.early_stopping and estimator._best is not None and (rules.stopped or not incremental):
@@ -145,22 +161,23 @@ def _has_own_code(estimator: Any) -> bool:
 def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPointError) -> None:
     """Go back to the best weights after a training whose loss or weights became infinite or NaN."""
     estimator._optimizer_state = None
-    if estimator._best is not None:
+    kept = "The weights from before are kept."
+    if estimator._learned and estimator._best is not None:
         tree.assign(estimator._best, net.net)
+        kept = "The weights of the best epoch are kept."
     rate = f"learning_rate_init from {estimator.learning_rate_init}"
     for own in ("optimizer", "schedule"):
         rate = rate if getattr(estimator, own) is None else f"the learning rate of the {own}"
     what = (
         f"{DIVERGED} Loss or weights were no longer finite in epoch {rules.run.epoch + 1}: lower {rate}, or "
-        "scale X. The weights of the best epoch are kept."
+        f"scale X. {kept}"
     )
     if not estimator.early_stopping:
-        estimator._publish(net.net)
         raise ValueError(what) from error
     estimator.n_iter_ += 1
     estimator.loss_curve_.append(math.nan)
     rules.add_score(math.nan, None)
-    warnings.warn(what, ConvergenceWarning, stacklevel=5)
+    warnings.warn(what, ConvergenceWarning, stacklevel=CALLER + 1)
 
 
 def fit_lbfgs(estimator: Any, net: Penalized, data: Examples) -> None:
@@ -175,12 +192,13 @@ def fit_lbfgs(estimator: Any, net: Penalized, data: Examples) -> None:
         data.X,
         data.targets,
         estimator._objective(),
-        maxfun=estimator.max_fun,
-        maxiter=estimator.max_iter,
-        gtol=estimator.tol,
+        maxfun=int(estimator.max_fun),
+        maxiter=int(estimator.max_iter),
+        gtol=float(estimator.tol),
     )
+    estimator._learned = True
     estimator.loss_ = float(result.fun)
-    estimator.n_iter_ = min(int(result.nit), estimator.max_iter)
+    estimator.n_iter_ = min(int(result.nit), int(estimator.max_iter))
     if estimator.verbose:
         print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
     if result.status != 0:
@@ -188,7 +206,7 @@ def fit_lbfgs(estimator: Any, net: Penalized, data: Examples) -> None:
             f"lbfgs failed to converge after {result.nit} iteration(s) (status={result.status}): "
             f"{result.message}. Increase max_iter or max_fun, or scale the data.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=CALLER,
         )
 
 
@@ -197,7 +215,7 @@ def _batch_size(estimator: Any) -> int:
     if estimator.batch_size != "auto" and wanted > estimator._samples:
         warnings.warn(
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-            stacklevel=5,
+            stacklevel=CALLER + 1,
         )
     size = min(wanted, estimator._samples)
     # The last batch of an epoch has a variance only if it has two examples.

@@ -30,7 +30,7 @@ class History(dict[str, list[float]]):
     def add(self, values: dict[str, float]) -> None:
         """Add the values of an epoch."""
         for name, value in values.items():
-            self.setdefault(name, []).append(value)
+            self.setdefault(name, []).append(float(value))
 
     def __missing__(self, name: object) -> list[float]:
         known = ", ".join(self) or "nothing yet"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy
 
+from xpnet.settings import flag
 from xpnet.training.totals import added, to_host
 
 
@@ -77,6 +78,7 @@ class Metric:
     takes_logits: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "takes_logits", flag("takes_logits", self.takes_logits))
         if self.description:
             object.__setattr__(self, "__doc__", inspect.cleandoc(self.description))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.backends import is_on_host, use_device
-from xpnet.settings import count
+from xpnet.settings import count, flag
 from xpnet.training.batches import Examples, length
 from xpnet.training.checks import Reads, check_inputs, check_reads, checking_layers, named_arrays
 from xpnet.training.networks import KINDS, evaluation_copy, jit_where_possible, like, place_of
@@ -48,7 +48,7 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     >>> xpnet.predict(xpnet.nn.Dense(2, 3, seed=0), [[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 3)
     """
-    batch_size = count("batch_size", batch_size)
+    batch_size, jit = count("batch_size", batch_size), flag("jit", jit)
     where, dtype = place_of(net)
     examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
     net = evaluation_copy(net)

@@ -25,7 +25,7 @@ def write_checkpoint(run: "Run", path: str | os.PathLike) -> None:
         "epoch": run.epoch,
         "batch": run.batch,
         "step": run.step,
-        "stop": run.stop,
+        "stop": bool(run.stop),
         "history": dict(run.history),
         "totals": run.totals.sums,
         "random": run.random,

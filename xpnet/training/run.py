@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from xpnet import tree
-from xpnet.backends import asarray, device_of, is_on_host
+from xpnet.backends import asarray, device_of, is_known
 from xpnet.settings import at_least_zero
 from xpnet.training.diagnosis import became_bad
 from xpnet.training.history import History
@@ -92,7 +91,7 @@ class Run:
         ValueError
             If it is no number of at least 0; an array on a device is not looked at.
         """
-        if not tree.is_array(rate) or is_on_host(rate):
+        if is_known(rate):
             rate = at_least_zero("learning_rate", rate)
         before = self.optimizer_state["learning_rate"]
         rate = asarray(rate, device=device_of(before), dtype=before.dtype)

@@ -10,6 +10,7 @@ from xpnet.errors import NoGradientError
 from xpnet.losses import noted_calls
 from xpnet.optim import LossScaling
 from xpnet.replay.same import Facts
+from xpnet.settings import flag
 from xpnet.training.batches import Examples
 from xpnet.training.checks import (
     check_inputs,
@@ -61,7 +62,7 @@ class Steps:
     def __init__(
         self, loss: Callable[[Any, Any], Any], *, jit: bool = True, precision: str = "float32"
     ) -> None:
-        if not jit and precision != "float32":
+        if not flag("jit", jit) and precision != "float32":
             raise ValueError(
                 f"precision={precision!r} needs jit=True, as it is a step that was recorded whose products "
                 "are rounded; received jit=False. Leave one of the two away."

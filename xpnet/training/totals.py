@@ -85,7 +85,7 @@ class Totals:
         """
         self._merge()
         return self._merged and [
-            [x.tolist() if isinstance(x, numpy.ndarray) else x for x in totals] for totals in self._merged
+            [x.tolist() if tree.is_array(x) else x for x in totals] for totals in self._merged
         ]
 
     @sums.setter

@@ -225,6 +225,17 @@ def test_clip_without_bounds_is_a_copy(xp):
     assert_same(xpnet.grad(f)(array(2.0)), numpy.asarray(5.0))
 
 
+def test_clip_keeps_the_dtype(xp):
+    x = xpnet.trace(array([-1.0, 2.0], "float32"))
+    clipped = xpnet.array_namespace(x).clip(x, array(0.5, "float64"), 1.0)
+    assert_same(clipped.value, array([0.5, 1.0], "float32"))
+
+
+def test_a_power_of_an_unsigned_zero():
+    gradient = xpnet.grad(lambda x: xpnet.array_namespace(x).sum(x ** numpy.uint8(0)))
+    assert_same(gradient(numpy.asarray([0.0, 2.0])), numpy.zeros(2))
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_complex_sign_changes_with_the_phase(xp, order):
     z = array(values(1.0, -2.0)(None) + 1j)

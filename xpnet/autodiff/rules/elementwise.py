@@ -28,7 +28,7 @@ unary("sqrt", lambda xp, g, y, _x: g / (2 * y))
 def _pow_x1(xp: Any, g: Any, _y: Any, x1: Any, x2: Any) -> Any:
     if isinstance(x2, int | float | complex):
         return g * (x2 * x1 ** (x2 - 1)) if x2 != 0 else 0 * g
-    exponent = xp.where(x2 == 0, xp.ones_like(x2), x2 - 1)  # 0 ** -1 would be infinite
+    exponent = xp.where(x2 == 0, xp.ones_like(x2), x2) - 1  # 0 ** -1 would be infinite
     return g * x2 * x1**exponent
 
 
@@ -131,11 +131,9 @@ binary(
 
 @composite
 def clip(xp: Any, x: Any, /, min: Any = None, max: Any = None) -> Any:
-    if min is not None:
-        x = xp.maximum(x, min)
-    if max is not None:
-        x = xp.minimum(x, max)
-    return xp.asarray(x, copy=True) if min is None and max is None else x
+    y = x if min is None else xp.maximum(x, min)
+    y = y if max is None else xp.minimum(y, max)
+    return xp.asarray(x, copy=True) if y is x else xp.astype(y, x.dtype, copy=False)
 
 
 @function(

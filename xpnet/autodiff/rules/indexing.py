@@ -6,7 +6,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.autodiff import scatter
-from xpnet.autodiff.primitive import function
+from xpnet.autodiff.primitive import function, settled_key
 from xpnet.autodiff.tracer import Tracer
 from xpnet.errors import NoGradientError
 
@@ -34,6 +34,7 @@ _ARRAY = _Array()
 def _split(key: Any) -> tuple[tuple, list]:
     """Separate the arrays of a key from what is known when it is recorded."""
     items = key if isinstance(key, tuple) else (key,)
+    items = items if scatter.is_basic(items) else settled_key(items)
     if scatter.is_basic(items):
         return items, []
     pattern = tuple(_ARRAY if tree.is_array(item) else item for item in items)

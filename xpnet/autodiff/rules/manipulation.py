@@ -7,7 +7,7 @@ from typing import Any
 
 import array_api_compat
 
-from xpnet.autodiff.primitive import composite, function
+from xpnet.autodiff.primitive import composite, function, settled
 
 # -- shapes and axes ----------------------------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ def _repeat_back(xp: Any, g: Any, _y: Any, _x: Any, repeats: Any, *, axis: int |
 
 @function(_repeat_back)
 def repeat(call: Any, x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
-    return call(x, repeats, axis=axis)
+    return call(x, settled(repeats), axis=axis)
 
 
 # -- differences --------------------------------------------------------------------------------------------
