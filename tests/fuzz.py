@@ -210,7 +210,30 @@ class Onnx(Networks):
         return model.SerializeToString()
 
 
-KINDS = {kind.name: kind for kind in (Networks(), Checkpoints(), Estimators(), Onnx())}
+class Graphs(Networks):
+    """Files of `xpnet.save` with a network that came from ONNX."""
+
+    name = "graph"
+
+    def write(self, path):
+        net = xpnet.nn.Sequential(xpnet.nn.LSTM(2, 3, seed=0), xpnet.nn.Dense(3, 2, seed=1))
+        xpnet.onnx.export(net, np.ones((2, 4, 2), dtype="float32"), path)
+        xpnet.save(xpnet.onnx.load(path), path)
+
+    def read(self, path):
+        loaded = xpnet.load(path)
+        if isinstance(loaded, xpnet.onnx.Graph):
+            with np.errstate(all="ignore"):
+                loaded(*(np.ones((3, 4, 2), dtype="float32") for _ in loaded.inputs))
+        return loaded
+
+    def alter(self, content, random, others):
+        if random.random() < 0.3:
+            return super().alter(content, random, others)
+        return altered_inside(content, random, altered_leaf)
+
+
+KINDS = {kind.name: kind for kind in (Networks(), Checkpoints(), Estimators(), Onnx(), Graphs())}
 
 
 # -- alterations ------------------------------------------------------------------------------------------
@@ -257,7 +280,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-def altered_inside(content, random):
+def altered_inside(content, random, alter=None):
     """Alter what stands behind the checksum of a file of xpnet's, and make the checksum right again."""
     try:
         size = 8 + int.from_bytes(content[:8], "little")
@@ -265,10 +288,10 @@ def altered_inside(content, random):
         metadata = dict(header.pop("__metadata__"))
         metadata.pop("sha256", None)
         inner = json.loads(metadata["xpnet"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return content
     for _ in range(random.choice([1, 1, 2, 3])):
-        inner = altered_json(inner, random)
+        inner = (alter or altered_json)(inner, random)
     if random.random() < 0.3:
         header = altered_json(header, random)
     data = content[size:]
@@ -301,6 +324,34 @@ def altered_json(value, random):
     if type(value) is int and random.random() < 0.5:
         return value + random.choice([-1, 1, 2**31, -value, -2 * value])
     return random.choice(VALUES)
+
+
+def altered_leaf(value, random):
+    """Alter a number or text of a value of JSON to another of its kind, or exchange two items of a list."""
+    changed = json.loads(json.dumps(value))
+    places, lists, rest = [], [], [changed] if isinstance(changed, dict | list) else []
+    while rest:
+        inside = rest.pop()
+        if isinstance(inside, list) and len(inside) > 1:
+            lists.append(inside)
+        for key in inside if isinstance(inside, dict) else range(len(inside)):
+            if isinstance(inside[key], dict | list):
+                rest.append(inside[key])
+            else:
+                places.append((inside, key))
+    if lists and random.random() < 0.3:
+        chosen = random.choice(lists)
+        a, b = random.randrange(len(chosen)), random.randrange(len(chosen))
+        chosen[a], chosen[b] = chosen[b], random.choice([chosen[a], chosen[b]])
+    elif places:
+        inside, key = random.choice(places)
+        same = [x[k] for x, k in places if type(x[k]) is type(inside[key])]
+        new = {
+            int: random.choice([-1, 0, 1, 2, 2**31, random.choice(INTERESTING)]),
+            str: random.choice(OPERATORS),
+        }
+        inside[key] = random.choice([random.choice(same), new.get(type(inside[key]), 0.5)])
+    return changed
 
 
 OPERATORS = sorted(name for name in NODES if "." not in name)

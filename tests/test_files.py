@@ -251,13 +251,13 @@ def test_state_of_an_optimizer(device, path, optimizer):
 
 def test_tree_of_many_kinds(device, path):
     x = xpnet.asarray([1, 2], device=device)
-    tree = {"a": (x, [None, True, "text"]), 3: {"b": nn.ReLU(), None: 2.5}, "": x + 1}
+    tree = {"a": (x, [None, True, "text", b"\x00\xff"]), 3: {"b": nn.ReLU(), None: 2.5}, "": x + 1}
     xpnet.save(tree, path)
     loaded = xpnet.load(path)
     assert_same(loaded["a"][0], x)
     assert_same(loaded[""], x + 1)
     assert list(loaded) == ["a", 3, ""]
-    assert loaded["a"][1] == [None, True, "text"]
+    assert loaded["a"][1] == [None, True, "text", b"\x00\xff"]
     assert loaded[3][None] == 2.5
     assert type(loaded[3]["b"]) is nn.ReLU
 
@@ -594,7 +594,7 @@ def test_layers_are_not_constructed_from_a_file(path, monkeypatch):
 # -- files that cannot be written -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", 1j])
+@pytest.mark.parametrize("value", [object(), {1, 2}, bytearray(b"bytes"), 1j])
 def test_attribute_that_cannot_be_described(path, value):
     net = nn.Sequential(nn.Dense(2, 1, seed=0), nn.ReLU())
     xpnet.save(net, path)

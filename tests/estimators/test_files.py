@@ -108,7 +108,7 @@ CIRCLE.append(CIRCLE)
 # What a file can say and what it cannot; which of them a parameter takes is its own affair.
 ANYTHING = [
     None, True, False, 0, 1, 3, 2**80, -1, 0.5, -0.0, 1e-3, math.inf, math.nan, 1j,
-    "auto", "tanh", "sgd", "adaptive",
+    "auto", "tanh", "sgd", "adaptive", "focal", "huber",
     "é\ud800", b"x", np.int64(3), np.int8(1), np.uint8(7), np.float32(0.1), np.float64(0.25),
     np.bool_(True), np.str_("relu"), np.longdouble(0.5), np.complex64(1j), np.datetime64("2020-02-02"),
     np.bytes_(b"adam"), np.str_(""), (), [], {}, (4, 2), [4, 2], (np.int64(5),), [np.float32(0.1)], (0.25,),

@@ -1,7 +1,8 @@
 """What a file says besides arrays: values in terms of JSON, each of which comes back equal and of its type.
 
-A description names layers of `xpnet.nn`, optimizers and functions of xpnet's, and nothing else of what could
-be called. What stands for code of the user's can be described, but is not made from a file.
+A description names layers of `xpnet.nn`, networks of `xpnet.onnx`, optimizers and functions of xpnet's, and
+nothing else of what could be called. What stands for code of the user's can be described, but is not made
+from a file.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
+from importlib import import_module
 from types import FunctionType
 from typing import Any
 
@@ -29,6 +31,15 @@ _DEPTH = 100
 _LONGEST_INTEGER = 1024
 
 _MODULES = (bound, losses, initializers, optimizers, scaling, schedules, transforms)
+
+# What comes from files of ONNX. It needs the package onnx, which is imported with it, where it is asked for.
+_OF_ONNX = {
+    "xpnet.onnx.importing.Graph",
+    "xpnet.onnx.nodes.node.Body",
+    "xpnet.onnx.nodes.node.Constant",
+    "xpnet.onnx.nodes.node.Node",
+}
+
 _CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", dict: "dict", OrderedDict: "ordered_dict"}
 
 
@@ -43,6 +54,14 @@ def _named() -> dict[str, Any]:
     return named
 
 
+def _known(name: Any) -> Any:
+    """Return the class or function of xpnet's that a file calls by some name; None if there is none."""
+    if name in _OF_ONNX:
+        module, _, name = name.rpartition(".")
+        return getattr(import_module(module), name)
+    return _named().get(name)
+
+
 def _full_name(x: Any, name: str = "") -> str:
     return f"{x.__module__}.{name or x.__qualname__}"
 
@@ -54,13 +73,12 @@ def _name_of(x: Any) -> str:
 
 
 def _is_known(x: Any) -> bool:
-    name = _name_of(x)
-    return _named().get(name) is x
+    return _known(_name_of(x)) is x
 
 
 def _dataclass_named(name: Any) -> Any:
     """Return the class of settings of xpnet's with some name, which checks what it is made of; else None."""
-    cls = _named().get(name)
+    cls = _known(name)
     return cls if hasattr(cls, "__dataclass_fields__") or cls is transforms.Transform else None
 
 
@@ -142,6 +160,8 @@ class _Describer:
             )
         if value is None or kind in (bool, int, float, str):
             return value
+        if kind is bytes:
+            return {"bytes": value.hex()}
         if isinstance(value, bool | int | float | str):  # a member of an enumeration, say
             return {"object": _full_name(kind)}
         if kind is numpy.random.RandomState:
@@ -299,6 +319,8 @@ class _Builder:
                 return numpy.str_(text)
             case {"numpy": str(dtype), "bytes": str(text)}:
                 return from_bytes(bytes.fromhex(text), (), dtype)[()]
+            case {"bytes": str(text)}:
+                return bytes.fromhex(text)
             case {"objects": list(items), "shape": list(shape)}:
                 values = numpy.empty(len(items), dtype=object)
                 values[:] = [self.build(item) for item in items]
@@ -306,8 +328,8 @@ class _Builder:
             case {"random_state": state}:
                 return _random_state(self.build(state))
             case {"function": str(name)}:
-                if isinstance(_named().get(name), FunctionType):
-                    return _named()[name]
+                if isinstance(_known(name), FunctionType):
+                    return _known(name)
                 raise CodeNeededError(f"function {name}")
             case {"dataclass": str(name)}:
                 raise CodeNeededError(f"dataclass {name}")
@@ -326,7 +348,7 @@ class _Builder:
 
     def _module(self, name: str, attributes: dict[str, Any]) -> Any:
         """Make a module around its attributes, none of which stands for a method or an inner part."""
-        cls = _named().get(name)
+        cls = _known(name)
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise CodeNeededError(f"module {name}", "which is not one of xpnet.nn")
         values = self._values(attributes)
@@ -336,7 +358,10 @@ class _Builder:
             if private or key.startswith("__") or callable(of_class) or isinstance(of_class, property):
                 raise _DamagedError(f"{cls.__name__}.{key}")  # not the value, which may not even have a text
         module: Any = object.__new__(cls)
-        vars(module).update(values)
+        if hasattr(cls, "__setstate__"):  # which checks them, as Python's protocol for objects of any origin
+            module.__setstate__(values)
+        else:
+            vars(module).update(values)
         return module
 
 

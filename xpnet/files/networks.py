@@ -85,6 +85,8 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None, into: A
     ValueError
         If the file is no file of `save`, is damaged, needs ``into``, or does not fit it. Nothing is changed
         then.
+    ImportError
+        If it holds a network that came from ONNX, and the package onnx is not installed.
 
     Examples
     --------

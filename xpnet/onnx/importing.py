@@ -1,7 +1,7 @@
 """Load: from a file of ONNX to a network."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ import numpy
 import onnx
 from onnx import numpy_helper
 
+from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, device
 from xpnet.nn.module import Module
-from xpnet.onnx.nodes import NODES, Body, Node, compute
-from xpnet.onnx.nodes.node import bounded_run
+from xpnet.onnx.nodes import NODES, Body, Constant, Node, compute
+from xpnet.onnx.nodes.node import DTYPES, bounded_run
 
 _device = device  # `load` has a parameter of that name
 
@@ -25,13 +26,15 @@ class Graph(Module):
     ----------
     weights : dict of str to array
         The arrays that are trained, by their names in the file: its initializers of finite floating-point
-        numbers with one axis or more, but for the running statistics of normalizations.
+        numbers with one axis or more, but for the running statistics of normalizations. Those of a loop have
+        the name of the loop in front.
     fixed : dict of str to array
         All other arrays of floating-point numbers, which are state. A file does not say what is trained: a
         table that is not, of positions say, can be moved here, ``net.fixed[name] = net.weights.pop(name)``.
-    constants : dict of str to numpy.ndarray
-        Arrays of integers and truths, such as shapes.
-    inputs, outputs : tuple of str
+    constants : dict of str to Constant
+        Arrays of integers and truths, such as shapes, which stay on the host. ``numpy.asarray`` shows them.
+    body : Body
+        The nodes, and the names of inputs and outputs.
 
     Examples
     --------
@@ -49,14 +52,33 @@ class Graph(Module):
 
     state = ("fixed",)
 
-    def __init__(self, body: Body, target: Device) -> None:
-        floats = {name: asarray(x, device=target) for name, x in body.arrays.items() if _is_float(x)}
-        self.weights = {name: x for name, x in floats.items() if name in body.trained}
-        self.fixed = {name: x for name, x in floats.items() if name not in body.trained}
+    def __init__(
+        self, body: Body, arrays: dict[str, numpy.ndarray], trained: set[str], target: Device
+    ) -> None:
+        floats = {name: asarray(x, device=target) for name, x in arrays.items() if _is_float(x)}
+        self.weights = {name: x for name, x in floats.items() if name in trained}
+        self.fixed = {name: x for name, x in floats.items() if name not in trained}
         # Shapes and axes stay on the host, where they are read as numbers.
-        self.constants = _Host({name: x for name, x in body.arrays.items() if name not in floats})
-        self.nodes = tuple(body.nodes)
-        self.inputs, self.outputs = tuple(body.inputs), tuple(body.outputs)
+        self.constants = {name: Constant.of(x) for name, x in arrays.items() if name not in floats}
+        self.body = body
+
+    def __setstate__(self, attributes: dict[str, Any]) -> None:
+        # They come from a file, perhaps, and may be anything then.
+        kinds = {"weights": dict, "fixed": dict, "constants": dict, "body": Body}
+        wrong = [name for name, kind in kinds.items() if type(attributes.get(name)) is not kind]
+        if wrong or not all(type(x) is Constant for x in attributes["constants"].values()):
+            raise ValueError(f"a network of ONNX needs {', '.join(kinds)}, received others.")
+        vars(self).update(attributes)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs, in their order."""
+        return self.body.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs, in their order."""
+        return self.body.outputs
 
     def __call__(self, *inputs: Any) -> Any:
         """Compute the outputs.
@@ -80,23 +102,21 @@ class Graph(Module):
             raise ValueError(
                 f"the network takes {', '.join(self.inputs) or 'no inputs'}, received {len(inputs)} arrays."
             )
-        values: dict[str, Any] = {**self.constants.arrays, **self.fixed, **self.weights}
-        values.update(zip(self.inputs, inputs, strict=True))
-        xp = array_namespace(*inputs, *self.weights.values(), *self.fixed.values())
+        arrays = self.fixed | self.weights
+        if wrong := [name for name, x in arrays.items() if not _is_numbers(x)]:
+            raise ValueError(f"weights must be arrays of numbers, received something else at {wrong[0]}.")
+        constants = {name: numpy.asarray(x) for name, x in self.constants.items()}
+        values = constants | arrays | dict(zip(self.inputs, inputs, strict=True))
+        xp = array_namespace(*inputs, *arrays.values())
         with bounded_run(values):
-            compute(xp, self.nodes, values)
-        found = tuple(_as_array(xp, values[name], inputs) for name in self.outputs)
+            outputs = compute(xp, self.body, values)
+        found = tuple(_as_array(xp, x, inputs) for x in outputs)
         return found[0] if len(found) == 1 else found
 
 
-class _Host:
-    """Arrays of the host, which are no part of the network as a tree."""
-
-    def __init__(self, arrays: dict[str, numpy.ndarray]) -> None:
-        self.arrays = arrays
-
-    def __repr__(self) -> str:
-        return f"{len(self.arrays)} arrays"
+def _is_numbers(x: Any) -> bool:
+    # NumPy has arrays of texts and of any objects, too.
+    return tree.is_array(x) and (not isinstance(x, numpy.ndarray) or x.dtype.kind in "biufc")
 
 
 def _is_float(x: numpy.ndarray) -> bool:
@@ -148,9 +168,9 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None) -> Grap
         _check(model)
         graph = model.graph
         opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-        whole = _body(graph, opset)
-        if whole.outer:
-            raise ValueError(f"nothing makes {', '.join(whole.outer)}")
+        whole = _Part(graph, opset)
+        if missing := set(whole.body.outer) - whole.arrays.keys():
+            raise ValueError(f"nothing makes {', '.join(sorted(missing))}")
     except _Unknown as error:
         raise ValueError(f"{path} {error}") from None
     except Exception as error:  # the libraries that read it have many kinds of their own
@@ -158,7 +178,7 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None) -> Grap
             f"{path} cannot be read as an ONNX file, it is damaged or another kind of file: "
             f"{str(error).strip()[:300] or type(error).__name__}."
         ) from None
-    return Graph(whole, _device(device))
+    return Graph(whole.body, whole.arrays, whole.trained - whole.statistics, _device(device))
 
 
 class _Unknown(Exception):
@@ -200,43 +220,86 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from (attribute.t for attribute in node.attribute if attribute.HasField("t"))
 
 
-def _body(graph: Any, opset: int) -> Body:
-    weights = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
-    nodes = [_node(node, opset) for node in graph.node]
-    # Numbers such as 0.5 or a border of minus infinity are no weights.
-    trained = {name for name, x in weights.items() if _is_float(x) and x.ndim and numpy.isfinite(x).all()}
-    trained.difference_update(*(node.inputs[3:] for node in nodes if node.kind == "BatchNormalization"))
-    arrays = weights | {node.outputs[0]: node(None, [])[0] for node in nodes if node.kind == "Constant"}
-    nodes = [node for node in nodes if node.kind != "Constant"]
-    inputs = [x.name for x in graph.input if x.name not in arrays]
-    outputs = [x.name for x in graph.output]
-    known, outer = {"", *arrays, *inputs}, []
-    for names, made in (*((node.inputs, node.outputs) for node in nodes), (outputs, ())):
-        outer += [name for name in names if name not in known]
-        known.update(outer, made)
-    return Body(nodes, arrays, trained, inputs, outputs, outer)
+class _Part:
+    """A graph of a file: all of it, or what a loop does at each step.
+
+    Attributes
+    ----------
+    body : Body
+    arrays : dict of str to numpy.ndarray
+        Its initializers and constants, and those of the loops in it, which read them from here.
+    trained : set of str
+        Which of them look as if they were trained.
+    statistics : set of str
+        What normalizations read as running statistics, which is not trained.
+    """
+
+    def __init__(self, graph: Any, opset: int) -> None:
+        self._opset = opset
+        self.arrays = {x.name: _array(x, x.name) for x in graph.initializer}
+        # Numbers such as 0.5 or a border of minus infinity are no weights.
+        self.trained = {
+            name for name, x in self.arrays.items() if _is_float(x) and x.ndim and numpy.isfinite(x).all()
+        }
+        self.statistics: set[str] = set()
+        inputs = tuple(x.name for x in graph.input if x.name not in self.arrays)
+        nodes = [node for each in _graphs(graph) for node in each.node]
+        self._taken = {*inputs, *self.arrays, *(x for node in nodes for x in (*node.input, *node.output))}
+        computed = tuple(node for each in graph.node if (node := self._node(each)) is not None)
+        self.body = Body(computed, inputs, tuple(x.name for x in graph.output))
+
+    def _node(self, node: Any) -> Node | None:
+        """Return a node; None for a constant, which becomes one of the arrays."""
+        kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        if kind not in NODES:
+            raise _Unknown(
+                f"has the operator {kind}, which xpnet does not have. It has {', '.join(sorted(NODES))}."
+            )
+        name, inputs = node.name or kind, list(node.input)
+        attributes = []
+        for attribute in node.attribute:
+            value = onnx.helper.get_attribute_value(attribute)
+            if isinstance(value, onnx.GraphProto):
+                value = self._loop(name, value, inputs)
+            elif isinstance(value, onnx.TensorProto):
+                value = Constant.of(_array(value, name))
+            elif isinstance(value, bytes):
+                value = value.decode()
+            elif isinstance(value, Sequence):
+                value = tuple(x.decode() if isinstance(x, bytes) else x for x in value)
+            attributes.append((attribute.name, value))
+        made = Node(kind, name, tuple(inputs), tuple(node.output), tuple(attributes), self._opset)
+        if kind == "Constant":
+            self.arrays[made.outputs[0]] = _readable(made(None, [])[0], name)
+            return None
+        if kind == "BatchNormalization":
+            self.statistics.update(inputs[3:])
+        return made
+
+    def _loop(self, loop: str, graph: Any, inputs: list[str]) -> Body:
+        """Return what a loop does, take its arrays over, and add what it reads to its inputs."""
+        part = _Part(graph, self._opset)
+        names = {name: self._free_name(loop, name) for name in part.arrays}
+        self.arrays |= {names[name]: x for name, x in part.arrays.items()}
+        self.trained |= {names[name] for name in part.trained}
+        self.statistics |= {names.get(name, name) for name in part.statistics}
+        inputs += [names.get(name, name) for name in part.body.outer]
+        return part.body
+
+    def _free_name(self, loop: str, name: str) -> str:
+        """Return a name for an array of a loop that nothing else has."""
+        name = f"{loop}.{name}"
+        while name in self._taken:
+            name = f"{loop}.{name}"
+        self._taken.add(name)
+        return name
 
 
-def _node(node: Any, opset: int) -> Node:
-    name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-    if name not in NODES:
-        raise _Unknown(
-            f"has the operator {name}, which xpnet does not have. It has {', '.join(sorted(NODES))}."
-        )
-    attributes: dict[str, Any] = {}
-    inputs = list(node.input)
-    for attribute in node.attribute:
-        value = onnx.helper.get_attribute_value(attribute)
-        if isinstance(value, onnx.TensorProto):
-            value = numpy_helper.to_array(value)
-        elif isinstance(value, bytes):
-            value = value.decode()
-        elif isinstance(value, onnx.GraphProto):
-            value = _body(value, opset)
-            inputs += value.outer
-        elif not isinstance(value, int | float) and not all(
-            isinstance(x, int | float | bytes) for x in value
-        ):
-            raise _Unknown(f"has {attribute.name} in {name}, which xpnet cannot read.")
-        attributes[attribute.name] = value
-    return Node(name, node.name or name, tuple(inputs), tuple(node.output), attributes, opset)
+def _array(tensor: Any, name: str) -> numpy.ndarray:
+    return _readable(numpy_helper.to_array(tensor), name)
+
+
+def _readable(x: numpy.ndarray, name: str) -> numpy.ndarray:
+    if x.dtype.name not in DTYPES:
+        raise _Unknown(f"has an array of {x.dtype} at {name}, which xpnet cannot read.")
+    return x

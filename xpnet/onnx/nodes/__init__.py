@@ -13,6 +13,6 @@ from xpnet.onnx.nodes import (  # noqa: F401
     reductions,
     windows,
 )
-from xpnet.onnx.nodes.node import NODES, Body, Node, compute
+from xpnet.onnx.nodes.node import NODES, Body, Constant, Node, compute
 
-__all__ = ["NODES", "Body", "Node", "compute"]
+__all__ = ["NODES", "Body", "Constant", "Node", "compute"]

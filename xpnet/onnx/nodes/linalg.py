@@ -30,6 +30,8 @@ def _gemm(xp: Any, node: Node, a: Any, b: Any, c: Any = None) -> Any:
 @operator("Einsum")
 def _einsum(xp: Any, node: Node, a: Any, b: Any) -> Any:
     left, right, result = node.get("equation").replace(" ", "").replace("->", ",").split(",")
+    if (len(left), len(right)) != (len(a.shape), len(b.shape)):
+        raise ValueError(f"{node.name} needs as many axes as {node.get('equation')} has letters.")
     both = [letter for letter in left if letter in right]
     if set(both) & set(result) or set(result) != set(left + right) - set(both):
         raise ValueError(f"{node.name} is a sum over {node.get('equation')}, which xpnet does not have.")

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from xpnet.onnx.nodes.node import MOST_STEPS, Node, bounds, check_size, compute, operator
+from xpnet.onnx.nodes.node import MOST_STEPS, Node, bounds, check_size, compute, numbers_in, operator
 
 
 @operator("Scan")
 def _scan(xp: Any, node: Node, *values: Any) -> list[Any]:
     body, number = node.get("body"), node.get("num_scan_inputs")
-    others = node.attributes.keys() - {"body", "num_scan_inputs"}
+    others = dict(node.attributes).keys() - {"body", "num_scan_inputs"}
     end = len(values) - len(body.outer)
     if others or not 0 < number <= end or len(body.inputs) != end:
         raise ValueError(
@@ -24,12 +24,10 @@ def _scan(xp: Any, node: Node, *values: Any) -> list[Any]:
         )
     bounds().steps -= length
     for t in range(length):
-        known = {**body.arrays, **dict(zip(body.outer, values[end:], strict=True))}
+        known = dict(zip(body.outer, values[end:], strict=True))
         known.update(zip(body.inputs, [*carried, *(x[t, ...] for x in sequences)], strict=True))
-        compute(xp, body.nodes, known)
-        outputs = [known[name] for name in body.outputs]
+        outputs = compute(xp, body, known)
         carried, results = outputs[: len(carried)], outputs[len(carried) :]
-        for x in results:
-            check_size((length, *x.shape))
+        check_size((length, numbers_in(results)))
         left.append(results)
     return [*carried, *(xp.stack(each) for each in zip(*left, strict=True))]

@@ -1,5 +1,6 @@
 """Shapes and manipulation."""
 
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -66,7 +67,9 @@ def _split(xp: Any, node: Node, x: Any, split: Any = None) -> Any:
     number = len(node.outputs)
     size = -(-x.shape[axis] // number)
     sizes = [size] * number if split is None else integers(split)
-    ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
+    if len(sizes) != number:
+        raise ValueError(f"{node.name} splits into {number} parts, received {len(sizes)} lengths.")
+    ends = accumulate(sizes)
     return [
         x[(*(slice(None),) * axis, slice(end - length, end), ...)]
         for end, length in zip(ends, sizes, strict=True)
@@ -95,12 +98,13 @@ def _range(xp: Any, _node: Node, start: Any, limit: Any, step: Any) -> Any:
 
 @operator("Constant")
 def _constant(xp: Any, node: Node) -> Any:
-    ((name, value),) = node.attributes.items()
-    return numpy.asarray(value, dtype="float32" if "float" in name else None)
+    ((name, value),) = node.attributes
+    kinds = {"value_float": "float32", "value_floats": "float32", "value_string": "O", "value_strings": "O"}
+    return numpy.asarray(value, dtype=kinds.get(name))
 
 
 @operator("ConstantOfShape")
 def _constant_of_shape(xp: Any, node: Node, shape: Any) -> Any:
-    value = numpy.asarray(node.get("value", numpy.zeros(1, dtype="float32"))).reshape(-1)[0]
+    value = numpy.asarray(node.get("value", numpy.float32(0))).reshape(-1)[0]
     check_size(integers(shape))
     return numpy.full(tuple(integers(shape)), value)
