@@ -253,6 +253,8 @@ def _as_integer(x: ArrayObject) -> Any:
 def settled(value: Any, change: Callable[[ArrayObject], Any] = _as_integer) -> Any:
     """Put Python's numbers in the place of NumPy's, ``change(x)`` in that of traced and recorded arrays."""
     kind = type(value)
+    if kind in _SETTLED:
+        return value
     if kind is dict:
         return {key: settled(item, change) for key, item in value.items()}
     if kind is tuple or kind is list:

@@ -58,7 +58,7 @@ def export(
     ------
     ValueError
         If ONNX has no counterpart for a function that the network calls, which is named, or what it computes
-        depends on the size of the batch in another way than by its shape.
+        depends on the size of the batch in another way than by its shape; or if an option is out of range.
 
     Notes
     -----
