@@ -17,7 +17,7 @@ from typing import Any
 
 from xpnet.arrays import ArrayObject, refuse_writing, written_to
 from xpnet.autodiff.tracer import Node, Tracer
-from xpnet.backends import is_number
+from xpnet.backends import is_numpy_number
 from xpnet.errors import NoGradientError
 
 Rule = Callable[..., Any]
@@ -261,7 +261,7 @@ def settled(value: Any, change: Callable[[ArrayObject], Any] = _as_integer) -> A
         return kind([settled(item, change) for item in value])
     if kind is slice:
         return slice(*(settled(item, change) for item in (value.start, value.stop, value.step)))
-    if is_number(value):
+    if is_numpy_number(value):
         return value.item()
     return change(value) if isinstance(value, ArrayObject) else value
 
