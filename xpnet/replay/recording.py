@@ -294,11 +294,11 @@ class RecordingNamespace(PlainNamespace):
             raise from_function_around()
         changing = [x for x in found if x.variable is not None]
         primitive = PRIMITIVES.get(name)
-        if not changing or (primitive and not primitive.define):  # of arrays alone
+        if primitive and not primitive.define:  # of arrays alone
             return taken
         numbers = any(x.variable is None and is_numpy_number(x.value) for x in found)
         is_first = taken[0] and len(changing) == 1 and changing[0] is taken[0][0]
-        if is_first and not numbers and name not in _OF_SETTINGS:
+        if not numbers and (not changing or (is_first and name not in _OF_SETTINGS)):
             return taken
         # Each place has an array of its own, so that one may be data at one and a setting at another.
         arguments, options = _map(taken, copy.copy)
