@@ -9,7 +9,7 @@ import math
 import reprlib
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
 from types import FunctionType
@@ -30,6 +30,9 @@ _DEPTH = 100
 # The longest integer, in bits: Python reads no longer ones from text than the process allows.
 _LONGEST_INTEGER = 1024
 
+_CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", dict: "dict", OrderedDict: "ordered_dict"}
+
+# Where the functions and classes are that a file may name, besides the layers of `xpnet.nn`.
 _MODULES = (bound, losses, initializers, optimizers, scaling, schedules, transforms)
 
 # What comes from files of ONNX. It needs the package onnx, which is imported with it, where it is asked for.
@@ -40,21 +43,18 @@ _OF_ONNX = {
     "xpnet.onnx.nodes.node.Node",
 }
 
-_CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", dict: "dict", OrderedDict: "ordered_dict"}
-
 
 @cache
 def _named() -> dict[str, Any]:
-    """Return the classes and functions of xpnet's that a file may name."""
     named = {name: getattr(nn, name) for name in nn.__all__ if isinstance(getattr(nn, name), type)}
     for module in _MODULES:
-        for name, x in vars(module).items():
+        for x in vars(module).values():
             if isinstance(x, type | FunctionType) and x.__module__ == module.__name__:
-                named[_full_name(x, name)] = x
+                named[_full_name(x)] = x
     return named
 
 
-def _known(name: Any) -> Any:
+def _known(name: str) -> Any:
     """Return the class or function of xpnet's that a file calls by some name; None if there is none."""
     if name in _OF_ONNX:
         module, _, name = name.rpartition(".")
@@ -62,28 +62,22 @@ def _known(name: Any) -> Any:
     return _named().get(name)
 
 
-def _full_name(x: Any, name: str = "") -> str:
-    return f"{x.__module__}.{name or x.__qualname__}"
-
-
 def _name_of(x: Any) -> str:
-    """Return the name of a class or function: the one that a file may name, else its full name."""
-    short = getattr(x, "__name__", "")
-    return short if _named().get(short) is x else _full_name(x)
+    """Return the name of a class or function: of a layer of `xpnet.nn` the short one, else the full one."""
+    is_short = _named().get(x.__name__) is x
+    return x.__name__ if is_short else _full_name(x)
 
 
-def _is_known(x: Any) -> bool:
-    return _known(_name_of(x)) is x
+def _full_name(x: Any) -> str:
+    return f"{x.__module__}.{x.__qualname__}"
 
 
-def _dataclass_named(name: Any) -> Any:
-    """Return the class of settings of xpnet's with some name, which checks what it is made of; else None."""
-    cls = _known(name)
-    return cls if hasattr(cls, "__dataclass_fields__") or cls is transforms.Transform else None
-
-
-def _field_names(cls: Any) -> tuple[str, ...]:
-    return cls._fields if cls is transforms.Transform else tuple(field.name for field in fields(cls))
+def _fields(cls: Any) -> tuple[str, ...] | None:
+    """Return the names of the settings that a class of xpnet's is made of, which it checks; else None."""
+    if cls is transforms.Transform:
+        return transforms.Transform._fields
+    known = isinstance(cls, type) and is_dataclass(cls) and _known(_name_of(cls)) is cls
+    return tuple(field.name for field in fields(cls)) if known else None
 
 
 def describe(value: Any, path: str, arrays: dict[str, Any], *, scalars: bool = False) -> Any:
@@ -129,46 +123,52 @@ class _Describer:
 
     def _describe(self, value: Any, path: str) -> Any:
         kind: Any = type(value)
+        if value is None or kind in (bool, str):
+            return value
+        if kind is int and value.bit_length() <= _LONGEST_INTEGER:
+            return value
+        if kind is int:
+            raise ValueError(
+                f"integers in a file have at most {_LONGEST_INTEGER} bits, received more at {path}."
+            )
+        if kind is float:  # of which JSON cannot say all
+            return value if math.isfinite(value) else {"float": repr(value)}
+        if kind is bytes:
+            return {"bytes": value.hex()}
+        if isinstance(value, list | tuple) and _fields(kind) is None:
+            return self._container(kind, self._items(value, path))
+        if isinstance(value, dict):
+            pairs = [[self._key(key, path), self.describe(x, _in(path, key))] for key, x in value.items()]
+            return self._container(kind, pairs)
         if isinstance(value, numpy.generic) and (self.scalars or value.dtype.kind in OF_NUMPY):
             return self._number(value, path)
-        if kind is numpy.ndarray and value.dtype.hasobject:
-            items = self._items(value.ravel().tolist(), path)
-            return {"objects": items, "shape": list(value.shape)}
+        if kind is numpy.ndarray and value.dtype == object:
+            return {"objects": self._items(value.ravel().tolist(), path), "shape": list(value.shape)}
         if tree.is_array(value):
             if path in self.arrays:
                 raise ValueError(f"two arrays have the name {path}: rename one of the keys with a dot in it.")
             self.arrays[path] = value
             return {"array": path}
+        return self._describe_object(value, kind, path)
+
+    def _describe_object(self, value: Any, kind: Any, path: str) -> Any:
         if isinstance(value, tree.Branch):
             return {"module": _name_of(kind), "attributes": self._attributes(_public(vars(value)), path)}
-        if _dataclass_named(_name_of(kind)) is kind:
-            attributes = {name: getattr(value, name) for name in _field_names(kind)}
+        names = _fields(kind)
+        if names is not None:
+            attributes = {name: getattr(value, name) for name in names}
             return {"settings": _name_of(kind), "attributes": self._attributes(attributes, path)}
         if tree.is_dataclass(value):
             attributes = _public(tree.attributes_of(value))
             return {"dataclass": _name_of(kind), "attributes": self._attributes(attributes, path)}
-        if isinstance(value, list | tuple):
-            return self._container(kind, self._items(value, path))
-        if isinstance(value, dict):
-            pairs = [[self._key(key, path), self.describe(x, _in(path, key))] for key, x in value.items()]
-            return self._container(kind, pairs)
-        if kind is float and not math.isfinite(value):
-            return {"float": repr(value)}  # which JSON cannot say
-        if kind is int and value.bit_length() > _LONGEST_INTEGER:
-            raise ValueError(
-                f"integers in a file have at most {_LONGEST_INTEGER} bits, received more at {path}."
-            )
-        if value is None or kind in (bool, int, float, str):
-            return value
-        if kind is bytes:
-            return {"bytes": value.hex()}
-        if isinstance(value, bool | int | float | str):  # a member of an enumeration, say
-            return {"object": _full_name(kind)}
         if kind is numpy.random.RandomState:
             return {"random_state": self.describe(value.get_state(legacy=False), path)}
+        if isinstance(value, int | float | str | bytes):  # a member of an enumeration, say
+            return {"object": _full_name(kind)}
+        if isinstance(value, FunctionType) and _known(_name_of(value)) is value:
+            return {"function": _name_of(value)}
         if callable(value):
-            known = isinstance(value, FunctionType) and _is_known(value)
-            return {"function": _name_of(value) if known else getattr(value, "__name__", repr(value))}
+            return {"function": getattr(value, "__name__", repr(value))}
         raise _not_described(value, path)
 
     def _items(self, items: Any, path: str) -> list:
@@ -302,8 +302,8 @@ class _Builder:
             case {"module": str(name), "attributes": dict(attributes)}:
                 return self._module(name, attributes)
             case {"settings": str(name), "attributes": dict(attributes)}:
-                cls = _dataclass_named(name)
-                if attributes.keys() == set(_field_names(cls)):
+                cls = _known(name)
+                if attributes.keys() == {*(_fields(cls) or ())}:
                     return cls(**self._values(attributes))
             case {"tuple": list(items)}:
                 return tuple(map(self.build, items))
@@ -323,13 +323,15 @@ class _Builder:
                 return bytes.fromhex(text)
             case {"objects": list(items), "shape": list(shape)}:
                 values = numpy.empty(len(items), dtype=object)
-                values[:] = [self.build(item) for item in items]
+                for index, item in enumerate(items):  # one by one, as lists in a list would be an array
+                    values[index] = self.build(item)
                 return values.reshape(shape)
             case {"random_state": state}:
                 return _random_state(self.build(state))
             case {"function": str(name)}:
-                if isinstance(_known(name), FunctionType):
-                    return _known(name)
+                function = _known(name)
+                if isinstance(function, FunctionType):
+                    return function
                 raise CodeNeededError(f"function {name}")
             case {"dataclass": str(name)}:
                 raise CodeNeededError(f"dataclass {name}")

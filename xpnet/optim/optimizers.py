@@ -179,6 +179,17 @@ class Chain(Optimizer):
     parts: tuple[Transform, ...]
     optimizer: Optimizer
 
+    def __post_init__(self) -> None:
+        are_transforms = all(isinstance(part, Transform) for part in self.parts)
+        if not are_transforms or not isinstance(self.optimizer, Optimizer):
+            given = [part for part in (*self.parts, self.optimizer) if part is not None]
+            received = ", ".join(type(part).__name__ for part in given)
+            raise TypeError(
+                f"chain needs transforms and at the end an optimizer, received ({received}). For example: "
+                "chain(clip_by_global_norm(1.0), Adam(1e-3))."
+            )
+        super().__post_init__()
+
     @property
     def learning_rate(self) -> float | Schedule:  # type: ignore[override]
         return self.optimizer.learning_rate
@@ -210,14 +221,8 @@ def chain(*parts: Transform | Optimizer) -> Optimizer:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(1e-3))
     """
-    transforms = tuple(part for part in parts[:-1] if isinstance(part, Transform))
-    if not parts or not isinstance(parts[-1], Optimizer) or len(transforms) < len(parts) - 1:
-        received = ", ".join(type(part).__name__ for part in parts)
-        raise TypeError(
-            f"chain needs transforms and at the end an optimizer, received ({received}). For example: "
-            "chain(clip_by_global_norm(1.0), Adam(1e-3))."
-        )
-    return Chain(transforms, parts[-1])
+    last: Any = parts[-1] if parts else None
+    return Chain(parts[:-1], last)  # type: ignore[arg-type]  # which it checks
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def _declare_classifier(operator: Any) -> None:
     label, probabilities = operator.outputs
     classes = operator.raw_operator.classes_
     batch = _batch(operator)
-    several = operator.raw_operator._has_several_labels()
+    several = operator.raw_operator._several_labels
     kind = Int64TensorType if classes.dtype.kind in "biuf" else StringTensorType
     label.set_type(kind([batch, len(classes)] if several else [batch]))
     probabilities.type.shape = [batch, max(len(classes), 2)]
