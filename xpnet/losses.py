@@ -364,7 +364,8 @@ def check_labels(labels: Any, classes: int) -> None:
     Raises
     ------
     ValueError
-        If there are no labels, they are not integers, or one is not from 0 to ``classes`` - 1.
+        If there are no labels, they are not integers, or one is not from 0 to ``classes`` - 1; or if
+        ``classes`` is no positive integer.
 
     Examples
     --------

@@ -39,6 +39,8 @@ def check_gradients(
     ------
     AssertionError
         If they differ, with both numbers.
+    ValueError
+        If ``order`` is no positive integer, ``seed`` no integer of at least 0, or ``tolerance`` is negative.
 
     Examples
     --------

@@ -19,7 +19,7 @@ from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.backends import (
     check_together,
     describe,
-    is_number,
+    is_numpy_number,
     plain_namespace,
     quick_functions,
     special_functions,
@@ -103,7 +103,7 @@ class TracedNamespace:
             return value._make(lifted) if hasattr(value, "_make") else type(value)(lifted)
         if type(value) is Tracer or not tree.is_array(value):
             return value
-        if is_number(value) and not self.plain.holds(value):
+        if is_numpy_number(value) and not self.plain.holds(value):
             return value.item()  # beside arrays of any other library it is a number
         return Tracer(value, None, self)
 
@@ -118,7 +118,7 @@ class TracedNamespace:
             if not tree.is_array(x):
                 raise TypeError(f"an array or a Python number is needed, received {kind.__name__}: {x!r}")
             if not self.plain.holds(x):
-                if is_number(x):
+                if is_numpy_number(x):
                     return x.item(), None  # beside arrays of any other library it is a number
                 self._refuse(x)
             if not isinstance(x, ArrayObject):  # which one type has for every library

@@ -17,7 +17,7 @@ from typing import Any
 
 from xpnet.arrays import ArrayObject, refuse_writing, written_to
 from xpnet.autodiff.tracer import Node, Tracer
-from xpnet.backends import is_number
+from xpnet.backends import is_numpy_number
 from xpnet.errors import NoGradientError
 
 Rule = Callable[..., Any]
@@ -253,13 +253,15 @@ def _as_integer(x: ArrayObject) -> Any:
 def settled(value: Any, change: Callable[[ArrayObject], Any] = _as_integer) -> Any:
     """Put Python's numbers in the place of NumPy's, ``change(x)`` in that of traced and recorded arrays."""
     kind = type(value)
+    if kind in _SETTLED:
+        return value
     if kind is dict:
         return {key: settled(item, change) for key, item in value.items()}
     if kind is tuple or kind is list:
         return kind([settled(item, change) for item in value])
     if kind is slice:
         return slice(*(settled(item, change) for item in (value.start, value.stop, value.step)))
-    if is_number(value):
+    if is_numpy_number(value):
         return value.item()
     return change(value) if isinstance(value, ArrayObject) else value
 

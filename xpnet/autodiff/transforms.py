@@ -12,7 +12,7 @@ from xpnet.autodiff.namespace import TracedNamespace, array_namespace, recording
 from xpnet.autodiff.primitive import ARGUMENT, NO_PARAMETERS, Primitive
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Node, Tracer, numbers
-from xpnet.backends import Device, asarray, concrete, device, device_of, is_number
+from xpnet.backends import Device, asarray, concrete, device, device_of, is_numpy_number
 from xpnet.errors import NoGradientError
 from xpnet.settings import flag
 
@@ -38,7 +38,7 @@ class _Recording:
         self._received = (arguments, keywords)
         received = [leaf for leaf in tree.leaves(self._received, state=True) if tree.is_array(leaf)]
         # A number of NumPy's may stand beside arrays of any library.
-        arrays = [x for x in received if not is_number(concrete(x))] or received
+        arrays = [x for x in received if not is_numpy_number(concrete(x))] or received
         xp = array_namespace(*arrays) if arrays else recording_of(device().namespace)
         # Traced arguments come from an enclosing transform, which expects traced results.
         self.enclosed = any(type(x) is Tracer for x in received)

@@ -262,7 +262,7 @@ def is_on_host(x: Any) -> bool:
     return isinstance(x, numpy.ndarray | numpy.generic)
 
 
-def is_number(x: Any) -> bool:
+def is_numpy_number(x: Any) -> bool:
     """Say whether an array is one of NumPy's numbers, or an array of NumPy's of shape ()."""
     return is_on_host(x) and x.shape == ()
 

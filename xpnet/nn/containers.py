@@ -146,7 +146,7 @@ class Concatenate(Module):
     Raises
     ------
     ValueError
-        When called, if the outputs differ in the length of another axis.
+        When called, if the outputs lack the axis, or differ in the length of another one.
 
     Examples
     --------

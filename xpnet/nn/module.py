@@ -89,6 +89,11 @@ class Module(tree.Branch):
         -------
         Summary
             Prints as a table.
+
+        Raises
+        ------
+        ValueError
+            If ``input_shape`` is no tuple of positive integers.
         """
         return summarize(self, counts("input_shape", input_shape), dtype)
 

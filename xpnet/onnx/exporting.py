@@ -60,7 +60,8 @@ def export(
     ------
     ValueError
         If ONNX has no counterpart for a function that the network calls, which is named, or for the labels of
-        a classifier; or what it computes depends on the size of the batch in another way than by its shape.
+        a classifier; what it computes depends on the size of the batch in another way than by its shape; or
+        an option is out of range.
 
     Notes
     -----

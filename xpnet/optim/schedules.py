@@ -10,7 +10,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.autodiff import array_namespace
-from xpnet.backends import asarray, is_number
+from xpnet.backends import asarray, is_numpy_number
 from xpnet.optim.bound import Bound
 from xpnet.settings import at_least_zero, count, positive, up_to_one
 
@@ -261,7 +261,7 @@ def _schedule(rate_at: Callable, *settings: float) -> Schedule:
 
 
 def _evaluate(rate_at: Callable, settings: tuple[float, ...], step: Any) -> Any:
-    if tree.is_array(step) and not (is_number(step) and step.dtype.kind != "f"):
+    if tree.is_array(step) and not (is_numpy_number(step) and step.dtype.kind != "f"):
         xp = array_namespace(step)
         if not xp.isdtype(step.dtype, "real floating"):
             step = xp.astype(step, xp.__array_namespace_info__().default_dtypes()["real floating"])

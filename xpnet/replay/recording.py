@@ -28,7 +28,7 @@ from xpnet.autodiff.namespace import (
 from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
 from xpnet.autodiff.transforms import FROM_OUTSIDE
-from xpnet.backends import concrete, copied, is_number, plain_namespace, to_numpy
+from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.outside import ArrayFromOutsideError, FromOutside, refused
@@ -294,11 +294,11 @@ class RecordingNamespace(PlainNamespace):
             raise from_function_around()
         changing = [x for x in found if x.variable is not None]
         primitive = PRIMITIVES.get(name)
-        if not changing or (primitive and not primitive.define):  # of arrays alone
+        if primitive and not primitive.define:  # of arrays alone
             return taken
-        numbers = any(x.variable is None and is_number(x.value) for x in found)
+        numbers = any(x.variable is None and is_numpy_number(x.value) for x in found)
         is_first = taken[0] and len(changing) == 1 and changing[0] is taken[0][0]
-        if is_first and not numbers and name not in _OF_SETTINGS:
+        if not numbers and (not changing or (is_first and name not in _OF_SETTINGS)):
             return taken
         # Each place has an array of its own, so that one may be data at one and a setting at another.
         arguments, options = _map(taken, copy.copy)
@@ -311,7 +311,7 @@ class RecordingNamespace(PlainNamespace):
             if id(x) not in places:
                 if x.variable is not None:
                     return self.setting(x)
-                if is_number(x.value):
+                if is_numpy_number(x.value):
                     return x.value.item()
             found.append(x)
             return x
@@ -343,7 +343,7 @@ def _data(name: str, arguments: tuple, options: dict) -> Any:
 
 def _integer_of_host(x: Any) -> int | None:
     """Return the value of a single integer of NumPy's, None for any other array."""
-    return x.item() if is_number(x) and x.dtype.kind in "biu" else None
+    return x.item() if is_numpy_number(x) and x.dtype.kind in "biu" else None
 
 
 def _is_integer(x: Recorded) -> bool:

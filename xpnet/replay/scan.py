@@ -33,7 +33,7 @@ from xpnet.autodiff.primitive import NUMBERS, function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Tracer
 from xpnet.autodiff.transforms import check_results
-from xpnet.backends import asarray, concrete, device, is_number, plain_namespace
+from xpnet.backends import asarray, concrete, device, is_numpy_number, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.call import make_plan
 from xpnet.replay.graph import Graph
@@ -145,7 +145,7 @@ class _Place(NamedTuple):
 
     def beside(self, x: Any) -> Any:
         """Return a number of NumPy's beside arrays of another library as one of Python's."""
-        return x.item() if is_number(x) and plain_namespace(x) is not self.namespace else x
+        return x.item() if is_numpy_number(x) and plain_namespace(x) is not self.namespace else x
 
     def is_lasting(self) -> bool:
         """Say whether arrays outlive the call. Within `jax.jit` they do not, and have no device."""
@@ -155,7 +155,7 @@ class _Place(NamedTuple):
 def _place_of(arrays: list) -> _Place:
     arrays = [concrete(x) for x in arrays]
     # A number of NumPy's may stand beside arrays of any library.
-    first = next((x for x in arrays if not is_number(x)), None)
+    first = next((x for x in arrays if not is_numpy_number(x)), None)
     if first is None:
         first = arrays[0] if arrays else asarray(0, device=device())
     return _Place(plain_namespace(first), array_api_compat.device(first))

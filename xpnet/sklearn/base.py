@@ -34,7 +34,7 @@ from xpnet.sklearn.solvers import DIVERGED, fit_lbfgs, fit_stochastic
 from xpnet.training.metric import Metric
 from xpnet.training.networks import place_of
 
-# Whose examples are looked at: they tell which classes there are, or must know them.
+# What examples are for. Those of `fit` say which classes there are; others must have no more.
 Role = Literal["fit", "partial_fit", "validation_data"]
 
 
@@ -99,6 +99,7 @@ class MLP(BaseEstimator):
     classes_: numpy.ndarray  # of the classifier
     n_outputs_: int
     stopped_: bool
+    _learned: bool  # whether an epoch of the training under way has ended
     _optimizer_state: Any
 
     def _keep(self, parameters: dict[str, Any]) -> None:

@@ -103,6 +103,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         Decay of all parameters by this share of the learning rate in each step, apart from the gradients.
     validation_data : (array, array) or None
         X and y to validate with, in place of a part of the examples. With it, `partial_fit` can stop early.
+        y may lack classes, and must have no others than those of the training.
     callbacks : list of xpnet.callbacks.Callback, default=()
         What runs in between. ``run.net.net`` is the network.
     progress : bool, default=False
@@ -223,6 +224,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         ------
         ValueError, TypeError
             As scikit-learn's; and if the training diverges, with the epoch. The best weights are kept then.
+            What is refused before an epoch has ended leaves the estimator as it was.
         """
         return self._fit(X, y, sample_weight)
 
@@ -247,7 +249,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         Raises
         ------
         ValueError
-            As scikit-learn's: for classes that were not announced, say.
+            As scikit-learn's: for classes that were not announced, say. The estimator is as it was then.
         """
         if self.class_weight == "balanced":
             raise ValueError(

@@ -87,23 +87,37 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
         "labels": _labels(estimator) if "classes_" in fitted else None,
         "takes_features": _takes_features(estimator, net),
     }
-    training = _training(estimator) if include_optimizer else {}
+    training = _training(estimator, net) if include_optimizer else {}
     content = pack_parts({"net": net, "estimator": about, **training})
     load_parts(type(estimator), unpack_parts(b"".join(content), "what would be written"), "cpu")
     replace(path, content)
 
 
-def _training(estimator: Any) -> dict[str, Any]:
+def _training(estimator: Any, net: Any) -> dict[str, Any]:
     """Return what `partial_fit` goes on with."""
     if not hasattr(estimator, "_optimizer_state"):
         return {}
     parts = {"improvement": estimator._no_improvement_count}
     if estimator._best is not None:
         parts["best"] = estimator._best
-    state = estimator._optimizer_state
-    if state is not None and state[0] == kind_of(optimizer_of(estimator)):
-        parts["optimizer"] = state[1]
+    if estimator._optimizer_state is not None:
+        kind, state = estimator._optimizer_state
+        name = "optimizer" if estimator.schedule is None else "schedule"
+        try:
+            optimizer, first = _first_state(estimator, net)
+        except (TypeError, ValueError) as error:
+            raise _refusal(estimator, name, f"gives no optimizer: {error}") from error
+        if kind == kind_of(optimizer):  # else `partial_fit` begins anew
+            if tree.paths(state) != tree.paths(first):
+                raise _refusal(estimator, name, "is another than that whose state there is")
+            parts["optimizer"] = state
     return parts
+
+
+def _first_state(estimator: Any, net: Any) -> tuple[Any, Any]:
+    """Return the optimizer that an estimator asks for, and its state before the first step."""
+    optimizer = optimizer_of(estimator)
+    return optimizer, optimizer.init(Penalized(net, 0.0, None))
 
 
 def _not_kept(value: Any) -> str:
@@ -264,6 +278,5 @@ def _load_training(estimator: Any, parts: Parts, device: str | Device | None) ->
     if "best" in parts:
         estimator._best = parts.load("best", device=device, into=tree.copied(net))
     if "optimizer" in parts:
-        optimizer = optimizer_of(estimator)
-        state = optimizer.init(Penalized(net, 0.0, None))
+        optimizer, state = _first_state(estimator, net)
         estimator._optimizer_state = kind_of(optimizer), parts.load("optimizer", device=device, into=state)

@@ -206,6 +206,7 @@ class MLPRegressor(RegressorMixin, MLP):
         ------
         ValueError, TypeError
             As scikit-learn's; and if the training diverges, with the epoch. The best weights are kept then.
+            What is refused before an epoch has ended leaves the estimator as it was.
         """
         return self._fit(X, y, sample_weight)
 
@@ -228,7 +229,8 @@ class MLPRegressor(RegressorMixin, MLP):
         Raises
         ------
         ValueError
-            As scikit-learn's: for early stopping without ``validation_data``, say.
+            As scikit-learn's: for early stopping without ``validation_data``, say. The estimator is as it was
+            then.
         """
         return self._fit(X, y, sample_weight, incremental=True)
 

@@ -49,7 +49,8 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
     Raises
     ------
     ValueError
-        If there are an optimizer and a schedule, the schedule is a layer, or the optimizer cannot have a decay.
+        If there are an optimizer and a schedule, the schedule is a layer, or the optimizer cannot have the
+        decay.
     """
     found = estimator.optimizer
     if found is not None and estimator.schedule is not None:
