@@ -468,9 +468,9 @@ def test_what_is_kept_is_bounded(monkeypatch):
     assert many(5)(normal(3)).shape == (2**20,)  # the others are not kept
     with pytest.raises(ValueError, match="must be in proportion to its inputs and weights"):
         many(20)(normal(3))
+    loop = loop_of(node("Neg", "t", "c"), node("Identity", "a", "b"), outputs=("b",) * 9, length=2**12)
     with pytest.raises(ValueError, match="a node may make"):  # all outputs of a loop together
-        loop = node("Neg", "t", "c"), node("Identity", "a", "b")
-        loop_of(*loop, outputs=("b",) * 9, length=2**12)(normal(3))
+        loop(normal(3))
 
 
 @pytest.mark.parametrize(
