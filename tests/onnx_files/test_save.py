@@ -502,7 +502,7 @@ def test_array_that_cannot_be_read_is_named(path):
     output = helper.make_tensor_value_info("y", TensorProto.BFLOAT16, [2])
     graph = helper.make_graph([helper.make_node("Identity", ["w"], ["y"])], "test", [], [output], [weights])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-    with pytest.raises(ValueError, match="has an array of .*bfloat16.* at w, which xpnet cannot read"):
+    with pytest.raises(ValueError, match=r"has an array of .*bfloat16.* at w, which xpnet cannot read"):
         xpnet.onnx.load(path)
 
 
