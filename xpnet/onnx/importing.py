@@ -265,8 +265,10 @@ class _Part:
                 value = Constant.of(_array(value, name))
             elif isinstance(value, bytes):
                 value = value.decode()
-            elif isinstance(value, Sequence):
+            elif isinstance(value, Sequence) and all(isinstance(x, int | float | bytes) for x in value):
                 value = tuple(x.decode() if isinstance(x, bytes) else x for x in value)
+            elif not isinstance(value, int | float):
+                raise _Unknown(f"has {attribute.name} in {kind}, which xpnet cannot read.")
             attributes.append((attribute.name, value))
         made = Node(kind, name, tuple(inputs), tuple(node.output), tuple(attributes), self._opset)
         if kind == "Constant":
@@ -300,6 +302,6 @@ def _array(tensor: Any, name: str) -> numpy.ndarray:
 
 
 def _readable(x: numpy.ndarray, name: str) -> numpy.ndarray:
-    if x.dtype.name not in DTYPES:
+    if x.dtype.name not in DTYPES or x.dtype.fields:  # as which onnx may have the bits of bfloat16
         raise _Unknown(f"has an array of {x.dtype} at {name}, which xpnet cannot read.")
     return x
