@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas
 import pytest
+import sklearn
 from helpers import assert_on
 from scipy import sparse
 from sklearn.base import clone
@@ -260,6 +261,15 @@ def test_partial_fit_goes_on_as_if_nothing_had_happened(options, path):
             each.partial_fit(X, Y)
     assert_equal(loaded.coefs_, estimator.coefs_)
     assert loaded.loss_curve_ == estimator.loss_curve_
+
+
+def test_requests_for_metadata(path):
+    estimator = classifier().fit(X, Y)
+    with sklearn.config_context(enable_metadata_routing=True):
+        estimator.set_fit_request(sample_weight=True).set_score_request(sample_weight="weights")
+    loaded = through_a_file(estimator, path)
+    for method, requests in (("fit", {"sample_weight": True}), ("score", {"sample_weight": "weights"})):
+        assert getattr(loaded.get_metadata_routing(), method).requests == requests
 
 
 def test_a_small_file_for_use(path):

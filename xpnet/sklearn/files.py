@@ -65,7 +65,7 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
     """Write a fitted estimator to a file. See `MLP.save`."""
     estimator._validate_params()
     parameters = estimator.get_params(deep=False)
-    known = {*parameters, *_FITTED, *_OF_NETWORK, *_OF_TRAINING, *_MADE_ANEW}
+    known = {*parameters, *_FITTED, *_OF_NETWORK, *_OF_TRAINING, *_MADE_ANEW, "_metadata_request"}
     for name in vars(estimator):
         if name not in known:
             raise _refusal(estimator, name, "is none of those that fit leaves")
@@ -84,6 +84,7 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
         "parameters": parameters,
         "device_is_object": is_object,
         "fitted": fitted,
+        "requests": _requests(estimator),
         "labels": _labels(estimator) if "classes_" in fitted else None,
         "takes_features": _takes_features(estimator, net),
     }
@@ -91,6 +92,14 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
     content = pack_parts({"net": net, "estimator": about, **training})
     load_parts(type(estimator), unpack_parts(b"".join(content), "what would be written"), "cpu")
     replace(path, content)
+
+
+def _requests(estimator: Any) -> dict[str, dict[str, Any]]:
+    """Return what ``set_fit_request`` and its like were told, by methods."""
+    if "_metadata_request" not in vars(estimator):
+        return {}
+    routing = estimator.get_metadata_routing()
+    return {method: dict(getattr(routing, method).requests) for method in ("fit", "partial_fit", "score")}
 
 
 def _training(estimator: Any, net: Any) -> dict[str, Any]:
@@ -217,6 +226,12 @@ def _load(cls: Any, parts: Parts, about: dict[str, Any], device: str | Device | 
     estimator = cls(**parameters)
     estimator._validate_params()
     vars(estimator).update(fitted)
+    if about["requests"]:
+        routing = estimator.get_metadata_routing()
+        for method, requests in about["requests"].items():
+            for name, alias in requests.items():
+                getattr(routing, method).add_request(param=name, alias=alias)
+        estimator._metadata_request = routing
     if "classes_" in fitted:
         estimator._label_binarizer = _label_binarizer(estimator, *about["labels"])
     net = parts.load("net", device=device)
