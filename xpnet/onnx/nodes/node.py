@@ -59,7 +59,7 @@ class Bounds:
         made_now = numbers_in(made)
         self.kept -= made_now
         self.work -= CALL + numbers_in(read) + made_now
-        if min(self.kept, self.work) < 0:
+        if self.kept < 0 or self.work < 0:
             raise ValueError(
                 "what a network computes and keeps must be in proportion to its inputs and weights, received "
                 "one that goes far beyond that."
@@ -67,7 +67,11 @@ class Bounds:
 
 
 def numbers_in(arrays: Iterable[Any]) -> int:
-    return sum(prod(x.shape) for x in arrays if x is not None)
+    total = 0
+    for x in arrays:  # no generator, as this runs at each node of each call
+        if x is not None:
+            total += prod(x.shape)
+    return total
 
 
 _bounds: ContextVar[Bounds] = ContextVar("bounds of a run")
@@ -158,9 +162,10 @@ class Node:
                 raise ValueError(f"{self.name}, a {self.kind}, has no attribute {name!r} of {kind}.")
 
     def __call__(self, xp: Any, values: list[Any]) -> Sequence[Any]:
-        of_texts = self.kind.rpartition(".")[2] in _OF_TEXTS
-        if not of_texts and any(type(x) is numpy.ndarray and x.dtype.hasobject for x in values):
-            raise ValueError(f"{self.name}, a {self.kind}, computes with numbers, received texts.")
+        if not self.takes_texts:
+            for x in values:
+                if type(x) is numpy.ndarray and x.dtype.hasobject:
+                    raise ValueError(f"{self.name}, a {self.kind}, computes with numbers, received texts.")
         try:
             result = NODES[self.kind](xp, self, *_together(values))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -170,6 +175,10 @@ class Node:
                 f"{self.name}, a {self.kind}, cannot take what it receives: {error!r}."
             ) from error
         return result if isinstance(result, tuple | list) else (result,)
+
+    @cached_property
+    def takes_texts(self) -> bool:
+        return self.kind.rpartition(".")[2] in _OF_TEXTS
 
     def get(self, name: str, default: Any = None) -> Any:
         return next((value for key, value in self.attributes if key == name), default)
@@ -275,22 +284,20 @@ def bounds() -> Bounds:
 
 def compute(xp: Any, body: Body, values: dict[str, Any]) -> list[Any]:
     """Compute nodes one after the other, from values by their names, and return the outputs."""
-
-    def value(name: str) -> Any:
-        if name not in values:
-            raise ValueError(f"a node must read what is made before it, received {name}, which is not.")
-        return values[name]
-
     left = bounds()
     kept = left.kept
-    for node, unread in zip(body.nodes, body.unread, strict=True):
-        given = [value(name) if name else None for name in node.inputs]
-        results = node(xp, given)
-        left.take(given, results)
-        values.update(zip(node.outputs, results, strict=False))
-        left.kept += numbers_in(values.pop(name, None) for name in unread)
-    left.kept = kept
-    return [value(name) for name in body.outputs]
+    try:
+        for node, unread in zip(body.nodes, body.unread, strict=True):
+            given = [values[name] if name else None for name in node.inputs]
+            results = node(xp, given)
+            left.take(given, results)
+            values.update(zip(node.outputs, results, strict=False))
+            left.kept += numbers_in([values.pop(name, None) for name in unread])
+        left.kept = kept
+        return [values[name] for name in body.outputs]
+    except KeyError as error:  # of a name, as nodes raise none
+        (name,) = error.args
+        raise ValueError(f"a node must read what is made before it, received {name}, which is not.") from None
 
 
 def _together(values: list[Any]) -> list[Any]:
