@@ -403,14 +403,17 @@ def test_damaged_files(change, path):
         MLPClassifier.load(path)
 
 
-def test_a_network_that_fits_nothing_else_in_the_file(path):
+def test_a_network_that_fits_nothing_else_in_the_file(path, device):
     estimator = classifier().fit(X, Y)
     estimator.save(path)
     about = read_parts(path).load("estimator", device="cpu")
-    for net in (nn.Dense(4, 4), nn.Dense(3, 5), nn.ReLU(), {"net": estimator.network_}, estimator.coefs_[0]):
+    in_itself = nn.Dense(3, 4)
+    in_itself.bias = np.zeros(7, dtype="float32")
+    others = [in_itself, nn.ReLU(), {"net": estimator.network_}, estimator.coefs_[0]]
+    for net in (nn.Dense(4, 4), nn.Dense(3, 5), *others):
         write_parts(path, {"net": net, "estimator": about})
         with pytest.raises(ValueError, match=r"is damaged"):
-            MLPClassifier.load(path)
+            MLPClassifier.load(path, device=device.spec)
 
 
 @pytest.mark.parametrize("state", [{"pos": 2**31}, {"pos": -1}, {"pos": 625}, {"key": np.zeros(3, "uint32")}])

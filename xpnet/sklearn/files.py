@@ -11,7 +11,7 @@ from sklearn.preprocessing import LabelBinarizer
 
 import xpnet
 from xpnet import nn, tree
-from xpnet.backends import Device, asarray, device_of
+from xpnet.backends import Device
 from xpnet.files.description import CodeNeededError, build, describe
 from xpnet.files.networks import Parts, pack_parts, read_parts, unpack_parts
 from xpnet.replay.data import Identity, data, elements
@@ -273,9 +273,10 @@ def _takes_features(estimator: Any, net: Any) -> bool:
     features = estimator.n_features_in_
     if not layers or layers[0].weight.shape[:1] != (features,):
         return False
-    first = layers[0].weight
-    example = asarray(numpy.zeros((1, features)), device=device_of(first), dtype=first.dtype)
     try:
+        # On the host, as each library has errors of its own for what does not fit together.
+        net = xpnet.to_device(net, "cpu")
+        example = numpy.zeros((1, features), dtype=dense_layers(net)[0].weight.dtype)
         with numpy.errstate(all="ignore"):
             outputs = net(example)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
