@@ -21,7 +21,7 @@ from sklearn.exceptions import NotFittedError
 import xpnet
 from xpnet import callbacks, losses, nn, optim
 from xpnet.files.networks import read_parts, write_parts
-from xpnet.files.tensors import read, write
+from xpnet.files.tensors import pack, read
 from xpnet.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -359,7 +359,8 @@ def altered(path, change):
     entries = dict(inner["estimator"]["dict"])
     change(entries, dict(entries["fitted"]["dict"]))
     inner["estimator"]["dict"] = [*map(list, entries.items())]
-    write(path, {name: tensor.values for name, tensor in arrays.items()}, {"xpnet": json.dumps(inner)})
+    values = {name: tensor.values for name, tensor in arrays.items()}
+    path.write_bytes(b"".join(pack(values, {"xpnet": json.dumps(inner)})))
 
 
 def set_fitted(name, value):

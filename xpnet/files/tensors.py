@@ -19,7 +19,6 @@ import numpy
 import safetensors
 
 from xpnet.backends import Device, asarray, device, to_numpy
-from xpnet.writing import replace
 
 # The dtypes of the standard, and bfloat16, by their names in the format.
 _DTYPES = {
@@ -108,19 +107,6 @@ def from_bytes(content: bytes, shape: Sequence[int], text: str) -> numpy.ndarray
     if dtype.kind == "U" and values.size and values.reshape(-1).view("<u4").max() > sys.maxunicode:
         raise ValueError("a text has something else than characters")
     return values.astype(dtype.newbyteorder("="))
-
-
-def write(path: str | os.PathLike, arrays: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Write arrays of any library to a file, beside its place, and move it there when it is whole on disk.
-
-    Raises
-    ------
-    TypeError, ValueError
-        See `pack`. Nothing is written then.
-    OSError
-        If it cannot be written. An older file stays as it was.
-    """
-    replace(path, pack(arrays, metadata))
 
 
 def pack(arrays: dict[str, Any], metadata: dict[str, str]) -> list[Any]:
