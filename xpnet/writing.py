@@ -54,7 +54,7 @@ def replace(path: str | os.PathLike, parts: Iterable[Any], *, mode: int = 0o666)
         _flush_directory(target.parent)
 
 
-def check(path: str | os.PathLike) -> None:
+def check_path(path: str | os.PathLike) -> None:
     """Raise the OSError that `replace` would raise for what is at a path, and change nothing."""
     with _explained(path):
         _find(path)

@@ -5,7 +5,6 @@ import pytest
 from helpers import half_of_the_digits
 from sklearn.base import clone
 from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.utils import compute_class_weight, compute_sample_weight
 
@@ -97,18 +96,6 @@ BAD_WEIGHTS = [
 def test_what_does_not_say_how_much_classes_count(y, class_weight, message):
     with pytest.raises(ValueError, match=message):
         classifier(class_weight=class_weight).fit(X, y)
-
-
-def test_a_class_that_is_unknown_is_refused_as_scikit_learn_does():
-    for class_weight in ({0: 1, 1: 2}, {0: 1, 7: 2}, {0: 1, 1: 1, 2: 1, 3: 1}):
-        outcomes = []
-        for estimator in (classifier(), LogisticRegression(max_iter=500)):
-            try:
-                estimator.set_params(class_weight=class_weight).fit(X, Y)
-                outcomes.append(None)
-            except ValueError as error:
-                outcomes.append(isinstance(error, ValueError))
-        assert outcomes[0] == outcomes[1]
 
 
 # -- examples that lack a class ------------------------------------------------------------------------------

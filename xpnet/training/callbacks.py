@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xpnet import tree
 from xpnet.settings import at_least_zero, count, flag
 from xpnet.training.resume import write_checkpoint
-from xpnet.writing import check, remove_parts
+from xpnet.writing import check_path, remove_parts
 
 if TYPE_CHECKING:
     from xpnet.training.run import Run
@@ -312,7 +312,7 @@ class Checkpoint(Callback):
                 f"a checkpoint needs a folder that is there, received {folder}. Make it first."
             )
         if "{" not in self._path:
-            check(self._path)
+            check_path(self._path)
         remove_parts(self._path, numbers=_NUMBERS)
 
     def step_end(self, run: "Run") -> None:
