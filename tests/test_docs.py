@@ -71,7 +71,11 @@ def test_examples_of_metrics():
             assert doctest.DocTestRunner().run(example).failed == 0
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow) if path.stem == "pipeline" else path for path in PAGES],
+    ids=lambda path: path.stem,
+)
 def test_code_of_the_manual(path, tmp_path, monkeypatch):
     if path.stem == "cuda" and (problem := backends.cuda_problem()):
         pytest.skip(problem)
