@@ -309,8 +309,8 @@ def _load_training(estimator: Any, parts: Parts, device: str | Device | None) ->
     if "best" in parts:
         estimator._best = parts.load("best", device=device, into=tree.copied(net))
     if "optimizer" in parts:
-        # Whether it is one for these weights, the optimizer finds in its next step. A first state of its own to
-        # compare with could be of any size.
+        # Whether it is one for these weights, the optimizer finds in its next step. A first state of its own,
+        # to compare with, could be of any size.
         state = parts.load("optimizer", device=device)
         check_state(state, "step", "learning_rate", "transforms")
         estimator._optimizer_state = kind_of(optimizer_of(estimator)), state
