@@ -310,10 +310,19 @@ def test_what_cannot_be_saved_leaves_the_old_file(path):
         ("max_iter", -1, "max_iter"),
         ("note_", 5, "note_, 5, is none of those that fit leaves"),
         ("classes_", np.asarray([1j]), "classes_, .* received complex128"),
+        ("n_layers_", 5, "n_layers_, 5, would come back as 3"),
+        ("network_", None, "network_, None, is no network"),
+        ("coefs_", None, "coefs_, None, is not one array for each of 2 dense layers"),
+        ("coefs_", ["x", "y"], r"coefs_, \['x', 'y'\], and intercepts_ are no weights: .* received text"),
+        ("coefs_", estimator.coefs_[:1], "coefs_, .* is not one array for each of 2 dense layers"),
+        ("coefs_", [np.ones((3, 7)), np.ones((7, 4))], "network_ is not the dense layers"),
+        ("intercepts_", [[0.0]], "intercepts_, .* is not one array for each of 2 dense layers"),
+        ("n_features_in_", 5, r"for 5 features \(n_features_in_\)"),
+        ("n_outputs_", 5, r"with 5 outputs \(n_outputs_\)"),
     ):
         other = pickle.loads(pickle.dumps(estimator))
         setattr(other, name, value)
-        with pytest.raises((TypeError, ValueError), match=rf"(?s){name}.*{reason}|{reason}"):
+        with pytest.raises((TypeError, ValueError), match=rf"(?s){reason}"):
             other.save(path)
         assert path.read_bytes() == before
 

@@ -82,7 +82,7 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
     for name, value in (parameters | fitted).items():
         if reason := _not_kept(value):
             raise _refusal(estimator, name, reason)
-    net = estimator._network()
+    net = _network(estimator)
     if reason := _not_read(net):
         raise _refusal(estimator, "network_", reason)
     about = {
@@ -96,6 +96,23 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
     content = pack_parts({"net": net, "estimator": about, **training})
     load_parts(type(estimator), unpack_parts(b"".join(content), "what would be written"), "cpu")
     replace(path, content)
+
+
+def _network(estimator: Any) -> Any:
+    """Return the network with the weights in ``coefs_``, after a check that they belong together."""
+    net = getattr(estimator, "network_", None)
+    if not isinstance(net, nn.Module):
+        raise _refusal(estimator, "network_", "is no network")
+    layers = len(dense_layers(net))
+    for name in ("coefs_", "intercepts_"):
+        if len(several(getattr(estimator, name, None))) != layers:
+            raise _refusal(estimator, name, f"is not one array for each of {layers} dense layers of network_")
+    if _facts(getattr(estimator, "n_layers_", None)) != _facts(layers + 1):
+        raise _refusal(estimator, "n_layers_", f"would come back as {layers + 1}")
+    try:
+        return estimator._network()
+    except (TypeError, ValueError) as error:
+        raise _refusal(estimator, "coefs_", f"and intercepts_ are no weights: {error}") from error
 
 
 def _training(estimator: Any, net: Any) -> dict[str, Any]:
@@ -178,9 +195,10 @@ def _facts_of_object(value: Any) -> Any:
 
 
 def _refusal(estimator: Any, name: str, reason: str) -> TypeError:
+    value = reprlib.repr(getattr(estimator, name, None))
     return TypeError(
-        f"what {type(estimator).__name__}.save writes must come back equal, and {name}, "
-        f"{reprlib.repr(getattr(estimator, name))}, {reason.removesuffix('.')}. Set it to something else, "
+        f"what {type(estimator).__name__}.save writes must come back equal, and {name}, {value}, "
+        f"{reason.removesuffix('.')}. Set it to something else, "
         "or use pickle, for yourself alone."
     )
 
@@ -226,7 +244,10 @@ def _load(cls: Any, parts: Parts, about: dict[str, Any], device: str | Device | 
         estimator._label_binarizer = _label_binarizer(estimator, *about["labels"])
     net = parts.load("net", device=device)
     if not _has_own_layers(estimator) and not _is_stack(estimator, net):
-        raise ValueError("network_ is not the dense layers that fit makes for its features and outputs.")
+        raise ValueError(
+            f"network_ is not the dense layers that fit makes for {estimator.n_features_in_} features "
+            f"(n_features_in_) and {estimator.n_outputs_} outputs (n_outputs_)."
+        )
     estimator._publish(net)
     if "improvement" in parts:
         _load_training(estimator, parts, device)
@@ -252,7 +273,10 @@ def _label_binarizer(estimator: Any, labels: str, are_sparse: bool) -> LabelBina
     outputs = (1 if labels == "binary" else number), link
     same = numpy.array_equal(made.classes_, classes) and made.y_type_ == labels
     if not same or outputs != (estimator.n_outputs_, estimator.out_activation_):
-        raise ValueError(f"the classes {reprlib.repr(classes)} are not those of {labels} labels.")
+        raise ValueError(
+            f"classes_, {reprlib.repr(classes)}, are not those of {labels} labels with "
+            f"{estimator.n_outputs_} outputs (n_outputs_) and {estimator.out_activation_} behind them (out_activation_)."
+        )
     made.sparse_input_ = are_sparse is True
     return made
 
