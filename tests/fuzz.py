@@ -9,6 +9,7 @@ with words are whole networks.
 
 import contextlib
 import json
+import math
 import random
 import resource
 import signal
@@ -20,7 +21,7 @@ import onnx
 
 import xpnet
 import xpnet.onnx
-from xpnet.files import tensors
+from xpnet.files import description, tensors
 from xpnet.files.description import describe
 from xpnet.onnx.nodes import NODES
 from xpnet.sklearn import MLPClassifier
@@ -172,12 +173,16 @@ class Estimators(Networks):
 
     def read(self, path):
         loaded = MLPClassifier.load(path)
-        with np.errstate(all="ignore"):
-            loaded.predict_proba(np.zeros((3, loaded.n_features_in_)))
+        named = loaded.activation if isinstance(loaded.activation, list | tuple) else [loaded.activation]
+        # Layers of the user's may fail in any way, or ask for any memory, when they are run.
+        if loaded.module is None and all(isinstance(name, str) for name in named):
+            with np.errstate(all="ignore"):
+                loaded.predict_proba(np.zeros((3, loaded.n_features_in_)))
         return loaded
 
     def check(self, loaded, path):
-        loaded.save(path)
+        # Whether its optimizer is one for these weights is found in the next step, and when it is saved.
+        loaded.save(path, include_optimizer=False)
         assert MLPClassifier.load(path).get_params().keys() == loaded.get_params().keys()
 
 
@@ -280,6 +285,13 @@ VALUES = [
 ]  # fmt: skip
 
 
+WORDS = ["array", "module", "settings", "function", "bytes", "random_state", "object", "dataclass", "float"]
+NAMES = [
+    *description._named(), *description._OF_ONNX, "0.layers.0.weight", "layers.0.weight", "layers.0.bias",
+    "optimizer/step", "best/layers.0.weight", "estimator/parameters.validation_data.0", "00", "inf",
+]  # fmt: skip
+
+
 def altered_inside(content, random, alter=None):
     """Alter what stands behind the checksum of a file of xpnet's, and make the checksum right again."""
     try:
@@ -291,9 +303,11 @@ def altered_inside(content, random, alter=None):
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return content
     for _ in range(random.choice([1, 1, 2, 3])):
-        inner = (alter or altered_json)(inner, random)
+        inner = random.choice([alter or altered_json, grafted])(inner, random)
     if random.random() < 0.3:
-        header = altered_json(header, random)
+        header = random.choice([altered_json, altered_kind])(header, random)
+    if random.random() < 0.1:
+        metadata["dtypes"] = json.dumps(altered_dtypes(metadata.get("dtypes", "{}"), header, random))
     data = content[size:]
     metadata["xpnet"] = json.dumps(inner)
     metadata["sha256"] = tensors._digest(header, metadata, [data])
@@ -324,6 +338,53 @@ def altered_json(value, random):
     if type(value) is int and random.random() < 0.5:
         return value + random.choice([-1, 1, 2**31, -value, -2 * value])
     return random.choice(VALUES)
+
+
+def grafted(value, random):
+    """Put a part of a value of JSON in the place of another part, or what some name stands for."""
+    changed = json.loads(json.dumps(value))
+    places, rest = [], [changed] if isinstance(changed, dict | list) else []
+    while rest:
+        inside = rest.pop()
+        for key in inside if isinstance(inside, dict) else range(len(inside)):
+            places.append((inside, key))
+            if isinstance(inside[key], dict | list):
+                rest.append(inside[key])
+    if places:
+        inside, key = random.choice(places)
+        other, other_key = random.choice(places)
+        new = [other[other_key]] * 3 + [random.choice(VALUES), {random.choice(WORDS): random.choice(NAMES)}]
+        inside[key] = json.loads(json.dumps(random.choice(new)))
+    return changed
+
+
+def altered_kind(header, random):
+    """Give an array another dtype or shape for the same bytes."""
+    name = random.choice(list(header)) if isinstance(header, dict) and header else ""
+    try:
+        entry = dict(header[name])
+        shape, dtype = [int(length) for length in entry["shape"]], str(entry["dtype"])
+    except (KeyError, TypeError, ValueError):  # of a header that was altered before
+        return header
+    end = random.choice([1, 1, 1, 2, 0])
+    shapes = [[*shape, *[1] * end], [*[1] * end, *shape], shape[::-1], [math.prod(shape)]]
+    entry["shape"] = random.choice(shapes)
+    entry["dtype"] = random.choice(
+        [other for other in tensors._DTYPES if other[-2:] == dtype[-2:]] or [dtype]
+    )
+    return header | {name: entry}
+
+
+def altered_dtypes(text, header, random):
+    """Say of an array that it holds texts or dates."""
+    try:
+        dtypes = dict(json.loads(text))
+    except (TypeError, ValueError, RecursionError):
+        dtypes = {}
+    name = random.choice([*header, "estimator/parameters"]) if isinstance(header, dict) else ""
+    return dtypes | {
+        name: random.choice(["<U1", "<U2", "|S4", "<M8[s]", "<m8", "|O", "<V8", "<U0", "<f8", 3])
+    }
 
 
 def altered_leaf(value, random):

@@ -593,10 +593,47 @@ def test_layers_are_not_constructed_from_a_file(path, monkeypatch):
     assert repr(xpnet.load(path)) == "Dense(weight: float32 (2, 3), bias: float32 (3,))"
 
 
+class OwnList(list):
+    pass
+
+
+UNREACHED = {
+    "list of ones own": lambda x: {"a": OwnList([x])},
+    "ordered dict of ones own": lambda x: {"a": type("Own", (OrderedDict,), {})(a=x)},
+    "objects": lambda x: {"a": numpy.asarray([x, None], dtype=object)},
+    "empty key": lambda x: {"": {"a": x}},
+    "key that ends in /": lambda x: {"a/": {"b": x}},
+}
+
+
+@pytest.mark.parametrize("make", UNREACHED.values(), ids=UNREACHED)
+def test_into_leaves_no_array_as_it_was(path, make):
+    xpnet.save({"plain": numpy.ones(2), **make(numpy.ones(2))}, path)
+    into = {"plain": numpy.zeros(2), **make(numpy.zeros(2))}
+    with pytest.raises(ValueError, match=r"arrays of into= must be leaves of a tree, received a"):
+        xpnet.load(path, into=into)
+    assert into["plain"].tolist() == [0.0, 0.0]
+
+
+def test_an_array_that_is_named_many_times_is_moved_once(device, path, monkeypatch):
+    xpnet.save({"a": numpy.ones(2, dtype="float32"), "b": numpy.zeros(2, dtype="float32")}, path)
+    arrays, metadata = read(path)
+    again = {"list": [{"array": "a"}, {"array": "a"}, {"array": "b"}]}
+    described = json.dumps({"version": 1, "net": again})
+    values = {name: x.values for name, x in arrays.items()}
+    path.write_bytes(b"".join(pack(values, metadata | {"xpnet": described})))
+    one, other, third = xpnet.load(path, device=device)
+    assert one is other
+    assert third is not one
+
+
 # -- files that cannot be written -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, bytearray(b"bytes"), 1j])
+OTHER_RANDOM = numpy.random.RandomState(numpy.random.PCG64(0))  # whose state is of another kind
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, bytearray(b"bytes"), 1j, OTHER_RANDOM])
 def test_attribute_that_cannot_be_described(path, value):
     net = nn.Sequential(nn.Dense(2, 1, seed=0), nn.ReLU())
     xpnet.save(net, path)

@@ -23,6 +23,7 @@ import xpnet
 from xpnet import callbacks, losses, nn, optim
 from xpnet.files.networks import read_parts, write_parts
 from xpnet.files.tensors import pack, read
+from xpnet.optim.bound import Bound
 from xpnet.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -328,10 +329,19 @@ def test_what_cannot_be_saved_leaves_the_old_file(path):
         ("max_iter", -1, "max_iter"),
         ("note_", 5, "note_, 5, is none of those that fit leaves"),
         ("classes_", np.asarray([1j]), "classes_, .* received complex128"),
+        ("n_layers_", 5, "n_layers_, 5, would come back as 3"),
+        ("network_", None, "network_, None, is no network"),
+        ("coefs_", None, "coefs_, None, is not one array for each of 2 dense layers"),
+        ("coefs_", ["x", "y"], r"coefs_, \['x', 'y'\], and intercepts_ are no weights: .* received text"),
+        ("coefs_", estimator.coefs_[:1], "coefs_, .* is not one array for each of 2 dense layers"),
+        ("coefs_", [np.ones((3, 7)), np.ones((7, 4))], "network_ is not the dense layers"),
+        ("intercepts_", [[0.0]], "intercepts_, .* is not one array for each of 2 dense layers"),
+        ("n_features_in_", 5, r"for 5 features \(n_features_in_\)"),
+        ("n_outputs_", 5, r"with n_outputs_=5"),
     ):
         other = pickle.loads(pickle.dumps(estimator))
         setattr(other, name, value)
-        with pytest.raises((TypeError, ValueError), match=rf"(?s){name}.*{reason}|{reason}"):
+        with pytest.raises((TypeError, ValueError), match=rf"(?s){reason}"):
             other.save(path)
         assert path.read_bytes() == before
 
@@ -398,6 +408,9 @@ DAMAGE = {
         3, ["alpha", -1.0]
     ),
     "no parameters": lambda entries, _: entries.pop("parameters"),
+    "nothing of the classes": lambda entries, fitted: entries.__setitem__(
+        "fitted", {"dict": [[name, x] for name, x in fitted.items() if name != "classes_"]}
+    ),
     "nothing fitted": lambda entries, _: entries.__setitem__("fitted", {"dict": []}),
     "other labels": lambda entries, _: entries.__setitem__("labels", "binary"),
 }
@@ -424,6 +437,64 @@ def test_a_network_that_fits_nothing_else_in_the_file(path, device):
         write_parts(path, {"net": net, "estimator": about})
         with pytest.raises(ValueError, match=r"is damaged"):
             MLPClassifier.load(path, device=device.spec)
+
+
+def test_layers_that_fit_does_not_make_are_not_run(path, monkeypatch):
+    estimator = classifier().fit(X, Y)
+    estimator.save(path)
+    about = read_parts(path).load("estimator", device="cpu")
+    monkeypatch.setattr(nn.Concatenate, "__call__", lambda *_: pytest.fail("it was run"))
+    twice = nn.Concatenate(nn.ReLU(), nn.ReLU())  # thirty of them make gigabytes of a number
+    write_parts(path, {"net": nn.Sequential(nn.Dense(3, 4), twice), "estimator": about})
+    with pytest.raises(ValueError, match=r"damaged.* network_ is not the dense layers"):
+        MLPClassifier.load(path)
+    about["parameters"]["module"] = nn.Sequential(twice)  # of the user's, who runs it
+    write_parts(path, {"net": nn.Sequential(nn.Dense(3, 4), twice), "estimator": about})
+    MLPClassifier.load(path)
+
+
+def test_arrays_of_layers_that_would_fill_the_memory(path):
+    estimator = classifier(batch_norm=True).fit(X, Y)
+    estimator.save(path)
+    about = read_parts(path).load("estimator", device="cpu")
+    for layer, name in (
+        (0, "bias"),
+        (1, "weight"),
+        (1, "bias"),
+        (1, "running_mean"),
+        (1, "running_variance"),
+    ):
+        net = pickle.loads(pickle.dumps(estimator.network_))
+        setattr(net[layer], name, np.ones((5, 1)))
+        write_parts(path, {"net": net, "estimator": about})
+        with pytest.raises(ValueError, match=r"damaged.* network_ is not the dense layers"):
+            MLPClassifier.load(path)
+
+
+def test_optimizers_are_not_run(path):
+    estimator = classifier(schedule=optim.constant(0.1)).fit(X, Y)
+    estimator.save(path)
+    parts = read_parts(path)
+    names = ("estimator", "improvement", "best", "optimizer")
+    about, *rest = (parts.load(name, device="cpu") for name in names)
+    state = rest[-1]
+    # An initial value of a weight in the place of a learning rate: of any size.
+    shape, chance = (30, 30), np.random.RandomState(0)
+    about["parameters"]["schedule"] = Bound(nn.initializers._uniform, (shape, chance))
+    before = chance.get_state(legacy=False)
+    write_parts(path, dict(zip(names, (about, *rest), strict=True), net=estimator.network_))
+    assert_equal(MLPClassifier.load(path).schedule.settings[1].get_state(legacy=False), before)
+    about["parameters"]["schedule"] = None
+    for wrong in ((), {}, {"step": state["step"]}):
+        write_parts(path, dict(zip(names, (about, *rest[:-1], wrong), strict=True), net=estimator.network_))
+        with pytest.raises(ValueError, match=r"damaged.*the state must be one of this optimizer"):
+            MLPClassifier.load(path)
+    other = state | {"transforms": ({"mean": [], "mean_square": []},)}
+    write_parts(path, dict(zip(names, (about, *rest[:-1], other), strict=True), net=estimator.network_))
+    loaded = MLPClassifier.load(path)
+    with pytest.raises(ValueError, match=r"the state must be one of this optimizer"):
+        loaded.partial_fit(X, Y)
+    assert_equal(loaded.predict(X), estimator.predict(X))
 
 
 @pytest.mark.parametrize("state", [{"pos": 2**31}, {"pos": -1}, {"pos": 625}, {"key": np.zeros(3, "uint32")}])

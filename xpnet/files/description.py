@@ -161,7 +161,7 @@ class _Describer:
         if tree.is_dataclass(value):
             attributes = _public(tree.attributes_of(value))
             return {"dataclass": _name_of(kind), "attributes": self._attributes(attributes, path)}
-        if kind is numpy.random.RandomState:
+        if kind is numpy.random.RandomState and value.get_state(legacy=False)["bit_generator"] == "MT19937":
             return {"random_state": self.describe(value.get_state(legacy=False), path)}
         if isinstance(value, int | float | str | bytes):  # a member of an enumeration, say
             return {"object": _full_name(kind)}
@@ -213,7 +213,7 @@ def _is_key(key: Any) -> bool:
 
 def _public(attributes: dict[str, Any]) -> dict[str, Any]:
     """Leave out private settings, which are no part of a file. Private arrays are."""
-    return {name: x for name, x in attributes.items() if name[0] != "_" or tree.is_child(x)}
+    return {name: x for name, x in attributes.items() if name[:1] != "_" or tree.is_child(x)}
 
 
 def _in(path: str, key: Any) -> str:

@@ -5,6 +5,7 @@ Reading a file runs no code from it: see `xpnet.files.description`.
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,8 @@ class Parts:
             arrays = {key: x for key, x in self._arrays.items() if key in names}
             return _fill(into, arrays, _root(name), device, self.path)
         target = _device(device)
-        return build(description, lambda key: self._arrays[key].on(target))
+        # An array that is named many times is moved once.
+        return build(description, cache(lambda key: self._arrays[key].on(target)))
 
 
 def read_parts(path: str | os.PathLike) -> Parts:
@@ -193,11 +195,14 @@ def _fill(into: Any, arrays: dict[str, Tensor], root: str, spec: str | Device | 
             f"the network must fit the file {path}: at {name} it has {in_net}, the file {in_file}."
         )
     leaves, structure = tree.flatten(into, state=True)
-    names = tree.paths(into, state=True)
-    filled = tree.unflatten(
-        structure,
-        [new.get(f"{root}{name}", x) for name, x in zip(names, leaves, strict=True)],
-    )
+    names = [f"{root}{name}" for name in tree.paths(into, state=True)]
+    if unreached := sorted(new.keys() - set(names)):
+        raise ValueError(
+            f"the arrays of into= must be leaves of a tree, received {unreached[0]}, which is none: trees "
+            "do not look into lists and dicts of your own classes, arrays of objects or random states, nor "
+            "at keys that are empty or end in /. Read it without into=, or put it into a plain dict."
+        )
+    filled = tree.unflatten(structure, [new.get(name, x) for name, x in zip(names, leaves, strict=True)])
     if isinstance(into, tree.Branch):
         tree.assign(filled, into)
         return into

@@ -435,6 +435,8 @@ class MLP(BaseEstimator):
         ------
         ValueError
             If the file is of another class, or is damaged.
+        DeviceUnavailableError
+            If this machine has no such device. That of the parameter is looked for here if it is a `Device`.
         """
         return files.load(cls, path, device)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy
+from sklearn.base import is_classifier
 from sklearn.preprocessing import LabelBinarizer
 
 import xpnet
@@ -14,10 +15,12 @@ from xpnet import nn, tree
 from xpnet.backends import Device
 from xpnet.files.description import CodeNeededError, build, describe
 from xpnet.files.networks import Parts, pack_parts, read_parts, unpack_parts
+from xpnet.optim.transforms import check_state
 from xpnet.replay.data import Identity, data, elements
 from xpnet.settings import is_bool, is_integer, is_number
-from xpnet.sklearn.network import LINKS, dense_layers
+from xpnet.sklearn.network import ACTIVATIONS, LINKS, dense_layers
 from xpnet.sklearn.objective import Penalized
+from xpnet.sklearn.parameters import several
 from xpnet.sklearn.solvers import kind_of, optimizer_of
 from xpnet.writing import replace
 
@@ -56,6 +59,9 @@ _FITTED: dict[str, Callable[[Any], bool]] = {
     "validation_loss_curve_": _are_numbers,
     "validation_scores_": _or_none(_are_numbers),
 }
+# What may stand between the dense layers of a stack: it keeps their width.
+_BETWEEN = {nn.Dropout, nn.Softmax, nn.LogSoftmax, *filter(None, ACTIVATIONS.values())}
+
 _OF_NETWORK = ("network_", "coefs_", "intercepts_", "n_layers_")
 _OF_TRAINING = ("_best", "_no_improvement_count", "_optimizer_state")
 _MADE_ANEW = ("_class_weights", "_label_binarizer", "_learned", "_own_recording", "_random_state", "_samples")
@@ -76,7 +82,7 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
     for name, value in (parameters | fitted).items():
         if reason := _not_kept(value):
             raise _refusal(estimator, name, reason)
-    net = estimator._network()
+    net = _network(estimator)
     if reason := _not_read(net):
         raise _refusal(estimator, "network_", reason)
     about = {
@@ -85,8 +91,7 @@ def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> No
         "device_is_object": is_object,
         "fitted": fitted,
         "requests": _requests(estimator),
-        "labels": _labels(estimator) if "classes_" in fitted else None,
-        "takes_features": _takes_features(estimator, net),
+        "labels": _labels(estimator) if is_classifier(estimator) else None,
     }
     training = _training(estimator, net) if include_optimizer else {}
     content = pack_parts({"net": net, "estimator": about, **training})
@@ -100,6 +105,23 @@ def _requests(estimator: Any) -> dict[str, dict[str, Any]]:
         return {}
     routing = estimator.get_metadata_routing()
     return {method: dict(getattr(routing, method).requests) for method in ("fit", "partial_fit", "score")}
+
+
+def _network(estimator: Any) -> Any:
+    """Return the network with the weights in ``coefs_``, after a check that they belong together."""
+    net = getattr(estimator, "network_", None)
+    if not isinstance(net, nn.Module):
+        raise _refusal(estimator, "network_", "is no network")
+    layers = len(dense_layers(net))
+    for name in ("coefs_", "intercepts_"):
+        if len(several(getattr(estimator, name, None))) != layers:
+            raise _refusal(estimator, name, f"is not one array for each of {layers} dense layers of network_")
+    if _facts(getattr(estimator, "n_layers_", None)) != _facts(layers + 1):
+        raise _refusal(estimator, "n_layers_", f"would come back as {layers + 1}")
+    try:
+        return estimator._network()
+    except (TypeError, ValueError) as error:
+        raise _refusal(estimator, "coefs_", f"and intercepts_ are no weights: {error}") from error
 
 
 def _training(estimator: Any, net: Any) -> dict[str, Any]:
@@ -182,9 +204,10 @@ def _facts_of_object(value: Any) -> Any:
 
 
 def _refusal(estimator: Any, name: str, reason: str) -> TypeError:
+    value = reprlib.repr(getattr(estimator, name, None))
     return TypeError(
-        f"what {type(estimator).__name__}.save writes must come back equal, and {name}, "
-        f"{reprlib.repr(getattr(estimator, name))}, {reason.removesuffix('.')}. Set it to something else, "
+        f"what {type(estimator).__name__}.save writes must come back equal, and {name}, {value}, "
+        f"{reason.removesuffix('.')}. Set it to something else, "
         "or use pickle, for yourself alone."
     )
 
@@ -232,11 +255,14 @@ def _load(cls: Any, parts: Parts, about: dict[str, Any], device: str | Device | 
             for name, alias in requests.items():
                 getattr(routing, method).add_request(param=name, alias=alias)
         estimator._metadata_request = routing
-    if "classes_" in fitted:
+    if is_classifier(estimator):
         estimator._label_binarizer = _label_binarizer(estimator, *about["labels"])
     net = parts.load("net", device=device)
-    if about["takes_features"] and not _takes_features(estimator, net):
-        raise ValueError("its network does not fit its features and outputs.")
+    if not _has_own_layers(estimator) and not _is_stack(estimator, net):
+        raise ValueError(
+            f"network_ is not the dense layers that fit makes for {estimator.n_features_in_} features "
+            f"(n_features_in_) and {estimator.n_outputs_} outputs (n_outputs_)."
+        )
     estimator._publish(net)
     if "improvement" in parts:
         _load_training(estimator, parts, device)
@@ -262,26 +288,54 @@ def _label_binarizer(estimator: Any, labels: str, are_sparse: bool) -> LabelBina
     outputs = (1 if labels == "binary" else number), link
     same = numpy.array_equal(made.classes_, classes) and made.y_type_ == labels
     if not same or outputs != (estimator.n_outputs_, estimator.out_activation_):
-        raise ValueError(f"the classes {reprlib.repr(classes)} are not those of {labels} labels.")
+        raise ValueError(
+            f"classes_, {reprlib.repr(classes)}, are not those of {labels} labels with n_outputs_="
+            f"{estimator.n_outputs_} and out_activation_={estimator.out_activation_}."
+        )
     made.sparse_input_ = are_sparse is True
     return made
 
 
-def _takes_features(estimator: Any, net: Any) -> bool:
-    """Say whether a network makes the outputs of one row of features, as all do but some of the user's."""
-    layers = dense_layers(net)
-    features = estimator.n_features_in_
-    if not layers or layers[0].weight.shape[:1] != (features,):
-        return False
+def _has_own_layers(estimator: Any) -> bool:
+    """Say whether the network is of the user's, or layers or functions in it are."""
+    return estimator.module is not None or not all(isinstance(x, str) for x in several(estimator.activation))
+
+
+def _is_stack(estimator: Any, net: Any) -> bool:
+    """Say whether a network is of dense layers as `fit` makes them, from the features to the outputs.
+
+    Such a network is run for no examples, in which it computes next to nothing. Others are never run here, as
+    a few layers of a stranger's can ask for any time and memory.
+    """
     try:
-        # On the host, as each library has errors of its own for what does not fit together.
-        net = xpnet.to_device(net, "cpu")
-        example = numpy.zeros((1, features), dtype=dense_layers(net)[0].weight.dtype)
-        with numpy.errstate(all="ignore"):
-            outputs = net(example)
+        return _width_behind(net, estimator.n_features_in_) == estimator.n_outputs_ and _runs(net)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return False
-    return tree.is_array(outputs) and tuple(outputs.shape) == (1, estimator.n_outputs_)
+
+
+def _width_behind(net: Any, width: int) -> int | None:
+    """Return the number of outputs of dense layers and what may stand between, for so many features."""
+    if type(net) is not nn.Sequential:
+        return None
+    for layer in net.layers:
+        if type(layer) is nn.Dense:
+            inputs, outputs = layer.weight.shape
+            if inputs != width or (layer.bias is not None and layer.bias.shape != (outputs,)):
+                return None
+            width = outputs
+        elif type(layer) is nn.BatchNorm:
+            arrays = (layer.weight, layer.bias, layer.running_mean, layer.running_variance)
+            if any(x.shape != (width,) for x in arrays):
+                return None
+        elif type(layer) not in _BETWEEN:
+            return None
+    return width
+
+
+def _runs(net: Any) -> bool:
+    net = xpnet.to_device(net, "cpu")  # as each library has errors of its own
+    first = dense_layers(net)[0].weight
+    return tree.is_array(net(numpy.zeros((0, first.shape[0]), dtype=first.dtype)))
 
 
 def _load_training(estimator: Any, parts: Parts, device: str | Device | None) -> None:
@@ -294,5 +348,8 @@ def _load_training(estimator: Any, parts: Parts, device: str | Device | None) ->
     if "best" in parts:
         estimator._best = parts.load("best", device=device, into=tree.copied(net))
     if "optimizer" in parts:
-        optimizer, state = _first_state(estimator, net)
-        estimator._optimizer_state = kind_of(optimizer), parts.load("optimizer", device=device, into=state)
+        # Whether it is one for these weights, the optimizer finds in its next step. A first state of its own,
+        # to compare with, could be of any size.
+        state = parts.load("optimizer", device=device)
+        check_state(state, "step", "learning_rate", "transforms")
+        estimator._optimizer_state = kind_of(optimizer_of(estimator)), state
