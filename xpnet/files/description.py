@@ -281,7 +281,7 @@ class _Builder:
 
     def build(self, description: Any) -> Any:
         if self.depth > _DEPTH:
-            raise _DamagedError("a place that is nested too deeply")
+            raise _DamagedError("nested too deeply")
         self.depth += 1
         try:
             return self._build(description)
@@ -303,7 +303,8 @@ class _Builder:
                 return self._module(name, attributes)
             case {"settings": str(name), "attributes": dict(attributes)}:
                 cls = _known(name)
-                if attributes.keys() == {*(_fields(cls) or ())}:
+                names = _fields(cls)
+                if names is not None and attributes.keys() == {*names}:
                     return cls(**self._values(attributes))
             case {"tuple": list(items)}:
                 return tuple(map(self.build, items))

@@ -275,7 +275,8 @@ def _label_binarizer(estimator: Any, labels: str, are_sparse: bool) -> LabelBina
     if not same or outputs != (estimator.n_outputs_, estimator.out_activation_):
         raise ValueError(
             f"classes_, {reprlib.repr(classes)}, are not those of {labels} labels with "
-            f"{estimator.n_outputs_} outputs (n_outputs_) and {estimator.out_activation_} behind them (out_activation_)."
+            f"{estimator.n_outputs_} outputs (n_outputs_) and {estimator.out_activation_} behind them "
+            "(out_activation_)."
         )
     made.sparse_input_ = are_sparse is True
     return made
