@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict, defaultdict
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy
@@ -301,6 +302,7 @@ SAID = {
     "optimizer": optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(optim.cosine(0.1, steps=9))),
     "functions": [losses.mse, nn.initializers.zeros],
     "objects": numpy.asarray([[None, "a"], [2, 0.5]], dtype=object),
+    "objects by columns": numpy.asarray([[None, "a", 1], [2, 0.5, ()]], dtype=object).T,
     "words": numpy.asarray([["a", "bc"]], dtype="U9"),
     "bytes": numpy.asarray([b"a", b""], dtype="S3"),
     "days": numpy.asarray(["2020-01-01", "NaT"], dtype="datetime64[D]"),
@@ -510,6 +512,16 @@ def test_file_of_a_later_version(path):
         {"module": "Dense", "attributes": []},
         {"something": "else"},
         {"list": 3},
+        {"float": "1.5"},
+        {"dict": [[{"tuple": [1]}, 2]]},
+        {"dict": [[{"module": "ReLU", "attributes": {}}, 2]]},
+        {"dict": [[1, 2], [1, 3]]},
+        *({"settings": name, "attributes": {}} for name in ("Dropout", "ReLU", "Sequential", "Module")),
+        {"settings": "xpnet.losses.noted_calls", "attributes": {}},
+        {"settings": "xpnet.nn.initializers.uniform", "attributes": {}},
+        {"settings": "xpnet.optim.transforms.scale_by_adam", "attributes": {}},
+        {"settings": "xpnet.optim.optimizers.Optimizer", "attributes": {}},
+        {"settings": "xpnet.optim.schedules.constant", "attributes": {"rate": 0.1}},
     ],
 )
 def test_damaged_description(path, description):
@@ -531,7 +543,7 @@ def test_attribute_of_a_file_that_would_stand_for_a_method(path, name, value):
 
 def test_description_that_is_nested_too_deeply(path):
     xpnet.save(nn.ReLU(), path)
-    for depth in (5_000, 100_000):
+    for depth in (102, 150, 400, 5_000, 100_000):
         text = '{"version": 1, "net": ' + '{"list": [' * depth + "]}" * depth + "}"
         path.write_bytes(b"".join(pack({}, {"xpnet": text})))
         with pytest.raises(ValueError, match=r"nested too deeply|cannot be read as one"):
@@ -570,7 +582,11 @@ def test_class_of_ones_own_needs_into(path, cls, name):
 
 
 @pytest.mark.parametrize(
-    "module", ["os.system", "initializers", "__import__", "builtins.eval", "Module.__init__", "Summary"]
+    "module",
+    [
+        *("os.system", "initializers", "__import__", "builtins.eval", "Module.__init__", "Summary"),
+        *("xpnet.optim.optimizers.Adam", "xpnet.losses.mse", "xpnet.optim.transforms.Transform"),
+    ],
 )
 def test_no_code_of_a_file_is_run(path, module, monkeypatch):
     def never(*_, **__):
@@ -591,6 +607,65 @@ def test_layers_are_not_constructed_from_a_file(path, monkeypatch):
 
     monkeypatch.setattr(nn.Dense, "__init__", never)
     assert repr(xpnet.load(path)) == "Dense(weight: float32 (2, 3), bias: float32 (3,))"
+
+
+@pytest.mark.parametrize(
+    "name", ["Dense", "xpnet.optim.optimizers.Adam", "xpnet.settings.count", "xpnet.nn.parameters.drawn"]
+)
+def test_name_of_a_function_that_is_none(path, name):
+    xpnet.save(nn.Dense(2, 3), path)
+    damaged(path, lambda content: {**content, "net": {"function": name}})
+    with pytest.raises(ValueError, match=f"has a function {name}, and code is not read"):
+        xpnet.load(path)
+
+
+def mse(outputs, targets):
+    return outputs
+
+
+def test_what_has_a_name_of_xpnets_and_is_another(path):
+    def named(x, module, name):
+        x.__module__, x.__qualname__ = module, name
+        return x
+
+    function = named(mse, "xpnet.losses", "mse")
+    layer = named(type("Dense", (nn.Dense,), {}), "xpnet.nn.dense", "Dense")(2, 3)
+    own = named(
+        dataclass(type("Adam", (), {"__annotations__": {"rate": object}})), "xpnet.optim.optimizers", "Adam"
+    )
+    for value, what in (
+        (function, "function mse"),
+        (layer, "module xpnet.nn.dense.Dense"),
+        (own(numpy.ones(2)), "dataclass xpnet.optim.optimizers.Adam"),
+    ):
+        xpnet.save([value], path)
+        with pytest.raises(ValueError, match=f"has a {what},"):
+            xpnet.load(path)
+    optimizer = named(type("Adam", (optim.Adam,), {}), "xpnet.optim.optimizers", "Adam")
+    with pytest.raises(TypeError, match="received Adam"):
+        xpnet.save([optimizer(0.1)], path)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["<U9999999999", "<U99999999999999999999", "|O", "<f16", ">f8", "<U0", "(2,)f8"]
+)
+def test_dtype_of_a_file_that_is_none(path, dtype):
+    xpnet.save({"words": numpy.asarray(["a"])}, path)
+    arrays, metadata = read(path)
+    numbers = arrays["words"].values.view("uint8")
+    write(path, {"words": numbers}, metadata | {"dtypes": json.dumps({"words": dtype})})
+    with pytest.raises(ValueError, match=r"damaged at words: .* is no dtype of numbers, texts or dates"):
+        xpnet.load(path)
+
+
+@pytest.mark.parametrize("character", [0x110000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_text_of_a_file_with_no_characters(path, character):
+    xpnet.save({"words": numpy.asarray(["a"])}, path)
+    _, metadata = read(path)
+    numbers = numpy.frombuffer(character.to_bytes(4, "little"), "uint8").reshape(1, 4)
+    write(path, {"words": numbers}, metadata | {"dtypes": json.dumps({"words": "<U1"})})
+    with pytest.raises(ValueError, match=r"damaged at words: a text has something else than characters"):
+        xpnet.load(path)
 
 
 class OwnList(list):

@@ -13,6 +13,9 @@ __all__ = [
     "OutOfDeviceMemoryError",
 ]
 
+# What may be raised where values come from a file and are of a wrong kind. A device that is lost raises none.
+OF_WRONG_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 
 class DeviceLostError(RuntimeError):
     """A device that was in use stopped working, and does nothing more for this process.

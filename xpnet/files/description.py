@@ -18,6 +18,7 @@ from typing import Any
 import numpy
 
 from xpnet import losses, nn, tree
+from xpnet.errors import OF_WRONG_VALUES
 from xpnet.files.tensors import OF_NUMPY, from_bytes, is_numpy_dtype
 from xpnet.nn import initializers
 from xpnet.optim import bound, optimizers, scaling, schedules, transforms
@@ -281,14 +282,13 @@ class _Builder:
 
     def build(self, description: Any) -> Any:
         if self.depth > _DEPTH:
-            raise _DamagedError("a place that is nested too deeply")
+            raise _DamagedError("nested too deeply")
         self.depth += 1
         try:
             return self._build(description)
         except (CodeNeededError, _DamagedError):
             raise
-        # What is made of wrong values may fail in any way.
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except OF_WRONG_VALUES as error:
             raise _DamagedError(description) from error
         finally:
             self.depth -= 1
@@ -303,7 +303,8 @@ class _Builder:
                 return self._module(name, attributes)
             case {"settings": str(name), "attributes": dict(attributes)}:
                 cls = _known(name)
-                if attributes.keys() == {*(_fields(cls) or ())}:
+                names = _fields(cls)
+                if names is not None and attributes.keys() == {*names}:
                     return cls(**self._values(attributes))
             case {"tuple": list(items)}:
                 return tuple(map(self.build, items))

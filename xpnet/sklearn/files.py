@@ -13,6 +13,7 @@ from sklearn.preprocessing import LabelBinarizer
 import xpnet
 from xpnet import nn, tree
 from xpnet.backends import Device
+from xpnet.errors import OF_WRONG_VALUES
 from xpnet.files.description import CodeNeededError, build, describe
 from xpnet.files.networks import Parts, pack_parts, read_parts, unpack_parts
 from xpnet.optim.transforms import check_state
@@ -228,8 +229,7 @@ def load_parts(cls: type, parts: Parts, device: str | Device | None) -> Any:
         )
     try:
         return _load(cls, parts, about, device)
-    # What is made of wrong values may fail in any way.
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except OF_WRONG_VALUES as error:
         raise ValueError(
             f"{parts.path} is damaged, and cannot be read as a {cls.__name__}: {error}"
         ) from error
@@ -309,7 +309,7 @@ def _is_stack(estimator: Any, net: Any) -> bool:
     """
     try:
         return _width_behind(net, estimator.n_features_in_) == estimator.n_outputs_ and _runs(net)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except OF_WRONG_VALUES:
         return False
 
 

@@ -12,6 +12,7 @@ import numpy
 from onnx import defs, helper
 
 from xpnet.backends import asarray, concrete, device_of
+from xpnet.errors import OF_WRONG_VALUES
 
 NODES: dict[str, Callable] = {}
 
@@ -168,7 +169,7 @@ class Node:
                     raise ValueError(f"{self.name}, a {self.kind}, computes with numbers, received texts.")
         try:
             result = NODES[self.kind](xp, self, *_together(values))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except OF_WRONG_VALUES as error:
             if type(error).__module__.startswith("xpnet"):
                 raise
             raise ValueError(
