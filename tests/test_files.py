@@ -653,7 +653,7 @@ def test_dtype_of_a_file_that_is_none(path, dtype):
     xpnet.save({"words": numpy.asarray(["a"])}, path)
     arrays, metadata = read(path)
     numbers = arrays["words"].values.view("uint8")
-    write(path, {"words": numbers}, metadata | {"dtypes": json.dumps({"words": dtype})})
+    path.write_bytes(b"".join(pack({"words": numbers}, metadata | {"dtypes": json.dumps({"words": dtype})})))
     with pytest.raises(ValueError, match=r"damaged at words: .* is no dtype of numbers, texts or dates"):
         xpnet.load(path)
 
@@ -663,7 +663,7 @@ def test_text_of_a_file_with_no_characters(path, character):
     xpnet.save({"words": numpy.asarray(["a"])}, path)
     _, metadata = read(path)
     numbers = numpy.frombuffer(character.to_bytes(4, "little"), "uint8").reshape(1, 4)
-    write(path, {"words": numbers}, metadata | {"dtypes": json.dumps({"words": "<U1"})})
+    path.write_bytes(b"".join(pack({"words": numbers}, metadata | {"dtypes": json.dumps({"words": "<U1"})})))
     with pytest.raises(ValueError, match=r"damaged at words: a text has something else than characters"):
         xpnet.load(path)
 
