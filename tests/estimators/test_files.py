@@ -70,6 +70,8 @@ def assert_equal(a, b):
             assert_equal(one, other)
     elif isinstance(a, dict):
         assert_equal([*a.items()], [*b.items()])
+    elif isinstance(a, np.ndarray) and a.dtype == object:
+        assert_equal((a.shape, a.ravel().tolist()), (b.shape, b.ravel().tolist()))
     elif isinstance(a, np.ndarray | np.generic):
         np.testing.assert_array_equal(a, b, strict=True)
     elif isinstance(a, nn.Module):
@@ -119,6 +121,7 @@ ANYTHING = [
     {np.int64(0): np.float32(2), "a": 1, True: 3, None: 1, 0.5: 1}, {(1, 2): 3}, OrderedDict(a=1),
     np.asarray([4, 2]), np.asarray([0.1], dtype="float32"), np.asarray(0.5), np.asarray(["a"], dtype="U7"),
     np.asarray(["2020"], dtype="M8[Y]"), np.asarray([1, "a", None], dtype=object),
+    np.asarray([nn.ReLU(), nn.ReLU()]),
     np.asarray([[4]], order="F"), np.asarray([4], dtype=">i8"), np.asarray([1j]),
     np.zeros(2, dtype=[("a", "i4")]), np.asarray([np.longdouble(1)]), np.matrix([[4]]),
     np.ma.masked_array([4], mask=[False]), np.rec.array([(4,)]), Pair(4, 2), Number.THREE, Text("relu"),

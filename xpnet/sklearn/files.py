@@ -190,6 +190,8 @@ def _facts(value: Any) -> Any:
 
 def _facts_of_object(value: Any) -> Any:
     kind = type(value)
+    if kind is numpy.ndarray and value.dtype == object:
+        return kind, value.shape, _facts(value.ravel().tolist())
     if isinstance(value, numpy.ndarray | numpy.generic):
         return elements(value)
     if isinstance(value, nn.Module):  # whose arrays are where the network is
