@@ -1,5 +1,6 @@
 """Networks as files: round trips, refusals that change nothing, and writing that can be interrupted."""
 
+import datetime
 import enum
 import json
 import os
@@ -17,7 +18,7 @@ import safetensors.numpy
 from helpers import assert_on, assert_same
 
 import xpnet
-from xpnet import losses, nn, optim
+from xpnet import losses, metrics, nn, optim
 from xpnet.files import tensors
 from xpnet.files.tensors import pack, read
 
@@ -370,6 +371,13 @@ def test_numbers_that_cannot_be_saved(path, value):
         xpnet.save({"value": value}, path)
 
 
+@pytest.mark.parametrize("value", [datetime.date(2026, 1, 1), {1, 2}, 1j, numpy.random.default_rng(0)])
+def test_what_cannot_be_saved_says_what_to_do(path, value):
+    with pytest.raises(TypeError, match=r"received \w+ at about\. Convert it, with str, list or numpy\."):
+        xpnet.save({"net": nn.ReLU(), "about": value}, path)
+    assert not path.exists()
+
+
 def test_key_that_cannot_be_saved(path):
     with pytest.raises(
         TypeError, match=r"keys of a dict in a file are numbers and strings, received \(1, 2\)"
@@ -566,6 +574,12 @@ def test_function_needs_into(device, path):
         xpnet.load(path)
     into = nn.Sequential(nn.Dense(3, 2, seed=1), nn.Lambda(abs))
     assert_same(xpnet.load(path, into=into)(batch(device)), net(batch(device)), tolerance=0)
+
+
+def test_a_callable_without_a_name_goes_by_its_class(path):
+    xpnet.save({"metric": metrics.accuracy}, path)
+    with pytest.raises(ValueError, match=r"has a function xpnet\.training\.metric\.Metric, and code"):
+        xpnet.load(path)
 
 
 class Dense(nn.Dense):

@@ -358,6 +358,12 @@ def test_optimizer_that_does_not_fit_its_state(path):
     assert MLPClassifier.load(path).optimizer == estimator.optimizer
 
 
+def test_a_device_that_there_is_not_is_no_damage(path):
+    classifier().fit(X, Y).save(path)
+    with pytest.raises(ValueError, match=r'^a device spec is one of .* received "gpu"'):
+        MLPClassifier.load(path, device="gpu")
+
+
 def test_load_refuses_other_files(path):
     regressor(max_iter=1).fit(X, Y).save(path)
     with pytest.raises(ValueError, match=r"that MLPClassifier.save wrote, received one of MLPRegressor"):

@@ -53,6 +53,7 @@ REFUSED = {
     "weights of classes": ({"class_weight": {0: True}}, {}),
     "unknown classes": ({"class_weight": {7: 1, 0: 2}}, {}),
     "a device": ({"device": "abacus"}, {}),
+    "class of optimizers": ({"optimizer": optim.Adam}, {}),
     "optimizer and schedule": ({"optimizer": optim.SGD(0.1), "schedule": optim.constant(0.1)}, {}),
     "one axis of validation": ({"validation_data": (X[:, 0], Y)}, {}),
     "features of validation": ({"validation_data": (X[:, 1:], Y)}, {}),
@@ -181,6 +182,30 @@ def test_targets_of_a_regression_for_another_network(method):
         ValueError, match="targets like those of the training, received 2 columns in place of 1"
     ):
         estimator.set_params(validation_data=(X, np.stack([Y, Y], axis=1))).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        ((X * np.nan, Y), "Input X contains NaN"),
+        ((X[:, 1:], Y), "X has 3 features"),
+        (([["free"] * 4] * 60, Y), "could not convert string to float: 'free'"),
+        ((X, Y[1:]), "inconsistent numbers of samples"),
+        ((X, Y + 1), "`y` has classes not in"),
+    ],
+    ids=["NaN", "features", "text", "lengths", "classes"],
+)
+def test_what_is_wrong_with_validation_data_says_so(held_out, message):
+    with pytest.raises(ValueError, match=f"validation_data must fit the training: .*{message}"):
+        MLPClassifier(hidden_layer_sizes=(3,), validation_data=held_out).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    "optimizer", [optim.Adam, optim.clip_by_global_norm(1.0)], ids=["class", "transform"]
+)
+def test_what_is_no_optimizer(optimizer):
+    with pytest.raises(TypeError, match=r"optimizer must be an optimizer, such as xpnet.optim.Adam\(1e-3\)"):
+        MLPClassifier(hidden_layer_sizes=(3,), optimizer=optimizer).fit(X, Y)
 
 
 def test_what_is_learned_before_an_error_stays():

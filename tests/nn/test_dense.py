@@ -151,6 +151,12 @@ def test_bad_initializer(result):
         Dense(2, 3, weight_init=lambda _shape, _random: result)
 
 
+@pytest.mark.parametrize("initializer", [None, "he_normal", 0.1, numpy.ones((2, 3))])
+def test_initializer_that_is_no_function(initializer):
+    with pytest.raises(TypeError, match=r"weight_init must be a function .* xpnet.nn.initializers.he_normal"):
+        Dense(2, 3, weight_init=initializer)
+
+
 def test_bad_dtype():
     with pytest.raises(ValueError, match=r'a dtype must be one of .* received "float12"'):
         Dense(2, 3, dtype="float12")

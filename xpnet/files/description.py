@@ -169,7 +169,7 @@ class _Describer:
         if isinstance(value, FunctionType) and _known(_name_of(value)) is value:
             return {"function": _name_of(value)}
         if callable(value):
-            return {"function": getattr(value, "__name__", repr(value))}
+            return {"function": getattr(value, "__name__", _full_name(kind))}
         raise _not_described(value, path)
 
     def _items(self, items: Any, path: str) -> list:
@@ -203,8 +203,9 @@ class _Describer:
 
 def _not_described(value: Any, path: str) -> TypeError:
     return TypeError(
-        "a file holds arrays, numbers, strings, bools and None, and lists, tuples and dicts of them, "
-        f"received {type(value).__name__} at {path or 'the root'}."
+        "a file holds arrays, numbers, strings, bytes, bools, None and NumPy's dates, and lists, tuples and "
+        f"dicts of them, received {type(value).__name__} at {path or 'the root'}. Convert it, with str, list "
+        "or numpy.datetime64, say, or leave it out."
     )
 
 
@@ -263,8 +264,8 @@ class CodeNeededError(ValueError):
 
     def __init__(self, what: str, why: str = "and code is not read from files") -> None:
         super().__init__(
-            f"the file has a {what}, {why}. Make the network yourself and read the file with "
-            "xpnet.load(path, into=net)."
+            f"the file has a {what}, {why}. Make what was saved anew, of the same structure, and read the "
+            "arrays of the file with xpnet.load(path, into=net)."
         )
         self.what = what
 

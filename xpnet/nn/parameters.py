@@ -16,9 +16,16 @@ def drawn(initializer: Initializer, shape: tuple[int, ...], random: Any, dtype: 
 
     Raises
     ------
+    TypeError
+        If the initializer is no function.
     ValueError
-        If the initializer returns another shape, or the dtype does not hold floating-point numbers.
+        If it returns another shape, or the dtype does not hold floating-point numbers.
     """
+    if not callable(initializer):
+        raise TypeError(
+            "weight_init must be a function of a shape and a generator, such as "
+            f"xpnet.nn.initializers.he_normal, received {initializer!r}."
+        )
     values = initializer(shape, random)
     if tuple(getattr(values, "shape", ())) != shape:
         raise ValueError(

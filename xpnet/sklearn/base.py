@@ -281,7 +281,11 @@ class MLP(BaseEstimator):
         """Return the examples to train on, and those to validate with or None."""
         early_stopping = self.early_stopping and self._stochastic()
         if self.validation_data is not None:
-            held_out = self._examples(*_pair(self.validation_data), None, "validation_data")
+            X, y = _pair(self.validation_data)
+            try:
+                held_out = self._examples(X, y, None, "validation_data")
+            except (TypeError, ValueError) as error:  # which speaks of X and y, as if they were those of fit
+                raise ValueError(f"validation_data must fit the training: {error}") from error
             if held_out.y.shape[1:] != data.y.shape[1:]:
                 raise ValueError(
                     "validation_data must have targets like those of the training, received "

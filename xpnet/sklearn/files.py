@@ -217,7 +217,8 @@ def _refusal(estimator: Any, name: str, reason: str) -> TypeError:
 
 def load(cls: type, path: str | os.PathLike, device: str | Device | None) -> Any:
     """Read an estimator from a file. See `MLP.load`."""
-    return load_parts(cls, read_parts(path), device)
+    where = None if device is None else xpnet.device(device)  # what is wrong with it is no damage of the file
+    return load_parts(cls, read_parts(path), where)
 
 
 def load_parts(cls: type, parts: Parts, device: str | Device | None) -> Any:

@@ -16,6 +16,7 @@ from xpnet.sklearn.data import Examples, moved
 from xpnet.sklearn.lbfgs import minimize
 from xpnet.sklearn.objective import Penalized, steps_of
 from xpnet.sklearn.rules import Rules
+from xpnet.training.arguments import check_optimizer
 from xpnet.training.networks import place_of
 
 DIVERGED = (
@@ -48,11 +49,15 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
 
     Raises
     ------
+    TypeError
+        If the optimizer is none, such as a class.
     ValueError
         If there are an optimizer and a schedule, the schedule is a layer, or the optimizer cannot have the
         decay.
     """
     found = estimator.optimizer
+    if found is not None:
+        check_optimizer(found)
     if found is not None and estimator.schedule is not None:
         raise ValueError("optimizer and schedule do not go together: give the schedule to the optimizer.")
     if isinstance(estimator.schedule, tree.Branch):

@@ -20,6 +20,10 @@ def check_parts(loss: Any, optimizer: Any) -> None:
         raise TypeError(
             f"loss must be a function, such as xpnet.losses.cross_entropy, received {described(loss)}."
         )
+    check_optimizer(optimizer)
+
+
+def check_optimizer(optimizer: Any) -> None:
     if isinstance(optimizer, type | Transform) or not (
         hasattr(optimizer, "init") and hasattr(optimizer, "update")
     ):
