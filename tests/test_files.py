@@ -682,6 +682,40 @@ def test_text_of_a_file_with_no_characters(path, character):
         xpnet.load(path)
 
 
+@pytest.mark.parametrize("text", ["[]", "3", '{"words"', "[" * 100_000])
+def test_dtypes_of_a_file_that_are_none(path, text):
+    xpnet.save({"words": numpy.ones(1)}, path)
+    arrays, metadata = read(path)
+    path.write_bytes(b"".join(pack({"words": arrays["words"].values}, metadata | {"dtypes": text})))
+    with pytest.raises(ValueError, match=r"is damaged: its dtypes cannot be read"):
+        xpnet.load(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(numpy.asarray([1, 2, 300], dtype=f">{kind}") for kind in ("i2", "u4", "i8", "f4", "f8", "c8")),
+        numpy.asarray([["ab", "é"], ["", "c"]], dtype=">U2").T,
+        numpy.asarray(["2020-01-01", "NaT"], dtype=">M8[D]"),
+        numpy.asarray([1, 2], dtype=">m8[s]")[::-1],
+    ],
+    ids=lambda value: value.dtype.str,
+)
+def test_arrays_whose_bytes_stand_the_other_way_round(path, value):
+    xpnet.save([value], path)
+    (found,) = xpnet.load(path)
+    numpy.testing.assert_array_equal(found, value.astype(value.dtype.newbyteorder("=")), strict=True)
+
+
+def test_each_array_begins_at_a_multiple_of_its_element(path):
+    xpnet.save({"a": numpy.ones(3, "int8"), "b": numpy.ones(1), "c": numpy.ones(1, "float16")}, path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    assert size % 8 == 0
+    header = json.loads(content[8 : 8 + size])
+    assert {name: header[name]["data_offsets"][0] for name in "abc"} == {"b": 0, "c": 8, "a": 10}
+
+
 class OwnList(list):
     pass
 

@@ -285,6 +285,19 @@ def test_requests_for_metadata(path):
         assert getattr(loaded.get_metadata_routing(), method).requests == requests
 
 
+def test_epochs_without_improvement_are_counted_on(path):
+    estimator = classifier(tol=10.0, n_iter_no_change=5, validation_data=(X, Y), early_stopping=True)
+    for _ in range(4):  # the first improves on nothing
+        estimator.partial_fit(X, Y, classes=range(4))
+    loaded = through_a_file(estimator, path)
+    for _ in range(3):
+        assert not estimator.stopped_
+        for each in (estimator, loaded):
+            each.partial_fit(X, Y)
+        assert loaded.stopped_ == estimator.stopped_
+    assert estimator.stopped_
+
+
 def test_a_small_file_for_use(path):
     estimator = classifier(hidden_layer_sizes=(400,)).fit(X, Y)
     estimator.save(path)
@@ -398,6 +411,14 @@ def set_fitted(name, value):
     return change
 
 
+def set_parameter(name, value):
+    def change(entries, _):
+        parameters = dict(map(tuple, entries["parameters"]["dict"])) | {name: value}
+        entries["parameters"]["dict"] = [*map(list, parameters.items())]
+
+    return change
+
+
 DAMAGE = {
     "text of a gigabyte": set_fitted("classes_", {"numpy": "<U500000000", "bytes": ""}),
     "array of a gigabyte": set_fitted("classes_", {"objects": [], "shape": [2**40]}),
@@ -405,7 +426,10 @@ DAMAGE = {
     "an attribute of Python's": set_fitted("__class__", "int"),
     "classes of another number": set_fitted("classes_", {"objects": [1, 2], "shape": [2]}),
     "no classes": set_fitted("classes_", [1, 2, 3, 4]),
+    "classes in another order": set_fitted("classes_", {"objects": [3, 1, 0, 2], "shape": [4]}),
+    "a class twice": set_fitted("classes_", {"objects": [0, 1, 2, 2], "shape": [4]}),
     "a text for a number": set_fitted("n_iter_", "three"),
+    "a number below zero": set_fitted("n_iter_", -1),
     "another number of features": set_fitted("n_features_in_", 10**12),
     "another number of outputs": set_fitted("n_outputs_", 3),
     "an unknown link": set_fitted("out_activation_", "__import__"),
@@ -413,9 +437,7 @@ DAMAGE = {
     "nested deeply": set_fitted("loss_curve_", functools.reduce(lambda x, _: {"list": [x]}, range(150), 0)),
     "a parameter twice": lambda entries, _: entries["parameters"]["dict"].append(["alpha", 1.0]),
     "an unknown parameter": lambda entries, _: entries["parameters"]["dict"].append(["path", "x"]),
-    "a parameter out of range": lambda entries, _: entries["parameters"]["dict"].__setitem__(
-        3, ["alpha", -1.0]
-    ),
+    "a parameter out of range": set_parameter("alpha", -1.0),
     "no parameters": lambda entries, _: entries.pop("parameters"),
     "nothing of the classes": lambda entries, fitted: entries.__setitem__(
         "fitted", {"dict": [[name, x] for name, x in fitted.items() if name != "classes_"]}
@@ -504,6 +526,26 @@ def test_optimizers_are_not_run(path):
     with pytest.raises(ValueError, match=r"the state must be one of this optimizer"):
         loaded.partial_fit(X, Y)
     assert_equal(loaded.predict(X), estimator.predict(X))
+
+
+@pytest.mark.parametrize("count", [-1, "three", 0.5, None])
+def test_epochs_without_improvement_that_are_no_number(count, path):
+    estimator = classifier().fit(X, Y)
+    estimator.save(path)
+    about = read_parts(path).load("estimator", device="cpu")
+    write_parts(path, {"net": estimator.network_, "estimator": about, "improvement": count})
+    with pytest.raises(ValueError, match=r"damaged.* is no number of epochs without improvement"):
+        MLPClassifier.load(path)
+
+
+def test_layer_whose_setting_is_no_number(path):
+    estimator = classifier(activation="leaky_relu").fit(X, Y)
+    estimator.save(path)
+    about = read_parts(path).load("estimator", device="cpu")
+    estimator.network_[1].negative_slope = "steep"
+    write_parts(path, {"net": estimator.network_, "estimator": about})
+    with pytest.raises(ValueError, match=r"damaged.* network_ is not the dense layers"):
+        MLPClassifier.load(path)
 
 
 @pytest.mark.parametrize("state", [{"pos": 2**31}, {"pos": -1}, {"pos": 625}, {"key": np.zeros(3, "uint32")}])
