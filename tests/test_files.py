@@ -388,6 +388,9 @@ def test_key_that_cannot_be_saved(path):
 def test_dtype_that_cannot_be_saved(path):
     with pytest.raises(TypeError, match="received complex128 at z"):
         xpnet.save({"z": numpy.ones(2, dtype="complex128")}, path)
+    for dtype in ("U0", "S0"):  # of no letters, as a field of records can be
+        with pytest.raises(TypeError, match="a file holds arrays of"):
+            xpnet.save({"z": numpy.zeros(2, dtype=[("z", dtype)])["z"]}, path)
 
 
 # -- into -------------------------------------------------------------------------------------------------
@@ -714,6 +717,12 @@ def test_each_array_begins_at_a_multiple_of_its_element(path):
     assert size % 8 == 0
     header = json.loads(content[8 : 8 + size])
     assert {name: header[name]["data_offsets"][0] for name in "abc"} == {"b": 0, "c": 8, "a": 10}
+
+
+def test_file_without_a_network(path):
+    xpnet.save(nn.Dense(2, 3), path)
+    damaged(path, lambda content: {"version": 1})
+    refused(path, "must be a file that xpnet.save wrote")
 
 
 class OwnList(list):
