@@ -8,6 +8,28 @@ import xpnet
 from xpnet import random
 
 
+@pytest.mark.parametrize(
+    ("place", "holds"), [(0, True), (624, True), (625, False), (-1, False), (True, False), (3.0, False)]
+)
+def test_place_in_the_numbers_of_a_generator(place, holds):
+    state = {"bit_generator": "MT19937", "state": {"key": numpy.zeros(624, "uint32"), "pos": place}}
+    if holds:
+        random.check_host_state(state)
+        return
+    with pytest.raises(ValueError, match="from 0 to 624, received"):
+        random.check_host_state(state)
+
+
+@pytest.mark.parametrize(("place", "holds"), [(0, True), (4, True), (5, False), (-1, False)])
+def test_place_in_the_buffer_of_a_generator(place, holds):
+    state = numpy.random.Philox(0).state | {"buffer_pos": place}
+    if holds:
+        random.check_host_state(state)
+        return
+    with pytest.raises(ValueError, match="from 0 to 4, received"):
+        random.check_host_state(state)
+
+
 def lowbias(x):
     """C. Wellons' hash on Python integers, which know no overflow."""
     x ^= x >> 16

@@ -103,6 +103,28 @@ def test_bad_arrays_of_another_library(device):
 # -- networks ------------------------------------------------------------------------------------------------
 
 
+MADE = {
+    "array": np.asarray,
+    "list": np.ndarray.tolist,
+    "integers": lambda x: x.astype("int64"),
+    "double precision": lambda x: x.astype("float64"),
+}
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+def test_weights_that_are_set_by_hand(device, make):
+    x = X.astype("float32")
+    estimator = classifier(hidden_layer_sizes=(4,), max_iter=1, device=device.spec).fit(x, Y)
+    other = pickle.loads(pickle.dumps(estimator))
+    weights = [np.round(20 * xpnet.to_numpy(coef)) for coef in estimator.coefs_]
+    estimator.coefs_ = [make(weight) for weight in weights]
+    for layer, weight in zip((other.network_[0], other.network_[2]), weights, strict=True):
+        layer.weight = xpnet.asarray(weight, device=device, dtype="float32")
+    other.coefs_ = [other.network_[0].weight, other.network_[2].weight]
+    np.testing.assert_array_equal(estimator.predict_proba(x), other.predict_proba(x))
+    assert_on(estimator.coefs_[0], device, "float32")
+
+
 def test_activations_of_each_layer():
     own = lambda x: xpnet.array_namespace(x).tanh(x)
     net = classifier(hidden_layer_sizes=(9, 8, 7), activation=["gelu", nn.ELU(0.5), own]).fit(X, Y).network_

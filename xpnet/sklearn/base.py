@@ -268,6 +268,7 @@ class MLP(BaseEstimator):
 
     def _network(self) -> Any:
         """Return the network, with the weights that someone may have put into ``coefs_``."""
+        set_by_hand = False
         for layer, coef, intercept in zip(
             dense_layers(self.network_), self.coefs_, self.intercepts_, strict=False
         ):
@@ -275,6 +276,9 @@ class MLP(BaseEstimator):
                 old = getattr(layer, name)
                 if value is not old:
                     setattr(layer, name, asarray(value, device=device_of(old), dtype=old.dtype))
+                    set_by_hand = True
+        if set_by_hand:  # perhaps as lists, or of another dtype or library than the network
+            self._publish(self.network_)
         return self.network_
 
     def _split(self, data: Examples, incremental: bool) -> tuple[Examples, Examples | None]:
