@@ -71,6 +71,14 @@ def pytest_report_header(config):
     return lines
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out what has nothing to do with the library under test, and takes long: it runs with NumPy."""
+    if "numpy" not in config.libraries:
+        left_out = [item for item in items if item.get_closest_marker("host")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("host")]
+
+
 # Packages that some modules of tests import at their top.
 OPTIONAL = {
     "PIL", "array_api_extra", "array_api_strict", "einops", "hypothesis", "matplotlib", "numba", "onnx",

@@ -10,7 +10,10 @@ from sklearn.utils._param_validation import InvalidParameterError
 from xpnet.sklearn import MLPClassifier, MLPRegressor
 from xpnet.sklearn.parameters import Number, Numbers
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(40, 3))

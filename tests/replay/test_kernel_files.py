@@ -21,6 +21,7 @@ import xpnet
 from xpnet.replay import kernel_files, loops
 
 numba = pytest.importorskip("numba")
+pytestmark = pytest.mark.host
 
 LOOP = """\
 from numba import njit, prange

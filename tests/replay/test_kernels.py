@@ -20,6 +20,7 @@ from xpnet.autodiff import extended_namespace
 from xpnet.replay.kernels import pattern
 
 pytest.importorskip("numba")
+pytestmark = pytest.mark.host
 
 
 @pytest.mark.parametrize(
