@@ -137,10 +137,10 @@ class _Describer:
         if kind is bytes:
             return {"bytes": value.hex()}
         if isinstance(value, list | tuple) and _fields(kind) is None:
-            return self._container(kind, self._items(value, path))
+            return self._container(value, self._items(value, path), path)
         if isinstance(value, dict):
             pairs = [[self._key(key, path), self.describe(x, _in(path, key))] for key, x in value.items()]
-            return self._container(kind, pairs)
+            return self._container(value, pairs, path)
         if isinstance(value, numpy.generic) and (self.scalars or value.dtype.kind in OF_NUMPY):
             return self._number(value, path)
         if kind is numpy.ndarray and value.dtype == object:
@@ -154,7 +154,7 @@ class _Describer:
 
     def _describe_object(self, value: Any, kind: Any, path: str) -> Any:
         if isinstance(value, tree.Branch):
-            return {"module": _name_of(kind), "attributes": self._attributes(_public(vars(value)), path)}
+            return self._module(value, kind, path)
         names = _fields(kind)
         if names is not None:
             attributes = {name: getattr(value, name) for name in names}
@@ -172,15 +172,32 @@ class _Describer:
             return {"function": getattr(value, "__name__", _full_name(kind))}
         raise _not_described(value, path)
 
+    def _module(self, value: Any, kind: Any, path: str) -> dict[str, Any]:
+        attributes, name = _public(vars(value)), _name_of(kind)
+        for attribute in attributes:
+            if _known(name) is kind and _hides(kind, attribute):
+                raise ValueError(
+                    f"an attribute in a file must not hide a part of its class, received {attribute!r} of a "
+                    f"{kind.__name__} at {path or 'the root'}. Give it another name."
+                )
+        return {"module": name, "attributes": self._attributes(attributes, path)}
+
     def _items(self, items: Any, path: str) -> list:
         return [self.describe(item, _in(path, index)) for index, item in enumerate(items)]
 
     def _attributes(self, attributes: dict[str, Any], path: str) -> dict[str, Any]:
         return {name: self.describe(x, _in(path, name)) for name, x in attributes.items()}
 
-    def _container(self, kind: type, parts: list) -> dict[str, Any]:
+    def _container(self, value: Any, parts: list, path: str) -> dict[str, Any]:
+        kind = type(value)
         if kind in _CONTAINERS:
             return {_CONTAINERS[kind]: parts}
+        if tree.node(value) is None and names_of_arrays(parts):  # which `into` would not find
+            raise TypeError(
+                "arrays in a file stand in lists, tuples, dicts and modules, received some in a "
+                f"{kind.__name__} at {path or 'the root'}, into which trees do not look. Put them into "
+                f"a plain one: {'dict' if isinstance(value, dict) else 'list'}(x)."
+            )
         return {"object": _full_name(kind), "parts": parts}
 
     def _key(self, key: Any, path: str) -> Any:
@@ -216,6 +233,12 @@ def _is_key(key: Any) -> bool:
 def _public(attributes: dict[str, Any]) -> dict[str, Any]:
     """Leave out private settings, which are no part of a file. Private arrays are."""
     return {name: x for name, x in attributes.items() if name[:1] != "_" or tree.is_child(x)}
+
+
+def _hides(cls: type, name: str) -> bool:
+    """Say whether an attribute of an object would stand for a method or an inner part of its class."""
+    of_class = getattr(cls, name, None)
+    return name.startswith("__") or callable(of_class) or isinstance(of_class, property)
 
 
 def _in(path: str, key: Any) -> str:
@@ -356,10 +379,8 @@ class _Builder:
         if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise CodeNeededError(f"module {name}", "which is not one of xpnet.nn")
         values = self._values(attributes)
-        for key, value in values.items():
-            of_class = getattr(cls, key, None)
-            private = key.startswith("_") and not tree.is_child(value)
-            if private or key.startswith("__") or callable(of_class) or isinstance(of_class, property):
+        for key in values:
+            if key not in _public(values) or _hides(cls, key):
                 raise _DamagedError(f"{cls.__name__}.{key}")  # not the value, which may not even have a text
         module: Any = object.__new__(cls)
         if hasattr(cls, "__setstate__"):  # which checks them, as Python's protocol for objects of any origin
