@@ -40,7 +40,8 @@ def save(net: Any, path: str | os.PathLike) -> None:
         or container of those, so that it cannot be described; or if its dtype is complex128.
     ValueError
         If what is written could not be read again: two arrays have the same name, as a dict has a key with a
-        dot in it; a key is ``"__metadata__"`` or half a character; something is nested more than 100 times.
+        dot in it; a key is ``"__metadata__"`` or half a character; something is nested more than 100 times;
+        an attribute hides a method of a layer.
     OSError
         If the file cannot be written: the disk is full, or the directory is not yours to write to.
 
