@@ -13,7 +13,7 @@ from xpnet import losses, nn, optim
 from xpnet.autodiff import extended_namespace
 from xpnet.replay import blocks
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+pytestmark = [pytest.mark.host, pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")]
 
 
 @pytest.fixture
