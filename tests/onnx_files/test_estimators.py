@@ -238,6 +238,8 @@ def test_regressor_in_a_pipeline(model, skl2onnx):
     compare(run(converted(skl2onnx, model, x), {"X": x}), model, x, "float32")
 
 
+# The oldest scikit-learn asks the newest SciPy for what that does no longer.
+@pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")
 @pytest.mark.parametrize(
     "model",
     [
