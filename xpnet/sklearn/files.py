@@ -67,6 +67,9 @@ _OF_NETWORK = ("network_", "coefs_", "intercepts_", "n_layers_")
 _OF_TRAINING = ("_best", "_no_improvement_count", "_optimizer_state")
 _MADE_ANEW = ("_class_weights", "_label_binarizer", "_learned", "_own_recording", "_random_state", "_samples")
 
+# The methods that take more than X and y, which `set_fit_request` and its like ask for.
+_ASKING = ("fit", "partial_fit", "score")
+
 
 def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> None:
     """Write a fitted estimator to a file. See `MLP.save`."""
@@ -105,7 +108,7 @@ def _requests(estimator: Any) -> dict[str, dict[str, Any]]:
     if "_metadata_request" not in vars(estimator):
         return {}
     routing = estimator.get_metadata_routing()
-    return {method: dict(getattr(routing, method).requests) for method in ("fit", "partial_fit", "score")}
+    return {method: dict(getattr(routing, method).requests) for method in _ASKING}
 
 
 def _network(estimator: Any) -> Any:
@@ -210,8 +213,7 @@ def _refusal(estimator: Any, name: str, reason: str) -> TypeError:
     value = reprlib.repr(getattr(estimator, name, None))
     return TypeError(
         f"what {type(estimator).__name__}.save writes must come back equal, and {name}, {value}, "
-        f"{reason.removesuffix('.')}. Set it to something else, "
-        "or use pickle, for yourself alone."
+        f"{reason.removesuffix('.')}. Set it to something else, or use pickle, for yourself alone."
     )
 
 
@@ -222,6 +224,7 @@ def load(cls: type, path: str | os.PathLike, device: str | Device | None) -> Any
 
 
 def load_parts(cls: type, parts: Parts, device: str | Device | None) -> Any:
+    """Make an estimator of what is in a file."""
     about = parts.load("estimator", device="cpu") if "estimator" in parts else {}
     kind = about.get("class") if isinstance(about, dict) else None
     if kind != cls.__name__:
@@ -242,6 +245,7 @@ def _load(cls: Any, parts: Parts, about: dict[str, Any], device: str | Device | 
     parameters, fitted = about["parameters"], about["fitted"]
     _check("a parameter", parameters, cls._get_param_names())
     _check("an attribute", fitted, _FITTED)
+    _check("a method that takes metadata", about["requests"], _ASKING)
     for name, value in fitted.items():
         if not _FITTED[name](value):
             raise ValueError(f"{name} is {reprlib.repr(value)}.")
@@ -285,9 +289,10 @@ def _labels(estimator: Any) -> tuple[str, bool]:
 
 def _label_binarizer(estimator: Any, labels: str, are_sparse: bool) -> LabelBinarizer:
     """Make again what `fit` made of the classes."""
-    classes, several = estimator.classes_, labels == "multilabel-indicator"
-    made = LabelBinarizer().fit(numpy.zeros((1, len(classes)), dtype=int) if several else classes)
+    classes = estimator.classes_
     number, link = len(classes), "softmax" if labels == "multiclass" else "logistic"
+    of_several = numpy.zeros((1, number), dtype=int)  # of which an example may have any
+    made = LabelBinarizer().fit(of_several if labels == "multilabel-indicator" else classes)
     outputs = (1 if labels == "binary" else number), link
     same = numpy.array_equal(made.classes_, classes) and made.y_type_ == labels
     if not same or outputs != (estimator.n_outputs_, estimator.out_activation_):
