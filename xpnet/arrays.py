@@ -231,12 +231,12 @@ class ArrayObject:
         return self.namespace.greater_equal(self, other)
 
     def __eq__(self, other: Any) -> Self:  # type: ignore[override]
-        if other is ...:  # a library looks through a key
+        if _is_no_number(other):
             return NotImplemented
         return self.namespace.equal(self, other)
 
     def __ne__(self, other: Any) -> Self:  # type: ignore[override]
-        if other is ...:
+        if _is_no_number(other):
             return NotImplemented
         return self.namespace.not_equal(self, other)
 
@@ -259,6 +259,11 @@ class ArrayObject:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._become(self.namespace.setitem(self, key, value))
+
+    def __delitem__(self, key: Any) -> None:
+        raise TypeError(
+            f"no element of an array can be deleted, received the key {key!r}. Take the others: x[1:], say."
+        )
 
     def _in_place(self, operate: Any, result: Self, other: Any) -> Self:
         """Become the result of an operator, as the library's own array would: ``x += y``.
@@ -338,7 +343,7 @@ class ArrayObject:
         return int(self._leave("int()"))
 
     def __index__(self) -> int:
-        return self._leave("an index").__index__()
+        return operator.index(self._leave("an index"))
 
     def __complex__(self) -> complex:
         return complex(self._leave("complex()"))
@@ -377,10 +382,10 @@ class ArrayObject:
         options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
         # Not every library has all of them.
         options = {name: value for name, value in options.items() if value is not None}
-        return self._leave("from_dlpack").__dlpack__(**options)
+        return _with_dlpack(self._leave("from_dlpack")).__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
-        return self.value.__dlpack_device__()
+        return _with_dlpack(self.value).__dlpack_device__()
 
 
 # NumPy's functions behind the operators, with their names in the standard.
@@ -407,11 +412,21 @@ _OPERATORS = {
 }
 
 
+def _is_no_number(x: Any) -> bool:
+    """Say whether a value is unlike all numbers: `None in (x, y)`, `ord == "fro"`, `...` in a key."""
+    return x is None or x is ... or isinstance(x, str)
+
+
 def concrete(x: Any) -> Any:
     """Return the library's array inside a traced or recorded one; any other as it is."""
     while isinstance(x, ArrayObject):
         x = x.value
     return x
+
+
+def _with_dlpack(x: Any) -> Any:
+    """Return an array that can be exported: NumPy's numbers, such as its sums, cannot."""
+    return numpy.asarray(x) if isinstance(x, numpy.generic) else x
 
 
 def _ones_like(x: Any) -> Any:
@@ -458,6 +473,19 @@ def raising_line(error: BaseException) -> str:
     places = list(traceback.walk_tb(error.__traceback__))
     frame, number = next((place for place in reversed(places) if not _is_machinery(place[0])), places[-1])
     return line_of(frame.f_code, number)
+
+
+def hidden_by_numpy(error: BaseException) -> BaseException | None:
+    """Return an error of xpnet's own in the place of which NumPy raised another one, or None.
+
+    ``a[0] = x`` calls ``float(x)``, and what that raises becomes the cause of "setting an array element with
+    a sequence." No line of Python saw it before, unlike an error that somebody caught and put another before.
+    """
+    cause = error.__cause__
+    seen_by = cause and cause.__traceback__
+    if seen_by and seen_by.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "xpnet":
+        return cause
+    return None
 
 
 def raised_by_xpnet(error: BaseException) -> bool:

@@ -44,8 +44,8 @@ def checkpoint(f: Callable) -> Callable:
     ----------
     f : callable
         A function of arrays or trees that returns one array, or a module. Arrays with a gradient must be its
-        arguments, or the module's own: those that it closes over are refused. It must compute the same each
-        time; the random numbers of a module are drawn as in the first call.
+        arguments, by position or by keyword, or the module's own: those that it closes over are refused. It
+        must compute the same each time; the random numbers of a module are drawn as in the first call.
 
     Returns
     -------
@@ -69,12 +69,12 @@ def checkpoint(f: Callable) -> Callable:
     """
 
     @functools.wraps(f)
-    def wrapped(*arguments: Any) -> Any:
+    def wrapped(*arguments: Any, **keywords: Any) -> Any:
         module = f if isinstance(f, tree.Branch) else ()
-        leaves, structure = tree.flatten((module, arguments))
+        leaves, structure = tree.flatten((module, arguments, keywords))
         traced = {i: x for i, x in enumerate(leaves) if type(x) is Tracer and x.node is not None}
         if not traced:
-            return f(*arguments)
+            return f(*arguments, **keywords)
         constants = [x.value if type(x) is Tracer else x for x in leaves]
         for i in traced:
             constants[i] = None  # which is kept once, as an input of the node
@@ -84,8 +84,8 @@ def checkpoint(f: Callable) -> Callable:
             filled = list(constants)
             for i, x in zip(traced, arrays, strict=True):
                 filled[i] = x
-            copy, inputs = tree.unflatten(structure, filled)
-            result = (copy or f)(*inputs)
+            copy, inputs, options = tree.unflatten(structure, filled)
+            result = (copy or f)(*inputs, **options)
             while moves_state:  # at the first call, not when it is computed again
                 tree.copy_state(copy, moves_state.pop())
             return result

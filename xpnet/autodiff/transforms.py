@@ -1,20 +1,67 @@
 """Functions of functions: grad, value_and_grad, vjp, and the ways to steer them."""
 
 import functools
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import array_api_compat
+
 from xpnet import tree
-from xpnet.arrays import ArrayObject
+from xpnet.arrays import ArrayObject, hidden_by_numpy
 from xpnet.autodiff.backward import reachable, sweep
 from xpnet.autodiff.namespace import TracedNamespace, array_namespace, recording_of, traced_namespace
 from xpnet.autodiff.primitive import ARGUMENT, NO_PARAMETERS, Primitive
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Node, Tracer, numbers
-from xpnet.backends import Device, asarray, concrete, device, device_of, is_numpy_number
-from xpnet.errors import NoGradientError
-from xpnet.settings import flag
+from xpnet.backends import Device, asarray, concrete, describe, device, device_of, is_numpy_number
+from xpnet.errors import MixedArraysError, NoGradientError
+from xpnet.settings import flag, is_integer
+
+FLOATING = ("real floating", "complex floating")  # the kinds of dtypes that can hold a gradient
+
+
+class Argnums:
+    """Which of the positional arguments of a function a transform differentiates.
+
+    Parameters
+    ----------
+    argnums : int or sequence of int
+        As a user writes it. For one integer, what is returned for the arguments, or given for them, stands
+        alone; for a sequence, it is a tuple.
+
+    Raises
+    ------
+    ValueError
+        If it is no position, or the same one twice.
+    """
+
+    def __init__(self, argnums: Any) -> None:
+        self._received = argnums
+        self.is_single = not isinstance(argnums, Sequence)
+        numbers = (argnums,) if self.is_single else tuple(argnums)
+        if not all(is_integer(n) and n >= 0 for n in numbers) or len({*map(int, numbers)}) < len(numbers):
+            raise self._error()
+        self.positions = tuple(int(n) for n in numbers)
+
+    def check(self, arguments: Sequence) -> None:
+        """Check that there are such arguments."""
+        if any(position >= len(arguments) for position in self.positions):
+            raise self._error(f" for {len(arguments)} such arguments")
+
+    def _error(self, given: str = "") -> ValueError:
+        return ValueError(
+            "argnums must be different positions, counted from 0, of arguments that are given by position. "
+            f"Received argnums {self._received!r}{given}."
+        )
+
+    def of(self, several: Sequence) -> Any:
+        """Return one thing for each of the arguments as the user asked for it: alone, or in a tuple."""
+        return several[0] if self.is_single else tuple(several)
+
+
+def all_unless_given(argnums: Any, arguments: Sequence) -> Any:
+    """Return ``argnums``, for which None stands for all positions."""
+    return tuple(range(len(arguments))) if argnums is None else argnums
 
 
 class _Recording:
@@ -24,17 +71,13 @@ class _Recording:
     ----------
     arguments, keywords : tuple, dict
         The arguments: trees of arrays, and anything else.
-    argnums : tuple of int
-        Positions of the arguments whose gradients are wanted.
+    argnums : Argnums
+        Those whose gradients are wanted.
     """
 
-    def __init__(self, arguments: tuple, keywords: dict, argnums: tuple[int, ...]) -> None:
-        for position in argnums:
-            if not 0 <= position < len(arguments) or argnums.count(position) > 1:
-                raise ValueError(
-                    "argnums must be different positions, counted from 0, of arguments that are given by "
-                    f"position. Received argnums {argnums} for {len(arguments)} such arguments."
-                )
+    def __init__(self, arguments: tuple, keywords: dict, argnums: Argnums) -> None:
+        argnums.check(arguments)
+        self._argnums = argnums
         self._received = (arguments, keywords)
         received = [leaf for leaf in tree.leaves(self._received, state=True) if tree.is_array(leaf)]
         # A number of NumPy's may stand beside arrays of any library.
@@ -48,7 +91,7 @@ class _Recording:
         self._arguments: list[Tracer] = []
         self._structures: list[Any] = []
         traced = list(arguments)
-        for position in argnums:
+        for position in argnums.positions:
             traced[position] = self._with_gradients(arguments[position], position)
         self._traced = self._lift((tuple(traced), keywords))
 
@@ -88,10 +131,22 @@ class _Recording:
         # The function may rebind the handles (`x += 1`), so the nodes of the arguments are kept apart.
         self._arguments = [Tracer(x.value, x.node, x.namespace) for x in self._arguments]
         arguments, keywords = self._traced
-        result = function(*arguments, **keywords)
+        result = _called(function, *arguments, **keywords)
         tree.copy_state(self._traced, self._received)
         del self._traced, arguments, keywords
         return result
+
+    def arguments_like(self, needed: str) -> "_Like":
+        """Return what directions of the arguments must be like."""
+        return _Like(self._as_asked(self._arguments), self.namespace, needed)
+
+    def _as_asked(self, leaves: list) -> Any:
+        """Return leaves, one for each of the arguments', as ``argnums`` asks for them: a tree, or several."""
+        trees = []
+        for structure in self._structures:
+            trees.append(tree.unflatten(structure, leaves[: structure.num_leaves]))
+            leaves = leaves[structure.num_leaves :]
+        return self._argnums.of(trees)
 
     def results(self, values: Any, nodes_enclosed: bool) -> Any:
         """Make results plain, or keep them traced for an enclosing transform."""
@@ -104,8 +159,8 @@ class _Recording:
 
     def gradients(
         self, seeds: list[tuple[Node, Any]], nodes: list[Node], recorded: bool, enclosed: bool
-    ) -> list[Any]:
-        """Sweep, and return one tree for each of the arguments in ``argnums``."""
+    ) -> Any:
+        """Sweep, and return a tree for the argument in ``argnums``, or a tuple of them for several."""
         arguments = self._arguments
         xp = self.namespace if recorded else self.namespace.plain
         seeds[:] = [(node, conj(xp, g)) for node, g in seeds]
@@ -115,12 +170,18 @@ class _Recording:
             xp.zeros_like(x.value) if g is None else conj(xp, g)
             for x, g in zip(arguments, found, strict=True)
         ]
-        leaves = self.results(leaves, recorded)
-        trees = []
-        for structure in self._structures:
-            trees.append(tree.unflatten(structure, leaves[: structure.num_leaves]))
-            leaves = leaves[structure.num_leaves :]
-        return trees
+        return self._as_asked(self.results(leaves, recorded))
+
+
+def _called(function: Callable, /, *arguments: Any, **keywords: Any) -> Any:
+    """Call a function of the user's. Where NumPy puts an error before one of xpnet's, show xpnet's."""
+    try:
+        return function(*arguments, **keywords)
+    except ValueError as error:
+        hidden = hidden_by_numpy(error)
+        if hidden is None:
+            raise
+        raise hidden.with_traceback(error.__traceback__) from None
 
 
 def check_results(results: Any, error: type[Exception] = TypeError) -> None:
@@ -152,8 +213,9 @@ def value_and_grad(
         A function that returns one real number, an array of shape ``()``. It may use any functions of the
         array API standard, Python control flow, closures and other transforms.
     argnums : int or sequence of int, default=0
-        The positional arguments to differentiate: arrays of floating-point numbers, or trees (modules,
-        dataclasses, dicts, lists, tuples) with such arrays at their leaves.
+        The positional arguments to differentiate, counted from 0: arrays of floating-point numbers, or trees
+        (modules, dataclasses, dicts, lists, tuples) with such arrays at their leaves. All others, and keyword
+        arguments, are constants.
     has_aux : bool, default=False
         Whether ``f`` returns a pair ``(value, auxiliary)``, of which only the value is differentiated: any
         tree, without arrays in objects that are no trees.
@@ -195,12 +257,11 @@ def value_and_grad(
     (3.0, array([2., 2., 2.]))
     """
     has_aux = flag("has_aux", has_aux)
-    several = isinstance(argnums, Sequence)
-    positions = tuple(operator.index(n) for n in (argnums if isinstance(argnums, Sequence) else (argnums,)))
+    chosen = Argnums(argnums)
 
     @functools.wraps(f)
     def differentiated(*arguments: Any, **keywords: Any) -> tuple[Any, Any]:
-        recording = _Recording(arguments, keywords, positions)
+        recording = _Recording(arguments, keywords, chosen)
         result = recording.run(f)
         auxiliary = None
         if has_aux:
@@ -217,8 +278,7 @@ def value_and_grad(
         seeds = [] if node is None else [(node, _one(recording.namespace, result, enclosed))]
         # From here on only `nodes` holds the record, and the sweep lets go of it node by node.
         del result, auxiliary, node
-        gradients = recording.gradients(seeds, nodes, enclosed, enclosed)
-        return value, tuple(gradients) if several else gradients[0]
+        return value, recording.gradients(seeds, nodes, enclosed, enclosed)
 
     return differentiated
 
@@ -232,7 +292,7 @@ def _check_loss(result: Any) -> None:
                 f"f must return one number, an array of shape (), received shape {tuple(result.shape)}. "
                 "Return its mean or sum, or use xpnet.vjp."
             )
-        if type(result) is Tracer and result.namespace.isdtype(result.dtype, "complex floating"):
+        if array_namespace(result).isdtype(result.dtype, "complex floating"):
             raise ValueError(
                 f"f must return a real number, received {result.dtype}. Return xp.abs(z) or xp.real(z)."
             )
@@ -285,7 +345,9 @@ def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
     return gradient
 
 
-def vjp(f: Callable, *arguments: Any) -> tuple[Any, Callable[[Any], tuple]]:
+def vjp(
+    f: Callable, /, *arguments: Any, argnums: int | Sequence[int] | None = None, **keywords: Any
+) -> tuple[Any, Callable[[Any], Any]]:
     """Call ``f`` and return its result with a function that carries gradients backward through it.
 
     Parameters
@@ -293,7 +355,11 @@ def vjp(f: Callable, *arguments: Any) -> tuple[Any, Callable[[Any], tuple]]:
     f : callable
         A function that returns an array, or a tree of arrays, of any shape.
     *arguments : array or tree
-        Its arguments, all of which are differentiated. Close over anything else.
+        Its arguments.
+    argnums : int or sequence of int, optional
+        The positional arguments to differentiate, as of `value_and_grad`; by default all of them.
+    **keywords : array, tree or anything else
+        Keyword arguments of ``f``, which are constants. Close over one whose name is ``argnums``.
 
     Returns
     -------
@@ -302,12 +368,16 @@ def vjp(f: Callable, *arguments: Any) -> tuple[Any, Callable[[Any], tuple]]:
     pullback : callable
         ``pullback(g)``, where ``g`` is a tree like the result: the gradient of some number with respect to
         the result. It returns the tuple of that number's gradients with respect to the arguments (the product
-        of the vector ``g`` and the Jacobian of ``f``). It can be called several times.
+        of the vector ``g`` and the Jacobian of ``f``); for one integer as ``argnums``, the gradient alone. It
+        can be called several times. A number may stand for an array of shape ``()``, and what stands for
+        an array of integers, which has no gradient, is not used.
 
     Raises
     ------
     NoGradientError
         If an argument cannot hold a gradient, or a gradient would be lost inside ``f``.
+    ValueError
+        If ``argnums`` names no position of an argument, or one twice; if ``g`` is not like the result.
 
     Examples
     --------
@@ -317,28 +387,40 @@ def vjp(f: Callable, *arguments: Any) -> tuple[Any, Callable[[Any], tuple]]:
     >>> pullback(np.ones(2))
     (array([3., 4.]), array([1., 2.]))
     """
-    recording = _Recording(arguments, {}, tuple(range(len(arguments))))
+    return linearized(f, arguments, keywords, argnums)
+
+
+def linearized(
+    f: Callable,
+    arguments: Sequence,
+    keywords: dict,
+    argnums: Any,
+    *directions: Any,
+    needed: str = "pullback needs a tree of arrays like the result of f",
+) -> tuple[Any, Callable[[Any], Any]]:
+    """As `vjp`, for other transforms.
+
+    Parameters
+    ----------
+    f, arguments, keywords, argnums
+        See `vjp`.
+    *directions : tree
+        What must be like the arguments. It is checked before ``f`` is called.
+    needed : str
+        The beginning of the error for what is not like the arguments, or not like the result.
+    """
+    recording = _Recording(tuple(arguments), keywords, Argnums(all_unless_given(argnums, arguments)))
+    for each in directions:
+        recording.arguments_like(needed).leaves(each)
     result = recording.run(f)
     _, enclosed = recording.reachable(result)
     check_results(result)
-    results, structure = tree.flatten(result)
-    if not all(tree.is_array(y) for y in results):
-        raise TypeError(
-            "f must return an array, or a tree of arrays, received "
-            f"{next(type(y).__name__ for y in results if not tree.is_array(y))}."
-        )
+    like = _Like(result, recording.namespace, needed)
     # The caller may assign to what is returned, which rebinds the handle; the nodes stay.
-    ends = [y.node if type(y) is Tracer else None for y in results]
-    expected = [tuple(y.shape) for y in results]
+    ends = [y.node if type(y) is Tracer else None for y in tree.leaves(result)]
 
-    def pullback(g: Any) -> tuple:
-        gs, received = tree.flatten(g)
-        shapes = [tuple(getattr(one, "shape", ())) for one in gs]
-        if received != structure or shapes != expected or not all(tree.is_array(one) for one in gs):
-            raise ValueError(
-                f"pullback needs a tree of arrays like the result of f, {structure} with shapes {expected}; "
-                f"received {received} with shapes {shapes}."
-            )
+    def pullback(g: Any) -> Any:
+        gs = like.leaves(g)
         recorded = enclosed or any(type(one) is Tracer for one in gs)
         seeds = [
             (end, recording.namespace.lift(one) if recorded else one)
@@ -346,9 +428,73 @@ def vjp(f: Callable, *arguments: Any) -> tuple[Any, Callable[[Any], tuple]]:
             if end is not None
         ]
         nodes, _ = reachable([end for end in ends if end is not None], recording.start)
-        return tuple(recording.gradients(seeds, nodes, recorded, enclosed))
+        return recording.gradients(seeds, nodes, recorded, enclosed)
 
     return recording.results(result, enclosed), pullback
+
+
+class _Like:
+    """What a tree must be like that gets the gradients, or directions, of another one.
+
+    Parameters
+    ----------
+    values : tree of array
+        The other one.
+    namespace : TracedNamespace
+    needed : str
+        The beginning of the error for a tree that is not like it.
+    """
+
+    def __init__(self, values: Any, namespace: Any, needed: str) -> None:
+        arrays, self._structure = tree.flatten(values)
+        for y in arrays:
+            if not tree.is_array(y):
+                raise TypeError(
+                    f"f must return an array, or a tree of arrays, received {type(y).__name__}. Make an "
+                    "array of it with xp.asarray, or leave it out."
+                )
+        self._namespace, self._needed = namespace, needed
+        self._shapes = [tuple(y.shape) for y in arrays]
+        self._dtypes = [y.dtype for y in arrays]
+        self._devices = [array_api_compat.device(concrete(y)) for y in arrays]
+
+    def leaves(self, received: Any) -> list:
+        """Return the leaves of such a tree, with numbers as arrays, and in the dtypes of the other one."""
+        leaves, structure = tree.flatten(received)
+        shapes = [tuple(x.shape) if tree.is_array(x) else type(x).__name__ for x in leaves]
+        fit = len(shapes) == len(self._shapes) and all(
+            a == b or (b == () and a in ("int", "float", "complex"))
+            for a, b in zip(shapes, self._shapes, strict=True)
+        )
+        if structure != self._structure or not fit:
+            raise ValueError(
+                f"{self._needed}, {self._structure} with shapes {self._shapes}; "
+                f"received {structure} with shapes {shapes}."
+            )
+        return [*map(self._cast, leaves, self._dtypes, self._devices)]
+
+    def _cast(self, x: Any, dtype: Any, device: Any) -> Any:
+        plain = self._namespace.plain
+        if not plain.isdtype(dtype, FLOATING):
+            return x  # which is not used
+        value, _ = self._namespace.operand(x)  # one of NumPy's numbers is a number beside any array
+        is_real = plain.isdtype(dtype, "real floating")
+        if not tree.is_array(value):
+            fits = not (is_real and isinstance(value, complex))
+            value = plain.asarray(value, dtype=dtype if fits else None, device=device)
+        if not plain.isdtype(value.dtype, ("integral", "real floating") if is_real else "numeric"):
+            raise ValueError(
+                f"{self._needed}, with {'real' if is_real else 'real or complex'} numbers in the place of "
+                f"{dtype}; received {value.dtype}. Take its real part, or convert it with xp.astype."
+            )
+        places = device, array_api_compat.device(concrete(value))
+        if places[0] != places[1] and None not in places:  # inside `jax.jit`, arrays have no device
+            raise MixedArraysError(
+                f"{self._needed}, on its device, {device}; received one of {describe(value)}. Move it with "
+                "`xpnet.to_device`."
+            )
+        x = x if type(x) is Tracer else value
+        return x if x.dtype == dtype else array_namespace(x).astype(x, dtype)
 
 
 def stop_gradient(values: Any) -> Any:
@@ -412,7 +558,7 @@ def trace(values: Any) -> Any:
 
 def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Callable, namespace: Any) -> list[Any]:
     # `backward` closes over traced values, so it gets a traced gradient; a first-order sweep goes on plain.
-    gradients = backward(namespace.lift(conj(xp, g)))
+    gradients = _called(backward, namespace.lift(conj(xp, g)))
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     if len(gradients) != len(_inputs):
         raise ValueError(
@@ -480,13 +626,19 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
     Parameters
     ----------
     f : callable
-        Takes arrays by position and returns ``(result, backward)``: an array, and a function that makes from
-        the gradient of the result the gradients of the arguments, a tuple of one for each (None for none).
+        Takes arrays by position, and anything by keyword. It returns ``(result, backward)``: an array, and a
+        function that makes from the gradient of the result the gradients of the arguments that were given by
+        position, a tuple of one for each (None for none).
 
     Returns
     -------
     callable
         With the arguments of ``f``. It returns the result alone.
+
+    Raises
+    ------
+    NoGradientError
+        If an array with a gradient is given by keyword, or comes from outside: ``backward`` has none for it.
 
     Notes
     -----
@@ -505,17 +657,24 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
     """
 
     @functools.wraps(f)
-    def wrapped(*arrays: Any) -> Any:
+    def wrapped(*arrays: Any, **keywords: Any) -> Any:
         for x in arrays:
             if not tree.is_array(x) and not isinstance(x, int | float | complex):
                 raise TypeError(
                     "a function with a custom gradient takes arrays and numbers by position, received "
-                    f"{type(x).__name__}. Close over anything else."
+                    f"{type(x).__name__}. Pass anything else by keyword."
+                )
+        for name, value in keywords.items():
+            if any(carries_gradient(x) for x in tree.leaves(value, state=True)):
+                raise NoGradientError(
+                    "a function with a custom gradient takes arrays with a gradient by position, received "
+                    f"one by keyword, {name}, whose gradient would be lost. Pass it by position, or call "
+                    "xpnet.stop_gradient(x) on it first."
                 )
         tracers = [x for x in arrays if type(x) is Tracer]
         inputs = tuple(x.node or x.value if type(x) is Tracer else x for x in arrays)
         start = next(numbers)
-        result, backward = _pair(f(*arrays))
+        result, backward = _pair(f(*arrays, **keywords))
         if type(result) is Tracer and result.node is not None:
             _check_closure(result.node, {x for x in inputs if type(x) is Node}, start)
         if all(x.node is None for x in tracers):

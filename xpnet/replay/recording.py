@@ -6,6 +6,7 @@ its place on a replay. Its namespace is a library's own, each function of which 
 """
 
 import copy
+import operator
 import re
 from collections.abc import Callable
 from functools import reduce
@@ -89,7 +90,7 @@ class Recorded(ArrayObject):
         return self.variable in self.namespace.inputs and _integer_of_host(self.value) is not None
 
     def __index__(self) -> int:
-        return self.value.__index__() if self.variable is None else self.namespace.setting(self)
+        return operator.index(self.value) if self.variable is None else self.namespace.setting(self)
 
     def __format__(self, format_spec: str) -> str:
         if self._is_setting():

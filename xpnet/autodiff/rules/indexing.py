@@ -31,19 +31,26 @@ class _Array:
 _ARRAY = _Array()
 
 
-def _split(key: Any) -> tuple[tuple, list]:
-    """Separate the arrays of a key from what is known when it is recorded."""
+def _split(key: Any) -> tuple[Any, list]:
+    """Separate the arrays of a key from what is known when it is recorded.
+
+    An array that is the whole key stays alone: not every library takes a mask in a tuple.
+    """
     items = key if isinstance(key, tuple) else (key,)
     items = items if scatter.is_basic(items) else settled_key(items)
     if scatter.is_basic(items):
         return items, []
+    if not isinstance(key, tuple) and tree.is_array(items[0]):
+        return _ARRAY, [items[0]]
     pattern = tuple(_ARRAY if tree.is_array(item) else item for item in items)
     return pattern, [item for item in items if tree.is_array(item)]
 
 
-def _join(pattern: tuple, arrays: tuple) -> tuple:
+def _join(pattern: Any, arrays: tuple) -> Any:
     if not arrays:
         return pattern
+    if pattern is _ARRAY:
+        return arrays[0]
     rest = iter(arrays)
     return tuple(next(rest) if item is _ARRAY else item for item in pattern)
 
