@@ -382,10 +382,10 @@ class ArrayObject:
         options = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
         # Not every library has all of them.
         options = {name: value for name, value in options.items() if value is not None}
-        return _with_dlpack(self._leave("from_dlpack")).__dlpack__(**options)
+        return with_dlpack(self._leave("from_dlpack")).__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
-        return _with_dlpack(self.value).__dlpack_device__()
+        return with_dlpack(self.value).__dlpack_device__()
 
 
 # NumPy's functions behind the operators, with their names in the standard.
@@ -424,7 +424,7 @@ def concrete(x: Any) -> Any:
     return x
 
 
-def _with_dlpack(x: Any) -> Any:
+def with_dlpack(x: Any) -> Any:
     """Return an array that can be exported: NumPy's numbers, such as its sums, cannot."""
     return numpy.asarray(x) if isinstance(x, numpy.generic) else x
 

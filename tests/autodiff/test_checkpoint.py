@@ -35,6 +35,22 @@ def test_gradients_of_two_orders(xp):
     assert_same(xpnet.checkpoint(block)(x, scale), block(x, scale))
 
 
+def test_keywords(xp):
+    def f(x, *, p, power):
+        return block(x, p["scale"]) * p["factor"] ** power
+
+    def sum_of(f):
+        return lambda x, p: xpnet.array_namespace(x).sum(f(x=x, p=p, power=2) ** 2)
+
+    x, p = array([0.1, -0.4, 0.7]), {"scale": array(1.3), "factor": array(0.5)}
+    checked, plain = sum_of(xpnet.checkpoint(f)), sum_of(f)
+    for transform in (xpnet.grad, xpnet.hessian):
+        actual, expected = (transform(each, (0, 1))(x, p) for each in (checked, plain))
+        for a, b in zip(xpnet.tree.leaves(actual), xpnet.tree.leaves(expected), strict=True):
+            assert_same(a, b)
+    assert_same(xpnet.checkpoint(f)(x, p=p, power=2), f(x, p=p, power=2))
+
+
 def test_complex_gradients(xp):
     z = xpnet.asarray(numpy.asarray([0.3 + 0.2j, -0.5j]), device=xpnet.device())
 

@@ -58,15 +58,97 @@ def test_several_arguments(xp):
     assert xpnet.grad(f, ())(a, b, c) == ()
 
 
-@pytest.mark.parametrize("argnums", [-1, 2, (0, 0), (0, 5)])
-def test_argnums_are_different_positions(argnums):
-    with pytest.raises(ValueError, match="argnums must be different positions"):
-        xpnet.grad(lambda a, b: a * b, argnums)(1.0, 2.0)
+def weighted_sum(*arguments, power=1):
+    """Of numbers: the first one counts double."""
+    return (2 * arguments[0] + sum(arguments[1:])) ** power
 
 
-def test_an_argument_to_differentiate_is_given_by_position():
-    with pytest.raises(ValueError, match="given by position"):
-        xpnet.grad(lambda x: x * x)(x=1.0)
+# Each transform, and what it returns for `weighted_sum(a, b, power=2)` at 1 and 3, with respect to b,
+# to a, and to both, b first.
+TRANSFORMS = {
+    "grad": (
+        lambda argnums, *x, **options: xpnet.grad(weighted_sum, argnums)(*x, **options),
+        (10.0, 20.0),
+        (10.0, 20.0),
+    ),
+    "value_and_grad": (
+        lambda argnums, *x, **options: xpnet.value_and_grad(weighted_sum, argnums)(*x, **options)[1],
+        (10.0, 20.0),
+        (10.0, 20.0),
+    ),
+    "vjp": (
+        lambda argnums, *x, **options: xpnet.vjp(weighted_sum, *x, argnums=argnums, **options)[1](1.0),
+        (10.0, 20.0),
+        (10.0, 20.0),
+    ),
+    "jvp": (
+        lambda argnums, *x, **options: xpnet.jvp(weighted_sum, x, ones(argnums), argnums=argnums, **options)[
+            1
+        ],
+        (10.0, 20.0),
+        30.0,
+    ),
+    "jacobian": (
+        lambda argnums, *x, **options: xpnet.jacobian(weighted_sum, argnums)(*x, **options),
+        (10.0, 20.0),
+        (10.0, 20.0),
+    ),
+    "hessian": (
+        lambda argnums, *x, **options: xpnet.hessian(weighted_sum, argnums)(*x, **options),
+        (2.0, 8.0),
+        ((2.0, 4.0), (4.0, 8.0)),
+    ),
+    "hvp": (
+        lambda argnums, *x, **options: xpnet.hvp(weighted_sum, x, ones(argnums), argnums=argnums, **options),
+        (2.0, 8.0),
+        (6.0, 12.0),
+    ),
+}
+
+
+def ones(argnums):
+    return (1.0,) * len(argnums) if isinstance(argnums, tuple | list) else 1.0
+
+
+@pytest.mark.parametrize(("differentiated", "of_one", "of_both"), TRANSFORMS.values(), ids=TRANSFORMS)
+def test_argnums_and_keywords_are_those_of_grad(differentiated, of_one, of_both, xp):
+    a, b = array(1.0), array(3.0)
+    assert differentiated(1, a, b, power=2) == of_one[0]
+    assert differentiated(numpy.int64(0), a, b, power=2) == of_one[1]
+    for argnums in ((1, 0), [numpy.int64(1), 0]):
+        assert differentiated(argnums, a, b, power=2) == of_both
+    assert differentiated(1, a, b, power=array(2.0)) == of_one[0]  # an array by keyword is a constant
+
+
+@pytest.mark.parametrize(
+    "argnums", [-1, 2, (0, 0), (0, 5), (1, -1), True, 1.0, "0", ("0",), {0}, numpy.asarray([0, 1])], ids=str
+)
+@pytest.mark.parametrize("differentiated", [each[0] for each in TRANSFORMS.values()], ids=TRANSFORMS)
+def test_argnums_are_different_positions(differentiated, argnums):
+    with pytest.raises(ValueError, match=r"argnums must be different positions.*Received argnums "):
+        differentiated(argnums, 1.0, 2.0)
+
+
+@pytest.mark.parametrize("transform", [xpnet.grad, xpnet.value_and_grad, xpnet.jacobian, xpnet.hessian])
+def test_what_argnums_cannot_be_is_said_at_once(transform):
+    with pytest.raises(ValueError, match=r"Received argnums -1\.$"):
+        transform(weighted_sum, -1)
+
+
+def test_no_argument_may_be_asked_for(xp):
+    x = array(2.0)
+    assert xpnet.grad(lambda x: x * x, ())(x) == ()
+    assert xpnet.jacobian(lambda x: x * x, ())(x) == ()
+    assert xpnet.hessian(lambda x: x * x, ())(x) == ()
+    assert xpnet.vjp(lambda x: x * x, x, argnums=())[1](1.0) == ()
+    assert xpnet.jvp(lambda x: x * x, (x,), (), argnums=()) == (4.0, 0.0)
+    assert xpnet.hvp(lambda x: x * x, (x,), (), argnums=()) == ()
+
+
+@pytest.mark.parametrize("transform", [xpnet.grad, xpnet.value_and_grad, xpnet.jacobian, xpnet.hessian])
+def test_an_argument_to_differentiate_is_given_by_position(transform):
+    with pytest.raises(ValueError, match=r"given by position.*for 0 such arguments"):
+        transform(lambda x: x * x)(x=1.0)
 
 
 def test_keyword_arguments_are_constants_that_may_be_arrays(xp):
@@ -166,6 +248,7 @@ def test_an_argument_that_is_not_used_has_gradient_0(xp):
     [
         (lambda x: x, ValueError, r"shape \(2,\).*mean or sum"),
         (lambda x: x[0] * 1j, ValueError, "real number"),
+        (lambda _: array(1j), ValueError, "real number, received .*complex128"),
         (lambda _: None, TypeError, "NoneType"),
         (lambda x: [x[0]], TypeError, "list"),
     ],
@@ -351,6 +434,107 @@ def test_vjp_checks_the_tree_it_is_given(xp):
         pullback(array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"shapes \[\(2,\), \(2,\)\].*shapes \[\(2,\), \(1,\)\]"):
         pullback([array([1.0, 2.0]), array([1.0])])
+
+
+def test_vjp_of_some_arguments(xp):
+    x, rows = array([1.0, 2.0]), array([1, 1, 0], "int64")
+    result, pullback = xpnet.vjp(lambda x, rows, *, scale: x[rows] * scale, x, rows, argnums=0, scale=3.0)
+    assert_same(result, array([6.0, 6.0, 3.0]))
+    assert_same(pullback(array([1.0, 10.0, 100.0])), array([300.0, 33.0]))
+    with pytest.raises(NoGradientError, match=r"int64 in argument 1.*leave this argument out of argnums"):
+        xpnet.vjp(lambda x, rows: x[rows], x, rows)
+    assert xpnet.vjp(lambda x, *, f: x * f, array(2.0), f=3.0)[1](1.0) == (3.0,)
+
+
+@pytest.mark.parametrize("number", [3, 3.0, numpy.float32(3), numpy.float64(3), numpy.int64(3)], ids=repr)
+def test_a_number_stands_for_an_array_without_axes(device, number):
+    for dtype in ("float32", "float64", "complex128"):
+        x = array(2.0, dtype)
+        (gradient,) = xpnet.vjp(lambda x: x * x, x)[1](number)
+        assert_on(gradient, device, dtype, ())
+        assert_same(gradient, array(12.0, dtype))
+        _, tangent = xpnet.jvp(lambda x: x * x, (x,), (number,))
+        assert_on(tangent, device, dtype, ())
+        assert_same(tangent, array(12.0, dtype))
+    (product,) = xpnet.hvp(lambda x: x**3, (array(2.0, "float32"),), (number,))
+    assert_on(product, device, "float32", ())
+    assert_same(product, array(36.0, "float32"))
+    assert xpnet.vjp(lambda x: x * x, 2.0)[1](number) == (12.0,)
+    assert xpnet.jit(lambda x: xpnet.vjp(lambda x: x * x, x)[1](number))(array(2.0)) == (12.0,)
+
+
+def test_a_number_of_python_keeps_its_precision(xp):
+    assert_same(xpnet.vjp(lambda x: x * 1.0, array(2.0))[1](0.1)[0], array(0.1))
+    assert_same(xpnet.vjp(lambda x: x * 1.0, array(2.0, "complex128"))[1](0.1j)[0], array(0.1j))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8"])
+def test_other_real_numbers_are_converted(device, dtype):
+    directions, x = array([1, 2], dtype), array([3.0, 1.0], "float32")
+    (gradient,) = xpnet.vjp(lambda x: x * x, x)[1](directions)
+    assert_on(gradient, device, "float32", (2,))
+    assert_same(gradient, array([6.0, 4.0], "float32"))
+    _, tangent = xpnet.jvp(lambda x: x * x, (x,), (directions,))
+    assert_on(tangent, device, "float32", (2,))
+    assert_same(tangent, array([6.0, 4.0], "float32"))
+    (product,) = xpnet.vjp(lambda z: z * z, array([1j, 2.0]))[1](directions)
+    assert_same(product, array([-2j, 8.0]))
+
+
+@pytest.mark.parametrize("dtype", ["complex128", "bool"])
+def test_what_is_no_such_number_is_refused(dtype, xp):
+    x, wrong = array([3.0, 1.0]), array([1, 0], dtype)
+    match = rf"with real numbers in the place of .*float64; received .*{dtype}"
+    with pytest.raises(ValueError, match="pullback needs .*" + match):
+        xpnet.vjp(lambda x: x * x, x)[1](wrong)
+    with pytest.raises(ValueError, match="jvp needs tangents.*" + match):
+        xpnet.jvp(lambda x: x * x, (x,), (wrong,))
+    with pytest.raises(ValueError, match="hvp needs vectors.*" + match):
+        xpnet.hvp(square_sum, (x,), (wrong,))
+    for number in (True, "1", 1j):
+        with pytest.raises(ValueError, match=rf"{type(number).__name__}|complex"):
+            xpnet.vjp(lambda x: x * x, array(3.0))[1](number)
+
+
+def test_directions_of_another_library_are_refused(device):
+    other = xpnet.asarray(numpy.ones(2), device="strict:device2" if device.spec == "cpu" else "cpu")
+    x = array([3.0, 1.0])
+    for call in (
+        lambda: xpnet.vjp(lambda x: x * x, x)[1](other),
+        lambda: xpnet.jvp(lambda x: x * x, (x,), (other,)),
+        lambda: xpnet.hvp(square_sum, (x,), (other,)),
+    ):
+        with pytest.raises(MixedArraysError, match=r"xpnet\.to_device"):
+            call()
+
+
+def test_directions_on_another_device_are_refused(device):
+    if device.library.spec != "strict":
+        pytest.skip("array-api-strict alone has several devices everywhere")
+    other = xpnet.asarray(numpy.ones(2), device="strict:device2")
+    with pytest.raises(MixedArraysError, match=r"pullback needs.*on its device.*received .*device2"):
+        xpnet.vjp(lambda x: x * x, array([3.0, 1.0]))[1](other)
+
+
+def test_results_of_integers_are_passed_by(xp):
+    def f(x):
+        xp = x.__array_namespace__()
+        return x * x, xp.argmax(x), x > 1.5, None
+
+    (_, place, large, _), pullback = xpnet.vjp(f, array([1.0, 2.0]))
+    for ignored in (array(0, "int64"), 0, 0.0, array(1.0)):
+        assert_same(pullback((array([1.0, 1.0]), ignored, large, None))[0], array([2.0, 4.0]))
+    with pytest.raises(ValueError, match=r"shapes \[\(2,\), \(\), \(2,\)\]"):
+        pullback((array([1.0, 1.0]), large, large, None))
+    assert int(place) == 1
+
+
+def test_a_number_of_python_is_a_constant_result(device):
+    result, pullback = xpnet.vjp(lambda x: [3.0, x * 2.0, True], array([1.0, 2.0]))
+    assert_on(result[0], device, "float64", ())
+    assert_same(pullback([1.0, array([1.0, 1.0]), True])[0], array([2.0, 2.0]))
+    with pytest.raises(TypeError, match="arrays and numbers, received str"):
+        xpnet.vjp(lambda x: (x, "text"), array(1.0))
 
 
 def test_vjp_inside_a_gradient(xp):
@@ -548,6 +732,38 @@ def test_backward_of_a_custom_gradient_loses_no_array_from_outside(xp):
 def test_custom_gradient_needs_a_result_and_a_function(f, message, xp):
     with pytest.raises(TypeError, match=message):
         xpnet.grad(xpnet.custom_gradient(f))(array(1.0))
+
+
+def test_custom_gradient_takes_keywords(xp):
+    names = []
+
+    @xpnet.custom_gradient
+    def scaled(x, scale=1.0, *, name="f"):
+        names.append(name)
+        return x * scale, lambda g: 10 * g * scale
+
+    x = array([1.0, 2.0])
+    assert_same(scaled(x, scale=3.0), 3 * x)
+    assert_same(scaled(xpnet.trace(x), scale=3.0, name="g").value, 3 * x)
+    for scale in (3.0, array(3.0)):
+        assert_same(xpnet.grad(lambda x, scale=scale: square_sum(scaled(x, scale=scale)))(x), 180 * x)
+    assert_same(xpnet.grad(lambda x, w: square_sum(scaled(x, scale=w, name="g")))(x, array(3.0)), 180 * x)
+    assert names == ["f", "g", "f", "f", "g"]
+    wrong = xpnet.custom_gradient(lambda x, scale: (x * scale, lambda g: (g, g)))
+    with pytest.raises(ValueError, match="each of the 1 arguments"):
+        xpnet.grad(lambda x: square_sum(wrong(x, scale=2.0)))(x)
+
+
+@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"w": [w]}])
+def test_custom_gradient_refuses_to_lose_the_gradient_of_a_keyword(wrap, xp):
+    @xpnet.custom_gradient
+    def f(x, *, options):
+        return x * 1.0, lambda g: g
+
+    with pytest.raises(NoGradientError, match=r"by keyword, options, whose gradient.*Pass it by position"):
+        xpnet.grad(lambda x, w: f(x, options=wrap(w)), (0, 1))(array(1.0), array(2.0))
+    stopped = xpnet.grad(lambda x, w: f(x, options=wrap(xpnet.stop_gradient(w))), (0, 1))
+    assert stopped(array(1.0), array(2.0)) == (1.0, 0.0)
 
 
 def test_custom_gradient_takes_arrays(xp):

@@ -50,6 +50,9 @@ def check_gradients(
     """
     order, seed = count("order", order), count("seed", seed, least=0)
     tolerance = None if tolerance is None else at_least_zero("tolerance", tolerance)
+    arguments = tree.map(
+        lambda x: asarray(x) if isinstance(x, float | complex) and not tree.is_array(x) else x, arguments
+    )
     random = numpy.random.default_rng(seed)
     result, pullback = vjp(f, *arguments)
     directions = tree.map(lambda x: _direction(x, random), arguments)

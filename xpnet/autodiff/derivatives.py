@@ -123,10 +123,9 @@ def jacobian(f: Callable, argnums: int | Sequence[int] = 0) -> Callable:
     def derivative(*arguments: Any, **keywords: Any) -> Any:
         result, pullback = linearized(f, arguments, keywords, argnums)
         results, structure = tree.flatten(result)
-        if not results:
+        if result is None:
             raise TypeError(
-                "jacobian needs a function that returns an array, or a tree of arrays, received "
-                f"{type(result).__name__}."
+                "jacobian needs a function that returns an array, or a tree of them, received None."
             )
         zeros = [array_namespace(y).zeros_like(y) for y in results]
 
@@ -190,7 +189,7 @@ def hessian(f: Callable, argnums: int | Sequence[int] = 0) -> Callable:
     callable
         With the arguments of ``f``. It returns an array of the argument's shape twice, ``(*shape, *shape)``.
         For several ``argnums`` it is a tuple of tuples of them, with ``[i][j]`` the derivatives by the i-th
-        and then the j-th of the arguments; for trees, likewise a tree of trees.
+        and then the j-th of the arguments; for trees, a tree with such at each of its leaves.
 
     Raises
     ------

@@ -10,10 +10,10 @@ from xpnet import tree
 from xpnet.arrays import ArrayObject, hidden_by_numpy
 from xpnet.autodiff.backward import reachable, sweep
 from xpnet.autodiff.namespace import TracedNamespace, array_namespace, recording_of, traced_namespace
-from xpnet.autodiff.primitive import ARGUMENT, NO_PARAMETERS, Primitive
+from xpnet.autodiff.primitive import ARGUMENT, NO_PARAMETERS, NUMBERS, Primitive
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Node, Tracer, numbers
-from xpnet.backends import Device, asarray, concrete, describe, device, device_of, is_numpy_number
+from xpnet.backends import asarray, concrete, describe, device, device_of, is_numpy_number
 from xpnet.errors import MixedArraysError, NoGradientError
 from xpnet.settings import flag, is_integer
 
@@ -101,7 +101,7 @@ class _Recording:
         for index, leaf in enumerate(leaves):
             leaf = self.namespace.lift(leaf)
             if isinstance(leaf, float | complex) and not tree.is_array(leaf):
-                leaf = asarray(leaf, device=self._device())
+                leaf = self.array(leaf)
             if not tree.is_array(leaf) or not self.namespace.has_gradient(leaf):
                 received = leaf.dtype if tree.is_array(leaf) else type(leaf).__name__
                 path = tree.paths(argument)[index]
@@ -118,10 +118,9 @@ class _Recording:
         self._structures.append(structure)
         return tree.unflatten(structure, tracers)
 
-    def _device(self) -> Device:
-        """Where Python numbers go: to the other arguments, or else to the current device."""
-        first = self._first
-        return device() if first is None else device_of(first)
+    def array(self, number: Any) -> Any:
+        """Return a number of Python's as an array on the device of the arguments, or the current one."""
+        return asarray(number, device=device() if self._first is None else device_of(self._first))
 
     def _lift(self, values: Any) -> Any:
         return tree.map(self.namespace.lift, values, state=True)
@@ -413,8 +412,9 @@ def linearized(
     for each in directions:
         recording.arguments_like(needed).leaves(each)
     result = recording.run(f)
-    _, enclosed = recording.reachable(result)
     check_results(result)
+    result = tree.map(lambda y: recording.array(y) if type(y) in NUMBERS else y, result)
+    _, enclosed = recording.reachable(result)
     like = _Like(result, recording.namespace, needed)
     # The caller may assign to what is returned, which rebinds the handle; the nodes stay.
     ends = [y.node if type(y) is Tracer else None for y in tree.leaves(result)]
@@ -431,6 +431,11 @@ def linearized(
         return recording.gradients(seeds, nodes, recorded, enclosed)
 
     return recording.results(result, enclosed), pullback
+
+
+def _shape(x: Any) -> Any:
+    """Return the shape of an array or a number; the name of its type for what has none."""
+    return tuple(x.shape) if tree.is_array(x) else () if type(x) in NUMBERS else type(x).__name__
 
 
 class _Like:
@@ -450,23 +455,19 @@ class _Like:
         for y in arrays:
             if not tree.is_array(y):
                 raise TypeError(
-                    f"f must return an array, or a tree of arrays, received {type(y).__name__}. Make an "
-                    "array of it with xp.asarray, or leave it out."
+                    "f must return an array, or a tree of arrays and numbers, received "
+                    f"{type(y).__name__}. Leave it out."
                 )
         self._namespace, self._needed = namespace, needed
-        self._shapes = [tuple(y.shape) for y in arrays]
+        self._shapes = [*map(_shape, arrays)]
         self._dtypes = [y.dtype for y in arrays]
         self._devices = [array_api_compat.device(concrete(y)) for y in arrays]
 
     def leaves(self, received: Any) -> list:
         """Return the leaves of such a tree, with numbers as arrays, and in the dtypes of the other one."""
         leaves, structure = tree.flatten(received)
-        shapes = [tuple(x.shape) if tree.is_array(x) else type(x).__name__ for x in leaves]
-        fit = len(shapes) == len(self._shapes) and all(
-            a == b or (b == () and a in ("int", "float", "complex"))
-            for a, b in zip(shapes, self._shapes, strict=True)
-        )
-        if structure != self._structure or not fit:
+        shapes = [*map(_shape, leaves)]
+        if structure != self._structure or shapes != self._shapes:
             raise ValueError(
                 f"{self._needed}, {self._structure} with shapes {self._shapes}; "
                 f"received {structure} with shapes {shapes}."
@@ -480,7 +481,7 @@ class _Like:
         value, _ = self._namespace.operand(x)  # one of NumPy's numbers is a number beside any array
         is_real = plain.isdtype(dtype, "real floating")
         if not tree.is_array(value):
-            fits = not (is_real and isinstance(value, complex))
+            fits = type(value) in ((int, float) if is_real else (int, float, complex))
             value = plain.asarray(value, dtype=dtype if fits else None, device=device)
         if not plain.isdtype(value.dtype, ("integral", "real floating") if is_real else "numeric"):
             raise ValueError(

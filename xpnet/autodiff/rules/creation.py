@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from xpnet.arrays import with_dlpack
 from xpnet.autodiff.primitive import composite, function, untraced
 from xpnet.autodiff.rules.indexing import refuse_rounding
 from xpnet.autodiff.tracer import Tracer
@@ -58,7 +59,7 @@ def eye(
     return call(n_rows, n_cols, k=k, dtype=dtype, device=device)
 
 
-@untraced()
+@untraced(compute=lambda xp, x, **options: xp.from_dlpack(with_dlpack(x), **options))
 def from_dlpack(call: Any, x: Any, /, *, device: Any = None, copy: bool | None = None) -> Any:
     options = {"device": device, "copy": copy}  # which not every library has
     return call(x, **{name: value for name, value in options.items() if value is not None})
