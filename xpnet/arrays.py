@@ -483,7 +483,7 @@ def hidden_by_numpy(error: BaseException) -> BaseException | None:
     """
     cause = error.__cause__
     seen_by = cause and cause.__traceback__
-    if seen_by and seen_by.tb_frame.f_globals.get("__name__", "").partition(".")[0] == "xpnet":
+    if seen_by and _is_of_xpnet(seen_by.tb_frame) and not raised_by_xpnet(error):
         return cause
     return None
 
@@ -491,6 +491,10 @@ def hidden_by_numpy(error: BaseException) -> BaseException | None:
 def raised_by_xpnet(error: BaseException) -> bool:
     """Say whether an error is one of xpnet's own checks, whose text says all."""
     frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    return _is_of_xpnet(frame)
+
+
+def _is_of_xpnet(frame: Any) -> bool:
     return frame.f_globals.get("__name__", "").partition(".")[0] == "xpnet"
 
 

@@ -75,8 +75,29 @@ def test_constants_dtypes_and_information_are_those_of_the_library(device, xp):
     assert traced.finfo(traced.float64).eps == xp.finfo(xp.float64).eps
     assert traced.iinfo(traced.int64).max == xp.iinfo(xp.int64).max
     assert traced.result_type(xpnet.trace(array([1.0])), xp.float32) == xp.float64
-    info = traced.__array_namespace_info__()
-    assert info.dtypes(kind="real floating")["float64"] == xp.float64
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["traced", "recorded"])
+def test_the_inspection_of_a_namespace_is_that_of_the_library(recorded, device, xp):
+    found = []
+
+    def look(x):
+        found.append(xpnet.array_namespace(x))
+        return x * 1.0
+
+    (xpnet.jit(look) if recorded else lambda x: look(xpnet.trace(x)))(array([1.0]))
+    info, expected = found[0].__array_namespace_info__(), xp.__array_namespace_info__()
+    assert found[0].__array_api_version__ == xp.__array_api_version__
+    assert info.capabilities() == expected.capabilities()
+    assert info.default_device() == expected.default_device()
+    # A list, and a tuple from version 2025.12 of the standard on.
+    assert type(info.devices()) is type(expected.devices())
+    assert list(info.devices()) == list(expected.devices())
+    assert info.default_dtypes() == expected.default_dtypes()
+    assert info.default_dtypes(device=device.native) == expected.default_dtypes(device=device.native)
+    for kind in (None, "bool", "integral", ("real floating", "complex floating")):
+        assert info.dtypes(kind=kind) == expected.dtypes(kind=kind)
+    assert info.dtypes(device=device.native, kind="real floating")["float64"] == xp.float64
 
 
 def test_names_that_the_library_lacks_are_missing(xp):

@@ -1,3 +1,4 @@
+import math
 import operator
 
 import array_api_compat
@@ -308,6 +309,91 @@ def test_plain_numpy_arrays_come_from_values_without_a_gradient():
     assert_same(numpy.asarray(xpnet.trace(x)), x)
     assert_same(numpy.asarray(xpnet.trace(x), dtype="float32"), x.astype("float32"))
     assert_same(numpy.from_dlpack(xpnet.trace(x)), x)
+
+
+# What Python and NumPy ask of a number.
+PROTOCOLS = {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "complex": complex,
+    "operator.index": operator.index,
+    "range": range,
+    "a list": lambda x: [10, 11, 12, 13][x],
+    "a slice of a list": lambda x: [10, 11, 12, 13][x:],
+    "math.floor": math.floor,
+    "math.ceil": math.ceil,
+    "math.gcd": lambda x: math.gcd(x, 4),
+    "hex": hex,
+    "len": len,
+    "hash": hash,
+    "list": list,
+    "reversed": reversed,
+    "numpy.from_dlpack": lambda x: numpy.from_dlpack(x).tolist(),
+    "__dlpack_device__": lambda x: tuple(map(int, x.__dlpack_device__())),
+    "numpy.asarray": lambda x: numpy.asarray(x).tolist(),
+    "a format": lambda x: f"{x:5.2f}",
+    "None in a tuple": lambda x: None in (x, 1),
+    "a text in a tuple": lambda x: "text" in (x, 1),
+}
+
+
+def outcome(f, x):
+    """Return what a function returns, or the class of its error."""
+    try:
+        return f(x)
+    except Exception as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("kind", [numpy.asarray, numpy.float64, numpy.int64])
+def test_numbers_without_a_gradient_do_what_numpys_arrays_do(name, kind):
+    f, x = PROTOCOLS[name], kind(2.5)
+    expected, actual = outcome(f, numpy.asarray(x)), outcome(f, xpnet.trace(x))
+    assert actual == expected
+    assert type(actual) is type(expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["operator.index", "range", "a list", "a slice of a list", "math.gcd", "hex"]
+)
+def test_what_is_no_integer_is_no_index(name, xp):
+    for x in (array(2.0), array([1.0, 2.0]), xp.sum(array([1.0, 2.0])), array([1, 2], "int64")):
+        with pytest.raises(TypeError):
+            PROTOCOLS[name](xpnet.trace(x))
+
+
+def test_sums_are_exported(xp):
+    """NumPy's sums are numbers, which have no `__dlpack__`."""
+    x = xpnet.trace(array([1.0, 2.0]))
+    total = x.__array_namespace__().sum(x)
+    assert float(x.__array_namespace__().from_dlpack(total)) == 3.0
+    if xpnet.device().spec != "strict:device1":
+        assert_same(numpy.from_dlpack(total), numpy.asarray(3.0))
+    assert total.__dlpack_device__() == x.__dlpack_device__()
+    integer = x.__array_namespace__().argmax(x)
+    assert operator.index(integer) == 1
+    assert range(integer) == range(1)
+    assert [10, 11, 12][integer] == 11
+    assert [10, 11, 12][integer:] == [11, 12]
+
+
+def test_nothing_can_be_deleted_from_an_array(xp):
+    with pytest.raises(TypeError, match=r"no element of an array can be deleted, received the key 0"):
+        del xpnet.trace(array([1.0, 2.0]))[0]
+
+
+@pytest.mark.parametrize("other", [None, "text"])
+def test_an_array_is_unlike_what_is_no_number(other, xp):
+    x = xpnet.trace(array([1.0, 2.0]))
+    assert (x == other) is False
+    assert (other == x) is False
+    assert (x != other) is True
+    assert other not in (x, 1)
+    assert xpnet.grad(lambda x: x * 2 if x != other else x)(array(3.0)) == 2.0
+    with pytest.raises(TypeError, match="array or a Python number"):
+        x < other  # noqa: B015
 
 
 def test_branches_on_values(xp):

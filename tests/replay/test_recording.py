@@ -418,6 +418,8 @@ REFUSED = {
     "a method": lambda x: x.cumsum(),
     "no attribute": lambda x: x.nothing,
     "memoryview": lambda x: memoryview(x),
+    "a sum elsewhere": lambda x: numpy.from_dlpack(total(x)),
+    "a size": lambda x: range(namespace(x).argmax(x)),
     "an element of a buffer": lambda x: HOST.__setitem__(0, total(x)),
     "a buffer": lambda x: HOST.__setitem__(slice(None), x),
     "a place in a buffer": lambda x: HOST.__setitem__(namespace(x).argmax(x), 1.0),
@@ -490,6 +492,9 @@ def test_what_looks_at_no_values_is_recorded(xp):
         assert x.size == 4
         first, *_ = x
         assert not hasattr(x, "nothing")
+        assert None not in (x, first)
+        assert (x == "text") is False
+        assert first.__dlpack_device__() == x.__dlpack_device__()
         return y + sum(x) + first
 
     recorded, x = xpnet.jit(f), array([1.0, 2.0, 3.0, 4.0])
