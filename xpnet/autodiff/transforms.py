@@ -137,7 +137,7 @@ class _Recording:
 
     def arguments_like(self, needed: str) -> "_Like":
         """Return what directions of the arguments must be like."""
-        return _Like(self._as_asked(self._arguments), self.namespace, needed)
+        return _Like(*tree.flatten(self._as_asked(self._arguments)), self.namespace, needed)
 
     def _as_asked(self, leaves: list) -> Any:
         """Return leaves, one for each of the arguments', as ``argnums`` asks for them: a tree, or several."""
@@ -291,7 +291,8 @@ def _check_loss(result: Any) -> None:
                 f"f must return one number, an array of shape (), received shape {tuple(result.shape)}. "
                 "Return its mean or sum, or use xpnet.vjp."
             )
-        if array_namespace(result).isdtype(result.dtype, "complex floating"):
+        xp = result.namespace if type(result) is Tracer else array_namespace(result)
+        if xp.isdtype(result.dtype, "complex floating"):
             raise ValueError(
                 f"f must return a real number, received {result.dtype}. Return xp.abs(z) or xp.real(z)."
             )
@@ -413,11 +414,14 @@ def linearized(
         recording.arguments_like(needed).leaves(each)
     result = recording.run(f)
     check_results(result)
-    result = tree.map(lambda y: recording.array(y) if type(y) in NUMBERS else y, result)
-    _, enclosed = recording.reachable(result)
-    like = _Like(result, recording.namespace, needed)
+    leaves, structure = tree.flatten(result)
+    if not NUMBERS.isdisjoint(map(type, leaves)):
+        leaves = [recording.array(y) if type(y) in NUMBERS else y for y in leaves]
+        result = tree.unflatten(structure, leaves)
+    _, enclosed = recording.reachable(leaves)
+    like = _Like(leaves, structure, recording.namespace, needed)
     # The caller may assign to what is returned, which rebinds the handle; the nodes stay.
-    ends = [y.node if type(y) is Tracer else None for y in tree.leaves(result)]
+    ends = [y.node if type(y) is Tracer else None for y in leaves]
 
     def pullback(g: Any) -> Any:
         gs = like.leaves(g)
@@ -443,22 +447,21 @@ class _Like:
 
     Parameters
     ----------
-    values : tree of array
+    arrays, structure : list of array, structure of a tree
         The other one.
     namespace : TracedNamespace
     needed : str
         The beginning of the error for a tree that is not like it.
     """
 
-    def __init__(self, values: Any, namespace: Any, needed: str) -> None:
-        arrays, self._structure = tree.flatten(values)
+    def __init__(self, arrays: list, structure: Any, namespace: Any, needed: str) -> None:
         for y in arrays:
             if not tree.is_array(y):
                 raise TypeError(
                     "f must return an array, or a tree of arrays and numbers, received "
                     f"{type(y).__name__}. Leave it out."
                 )
-        self._namespace, self._needed = namespace, needed
+        self._structure, self._namespace, self._needed = structure, namespace, needed
         self._shapes = [*map(_shape, arrays)]
         self._dtypes = [y.dtype for y in arrays]
         self._devices = [array_api_compat.device(concrete(y)) for y in arrays]
