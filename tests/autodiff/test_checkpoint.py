@@ -84,6 +84,29 @@ def test_a_module_draws_the_same_numbers_again(xp):
     assert int(xpnet.to_numpy(checked[1].random_state)[1]) == 1
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, x: xpnet.checkpoint(net)(x),
+        lambda net, x: xpnet.checkpoint(lambda net, x: net(x))(net, x),
+        lambda net, x: xpnet.checkpoint(lambda x, *, net: net(x))(x, net=net),
+        lambda net, x: xpnet.checkpoint(lambda nets, x: nets["net"](x))(x=x, nets={"net": net}),
+    ],
+)
+def test_state_is_carried_back_once(call, xp):
+    net, x = Dropout(0.5, seed=1), array(numpy.ones(100))
+    plain = Dropout(0.5, seed=1)
+
+    def sum_of(net, x, call):
+        return xpnet.array_namespace(x).sum(call(net, x) ** 2)
+
+    for _ in range(2):  # with other numbers in the second call
+        expected = xpnet.grad(sum_of, 1)(plain, x, lambda net, x: net(x))
+        assert_same(xpnet.grad(sum_of, 1)(net, x, call), expected)
+        assert_same(net.random_state, plain.random_state)
+    assert int(xpnet.to_numpy(net.random_state)[1]) == 2
+
+
 def test_arrays_from_outside_are_refused(xp):
     def f(x, outside):
         return xpnet.checkpoint(lambda x: outside * x)(x)

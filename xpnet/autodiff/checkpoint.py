@@ -71,23 +71,25 @@ def checkpoint(f: Callable) -> Callable:
     @functools.wraps(f)
     def wrapped(*arguments: Any, **keywords: Any) -> Any:
         module = f if isinstance(f, tree.Branch) else ()
-        leaves, structure = tree.flatten((module, arguments, keywords))
+        given = (module, arguments, keywords)
+        leaves, structure = tree.flatten(given)
         traced = {i: x for i, x in enumerate(leaves) if type(x) is Tracer and x.node is not None}
         if not traced:
             return f(*arguments, **keywords)
         constants = [x.value if type(x) is Tracer else x for x in leaves]
         for i in traced:
             constants[i] = None  # which is kept once, as an input of the node
-        moves_state: list[Any] = [module] if module else []
+        moves_state: list[Any] = [given]
 
         def run(*arrays: Any) -> Any:
             filled = list(constants)
             for i, x in zip(traced, arrays, strict=True):
                 filled[i] = x
-            copy, inputs, options = tree.unflatten(structure, filled)
+            taken = tree.unflatten(structure, filled)
+            copy, inputs, options = taken
             result = (copy or f)(*inputs, **options)
             while moves_state:  # at the first call, not when it is computed again
-                tree.copy_state(copy, moves_state.pop())
+                tree.copy_state(taken, moves_state.pop())
             return result
 
         first = next(iter(traced.values()))
