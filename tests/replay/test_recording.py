@@ -495,6 +495,8 @@ def test_what_looks_at_no_values_is_recorded(xp):
         assert None not in (x, first)
         assert (x == "text") is False
         assert first.__dlpack_device__() == x.__dlpack_device__()
+        with pytest.raises(TypeError):
+            range(namespace(x).sum(namespace(x).ones(2)))  # a constant, and no integer
         return y + sum(x) + first
 
     recorded, x = xpnet.jit(f), array([1.0, 2.0, 3.0, 4.0])
