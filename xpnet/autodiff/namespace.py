@@ -31,8 +31,26 @@ __all__ = ["array_namespace", "traced_namespace"]
 _EXTENSIONS = ("linalg", "fft", "special")
 
 
+class Inspection:
+    """What a library says about itself, as version 2024.12 of the standard has it.
+
+    In version 2025.12, `devices` returns a tuple. Code of others adds lists to it.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self._library = xp.__array_namespace_info__()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def devices(self) -> list[Any]:
+        return list(self._library.devices())
+
+
 class PlainNamespace:
     """A library's namespace with the functions that rules need and the standard lacks."""
+
+    __array_api_version__ = "2024.12"  # which is required of a library; what it has beyond that is there too
 
     def __init__(self, xp: Any) -> None:
         self._xp = xp
@@ -49,6 +67,9 @@ class PlainNamespace:
         value = special_functions(self._xp) if name == "special" else getattr(self._xp, name)
         setattr(self, name, value)
         return value
+
+    def __array_namespace_info__(self) -> Inspection:
+        return Inspection(self._xp)
 
     def holds(self, x: Any) -> bool:
         """Say whether an array belongs to the library, as it is and not as one that is recorded."""

@@ -149,9 +149,6 @@ class RecordingNamespace(PlainNamespace):
     def __repr__(self) -> str:
         return f"<{self.__name__}>"
 
-    def __array_namespace_info__(self) -> Any:
-        return self._xp.__array_namespace_info__()
-
     def holds(self, x: Any) -> bool:
         """Say whether an array is one of this recording, or a plain one of its library."""
         return x.namespace is self if type(x) is Recorded else plain_namespace(x) is self._xp
