@@ -427,11 +427,16 @@ def _leave_all(what: str, values: Any) -> Any:
 
 # NumPy's functions that write into their first argument. PyTorch's have a name that ends with an underscore.
 _IN_PLACE = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
+# Options that let other functions do so.
+_OVERWRITING = ("inplace", "overwrite_input")
 
 
 def written_to(name: str, inputs: Any, options: dict) -> list:
     """Return the arguments of a library's function that it would write into."""
-    first = inputs[:1] if name in _IN_PLACE or name.endswith("_") else ()
+    in_place = name in _IN_PLACE or name.endswith("_") or any(options.get(key) for key in _OVERWRITING)
+    if name == "nan_to_num":  # whose copy=False means that there shall be none
+        in_place = not (*inputs[1:2], options.get("copy", True))[0]
+    first = inputs[:1] if in_place else ()
     out = options.get("out", ())
     return [*first, *(out if isinstance(out, tuple) else (out,))]
 
