@@ -268,6 +268,20 @@ def test_the_sweep_refuses_what_has_no_rule(name, f):
     assert_same(beside, run(xpnet.trace(x)).value)
 
 
+def test_functions_of_shapes_and_dtypes_need_no_gradient():
+    found = []
+
+    def f(x):
+        for space in (numpy, xpnet.array_namespace(x)):
+            found.append([space.ndim(x), space.shape(x), space.size(x), space.size(x[None, :], axis=0)])
+            found.append([space.result_type(x, numpy.float32), space.common_type(x), space.iscomplexobj(x)])
+        return x
+
+    for gradient in (xpnet.grad(lambda x: f(x)[0]), xpnet.jit(xpnet.grad(lambda x: f(x)[0]))):
+        assert_same(gradient(numpy.asarray([1.25, 2.5])), numpy.asarray([1.0, 0.0]))
+    assert found == 4 * [[1, (2,), 2, 1], [numpy.float64, numpy.float64, False]]
+
+
 @rows(FOREIGN)
 def test_what_others_refuse(f, xp):
     with pytest.raises((TypeError, ValueError, AttributeError)):

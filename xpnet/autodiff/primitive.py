@@ -421,7 +421,10 @@ def record_opaque(primitive: Primitive, namespace: Any) -> Callable:
 
 
 # Functions of dtypes and shapes, through which no gradient flows.
-ABOUT_ARRAYS = frozenset({"broadcast_shapes", "can_cast", "finfo", "iinfo", "result_type"})
+ABOUT_ARRAYS = frozenset({
+    "broadcast_shapes", "can_cast", "common_type", "finfo", "iinfo", "iscomplexobj", "isrealobj", "ndim",
+    "result_type", "shape", "size",
+})  # fmt: skip
 
 
 def opaque(name: str, compute: Callable, namespace: Any) -> Callable:
