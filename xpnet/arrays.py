@@ -438,7 +438,7 @@ _OVERWRITING = ("inplace", "overwrite_input")
 
 def written_to(name: str, inputs: Any, options: dict) -> list:
     """Return the arguments of a library's function that it would write into."""
-    in_place = name in _IN_PLACE or name.endswith("_") or any(options.get(key) for key in _OVERWRITING)
+    in_place = name in _IN_PLACE or name.endswith("_") or any(map(options.get, _OVERWRITING))
     if name == "nan_to_num":  # whose copy=False means that there shall be none
         in_place = not (*inputs[1:2], options.get("copy", True))[0]
     first = inputs[:1] if in_place else ()
