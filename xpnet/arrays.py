@@ -364,6 +364,11 @@ class ArrayObject:
         return getattr(function, method)(*inputs, **options)
 
     def __array_function__(self, function: Any, _types: Any, inputs: Any, options: Any) -> Any:
+        from xpnet.autodiff.primitive import ABOUT_ARRAYS
+
+        if function.__name__ in ABOUT_ARRAYS:
+            inputs, options = tree.map(concrete, (inputs, options))
+            return function(*inputs, **options)
         name = f"{function.__module__}.{function.__name__}"
         written = written_to(function.__name__, inputs, options)
         inputs, options = _leave_all(name, (inputs, options))
@@ -442,11 +447,16 @@ def _leave_all(what: str, values: Any) -> Any:
 
 # NumPy's functions that write into their first argument. PyTorch's have a name that ends with an underscore.
 _IN_PLACE = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
+# Options that let other functions do so.
+_OVERWRITING = ("inplace", "overwrite_input")
 
 
 def written_to(name: str, inputs: Any, options: dict) -> list:
     """Return the arguments of a library's function that it would write into."""
-    first = inputs[:1] if name in _IN_PLACE or name.endswith("_") else ()
+    in_place = name in _IN_PLACE or name.endswith("_") or any(map(options.get, _OVERWRITING))
+    if name == "nan_to_num":  # whose copy=False means that there shall be none
+        in_place = not (*inputs[1:2], options.get("copy", True))[0]
+    first = inputs[:1] if in_place else ()
     out = options.get("out", ())
     return [*first, *(out if isinstance(out, tuple) else (out,))]
 
@@ -462,10 +472,15 @@ def refuse_writing(name: str, written: Any) -> None:
 
 def calling_line() -> str:
     """Return the line of code that is being run, outside of xpnet and of the libraries that it works with."""
+    return line_of(*calling_place())
+
+
+def calling_place() -> tuple[types.CodeType, int]:
+    """Return what `line_of` makes the calling line from, where few of many lines will ever be shown."""
     frame: Any = sys._getframe()
     while _is_machinery(frame) and frame.f_back:
         frame = frame.f_back
-    return line_of(frame.f_code, frame.f_lineno)
+    return frame.f_code, frame.f_lineno
 
 
 def raising_line(error: BaseException) -> str:

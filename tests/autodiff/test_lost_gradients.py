@@ -167,10 +167,22 @@ REFUSED = {
         "an array of booleans": lambda x: assigned(like(x, 0) > 0, slice(None), x),
         "full_like": lambda x: x.__array_namespace__().full_like(like(x, 0), x[0]),
     },
-    "arange|fftfreq": {
-        "xp.arange": lambda x: x.__array_namespace__().arange(x[0]),
-        "xp.fft.fftfreq": lambda x: x.__array_namespace__().fft.fftfreq(2, d=x[0]),
-    },
+}
+
+# Functions of NumPy that have no rule: the result may be had, and the sweep refuses to go through it.
+WITHOUT_RULE = {
+    "arange": lambda xp, x: xp.arange(x[0], 3.0),
+    "cbrt": lambda xp, x: xp.cbrt(x),
+    "cov": lambda xp, x: xp.cov(x),
+    "fft.fftfreq": lambda xp, x: xp.fft.fftfreq(2, d=x[0]),
+    "from_dlpack": lambda xp, x: xp.from_dlpack(x),
+    "histogram": lambda xp, x: xp.histogram(x, bins=2)[1],
+    "interp": lambda xp, x: xp.interp(2.0, x, x),
+    "linalg.cond": lambda xp, x: xp.linalg.cond(x * xp.eye(2)),
+    "linalg.lstsq": lambda xp, x: xp.linalg.lstsq(xp.eye(2), x)[0],
+    "median": lambda xp, x: xp.median(x),
+    "sinc": lambda xp, x: xp.sinc(x),
+    "trapezoid": lambda xp, x: xp.trapezoid(x),
 }
 
 # What Python, and other libraries, refuse in their own words.
@@ -274,6 +286,32 @@ def test_an_error_that_somebody_put_before_another_stays():
     assert isinstance(caught.value.__cause__, NoGradientError)
 
 
+@pytest.mark.parametrize(("name", "f"), WITHOUT_RULE.items(), ids=WITHOUT_RULE)
+def test_the_sweep_refuses_what_has_no_rule(name, f):
+    x = numpy.asarray([1.25, 2.5])
+    run = lambda x: f(xpnet.array_namespace(x), x)
+    result, pullback = xpnet.vjp(run, x)
+    with pytest.raises(NoGradientError, match=rf"{name} has no gradient rule.*called at .*lambda xp, x: "):
+        pullback(result)
+    gradient, beside = xpnet.grad(lambda x: (x @ x, run(x)), has_aux=True)(x)
+    assert_same(gradient, 2 * x)
+    assert_same(beside, run(xpnet.trace(x)).value)
+
+
+def test_functions_of_shapes_and_dtypes_need_no_gradient():
+    found = []
+
+    def f(x):
+        for space in (numpy, xpnet.array_namespace(x)):
+            found.append([space.ndim(x), space.shape(x), space.size(x), space.size(x[None, :], axis=0)])
+            found.append([space.result_type(x, numpy.float32), space.common_type(x), space.iscomplexobj(x)])
+        return x
+
+    for gradient in (xpnet.grad(lambda x: f(x)[0]), xpnet.jit(xpnet.grad(lambda x: f(x)[0]))):
+        assert_same(gradient(numpy.asarray([1.25, 2.5])), numpy.asarray([1.0, 0.0]))
+    assert found == 4 * [[1, (2,), 2, 1], [numpy.float64, numpy.float64, False]]
+
+
 @rows(FOREIGN)
 def test_what_others_refuse(f, xp):
     with pytest.raises((TypeError, ValueError, AttributeError)):
@@ -353,6 +391,9 @@ WRITING = {
     "out= of a function": lambda x: numpy.cumsum(numpy.ones(2), out=x),
     "xp.put_along_axis": lambda x: x.__array_namespace__().put_along_axis(x, numpy.asarray([1]), 5.0, axis=0),
     "xp.copyto": lambda x: x.__array_namespace__().copyto(x, numpy.zeros(2)),
+    "xp.median": lambda x: x.__array_namespace__().median(x, overwrite_input=True),
+    "xp.nan_to_num": lambda x: x.__array_namespace__().nan_to_num(x, copy=False),
+    "xp.nan_to_num by position": lambda x: x.__array_namespace__().nan_to_num(x, False),
 }
 
 
@@ -370,8 +411,10 @@ def test_functions_that_write_refuse_to_lose_a_gradient():
         lambda xp, x: xp.put_along_axis(x, numpy.asarray([1]), 5.0, axis=0),
         lambda xp, x: xp.put_along_axis(xp.zeros(2), numpy.asarray([0, 1]), x, axis=0),
         lambda xp, x: xp.copyto(x, 0.0),
+        lambda xp, x: xp.median(x, overwrite_input=True),
+        lambda xp, x: xp.nan_to_num(x, copy=False),
     ):
-        with pytest.raises(NoGradientError, match=r"(put_along_axis|copyto) has no gradient rule"):
+        with pytest.raises(NoGradientError, match=r"has no gradient rule, and received an array whose"):
             xpnet.vjp(lambda x, f=f: f(x.__array_namespace__(), x), x)
     # It makes a copy of the array before it writes.
     with pytest.raises(AttributeError, match=r"standard.*no method copy\. .*stop_gradient"):

@@ -410,6 +410,15 @@ TABLE: dict[str, list[Check]] = {
     "tensordot": [Check(tensordot, shapes(1).map(lambda drawn: drawn * 2), draw) for draw in BOTH],
     "linalg.outer": [Check(lambda xp, _c, a, b: xp.linalg.outer(a, b), vectors(2), draw) for draw in BOTH],
     "linalg.cross": [Check(lambda xp, _c, a, b: xp.linalg.cross(a, b), several("(3),(3)->(3)"))],
+    "convolve": [
+        Check(
+            lambda xp, c, a, v: xp.convolve(a, v, mode=c.one_of(["full", "same", "valid"])),
+            vectors(2),
+            draw,
+            peer="jax",
+        )
+        for draw in BOTH
+    ],
     # linear algebra
     "linalg.inv": square(lambda xp, x: xp.linalg.inv(x)),
     "linalg.det": square(lambda xp, x: xp.linalg.det(x)),
@@ -464,7 +473,7 @@ EXCEPTIONS = {
     "sparse_matmul": "no function of the standard; compared with the dense product",
     **dict.fromkeys(["windows", "add_windows"], "no functions of the standard; compared as convolutions"),
     **dict.fromkeys(
-        ["unique_all", "unique_counts", "unique_inverse", "unique_values"],
+        ["roots", "unique_all", "unique_counts", "unique_inverse", "unique_values"],
         "their shapes depend on values: PyTorch has no gradient, and JAX refuses to compile them",
     ),
     "nextafter": "has no gradient elsewhere",

@@ -535,13 +535,13 @@ NO_COUNTERPART = {
     "linalg.solve", "linalg.svd", "linalg.svdvals", "nextafter", "nonzero", "special.betaln",
     "special.digamma", "special.erfinv", "special.gamma", "special.gammaln", "special.i0", "special.i0e",
     "sparse_matmul", "special.i1", "special.i1e", "special.log_ndtr", "special.ndtri", "special.polygamma",
-    "unique_all", "unique_counts", "unique_inverse", "unique_values",
+    "unique_all", "unique_counts", "unique_inverse", "unique_values", "convolve", "roots",
 }  # fmt: skip
 # What makes constants, and what stands for no function of arrays.
 CONSTANT = {
-    "_astype", "_recomputed", "arange", "argument", "custom_gradient", "empty", "empty_like", "eye",
-    "fft.fftfreq", "fft.rfftfreq", "from_dlpack", "ones", "ones_like", "output", "to_device", "zeros",
-    "zeros_like",
+    "_astype", "_recomputed", "arange", "argument", "argument_without_rule", "custom_gradient", "empty",
+    "empty_like", "eye", "fft.fftfreq", "fft.rfftfreq", "from_dlpack", "ones", "ones_like", "output",
+    "result_without_rule", "to_device", "zeros", "zeros_like",
 }  # fmt: skip
 
 

@@ -103,6 +103,12 @@ def test_what_is_there_several_times_gives_its_gradient_to_the_first(xp):
     assert_same(xpnet.grad(f)(x), numpy.asarray([[6.0, 2.0, 4.0], [0.0, 0.0, 0.0]]))
 
 
+def test_what_is_there_several_times_in_a_list():
+    """NumPy's functions take lists, and code that is written with it passes them."""
+    xp = xpnet.trace(numpy.asarray([1.0])).__array_namespace__()
+    assert_same(xp.unique_values([2, 1, 2]).value, numpy.asarray([1, 2]))
+
+
 @pytest.mark.parametrize("name", ["unique_all", "unique_counts", "unique_inverse"])
 def test_each_nan_is_a_value_of_its_own(name, xp):
     x = array([1.0, numpy.nan, 1.0, numpy.nan])

@@ -15,6 +15,7 @@ def load() -> None:
         indexing,
         linalg,
         manipulation,
+        polynomials,
         reductions,
         searching,
         special,

@@ -38,7 +38,7 @@ class UniqueInverse(NamedTuple):
 
 @composite
 def unique_all(xp: Any, x: Any, /) -> UniqueAll:
-    x, plain = xp.lift(x), xp.plain
+    x, plain = xp.asarray(x), xp.plain
     values, inverse = plain.unique_inverse(x.value)
     # Sorted by the value that they are, the first of each stands where its number would be put in.
     places = plain.reshape(inverse, (-1,))
