@@ -6,8 +6,8 @@ import pytest
 from helpers import assert_on, assert_same, rounding
 
 import xpnet
-import xpnet.autodiff.transforms
 from autodiff.cases import array
+from xpnet.autodiff import custom, transforms
 from xpnet.errors import MixedArraysError, NoGradientError
 
 
@@ -15,8 +15,9 @@ def square_sum(x):
     return x.__array_namespace__().sum(x * x)
 
 
-def test_examples_of_the_docstrings():
-    results = doctest.testmod(xpnet.autodiff.transforms)
+@pytest.mark.parametrize("module", [transforms, custom], ids=["transforms", "custom"])
+def test_examples_of_the_docstrings(module):
+    results = doctest.testmod(module)
     assert results.attempted > 0
     assert results.failed == 0
 

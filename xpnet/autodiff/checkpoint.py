@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from xpnet import tree
+from xpnet.autodiff.custom import FROM_OUTSIDE
 from xpnet.autodiff.primitive import function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Tracer
-from xpnet.autodiff.transforms import FROM_OUTSIDE, vjp
+from xpnet.autodiff.transforms import vjp
 from xpnet.errors import NoGradientError
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpnet import tree
+from xpnet.autodiff.call import FLOATING, Argnums, all_unless_given
 from xpnet.autodiff.namespace import array_namespace
-from xpnet.autodiff.transforms import FLOATING, Argnums, all_unless_given, grad, linearized
+from xpnet.autodiff.transforms import grad, linearized
 
 
 def jvp(

@@ -14,8 +14,8 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
+from xpnet.autodiff.call import check_results
 from xpnet.autodiff.namespace import watched
-from xpnet.autodiff.transforms import check_results
 from xpnet.backends import concrete, library_of, plain_namespace
 from xpnet.errors import NotRecordableError
 from xpnet.replay.graph import Cost, Graph, Variable

@@ -18,6 +18,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject, calling_line, raised_by_xpnet, raising_line
+from xpnet.autodiff.custom import FROM_OUTSIDE
 from xpnet.autodiff.namespace import (
     PlainNamespace,
     TracedNamespace,
@@ -28,7 +29,6 @@ from xpnet.autodiff.namespace import (
 )
 from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
-from xpnet.autodiff.transforms import FROM_OUTSIDE
 from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable

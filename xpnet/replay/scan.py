@@ -28,11 +28,11 @@ import numpy
 from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.autodiff import extended_namespace, loops, trace, vjp
+from xpnet.autodiff.call import check_results
 from xpnet.autodiff.namespace import active_recording, outside_of_recording, traced_namespace, watched
 from xpnet.autodiff.primitive import NUMBERS, function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Tracer
-from xpnet.autodiff.transforms import check_results
 from xpnet.backends import asarray, concrete, device, is_numpy_number, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.call import make_plan
