@@ -20,7 +20,9 @@ DTYPES = ("float32", "float64")
 Points = Callable[[str], numpy.ndarray]
 
 
-def span(low: float = -numpy.inf, high: float = numpy.inf, *, near: tuple = (), number: int = 24) -> Points:
+def span(
+    low: float = -numpy.inf, high: float = numpy.inf, *, near: tuple = (), number: int = 24, fit: int = 0
+) -> Points:
     """Return the points of a dtype between two numbers, these left out.
 
     Parameters
@@ -29,17 +31,21 @@ def span(low: float = -numpy.inf, high: float = numpy.inf, *, near: tuple = (), 
     near : tuple of float
         Where points lie close together: at distances that go down to the spacing of the dtype.
     number : int
-        How many points of each sign go from the smallest to the largest number, equally far apart in their
-        logarithms.
+        How many points of each sign go from the smallest to the largest number, and as many from 2**-9 to
+        2**9, where most functions change; equally far apart in their logarithms.
+    fit : int
+        Leave out numbers whose power of so much is too large or too small for the dtype; 0 leaves out none.
     """
 
     def points(dtype: str) -> numpy.ndarray:
         limits = numpy.finfo(dtype)
-        exponents = numpy.linspace(limits.minexp - limits.nmant, limits.maxexp - 1e-3, number)
-        sizes = numpy.exp2(exponents).astype(dtype)
+        smallest, largest = limits.minexp - limits.nmant, limits.maxexp - 1e-3
+        if fit:
+            smallest, largest = limits.minexp / fit, (limits.maxexp - 1) / fit
+        whole = numpy.linspace(smallest, largest, number)
+        sizes = numpy.exp2(numpy.concatenate([whole, numpy.linspace(-9.0, 9.0, number)]))
         distances = numpy.exp2(-numpy.linspace(1, limits.nmant, 8))
         close = [center * (1 + sign * distances) for center in near for sign in (-1, 0, 1)]
-        # In double precision, numbers that are left out could be rounded to the ends.
         every = numpy.concatenate([-sizes, sizes, *close]).astype(dtype)
         return numpy.unique(every[(every > low) & (every < high)])
 
@@ -66,9 +72,9 @@ class Exact:
     moved : int
         By how many roundings the arguments may seem to be off, for rules that have to read the result of a
         function, or to call one, which magnifies them.
-    scale : float
-        What the error is relative to, if that is more than the derivative itself: 1 for a rule that
-        subtracts from 1, say.
+    scale : callable, optional
+        A function of mpmath's numbers: what the error is relative to, where that is more than the derivative
+        itself. It is 1 for a rule that subtracts from 1, say.
     """
 
     def __init__(
@@ -79,7 +85,7 @@ class Exact:
         *,
         roundings: int = 32,
         moved: int = 0,
-        scale: float = 0.0,
+        scale: Callable = lambda *_: 0,
     ) -> None:
         self._call = call
         self._points = points
@@ -120,7 +126,9 @@ class Exact:
             expected = exact(*numbers)
         except ZeroDivisionError:
             return mpmath.nan, 0
-        error = self._roundings * (eps * max(abs(expected), self._scale) + float(limits.smallest_subnormal))
+        error = self._roundings * (
+            eps * max(abs(expected), self._scale(*numbers)) + float(limits.smallest_subnormal)
+        )
         for i, sign in itertools.product(range(len(numbers)), (-1, 1) if self._moved else ()):
             moved = [x * (1 + sign * eps) if j == i else x for j, x in enumerate(numbers)]
             with contextlib.suppress(ZeroDivisionError):
