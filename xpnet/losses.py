@@ -155,7 +155,7 @@ def cross_entropy(
     if smoothing:
         losses = (1 - smoothing) * losses + smoothing * against(1 / classes)
     if reduction == "mean" and class_weight is not None and weights is not None:
-        return xp.sum(losses) / xp.sum(weights)
+        return xp.mean(losses) / xp.mean(weights)  # not sums, which float16 may not have
     return _reduce(xp, losses, reduction)
 
 

@@ -34,6 +34,8 @@ _EXTENSIONS = ("linalg", "fft", "special")
 class PlainNamespace:
     """A library's namespace with the functions that rules need and the standard lacks."""
 
+    plain = None  # a traced namespace has one
+
     def __init__(self, xp: Any) -> None:
         self._xp = xp
         vars(self).update(quick_functions(xp))

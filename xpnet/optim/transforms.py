@@ -98,7 +98,8 @@ def _clip(max_norm: float, gradients: Arrays, state: Any, _params: Arrays, _step
     flat = [xp.reshape(g, (-1,)) for g in wide]
     squares = [xp.vecdot(g, g) for g in flat]  # one pass and no array between, unlike sum(g * g)
     scale = max_norm / xp.maximum(xp.sqrt(sum(squares[1:], squares[0])), max_norm)
-    return [g * s for g, s in zip(gradients, each_dtype(scale, gradients), strict=True)], state
+    scaled = [g * s for g, s in zip(wide, each_dtype(scale, wide), strict=True)]
+    return [xp.astype(s, g.dtype, copy=False) for s, g in zip(scaled, gradients, strict=True)], state
 
 
 def add_decayed_weights(weight_decay: float) -> Transform:

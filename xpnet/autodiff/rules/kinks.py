@@ -11,6 +11,11 @@ from typing import Any
 from xpnet.autodiff.primitive import Primitive
 
 
+def is_traced(xp: Any) -> bool:
+    """Say whether a rule runs in a sweep of higher order."""
+    return getattr(xp, "plain", None) is not None
+
+
 def subgradient(
     xp: Any,
     g: Any,
@@ -40,7 +45,7 @@ def subgradient(
         Whether this is the derivative of such a product with respect to ``g``. What was ``g`` then arrives
         from the other side.
     """
-    if hasattr(xp, "plain"):
+    if is_traced(xp):
         return xp.subgradient(g, slope, kink(), corner=corner, transposed=transposed)
     return g * slope
 
@@ -68,7 +73,7 @@ def nan_where(xp: Any, undefined: Any, g: Any) -> Any:
 
     It is 0 wherever ``g`` is: what does not count may be undefined.
     """
-    if hasattr(xp, "plain"):
+    if is_traced(xp):
         return xp.nan_where(undefined, g)
     return xp.where(undefined & (g != 0), math.nan, xp.zeros_like(g))
 
