@@ -1,5 +1,6 @@
 import math
 
+import numpy
 import pytest
 from helpers import assert_same
 
@@ -69,3 +70,81 @@ def test_what_does_not_count_may_have_kinks(xp):
         return total(gradient**2)
 
     assert_same(xpnet.grad(penalty)(x), array([0.0, 16.0]))
+
+
+def hessian_of(f, *point):
+    x = array(numpy.asarray(point, dtype=float))
+    return xpnet.hessian(lambda x: f(xpnet.array_namespace(x), x))(x)
+
+
+@pytest.mark.parametrize(
+    ("f", "point"),
+    [
+        (lambda xp, x: xp.sum(abs(x) ** 2), (0.0,)),
+        (lambda xp, x: xp.std(x) ** 2, (1.0, 1.0)),
+        (lambda xp, x: xp.max(xp.stack([x, -x])) ** 2, (0.0,)),
+        (lambda xp, x: xp.min(xp.stack([x, -x])) ** 2, (0.0,)),
+        (lambda xp, x: xp.hypot(x[0], x[1]) ** 2, (0.0, 0.0)),
+        (lambda xp, x: xp.sum(xp.sqrt(x) ** 2), (0.0,)),
+        (lambda xp, x: xp.sum((x**0.5) ** 2), (0.0,)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")
+def test_hessians_of_what_is_smooth_but_made_of_kinks_are_nan(f, point, xp):
+    size = len(point)
+    assert_same(hessian_of(f, *point), numpy.full((size, size), numpy.nan))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # in sign(0)
+@pytest.mark.parametrize("f", [lambda xp, z: xp.abs(z) ** 2, lambda xp, z: xp.real(xp.sign(z))])
+def test_the_size_and_the_phase_of_0(f, xp):
+    """Their gradients at a complex 0 are chosen to be 0, and know no second derivative."""
+
+    def along(x):
+        traced = xpnet.array_namespace(x)
+        return traced.sum(f(traced, traced.astype(x, xp.complex128) * (1 + 1j)))
+
+    x = array(numpy.zeros(1))
+    assert_same(xpnet.grad(along)(x), numpy.zeros(1))
+    assert_same(xpnet.hessian(along)(x), numpy.full((1, 1), numpy.nan))
+
+
+@pytest.mark.parametrize(
+    ("f", "point", "expected"),
+    [
+        # The standard deviation itself is not 0, since the mean of three times 0.1 is rounded.
+        (
+            lambda xp, x: 9 * xp.std(x) ** 2,
+            (0.1, 0.1, 0.1),
+            [[4.0, -2.0, -2.0], [-2.0, 4.0, -2.0], [-2.0, -2.0, 4.0]],
+        ),
+        (lambda xp, x: xp.var(x), (1.0, 1.0), [[0.5, -0.5], [-0.5, 0.5]]),
+        (lambda xp, x: xp.prod(x), (0.0, 0.0), [[0.0, 1.0], [1.0, 0.0]]),
+        (lambda xp, x: xp.sum(xp.cumulative_prod(x)), (0.0, 0.0), [[0.0, 1.0], [1.0, 0.0]]),
+        (lambda xp, x: xp.sum(xp.copysign(x, xp.ones_like(x)) ** 2), (0.0,), [[2.0]]),
+        (lambda xp, x: xp.sum(x**2 * xp.sign(x)), (0.0,), [[0.0]]),
+        (lambda xp, x: xp.sum(x**2), (0.0,), [[2.0]]),
+        (lambda xp, x: xp.sum(x**1), (0.0,), [[0.0]]),
+        (lambda xp, x: xp.sum(abs(x)), (0.0,), [[0.0]]),  # a corner, as of a ReLU
+        (lambda xp, x: xp.max(x), (1.0, 1.0), [[0.0, 0.0], [0.0, 0.0]]),
+    ],
+)
+def test_hessians_at_hard_points_that_are_known(f, point, expected, xp):
+    assert_same(hessian_of(f, *point), numpy.asarray(expected))
+
+
+def test_a_penalty_on_gradients_through_units_that_are_off(xp):
+    """Dead ReLUs, and a maximum over zeros that are equal: neither makes the penalty's gradient NaN."""
+    weight = array([[1.0, -1.0, -2.0], [0.5, -1.5, -1.0]])
+
+    def penalty(weight):
+        def network(x):
+            xp = xpnet.array_namespace(x, weight)
+            hidden = xp.maximum(x @ weight, 0.0)
+            return xp.sum(abs(hidden)) + xp.max(xp.maximum(-(x @ weight)[:1], 0.0)) + xp.max(hidden[1:])
+
+        gradient = xpnet.grad(network)(array([1.0, 1.0]))
+        return xpnet.array_namespace(gradient).sum(gradient**2)
+
+    # Only the first unit is on: 1 · 2 w with its weights.
+    assert_same(xpnet.grad(penalty)(weight), numpy.asarray([[2.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
