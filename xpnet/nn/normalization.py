@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
+from xpnet.backends import at_least_single
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features, filled
 from xpnet.settings import at_least_zero, count, up_to_one
@@ -14,18 +15,12 @@ from xpnet.settings import at_least_zero, count, up_to_one
 
 def _standardized(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
     """Return ``(x - mean) / sqrt(variance + epsilon)``, the mean and the variance along some axes."""
-    wide = _wide(xp, x)
+    wide = at_least_single(xp, x)  # squares of float16 overflow above 255
     mean = _mean(xp, wide, axes)
     centered = wide - mean
     variance = _mean(xp, centered * centered, axes)
     y = centered * (1 / xp.sqrt(variance + epsilon))
     return (y if wide is x else xp.astype(y, x.dtype)), mean, variance
-
-
-def _wide(xp: Any, x: Any) -> Any:
-    """Return x in single precision where its dtype is narrower: squares of float16 overflow above 255."""
-    dtype = xp.result_type(x.dtype, xp.float32)
-    return x if dtype == x.dtype else xp.astype(x, dtype)
 
 
 def _mean(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
@@ -229,7 +224,7 @@ class RMSNorm(_Normalization):
     def __call__(self, x: Any) -> Any:
         """Divide x, of shape (..., features)."""
         xp = self._namespace(x)
-        wide = _wide(xp, x)
+        wide = at_least_single(xp, x)
         square = xp.mean(wide * wide, axis=-1, keepdims=True)
         y = wide * (1 / xp.sqrt(square + self.epsilon))
         return (y if wide is x else xp.astype(y, x.dtype)) * self.weight

@@ -6,6 +6,7 @@ from typing import Any
 from xpnet.autodiff.primitive import function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.rules.kinks import subgradient
+from xpnet.backends import at_least_single
 
 
 def reduced_axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -60,15 +61,10 @@ def var(call: Any, x: Any, /, *, axis: Any = None, correction: float = 0.0, keep
     return call(x, axis=axis, correction=correction, keepdims=keepdims)
 
 
-def _is_narrow(xp: Any, x: Any) -> bool:
-    """Say whether a dtype counts and adds up no further than float16, to 2,048 and to 65,504, or bfloat16."""
-    return x.dtype not in (xp.float32, xp.float64, xp.complex64, xp.complex128)
-
-
 def _std(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, correction: float, keepdims: bool) -> Any:
-    if _is_narrow(xp, x):  # many squares may have been infinite together
-        x = xp.astype(x, xp.float32)
-        y = xp.std(x, axis=axis, correction=correction, keepdims=keepdims)
+    wide = at_least_single(xp, x)
+    if wide is not x:  # the sum of the squares may have been infinite
+        x, y = wide, xp.std(wide, axis=axis, correction=correction, keepdims=keepdims)
     # Where all elements are equal there is no derivative, and 0 is returned. The second subtraction makes it
     # so where their mean was rounded.
     deviation = _deviation(xp, x, axis)
@@ -86,7 +82,7 @@ def std(call: Any, x: Any, /, *, axis: Any = None, correction: float = 0.0, keep
 def _extremum(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, keepdims: bool) -> Any:
     """Share the gradient among the elements that are equal to the extremum. NaN is equal to none."""
     ties = x == spread(xp, y, x, axis)
-    shares = xp.astype(ties, xp.float32 if _is_narrow(xp, x) else x.dtype)
+    shares = xp.astype(ties, at_least_single(xp, y).dtype)
     if math.prod(x.shape) <= 2**24:  # to which float32 counts
         number = xp.sum(shares, axis=axis, keepdims=keepdims)
     else:
