@@ -390,7 +390,7 @@ def test_arrays_of_two_libraries(device):
             losses.cross_entropy(logits(device), on(device, LABELS), class_weight=WEIGHTS)
 
 
-# -- narrow numbers: float16 ends at 65,504, below the square of 256 and the sum of 70,000 ones ---------------
+# -- narrow numbers: float16 ends at 65,504, below the square of 256 and the sum of 70,000 ones --------------
 
 NARROW = 70_000
 

@@ -460,6 +460,8 @@ TABLE: dict[str, list[Check]] = {
 EXCEPTIONS = {
     **dict.fromkeys(ELSEWHERE, "no function of the standard, but a part of the record itself"),
     "_astype": "what `astype` is made of",
+    "logistic": "what the gradient of `logaddexp` is made of",
+    "one_less_square": "what the gradients of `asin`, `acos` and `atanh` are made of",
     "scatter_add": "no function of the standard; the gradients of indexing are made of it",
     "sparse_matmul": "no function of the standard; compared with the dense product",
     **dict.fromkeys(["windows", "add_windows"], "no functions of the standard; compared as convolutions"),

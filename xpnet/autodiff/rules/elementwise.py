@@ -155,15 +155,15 @@ binary(
 )
 binary("nextafter", lambda xp, g, _y, _x1, _x2: g, lambda xp, g, _y, _x1, _x2: 0 * g)
 # Where both are equal, the gradient goes to the second: maximum(x, 0), a ReLU, has the derivative 0 at 0.
-# Where one is NaN it goes to both, so that the NaN of what comes behind does.
+# Where one is NaN, too: plans take ReLUs into products, which note where x > 0.
 binary(
     "maximum",
-    lambda xp, g, _y, x1, x2: xp.where(x1 <= x2, 0.0, g),
+    lambda xp, g, _y, x1, x2: xp.where(x1 > x2, g, 0.0),
     lambda xp, g, _y, x1, x2: xp.where(x1 > x2, 0.0, g),
 )
 binary(
     "minimum",
-    lambda xp, g, _y, x1, x2: xp.where(x1 >= x2, 0.0, g),
+    lambda xp, g, _y, x1, x2: xp.where(x1 < x2, g, 0.0),
     lambda xp, g, _y, x1, x2: xp.where(x1 < x2, 0.0, g),
 )
 
