@@ -52,7 +52,7 @@ def _deviation(xp: Any, x: Any, axis: Any) -> Any:
 
 
 def _var(xp: Any, g: Any, _y: Any, x: Any, *, axis: Any, correction: float, **_: Any) -> Any:
-    g = _over(2 * g, count(x, axis) - correction)
+    g = _over(g, (count(x, axis) - correction) / 2)
     return spread(xp, g, x, axis) * _deviation(xp, x, axis)
 
 
