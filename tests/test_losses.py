@@ -388,3 +388,46 @@ def test_arrays_of_two_libraries(device):
             losses.cross_entropy(logits(device), LABELS)
         with pytest.raises(xpnet.errors.MixedArraysError, match="to_device"):
             losses.cross_entropy(logits(device), on(device, LABELS), class_weight=WEIGHTS)
+
+
+# -- narrow numbers: float16 ends at 65,504, below the square of 256 and the sum of 70,000 ones --------------
+
+NARROW = 70_000
+
+
+@pytest.mark.parametrize("class_weight", [None, [1.0, 1.0]])
+def test_many_examples_in_float16(device, class_weight):
+    if not hasattr(device.namespace, "float16"):
+        pytest.skip("the library has no float16")
+    z = on(device, numpy.zeros((NARROW, 2)), "float16")
+    labels = on(device, numpy.zeros(NARROW, dtype=int))
+    loss, gradient = xpnet.value_and_grad(
+        lambda z: 1024 * losses.cross_entropy(z, labels, class_weight=class_weight)
+    )(z)
+    assert_same(loss, on(device, 1024 * math.log(2), "float16"))
+    assert_same(gradient[:1, :], on(device, [[-512 / NARROW, 512 / NARROW]], "float16"))
+
+
+def test_many_classes_in_float16(device):
+    if not hasattr(device.namespace, "float16"):
+        pytest.skip("the library has no float16")
+    z = on(device, numpy.zeros((1, NARROW)), "float16")
+    assert_same(losses.cross_entropy(z, on(device, [0])), on(device, math.log(NARROW), "float16"))
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "huber", "binary_cross_entropy"])
+def test_large_errors_of_many_examples_in_float16(device, name):
+    if not hasattr(device.namespace, "float16"):
+        pytest.skip("the library has no float16")
+    outputs = numpy.zeros(NARROW)
+    outputs[: NARROW // 100] = 400.0
+    loss = getattr(losses, name)
+    received = xpnet.value_and_grad(lambda z: loss(z, on(device, 0 * outputs, "float16")))(
+        on(device, outputs, "float16")
+    )
+    expected = xpnet.value_and_grad(lambda z: loss(z, on(device, 0 * outputs)))(on(device, outputs))
+    for narrow, wide in zip(received, expected, strict=True):
+        assert narrow.dtype == device.namespace.float16
+        narrow, wide = xpnet.to_numpy(narrow).astype(float), xpnet.to_numpy(wide)
+        # Subnormal numbers of float16, such as 1 / 70,000, are multiples of 2**-24.
+        numpy.testing.assert_allclose(narrow, wide, rtol=2**-9, atol=2**-24)

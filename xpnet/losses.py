@@ -16,7 +16,7 @@ from array_api_compat import device
 from xpnet import tree
 from xpnet.arrays import concrete
 from xpnet.autodiff import array_namespace, stop_gradient
-from xpnet.backends import asarray, is_known
+from xpnet.backends import asarray, at_least_single, is_known
 from xpnet.indices import safe_indices
 from xpnet.settings import at_least_zero, count, positive, up_to_one
 
@@ -127,6 +127,7 @@ def cross_entropy(
         )
     _check_not_empty(logits)
     smoothing = up_to_one("label_smoothing", label_smoothing)
+    dtype, logits = logits.dtype, at_least_single(xp, logits)
     if class_weight is not None:
         if isinstance(class_weight, tuple | list):
             class_weight = [at_least_zero("class_weight", w) if is_known(w) else w for w in class_weight]
@@ -155,8 +156,8 @@ def cross_entropy(
     if smoothing:
         losses = (1 - smoothing) * losses + smoothing * against(1 / classes)
     if reduction == "mean" and class_weight is not None and weights is not None:
-        return xp.sum(losses) / xp.sum(weights)
-    return _reduce(xp, losses, reduction)
+        return _narrowed(xp, xp.sum(losses) / xp.sum(weights), dtype)
+    return _reduce(xp, losses, reduction, dtype)
 
 
 def _labels_and_weights(xp: Any, labels: Any, class_weight: Any, rows: Any, classes: int) -> tuple[Any, Any]:
@@ -219,7 +220,8 @@ def binary_cross_entropy(
     one_weight = is_known(positive_weight) and getattr(positive_weight, "shape", ()) == ()
     xp = array_namespace(logits, targets, *([] if one_weight else [positive_weight]))
     _note(binary_cross_entropy, logits, targets)
-    targets = _like(xp, logits, targets, "binary_cross_entropy", "logits")
+    dtype = logits.dtype
+    logits, targets = _alike(xp, logits, targets, "binary_cross_entropy", "logits")
     if one_weight:
         positive_weight = at_least_zero("positive_weight", positive_weight)
     else:
@@ -233,7 +235,7 @@ def binary_cross_entropy(
     softplus = xp.logaddexp(-logits, xp.zeros_like(logits))
     if not one_weight or positive_weight != 1:
         softplus = softplus * (1 + (positive_weight - 1) * targets)
-    return _reduce(xp, (1 - targets) * logits + softplus, reduction)
+    return _reduce(xp, (1 - targets) * logits + softplus, reduction, dtype)
 
 
 def mse(predictions: Any, targets: Any, *, reduction: Reduction = "mean") -> Any:
@@ -265,8 +267,9 @@ def mse(predictions: Any, targets: Any, *, reduction: Reduction = "mean") -> Any
     4.5
     """
     xp = array_namespace(predictions, targets)
-    targets = _like(xp, predictions, targets, "mse")
-    return _reduce(xp, xp.square(predictions - targets), reduction)
+    dtype = predictions.dtype
+    predictions, targets = _alike(xp, predictions, targets, "mse")
+    return _reduce(xp, xp.square(predictions - targets), reduction, dtype)
 
 
 def mae(predictions: Any, targets: Any, *, reduction: Reduction = "mean") -> Any:
@@ -298,8 +301,9 @@ def mae(predictions: Any, targets: Any, *, reduction: Reduction = "mean") -> Any
     1.5
     """
     xp = array_namespace(predictions, targets)
-    targets = _like(xp, predictions, targets, "mae")
-    return _reduce(xp, xp.abs(predictions - targets), reduction)
+    dtype = predictions.dtype
+    predictions, targets = _alike(xp, predictions, targets, "mae")
+    return _reduce(xp, xp.abs(predictions - targets), reduction, dtype)
 
 
 def huber(predictions: Any, targets: Any, *, delta: float = 1.0, reduction: Reduction = "mean") -> Any:
@@ -344,9 +348,11 @@ def huber(predictions: Any, targets: Any, *, delta: float = 1.0, reduction: Redu
     """
     xp = array_namespace(predictions, targets)
     delta = positive("delta", delta)
-    error = predictions - _like(xp, predictions, targets, "huber")
+    dtype = predictions.dtype
+    predictions, targets = _alike(xp, predictions, targets, "huber")
+    error = predictions - targets
     small = xp.clip(error, -delta, delta)
-    return _reduce(xp, small * (error - small / 2), reduction)
+    return _reduce(xp, small * (error - small / 2), reduction, dtype)
 
 
 def check_labels(labels: Any, classes: int) -> None:
@@ -429,8 +435,12 @@ def check_probabilities(targets: Any) -> None:
         )
 
 
-def _like(xp: Any, predictions: Any, targets: Any, loss: str, name: str = "predictions") -> Any:
-    """Return the targets in the dtype of the predictions, after a check that both fit together."""
+def _alike(xp: Any, predictions: Any, targets: Any, loss: str, name: str = "predictions") -> tuple[Any, Any]:
+    """Return both in the dtype to compute in, after a check that they fit together.
+
+    That is the dtype of the predictions, or single precision where it is narrower: float16 has no square of
+    256, and no sum of 70,000 ones.
+    """
     shape, received = tuple(predictions.shape), tuple(targets.shape)
     if shape != received:
         advice = "Give both one shape."
@@ -443,7 +453,8 @@ def _like(xp: Any, predictions: Any, targets: Any, loss: str, name: str = "predi
         )
     _check_floating(xp, predictions, name)
     _check_not_empty(predictions)
-    return xp.astype(targets, predictions.dtype, copy=False)
+    predictions = at_least_single(xp, predictions)
+    return predictions, xp.astype(targets, predictions.dtype, copy=False)
 
 
 def _check_floating(xp: Any, x: Any, name: str) -> None:
@@ -459,14 +470,19 @@ def _check_not_empty(x: Any) -> None:
         raise ValueError(f"at least one example is needed, received an array of shape {tuple(x.shape)}.")
 
 
-def _reduce(xp: Any, losses: Any, reduction: str) -> Any:
+def _reduce(xp: Any, losses: Any, reduction: str, dtype: Any) -> Any:
     if reduction == "mean":
-        return xp.mean(losses)
+        return _narrowed(xp, xp.mean(losses), dtype)
     if reduction == "sum":
-        return xp.sum(losses)
+        return _narrowed(xp, xp.sum(losses), dtype)
     if reduction == "none":
-        return losses
+        return _narrowed(xp, losses, dtype)
     raise ValueError(f'reduction must be "mean", "sum" or "none", received {reduction!r}.')
+
+
+def _narrowed(xp: Any, loss: Any, dtype: Any) -> Any:
+    """Return what was computed with `at_least_single` in the dtype that the predictions have."""
+    return loss if loss.dtype == dtype else xp.astype(loss, dtype)
 
 
 def _check_several(classes: int) -> None:

@@ -131,11 +131,11 @@ def binary(name: str, draw: Callable = signed, complex: bool = False) -> list[Ch
     return [Check(call, several(side=0), *draws) for draws in both]
 
 
-def reduction(name: str, side: int = 0, **options: Any) -> list[Check]:
+def reduction(name: str, draws: tuple = (signed,), side: int = 0, **options: Any) -> list[Check]:
     def call(xp: Any, c: Choices, x: Any) -> Any:
         return getattr(xp, name)(x, axis=c.axes(x), keepdims=c.chance(), **options)
 
-    return [Check(call, shapes(side=side))]
+    return [Check(call, shapes(side=side), draw) for draw in draws]
 
 
 def cumulative(name: str) -> list[Check]:
@@ -346,9 +346,13 @@ TABLE: dict[str, list[Check]] = {
     "where": [Check(lambda xp, c, x, y: xp.where(c.mask(xp, x.shape), x, y), several(side=0))],
     # reductions
     **each("sum prod", reduction),
-    **each("mean max min", reduction, side=1),
-    "var": [*reduction("var", side=1), *reduction("var", side=2, correction=0.5)],
-    "std": [Check(lambda xp, c, x: xp.std(x, axis=c.axis(x), correction=c.integer(0, 1)), shapes(1, side=2))],
+    **each("max min", reduction, side=1),
+    "mean": reduction("mean", BOTH, side=1),
+    "var": [*reduction("var", BOTH, side=1), *reduction("var", BOTH, side=2, correction=0.5)],
+    "std": [
+        Check(lambda xp, c, x: xp.std(x, axis=c.axis(x), correction=c.integer(0, 1)), shapes(1, side=2), draw)
+        for draw in BOTH
+    ],
     "cumulative_sum": cumulative("cumulative_sum"),
     "cumulative_prod": cumulative("cumulative_prod"),
     # manipulation
@@ -469,6 +473,8 @@ TABLE: dict[str, list[Check]] = {
 EXCEPTIONS = {
     **dict.fromkeys(ELSEWHERE, "no function of the standard, but a part of the record itself"),
     "_astype": "what `astype` is made of",
+    "logistic": "what the gradient of `logaddexp` is made of",
+    "one_less_square": "what the gradients of `asin`, `acos` and `atanh` are made of",
     "scatter_add": "no function of the standard; the gradients of indexing are made of it",
     "sparse_matmul": "no function of the standard; compared with the dense product",
     **dict.fromkeys(["windows", "add_windows"], "no functions of the standard; compared as convolutions"),

@@ -250,3 +250,16 @@ def test_bad_settings():
         GroupNorm(4, 6)
     with pytest.raises(ValueError, match="a layer learns floating-point numbers"):
         BatchNorm(2, dtype="int32")
+
+
+@pytest.mark.parametrize("make", LAYERS, ids=NAMES)
+def test_float16_whose_squares_overflow(device, make):
+    if not hasattr(device.namespace, "float16"):
+        pytest.skip("the library has no float16")
+    x = 150 * numpy.random.default_rng(0).normal(size=(4, 3, 6)).astype("float16")
+    with xpnet.use_device(device):
+        narrow, wide = make(dtype="float16"), make(dtype="float64")
+        y = narrow(xpnet.asarray(x, device=device))
+        assert_on(y, device, "float16", x.shape)
+        expected = xpnet.to_numpy(wide(xpnet.asarray(x, device=device, dtype="float64")))
+        numpy.testing.assert_allclose(xpnet.to_numpy(y).astype(float), expected, rtol=2**-9, atol=2**-9)

@@ -101,3 +101,11 @@ def test_bad_sizes(device):
         ValueError, match=r"padding of MaxPool.* must be at most half the size, received \(2, 2\)"
     ):
         MaxPool(3, padding=2)(x)
+
+
+def test_windows_whose_sum_float16_does_not_have(device):
+    if not hasattr(device.namespace, "float16"):
+        pytest.skip("the library has no float16")
+    x = xpnet.asarray(numpy.full((1, 50, 50, 1), 100.0), device=device, dtype="float16")
+    y = AvgPool(50, padding="same")(x)
+    assert_same(y, xpnet.asarray(numpy.full((1, 1, 1, 1), 100.0), device=device, dtype="float16"))

@@ -282,6 +282,14 @@ def test_clipping_zero_gradients_gives_zeros(device):
     assert_same(new, [0.0, 0.0])
 
 
+def test_clipping_far_down_keeps_the_figures_of_float16(device):
+    if not hasattr(device.namespace, "float16"):
+        pytest.skip("the library has no float16")
+    grads = on(device, numpy.asarray([30000.0, -40000.0], dtype="float16"))
+    new, _ = run(optim.chain(optim.clip_by_global_norm(0.01), optim.SGD(1.0)), 0 * grads, [grads])
+    assert_same(new, on(device, numpy.asarray([-0.006, 0.008], dtype="float16")), tolerance=2**-12)
+
+
 def test_chains_hold_chains_and_run_in_order(device):
     double = optim.Transform(lambda _: (), lambda g, state, _p, _s: ([2 * x for x in g], state))
     params, grads = on(device, [0.0]), on(device, [3.0])

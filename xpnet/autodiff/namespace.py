@@ -50,6 +50,7 @@ class PlainNamespace:
     """A library's namespace with the functions that rules need and the standard lacks."""
 
     __array_api_version__ = "2024.12"  # which is required of a library; what it has beyond that is there too
+    plain = None  # a traced namespace has one
 
     def __init__(self, xp: Any) -> None:
         self._xp = xp

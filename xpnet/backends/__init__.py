@@ -5,6 +5,7 @@ Each library has a file that says what is particular to it, and its place in `LI
 
 from xpnet.backends.arrays import (
     asarray,
+    at_least_single,
     check_together,
     concrete,
     copied,
@@ -40,6 +41,7 @@ __all__ = [
     "LibraryStatus",
     "as_numbers",
     "asarray",
+    "at_least_single",
     "check_together",
     "clear_errors",
     "concrete",

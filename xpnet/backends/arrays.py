@@ -279,6 +279,13 @@ def describe(x: Any) -> str:
     return f"{library.name} on {device_of(x).spec}" if library else type(x).__name__
 
 
+def at_least_single(xp: Any, x: Any) -> Any:
+    """Return an array in single precision if it has less: float16 ends at 65,504 and counts to 2,048."""
+    if x.dtype in (xp.float32, xp.float64, xp.complex64, xp.complex128):
+        return x
+    return xp.astype(x, xp.result_type(x.dtype, xp.float32), copy=False)
+
+
 def numpy_dtype(dtype: Any, where: Device) -> numpy.dtype:
     """Return the dtype of NumPy for one of a device's library; float32 for what NumPy does not have."""
     with where.library.entered(where.native):

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
+from xpnet.backends import at_least_single
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features, filled
 from xpnet.settings import at_least_zero, count, up_to_one
@@ -14,10 +15,12 @@ from xpnet.settings import at_least_zero, count, up_to_one
 
 def _standardized(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
     """Return ``(x - mean) / sqrt(variance + epsilon)``, the mean and the variance along some axes."""
-    mean = _mean(xp, x, axes)
-    centered = x - mean
+    wide = at_least_single(xp, x)  # squares of float16 overflow above 255
+    mean = _mean(xp, wide, axes)
+    centered = wide - mean
     variance = _mean(xp, centered * centered, axes)
-    return centered * (1 / xp.sqrt(variance + epsilon)), mean, variance
+    y = centered * (1 / xp.sqrt(variance + epsilon))
+    return (y if wide is x else xp.astype(y, x.dtype)), mean, variance
 
 
 def _mean(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
@@ -221,8 +224,10 @@ class RMSNorm(_Normalization):
     def __call__(self, x: Any) -> Any:
         """Divide x, of shape (..., features)."""
         xp = self._namespace(x)
-        square = xp.mean(x * x, axis=-1, keepdims=True)
-        return x * (1 / xp.sqrt(square + self.epsilon)) * self.weight
+        wide = at_least_single(xp, x)
+        square = xp.mean(wide * wide, axis=-1, keepdims=True)
+        y = wide * (1 / xp.sqrt(square + self.epsilon))
+        return (y if wide is x else xp.astype(y, x.dtype)) * self.weight
 
 
 class GroupNorm(_Normalization):

@@ -143,8 +143,9 @@ class AvgPool(_Pooling):
         if self.padding == "valid":
             return self._along_each_axis(x, 0.0, lambda w: xp.mean(w, axis=2))
         ones = xp.ones((1, *x.shape[1:-1], 1), dtype=x.dtype, device=x.device)
-        total, count = (self._along_each_axis(each, 0.0, lambda w: xp.sum(w, axis=2)) for each in (x, ones))
-        return total / count
+        # Means rather than sums, which float16 may not have.
+        mean, share = (self._along_each_axis(each, 0.0, lambda w: xp.mean(w, axis=2)) for each in (x, ones))
+        return mean / share
 
 
 class GlobalAvgPool(Module):

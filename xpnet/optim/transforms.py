@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
+from xpnet.backends import at_least_single
 from xpnet.optim.bound import Bound
 from xpnet.settings import at_least_zero, flag, fraction, positive
 
@@ -93,12 +94,12 @@ def clip_by_global_norm(max_norm: float) -> Transform:
 def _clip(max_norm: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
     _remembered(state, (), gradients)
     xp = array_namespace(*gradients)
-    # Squares of float16 overflow above 255.
-    wide = [xp.astype(g, xp.result_type(g.dtype, xp.float32), copy=False) for g in gradients]
+    wide = [at_least_single(xp, g) for g in gradients]  # squares of float16 overflow above 255
     flat = [xp.reshape(g, (-1,)) for g in wide]
     squares = [xp.vecdot(g, g) for g in flat]  # one pass and no array between, unlike sum(g * g)
     scale = max_norm / xp.maximum(xp.sqrt(sum(squares[1:], squares[0])), max_norm)
-    return [g * s for g, s in zip(gradients, each_dtype(scale, gradients), strict=True)], state
+    scaled = [g * s for g, s in zip(wide, each_dtype(scale, wide), strict=True)]
+    return [xp.astype(s, g.dtype, copy=False) for s, g in zip(scaled, gradients, strict=True)], state
 
 
 def add_decayed_weights(weight_decay: float) -> Transform:

@@ -4,6 +4,7 @@ from helpers import assert_same
 
 import xpnet
 from autodiff.cases import Case, array, complexes, named, signed, uniform, values
+from xpnet.autodiff.rules.elementwise import logistic, one_less_square
 
 
 def unary(name, draw=signed, complex=True):
@@ -132,6 +133,8 @@ CASES = {
         Case(lambda xp, x: xp.where(xp.real(x) > 0, x, 2j * x), complexes(5)),
     ],
     "conj": [Case(lambda xp, x: xp.conj(x), complexes(*s)) for s in [(3,), (), (0,)]],
+    "logistic": [Case(lambda xp, x: logistic(xp, x), shape) for shape in [(2, 3), ()]],
+    "one_less_square": [Case(lambda xp, x: one_less_square(xp, x), draw) for draw in [(3,), complexes(3)]],
     "real": [Case(lambda xp, x: xp.real(x), complexes(*s)) for s in [(3,), (), (0,)]],
     "imag": [Case(lambda xp, x: xp.imag(x), complexes(*s)) for s in [(3,), (), (0,)]],
 }
@@ -209,11 +212,27 @@ def test_kinks(f, x, gradient, xp):
     assert_same(xpnet.grad(lambda x: f(x.__array_namespace__(), x))(x), numpy.asarray(gradient))
 
 
-def test_values_beyond_the_range_of_exp(xp):
-    x1, x2 = array(1000.0), array(-1000.0)
-    received = xpnet.grad(lambda x1, x2: x1.__array_namespace__().logaddexp(x1, x2), (0, 1))(x1, x2)
-    assert_same(received[0], numpy.asarray(1.0))
-    assert_same(received[1], numpy.asarray(0.0))
+@pytest.mark.parametrize(
+    ("x1", "x2", "gradients"),
+    [(1000.0, -1000.0, (1.0, 0.0)), (numpy.inf, 1.0, (1.0, 0.0)), (1.0, -numpy.inf, (1.0, 0.0))],
+)
+def test_logaddexp_beyond_the_range_of_exp(x1, x2, gradients, xp):
+    received = xpnet.grad(lambda x1, x2: x1.__array_namespace__().logaddexp(x1, x2), (0, 1))(
+        array(x1), array(x2)
+    )
+    for one, expected in zip(received, gradients, strict=True):
+        assert_same(one, numpy.asarray(expected))
+
+
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+@pytest.mark.parametrize(("x1", "x2"), [(numpy.nan, 1.0), (1.0, numpy.nan)])
+def test_beside_nan_the_second_has_the_gradient(name, x1, x2, xp):
+    def f(x1, x2):
+        return 3 * getattr(x1.__array_namespace__(), name)(x1, x2)
+
+    first, second = xpnet.grad(f, (0, 1))(array(x1), array(x2))
+    assert_same(first, numpy.asarray(0.0))
+    assert_same(second, numpy.asarray(3.0))
 
 
 def test_clip_without_bounds_is_a_copy(xp):

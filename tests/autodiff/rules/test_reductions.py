@@ -34,7 +34,11 @@ CASES = {
         Case(lambda xp, x: xp.sum(x, dtype=xp.float64), (2,)),
         Case(lambda xp, x: xp.sum(x, axis=0), complexes(2, 3)),
     ],
-    "mean": [*reduction("mean"), Case(lambda xp, x: xp.mean(x), ())],
+    "mean": [
+        *reduction("mean"),
+        Case(lambda xp, x: xp.mean(x), ()),
+        Case(lambda xp, x: xp.mean(x, axis=0), complexes(2, 3)),
+    ],
     "var": [
         *reduction("var"),
         *reduction("var", correction=1),
@@ -103,8 +107,64 @@ def test_equal_extrema_share_the_gradient(xp, name):
     assert_same(xpnet.grad(f)(x), expected)
 
 
-def test_standard_deviation_of_equal_elements_has_gradient_0(xp):
-    x = array(numpy.ones(3))
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("correction", [0, 1])
+def test_complex_numbers(name, correction, xp, device):
+    if device.spec.startswith("strict"):
+        pytest.skip("array-api-strict has both for real numbers alone")
+    z = array(complexes(2, 3)(numpy.random.default_rng(0)))
+
+    def f(z):
+        return getattr(xpnet.array_namespace(z), name)(z, axis=1, correction=correction)
+
+    xpnet.check_gradients(f, z, order=2)
+    # The direction of steepest ascent, written out.
+    each = xpnet.to_numpy(z)
+    from_mean = each - each.mean(axis=1, keepdims=True)
+    y = each.std(axis=1, ddof=correction, keepdims=True)
+    expected = from_mean / (3 - correction) * (2 if name == "var" else 1 / y)
+    assert_same(xpnet.grad(lambda z: xpnet.array_namespace(z).sum(f(z)))(z), expected)
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_an_extremum_that_is_nan_has_a_gradient_that_is(name, xp):
+    x = array([[1.0, numpy.nan, 2.0], [1.0, 3.0, 2.0]])
+
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        return xp.sum(getattr(xp, name)(x, axis=1))
+
+    extremum = [0.0, 1.0, 0.0] if name == "max" else [1.0, 0.0, 0.0]
+    assert_same(xpnet.grad(f)(x), numpy.asarray([[numpy.nan] * 3, extremum]))
+
+
+# float16 counts to 2,048 and ends at 65,504: more elements than that are the largest of these.
+LARGE = 140_000
+
+
+@pytest.mark.parametrize("name", ["mean", "var", "std", "max", "min"])
+@pytest.mark.parametrize("correction", [0, 1])
+def test_narrow_numbers_of_many_elements(name, correction, xp):
+    if not hasattr(xp, "float16"):
+        pytest.skip("the library has no float16")
+    options = {"correction": correction} if name in ("var", "std") else {}
+    x = numpy.tile(numpy.asarray([0.5, 1.5], dtype="float16"), LARGE // 2)
+
+    def f(x):
+        return 1024 * getattr(xpnet.array_namespace(x), name)(x, **options)
+
+    with numpy.errstate(over="ignore"):  # NumPy adds up the squares in float16
+        received = xpnet.grad(f)(array(x, "float16"))
+    expected = xpnet.grad(f)(array(x, "float64"))
+    assert received.dtype == xp.float16
+    numpy.testing.assert_allclose(
+        xpnet.to_numpy(received).astype(float), xpnet.to_numpy(expected), rtol=2**-9
+    )
+
+
+@pytest.mark.parametrize("value", [1.0, 0.1])
+def test_standard_deviation_of_equal_elements_has_gradient_0(value, xp):
+    x = array(numpy.full(3, value))
     assert_same(xpnet.grad(lambda x: x.__array_namespace__().std(x))(x), numpy.zeros(3))
 
 

@@ -4,7 +4,8 @@ import cmath
 import math
 from typing import Any
 
-from xpnet.autodiff.primitive import binary, composite, function, unary
+from xpnet.autodiff.primitive import Primitive, binary, composite, function, unary
+from xpnet.autodiff.rules.kinks import is_traced, subgradient
 
 # -- arithmetic ---------------------------------------------------------------------------------------------
 
@@ -47,40 +48,76 @@ binary("pow", _pow_x1, _pow_x2)
 # -- exponentials and logarithms ----------------------------------------------------------------------------
 
 unary("exp", lambda xp, g, y, _x: g * y)
-unary("expm1", lambda xp, g, y, _x: g * (y + 1))
+unary("expm1", lambda xp, g, _y, x: g * xp.exp(x))  # y + 1 would have no figures left where y is near -1
 unary("log", lambda xp, g, _y, x: g / x)
 unary("log1p", lambda xp, g, _y, x: g / (1 + x))
-unary("log2", lambda xp, g, _y, x: g / (x * math.log(2)))
-unary("log10", lambda xp, g, _y, x: g / (x * math.log(10)))
+unary("log2", lambda xp, g, _y, x: g / x / math.log(2))
+unary("log10", lambda xp, g, _y, x: g / x / math.log(10))
+
+
+def logistic(xp: Any, x: Any) -> Any:
+    """Return ``1 / (1 + exp(-x))``, for rules, computed without overflow and with all figures."""
+    if is_traced(xp):  # as a function of its own, as its steps have kinks
+        return xp.logistic(x)
+    small = xp.exp(-xp.abs(x))
+    return xp.where(x > 0, 1.0, small) / (1 + small)
+
+
+Primitive("logistic", [lambda xp, g, y, x: g * y * logistic(xp, -x)], compute=logistic)
 binary(
     "logaddexp",
-    lambda xp, g, y, x1, _x2: g * xp.exp(x1 - y),
-    lambda xp, g, y, _x1, x2: g * xp.exp(x2 - y),
+    lambda xp, g, _y, x1, x2: g * logistic(xp, x1 - x2),
+    lambda xp, g, _y, x1, x2: g * logistic(xp, x2 - x1),
 )
 
 # -- trigonometric and hyperbolic functions -----------------------------------------------------------------
 
+
+def one_less_square(xp: Any, x: Any) -> Any:
+    """Return 1 - x², for rules: as a product, since the difference would lose figures near ±1."""
+    if is_traced(xp):  # as a function of its own, as the derivative of the product loses figures near 0
+        return xp.one_less_square(x)
+    return (1 - x) * (1 + x)
+
+
+Primitive("one_less_square", [lambda xp, g, _y, x: -2 * g * x], compute=one_less_square)
+
+
+def _asinh(xp: Any, g: Any, _y: Any, x: Any) -> Any:
+    if xp.isdtype(x.dtype, "complex floating"):
+        return g / xp.sqrt(x * x + 1)
+    return g / xp.hypot(x, xp.ones_like(x))  # whose square could be infinite
+
+
 unary("sin", lambda xp, g, _y, x: g * xp.cos(x))
 unary("cos", lambda xp, g, _y, x: -g * xp.sin(x))
 unary("tan", lambda xp, g, y, _x: g + g * y * y)
-unary("asin", lambda xp, g, _y, x: g / xp.sqrt(1 - x * x))
-unary("acos", lambda xp, g, _y, x: -g / xp.sqrt(1 - x * x))
+unary("asin", lambda xp, g, _y, x: g / xp.sqrt(one_less_square(xp, x)))
+unary("acos", lambda xp, g, _y, x: -g / xp.sqrt(one_less_square(xp, x)))
 unary("atan", lambda xp, g, _y, x: g / (1 + x * x))
 unary("sinh", lambda xp, g, _y, x: g * xp.cosh(x))
 unary("cosh", lambda xp, g, _y, x: g * xp.sinh(x))
 unary("tanh", lambda xp, g, y, _x: g - g * y * y)
-unary("asinh", lambda xp, g, _y, x: g / xp.sqrt(x * x + 1))
+unary("asinh", _asinh)
 unary("acosh", lambda xp, g, _y, x: g / (xp.sqrt(x - 1) * xp.sqrt(x + 1)))
-unary("atanh", lambda xp, g, _y, x: g / (1 - x * x))
+unary("atanh", lambda xp, g, _y, x: g / one_less_square(xp, x))
+
+
+def _atan2(xp: Any, g: Any, x: Any, x1: Any, x2: Any) -> Any:
+    """Return ``g * x / (x1² + x2²)``, whose squares could be infinite or 0."""
+    length = xp.hypot(x1, x2)
+    return g * (x / length) / length
+
+
 binary(
     "atan2",
-    lambda xp, g, _y, x1, x2: g * x2 / (x1 * x1 + x2 * x2),
-    lambda xp, g, _y, x1, x2: -g * x1 / (x1 * x1 + x2 * x2),
+    lambda xp, g, _y, x1, x2: _atan2(xp, g, x2, x1, x2),
+    lambda xp, g, _y, x1, x2: _atan2(xp, -g, x1, x1, x2),
 )
 binary(
     "hypot",
-    lambda xp, g, y, x1, _x2: g * x1 / y,
-    lambda xp, g, y, _x1, x2: g * x2 / y,
+    lambda xp, g, y, x1, _x2: g * (x1 / y),
+    lambda xp, g, y, _x1, x2: g * (x2 / y),
 )
 
 # -- magnitude, sign and selection --------------------------------------------------------------------------
@@ -92,9 +129,9 @@ def conj(xp: Any, x: Any) -> Any:
 
 
 def _abs(xp: Any, g: Any, y: Any, x: Any) -> Any:
-    if not xp.isdtype(x.dtype, "complex floating"):
-        return g * xp.sign(x)
-    return g * xp.conj(x) / xp.where(y == 0, xp.ones_like(y), y)
+    if x.dtype == y.dtype:  # real numbers: the absolute value of complex ones is real
+        return subgradient(xp, g, xp.sign(x), lambda: x, corner=True)
+    return subgradient(xp, g, xp.conj(x) / xp.where(y == 0, xp.ones_like(y), y), lambda: y)
 
 
 unary("abs", _abs)
@@ -105,7 +142,8 @@ def _sign(xp: Any, g: Any, y: Any, x: Any) -> Any:
         return 0 * g
     # z / abs(z) changes with the phase of z alone.
     size = xp.abs(x)
-    return (g - conj(xp, y) * xp.real(y * g)) / xp.where(size == 0, xp.ones_like(size), size)
+    slope = xp.where(size == 0, 0.0, 1 / xp.where(size == 0, xp.ones_like(size), size))
+    return subgradient(xp, g - conj(xp, y) * xp.real(y * g), slope, lambda: size)
 
 
 unary("sign", _sign)
@@ -117,6 +155,7 @@ binary(
 )
 binary("nextafter", lambda xp, g, _y, _x1, _x2: g, lambda xp, g, _y, _x1, _x2: 0 * g)
 # Where both are equal, the gradient goes to the second: maximum(x, 0), a ReLU, has the derivative 0 at 0.
+# Where one is NaN, too: plans take ReLUs into products, which note where x > 0.
 binary(
     "maximum",
     lambda xp, g, _y, x1, x2: xp.where(x1 > x2, g, 0.0),

@@ -4,6 +4,9 @@ import math
 from typing import Any
 
 from xpnet.autodiff.primitive import function
+from xpnet.autodiff.rules.elementwise import conj
+from xpnet.autodiff.rules.kinks import subgradient
+from xpnet.backends import at_least_single
 
 
 def reduced_axes(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -26,34 +29,49 @@ def count(x: Any, axis: Any) -> int:
     return math.prod(x.shape[a] for a in reduced_axes(axis, len(x.shape)))
 
 
+def _over(g: Any, number: float) -> Any:
+    """Return ``g / number``, also where the dtype of ``g`` has no such number: float16 ends at 65,504."""
+    if number <= 2**15:
+        return g / number
+    half = 2.0 ** (math.frexp(number)[1] // 2)
+    return g / (number / half) / half
+
+
 @function(lambda xp, g, _y, _x, *, axis, **_: spread(xp, g, _x, axis))
 def sum(call: Any, x: Any, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Any:
     return call(x, axis=axis, dtype=dtype, keepdims=keepdims)
 
 
-@function(lambda xp, g, _y, _x, *, axis, **_: spread(xp, g / count(_x, axis), _x, axis))
+@function(lambda xp, g, _y, _x, *, axis, **_: spread(xp, _over(g, count(_x, axis)), _x, axis))
 def mean(call: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
     return call(x, axis=axis, keepdims=keepdims)
 
 
-def _deviation(xp: Any, x: Any, axis: Any, correction: float) -> Any:
-    """Return the derivative of the variance: 2 (x - mean) / (n - correction)."""
-    return 2 * (x - xp.mean(x, axis=axis, keepdims=True)) / (count(x, axis) - correction)
+def _deviation(xp: Any, x: Any, axis: Any) -> Any:
+    return conj(xp, x - xp.mean(x, axis=axis, keepdims=True))
 
 
-@function(
-    lambda xp, g, _y, x, *, axis, correction, **_: (
-        spread(xp, g, x, axis) * _deviation(xp, x, axis, correction)
-    )
-)
+def _var(xp: Any, g: Any, _y: Any, x: Any, *, axis: Any, correction: float, **_: Any) -> Any:
+    g = _over(g, (count(x, axis) - correction) / 2)
+    return spread(xp, g, x, axis) * _deviation(xp, x, axis)
+
+
+@function(_var)
 def var(call: Any, x: Any, /, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Any:
     return call(x, axis=axis, correction=correction, keepdims=keepdims)
 
 
-def _std(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, correction: float, **_: Any) -> Any:
-    # Where all elements are equal there is no derivative, and 0 is returned.
-    scale = xp.where(y == 0, 0.0, g) / (2 * xp.where(y == 0, xp.ones_like(y), y))
-    return spread(xp, scale, x, axis) * _deviation(xp, x, axis, correction)
+def _std(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, correction: float, keepdims: bool) -> Any:
+    wide = at_least_single(xp, x)
+    if wide is not x:  # the sum of the squares may have been infinite
+        x, y = wide, xp.std(wide, axis=axis, correction=correction, keepdims=keepdims)
+    # Where all elements are equal there is no derivative, and 0 is returned. The second subtraction makes it
+    # so where their mean was rounded.
+    deviation = _deviation(xp, x, axis)
+    deviation = deviation - xp.mean(deviation, axis=axis, keepdims=True)
+    slope = deviation / spread(xp, xp.where(y == 0, xp.ones_like(y), y), x, axis)
+    g = _over(g, count(x, axis) - correction)
+    return subgradient(xp, spread(xp, g, x, axis), slope, lambda: spread(xp, y, x, axis))
 
 
 @function(_std)
@@ -61,11 +79,21 @@ def std(call: Any, x: Any, /, *, axis: Any = None, correction: float = 0.0, keep
     return call(x, axis=axis, correction=correction, keepdims=keepdims)
 
 
-def _extremum(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, **_: Any) -> Any:
-    """Share the gradient among the elements that are equal to the extremum."""
+def _extremum(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, keepdims: bool) -> Any:
+    """Share the gradient among the elements that are equal to the extremum. NaN is equal to none."""
     ties = x == spread(xp, y, x, axis)
-    number = xp.sum(xp.astype(ties, x.dtype), axis=axis, keepdims=True)
-    return xp.where(ties, spread(xp, g, x, axis), 0.0) / xp.where(number == 0, 1.0, number)
+    shares = xp.astype(ties, at_least_single(xp, y).dtype)
+    if math.prod(x.shape) <= 2**24:  # to which float32 counts
+        number = xp.sum(shares, axis=axis, keepdims=keepdims)
+    else:
+        number = xp.astype(xp.count_nonzero(ties, axis=axis, keepdims=keepdims), shares.dtype)
+    share = g / xp.where(number == 0, math.nan, number)
+
+    def tie() -> Any:
+        several = ties & (spread(xp, number, x, axis) > 1)
+        return xp.where(several, x - spread(xp, y, x, axis), 1.0)
+
+    return subgradient(xp, spread(xp, share, x, axis), shares, tie, corner=True)
 
 
 @function(_extremum)

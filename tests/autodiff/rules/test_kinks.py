@@ -1,0 +1,157 @@
+import math
+
+import numpy
+import pytest
+from helpers import assert_same
+
+import xpnet
+from autodiff.cases import Case, array, complexes, named
+from xpnet.autodiff.rules.kinks import nan_where, subgradient
+
+CASES = {
+    "subgradient": [
+        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at), (2, 3), (3,), (2, 1)),
+        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at, corner=True), (3,), (3,), (3,)),
+        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at), complexes(3), (3,), (3,)),
+    ],
+    "nan_where": [Case(lambda xp, x: nan_where(xp, x == 0, x), draw) for draw in ((2, 3), complexes(3))],
+}
+
+
+@pytest.mark.parametrize(**named(CASES))
+def test_values(case, xp):
+    case.check_values()
+
+
+@pytest.mark.parametrize(**named(CASES))
+def test_gradients(case, xp):
+    case.check_gradients()
+
+
+def size(x, corner=True):
+    """The absolute value, whose slope at 0 is chosen to be 0."""
+
+    @xpnet.custom_gradient
+    def chosen(x):
+        xp = xpnet.array_namespace(x)
+        return xp.abs(x), lambda g: subgradient(xp, g, xp.sign(x), lambda: x, corner=corner)
+
+    return chosen(x)
+
+
+def total(x):
+    return xpnet.array_namespace(x).sum(x)
+
+
+def test_what_is_smooth_as_a_whole_has_no_second_derivative_at_a_corner(xp):
+    x = array([0.0, 1.0, -2.0])
+    assert_same(xpnet.grad(lambda x: total(size(x) ** 2))(x), array([0.0, 2.0, -4.0]))
+    expected = array([[math.nan, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]])
+    assert_same(xpnet.hessian(lambda x: total(size(x) ** 2))(x), expected)
+
+
+def test_a_corner_that_stays_one_has_the_second_derivative_0(xp):
+    x = array([0.0, 1.0])
+    assert_same(xpnet.hessian(lambda x: total(size(x)))(x), array([[0.0, 0.0], [0.0, 0.0]]))
+
+
+def test_a_tip_has_an_infinite_second_derivative(xp):
+    x = array([0.0, 1.0])
+    expected = array([[math.nan, 0.0], [0.0, 0.0]])
+    assert_same(xpnet.hessian(lambda x: total(size(x, corner=False)))(x), expected)
+
+
+def test_what_does_not_count_may_have_kinks(xp):
+    """A penalty on gradients, with units that are off: they have kinks, and gradients of 0."""
+    x = array([-1.0, 2.0])
+
+    def penalty(x):
+        gradient = xpnet.grad(lambda x: total(size(xpnet.array_namespace(x).maximum(x, 0)) ** 2))(x)
+        return total(gradient**2)
+
+    assert_same(xpnet.grad(penalty)(x), array([0.0, 16.0]))
+
+
+def hessian_of(f, *point):
+    x = array(numpy.asarray(point, dtype=float))
+    return xpnet.hessian(lambda x: f(xpnet.array_namespace(x), x))(x)
+
+
+@pytest.mark.parametrize(
+    ("f", "point"),
+    [
+        (lambda xp, x: xp.sum(abs(x) ** 2), (0.0,)),
+        (lambda xp, x: xp.std(x) ** 2, (1.0, 1.0)),
+        (lambda xp, x: xp.max(xp.stack([x, -x])) ** 2, (0.0,)),
+        (lambda xp, x: xp.min(xp.stack([x, -x])) ** 2, (0.0,)),
+        (lambda xp, x: xp.hypot(x[0], x[1]) ** 2, (0.0, 0.0)),
+        (lambda xp, x: xp.sum(xp.sqrt(x) ** 2), (0.0,)),
+        (lambda xp, x: xp.sum((x**0.5) ** 2), (0.0,)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")
+def test_hessians_of_what_is_smooth_but_made_of_kinks_are_nan(f, point, xp):
+    size = len(point)
+    assert_same(hessian_of(f, *point), numpy.full((size, size), numpy.nan))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # in sign(0)
+@pytest.mark.parametrize("f", [lambda xp, z: xp.abs(z) ** 2, lambda xp, z: xp.real(xp.sign(z))])
+def test_the_size_and_the_phase_of_0(f, xp):
+    """Their gradients at a complex 0 are chosen to be 0, and know no second derivative."""
+
+    def along(x):
+        traced = xpnet.array_namespace(x)
+        return traced.sum(f(traced, traced.astype(x, xp.complex128) * (1 + 1j)))
+
+    x = array(numpy.zeros(1))
+    assert_same(xpnet.grad(along)(x), numpy.zeros(1))
+    assert_same(xpnet.hessian(along)(x), numpy.full((1, 1), numpy.nan))
+
+
+@pytest.mark.parametrize(
+    ("f", "point", "expected"),
+    [
+        (lambda xp, x: xp.var(x), (1.0, 1.0), [[0.5, -0.5], [-0.5, 0.5]]),
+        (lambda xp, x: xp.prod(x), (0.0, 0.0), [[0.0, 1.0], [1.0, 0.0]]),
+        (lambda xp, x: xp.sum(xp.cumulative_prod(x)), (0.0, 0.0), [[0.0, 1.0], [1.0, 0.0]]),
+        (lambda xp, x: xp.sum(xp.copysign(x, xp.ones_like(x)) ** 2), (0.0,), [[2.0]]),
+        (lambda xp, x: xp.sum(x**2 * xp.sign(x)), (0.0,), [[0.0]]),
+        (lambda xp, x: xp.sum(x**2), (0.0,), [[2.0]]),
+        (lambda xp, x: xp.sum(x**1), (0.0,), [[0.0]]),
+        (lambda xp, x: xp.sum(abs(x)), (0.0,), [[0.0]]),  # a corner, as of a ReLU
+        (lambda xp, x: xp.max(x), (1.0, 1.0), [[0.0, 0.0], [0.0, 0.0]]),
+    ],
+)
+def test_hessians_at_hard_points_that_are_known(f, point, expected, xp):
+    assert_same(hessian_of(f, *point), numpy.asarray(expected))
+
+
+def test_a_mean_that_is_rounded(xp):
+    """The mean of three times 0.1 is rounded by some libraries: then the standard deviation is not 0."""
+    x = array(numpy.full(3, 0.1))
+
+    def square(x):
+        return 9 * xpnet.array_namespace(x).std(x) ** 2
+
+    assert_same(xpnet.grad(square)(x), numpy.zeros(3))
+    hessian = xpnet.to_numpy(xpnet.hessian(square)(x))
+    if not numpy.all(numpy.isnan(hessian)):
+        assert_same(hessian, 6 * numpy.eye(3) - 2)
+
+
+def test_a_penalty_on_gradients_through_units_that_are_off(xp):
+    """Dead ReLUs, and a maximum over zeros that are equal: neither makes the penalty's gradient NaN."""
+    weight = array([[1.0, -1.0, -2.0], [0.5, -1.5, -1.0]])
+
+    def penalty(weight):
+        def network(x):
+            xp = xpnet.array_namespace(x, weight)
+            hidden = xp.maximum(x @ weight, 0.0)
+            return xp.sum(abs(hidden)) + xp.max(xp.maximum(-(x @ weight)[:1], 0.0)) + xp.max(hidden[1:])
+
+        gradient = xpnet.grad(network)(array([1.0, 1.0]))
+        return xpnet.array_namespace(gradient).sum(gradient**2)
+
+    # Only the first unit is on: 1 · 2 w with its weights.
+    assert_same(xpnet.grad(penalty)(weight), numpy.asarray([[2.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
