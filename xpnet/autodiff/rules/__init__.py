@@ -13,6 +13,7 @@ def load() -> None:
         elementwise,
         fft,
         indexing,
+        kinks,
         linalg,
         manipulation,
         reductions,

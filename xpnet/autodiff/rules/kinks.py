@@ -1,0 +1,80 @@
+"""Gradients of gradients at kinks: NaN where they would be wrong.
+
+At a kink, as `abs` has at 0, a rule gives one of many slopes, mostly 0. Its own derivative knows nothing of
+the others, and is 0 as well. That is wrong where the whole is smooth: `abs(x) ** 2` is curved at 0 too.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from xpnet.autodiff.primitive import Primitive
+
+
+def subgradient(
+    xp: Any,
+    g: Any,
+    slope: Any,
+    kink: Callable[[], Any],
+    *,
+    corner: bool = False,
+    transposed: bool = False,
+) -> Any:
+    """Return ``g * slope``, in the rule of a function with kinks.
+
+    Parameters
+    ----------
+    xp : namespace
+    g : array
+        The gradient that arrives.
+    slope : array
+        The derivative of the function, and what was chosen for it at the kinks.
+    kink : callable
+        Returns an array that is 0 at the kinks alone and changes with the function's input. It is called in
+        sweeps of higher order only.
+    corner : bool, default=False
+        Whether the function is straight on all sides of the kink, as `abs` is. Then it has the second
+        derivative 0 there, but where ``g`` is 0, as the whole may be smooth. At the tip of a norm it is
+        infinite.
+    transposed : bool, default=False
+        Whether this is the derivative of such a product with respect to ``g``. What was ``g`` then arrives
+        from the other side.
+    """
+    if hasattr(xp, "plain"):
+        return xp.subgradient(g, slope, kink(), corner=corner, transposed=transposed)
+    return g * slope
+
+
+def _at(xp: Any, v: Any, _y: Any, g: Any, _slope: Any, at: Any, *, corner: bool, transposed: bool) -> Any:
+    g, v = (v, g) if transposed else (g, v)
+    return nan_where(xp, (at == 0) & (g == 0) if corner else at == 0, v)
+
+
+Primitive(
+    "subgradient",
+    (
+        lambda xp, v, _y, _g, slope, at, *, corner, transposed: subgradient(
+            xp, v, slope, lambda: at, corner=corner, transposed=not transposed
+        ),
+        lambda xp, v, _y, g, _slope, _at, **_: v * g,
+        _at,
+    ),
+    compute=lambda _xp, g, slope, _at, **_: g * slope,
+)
+
+
+def nan_where(xp: Any, undefined: Any, g: Any) -> Any:
+    """Return the product of ``g`` and a derivative that is NaN at some places, 0 at the others.
+
+    It is 0 wherever ``g`` is: what does not count may be undefined.
+    """
+    if hasattr(xp, "plain"):
+        return xp.nan_where(undefined, g)
+    return xp.where(undefined & (g != 0), math.nan, xp.zeros_like(g))
+
+
+Primitive(
+    "nan_where",
+    (None, lambda xp, g, _y, undefined, _g: nan_where(xp, undefined, g)),
+    compute=nan_where,
+)
