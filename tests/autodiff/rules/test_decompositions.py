@@ -242,8 +242,8 @@ def test_a_norm_of_a_negative_order_has_the_gradient_0_where_an_element_is_0(ord
 
 def test_a_norm_that_overflows_has_no_gradient(xp):
     with numpy.errstate(over="ignore"):
-        gradient = xpnet.grad(lambda x: _linalg(x).vector_norm(x))(array([1.5e308, 1.5e308]))
-    assert_same(gradient, array([math.nan, math.nan]))
+        gradient = xpnet.grad(lambda x: _linalg(x).vector_norm(x))(array(numpy.full(100, 4e307)))
+    assert_same(gradient, array(numpy.full(100, math.nan)))
 
 
 def test_the_norm_of_complex_zeros_has_the_gradient_0(xp):
