@@ -413,7 +413,9 @@ TABLE: dict[str, list[Check]] = {
     "vecdot": [Check(lambda xp, _c, a, b: xp.vecdot(a, b), several("(n),(n)->()"), draw) for draw in BOTH],
     "tensordot": [Check(tensordot, shapes(1).map(lambda drawn: drawn * 2), draw) for draw in BOTH],
     "linalg.outer": [Check(lambda xp, _c, a, b: xp.linalg.outer(a, b), vectors(2), draw) for draw in BOTH],
-    "linalg.cross": [Check(lambda xp, _c, a, b: xp.linalg.cross(a, b), several("(3),(3)->(3)"))],
+    "linalg.cross": [
+        Check(lambda xp, _c, a, b: xp.linalg.cross(a, b), several("(3),(3)->(3)"), draw) for draw in BOTH
+    ],
     "convolve": [
         Check(
             lambda xp, c, a, v: xp.convolve(a, v, mode=c.one_of(["full", "same", "valid"])),
@@ -447,7 +449,7 @@ TABLE: dict[str, list[Check]] = {
     "linalg.diagonal": [Check(diagonal, shapes(2, 4, side=1), draw) for draw in BOTH],
     "linalg.trace": [Check(trace, shapes(2, 4, side=1), draw) for draw in BOTH],
     "linalg.vector_norm": [Check(vector_norm, shapes(1, side=1), draw) for draw in BOTH],
-    "linalg.matrix_norm": [Check(matrix_norm, several("(m,n)->()"), matrices)],
+    "linalg.matrix_norm": [Check(matrix_norm, several("(m,n)->()"), draw) for draw in BOTH_MATRICES],
     # Fourier transforms
     **each("fft.fft fft.ifft fft.irfft fft.hfft", transform, complexes),
     **each("fft.rfft fft.ihfft", transform, signed),
@@ -475,6 +477,8 @@ EXCEPTIONS = {
     "_astype": "what `astype` is made of",
     "logistic": "what the gradient of `logaddexp` is made of",
     "one_less_square": "what the gradients of `asin`, `acos` and `atanh` are made of",
+    "p_norm": "what `vector_norm` is made of",
+    **dict.fromkeys(["nan_where", "subgradient"], "what gradients of gradients are made of"),
     "scatter_add": "no function of the standard; the gradients of indexing are made of it",
     "sparse_matmul": "no function of the standard; compared with the dense product",
     **dict.fromkeys(["windows", "add_windows"], "no functions of the standard; compared as convolutions"),

@@ -84,7 +84,9 @@ def sweep(
         elif y is None:
             y = node
         if type(g) is dict:
-            g = [_zeros(xp, node, i, g) if g.get(i) is None else g[i] for i in range(len(node.shape))]
+            others, g = g, [g.get(i) for i in range(len(node.shape))]
+            if not primitive.none_if_unused:
+                g = [_zeros(xp, node, i, others) if one is None else one for i, one in enumerate(g)]
         if primitive.joint:
             joint = primitive.joint(xp, g, y, *values, **parameters)
             for source, contribution in zip(inputs, joint, strict=True):

@@ -65,6 +65,8 @@ class Primitive:
         everything else by keyword.
     several : bool
         Whether the result is a sequence of arrays.
+    none_if_unused : bool
+        Whether a rule receives None, in place of zeros, as the gradient of a result that nothing came from.
     compute : callable or None
         ``compute(xp, *values, **parameters)`` for plain arrays, where that is more than the namespace's
         function of the same name.
@@ -81,6 +83,7 @@ class Primitive:
         define: Callable | None = None,
         compute: Callable | None = None,
         several: bool = False,
+        none_if_unused: bool = False,
         recorder: Callable | None = None,
     ) -> None:
         if name in PRIMITIVES:
@@ -92,6 +95,7 @@ class Primitive:
         self.define = define
         self.compute = compute
         self.several = several
+        self.none_if_unused = none_if_unused
         self.recorder = recorder or record
         self.reads: list[Any] = [rule and Reads(rule) for rule in self.rules]
         self.joint_reads = joint and Reads(joint)
@@ -127,6 +131,7 @@ def function(
     joint: Rule | None = None,
     compute: Callable | None = None,
     several: bool = False,
+    none_if_unused: bool = False,
     extension: str | None = None,
     recorder: Callable | None = None,
 ) -> Callable:
@@ -144,6 +149,7 @@ def function(
             define=define,
             compute=compute,
             several=several,
+            none_if_unused=none_if_unused,
             recorder=recorder,
         )
 

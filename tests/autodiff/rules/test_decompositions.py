@@ -2,7 +2,7 @@ import math
 
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import assert_same, rounding
 
 import xpnet
 from autodiff.cases import Case, array, complexes, named, signed
@@ -159,6 +159,9 @@ CASES = {
         *(Case(lambda xp, x1, x2: xp.linalg.cross(x1, x2), *pair) for pair in CROSS),
         Case(lambda xp, x1, x2: xp.linalg.cross(x1, x2, axis=-2), (3, 2), (2, 3, 1)),
     ],
+    "p_norm": each(
+        lambda xp, x: xp.linalg.vector_norm(x, ord=1.5, axis=-1, keepdims=True), [signed(2, 3), complexes(3)]
+    ),
     "linalg.vector_norm": [
         *(
             Case(lambda xp, x, ord=ord: xp.linalg.vector_norm(x, ord=ord), draw)
@@ -209,6 +212,40 @@ def test_a_vector_norm_has_the_gradient_0_at_0(ord, axis, xp):
     assert_same(xpnet.grad(f)(x), xp.zeros_like(x))
 
 
+@pytest.mark.parametrize("ord", [0.5, 1, 2, 3, 2.5, -1, -2.5])
+@pytest.mark.parametrize(("dtype", "scale"), [("float64", 2.0**700), ("float32", 2.0**100)])
+def test_a_norm_of_elements_whose_powers_overflow_or_vanish(ord, dtype, scale, xp):
+    def f(x):
+        return _linalg(x).vector_norm(x, ord=ord)
+
+    value, gradient = xpnet.value_and_grad(f)(array([3.0, -4.0], dtype))
+    for factor in (scale, 1 / scale):
+        of_scaled, gradient_of_scaled = xpnet.value_and_grad(f)(array([3.0 * factor, -4.0 * factor], dtype))
+        assert_same(of_scaled / factor, value)
+        assert_same(gradient_of_scaled, gradient)
+
+
+def test_a_zero_has_an_infinite_derivative_in_a_norm_of_an_order_below_1(xp):
+    f = xpnet.grad(lambda x: _linalg(x).vector_norm(x, ord=0.5))
+    assert_same(f(array([0.0, 4.0, 4.0])), array([math.nan, 2.0, 2.0]))  # and spoils no other
+    assert_same(f(array([0j, 4j])), array([complex(math.nan, math.nan), 1j]))
+    assert_same(f(array([0.0, 0.0])), array([0.0, 0.0]))
+
+
+@pytest.mark.parametrize("ord", [-1, -2.5])
+def test_a_norm_of_a_negative_order_has_the_gradient_0_where_an_element_is_0(ord, xp):
+    x = array([0.0, 2.0])
+    value, gradient = xpnet.value_and_grad(lambda x: _linalg(x).vector_norm(x, ord=ord))(x)
+    assert_same(value, array(0.0))
+    assert_same(gradient, array([0.0, 0.0]))
+
+
+def test_a_norm_that_overflows_has_no_gradient(xp):
+    with numpy.errstate(over="ignore"):
+        gradient = xpnet.grad(lambda x: _linalg(x).vector_norm(x))(array(numpy.full(100, 4e307)))
+    assert_same(gradient, array(numpy.full(100, math.nan)))
+
+
 def test_the_norm_of_complex_zeros_has_the_gradient_0(xp):
     x = array([[0j, 0j], [3j, -4.0]])
     gradient = xpnet.grad(lambda x: _sum(_linalg(x).vector_norm(x, axis=1)))(x)
@@ -249,6 +286,187 @@ def test_equal_eigenvalues_have_gradients(xp):
         assert_same(gradient, xp.matrix_transpose(gradient))
 
 
+def rotation(*shape, seed=1):
+    """A matrix with orthonormal columns, or rows, of complex numbers if the seed is negative."""
+    random = numpy.random.default_rng(abs(seed))
+    x = random.normal(size=shape) + (1j * random.normal(size=shape) if seed < 0 else 0)
+    u, _, vh = numpy.linalg.svd(x, full_matrices=False)
+    return u @ vh
+
+
+def weighted(weights, x):
+    """The sum of the real parts of the elements, each times a weight, as a gradient has it."""
+    return _sum(_real(x) * array(weights.real)) + _sum(_imag(x) * array(weights.imag))
+
+
+def polar(x):
+    u, _, vh = _linalg(x).svd(x, full_matrices=False)
+    return u @ vh
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 3), (3, 5)])
+@pytest.mark.parametrize("seed", [1, -1])
+def test_the_nearest_rotation_has_a_gradient_where_singular_values_are_equal(shape, seed, xp):
+    q, weights = rotation(*shape, seed=seed), numpy.random.default_rng(3).normal(size=shape)
+    weights = weights + 1j * weights[::-1, ::-1] if seed < 0 else weights
+    # Beside 2 q, the nearest rotation of 2 q + d changes by half of the part of d that turns q.
+    if shape[0] < shape[1]:
+        inside = weights @ q.conj().T @ q
+        expected = (inside - q @ weights.conj().T @ q) / 4 + (weights - inside) / 2
+    else:
+        inside = q @ q.conj().T @ weights
+        expected = (inside - q @ weights.conj().T @ q) / 4 + (weights - inside) / 2
+    assert_same(xpnet.grad(lambda x: weighted(weights, polar(x)))(array(2 * q)), array(expected))
+
+
+def test_the_nearest_rotation_of_the_identity(xp):
+    weights = numpy.arange(9.0).reshape(3, 3) ** 2
+    gradient = xpnet.grad(lambda x: weighted(weights, polar(x)))(array(2 * numpy.eye(3)))
+    assert_same(gradient, array((weights - weights.T) / 4))
+
+
+def test_the_nearest_rotation_of_a_plane(xp):
+    """What lies in a plane has a singular value of 0, as in the method of Kabsch."""
+    weights = numpy.arange(9.0).reshape(3, 3) ** 2
+    gradient = xpnet.grad(lambda x: weighted(weights, polar(x)))(array(numpy.diag([3.0, 1.0, 0.0])))
+    sums = numpy.asarray([[1.0, 4.0, 3.0], [4.0, 1.0, 1.0], [3.0, 1.0, 1.0]])
+    assert_same(gradient, array((weights - weights.T) / sums))
+
+
+def test_a_projection_has_a_gradient_where_eigenvalues_within_it_are_equal(xp):
+    q, weights = rotation(4, 4), numpy.arange(16.0).reshape(4, 4)
+    weights = weights + weights.T
+
+    def largest(x):
+        v = _linalg(x).eigh(x).eigenvectors[:, 2:]
+        return weighted(weights, v @ v.mT)
+
+    inside = q[:, 2:] @ q[:, 2:].T
+    expected = (inside @ weights @ (numpy.eye(4) - inside) + (numpy.eye(4) - inside) @ weights @ inside) / 2
+    assert_same(xpnet.grad(largest)(array(q @ numpy.diag([1.0, 1.0, 3.0, 3.0]) @ q.T)), array(expected))
+
+
+def exact_or_nan(actual, expected):
+    assert_same(
+        xpnet.array_namespace(actual).where(actual == actual, actual, expected), expected, tolerance=1e-9
+    )
+
+
+def reconstructed(x, function=lambda s: s):
+    u, s, vh = _linalg(x).svd(x, full_matrices=False)
+    return (u * diagonal(xpnet.array_namespace(x), function(s), u)) @ vh
+
+
+def reconstructed_symmetric(x):
+    w, v = _linalg(x).eigh((x + x.mT) / 2)
+    return (v * w) @ v.mT + (x - x.mT) / 2
+
+
+def reconstructed_by_eig(x):
+    w, v = _linalg(x).eig(x)
+    return _real((v * w) @ _linalg(x).inv(v))
+
+
+EQUAL = {
+    "identity": 2 * numpy.eye(3),
+    "turned": 2 * rotation(3, 3),
+    "zeros": numpy.zeros((3, 3)),
+    "two": numpy.diag([2.0, 2.0, 5.0]),
+    "nearly": numpy.diag([2.0, 2.0 + 4e-16, 5.0]),
+    "low rank": numpy.diag([2.0, 0.0, 0.0]),
+}
+WEIGHTS = {
+    "all": numpy.ones((3, 3)),
+    "diagonal": numpy.eye(3),
+    "off the diagonal": 1 - numpy.eye(3),
+    "one": numpy.asarray([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+}
+
+
+# Vectors that are multiplied by values of 0 tell nothing of each other: see docs/gradients.md.
+SHOWN = [
+    (equal, weight)
+    for equal in EQUAL
+    for weight in WEIGHTS
+    if equal not in ("zeros", "low rank") or weight in ("all", "diagonal")
+]
+
+
+@pytest.mark.parametrize(("equal", "weight"), SHOWN)
+@pytest.mark.parametrize("function", [reconstructed, reconstructed_symmetric, reconstructed_by_eig])
+def test_a_matrix_that_is_put_together_again_has_its_gradient_or_nan(function, equal, weight, xp):
+    weights = numpy.arange(1.0, 10.0).reshape(3, 3) ** 2 * WEIGHTS[weight]
+    with numpy.errstate(all="ignore"):
+        gradient = xpnet.grad(lambda x: weighted(weights, function(x)))(array(EQUAL[equal]))
+    exact_or_nan(gradient, array(weights))
+
+
+@pytest.mark.parametrize("equal", [key for key in EQUAL if key != "turned"])
+@pytest.mark.parametrize("name", ["svdvals", "eigvalsh", "eigvals", "svd"])
+def test_gradients_of_gradients_of_equal_values_are_right_or_nan(name, equal, xp):
+    def squares(x):
+        values = getattr(_linalg(x), name)(x)
+        values = values.S if name == "svd" else values
+        return _real(_sum(values * values))
+
+    def known(x):
+        return _sum(x * x) if name.startswith("svd") else _sum(x * x.mT)
+
+    x = array(EQUAL[equal])
+    vectors = [numpy.eye(3), numpy.ones((3, 3)), numpy.diag([1.0, 2.0, 3.0]), numpy.eye(3)[[1, 0, 2]]]
+    assert_same(xpnet.grad(squares)(x), xpnet.grad(known)(x))
+    for vector in vectors:
+        with numpy.errstate(all="ignore"):
+            actual = xpnet.hvp(squares, (x,), (array(vector),))[0]
+            exact_or_nan(actual, xpnet.hvp(known, (x,), (array(vector),))[0])
+            assert_same(
+                xpnet.jvp(squares, (x,), (array(vector),))[1], xpnet.jvp(known, (x,), (array(vector),))[1]
+            )
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3), (3, 3)])
+@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_singular_values_of_0(shape, rank, kind, xp):
+    weights = numpy.arange(1.0, 1.0 + shape[0] * shape[1]).reshape(shape) ** 2
+    weights = weights * (1 - 2j) if kind == "complex" else weights
+    matrix = numpy.zeros(shape)
+    matrix[range(rank), range(rank)] = [3.0, 1.0][:rank]
+    x, vector = array(matrix.astype(weights.dtype)), array(weights)
+
+    def squares(x):
+        return _sum(_linalg(x).svdvals(x) ** 2)
+
+    with numpy.errstate(all="ignore"):
+        exact_or_nan(xpnet.grad(lambda x: weighted(weights, reconstructed(x)))(x), vector)
+        exact_or_nan(xpnet.hvp(squares, (x,), (vector,))[0], 2 * vector)
+        for index in numpy.ndindex(*shape):
+            unit = numpy.zeros_like(weights)
+            unit[index] = 1j if kind == "complex" else 1
+            exact_or_nan(xpnet.hvp(squares, (x,), (array(unit),))[0], array(2 * unit))
+
+
+def test_the_hessian_of_the_nuclear_norm_where_singular_values_are_equal(xp):
+    weights = numpy.arange(9.0).reshape(3, 3) ** 2
+    x = array(2 * numpy.eye(3))
+    product = xpnet.hvp(lambda x: _linalg(x).matrix_norm(x, ord="nuc"), (x,), (array(weights),))[0]
+    assert_same(product, array((weights - weights.T) / 4))
+
+
+@pytest.mark.parametrize("x", [[[1.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 0.0]], [[2.0, 1e9], [0.0, 2.0]]])
+def test_a_defective_matrix_has_no_gradient(x, xp):
+    gradient = xpnet.grad(lambda x: _sum(_real(_linalg(x).eigvals(x) ** 3)))(array(x))
+    assert_same(gradient, array([[math.nan, math.nan], [math.nan, math.nan]]))
+
+
+def test_a_phase_that_can_be_chosen_freely_has_no_gradient(xp):
+    x = array([[2.0, 1j], [-1j, 3.0]])
+    nan = array(numpy.full((2, 2), complex(math.nan, math.nan)))
+    assert_same(xpnet.grad(lambda x: _sum(_real(_linalg(x).svd(x).U)))(x), nan)
+    assert_same(xpnet.grad(lambda x: _sum(_real(_linalg(x).eigh(x).eigenvectors)))(x), nan)
+    assert_same(xpnet.grad(lambda x: _sum(_real(_linalg(x).eig(x).eigenvectors)))(x), nan)
+
+
 def test_a_matrix_of_zeros_has_singular_values_with_gradients(xp):
     x = array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     for values in (lambda x: _linalg(x).svdvals(x), lambda x: _linalg(x).svd(x, full_matrices=False).S):
@@ -263,10 +481,50 @@ def test_a_determinant_has_gradients_where_it_is_0(case, xp):
     xpnet.check_gradients(case, *case.arrays(), order=2, tolerance=1e-4)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_determinant_has_the_gradient_0_where_the_rank_is_low(rank, xp):
-    x = array(rank * numpy.outer([1.0, 2.0, 3.0], [1.0, -1.0, 2.0]))
-    assert_same(xpnet.grad(lambda x: _linalg(x).det(x))(x), 0 * x)
+@pytest.mark.parametrize("rank", [0, 1, 2, 3])
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_a_determinant_has_derivatives_whatever_the_rank(rank, kind, xp):
+    random = numpy.random.default_rng(rank)
+    a, b = random.normal(size=(3, rank)), random.normal(size=(rank, 3))
+    x = array(a @ b if kind == "real" else (a + 1j * a[::-1, :]) @ b)
+
+    def by_products(x):
+        parts = [x[0, i] * (x[1, j] * x[2, k] - x[1, k] * x[2, j]) for i, j, k in CYCLES]
+        return parts[0] + parts[1] + parts[2]
+
+    def real_parts(determinant):
+        return lambda x: _real(determinant(x) * (1 + 2j) if kind == "complex" else determinant(x))
+
+    vector, known = (
+        array(random.normal(size=(3, 3)) * (1 + 1j * (kind == "complex"))),
+        real_parts(by_products),
+    )
+    f = real_parts(lambda x: _linalg(x).det(x))
+    tolerance = rounding(1000, "float64", 10)
+    for one, other in ((f, known), (_along(f, vector), _along(known, vector))):
+        assert_same(xpnet.grad(one)(x), xpnet.grad(other)(x), tolerance=tolerance)
+    second, expected = _along(_along(f, vector), vector), _along(_along(known, vector), vector)
+    assert_same(xpnet.grad(second)(x), xpnet.grad(expected)(x), tolerance=tolerance)
+
+
+CYCLES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
+
+
+def _along(f, vector):
+    """The derivative of a function along a vector, as a function."""
+
+    def derivative(x):
+        gradient = xpnet.grad(f)(x)
+        return _sum(_real(gradient) * _real(vector)) + _sum(_imag(gradient) * _imag(vector))
+
+    return derivative
+
+
+def test_the_hessian_of_the_determinant_of_zeros(xp):
+    expected = numpy.zeros((2, 2, 2, 2))
+    expected[0, 0, 1, 1] = expected[1, 1, 0, 0] = 1.0
+    expected[0, 1, 1, 0] = expected[1, 0, 0, 1] = -1.0
+    assert_same(xpnet.hessian(lambda x: _linalg(x).det(x))(array(numpy.zeros((2, 2)))), array(expected))
 
 
 def test_only_a_singular_matrix_of_a_stack_is_treated_as_one(xp):
@@ -324,3 +582,13 @@ def _linalg(x):
 
 def _sum(x):
     return xpnet.array_namespace(x).sum(x)
+
+
+def _real(x):
+    xp = xpnet.array_namespace(x)
+    return xp.real(x) if xp.isdtype(x.dtype, "complex floating") else x
+
+
+def _imag(x):
+    xp = xpnet.array_namespace(x)
+    return xp.imag(x) if xp.isdtype(x.dtype, "complex floating") else 0 * x

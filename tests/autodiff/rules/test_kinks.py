@@ -155,3 +155,72 @@ def test_a_penalty_on_gradients_through_units_that_are_off(xp):
 
     # Only the first unit is on: 1 · 2 w with its weights.
     assert_same(xpnet.grad(penalty)(weight), numpy.asarray([[2.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+
+
+# -- norms --------------------------------------------------------------------------------------------------
+
+
+def norm(x, ord=2):
+    return xpnet.array_namespace(x).linalg.vector_norm(x, ord=ord)
+
+
+@pytest.mark.parametrize("ord", [1.5, 2, 3, -1])
+def test_a_norm_has_no_second_derivatives_at_its_tip(ord, xp):
+    x, nan = array([0.0, 0.0]), array([[math.nan, math.nan], [math.nan, math.nan]])
+    assert_same(xpnet.hessian(lambda x: norm(x, ord))(x), nan)
+    assert_same(xpnet.hessian(lambda x: norm(x, ord) ** 2)(x), nan)
+    direction = array([1.0, 1.0])
+    forward = xpnet.grad(lambda x: xpnet.jvp(lambda x: norm(x, ord) ** 2, (x,), (direction,))[1])
+    assert_same(forward(x), nan[0, :])
+
+
+def test_a_norm_of_complex_zeros_has_no_second_derivatives(xp):
+    x = array([0j, 0j])
+    product = xpnet.hvp(lambda x: norm(x) ** 2, (x,), (x + 1,))[0]
+    assert_same(product, array([complex(math.nan, math.nan)] * 2))
+
+
+def test_the_direction_of_a_norm_is_curved_where_an_element_is_0(xp):
+    x = array([0.0, 1.0])
+    assert_same(xpnet.hessian(lambda x: (norm(x) - 1) ** 2)(x), array([[0.0, 0.0], [0.0, 2.0]]))
+    assert_same(xpnet.hessian(norm)(x), array([[1.0, 0.0], [0.0, 0.0]]))
+    assert_same(xpnet.hessian(lambda x: norm(x, 3))(x), array([[0.0, 0.0], [0.0, 0.0]]))
+
+
+def test_an_infinite_second_derivative_of_a_norm(xp):
+    with numpy.errstate(all="ignore"):
+        hessian = xpnet.hessian(lambda x: norm(x, 1.5))(array([0.0, 1.0]))
+    assert bool(xp.isnan(hessian[0, 0]))
+
+
+def test_each_norm_has_its_own_tip(xp):
+    x = array([[0.0, 0.0], [3.0, 4.0]])
+
+    def f(x):
+        return total(xpnet.array_namespace(x).linalg.vector_norm(x, axis=1) ** 2)
+
+    for first, expected in ((0.0, 0.0), (1.0, math.nan)):
+        product = xpnet.hvp(f, (x,), (array([[first, first], [1.0, 1.0]]),))[0]
+        assert_same(product, array([[expected, expected], [2.0, 2.0]]))
+
+
+@pytest.mark.parametrize("ord", ["fro", 2, "nuc"])
+def test_the_square_of_a_matrix_norm_of_zeros(ord, xp):
+    x = array([[0.0, 0.0], [0.0, 0.0]])
+
+    def f(x):
+        return xpnet.array_namespace(x).linalg.matrix_norm(x, ord=ord) ** 2
+
+    assert_same(xpnet.grad(f)(x), x)
+    with numpy.errstate(all="ignore"):
+        product = xpnet.hvp(f, (x,), (array([[1.0, 2.0], [3.0, 5.0]]),))[0]
+    assert bool(xp.all(xp.isnan(product)))
+
+
+def test_first_derivatives_at_a_tip(xp):
+    x, v = array([0.0, 0.0]), array([1.0, 2.0])
+    assert_same(xpnet.jvp(lambda x: norm(x) ** 2, (x,), (v,))[1], array(0.0))
+    # It is none of second order inside of another transform, either.
+    value, _ = xpnet.value_and_grad(lambda x: xpnet.jvp(lambda x: norm(x) ** 2, (x,), (v,))[1])(x)
+    assert_same(value, array(0.0))
+    assert_same(xpnet.jit(xpnet.grad(lambda x: norm(x) ** 2))(x), x)

@@ -4,9 +4,10 @@ The rules are those of M. B. Giles, An extended collection of matrix derivative 
 reverse mode automatic differentiation, 2008, with adjoints in place of transposes for complex matrices.
 
 Where vectors are not differentiable (those of equal eigenvalues or singular values), the gradient has
-infinite or NaN elements, and large ones near such a point. Eigenvalues and singular values alone keep finite
-gradients there. The gradients of `slogdet` and `qr` need a matrix of full rank (in `qr` of a wide one, its
-first columns): of others, a library raises its own error or returns infinite or NaN elements.
+infinite or NaN elements, and large ones near such a point, but for functions that do not use the values and
+stay the same where the vectors are turned. Eigenvalues and singular values alone keep finite gradients there.
+The gradients of `slogdet` and `qr` need a matrix of full rank (in `qr` of a wide one, its first columns): of
+others, a library raises its own error or returns infinite or NaN elements.
 """
 
 import math
@@ -16,8 +17,10 @@ from typing import Any
 
 import array_api_compat
 
-from xpnet.autodiff.primitive import composite, function
+from xpnet.autodiff.primitive import Primitive, composite, function
 from xpnet.autodiff.rules.elementwise import conj
+from xpnet.autodiff.rules.kinks import nan_where, subgradient
+from xpnet.autodiff.rules.reductions import reduced_axes, spread
 from xpnet.autodiff.tracer import Tracer
 from xpnet.errors import NotRecordableError
 
@@ -30,7 +33,9 @@ def adjoint_rule(rule: Callable) -> Callable:
 
     @wraps(rule)
     def conjugated(xp: Any, g: Any, *arguments: Any, **parameters: Any) -> Any:
-        g = [conj(xp, one) for one in g] if isinstance(g, list) else conj(xp, g)
+        each = g if isinstance(g, list) else [g]
+        each = [None if one is None else conj(xp, one) for one in each]
+        g = each if isinstance(g, list) else each[0]
         return conj(xp, rule(xp, g, *arguments, **parameters))
 
     return conjugated
@@ -116,22 +121,38 @@ def _may_be_singular(xp: Any, y: Any, x: Any) -> bool:
 
 
 def _adjugate(xp: Any, x: Any) -> Any:
-    """Return det(x) inv(x), also where x has no inverse; 0 where the rank is less by two or more.
+    """Return det(x) inv(x), also where x has no inverse.
 
-    With the singular vectors u and v of the smallest singular value, b = x + t u vᴴ has an inverse. This is
-    the derivative of det(x) = det(b) (1 - t vᴴ inv(b) u), the lemma of the determinant. It holds for any u, v
-    and t, so they are constants in gradients of gradients. A t of good size is the second smallest singular
-    value.
+    With the singular vectors u and v of the smallest singular values, b = x + t u vᴴ has an inverse. This is
+    the derivative of det(x) = det(b) det(k) with k = 1 - t vᴴ inv(b) u, the lemma of the determinant. It
+    holds for any u, v and t, so they are constants in gradients of gradients. A t of good size is the
+    smallest of the other singular values.
     """
-    u, s, vh = xp.linalg.svd(xp.lift(x.value) if isinstance(x, Tracer) else x)
-    low = xp.count_nonzero(s <= 1000 * xp.finfo(s.dtype).eps * s[..., :1], axis=-1) > 1
-    t = s[..., max(x.shape[-1] - 2, 0)]
+    u, s, vh = xp.linalg.svd(_constant(xp, x))
+    number = int(xp.max(xp.count_nonzero(s <= 1000 * xp.finfo(s.dtype).eps * s[..., :1], axis=-1)))
+    number = max(number, 1)
+    t = s[..., max(x.shape[-1] - number - 1, 0)]
     t = xp.astype(xp.where(t == 0, xp.ones_like(t), t), x.dtype)
-    u, vh = _scalars(t) * u[..., :, -1:], vh[..., -1:, :]
-    b = xp.where(_scalars(low), _eye(xp, x, x.shape[-1]), x + u @ vh)
+    u, vh = _scalars(t) * u[..., :, -number:], vh[..., -number:, :]
+    b = x + u @ vh
     inverse = xp.linalg.inv(b)
-    result = (1 - vh @ inverse @ u) * inverse + (inverse @ u) @ (vh @ inverse)
-    return _scalars(xp.where(low, 0.0, xp.linalg.det(b))) * result
+    det_k, adjugate_k = _by_products(xp, _eye(xp, x, number) - vh @ inverse @ u)
+    result = _scalars(det_k) * inverse + inverse @ u @ adjugate_k @ vh @ inverse
+    return _scalars(xp.linalg.det(b)) * result
+
+
+def _by_products(xp: Any, x: Any) -> tuple[Any, Any]:
+    """Return the determinant and the adjugate, det(x) inv(x), of small matrices, whatever their rank.
+
+    By the recurrence of Faddeev and LeVerrier for the coefficients of the characteristic polynomial.
+    """
+    size = x.shape[-1]
+    adjugate = xp.zeros_like(x) + _eye(xp, x, size)
+    for k in range(1, size):
+        adjugate = x @ adjugate
+        adjugate = adjugate - _scalars(xp.linalg.trace(adjugate)) / k * _eye(xp, x, size)
+    sign = (-1) ** (size - 1)
+    return sign * xp.linalg.trace(x @ adjugate) / size, sign * adjugate
 
 
 @function(_det, extension="linalg")
@@ -217,25 +238,84 @@ def qr(call: Any, x: Any, /, *, mode: str = "reduced") -> Any:
     return call(x, mode=mode)
 
 
-def _differences(values: Any) -> Any:
-    return values[..., None, :] - values[..., :, None]
+# Vectors of equal values are free up to a rotation, so they have no derivative, but a function that no
+# rotation changes has one. If it does not use the values, as `u @ vh`, the gradient of the rotation is 0 but
+# for rounding, and 0 is right. If it does, as `(u * s) @ vh`, that gradient has the difference of the values
+# as a factor and is divided by it. What remains is unknown where the difference is 0, so it is NaN.
 
 
-def _off_diagonal(xp: Any, x: Any) -> Any:
-    return x * (1 - _eye(xp, x, x.shape[-1]))
+def _pairs(xp: Any, values: Any, scale: Any) -> tuple[Any, Any]:
+    """Return the differences of all values, 1 on the diagonal, and which two are equal but for rounding."""
+    differences = values[..., None, :] - values[..., :, None]
+    diagonal = xp.eye(values.shape[-1], dtype=values.dtype, device=values.device)
+    equal = (xp.abs(differences) <= _rounding(xp, values) * scale) & (diagonal == 0)
+    return differences + diagonal, equal
 
 
-def _divide(xp: Any, x1: Any, x2: Any) -> Any:
-    """Return the quotient, and 0 for 0 / 0: what is not used has the gradient 0, also where it has none."""
-    return x1 / xp.where((x1 == 0) & (x2 == 0), 1.0, x2)
+def _rounding(xp: Any, x: Any) -> Any:
+    """Return how far values may be apart that are equal but for rounding, beside a size of 1."""
+    return 20 * xp.finfo(x.dtype).eps
+
+
+def _largest(xp: Any, x: Any, axis: Any = -1) -> Any:
+    sizes = xp.abs(_constant(xp, x))
+    return sizes if 0 in x.shape else xp.max(sizes, axis=axis, keepdims=True)
+
+
+def _constant(xp: Any, x: Any) -> Any:
+    return xp.lift(x.value) if isinstance(x, Tracer) else x
+
+
+def _divide(xp: Any, x1: Any, x2: Any, undefined: Any, needed: Any) -> Any:
+    """Return the quotient; where it is undefined, 0 if what is needed there is 0, else NaN."""
+    return xp.where(undefined, 0.0, x1) / xp.where(undefined, 1.0, x2) + nan_where(xp, undefined, needed)
+
+
+def _without_rounding(xp: Any, x: Any, sizes: Any) -> Any:
+    """Put 0 in the place of what is rounding error, beside other elements of a matrix."""
+    small, fixed = _rounding(xp, sizes) * _largest(xp, sizes, axis=(-2, -1)), _constant(xp, x)
+    return x - xp.where(xp.abs(fixed) <= small, fixed, 0.0)
+
+
+def _of_pairs(xp: Any, sizes: Any, of_values: Any) -> Any:
+    """Return what is 0 where the function uses neither of two vectors, and their values alike."""
+    return sizes + xp.matrix_transpose(sizes) + xp.abs(of_values[..., None, :] - of_values[..., :, None])
+
+
+def _of_values(xp: Any, g: Any, like: Any, values: Any, undefined: Any) -> Any:
+    """Return the gradient of values as the diagonal of a matrix, or as 0 where ``like`` is 0.
+
+    It says nothing of how the vectors turn, so it has no derivative itself where this counts, which is where
+    values are equal. A constant one needs none.
+    """
+
+    def kink() -> Any:
+        at = xp.where(undefined, 0.0 * values, 1.0)
+        return at if g.node is not None else _constant(xp, at)
+
+    return subgradient(xp, xp.astype(g, like.dtype)[..., None, :], like, kink)
+
+
+def _phases(xp: Any, turned: Any, sizes: Any) -> Any:
+    """Return a diagonal matrix, NaN where the phase of a vector counts, which can be chosen freely."""
+    phases = xp.imag(turned) * xp.real(_eye(xp, turned, turned.shape[-1]))
+    counts = xp.abs(phases) > math.sqrt(xp.finfo(sizes.dtype).eps) * _largest(xp, sizes, axis=(-2, -1))
+    return nan_where(xp, counts, phases)
 
 
 @adjoint_rule
 def _eigh(xp: Any, g: Any, y: Any, _x: Any) -> Any:
     (gw, gv), (w, v) = g, y
-    turned = _off_diagonal(xp, _H(xp, v) @ gv)
-    inner = _divide(xp, turned, xp.astype(_differences(w), v.dtype))
-    inner = inner + xp.astype(gw, v.dtype)[..., None] * _eye(xp, v, v.shape[-1])
+    differences, equal = _pairs(xp, w, _largest(xp, w)[..., None])
+    inner = 0.0 if gw is None else _of_values(xp, gw, _eye(xp, v, v.shape[-1]), differences, equal)
+    if gv is not None:
+        turned = _H(xp, v) @ gv
+        rotation, sizes = 0.5 * (turned - _H(xp, turned)), xp.abs(turned)
+        needed = _without_rounding(xp, rotation, sizes) if gw is None else _of_pairs(xp, sizes, gw)
+        rotation = rotation * (1 - _eye(xp, v, v.shape[-1]))
+        inner = inner + _divide(xp, rotation, xp.astype(differences, v.dtype), equal, needed)
+        if xp.isdtype(v.dtype, "complex floating"):
+            inner = inner + _phases(xp, turned, sizes)
     return _symmetric(xp, v @ inner @ _H(xp, v))
 
 
@@ -244,20 +324,14 @@ def _symmetric(xp: Any, g: Any) -> Any:
     return 0.5 * (g + _H(xp, g))
 
 
-@function(_eigh, extension="linalg", several=True)
+@function(_eigh, extension="linalg", several=True, none_if_unused=True)
 def eigh(call: Any, x: Any, /) -> Any:
     return call(x)
 
 
-@adjoint_rule
-def _eigvalsh(xp: Any, g: Any, _y: Any, x: Any) -> Any:
-    v = xp.linalg.eigh(x)[1]
-    return (v * xp.astype(g, v.dtype)[..., None, :]) @ _H(xp, v)
-
-
-@function(_eigvalsh, extension="linalg")
-def eigvalsh(call: Any, x: Any, /) -> Any:
-    return call(x)
+@composite(extension="linalg")
+def eigvalsh(xp: Any, x: Any, /) -> Any:
+    return xp.linalg.eigh(x)[0]  # with the vectors, which its gradient needs
 
 
 @adjoint_rule
@@ -269,66 +343,80 @@ def _svd(xp: Any, g: Any, y: Any, x: Any, *, full_matrices: bool) -> Any:
             "svd with full_matrices=True of a matrix that is not square has no gradient, as the last columns "
             f"of U or V can be chosen freely; received {rows} x {columns}. Use full_matrices=False."
         )
-    size, gv, v = min(rows, columns), _H(xp, gvh), _H(xp, vh)
-    eye = _eye(xp, x, size)
-    s_rows, s_columns = xp.astype(s, x.dtype)[..., :, None], xp.astype(s, x.dtype)[..., None, :]
-    ug, vg = _H(xp, u) @ gu, _H(xp, v) @ gv
-    turned = _off_diagonal(xp, (ug - _H(xp, ug)) * s_columns + s_rows * (vg - _H(xp, vg)))
-    # sj² - si², by its factors
-    inner = _divide(xp, turned, xp.astype(_differences(s), x.dtype) * (s_rows + s_columns))
-    inner = inner + eye * xp.astype(gs, x.dtype)[..., None, :]
-    if xp.isdtype(x.dtype, "complex floating"):  # the phases of u and v are free but for their product
-        inner = inner + _divide(xp, eye * (1j * xp.astype(xp.imag(ug), x.dtype)), s_columns)
+    is_complex = xp.isdtype(x.dtype, "complex floating")
+    v, eye = _H(xp, vh), _eye(xp, x, s.shape[-1])
+    sums = s[..., None, :] + s[..., :, None]
+    differences, equal = _pairs(xp, s, sums)
+    zero = (s == 0)[..., None, :]
+    both_zero = zero & xp.matrix_transpose(zero)
+    if gu is None and gvh is None:
+        inner = _of_values(xp, gs, eye, differences, equal | both_zero if is_complex else equal)
+        outside_u, outside_v = [_of_values(xp, gs, 0.0 * w, s[..., None, :], zero) for w in (u, v)]
+    else:
+        gu = xp.zeros_like(u) if gu is None else gu
+        gv = xp.zeros_like(v) if gvh is None else _H(xp, gvh)
+        ug, vg = _H(xp, u) @ gu, _H(xp, v) @ gv
+        of_u, of_v, sizes = ug - _H(xp, ug), vg - _H(xp, vg), xp.abs(ug) + xp.abs(vg)
+        # What turns u and v together, and against each other. The two parts of a complex diagonal are phases.
+        together, against = 0.5 * (of_u + of_v), 0.5 * (of_u - of_v)
+        needed = _without_rounding(xp, together, sizes) if gs is None else _of_pairs(xp, sizes, gs)
+        inner = _divide(xp, together * (1 - eye), xp.astype(differences, x.dtype), equal, needed)
+        inner = inner + _phases(xp, ug + vg, sizes) if is_complex else inner
+        gs = xp.zeros_like(s) if gs is None else gs
+        # Of a function of zeros and their vectors, no more than the derivative by the zeros is seen.
+        seen, s_columns = xp.abs(gs)[..., None, :], xp.astype(s, x.dtype)[..., None, :]
+        needed = xp.abs(against) + (seen if is_complex else seen * (1 - eye))
+        inner = inner + _divide(xp, against, xp.astype(sums, x.dtype), both_zero, needed)
+        inner = inner + eye * xp.astype(gs, x.dtype)[..., None, :]
+        outside_u, outside_v = gu - u @ ug, gv - v @ vg
+        outside_u = _divide(xp, outside_u, s_columns, zero, xp.abs(outside_u) + seen)
+        outside_v = _divide(xp, outside_v, s_columns, zero, xp.abs(outside_v) + seen)
     result = u @ inner @ vh
-    if rows > size:
-        result = result + _divide(xp, gu - u @ ug, s_columns) @ vh
-    if columns > size:
-        result = result + u @ _H(xp, _divide(xp, gv - v @ vg, s_columns))
-    return result
+    result = result + outside_u @ vh if rows > columns else result
+    return result + u @ _H(xp, outside_v) if columns > rows else result
 
 
-@function(_svd, extension="linalg", several=True)
+@function(_svd, extension="linalg", several=True, none_if_unused=True)
 def svd(call: Any, x: Any, /, *, full_matrices: bool = True) -> Any:
     return call(x, full_matrices=full_matrices)
 
 
-@adjoint_rule
-def _svdvals(xp: Any, g: Any, _y: Any, x: Any) -> Any:
-    u, _, vh = xp.linalg.svd(x, full_matrices=False)
-    return (u * xp.astype(g, u.dtype)[..., None, :]) @ vh
-
-
-@function(_svdvals, extension="linalg")
-def svdvals(call: Any, x: Any, /) -> Any:
-    return call(x)
+@composite(extension="linalg")
+def svdvals(xp: Any, x: Any, /) -> Any:
+    return xp.linalg.svd(x, full_matrices=False)[1]  # with the vectors, which its gradient needs
 
 
 @adjoint_rule
 def _eig(xp: Any, g: Any, y: Any, _x: Any) -> Any:
     (gw, gv), (w, v) = g, y
-    projected = _H(xp, v) @ gv
-    # The eigenvectors have length 1, so what would change their length is left out.
-    lengths = xp.real(xp.linalg.diagonal(projected))[..., None, :]
-    normalized = projected - (_H(xp, v) @ v) * xp.astype(lengths, v.dtype)
-    inner = _divide(xp, _off_diagonal(xp, normalized), xp.conj(_differences(w)))
-    inner = inner + _eye(xp, v, v.shape[-1]) * gw[..., None, :]
-    return xp.linalg.solve(_H(xp, v), inner @ _H(xp, v))
+    eye = _eye(xp, v, v.shape[-1])
+    differences, equal = _pairs(xp, w, _largest(xp, w)[..., None])
+    inner = 0.0 if gw is None else _of_values(xp, gw, eye, differences, equal)
+    if gv is not None:
+        projected = _H(xp, v) @ gv
+        # The eigenvectors have length 1, so what would change their length is left out.
+        lengths = xp.real(xp.linalg.diagonal(projected))[..., None, :]
+        turned = projected - (_H(xp, v) @ v) * xp.astype(lengths, v.dtype)
+        sizes = xp.abs(projected)
+        # Beside values, even 0 tells nothing: in (v * w) @ inv(v), what v and its inverse give cancels out.
+        needed = _without_rounding(xp, turned, sizes) if gw is None else xp.ones_like(sizes) + 0.0 * sizes
+        inner = inner + _divide(xp, turned * (1 - eye), xp.conj(differences), equal, needed)
+        inner = inner + _phases(xp, projected, sizes)
+    # A defective matrix has fewer eigenvectors than columns.
+    sizes = xp.linalg.svdvals(_constant(xp, v))[..., None, :]
+    defective = xp.any(sizes <= v.shape[-1] * _rounding(xp, sizes), axis=-1, keepdims=True)
+    left = _H(xp, xp.where(defective, eye, v))
+    return xp.linalg.solve(left, inner @ left) + xp.where(defective, math.nan, xp.zeros_like(v))
 
 
-@function(_eig, extension="linalg", several=True)
+@function(_eig, extension="linalg", several=True, none_if_unused=True)
 def eig(call: Any, x: Any, /) -> Any:
     return call(x)
 
 
-@adjoint_rule
-def _eigvals(xp: Any, g: Any, _y: Any, x: Any) -> Any:
-    v = xp.linalg.eig(x)[1]
-    return xp.linalg.solve(_H(xp, v), g[..., :, None] * _H(xp, v))
-
-
-@function(_eigvals, extension="linalg")
-def eigvals(call: Any, x: Any, /) -> Any:
-    return call(x)
+@composite(extension="linalg")
+def eigvals(xp: Any, x: Any, /) -> Any:
+    return xp.linalg.eig(x)[0]  # with the vectors, which its gradient needs
 
 
 # -- diagonals, products and norms --------------------------------------------------------------------------
@@ -366,6 +454,41 @@ def cross(call: Any, x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
     return call(x1, x2, axis=axis)
 
 
+def _compute_norm(xp: Any, x: Any, *, axis: Any, keepdims: bool, ord: float) -> Any:
+    """Return the norm of the elements beside the largest, times that: their own powers may overflow."""
+    sizes = xp.abs(x)
+    if 0 in x.shape:
+        zeros = xp.sum(sizes, axis=axis, keepdims=keepdims)
+        return zeros if ord > 0 else zeros + math.inf
+    scale = (xp.max if ord > 0 else xp.min)(sizes, axis=axis, keepdims=True)
+    ratios = sizes / xp.where((scale == 0) | xp.isinf(scale), 1.0, scale)
+    if ord < 0:
+        ratios = xp.where(sizes == 0, math.inf, ratios)
+    total = xp.sum(ratios**ord, axis=axis, keepdims=True)
+    y = scale * xp.where(total == 0, 1.0, total) ** (1 / ord)  # 0 where the scale is 0 or infinite
+    return y if keepdims else xp.squeeze(y, axis=reduced_axes(axis, len(x.shape)))
+
+
+def _norm(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, ord: float, **_: Any) -> Any:
+    norm = spread(xp, y, x, axis)
+    tip = norm == 0
+    # A norm that has overflowed does not tell the slopes.
+    length = xp.where(tip, 1.0, xp.where(xp.isinf(norm), math.nan, norm))
+    if ord == 2:
+        slope = conj(xp, x) / length
+    else:
+        sizes = xp.abs(x)
+        signs = conj(xp, x) / xp.where(sizes == 0, xp.ones_like(sizes), sizes)
+        ratios = xp.where(tip, 1.0, sizes / length)
+        if ord < 1:  # infinite where an element is 0, of either sign
+            ratios = xp.where(ratios == 0, math.nan, ratios)
+        slope = signs * ratios ** (ord - 1)
+    return subgradient(xp, spread(xp, g, x, axis), xp.where(tip, 0.0, slope), lambda: norm)
+
+
+Primitive("p_norm", (_norm,), compute=_compute_norm)
+
+
 @composite(extension="linalg")
 def vector_norm(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Any:
     size = xp.abs(x)
@@ -377,18 +500,10 @@ def vector_norm(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False,
         return xp.sum(xp.astype(x != 0, size.dtype), axis=axis, keepdims=keepdims)
     if ord == 1:
         return xp.sum(size, axis=axis, keepdims=keepdims)
-    powers = _squares(xp, x) if ord == 2 else size**ord
-    total = xp.sum(powers, axis=axis, keepdims=keepdims)
-    # The root has an infinite derivative at 0, where the norm is given the gradient 0.
-    zero = total == 0
-    return xp.where(zero, 0.0 if ord > 0 else math.inf, xp.where(zero, 1.0, total) ** (1 / ord))
-
-
-def _squares(xp: Any, x: Any) -> Any:
-    """Return the squares of the absolute values, which have gradients at 0 too."""
-    if xp.isdtype(x.dtype, "complex floating"):
-        return xp.square(xp.real(x)) + xp.square(xp.imag(x))
-    return xp.square(x)
+    if isinstance(ord, int | float):
+        return xp.p_norm(x, axis=axis, keepdims=keepdims, ord=ord)
+    total = xp.sum(size**ord, axis=axis, keepdims=keepdims)  # an array, which may have a gradient
+    return xp.where(total == 0, 0.0, xp.where(total == 0, 1.0, total) ** (1 / ord))
 
 
 _MATRIX_NORMS = ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf)
