@@ -12,7 +12,7 @@ import array_api_strict
 
 import xpnet
 from xpnet.autodiff.namespace import traced_namespace
-from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, refuse
+from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, record_opaque
 
 PATH = Path(__file__).with_name("conformance.md")
 
@@ -33,9 +33,9 @@ where it is stale.
 
 **gradient**: *rule*, of its own; *composed*, of the functions that it is made of; *none*, as the result
 does not change with small changes of the inputs, or holds no numbers with a gradient; *refused*: an
-input whose gradient would be lost raises an error. **second order**: gradients of gradients are checked
-against finite differences. The last columns say which libraries have the function. `special` is not of
-the standard: its functions are those of SciPy, of CuPy's copy of it, or the library's own.
+error is raised where the gradient of its result is needed. **second order**: gradients of gradients are
+checked against finite differences. The last columns say which libraries have the function. `special` is
+not of the standard: its functions are those of SciPy, of CuPy's copy of it, or the library's own.
 """
 
 
@@ -59,7 +59,7 @@ def gradient(name: str) -> str:
     primitive = PRIMITIVES.get(name) or PRIMITIVES.get(name.rpartition(".")[2])
     if name in COMPOSITES:
         return "composed"
-    if primitive is None or primitive.recorder is refuse:
+    if primitive is None or primitive.recorder is record_opaque:
         return "none" if name in NO_ARRAYS else "refused"
     return "rule" if primitive.rules or primitive.joint else "none"
 

@@ -447,10 +447,15 @@ def refuse_writing(name: str, written: Any) -> None:
 
 def calling_line() -> str:
     """Return the line of code that is being run, outside of xpnet and of the libraries that it works with."""
+    return line_of(*calling_place())
+
+
+def calling_place() -> tuple[types.CodeType, int]:
+    """Return what `line_of` makes the calling line from, where few of many lines will ever be shown."""
     frame: Any = sys._getframe()
     while _is_machinery(frame) and frame.f_back:
         frame = frame.f_back
-    return line_of(frame.f_code, frame.f_lineno)
+    return frame.f_code, frame.f_lineno
 
 
 def raising_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import pytest
 from replay import test_scan
 
 import xpnet
-from autodiff import test_checkpoint, test_transforms
+from autodiff import test_checkpoint, test_transforms, test_without_rule
 from autodiff.rules import (
     test_creation,
     test_decompositions,
@@ -19,7 +19,7 @@ from autodiff.rules import (
     test_searching,
     test_special,
 )
-from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
+from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, no_rule
 
 CHAPTERS = [
     test_creation,
@@ -39,7 +39,9 @@ CASES = {name: cases for chapter in CHAPTERS for name, cases in chapter.CASES.it
 ELSEWHERE = {
     "_recomputed": test_checkpoint.test_gradients_of_two_orders,
     "argument": test_transforms.test_derivatives_of_higher_order,
+    "argument_without_rule": test_without_rule.test_the_other_arguments_have_their_gradients,
     "output": test_transforms.test_a_part_of_several_results,
+    "result_without_rule": test_without_rule.test_a_result_that_is_needed_is_an_error_with_the_line,
     "scan_arrays": test_scan.test_gradients_of_two_orders,
     "custom_gradient": test_transforms.test_custom_gradient_of_two_orders,
 }
@@ -50,7 +52,7 @@ RULES = [
     for name in WITH_RULES
     if name not in ELSEWHERE
     for position, rule in enumerate(PRIMITIVES[name].rules or [None])
-    if rule or PRIMITIVES[name].joint
+    if (rule or PRIMITIVES[name].joint) and rule is not no_rule
 ]
 
 

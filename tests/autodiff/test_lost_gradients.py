@@ -167,10 +167,22 @@ REFUSED = {
         "an array of booleans": lambda x: assigned(like(x, 0) > 0, slice(None), x),
         "full_like": lambda x: x.__array_namespace__().full_like(like(x, 0), x[0]),
     },
-    "arange|fftfreq": {
-        "xp.arange": lambda x: x.__array_namespace__().arange(x[0]),
-        "xp.fft.fftfreq": lambda x: x.__array_namespace__().fft.fftfreq(2, d=x[0]),
-    },
+}
+
+# Functions of NumPy that have no rule: the result may be had, and the sweep refuses to go through it.
+WITHOUT_RULE = {
+    "arange": lambda xp, x: xp.arange(x[0], 3.0),
+    "cbrt": lambda xp, x: xp.cbrt(x),
+    "cov": lambda xp, x: xp.cov(x),
+    "fft.fftfreq": lambda xp, x: xp.fft.fftfreq(2, d=x[0]),
+    "from_dlpack": lambda xp, x: xp.from_dlpack(x),
+    "histogram": lambda xp, x: xp.histogram(x, bins=2)[1],
+    "interp": lambda xp, x: xp.interp(2.0, x, x),
+    "linalg.cond": lambda xp, x: xp.linalg.cond(x * xp.eye(2)),
+    "linalg.lstsq": lambda xp, x: xp.linalg.lstsq(xp.eye(2), x)[0],
+    "median": lambda xp, x: xp.median(x),
+    "sinc": lambda xp, x: xp.sinc(x),
+    "trapezoid": lambda xp, x: xp.trapezoid(x),
 }
 
 # What Python, and other libraries, refuse in their own words.
@@ -242,6 +254,18 @@ def test_an_error_says_that_a_gradient_would_be_lost(what, f, xp):
     while not isinstance(error, NoGradientError):  # NumPy puts an error of its own before it
         error = error.__cause__
     assert re.search(rf"({what}).*would be lost.*xpnet\.stop_gradient\(", str(error))
+
+
+@pytest.mark.parametrize(("name", "f"), WITHOUT_RULE.items(), ids=WITHOUT_RULE)
+def test_the_sweep_refuses_what_has_no_rule(name, f):
+    x = numpy.asarray([1.25, 2.5])
+    run = lambda x: f(xpnet.array_namespace(x), x)
+    result, pullback = xpnet.vjp(run, x)
+    with pytest.raises(NoGradientError, match=rf"{name} has no gradient rule.*called at .*lambda xp, x: "):
+        pullback(result)
+    gradient, beside = xpnet.grad(lambda x: (x @ x, run(x)), has_aux=True)(x)
+    assert_same(gradient, 2 * x)
+    assert_same(beside, run(xpnet.trace(x)).value)
 
 
 @rows(FOREIGN)

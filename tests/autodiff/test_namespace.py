@@ -87,15 +87,7 @@ def test_names_that_the_library_lacks_are_missing(xp):
     assert not hasattr(traced.linalg, "no_such_function")
 
 
-def test_functions_without_a_rule_refuse_to_lose_a_gradient(device):
-    x = array([2.0, 1.0])
-    for f in (
-        lambda xp, x: xp.arange(x[0]),
-        lambda xp, x: xp.eye(x[0]),
-        lambda xp, x: xp.from_dlpack(x),
-    ):
-        with pytest.raises(NoGradientError, match=r"(arange|eye|from_dlpack) has no.*stop_gradient"):
-            xpnet.vjp(lambda x, f=f: f(x.__array_namespace__(), x), x)
+def test_functions_of_constants_may_stand_beside_gradients(device):
     x = array([[2.0, 0.0], [0.0, 1.0]])
 
     def f(x):
@@ -118,18 +110,6 @@ def test_results_of_functions_without_a_rule_are_traced(xp):
     if hasattr(xp.linalg.svd(x.value), "_fields"):
         assert_same(result.S.value, array([2.0, 1.0]))
     assert_same(traced.linalg.inv(x).value, array([[0.5, 0.0], [0.0, 1.0]]))
-
-
-def test_functions_of_arrays_in_lists_refuse_to_lose_a_gradient(xp):
-    """A function that takes its arrays in a list, or by keyword, is no way around."""
-    from xpnet.autodiff.primitive import opaque
-
-    traced = xpnet.trace(array([1.0])).__array_namespace__()
-    call = opaque("mystery", lambda *arrays, **named: xp.ones(1), traced)
-    for f in (lambda x: call([x, 1.0]), lambda x: call(x=x), lambda x: call({"a": (x,)})):
-        with pytest.raises(NoGradientError, match="mystery has no gradient rule"):
-            xpnet.vjp(f, array([1.0]))
-    assert call.__name__ == "mystery"
 
 
 def test_a_function_is_declared_once():

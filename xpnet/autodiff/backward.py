@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
-from xpnet.autodiff.primitive import ARGUMENT, outputs
+from xpnet.autodiff.primitive import ARGUMENT, ARGUMENT_WITHOUT_RULE, outputs
 from xpnet.autodiff.tracer import Node, Tracer
 
 
@@ -96,7 +96,7 @@ def sweep(
             continue
         # strict=False: trailing inputs without a rule, such as the indices of `take`, have no gradient
         for source, rule in zip(inputs, primitive.rules, strict=False):
-            if type(source) is not Node or (wanted and source not in wanted):
+            if type(source) is not Node or rule is None or (wanted and source not in wanted):
                 continue
             contribution = rule(xp, g, y, *values, **parameters) if parameters else rule(xp, g, y, *values)
             if type(contribution) is dict:
@@ -140,8 +140,12 @@ def _traced(node: Node, namespace: Any, enclosed: bool) -> tuple[Any, Any]:
     for source, value in zip(node.inputs, node.values, strict=True):
         if type(source) is not Node:
             values.append(namespace.lift(value))
+        elif value is source:
+            values.append(value)
         else:
-            values.append(value if value is source else Tracer(value, source, namespace))
+            # An argument without a rule has none in this function. The rules of its other arguments have.
+            origin = source.inputs[0] if source.primitive is ARGUMENT_WITHOUT_RULE else source
+            values.append(Tracer(value, origin, namespace))
     if node.kept is None:
         return node, values
     if isinstance(node.kept, tuple | list):

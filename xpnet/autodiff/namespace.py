@@ -1,8 +1,7 @@
 """The traced namespace: the functions of the standard, for traced arrays.
 
 There is one `TracedNamespace` for each library. Its functions come from the declarations in `rules/`;
-whatever is declared nowhere is the library's own function, which refuses an input whose gradient would be
-lost.
+whatever is declared nowhere is the library's own function, whose result the sweep refuses to go through.
 """
 
 import contextlib

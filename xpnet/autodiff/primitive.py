@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from inspect import Parameter, signature
 from operator import attrgetter
+from types import CodeType
 from typing import Any
 
-from xpnet.arrays import ArrayObject, refuse_writing, written_to
+from xpnet import tree
+from xpnet.arrays import ArrayObject, calling_place, line_of, refuse_writing, written_to
 from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.backends import is_numpy_number
 from xpnet.errors import NoGradientError
@@ -53,8 +55,9 @@ class Primitive:
     name : str
         The name in the standard, or xpnet's own for indexing and assignment.
     rules : sequence of callable or None
-        A gradient rule for each leading input; None for an input that has no gradient. An empty sequence:
-        the result has no gradient (``argmax``, say).
+        A gradient rule for each leading input; None for one that the result does not change with (the
+        condition of ``where``), `no_rule` for one whose gradient is not known. An empty sequence: the result
+        has no gradient (``argmax``, say).
     joint : callable or None
         Instead of ``rules``: one rule that returns the gradients of all inputs in a sequence.
     define : callable or None
@@ -148,8 +151,8 @@ def function(
 
 
 def untraced(*, compute: Callable | None = None, extension: str | None = None) -> Callable:
-    """Declare the decorated ``define(call, ...)``, which refuses inputs whose gradients would be lost."""
-    return function(compute=compute, extension=extension, recorder=refuse)
+    """Declare the decorated ``define(call, ...)``, which has no rule and ought to have one: see `opaque`."""
+    return function(compute=compute, extension=extension, recorder=record_opaque)
 
 
 def composite(define: Callable | None = None, *, extension: str | None = None) -> Callable:
@@ -182,6 +185,15 @@ def _full_name(define: Callable, extension: str | None) -> str:
     return f"{extension}.{define.__name__}" if extension else define.__name__
 
 
+def no_rule(xp: Any, g: Any, _y: Any, *_inputs: Any, **_parameters: Any) -> Any:
+    """Stand for the rule of an input that has none: an error says so in the sweep, if it is needed.
+
+    `record` puts a node before such an input that raises the error. What arrives there does not matter, but
+    must fit: a single number fits every shape.
+    """
+    return xp.sum(g)
+
+
 # -- recording ----------------------------------------------------------------------------------------------
 #
 # `record` serves every function. Most calls have one array, or two and no parameters: for these the loop over
@@ -199,7 +211,9 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
 
         return constant
 
-    first = primitive.reads[0] if primitive.rules and not primitive.several else None
+    without_rule = [position for position, rule in enumerate(primitive.rules) if rule is no_rule]
+    of_one = primitive.rules and not primitive.several and not without_rule
+    first = primitive.reads[0] if of_one else None
     keeps_x, keeps_y = first and first.input(0), first and first.result
 
     def call(*arrays: Any, **parameters: Any) -> Any:
@@ -223,6 +237,8 @@ def record(primitive: Primitive, namespace: Any) -> Callable:
         value = compute(*[value for value, _ in operands], **parameters)
         if all(node is None for _, node in operands) or not namespace.has_gradient(value):
             return namespace.lift(value)
+        for position in without_rule:
+            operands[position] = _without_rule(primitive, position, *operands[position])
         if primitive.joint_reads:
             reads = [primitive.joint_reads]
         else:
@@ -291,7 +307,7 @@ def _output(node: Node, index: int, value: Any) -> Node:
 
 def record_unary(primitive: Primitive, namespace: Any) -> Callable:
     """As `record`, for one array and no parameters."""
-    if not primitive.rules:
+    if not primitive.rules or no_rule in primitive.rules:
         return record(primitive, namespace)
     compute = primitive.on_plain(namespace.plain)
     operand = namespace.operand
@@ -317,7 +333,7 @@ def record_unary(primitive: Primitive, namespace: Any) -> Callable:
 
 def record_binary(primitive: Primitive, namespace: Any) -> Callable:
     """As `record`, for two arrays or numbers and no parameters."""
-    if not primitive.rules:
+    if not primitive.rules or no_rule in primitive.rules:
         return record(primitive, namespace)
     compute = primitive.on_plain(namespace.plain)
     operand = namespace.operand
@@ -369,7 +385,37 @@ ARGUMENT = Primitive("argument", [lambda xp, g, _y, _x: g])
 OUTPUT = Primitive("output", [lambda xp, g, _y, _x, *, index: {index: g}])
 
 
-def refuse(primitive: Primitive, namespace: Any) -> Callable:
+# -- what has no rule ---------------------------------------------------------------------------------------
+#
+# It is refused late: a result that nobody differentiates (a p-value beside a statistic) is no harm.
+
+
+def _refuse(
+    _xp: Any, _g: Any, _y: Any, *_inputs: Any, name: str, argument: str, place: tuple[CodeType, int]
+) -> Any:
+    raise NoGradientError(
+        f"{name} has no gradient rule{argument}, and its gradient is needed. It was called at "
+        f"{line_of(*place)}. Write it with other functions, give it a rule with xpnet.custom_gradient, call "
+        "xpnet.stop_gradient(x) first if no gradient shall flow through here, or return only what shall be "
+        "differentiated."
+    )
+
+
+# The result of a function without a rule, and what came into an argument without one.
+RESULT_WITHOUT_RULE = Primitive("result_without_rule", joint=_refuse)
+ARGUMENT_WITHOUT_RULE = Primitive("argument_without_rule", joint=_refuse)
+
+
+def _without_rule(primitive: Primitive, position: int, value: Any, node: Node | None) -> tuple:
+    """Return the value and the node of an argument for which a function has `no_rule`."""
+    if node is None:
+        return value, node
+    names = list(signature(primitive.define).parameters)[1:] if primitive.define else ["x1", "x2"]
+    about = {"name": primitive.name, "argument": f" for {names[position]}", "place": calling_place()}
+    return value, Node(ARGUMENT_WITHOUT_RULE, (node,), (node,), about, None, node.shape, node.dtype)
+
+
+def record_opaque(primitive: Primitive, namespace: Any) -> Callable:
     """As `record`, for a function without a rule that ought to have one: see `opaque`."""
     return opaque(primitive.name, primitive.on_plain(namespace.plain), namespace)
 
@@ -379,22 +425,57 @@ ABOUT_ARRAYS = frozenset({"broadcast_shapes", "can_cast", "finfo", "iinfo", "res
 
 
 def opaque(name: str, compute: Callable, namespace: Any) -> Callable:
-    """Return a function without gradient rules, which refuses an input whose gradient would be lost."""
+    """Return a function without gradient rules, for arrays anywhere in its arguments.
+
+    It computes, and the sweep raises an error if it needs the gradient of a result. Where nothing in the
+    result could tell the sweep, as it is a Python number or went into a file, the call itself does.
+    """
 
     def call(*arguments: Any, **parameters: Any) -> Any:
         tracers: list[Tracer] = []
         plain_arguments, plain_parameters = _unwrap((list(arguments), parameters), tracers)
-        if name not in ABOUT_ARRAYS and any(tracer.node is not None for tracer in tracers):
-            raise NoGradientError(
-                f"{name} has no gradient rule, and received an array whose gradient would be lost. Write it "
-                "with other functions, give it a rule with xpnet.custom_gradient, or call "
-                "xpnet.stop_gradient(x) first if no gradient shall flow through here."
-            )
-        refuse_writing(name, written_to(name, arguments, parameters))
-        return namespace.lift(compute(*plain_arguments, **plain_parameters))
+        written = written_to(name, arguments, parameters)
+        inputs = tuple(x.node for x in tracers if x.node is not None)
+        if not inputs or name in ABOUT_ARRAYS:
+            refuse_writing(name, written)
+            return namespace.lift(compute(*plain_arguments, **plain_parameters))
+        if any(x is not None for x in written):
+            raise _would_be_lost(name)
+        about = {"name": name, "argument": "", "place": calling_place()}
+
+        def lift(value: Any) -> Any:
+            if isinstance(value, tuple | list):
+                lifted = [lift(item) for item in value]
+                return value._make(lifted) if hasattr(value, "_make") else type(value)(lifted)
+            if type(value) is dict:
+                return {key: lift(item) for key, item in value.items()}
+            if type(value) in _CONSTANTS:
+                return value
+            if not tree.is_array(value) or type(value) is Tracer or not namespace.plain.holds(value):
+                raise _would_be_lost(name)
+            if namespace.has_gradient(value):
+                node = Node(RESULT_WITHOUT_RULE, inputs, inputs, about, None, value.shape, value.dtype)
+                return Tracer(value, node, namespace)
+            if not namespace.isdtype(value.dtype, ("bool", "integral")):
+                raise _would_be_lost(name)
+            return Tracer(value, None, namespace)
+
+        return lift(compute(*plain_arguments, **plain_parameters))
 
     call.__name__ = call.__qualname__ = name
     return call
+
+
+# What does not change with small changes of an array, or is for people to read.
+_CONSTANTS = frozenset({bool, int, str})
+
+
+def _would_be_lost(name: str) -> NoGradientError:
+    return NoGradientError(
+        f"{name} has no gradient rule, and received an array whose gradient would be lost. Write it "
+        "with other functions, give it a rule with xpnet.custom_gradient, or call "
+        "xpnet.stop_gradient(x) first if no gradient shall flow through here."
+    )
 
 
 def _unwrap(value: Any, tracers: list[Tracer]) -> Any:

@@ -363,6 +363,8 @@ def _explained(error: Exception) -> Exception:
         if isinstance(cause, NotRecordableError):
             return cause
         cause = cause.__cause__
+    if isinstance(error, NoGradientError):  # which says all, and may quote a line of any words
+        return error
     of_array = isinstance(error, AttributeError) and isinstance(error.obj, ArrayObject)
     if not of_array and not re.search(r"\b(Recorded|Tracer)\b|<(recorded|traced) ", str(error)):
         told = any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ()))
