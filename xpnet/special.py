@@ -1,7 +1,7 @@
 """Special functions of arrays of any library, with gradients.
 
-They have the names, arguments and values of `scipy.special`, and take plain arrays, traced ones and numbers beside
-them. `xpnet.autodiff.rules.special` has their gradients.
+They have the names, arguments and values of `scipy.special`, and take plain arrays, traced ones and numbers
+beside them. `xpnet.autodiff.rules.special` has their gradients.
 
 Whatever else SciPy has under these names is here too, without a gradient: ``xpnet.special.wofz``, say.
 """

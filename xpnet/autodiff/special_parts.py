@@ -1,8 +1,8 @@
 """What the rules of the special functions are made of: functions that SciPy keeps to itself or has not.
 
-Each is right to a few roundings over the whole range of the dtype, as far as that is in its arguments: where a
-formula would subtract nearly equal numbers, over- or underflow, another one stands in its place. Their own
-derivatives, in `rules/special.py`, are made of them again, so that they are as exact in gradients of gradients.
+Each is right to a few roundings over the whole range of the dtype, as far as that is in its arguments: where
+a formula would subtract nearly equal numbers, over- or underflow, another one stands in its place. Their own
+derivatives, in `rules/special.py`, are made of them again, and are as exact in gradients of gradients.
 """
 
 import math
@@ -26,6 +26,11 @@ def _horner(coefficients: Any, x: Any) -> Any:
     for coefficient in coefficients[1:]:
         value = value * x + coefficient
     return value
+
+
+def where(xp: Any, inside: Any, value: Any) -> Any:
+    """Return a derivative where the function is defined, else NaN."""
+    return xp.where(inside, value, xp.nan)
 
 
 # -- logistic and normal distributions ----------------------------------------------------------------------
@@ -55,8 +60,8 @@ def hazard(xp: Any, x: Any) -> Any:
 def tail_ratio(xp: Any, x: Any, *, n: int) -> Any:
     """Return q_n, where q_0 is the Mills ratio and q_n = 1 / ((n + 1) q_{n + 1} - x).
 
-    They are ratios of the repeated integrals of the normal distribution function. Below -1.6 they are a continued
-    fraction; above, where that would take long, the equation is turned round, and subtracts nothing.
+    They are ratios of the repeated integrals of the normal distribution function. Below -1.6 they are a
+    continued fraction; above, where that would take long, the equation is turned round.
     """
     steps = 120
     left = xp.where(x < -1.6, xp.where(x > -1e9, x, -1e9), -1.6)
@@ -79,7 +84,7 @@ _OF_DIGAMMA = [-b / (2 * k) for k, b in enumerate(_BERNOULLI, 1)][::-1]
 
 
 def polygamma(xp: Any, x: Any, *, n: int) -> Any:
-    """Return the n-th derivative of digamma, left of 0 by reflection: SciPy's adds up ever more terms there."""
+    """Return the n-th derivative of digamma, left of 0 by reflection: SciPy's adds up ever more terms."""
     if n == 0:
         return xp.special.digamma(x)
     value = xp.special.polygamma(n, xp.where(x < 0, 1 - x, x))
@@ -108,12 +113,13 @@ def rgamma_derivative(xp: Any, x: Any) -> Any:
 
 def digamma_difference(xp: Any, a: Any, b: Any) -> Any:
     """Return digamma(a + b) - digamma(a), to all figures where a and b are positive."""
+    a, b = floats(xp, a, b), floats(xp, b, a)
     near = (a > 0) & (b > 0)
-    # digamma(x) is digamma(x + 8) less a sum, and log(x) with a series from 8 on. Differences are taken one by one.
+    # digamma(x) is digamma(x + 8) less a sum, and from 8 on log(x) with a series: their differences, each.
     x, d = xp.where(near, a, 1.0), xp.where(near, b, 1.0)
-    added = d / x / (x + d)
+    added = d / (x + d) / x
     for k in range(1, 8):
-        added = added + d / (x + k) / (x + k + d)
+        added = added + d / (x + k + d) / (x + k)
     x = x + 8
     y = x + d
     p, q = 1 / x / x, 1 / y / y
@@ -222,8 +228,8 @@ def bessel_quotient(xp: Any, x: Any, *, n: int, sign: int) -> Any:
 def bessel_moment(xp: Any, x: Any, *, n: int) -> Any:
     """Return the mean of (1 - cos t)^n exp(-x (1 - cos t)) over the circle, for x from 0 on.
 
-    For n = 0 it is i0e(x), and each derivative is minus the next of them. All that is added up is positive: below
-    25 at points on the circle, of which few are enough, and above the terms of the asymptotic series.
+    For n = 0 it is i0e(x), and each derivative is minus the next of them. All that is added up is positive:
+    below 25 at points on the circle, of which few are enough, above the terms of the asymptotic series.
     """
     points = 64
     near = x < 25
@@ -262,16 +268,18 @@ def sinc_quotient(xp: Any, x: Any, *, n: int) -> Any:
 
 
 def quotient(xp: Any, x1: Any, x2: Any) -> Any:
-    """Return x1 / x2, and 0 where both are 0."""
-    return x1 / xp.where((x1 == 0) & (x2 == 0), 1.0, x2)
+    """Return x1 / x2, the derivative of x1 log(x2): 0 where both are 0, NaN where there is no logarithm."""
+    x1, x2 = floats(xp, x1, x2), floats(xp, x2, x1)
+    return x1 / xp.where((x1 == 0) & (x2 == 0), 1.0, xp.where((x1 != 0) & (x2 < 0), xp.nan, x2))
 
 
 def log_ratio(xp: Any, x1: Any, x2: Any) -> Any:
     """Return log(x1 / x2), also where the quotient is too large or too small for the dtype."""
+    x1, x2 = floats(xp, x1, x2), floats(xp, x2, x1)
     ratio = x1 / x2
     smallest = float(xp.finfo(ratio.dtype).smallest_normal)
     fits = (ratio >= smallest) & (ratio < xp.inf)
     both = (x1 > 0) & (x2 > 0)
     apart = xp.log(xp.where(both, x1, 1.0)) - xp.log(xp.where(both, x2, 1.0))
-    # Zeros, and what has no logarithm, go the usual way.
-    return xp.where(both & ~fits, apart, xp.log(xp.where(both & ~fits, 1.0, ratio)))
+    usual = xp.log(xp.where((x1 < 0) | (x2 < 0), xp.nan, xp.where(both & ~fits, 1.0, ratio)))
+    return xp.where(both & ~fits, apart, usual)

@@ -225,8 +225,8 @@ def quick_functions(xp: Any) -> dict[str, Callable]:
 def special_functions(xp: Any) -> Any:
     """Return the special functions (``erf``, ``gammaln``, …) for the arrays of a namespace.
 
-    They are those of SciPy, of CuPy's copy of it, or the library's own. What it has not, and all of a library that
-    has none, runs on the host, through SciPy.
+    They are those of SciPy, of CuPy's copy of it, or the library's own. What it has not, and all of a library
+    that has none, runs on the host, through SciPy.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """Special functions, with the names of `scipy.special`, computed by `xpnet.backends.special_functions`.
 
-Those whose names begin with an underscore are xpnet's own, and what rules are made of: `special_parts.py` has them.
+Those whose names begin with an underscore are xpnet's own, and what rules are made of: `special_parts.py` has
+them.
 """
 
 import math
@@ -10,6 +11,7 @@ from typing import Any
 
 from xpnet.autodiff import special_parts
 from xpnet.autodiff.primitive import Primitive, Rule, composite, no_rule
+from xpnet.autodiff.special_parts import floats, where
 
 _ROOT_PI = math.sqrt(math.pi)
 _ROOT_2_PI = math.sqrt(2 * math.pi)
@@ -48,11 +50,7 @@ special("log_expit(x)", x=lambda xp, g, _y, x: g * xp.special.expit(-x))
 part("logistic_density(x)", x=lambda xp, g, y, x: -g * y * xp.tanh(0.5 * x))
 
 
-def _logit(xp: Any, g: Any, _y: Any, x: Any) -> Any:
-    return xp.where((x >= 0) & (x <= 1), g / x + g / (1 - x), xp.nan)
-
-
-special("logit(x)", x=_logit)
+special("logit(x)", x=lambda xp, g, _y, x: where(xp, (x >= 0) & (x <= 1), g / x + g / (1 - x)))
 
 # -- the error function and the normal distribution ---------------------------------------------------------
 
@@ -73,7 +71,7 @@ special("ndtri_exp(y)", y=lambda xp, g, y, _x: g * xp.special._mills_ratio(y))
 part(
     "exp_of_square(x, tail)",
     x=lambda xp, g, y, x, _tail: 2 * g * x * y,
-    tail=lambda xp, g, y, _x, _tail: 0 * g,
+    tail=lambda xp, g, _y, _x, _tail: 0 * g,
 )
 part("mills_ratio(x)", x=lambda xp, g, y, x: g * y * xp.special._tail_ratio(x, n=1))
 part("hazard(x)", x=lambda xp, g, y, x: -g * y * xp.special._tail_ratio(x, n=1))
@@ -111,7 +109,8 @@ def polygamma(xp: Any, n: int, x: Any, /) -> Any:
 @composite(extension="special")
 def multigammaln(xp: Any, a: Any, d: int, /) -> Any:
     constant = d * (d - 1) / 4 * math.log(math.pi)
-    return sum((xp.special.gammaln(a - 0.5 * j) for j in range(1, d)), xp.special.gammaln(a) + constant)
+    total = sum((xp.special.gammaln(a - 0.5 * j) for j in range(1, d)), xp.special.gammaln(a) + constant)
+    return where(xp, a > (d - 1) / 2, total)
 
 
 special(
@@ -129,20 +128,23 @@ special(
     z=lambda xp, g, y, z, m: g * y * xp.special._digamma_difference(z, m),
     m=lambda xp, g, y, z, m: g * y * xp.special.digamma(z + m),
 )
-special("zeta(x, q)", q=lambda xp, g, _y, x, q: -g * x * xp.special.zeta(x + 1, q))
+special(
+    "zeta(x, q)",
+    q=lambda xp, g, _y, x, q: where(xp, floats(xp, x, q) > 1, -g * x * xp.special.zeta(x + 1, q)),
+)
 
 # -- the gamma distribution and its relatives ---------------------------------------------------------------
 
 
 def _half(xp: Any, degrees: Any, like: Any) -> Any:
     """Return half of the degrees of freedom, which may be whole numbers."""
-    return 0.5 * special_parts.floats(xp, degrees, like)
+    return 0.5 * floats(xp, degrees, like)
 
 
 part(
     "gamma_density(a, x)",
     a=lambda xp, g, y, a, x: g * y * (xp.log(x) - xp.special.digamma(a)),
-    x=lambda xp, g, y, a, x: g * y * ((a - x) - 1) / x,
+    x=lambda xp, g, y, a, x: g * y * ((a - 1) - x) / x,
 )
 special("gammainc(a, x)", x=lambda xp, g, _y, a, x: g * xp.special._gamma_density(a, x))
 special("gammaincc(a, x)", x=lambda xp, g, _y, a, x: -g * xp.special._gamma_density(a, x))
@@ -174,7 +176,7 @@ special("pdtri(k, y)", y=lambda xp, g, y, k, _p: -g / xp.special._gamma_density(
 
 def _counted(xp: Any, k: Any, like: Any) -> Any:
     """Return a number of events as an array of whole numbers, of the dtype of another."""
-    return xp.floor(special_parts.floats(xp, k, like))
+    return xp.floor(floats(xp, k, like))
 
 
 # -- the beta distribution and its relatives ----------------------------------------------------------------
@@ -206,7 +208,7 @@ special("fdtri(dfn, dfd, p)", p=lambda xp, g, y, dfn, dfd, _p: g / _f_density(xp
 
 
 def _slope_of_student(xp: Any, g: Any, y: Any, df: Any, t: Any) -> Any:
-    df = special_parts.floats(xp, df, t)
+    df = floats(xp, df, t)
     return -g * y * (1 + 1 / df) * t / (1 + t * t / df)
 
 
@@ -217,13 +219,13 @@ special("stdtrit(df, p)", p=lambda xp, g, y, df, _p: g / xp.special._student_den
 
 def _successes(xp: Any, k: Any, n: Any, p: Any) -> Any:
     """Return minus the derivative of bdtr, the distribution function of the binomial distribution."""
-    k, n = _counted(xp, k, p), special_parts.floats(xp, n, p)
+    k, n = _counted(xp, k, p), floats(xp, n, p)
     return xp.special._beta_density(k + 1, n - k, p, 1 - p)
 
 
 def _failures(xp: Any, k: Any, n: Any, p: Any) -> Any:
     """Return the derivative of nbdtr, the distribution function of the negative binomial distribution."""
-    k, n = _counted(xp, k, p), special_parts.floats(xp, n, p)
+    k, n = _counted(xp, k, p), floats(xp, n, p)
     return xp.special._beta_density(n, k + 1, p, 1 - p)
 
 
@@ -264,7 +266,7 @@ def _slope_of_i1e(xp: Any, size: Any) -> Any:
 
 # -- exponential integrals, powers and their like -----------------------------------------------------------
 
-special("exp1(x)", x=lambda xp, g, _y, x: -g * xp.exp(-x) / x)
+special("exp1(x)", x=lambda xp, g, _y, x: where(xp, x >= 0, -g * xp.exp(-x) / x))
 special("expi(x)", x=lambda xp, g, _y, x: g * xp.exp(x) / x)
 special("exp2(x)", x=lambda xp, g, y, _x: g * math.log(2) * y)
 special("exp10(x)", x=lambda xp, g, y, _x: g * math.log(10) * y)
@@ -285,19 +287,28 @@ def log1p(xp: Any, x: Any, /) -> Any:
     return xp.log1p(x)
 
 
-special("boxcox(x, lmbda)", x=lambda xp, g, _y, x, lmbda: g * x ** (lmbda - 1))
+special("boxcox(x, lmbda)", x=lambda xp, g, _y, x, lmbda: where(xp, x >= 0, g * x ** (lmbda - 1)))
 special("boxcox1p(x, lmbda)", x=lambda xp, g, _y, x, lmbda: g * xp.exp((lmbda - 1) * xp.log1p(x)))
 special("inv_boxcox(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * y ** (1 - lmbda))
 special("inv_boxcox1p(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * xp.exp((1 - lmbda) * xp.log1p(y)))
 special(
     "huber(delta, r)",
-    delta=lambda xp, g, _y, delta, r: g * xp.maximum(xp.abs(r) - delta, 0.0),
-    r=lambda xp, g, _y, delta, r: g * xp.maximum(xp.minimum(r, delta), -delta),
+    delta=lambda xp, g, _y, delta, r: where(xp, delta >= 0, g * xp.maximum(xp.abs(r) - delta, 0.0)),
+    r=lambda xp, g, _y, delta, r: g * _clipped(xp, floats(xp, delta, r), r),
 )
 special(
     "pseudo_huber(delta, r)",
-    r=lambda xp, g, _y, delta, r: g * r / xp.hypot(r / delta, xp.ones_like(r)),
+    r=lambda xp, g, _y, delta, r: g * _soft(xp, floats(xp, delta, r), r),
 )
+
+
+def _clipped(xp: Any, delta: Any, r: Any) -> Any:
+    return where(xp, delta >= 0, xp.maximum(xp.minimum(r, delta), -delta))
+
+
+def _soft(xp: Any, delta: Any, r: Any) -> Any:
+    return where(xp, delta > 0, r / xp.hypot(r / delta, xp.ones_like(r)))
+
 
 # -- entropies ----------------------------------------------------------------------------------------------
 
@@ -318,15 +329,22 @@ special(
     x=lambda xp, g, _y, _x1, x2: g * xp.log1p(x2),
     y=lambda xp, g, _y, x1, x2: g * xp.special._quotient(x1, 1 + x2),
 )
+
+
+def _share(xp: Any, x1: Any, x2: Any) -> Any:
+    x1 = floats(xp, x1, x2)
+    return xp.special._quotient(where(xp, x1 >= 0, x1), x2)
+
+
 special(
     "rel_entr(x, y)",
     x=lambda xp, g, _y, x1, x2: g * (xp.special._log_ratio(x1, x2) + 1),
-    y=lambda xp, g, _y, x1, x2: -g * xp.special._quotient(x1, x2),
+    y=lambda xp, g, _y, x1, x2: -g * _share(xp, x1, x2),
 )
 special(
     "kl_div(x, y)",
     x=lambda xp, g, _y, x1, x2: g * xp.special._log_ratio(x1, x2),
-    y=lambda xp, g, _y, x1, x2: g * (1 - xp.special._quotient(x1, x2)),
+    y=lambda xp, g, _y, x1, x2: g * (1 - _share(xp, x1, x2)),
 )
 
 # -- sums of exponentials -----------------------------------------------------------------------------------
