@@ -34,6 +34,7 @@ PUBLIC = {
             "xpnet.onnx",
             "xpnet.optim",
             "xpnet.sklearn",
+            "xpnet.special",
             "xpnet.training",
             "xpnet.tree",
         )

@@ -143,7 +143,8 @@ EXACT = {
         "logit", shares, lambda x: 1 / x / (1 - x), lambda x: 1 / (1 - x) ** 2 - 1 / x**2, moved=4
     ),
     "erf": exactly(
-        "erf", everywhere, lambda x: _ROOT * mpmath.exp(-x * x), lambda x: -2 * x * _ROOT * mpmath.exp(-x * x),
+        "erf", everywhere, lambda x: _ROOT * mpmath.exp(-x * x),
+        lambda x: -2 * x * _ROOT * mpmath.exp(-x * x),
         moved=2,
     ),
     "erfi": exactly("erfi", moderate, lambda x: _ROOT * mpmath.exp(x * x), moved=2),
@@ -165,7 +166,8 @@ EXACT = {
     ),
     "i0": exactly("i0", moderate, lambda x: bessel(1, x), lambda x: (bessel(0, x) + bessel(2, x)) / 2),
     "i1": exactly(
-        "i1", moderate, lambda x: (bessel(0, x) + bessel(2, x)) / 2, lambda x: (3 * bessel(1, x) + bessel(3, x)) / 4,
+        "i1", moderate, lambda x: (bessel(0, x) + bessel(2, x)) / 2,
+        lambda x: (3 * bessel(1, x) + bessel(3, x)) / 4,
     ),
     "i0e": exactly(
         "i0e", everywhere, lambda x: -mpmath.sign(x) * moment(1, abs(x)), lambda x: moment(2, abs(x))
@@ -185,7 +187,9 @@ EXACT = {
             1 - (_PI * x) ** 2 / 10 + (_PI * x) ** 4 / 280 - (_PI * x) ** 6 / 15120),
         moved=8,
     ),
-    "cbrt": exactly("cbrt", positive, lambda x: mpmath.cbrt(x) / x / 3, lambda x: -2 * mpmath.cbrt(x) / x**2 / 9),
+    "cbrt": exactly(
+        "cbrt", positive, lambda x: mpmath.cbrt(x) / x / 3, lambda x: -2 * mpmath.cbrt(x) / x**2 / 9
+    ),
     "entr": exactly("entr", positive, lambda x: -mpmath.log(x) - 1, lambda x: -1 / x),
     "xlogy": both("xlogy", lambda x, y: mpmath.log(y), lambda x, y: x / y),
     "xlog1py": both("xlog1py", lambda x, y: mpmath.log1p(y), lambda x, y: x / (1 + y)),
@@ -227,8 +231,8 @@ EXACT = {
     "chdtrc": exactly("chdtrc", positive, lambda x: -gamma_density(1.5, x / 2) / 2, before=(3.0,), moved=4),
     "kolmogorov": exactly(
         "kolmogorov", span(0.3, 8, near=(0.8, 2.0, 4.0)),
-        lambda x: -8 * x * mpmath.nsum(
-            lambda k: (-1) ** (int(k) - 1) * k * k * mpmath.exp(-2 * k * k * x * x), [1, mpmath.inf], method="d"),
+        lambda x: -8 * x * sum(
+            (-1) ** (k - 1) * k * k * mpmath.exp(-2 * k * k * x * x) for k in range(1, 40)),
         moved=4,
     ),
 }  # fmt: skip
@@ -262,7 +266,7 @@ def test_gradients_of_inverses(name):
     p = numpy.asarray([1e-300, 1e-100, 1e-20, 1e-3, 0.25, 0.5, 0.75, 0.999])
     with xpnet.use_device("cpu"), mpmath.workdps(60):
         y = getattr(xpnet.special, name)(*before, p)
-        found = xpnet.grad(lambda p: getattr(xpnet.special, name)(*before, p).sum())(p)
+        found = xpnet.grad(lambda p: numpy.ones(8) @ getattr(xpnet.special, name)(*before, p))(p)
         for one, at, place in zip(found, y, p, strict=True):
             near = [exact(mpf(float(at)) * (1 + k * mpf(2) ** -52)) for k in (-8, 0, 8)]
             error = abs(near[1]) * mpf(2) ** -46 + abs(near[2] - near[0])

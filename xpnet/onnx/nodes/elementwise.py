@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 
+from xpnet import special
 from xpnet.onnx.nodes.node import NODES, Node, beside, check_together, dtype_of, namespace_of, operator
 
 _SAME = {
