@@ -263,7 +263,7 @@ INVERSES = {
 @pytest.mark.parametrize("name", INVERSES)
 def test_gradients_of_inverses(name):
     before, exact = INVERSES[name]
-    p = numpy.asarray([1e-300, 1e-100, 1e-20, 1e-3, 0.25, 0.5, 0.75, 0.999])
+    p = numpy.asarray([1e-200, 1e-100, 1e-20, 1e-3, 0.25, 0.5, 0.75, 0.999])
     with xpnet.use_device("cpu"), mpmath.workdps(60):
         y = getattr(xpnet.special, name)(*before, p)
         found = xpnet.grad(lambda p: numpy.ones(8) @ getattr(xpnet.special, name)(*before, p))(p)
