@@ -13,7 +13,7 @@ from xpnet.backends.library import Device, Library
 from xpnet.backends.reading import as_numbers, unmasked
 from xpnet.backends.specs import LIBRARIES, library_of_type, use_device
 from xpnet.backends.specs import device as _device  # two functions have a parameter of that name
-from xpnet.errors import MixedArraysError
+from xpnet.errors import MixedArraysError, NotRecordableError
 
 
 def library_of(x: Any) -> Library | None:
@@ -265,9 +265,14 @@ def _on_host(name: str) -> Callable:
         raise AttributeError(_NO_SCIPY) from None
 
     def on_host(*inputs: Any, **options: Any) -> Any:
-        first = next(x for x in inputs if library_of(x))
+        where = device_of(next(x for x in inputs if library_of(x)))
+        if where.native is None:  # inside `jax.jit`, arrays have no device
+            raise NotRecordableError(
+                f"{where.library.name} has no special.{name}, and SciPy's, which stands in for it, cannot be "
+                "called while a function is compiled. Leave jit away, or use arrays of NumPy."
+            )
         host = [to_numpy(x) if tree.is_array(x) else x for x in inputs]
-        return asarray(function(*host, **options), device=device_of(first))
+        return asarray(function(*host, **options), device=where)
 
     return on_host
 

@@ -8,7 +8,7 @@ from helpers import assert_same
 import xpnet
 from autodiff.cases import Case, array, uniform, values
 from xpnet import special
-from xpnet.errors import NoGradientError
+from xpnet.errors import NoGradientError, NotRecordableError
 
 UNARY = {
     "expit": (-3, 3),
@@ -332,3 +332,12 @@ def test_what_is_no_array_is_refused():
         special.erf(0.5)
     with pytest.raises(AttributeError, match="no attribute 'no_such_function'"):
         special.no_such_function  # noqa: B018
+
+
+def test_what_jax_lacks_is_refused_under_jit(device):
+    x = array([0.5])
+    if device.library.spec != "jax":
+        pytest.skip("other libraries call SciPy from a plan")
+    assert_same(special.stdtr(1.0, array([1.0])), array([0.75]))
+    with pytest.raises(NotRecordableError, match=r"JAX has no special\.stdtr"):
+        xpnet.jit(lambda x: special.stdtr(3.0, x))(x)
