@@ -455,7 +455,6 @@ OPERATIONS: dict[str, Callable[[Program], Any]] = {
     "logit": special_unary("logit", scale=0.4, shift=0.5),
     "erfcx": special_unary("erfcx"),
     "entr": special_unary("entr", scale=0.4, shift=1.5),
-    "digamma": special_unary("digamma", shift=1.5),
     "erfinv": special_unary("erfinv", scale=0.8),
     "ndtri": special_unary("ndtri", scale=0.4, shift=0.5),
     "xlogy": lambda p: special(p.xp).xlogy(x := p.array(), 1.5 + p.like(x)),
