@@ -35,7 +35,8 @@ where it is stale.
 does not change with small changes of the inputs, or holds no numbers with a gradient; *refused*: an
 error is raised where the gradient of its result is needed. **second order**: gradients of gradients are
 checked against finite differences. The last columns say which libraries have the function. `special` is
-not of the standard: its functions are those of SciPy, of CuPy's copy of it, or the library's own.
+not of the standard: its functions are those of SciPy, of CuPy's copy of it, or the library's own, and where
+these lack one, SciPy's on the host.
 """
 
 
@@ -47,7 +48,7 @@ def functions(extension: str) -> list[str]:
     """The names of the functions in the main namespace or an extension, in alphabetical order."""
     if extension == "special":  # which the standard does not have
         names = {name.partition(".")[2] for name in (*PRIMITIVES, *COMPOSITES) if name.startswith("special.")}
-        return sorted(names)
+        return sorted(name for name in names if not name.startswith("_"))
     space = getattr(array_api_strict, extension) if extension else array_api_strict
     names = {name for name in space.__all__ if isinstance(getattr(space, name), FunctionType)}
     own = {name for name in names if name.startswith("__") or name.endswith("_array_api_strict_flags")}

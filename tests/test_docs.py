@@ -34,6 +34,7 @@ PUBLIC = {
             "xpnet.onnx",
             "xpnet.optim",
             "xpnet.sklearn",
+            "xpnet.special",
             "xpnet.training",
             "xpnet.tree",
         )
@@ -91,6 +92,8 @@ def test_code_of_the_manual(path, tmp_path, monkeypatch):
 def test_docstrings(name):
     if name in ("xpnet.replay.cuda", "xpnet.backends.cupy_special"):
         pytest.importorskip("cupy", reason="all of that file is for CuPy")
+    if name == "xpnet.backends.torch_special":
+        pytest.importorskip("torch", reason="all of that file is for PyTorch")
     if name == "xpnet.sklearn.converters":
         pytest.importorskip("skl2onnx")
     with xpnet.use_device("cpu"):

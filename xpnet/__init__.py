@@ -5,7 +5,7 @@ From an example to the arithmetic, a call passes `fit` (in `training`), `jit` (i
 library (in `backends`).
 """
 
-from xpnet import losses, nn, optim, tree
+from xpnet import losses, nn, optim, special, tree
 from xpnet.autodiff import (
     array_namespace,
     check_gradients,
@@ -56,6 +56,7 @@ __all__ = [
     "raise_on_nan",
     "save",
     "scan",
+    "special",
     "stop_gradient",
     "to_device",
     "to_numpy",

@@ -453,7 +453,12 @@ OPERATIONS: dict[str, Callable[[Program], Any]] = {
     **each("erf erfc expit ndtr log_ndtr i0 i1", special_unary),
     "gammaln": special_unary("gammaln", shift=1.5),
     "logit": special_unary("logit", scale=0.4, shift=0.5),
+    "erfcx": special_unary("erfcx"),
+    "entr": special_unary("entr", scale=0.4, shift=1.5),
+    "erfinv": special_unary("erfinv", scale=0.8),
+    "ndtri": special_unary("ndtri", scale=0.4, shift=0.5),
     "xlogy": lambda p: special(p.xp).xlogy(x := p.array(), 1.5 + p.like(x)),
+    "xlog1py": lambda p: special(p.xp).xlog1py(x := p.array(), 1.5 + p.like(x)),
 }
 
 

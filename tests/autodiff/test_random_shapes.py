@@ -180,6 +180,16 @@ def special_binary(name: str, peer: str = "torch") -> list[Check]:
     return [Check(call, several(), positive, peer=peer)]
 
 
+def special_behind(name: str, before: tuple, low: float, high: float, peer: str) -> list[Check]:
+    """A function of numbers and one array."""
+
+    def call(xp: Any, _choices: Choices, x: Any) -> Any:
+        functions = special(xp)
+        return getattr(functions, name)(*[as_constant(xp, numpy.asarray(a)) for a in before], x)
+
+    return [Check(call, shapes(), functools.partial(uniform, low, high), peer=peer)]
+
+
 def special_along_axes(name: str) -> list[Check]:
     def call(xp: Any, c: Choices, x: Any) -> Any:
         return getattr(special(xp), name)(x, axis=c.axes(x))
@@ -469,8 +479,25 @@ TABLE: dict[str, list[Check]] = {
     **each("special.xlogy special.xlog1py", special_binary),
     **each("special.betaln special.rel_entr special.kl_div", special_binary, "jax"),
     **each("special.logsumexp special.softmax special.log_softmax", special_along_axes),
+    **each("special.exp2 special.expm1 special.log1p special.sinc", special_unary, -0.9, 2),
+    **each("special.erfcx", special_unary, -2, 2),
+    **each("special.expi", special_unary, 0.5, 2, "jax"),
+    **each("special.beta special.poch", special_binary, "jax"),
+    **each("special.gammainc special.gammaincc", special_behind, (1.5,), 0.5, 3, "jax"),
+    **each("special.betainc", special_behind, (1.5, 2.5), 0.2, 0.8, "jax"),
+    **each("special.zeta", special_behind, (2.5,), 0.5, 3, "jax"),
+    "special.multigammaln": [
+        Check(lambda xp, c, a: special(xp).multigammaln(a + 2.0, 3), shapes(), positive, peer="jax")
+    ],
 }
 
+ALONE_IN_SCIPY = [
+    "bdtr", "bdtrc", "bdtri", "betaincc", "betainccinv", "betaincinv", "boxcox", "boxcox1p", "cbrt",
+    "chdtr", "chdtrc", "chdtri", "erfcinv", "erfi", "exp1", "exp10", "fdtr", "fdtrc", "fdtri",
+    "gammainccinv", "gammaincinv", "gdtr", "gdtrc", "huber", "inv_boxcox", "inv_boxcox1p", "j0", "j1", "k0",
+    "k1", "kolmogi", "kolmogorov", "log_expit", "nbdtr", "nbdtrc", "nbdtri", "ndtri_exp", "pdtr", "pdtrc",
+    "pdtri", "pseudo_huber", "psi", "rgamma", "stdtr", "stdtrit", "y0", "y1",
+]  # fmt: skip
 # What is not compared, and why.
 EXCEPTIONS = {
     **dict.fromkeys(ELSEWHERE, "no function of the standard, but a part of the record itself"),
@@ -487,6 +514,11 @@ EXCEPTIONS = {
         "their shapes depend on values: PyTorch has no gradient, and JAX refuses to compile them",
     ),
     "nextafter": "has no gradient elsewhere",
+    **{name: "no function of SciPy's, but what rules are made of" for name in WITH_RULES if "._" in name},
+    **dict.fromkeys(
+        [f"special.{name}" for name in ALONE_IN_SCIPY],
+        "PyTorch and JAX lack it, or its gradient; compared with exact values and finite differences",
+    ),
     "to_device": "needs several devices",
 }
 

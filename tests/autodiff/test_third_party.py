@@ -57,6 +57,16 @@ def each(module, names, *inputs, **options):
     return {name: [Case(call(name), *inputs)] for name in names.split()}
 
 
+def behind(module, names, *inputs):
+    """As `each`, of functions of numbers and an array, for which the numbers become arrays of the library."""
+    *numbers, draw = inputs
+
+    def call(name):
+        return lambda xp, x: getattr(module, name)(*[xp.full_like(x, number) for number in numbers], x)
+
+    return {name: [Case(call(name), draw)] for name in names.split()}
+
+
 EXTRA = {
     **each(xpx, "angle cov deg2rad nan_to_num nanmax nanmean nanmin nansum rad2deg sinc", (4,)),
     "angle of complex": [Case(lambda xp, x: xpx.angle(x), complexes(4))],
@@ -106,7 +116,12 @@ EXTRA = {
 }
 
 SPECIAL = {
-    **each(special, "kl_div rel_entr xlog1py xlogy", positive(4), positive(4)),
+    **each(special, "kl_div rel_entr xlog1py xlogy betaln poch", positive(4), positive(4)),
+    **each(special, "gamma rgamma psi erfcx exp1 expi i0e k0 j1 cbrt sinc exp10", positive(4)),
+    **behind(special, "gammainc gammaincc chdtr chdtrc stdtr pdtr", 2.0, positive(4)),
+    **behind(special, "gammaincinv gammainccinv chdtri stdtrit", 3.0, uniform(0.6, 0.9, 4)),
+    **behind(special, "betainc betaincc betaincinv fdtri", 3.0, 4.0, uniform(0.2, 0.8, 4)),
+    **behind(special, "fdtr fdtrc", 3.0, 4.0, positive(4)),
     "logsumexp": [
         Case(lambda xp, x: special.logsumexp(x, axis=1), (2, 3)),
         Case(lambda xp, x: special.logsumexp(x), (4,)),

@@ -64,7 +64,7 @@ class PlainNamespace:
         self.add_windows = partial(windows.add_windows, xp)
 
     def __getattr__(self, name: str) -> Any:
-        value = special_functions(self._xp) if name == "special" else getattr(self._xp, name)
+        value = _PlainSpecial(self) if name == "special" else getattr(self._xp, name)
         setattr(self, name, value)
         return value
 
@@ -74,6 +74,25 @@ class PlainNamespace:
     def holds(self, x: Any) -> bool:
         """Say whether an array belongs to the library, as it is and not as one that is recorded."""
         return not isinstance(x, ArrayObject) and plain_namespace(x) is self._xp
+
+
+class _PlainSpecial:
+    """The special functions of a library, and xpnet's own, whose names begin with an underscore."""
+
+    def __init__(self, namespace: PlainNamespace) -> None:
+        self._namespace = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        own = own_special(self._namespace, name)
+        value = getattr(special_functions(self._namespace._xp), name) if own is None else own
+        setattr(self, name, value)
+        return value
+
+
+def own_special(namespace: PlainNamespace, name: str) -> Any:
+    """Return a special function that is xpnet's own, for a namespace, or None if it is the library's."""
+    primitive = PRIMITIVES.get(f"special.{name}") if name.startswith("_") else None
+    return primitive and primitive.on_plain(namespace)
 
 
 class TracedNamespace:

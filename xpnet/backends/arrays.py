@@ -13,7 +13,7 @@ from xpnet.backends.library import Device, Library
 from xpnet.backends.reading import as_numbers, unmasked
 from xpnet.backends.specs import LIBRARIES, library_of_type, use_device
 from xpnet.backends.specs import device as _device  # two functions have a parameter of that name
-from xpnet.errors import MixedArraysError
+from xpnet.errors import MixedArraysError, NotRecordableError
 
 
 def library_of(x: Any) -> Library | None:
@@ -225,36 +225,56 @@ def quick_functions(xp: Any) -> dict[str, Callable]:
 def special_functions(xp: Any) -> Any:
     """Return the special functions (``erf``, ``gammaln``, …) for the arrays of a namespace.
 
-    They are those of SciPy, of CuPy's copy of it, or the library's own. For any other library they run on the
-    host, through SciPy.
+    They are those of SciPy, of CuPy's copy of it, or the library's own. What it has not, and all of a library
+    that has none, runs on the host, through SciPy.
 
     Raises
     ------
     AttributeError
-        If SciPy is needed and not installed.
+        If SciPy is needed and not installed, or there is no function of that name.
     """
     library = _library_of_namespace(xp)
-    module = library.special if library else ""
-    try:
-        return importlib.import_module(module) if module else _OnHost("scipy.special")
-    except ImportError:
-        raise AttributeError("special functions need SciPy. `pip install scipy` installs it.") from None
+    return _SpecialFunctions(xp, library.special if library else "")
 
 
-class _OnHost:
-    """The functions of a module for NumPy arrays, for arrays of any library."""
+class _SpecialFunctions:
+    """The functions of a library's module, and for those that it has not SciPy's, on the host."""
 
-    def __init__(self, module: str) -> None:
-        self._module = importlib.import_module(module)
+    def __init__(self, xp: Any, module: str) -> None:
+        self._xp = xp
+        try:
+            self._own = importlib.import_module(module) if module else None
+        except ImportError:
+            raise AttributeError(_NO_SCIPY) from None
 
     def __getattr__(self, name: str) -> Any:
-        function = getattr(self._module, name)
+        own = getattr(self._own, name, None)
+        value = _on_host(name) if own is None else own
+        setattr(self, name, value)
+        return value
 
-        def on_host(*inputs: Any, **options: Any) -> Any:
-            where = next(device_of(x) for x in inputs if library_of(x))
-            return asarray(function(*to_numpy(list(inputs)), **options), device=where)
 
-        return on_host
+_NO_SCIPY = "special functions need SciPy. `pip install scipy` installs it."
+
+
+def _on_host(name: str) -> Callable:
+    """Return a function of SciPy's for arrays of any library, which are brought to the host."""
+    try:
+        function = getattr(importlib.import_module("scipy.special"), name)
+    except ImportError:
+        raise AttributeError(_NO_SCIPY) from None
+
+    def on_host(*inputs: Any, **options: Any) -> Any:
+        where = device_of(next(x for x in inputs if library_of(x)))
+        if where.native is None:  # inside `jax.jit`, arrays have no device
+            raise NotRecordableError(
+                f"{where.library.name} has no special.{name}, and SciPy's, which stands in for it, cannot be "
+                "called while a function is compiled. Leave jit away, or use arrays of NumPy."
+            )
+        host = [to_numpy(x) if tree.is_array(x) else x for x in inputs]
+        return asarray(function(*host, **options), device=where)
+
+    return on_host
 
 
 def is_on_host(x: Any) -> bool:

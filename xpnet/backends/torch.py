@@ -53,7 +53,7 @@ TORCH = Library(
     device_specs=_torch_specs,
     spec_of=lambda native: f"torch:{native}",
     to_numpy=_torch_to_numpy,
-    special="torch.special",
+    special="xpnet.backends.torch_special",
     readable=_torch_readable,
     defaults=_torch_defaults,
 )

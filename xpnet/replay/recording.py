@@ -26,6 +26,7 @@ from xpnet.autodiff.namespace import (
     from_function_around,
     namespaces_of,
     of_another_library,
+    own_special,
 )
 from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
@@ -402,7 +403,9 @@ class _Part:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        value = _recording(self._namespace, f"{self._name}.{name}", getattr(self._part, name))
+        value = own_special(self._namespace, name) if self._name == "special" else None
+        if value is None:
+            value = _recording(self._namespace, f"{self._name}.{name}", getattr(self._part, name))
         setattr(self, name, value)
         return value
 

@@ -1,94 +1,369 @@
-"""Special functions, with the names of `scipy.special`, computed by `xpnet.backends.special_functions`."""
+"""Special functions, with the names of `scipy.special`, computed by `xpnet.backends.special_functions`.
+
+Those whose names begin with an underscore are xpnet's own, and what rules are made of: `special_parts.py` has
+them.
+"""
 
 import math
+from collections.abc import Callable
+from inspect import Parameter, Signature
 from typing import Any
 
-from xpnet.autodiff.primitive import binary, composite, function, unary
+from xpnet.autodiff import special_parts
+from xpnet.autodiff.primitive import Primitive, Rule, composite, no_rule
+from xpnet.autodiff.special_parts import floats, where
 
 _ROOT_PI = math.sqrt(math.pi)
 _ROOT_2_PI = math.sqrt(2 * math.pi)
 
+
+def special(declaration: str, *, compute: Callable | None = None, **rules: Rule) -> None:
+    """Declare an elementwise function as ``special("xlogy(x, y)", x=rule, y=rule)``.
+
+    An argument that is not named has no rule; what stands behind ``*`` is a parameter and no array.
+    """
+    name, _, rest = declaration.removesuffix(")").partition("(")
+    arrays, _, parameters = rest.partition(", *, ")
+    names = arrays.split(", ")
+
+    def define(call: Any, *arrays: Any, **parameters: Any) -> Any:
+        return call(*arrays, **parameters)
+
+    define.__signature__ = Signature(  # type: ignore[attr-defined]
+        [Parameter(one, Parameter.POSITIONAL_ONLY) for one in ("call", *names)]
+        + [Parameter(one, Parameter.KEYWORD_ONLY) for one in parameters.split(", ") if one]
+    )
+    given = [rules.get(one, no_rule) for one in names]
+    Primitive(f"special.{name}", given, define=define, compute=compute)
+
+
+def part(declaration: str, **rules: Rule) -> None:
+    """Declare a function of `special_parts.py`, with an underscore before its name."""
+    compute = getattr(special_parts, declaration.partition("(")[0])
+    special(f"_{declaration}", compute=compute, **rules)
+
+
 # -- logistic functions -------------------------------------------------------------------------------------
 
-unary("special.expit", lambda xp, g, y, _x: g * y * (1 - y))
-unary("special.logit", lambda xp, g, _y, x: g / (x * (1 - x)))
+special("expit(x)", x=lambda xp, g, _y, x: g * xp.special._logistic_density(x))
+special("log_expit(x)", x=lambda xp, g, _y, x: g * xp.special.expit(-x))
+part("logistic_density(x)", x=lambda xp, g, y, x: -g * y * xp.tanh(0.5 * x))
+
+
+special("logit(x)", x=lambda xp, g, _y, x: where(xp, (x >= 0) & (x <= 1), g / x + g / (1 - x)))
 
 # -- the error function and the normal distribution ---------------------------------------------------------
 
-unary("special.erf", lambda xp, g, _y, x: g * (2 / _ROOT_PI) * xp.exp(-x * x))
-unary("special.erfc", lambda xp, g, _y, x: g * (-2 / _ROOT_PI) * xp.exp(-x * x))
-unary("special.erfinv", lambda xp, g, y, _x: g * (_ROOT_PI / 2) * xp.exp(y * y))
-unary("special.ndtr", lambda xp, g, _y, x: g * xp.exp(-0.5 * x * x) / _ROOT_2_PI)
-unary("special.log_ndtr", lambda xp, g, y, x: g * xp.exp(-0.5 * x * x - y) / _ROOT_2_PI)
-unary("special.ndtri", lambda xp, g, y, _x: g * _ROOT_2_PI * xp.exp(0.5 * y * y))
+special("erf(x)", x=lambda xp, g, _y, x: g * (2 / _ROOT_PI) * xp.exp(-x * x))
+special("erfc(x)", x=lambda xp, g, _y, x: g * (-2 / _ROOT_PI) * xp.exp(-x * x))
+special("erfi(x)", x=lambda xp, g, _y, x: g * (2 / _ROOT_PI) * xp.exp(x * x))
+special(
+    "erfcx(x)", x=lambda xp, g, y, x: g * (-math.sqrt(2) * y * xp.special._tail_ratio(x * -math.sqrt(2), n=1))
+)
+special("erfinv(x)", x=lambda xp, g, y, _x: g * (_ROOT_PI / 2) * xp.exp(y * y))
+special("erfcinv(x)", x=lambda xp, g, y, x: g * (-_ROOT_PI / 2) * xp.special._exp_of_square(y, x))
+special("ndtr(x)", x=lambda xp, g, _y, x: g * xp.exp(-0.5 * x * x) / _ROOT_2_PI)
+special("log_ndtr(x)", x=lambda xp, g, _y, x: g * xp.special._hazard(x))
+special(
+    "ndtri(p)", p=lambda xp, g, y, p: g * _ROOT_2_PI * xp.special._exp_of_square(y * -math.sqrt(0.5), 2 * p)
+)
+special("ndtri_exp(y)", y=lambda xp, g, y, _x: g * xp.special._mills_ratio(y))
+part(
+    "exp_of_square(x, tail)",
+    x=lambda xp, g, y, x, _tail: 2 * g * x * y,
+    tail=lambda xp, g, _y, _x, _tail: 0 * g,
+)
+part("mills_ratio(x)", x=lambda xp, g, y, x: g * y * xp.special._tail_ratio(x, n=1))
+part("hazard(x)", x=lambda xp, g, y, x: -g * y * xp.special._tail_ratio(x, n=1))
+part(
+    "tail_ratio(x, *, n)",
+    x=lambda xp, g, y, x, *, n: g * y * ((n + 1) * xp.special._tail_ratio(x, n=n + 1) - n * y),
+)
 
 # -- the gamma function and its relatives -------------------------------------------------------------------
 
-unary("special.gamma", lambda xp, g, y, x: g * y * xp.special.digamma(x))
-unary("special.gammaln", lambda xp, g, _y, x: g * xp.special.digamma(x))
-unary("special.digamma", lambda xp, g, _y, x: g * xp.special.polygamma(1, x))
-
-
-@function(
-    lambda xp, g, _y, x, *, n: g * xp.special.polygamma(n + 1, x),
-    compute=lambda xp, x, *, n: xp.special.polygamma(n, x),
-    extension="special",
+special("gamma(x)", x=lambda xp, g, y, x: g * y * xp.special.digamma(x))
+special("rgamma(x)", x=lambda xp, g, _y, x: g * xp.special._rgamma_derivative(x))
+special("gammaln(x)", x=lambda xp, g, _y, x: g * xp.special.digamma(x))
+for _name in ("digamma", "psi"):
+    special(f"{_name}(x)", x=lambda xp, g, _y, x: g * xp.special._polygamma(x, n=1))
+part(
+    "rgamma_derivative(x)",
+    x=lambda xp, g, _y, x: (
+        g * xp.special.rgamma(x) * (xp.square(xp.special.digamma(x)) - xp.special._polygamma(x, n=1))
+    ),
 )
-def polygamma(call: Any, n: int, x: Any, /) -> Any:
-    return call(x, n=n)
+part("polygamma(x, *, n)", x=lambda xp, g, _y, x, *, n: g * xp.special._polygamma(x, n=n + 1))
+part(
+    "digamma_difference(a, b)",
+    a=lambda xp, g, _y, a, b: g * (xp.special._polygamma(a + b, n=1) - xp.special._polygamma(a, n=1)),
+    b=lambda xp, g, _y, a, b: g * xp.special._polygamma(a + b, n=1),
+)
 
 
 @composite(extension="special")
-def betaln(xp: Any, a: Any, b: Any, /) -> Any:
-    return xp.special.gammaln(a) + xp.special.gammaln(b) - xp.special.gammaln(xp.add(a, b))
+def polygamma(xp: Any, n: int, x: Any, /) -> Any:
+    return xp.special._polygamma(x, n=n)
 
+
+@composite(extension="special")
+def multigammaln(xp: Any, a: Any, d: int, /) -> Any:
+    constant = d * (d - 1) / 4 * math.log(math.pi)
+    total = sum((xp.special.gammaln(a - 0.5 * j) for j in range(1, d)), xp.special.gammaln(a) + constant)
+    return where(xp, a > (d - 1) / 2, total)
+
+
+special(
+    "betaln(a, b)",
+    a=lambda xp, g, _y, a, b: -g * xp.special._digamma_difference(a, b),
+    b=lambda xp, g, _y, a, b: -g * xp.special._digamma_difference(b, a),
+)
+special(
+    "beta(a, b)",
+    a=lambda xp, g, y, a, b: -g * y * xp.special._digamma_difference(a, b),
+    b=lambda xp, g, y, a, b: -g * y * xp.special._digamma_difference(b, a),
+)
+special(
+    "poch(z, m)",
+    z=lambda xp, g, y, z, m: g * y * xp.special._digamma_difference(z, m),
+    m=lambda xp, g, y, z, m: g * y * xp.special.digamma(z + m),
+)
+special(
+    "zeta(x, q)",
+    q=lambda xp, g, _y, x, q: where(xp, floats(xp, x, q) > 1, -g * x * xp.special.zeta(x + 1, q)),
+)
+
+# -- the gamma distribution and its relatives ---------------------------------------------------------------
+
+
+def _half(xp: Any, degrees: Any, like: Any) -> Any:
+    """Return half of the degrees of freedom, which may be whole numbers."""
+    return 0.5 * floats(xp, degrees, like)
+
+
+part(
+    "gamma_density(a, x)",
+    a=lambda xp, g, y, a, x: g * y * (xp.log(x) - xp.special.digamma(a)),
+    x=lambda xp, g, y, a, x: g * y * ((a - 1) - x) / x,
+)
+special("gammainc(a, x)", x=lambda xp, g, _y, a, x: g * xp.special._gamma_density(a, x))
+special("gammaincc(a, x)", x=lambda xp, g, _y, a, x: -g * xp.special._gamma_density(a, x))
+special("gammaincinv(a, y)", y=lambda xp, g, y, a, _p: g / xp.special._gamma_density(a, y))
+special("gammainccinv(a, y)", y=lambda xp, g, y, a, _p: -g / xp.special._gamma_density(a, y))
+special(
+    "chdtr(v, x)", x=lambda xp, g, _y, v, x: 0.5 * g * xp.special._gamma_density(_half(xp, v, x), 0.5 * x)
+)
+special(
+    "chdtrc(v, x)", x=lambda xp, g, _y, v, x: -0.5 * g * xp.special._gamma_density(_half(xp, v, x), 0.5 * x)
+)
+special(
+    "chdtri(v, p)", p=lambda xp, g, y, v, _p: -2 * g / xp.special._gamma_density(_half(xp, v, y), 0.5 * y)
+)
+special(
+    "gdtr(a, b, x)",
+    a=lambda xp, g, _y, a, b, x: g * x * xp.special._gamma_density(b, a * x),
+    x=lambda xp, g, _y, a, b, x: g * a * xp.special._gamma_density(b, a * x),
+)
+special(
+    "gdtrc(a, b, x)",
+    a=lambda xp, g, _y, a, b, x: -g * x * xp.special._gamma_density(b, a * x),
+    x=lambda xp, g, _y, a, b, x: -g * a * xp.special._gamma_density(b, a * x),
+)
+special("pdtr(k, m)", m=lambda xp, g, _y, k, m: -g * xp.special._gamma_density(_counted(xp, k, m) + 1, m))
+special("pdtrc(k, m)", m=lambda xp, g, _y, k, m: g * xp.special._gamma_density(_counted(xp, k, m) + 1, m))
+special("pdtri(k, y)", y=lambda xp, g, y, k, _p: -g / xp.special._gamma_density(_counted(xp, k, y) + 1, y))
+
+
+def _counted(xp: Any, k: Any, like: Any) -> Any:
+    """Return a number of events as an array of whole numbers, of the dtype of another."""
+    return xp.floor(floats(xp, k, like))
+
+
+# -- the beta distribution and its relatives ----------------------------------------------------------------
+
+part(
+    "beta_density(a, b, x, rest)",
+    a=lambda xp, g, y, a, b, x, _rest: g * y * (xp.log(x) + xp.special._digamma_difference(a, b)),
+    b=lambda xp, g, y, a, b, _x, rest: g * y * (xp.log(rest) + xp.special._digamma_difference(b, a)),
+    x=lambda xp, g, y, a, _b, x, _rest: g * y * (a - 1) / x,
+    rest=lambda xp, g, y, _a, b, _x, rest: g * y * (b - 1) / rest,
+)
+special("betainc(a, b, x)", x=lambda xp, g, _y, a, b, x: g * xp.special._beta_density(a, b, x, 1 - x))
+special("betaincc(a, b, x)", x=lambda xp, g, _y, a, b, x: -g * xp.special._beta_density(a, b, x, 1 - x))
+special("betaincinv(a, b, y)", y=lambda xp, g, y, a, b, _p: g / xp.special._beta_density(a, b, y, 1 - y))
+special("betainccinv(a, b, y)", y=lambda xp, g, y, a, b, _p: -g / xp.special._beta_density(a, b, y, 1 - y))
+
+
+def _f_density(xp: Any, dfn: Any, dfd: Any, x: Any) -> Any:
+    """Return the density of the F distribution, the derivative of fdtr."""
+    a, b = _half(xp, dfn, x), _half(xp, dfd, x)
+    ratio = a / b * x
+    rest = 1 / (1 + ratio)
+    return xp.special._beta_density(a, b, ratio * rest, rest) * rest * rest * (a / b)
+
+
+special("fdtr(dfn, dfd, x)", x=lambda xp, g, _y, dfn, dfd, x: g * _f_density(xp, dfn, dfd, x))
+special("fdtrc(dfn, dfd, x)", x=lambda xp, g, _y, dfn, dfd, x: -g * _f_density(xp, dfn, dfd, x))
+special("fdtri(dfn, dfd, p)", p=lambda xp, g, y, dfn, dfd, _p: g / _f_density(xp, dfn, dfd, y))
+
+
+def _slope_of_student(xp: Any, g: Any, y: Any, df: Any, t: Any) -> Any:
+    df = floats(xp, df, t)
+    return -g * y * (1 + 1 / df) * t / (1 + t * t / df)
+
+
+part("student_density(df, t)", t=_slope_of_student)
+special("stdtr(df, t)", t=lambda xp, g, _y, df, t: g * xp.special._student_density(df, t))
+special("stdtrit(df, p)", p=lambda xp, g, y, df, _p: g / xp.special._student_density(df, y))
+
+
+def _successes(xp: Any, k: Any, n: Any, p: Any) -> Any:
+    """Return minus the derivative of bdtr, the distribution function of the binomial distribution."""
+    k, n = _counted(xp, k, p), floats(xp, n, p)
+    return xp.special._beta_density(k + 1, n - k, p, 1 - p)
+
+
+def _failures(xp: Any, k: Any, n: Any, p: Any) -> Any:
+    """Return the derivative of nbdtr, the distribution function of the negative binomial distribution."""
+    k, n = _counted(xp, k, p), floats(xp, n, p)
+    return xp.special._beta_density(n, k + 1, p, 1 - p)
+
+
+special("bdtr(k, n, p)", p=lambda xp, g, _y, k, n, p: -g * _successes(xp, k, n, p))
+special("bdtrc(k, n, p)", p=lambda xp, g, _y, k, n, p: g * _successes(xp, k, n, p))
+special("bdtri(k, n, y)", y=lambda xp, g, y, k, n, _p: -g / _successes(xp, k, n, y))
+special("nbdtr(k, n, p)", p=lambda xp, g, _y, k, n, p: g * _failures(xp, k, n, p))
+special("nbdtrc(k, n, p)", p=lambda xp, g, _y, k, n, p: -g * _failures(xp, k, n, p))
+special("nbdtri(k, n, y)", y=lambda xp, g, y, k, n, _p: g / _failures(xp, k, n, y))
+
+# -- the Kolmogorov distribution ----------------------------------------------------------------------------
+
+special("kolmogorov(y)", y=lambda xp, g, _y, x: -g * special_parts.kolmogorov_density(xp, x))
+special("kolmogi(p)", p=lambda xp, g, y, _p: -g / special_parts.kolmogorov_density(xp, y))
 
 # -- Bessel functions ---------------------------------------------------------------------------------------
 
+part(
+    "bessel_quotient(x, *, n, sign)",
+    x=lambda xp, g, _y, x, *, n, sign: sign * g * x * xp.special._bessel_quotient(x, n=n + 1, sign=sign),
+)
+part("bessel_moment(x, *, n)", x=lambda xp, g, _y, x, *, n: -g * xp.special._bessel_moment(x, n=n + 1))
+special("i0(x)", x=lambda xp, g, _y, x: g * xp.special.i1(x))
+special("i1(x)", x=lambda xp, g, _y, x: g * (xp.special.i0(x) - xp.special._bessel_quotient(x, n=1, sign=1)))
+special("i0e(x)", x=lambda xp, g, _y, x: -g * xp.sign(x) * xp.special._bessel_moment(xp.abs(x), n=1))
+special("i1e(x)", x=lambda xp, g, _y, x: g * _slope_of_i1e(xp, xp.abs(x)))
+special("j0(x)", x=lambda xp, g, _y, x: -g * xp.special.j1(x))
+special("j1(x)", x=lambda xp, g, _y, x: g * (xp.special.j0(x) - xp.special._bessel_quotient(x, n=1, sign=-1)))
+special("y0(x)", x=lambda xp, g, _y, x: -g * xp.special.y1(x))
+special("y1(x)", x=lambda xp, g, y, x: g * (xp.special.y0(x) - y / x))
+special("k0(x)", x=lambda xp, g, _y, x: -g * xp.special.k1(x))
+special("k1(x)", x=lambda xp, g, y, x: -g * (xp.special.k0(x) + y / x))
 
-def _over(xp: Any, y: Any, x: Any) -> Any:
-    """Return y / x, and at 0, where i1 is x / 2, one half."""
-    return xp.where(x == 0, 0.5 * xp.ones_like(x), y / xp.where(x == 0, xp.ones_like(x), x))
+
+def _slope_of_i1e(xp: Any, size: Any) -> Any:
+    return xp.special._bessel_moment(size, n=2) - xp.special._bessel_moment(size, n=1)
 
 
-unary("special.i0", lambda xp, g, _y, x: g * xp.special.i1(x))
-unary("special.i0e", lambda xp, g, y, x: g * (xp.special.i1e(x) - xp.sign(x) * y))
-unary("special.i1", lambda xp, g, y, x: g * (xp.special.i0(x) - _over(xp, y, x)))
-unary("special.i1e", lambda xp, g, y, x: g * (xp.special.i0e(x) - xp.sign(x) * y - _over(xp, y, x)))
+# -- exponential integrals, powers and their like -----------------------------------------------------------
+
+special("exp1(x)", x=lambda xp, g, _y, x: where(xp, x >= 0, -g * xp.exp(-x) / x))
+special("expi(x)", x=lambda xp, g, _y, x: g * xp.exp(x) / x)
+special("exp2(x)", x=lambda xp, g, y, _x: g * math.log(2) * y)
+special("exp10(x)", x=lambda xp, g, y, _x: g * math.log(10) * y)
+special("cbrt(x)", x=lambda xp, g, y, _x: g / (3 * y * y))
+part("sinc_quotient(x, *, n)", x=lambda xp, g, _y, x, *, n: -g * x * xp.special._sinc_quotient(x, n=n + 1))
+special(
+    "sinc(x)", x=lambda xp, g, _y, x: g * (-(math.pi**2)) * x * xp.special._sinc_quotient(math.pi * x, n=1)
+)
+
+
+@composite(extension="special")
+def expm1(xp: Any, x: Any, /) -> Any:
+    return xp.expm1(x)
+
+
+@composite(extension="special")
+def log1p(xp: Any, x: Any, /) -> Any:
+    return xp.log1p(x)
+
+
+special("boxcox(x, lmbda)", x=lambda xp, g, _y, x, lmbda: where(xp, x >= 0, g * x ** (lmbda - 1)))
+special("boxcox1p(x, lmbda)", x=lambda xp, g, _y, x, lmbda: g * xp.exp((lmbda - 1) * xp.log1p(x)))
+special("inv_boxcox(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * y ** (1 - lmbda))
+special("inv_boxcox1p(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * xp.exp((1 - lmbda) * xp.log1p(y)))
+special(
+    "huber(delta, r)",
+    delta=lambda xp, g, _y, delta, r: where(xp, delta >= 0, g * xp.maximum(xp.abs(r) - delta, 0.0)),
+    r=lambda xp, g, _y, delta, r: g * _clipped(xp, floats(xp, delta, r), r),
+)
+special(
+    "pseudo_huber(delta, r)",
+    r=lambda xp, g, _y, delta, r: g * _soft(xp, floats(xp, delta, r), r),
+)
+
+
+def _clipped(xp: Any, delta: Any, r: Any) -> Any:
+    return where(xp, delta >= 0, xp.maximum(xp.minimum(r, delta), -delta))
+
+
+def _soft(xp: Any, delta: Any, r: Any) -> Any:
+    return where(xp, delta > 0, r / xp.hypot(r / delta, xp.ones_like(r)))
+
 
 # -- entropies ----------------------------------------------------------------------------------------------
 
-unary("special.entr", lambda xp, g, _y, x: -g * (xp.log(x) + 1))
-binary(
-    "special.xlogy",
-    lambda xp, g, _y, _x1, x2: g * xp.log(x2),
-    lambda xp, g, _y, x1, x2: g * x1 / x2,
+part(
+    "quotient(x1, x2)",
+    x1=lambda xp, g, _y, _x1, x2: g / x2,
+    x2=lambda xp, g, y, _x1, x2: -xp.special._quotient(g * y, x2),
 )
-binary(
-    "special.xlog1py",
-    lambda xp, g, _y, _x1, x2: g * xp.log1p(x2),
-    lambda xp, g, _y, x1, x2: g * x1 / (1 + x2),
+part("log_ratio(x1, x2)", x1=lambda xp, g, _y, x1, _x2: g / x1, x2=lambda xp, g, _y, _x1, x2: -g / x2)
+special("entr(x)", x=lambda xp, g, _y, x: -g * (xp.log(x) + 1))
+special(
+    "xlogy(x, y)",
+    x=lambda xp, g, _y, _x1, x2: g * xp.log(x2),
+    y=lambda xp, g, _y, x1, x2: g * xp.special._quotient(x1, x2),
+)
+special(
+    "xlog1py(x, y)",
+    x=lambda xp, g, _y, _x1, x2: g * xp.log1p(x2),
+    y=lambda xp, g, _y, x1, x2: g * xp.special._quotient(x1, 1 + x2),
 )
 
 
-@composite(extension="special")
-def rel_entr(xp: Any, x1: Any, x2: Any, /) -> Any:
-    return xp.special.xlogy(x1, xp.divide(x1, x2))
+def _share(xp: Any, x1: Any, x2: Any) -> Any:
+    x1 = floats(xp, x1, x2)
+    return xp.special._quotient(where(xp, x1 >= 0, x1), x2)
 
 
-@composite(extension="special")
-def kl_div(xp: Any, x1: Any, x2: Any, /) -> Any:
-    return rel_entr(xp, x1, x2) - x1 + x2
-
+special(
+    "rel_entr(x, y)",
+    x=lambda xp, g, _y, x1, x2: g * (xp.special._log_ratio(x1, x2) + 1),
+    y=lambda xp, g, _y, x1, x2: -g * _share(xp, x1, x2),
+)
+special(
+    "kl_div(x, y)",
+    x=lambda xp, g, _y, x1, x2: g * xp.special._log_ratio(x1, x2),
+    y=lambda xp, g, _y, x1, x2: g * (1 - _share(xp, x1, x2)),
+)
 
 # -- sums of exponentials -----------------------------------------------------------------------------------
 
 
-@composite(extension="special")
-def logsumexp(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
+def _shifted(xp: Any, x: Any, axis: Any) -> tuple[Any, Any, Any]:
+    """Return what to subtract, which is finite, what is left, and the sum of its exponentials."""
+    if 0 in x.shape:  # there is no largest of none
+        return 0.0, x, xp.sum(xp.exp(x), axis=axis, keepdims=True)
     largest = xp.max(x, axis=axis, keepdims=True)
     largest = xp.lift(xp.plain.where(xp.plain.isfinite(largest.value), largest.value, 0.0))
-    result = xp.log(xp.sum(xp.exp(xp.subtract(x, largest)), axis=axis, keepdims=True)) + largest
+    left = xp.subtract(x, largest)
+    return largest, left, xp.sum(xp.exp(left), axis=axis, keepdims=True)
+
+
+@composite(extension="special")
+def logsumexp(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
+    largest, _, total = _shifted(xp, x, axis)
+    result = xp.log(total) + largest
     if keepdims:
         return result
     return xp.squeeze(result, axis=tuple(range(len(x.shape))) if axis is None else axis)
@@ -96,9 +371,11 @@ def logsumexp(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False) -
 
 @composite(extension="special")
 def softmax(xp: Any, x: Any, /, *, axis: Any = None) -> Any:
-    return xp.exp(log_softmax(xp, x, axis=axis))
+    _, left, total = _shifted(xp, x, axis)
+    return xp.exp(left) / total
 
 
 @composite(extension="special")
 def log_softmax(xp: Any, x: Any, /, *, axis: Any = None) -> Any:
-    return xp.subtract(x, logsumexp(xp, x, axis=axis, keepdims=True))
+    _, left, total = _shifted(xp, x, axis)
+    return left - xp.log(total)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from xpnet.backends import special_functions
+from xpnet import special
 from xpnet.onnx.nodes.node import NODES, Node, beside, check_together, dtype_of, namespace_of, operator
 
 _SAME = {
@@ -72,8 +72,7 @@ def _prelu(xp: Any, _node: Node, x: Any, slope: Any) -> Any:
 
 
 @operator("Erf")
-def _erf(xp: Any, _node: Node, x: Any) -> Any:
-    special = xp.special if hasattr(xp, "special") else special_functions(xp)
+def _erf(_xp: Any, _node: Node, x: Any) -> Any:
     return special.erf(x)
 
 
