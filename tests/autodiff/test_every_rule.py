@@ -2,7 +2,6 @@
 
 import warnings
 
-import numpy
 import pytest
 from replay import test_scan
 
@@ -82,25 +81,6 @@ def test_the_checks_notice_a_wrong_rule(name, position, monkeypatch):
         )
     with xpnet.use_device("cpu"):
         assert not all(passes(case) for case in CASES[name])
-
-
-@pytest.mark.parametrize(("name", "position"), RULES)
-def test_the_gradient_of_real_numbers_is_right_for_complex_ones(name, position):
-    """One that is conjugated, or should be, shows in no case of real numbers."""
-    with xpnet.use_device("cpu"):
-        for case in CASES[name]:
-            arrays = case.arrays()
-            if len(arrays) <= position or arrays[position].dtype.kind != "f":
-                continue
-            imaginary = numpy.random.default_rng(5).uniform(0.1, 0.4, size=arrays[position].shape)
-            arrays[position] = arrays[position] + 1j * imaginary
-            try:
-                result, pullback = xpnet.vjp(case, *arrays)
-                pullback(result)
-            except (TypeError, numpy.exceptions.ComplexWarning):  # a function of real numbers
-                continue
-            # The arrays were made for the real function, so finite differences may be less exact.
-            xpnet.check_gradients(case, *arrays, tolerance=1e-6)
 
 
 def passes(case):

@@ -63,7 +63,7 @@ def tail(x):
     ratio = mpf(0)
     for k in range(300, 0, -1):
         ratio = 1 / ((k + 1) * ratio - x)
-    return 1 / (2 * ratio - x)
+    return ratio
 
 
 def logistic(x):

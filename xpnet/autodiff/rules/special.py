@@ -11,6 +11,7 @@ from typing import Any
 
 from xpnet.autodiff import special_parts
 from xpnet.autodiff.primitive import Primitive, Rule, composite, no_rule
+from xpnet.autodiff.rules.elementwise import logistic
 from xpnet.autodiff.special_parts import floats, where
 
 _ROOT_PI = math.sqrt(math.pi)
@@ -46,7 +47,7 @@ def part(declaration: str, **rules: Rule) -> None:
 # -- logistic functions -------------------------------------------------------------------------------------
 
 special("expit(x)", x=lambda xp, g, _y, x: g * xp.special._logistic_density(x))
-special("log_expit(x)", x=lambda xp, g, _y, x: g * xp.special.expit(-x))
+special("log_expit(x)", x=lambda xp, g, _y, x: g * logistic(xp, -x))
 part("logistic_density(x)", x=lambda xp, g, y, x: -g * y * xp.tanh(0.5 * x))
 
 
