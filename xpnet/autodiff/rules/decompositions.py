@@ -470,20 +470,20 @@ def _compute_norm(xp: Any, x: Any, *, axis: Any, keepdims: bool, ord: float) -> 
 
 
 def _norm(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, ord: float, **_: Any) -> Any:
-    norm = spread(xp, y, x, axis)
-    tip = norm == 0
-    # A norm that has overflowed does not tell the slopes.
-    length = xp.where(tip, 1.0, xp.where(xp.isinf(norm), math.nan, norm))
+    # A norm that has overflowed does not tell the slopes. At the tip of one of a positive order all are 0.
+    length = xp.where(y == 0, 1.0, xp.where(xp.isinf(y), math.nan, y))
+    length = spread(xp, length, x, axis)
     if ord == 2:
         slope = conj(xp, x) / length
     else:
-        sizes = xp.abs(x)
+        sizes, tip = xp.abs(x), spread(xp, y == 0, x, axis)
         signs = conj(xp, x) / xp.where(sizes == 0, xp.ones_like(sizes), sizes)
         ratios = xp.where(tip, 1.0, sizes / length)
         if ord < 1:  # infinite where an element is 0, of either sign
             ratios = xp.where(ratios == 0, math.nan, ratios)
         slope = signs * ratios ** (ord - 1)
-    return subgradient(xp, spread(xp, g, x, axis), xp.where(tip, 0.0, slope), lambda: norm)
+        slope = xp.where(tip, 0.0, slope) if ord < 0 else slope
+    return subgradient(xp, spread(xp, g, x, axis), slope, lambda: spread(xp, y, x, axis))
 
 
 Primitive("p_norm", (_norm,), compute=_compute_norm)
@@ -491,6 +491,8 @@ Primitive("p_norm", (_norm,), compute=_compute_norm)
 
 @composite(extension="linalg")
 def vector_norm(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Any:
+    if isinstance(ord, int | float) and ord not in (0, 1, math.inf, -math.inf):
+        return xp.p_norm(x, axis=axis, keepdims=keepdims, ord=ord)
     size = xp.abs(x)
     if ord == math.inf:
         return xp.max(size, axis=axis, keepdims=keepdims)
@@ -500,8 +502,6 @@ def vector_norm(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False,
         return xp.sum(xp.astype(x != 0, size.dtype), axis=axis, keepdims=keepdims)
     if ord == 1:
         return xp.sum(size, axis=axis, keepdims=keepdims)
-    if isinstance(ord, int | float):
-        return xp.p_norm(x, axis=axis, keepdims=keepdims, ord=ord)
     total = xp.sum(size**ord, axis=axis, keepdims=keepdims)  # an array, which may have a gradient
     return xp.where(total == 0, 0.0, xp.where(total == 0, 1.0, total) ** (1 / ord))
 
