@@ -10,7 +10,7 @@ from inspect import Parameter, Signature
 from typing import Any
 
 from xpnet.autodiff import special_parts
-from xpnet.autodiff.primitive import Primitive, Rule, composite, no_rule
+from xpnet.autodiff.primitive import Primitive, Rule, composite, function, no_rule
 from xpnet.autodiff.rules.elementwise import logistic
 from xpnet.autodiff.special_parts import floats, where
 
@@ -352,13 +352,18 @@ special(
 
 
 def _shifted(xp: Any, x: Any, axis: Any) -> tuple[Any, Any, Any]:
-    """Return what to subtract, which is finite, what is left, and the sum of its exponentials."""
-    if 0 in x.shape:  # there is no largest of none
-        return 0.0, x, xp.sum(xp.exp(x), axis=axis, keepdims=True)
-    largest = xp.max(x, axis=axis, keepdims=True)
-    largest = xp.lift(xp.plain.where(xp.plain.isfinite(largest.value), largest.value, 0.0))
+    """Return what to subtract, which is finite and constant, what is left, and the sum of its exponentials."""
+    largest = _largest(xp.plain, xp.lift(x).value, axis)
     left = xp.subtract(x, largest)
     return largest, left, xp.sum(xp.exp(left), axis=axis, keepdims=True)
+
+
+def _largest(xp: Any, x: Any, axis: Any) -> Any:
+    """Return the largest elements, or 0 where they are infinite, and where there are none."""
+    if 0 in x.shape:
+        return 0.0
+    largest = xp.max(x, axis=axis, keepdims=True)
+    return xp.where(xp.isfinite(largest), largest, 0.0)
 
 
 @composite(extension="special")
@@ -370,10 +375,18 @@ def logsumexp(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False) -
     return xp.squeeze(result, axis=tuple(range(len(x.shape))) if axis is None else axis)
 
 
-@composite(extension="special")
-def softmax(xp: Any, x: Any, /, *, axis: Any = None) -> Any:
-    _, left, total = _shifted(xp, x, axis)
-    return xp.exp(left) / total
+def _compute_softmax(xp: Any, x: Any, *, axis: Any) -> Any:
+    exponentials = xp.exp(x - _largest(xp, x, axis))
+    return exponentials / xp.sum(exponentials, axis=axis, keepdims=True)
+
+
+@function(
+    lambda xp, g, y, _x, *, axis: y * (g - xp.sum(g * y, axis=axis, keepdims=True)),
+    compute=_compute_softmax,
+    extension="special",
+)
+def softmax(call: Any, x: Any, /, *, axis: Any = None) -> Any:
+    return call(x, axis=axis)
 
 
 @composite(extension="special")
