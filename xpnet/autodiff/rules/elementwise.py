@@ -59,8 +59,7 @@ def logistic(xp: Any, x: Any) -> Any:
     """Return ``1 / (1 + exp(-x))``, for rules, computed without overflow and with all figures."""
     if is_traced(xp):  # as a function of its own, as its steps have kinks
         return xp.logistic(x)
-    small = xp.exp(-xp.abs(x))
-    return xp.where(x > 0, 1.0, small) / (1 + small)
+    return xp.exp(xp.minimum(x, 0.0)) / (1 + xp.exp(-xp.abs(x)))
 
 
 Primitive("logistic", [lambda xp, g, y, x: g * y * logistic(xp, -x)], compute=logistic)
