@@ -335,16 +335,16 @@ def eigvalsh(xp: Any, x: Any, /) -> Any:
 
 
 @adjoint_rule
-def _svd(xp: Any, g: Any, y: Any, x: Any, *, full_matrices: bool) -> Any:
+def _svd(xp: Any, g: Any, y: Any, _x: Any, *, full_matrices: bool) -> Any:
     (gu, gs, gvh), (u, s, vh) = g, y
-    rows, columns = x.shape[-2:]
+    rows, columns = _x.shape[-2:]
     if full_matrices and rows != columns:
         raise NotImplementedError(
             "svd with full_matrices=True of a matrix that is not square has no gradient, as the last columns "
             f"of U or V can be chosen freely; received {rows} x {columns}. Use full_matrices=False."
         )
-    is_complex = xp.isdtype(x.dtype, "complex floating")
-    v, eye = _H(xp, vh), _eye(xp, x, s.shape[-1])
+    is_complex = xp.isdtype(u.dtype, "complex floating")
+    v, eye = _H(xp, vh), _eye(xp, u, s.shape[-1])
     sums = s[..., None, :] + s[..., :, None]
     differences, equal = _pairs(xp, s, sums)
     zero = (s == 0)[..., None, :]
@@ -360,14 +360,14 @@ def _svd(xp: Any, g: Any, y: Any, x: Any, *, full_matrices: bool) -> Any:
         # What turns u and v together, and against each other. The two parts of a complex diagonal are phases.
         together, against = 0.5 * (of_u + of_v), 0.5 * (of_u - of_v)
         needed = _without_rounding(xp, together, sizes) if gs is None else _of_pairs(xp, sizes, gs)
-        inner = _divide(xp, together * (1 - eye), xp.astype(differences, x.dtype), equal, needed)
+        inner = _divide(xp, together * (1 - eye), xp.astype(differences, u.dtype), equal, needed)
         inner = inner + _phases(xp, ug + vg, sizes) if is_complex else inner
         gs = xp.zeros_like(s) if gs is None else gs
         # Of a function of zeros and their vectors, no more than the derivative by the zeros is seen.
-        seen, s_columns = xp.abs(gs)[..., None, :], xp.astype(s, x.dtype)[..., None, :]
+        seen, s_columns = xp.abs(gs)[..., None, :], xp.astype(s, u.dtype)[..., None, :]
         needed = xp.abs(against) + (seen if is_complex else seen * (1 - eye))
-        inner = inner + _divide(xp, against, xp.astype(sums, x.dtype), both_zero, needed)
-        inner = inner + eye * xp.astype(gs, x.dtype)[..., None, :]
+        inner = inner + _divide(xp, against, xp.astype(sums, u.dtype), both_zero, needed)
+        inner = inner + eye * xp.astype(gs, u.dtype)[..., None, :]
         outside_u, outside_v = gu - u @ ug, gv - v @ vg
         outside_u = _divide(xp, outside_u, s_columns, zero, xp.abs(outside_u) + seen)
         outside_v = _divide(xp, outside_v, s_columns, zero, xp.abs(outside_v) + seen)
