@@ -364,8 +364,6 @@ class ArrayObject:
         return getattr(function, method)(*inputs, **options)
 
     def __array_function__(self, function: Any, _types: Any, inputs: Any, options: Any) -> Any:
-        from xpnet.autodiff.primitive import ABOUT_ARRAYS
-
         if function.__name__ in ABOUT_ARRAYS:
             inputs, options = tree.map(concrete, (inputs, options))
             return function(*inputs, **options)
@@ -444,6 +442,12 @@ def _leave_all(what: str, values: Any) -> Any:
     """Make the traced arrays in the arguments of a NumPy function plain, unless a gradient would be lost."""
     return tree.map(lambda x: x._leave(what) if isinstance(x, ArrayObject) else x, values)
 
+
+# Functions of dtypes and shapes, through which no gradient flows.
+ABOUT_ARRAYS = frozenset({
+    "broadcast_shapes", "can_cast", "common_type", "finfo", "iinfo", "iscomplexobj", "isrealobj", "ndim",
+    "result_type", "shape", "size",
+})  # fmt: skip
 
 # NumPy's functions that write into their first argument. PyTorch's have a name that ends with an underscore.
 _IN_PLACE = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})

@@ -17,7 +17,7 @@ from types import CodeType
 from typing import Any
 
 from xpnet import tree
-from xpnet.arrays import ArrayObject, calling_place, line_of, refuse_writing, written_to
+from xpnet.arrays import ABOUT_ARRAYS, ArrayObject, calling_place, line_of, refuse_writing, written_to
 from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.backends import is_numpy_number
 from xpnet.errors import NoGradientError
@@ -424,13 +424,6 @@ def _without_rule(primitive: Primitive, position: int, value: Any, node: Node | 
 def record_opaque(primitive: Primitive, namespace: Any) -> Callable:
     """As `record`, for a function without a rule that ought to have one: see `opaque`."""
     return opaque(primitive.name, primitive.on_plain(namespace.plain), namespace)
-
-
-# Functions of dtypes and shapes, through which no gradient flows.
-ABOUT_ARRAYS = frozenset({
-    "broadcast_shapes", "can_cast", "common_type", "finfo", "iinfo", "iscomplexobj", "isrealobj", "ndim",
-    "result_type", "shape", "size",
-})  # fmt: skip
 
 
 def opaque(name: str, compute: Callable, namespace: Any) -> Callable:

@@ -17,7 +17,7 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.arrays import ArrayObject, calling_line, raised_by_xpnet, raising_line
+from xpnet.arrays import ABOUT_ARRAYS, ArrayObject, calling_line, raised_by_xpnet, raising_line
 from xpnet.autodiff.custom import FROM_OUTSIDE
 from xpnet.autodiff.namespace import (
     PlainNamespace,
@@ -28,7 +28,7 @@ from xpnet.autodiff.namespace import (
     of_another_library,
     own_special,
 )
-from xpnet.autodiff.primitive import ABOUT_ARRAYS, COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
+from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError

@@ -1,7 +1,8 @@
 """Special functions, with the names of `scipy.special`, computed by `xpnet.backends.special_functions`.
 
 Those whose names begin with an underscore are xpnet's own, and what rules are made of: `special_parts.py` has
-them.
+them. The derivatives are those of NIST's Digital Library of Mathematical Functions, https://dlmf.nist.gov.
+That of a distribution function is the density, and that of its inverse 1 over it.
 """
 
 import math
@@ -9,10 +10,10 @@ from collections.abc import Callable
 from inspect import Parameter, Signature
 from typing import Any
 
-from xpnet.autodiff import special_parts
 from xpnet.autodiff.primitive import Primitive, Rule, composite, function, no_rule
+from xpnet.autodiff.rules import special_parts
 from xpnet.autodiff.rules.elementwise import logistic
-from xpnet.autodiff.special_parts import floats, where
+from xpnet.autodiff.rules.special_parts import floats, nan_outside
 
 _ROOT_PI = math.sqrt(math.pi)
 _ROOT_2_PI = math.sqrt(2 * math.pi)
@@ -49,9 +50,7 @@ def part(declaration: str, **rules: Rule) -> None:
 special("expit(x)", x=lambda xp, g, _y, x: g * xp.special._logistic_density(x))
 special("log_expit(x)", x=lambda xp, g, _y, x: g * logistic(xp, -x))
 part("logistic_density(x)", x=lambda xp, g, y, x: -g * y * xp.tanh(0.5 * x))
-
-
-special("logit(x)", x=lambda xp, g, _y, x: where(xp, (x >= 0) & (x <= 1), g / x + g / (1 - x)))
+special("logit(x)", x=lambda xp, g, _y, x: nan_outside(xp, (x >= 0) & (x <= 1), g / x + g / (1 - x)))
 
 # -- the error function and the normal distribution ---------------------------------------------------------
 
@@ -111,7 +110,7 @@ def polygamma(xp: Any, n: int, x: Any, /) -> Any:
 def multigammaln(xp: Any, a: Any, d: int, /) -> Any:
     constant = d * (d - 1) / 4 * math.log(math.pi)
     total = sum((xp.special.gammaln(a - 0.5 * j) for j in range(1, d)), xp.special.gammaln(a) + constant)
-    return where(xp, a > (d - 1) / 2, total)
+    return nan_outside(xp, a > (d - 1) / 2, total)
 
 
 special(
@@ -131,7 +130,7 @@ special(
 )
 special(
     "zeta(x, q)",
-    q=lambda xp, g, _y, x, q: where(xp, floats(xp, x, q) > 1, -g * x * xp.special.zeta(x + 1, q)),
+    q=lambda xp, g, _y, x, q: nan_outside(xp, floats(xp, x, q) > 1, -g * x * xp.special.zeta(x + 1, q)),
 )
 
 # -- the gamma distribution and its relatives ---------------------------------------------------------------
@@ -267,7 +266,7 @@ def _slope_of_i1e(xp: Any, size: Any) -> Any:
 
 # -- exponential integrals, powers and their like -----------------------------------------------------------
 
-special("exp1(x)", x=lambda xp, g, _y, x: where(xp, x >= 0, -g * xp.exp(-x) / x))
+special("exp1(x)", x=lambda xp, g, _y, x: nan_outside(xp, x >= 0, -g * xp.exp(-x) / x))
 special("expi(x)", x=lambda xp, g, _y, x: g * xp.exp(x) / x)
 special("exp2(x)", x=lambda xp, g, y, _x: g * math.log(2) * y)
 special("exp10(x)", x=lambda xp, g, y, _x: g * math.log(10) * y)
@@ -288,13 +287,13 @@ def log1p(xp: Any, x: Any, /) -> Any:
     return xp.log1p(x)
 
 
-special("boxcox(x, lmbda)", x=lambda xp, g, _y, x, lmbda: where(xp, x >= 0, g * x ** (lmbda - 1)))
+special("boxcox(x, lmbda)", x=lambda xp, g, _y, x, lmbda: nan_outside(xp, x >= 0, g * x ** (lmbda - 1)))
 special("boxcox1p(x, lmbda)", x=lambda xp, g, _y, x, lmbda: g * xp.exp((lmbda - 1) * xp.log1p(x)))
 special("inv_boxcox(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * y ** (1 - lmbda))
 special("inv_boxcox1p(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * xp.exp((1 - lmbda) * xp.log1p(y)))
 special(
     "huber(delta, r)",
-    delta=lambda xp, g, _y, delta, r: where(xp, delta >= 0, g * xp.maximum(xp.abs(r) - delta, 0.0)),
+    delta=lambda xp, g, _y, delta, r: nan_outside(xp, delta >= 0, g * xp.maximum(xp.abs(r) - delta, 0.0)),
     r=lambda xp, g, _y, delta, r: g * _clipped(xp, floats(xp, delta, r), r),
 )
 special(
@@ -304,11 +303,11 @@ special(
 
 
 def _clipped(xp: Any, delta: Any, r: Any) -> Any:
-    return where(xp, delta >= 0, xp.maximum(xp.minimum(r, delta), -delta))
+    return nan_outside(xp, delta >= 0, xp.maximum(xp.minimum(r, delta), -delta))
 
 
 def _soft(xp: Any, delta: Any, r: Any) -> Any:
-    return where(xp, delta > 0, r / xp.hypot(r / delta, xp.ones_like(r)))
+    return nan_outside(xp, delta > 0, r / xp.hypot(r / delta, xp.ones_like(r)))
 
 
 # -- entropies ----------------------------------------------------------------------------------------------
@@ -334,7 +333,7 @@ special(
 
 def _share(xp: Any, x1: Any, x2: Any) -> Any:
     x1 = floats(xp, x1, x2)
-    return xp.special._quotient(where(xp, x1 >= 0, x1), x2)
+    return xp.special._quotient(nan_outside(xp, x1 >= 0, x1), x2)
 
 
 special(
@@ -352,7 +351,7 @@ special(
 
 
 def _shifted(xp: Any, x: Any, axis: Any) -> tuple[Any, Any, Any]:
-    """Return what to subtract, which is finite and constant, what is left, and the sum of its exponentials."""
+    """Return what to subtract, a finite constant, what is left, and the sum of its exponentials."""
     largest = _largest(xp.plain, xp.lift(x).value, axis)
     left = xp.subtract(x, largest)
     return largest, left, xp.sum(xp.exp(left), axis=axis, keepdims=True)

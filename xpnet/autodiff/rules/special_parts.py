@@ -2,7 +2,9 @@
 
 Each is right to a few roundings over the whole range of the dtype, as far as that is in its arguments: where
 a formula would subtract nearly equal numbers, over- or underflow, another one stands in its place. Their own
-derivatives, in `rules/special.py`, are made of them again, and are as exact in gradients of gradients.
+derivatives, in `special.py`, are made of them again, and are as exact in gradients of gradients.
+
+DLMF is NIST's Digital Library of Mathematical Functions, https://dlmf.nist.gov.
 """
 
 import math
@@ -28,7 +30,7 @@ def _horner(coefficients: Any, x: Any) -> Any:
     return value
 
 
-def where(xp: Any, inside: Any, value: Any) -> Any:
+def nan_outside(xp: Any, inside: Any, value: Any) -> Any:
     """Return a derivative where the function is defined, else NaN."""
     return xp.where(inside, value, xp.nan)
 
@@ -60,8 +62,9 @@ def hazard(xp: Any, x: Any) -> Any:
 def tail_ratio(xp: Any, x: Any, *, n: int) -> Any:
     """Return q_n, where q_0 is the Mills ratio and q_n = 1 / ((n + 1) q_{n + 1} - x).
 
-    They are ratios of the repeated integrals of the normal distribution function. Below -1.6 they are a
-    continued fraction; above, where that would take long, the equation is turned round.
+    They are ratios of the repeated integrals of the normal distribution function (DLMF 7.18, in terms of
+    erfc). Below -1.6 they are a continued fraction (7.18(v)); above, where that would take long, the equation
+    is turned round.
     """
     steps = 120
     left = xp.where(x < -1.6, xp.where(x > -1e9, x, -1e9), -1.6)
@@ -77,14 +80,20 @@ def tail_ratio(xp: Any, x: Any, *, n: int) -> Any:
 
 # -- the gamma function and its relatives -------------------------------------------------------------------
 
-_BERNOULLI = [1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510, 43867 / 798]
-_BERNOULLI.append(-174611 / 330)
+# Bernoulli's numbers B_2, B_4, …, and the series of DLMF 5.11.1 and 5.11.2, in powers of 1 / x².
+_BERNOULLI = [
+    *(1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66),
+    *(-691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330),
+]
 _STIRLING = [b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1)][::-1]
 _OF_DIGAMMA = [-b / (2 * k) for k, b in enumerate(_BERNOULLI, 1)][::-1]
 
 
 def polygamma(xp: Any, x: Any, *, n: int) -> Any:
-    """Return the n-th derivative of digamma, left of 0 by reflection: SciPy's adds up ever more terms."""
+    """Return the n-th derivative of digamma, left of 0 by reflection (DLMF 5.15.6).
+
+    SciPy's adds up ever more terms there.
+    """
     if n == 0:
         return xp.special.digamma(x)
     value = xp.special.polygamma(n, xp.where(x < 0, 1 - x, x))
@@ -100,7 +109,10 @@ def polygamma(xp: Any, x: Any, *, n: int) -> Any:
 
 
 def rgamma_derivative(xp: Any, x: Any) -> Any:
-    """Return the derivative of 1 / gamma(x), which is smooth where gamma has a pole."""
+    """Return the derivative of 1 / gamma(x), which is smooth where gamma has a pole.
+
+    It is -digamma(x) / gamma(x), on the left by reflection of both (DLMF 5.5.3 and 5.5.4).
+    """
     left = x < 0.5
     near = xp.round(x)
     part = xp.where(left, x - near, 0.25) * math.pi
@@ -112,7 +124,10 @@ def rgamma_derivative(xp: Any, x: Any) -> Any:
 
 
 def digamma_difference(xp: Any, a: Any, b: Any) -> Any:
-    """Return digamma(a + b) - digamma(a), to all figures where a and b are positive."""
+    """Return digamma(a + b) - digamma(a), to all figures where a and b are positive.
+
+    By recurrence (DLMF 5.5.2) and the asymptotic series (5.11.2).
+    """
     a, b = floats(xp, a, b), floats(xp, b, a)
     near = (a > 0) & (b > 0)
     # digamma(x) is digamma(x + 8) less a sum, and from 8 on log(x) with a series: their differences, each.
@@ -134,7 +149,7 @@ def digamma_difference(xp: Any, a: Any, b: Any) -> Any:
 
 
 def _scale(xp: Any, a: Any) -> Any:
-    """Return a^a exp(-a) / gamma(a)."""
+    """Return a^a exp(-a) / gamma(a), from 8 on by Stirling's series (DLMF 5.11.1)."""
     small = a < 8
     low, high = xp.where(small, a, 8.0), xp.where(small, 8.0, a)
     inverse = 1 / high
@@ -143,7 +158,7 @@ def _scale(xp: Any, a: Any) -> Any:
     return xp.where(small, below, xp.sqrt(high / (2 * math.pi)) * xp.exp(-series))
 
 
-# Of 2 (artanh(r) - r) / r, in powers of r².
+# Of 2 (artanh(r) - r) / r³, in powers of r² (DLMF 4.38).
 _LOGARITHM = [2 / (2 * k + 3) for k in range(16)][::-1]
 
 
@@ -170,13 +185,20 @@ def _power(xp: Any, a: Any, x: Any) -> Any:
 
 
 def gamma_density(xp: Any, a: Any, x: Any) -> Any:
-    """Return x^(a - 1) exp(-x) / gamma(a), the derivative of gammainc."""
+    """Return x^(a - 1) exp(-x) / gamma(a), the derivative of gammainc (DLMF 8.8.13).
+
+    As its value at x = a times what it falls to from there, neither of which overflows, as in C. Loader, Fast
+    and accurate computation of binomial probabilities, 2000.
+    """
     a = floats(xp, a, x)
     return _scale(xp, a) * _power(xp, a, x)
 
 
 def beta_density(xp: Any, a: Any, b: Any, x: Any, rest: Any) -> Any:
-    """Return x^(a - 1) rest^(b - 1) / beta(a, b), the derivative of betainc, where x + rest is 1."""
+    """Return x^(a - 1) rest^(b - 1) / beta(a, b), the derivative of betainc, where x + rest is 1.
+
+    Made of three densities of the gamma distribution (see `gamma_density`).
+    """
     a, b = floats(xp, a, x), floats(xp, b, x)
     n = a + b
     first = _scale(xp, a) / _scale(xp, n) * n * _power(xp, a, n * x)
@@ -198,7 +220,10 @@ def student_density(xp: Any, df: Any, t: Any) -> Any:
 
 
 def kolmogorov_density(xp: Any, x: Any) -> Any:
-    """Return minus the derivative of kolmogorov, one of two series that converge at once."""
+    """Return minus the derivative of kolmogorov, of one of two series that converge at once.
+
+    They are those of G. Marsaglia, W. W. Tsang and J. Wang, Evaluating Kolmogorov's distribution, 2003.
+    """
     odd = [(2 * k - 1) ** 2 * math.pi**2 / 8 for k in range(1, 5)]
     y = xp.where(x < 0.8, xp.where(x > 0.03, x, 0.03), 0.8)
     low = sum(xp.exp(-c / (y * y)) * (2 * c / (y * y) - 1) for c in odd) * math.sqrt(2 * math.pi) / (y * y)
@@ -211,7 +236,10 @@ def kolmogorov_density(xp: Any, x: Any) -> Any:
 
 
 def bessel_quotient(xp: Any, x: Any, *, n: int, sign: int) -> Any:
-    """Return I_n(x) / x^n, or with the sign -1 J_n(x) / x^n: near 0 by its series, else by recurrence."""
+    """Return I_n(x) / x^n, or with the sign -1 J_n(x) / x^n.
+
+    Near 0 by its series (DLMF 10.25.2 and 10.2.2), else by recurrence (10.29.1 and 10.6.1).
+    """
     near = xp.abs(x) < 2
     z = xp.where(near, x, 1.0)
     terms = [sign**k / (4**k * math.factorial(k) * math.factorial(n + k)) for k in range(14)]
@@ -228,8 +256,9 @@ def bessel_quotient(xp: Any, x: Any, *, n: int, sign: int) -> Any:
 def bessel_moment(xp: Any, x: Any, *, n: int) -> Any:
     """Return the mean of (1 - cos t)^n exp(-x (1 - cos t)) over the circle, for x from 0 on.
 
-    For n = 0 it is i0e(x), and each derivative is minus the next of them. All that is added up is positive:
-    below 25 at points on the circle, of which few are enough, above the terms of the asymptotic series.
+    For n = 0 it is i0e(x) (DLMF 10.32.1), and each derivative is minus the next of them. All that is added up
+    is positive: below 25 at points on the circle, of which few are enough, above the terms of the asymptotic
+    series, which for n = 0 is that of DLMF 10.40.1.
     """
     points = 64
     near = x < 25
@@ -248,7 +277,10 @@ def bessel_moment(xp: Any, x: Any, *, n: int) -> Any:
 
 
 def sinc_quotient(xp: Any, x: Any, *, n: int) -> Any:
-    """Return j_n(x) / x^n, with the spherical Bessel functions, of which j_0 is sin(x) / x."""
+    """Return j_n(x) / x^n, with the spherical Bessel functions, of which j_0 is sin(x) / x.
+
+    Near 0 by its series (DLMF 10.53.1), else by recurrence (10.51.1).
+    """
     near = xp.abs(x) < n + 1
     z = xp.where(near, x, 1.0)
     terms = [math.prod(range(1, 2 * n + 2, 2))]
