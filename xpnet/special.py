@@ -506,10 +506,7 @@ def bdtri(k: Any, n: Any, y: Any, /) -> Any:
 
 @_documented(1, 3, 0.4, gives=0.1792)
 def nbdtr(k: Any, n: Any, p: Any, /) -> Any:
-    """Return the distribution function of the negative binomial distribution.
-
-    Of up to k failures before n successes.
-    """
+    """Return the probability of up to k failures before n successes, each of the probability p."""
     return _call("nbdtr", k, n, p)
 
 
@@ -530,10 +527,7 @@ def nbdtri(k: Any, n: Any, y: Any, /) -> Any:
 
 @_documented(0.8, gives=0.5441)
 def kolmogorov(y: Any, /) -> Any:
-    """Return the probability that Kolmogorov's statistic, times the root of the sample's size.
-
-    Is larger than y.
-    """
+    """Return the probability that sqrt(n) times Kolmogorov's statistic exceeds y, for large samples of n."""
     return _call("kolmogorov", y)
 
 
@@ -543,7 +537,7 @@ def kolmogi(p: Any, /) -> Any:
     return _call("kolmogi", p)
 
 
-# -- bessel functions ---------------------------------------------------------------------------------------
+# -- Bessel functions ---------------------------------------------------------------------------------------
 
 
 @_documented(0.5, gives=1.063)

@@ -45,7 +45,7 @@ def subgradient(
         Whether this is the derivative of such a product with respect to ``g``. What was ``g`` then arrives
         from the other side.
     """
-    if getattr(xp, "plain", None) is not None:  # `is_traced`, without a call
+    if is_traced(xp):
         return xp.subgradient(g, slope, kink(), corner=corner, transposed=transposed)
     return g * slope
 
