@@ -33,7 +33,8 @@ _EXTENSIONS = ("linalg", "fft", "special")
 class Inspection:
     """What a library says about itself, as version 2024.12 of the standard has it.
 
-    In version 2025.12, `devices` returns a tuple. Code of others adds lists to it.
+    There, `devices`, `meshgrid` and `broadcast_arrays` return lists. In version 2025.12 they return tuples,
+    and code of others adds lists to them.
     """
 
     def __init__(self, xp: Any) -> None:

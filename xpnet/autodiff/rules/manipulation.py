@@ -88,15 +88,15 @@ def broadcast_to(call: Any, x: Any, /, shape: Any) -> Any:
 
 
 @composite
-def broadcast_arrays(xp: Any, *arrays: Any) -> tuple[Any, ...]:
+def broadcast_arrays(xp: Any, *arrays: Any) -> list[Any]:
     ndim = max((len(x.shape) for x in arrays), default=0)
     padded = [(1,) * (ndim - len(x.shape)) + tuple(x.shape) for x in arrays]
     shape = tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*padded, strict=True))
-    return tuple(xp.broadcast_to(x, shape) for x in arrays)
+    return [xp.broadcast_to(x, shape) for x in arrays]
 
 
 @composite
-def meshgrid(xp: Any, *arrays: Any, indexing: str = "xy") -> tuple[Any, ...]:
+def meshgrid(xp: Any, *arrays: Any, indexing: str = "xy") -> list[Any]:
     if indexing not in ("xy", "ij"):
         raise ValueError(f'meshgrid needs indexing "xy" or "ij", received {indexing!r}')
     order = list(range(len(arrays)))
@@ -109,7 +109,7 @@ def meshgrid(xp: Any, *arrays: Any, indexing: str = "xy") -> tuple[Any, ...]:
     for x, axis in zip(arrays, order, strict=True):
         aligned = tuple(x.shape[0] if a == axis else 1 for a in range(len(arrays)))
         grids.append(xp.broadcast_to(xp.reshape(x, aligned), tuple(shape)))
-    return tuple(grids)
+    return grids
 
 
 # -- joining and splitting ----------------------------------------------------------------------------------
