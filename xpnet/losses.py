@@ -16,7 +16,7 @@ from array_api_compat import device
 from xpnet import tree
 from xpnet.arrays import concrete
 from xpnet.autodiff import array_namespace, stop_gradient
-from xpnet.backends import asarray, at_least_single, is_known
+from xpnet.backends import asarray, at_least_single, in_dtype, is_known
 from xpnet.indices import safe_indices
 from xpnet.settings import at_least_zero, count, positive, up_to_one
 
@@ -156,7 +156,7 @@ def cross_entropy(
     if smoothing:
         losses = (1 - smoothing) * losses + smoothing * against(1 / classes)
     if reduction == "mean" and class_weight is not None and weights is not None:
-        return _narrowed(xp, xp.sum(losses) / xp.sum(weights), dtype)
+        return in_dtype(xp, xp.sum(losses) / xp.sum(weights), dtype)
     return _reduce(xp, losses, reduction, dtype)
 
 
@@ -471,18 +471,14 @@ def _check_not_empty(x: Any) -> None:
 
 
 def _reduce(xp: Any, losses: Any, reduction: str, dtype: Any) -> Any:
+    """Return the losses of the examples, or what is asked for of them, in the dtype of the predictions."""
     if reduction == "mean":
-        return _narrowed(xp, xp.mean(losses), dtype)
-    if reduction == "sum":
-        return _narrowed(xp, xp.sum(losses), dtype)
-    if reduction == "none":
-        return _narrowed(xp, losses, dtype)
-    raise ValueError(f'reduction must be "mean", "sum" or "none", received {reduction!r}.')
-
-
-def _narrowed(xp: Any, loss: Any, dtype: Any) -> Any:
-    """Return what was computed with `at_least_single` in the dtype that the predictions have."""
-    return loss if loss.dtype == dtype else xp.astype(loss, dtype)
+        losses = xp.mean(losses)
+    elif reduction == "sum":
+        losses = xp.sum(losses)
+    elif reduction != "none":
+        raise ValueError(f'reduction must be "mean", "sum" or "none", received {reduction!r}.')
+    return in_dtype(xp, losses, dtype)
 
 
 def _check_several(classes: int) -> None:

@@ -306,6 +306,11 @@ def at_least_single(xp: Any, x: Any) -> Any:
     return xp.astype(x, xp.result_type(x.dtype, xp.float32), copy=False)
 
 
+def in_dtype(xp: Any, x: Any, dtype: Any) -> Any:
+    """Return an array in a dtype, and as it is where it has that: `astype` would be recorded, too."""
+    return x if x.dtype == dtype else xp.astype(x, dtype)
+
+
 def numpy_dtype(dtype: Any, where: Device) -> numpy.dtype:
     """Return the dtype of NumPy for one of a device's library; float32 for what NumPy does not have."""
     with where.library.entered(where.native):

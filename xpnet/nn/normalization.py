@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
-from xpnet.backends import at_least_single
+from xpnet.backends import at_least_single, in_dtype
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features, filled
 from xpnet.settings import at_least_zero, count, up_to_one
@@ -20,7 +20,7 @@ def _standardized(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tup
     centered = wide - mean
     variance = _mean(xp, centered * centered, axes)
     y = centered * (1 / xp.sqrt(variance + epsilon))
-    return (y if wide is x else xp.astype(y, x.dtype)), mean, variance
+    return in_dtype(xp, y, x.dtype), mean, variance
 
 
 def _mean(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
@@ -227,7 +227,7 @@ class RMSNorm(_Normalization):
         wide = at_least_single(xp, x)
         square = xp.mean(wide * wide, axis=-1, keepdims=True)
         y = wide * (1 / xp.sqrt(square + self.epsilon))
-        return (y if wide is x else xp.astype(y, x.dtype)) * self.weight
+        return in_dtype(xp, y, x.dtype) * self.weight
 
 
 class GroupNorm(_Normalization):
