@@ -6,6 +6,7 @@ numbers at once as fit into its registers, BLAS takes other blocks, another vers
 
 import array_api_compat
 import numpy
+import pytest
 
 import xpnet
 from xpnet import backends
@@ -30,6 +31,12 @@ def half_of_the_digits(dtype, scale=1.0):
     makes of the errors of those before. What is wrong by 1 % is far above.
     """
     return rounding(float(numpy.finfo(dtype).eps) ** -0.5, dtype, scale)
+
+
+def needs_float16(xp):
+    """Skip a test on a library that has no float16, which the standard does not ask for."""
+    if not hasattr(xp, "float16"):
+        pytest.skip("the library has no float16")
 
 
 def assert_same(actual, expected, *, tolerance=None):

@@ -4,7 +4,7 @@ import math
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, needs_float16
 
 import xpnet
 from xpnet import losses
@@ -397,8 +397,7 @@ NARROW = 70_000
 
 @pytest.mark.parametrize("class_weight", [None, [1.0, 1.0]])
 def test_many_examples_in_float16(device, class_weight):
-    if not hasattr(device.namespace, "float16"):
-        pytest.skip("the library has no float16")
+    needs_float16(device.namespace)
     z = on(device, numpy.zeros((NARROW, 2)), "float16")
     labels = on(device, numpy.zeros(NARROW, dtype=int))
     loss, gradient = xpnet.value_and_grad(
@@ -409,16 +408,14 @@ def test_many_examples_in_float16(device, class_weight):
 
 
 def test_many_classes_in_float16(device):
-    if not hasattr(device.namespace, "float16"):
-        pytest.skip("the library has no float16")
+    needs_float16(device.namespace)
     z = on(device, numpy.zeros((1, NARROW)), "float16")
     assert_same(losses.cross_entropy(z, on(device, [0])), on(device, math.log(NARROW), "float16"))
 
 
 @pytest.mark.parametrize("name", ["mse", "mae", "huber", "binary_cross_entropy"])
 def test_large_errors_of_many_examples_in_float16(device, name):
-    if not hasattr(device.namespace, "float16"):
-        pytest.skip("the library has no float16")
+    needs_float16(device.namespace)
     outputs = numpy.zeros(NARROW)
     outputs[: NARROW // 100] = 400.0
     loss = getattr(losses, name)

@@ -2,7 +2,7 @@
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same, rounding
+from helpers import assert_on, assert_same, needs_float16, rounding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -254,8 +254,7 @@ def test_bad_settings():
 
 @pytest.mark.parametrize("make", LAYERS, ids=NAMES)
 def test_float16_whose_squares_overflow(device, make):
-    if not hasattr(device.namespace, "float16"):
-        pytest.skip("the library has no float16")
+    needs_float16(device.namespace)
     x = 150 * numpy.random.default_rng(0).normal(size=(4, 3, 6)).astype("float16")
     with xpnet.use_device(device):
         narrow, wide = make(dtype="float16"), make(dtype="float64")

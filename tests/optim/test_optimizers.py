@@ -5,7 +5,7 @@ import pickle
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same, rounding
+from helpers import assert_on, assert_same, needs_float16, rounding
 
 import xpnet
 from xpnet import optim, tree
@@ -283,8 +283,7 @@ def test_clipping_zero_gradients_gives_zeros(device):
 
 
 def test_clipping_far_down_keeps_the_figures_of_float16(device):
-    if not hasattr(device.namespace, "float16"):
-        pytest.skip("the library has no float16")
+    needs_float16(device.namespace)
     grads = on(device, numpy.asarray([30000.0, -40000.0], dtype="float16"))
     new, _ = run(optim.chain(optim.clip_by_global_norm(0.01), optim.SGD(1.0)), 0 * grads, [grads])
     assert_same(new, on(device, numpy.asarray([-0.006, 0.008], dtype="float16")), tolerance=2**-12)

@@ -1,6 +1,6 @@
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import assert_same, needs_float16
 
 import xpnet
 from autodiff.cases import Case, array, complexes, named, signed, values
@@ -145,8 +145,7 @@ LARGE = 140_000
 @pytest.mark.parametrize("name", ["mean", "var", "std", "max", "min"])
 @pytest.mark.parametrize("correction", [0, 1])
 def test_narrow_numbers_of_many_elements(name, correction, xp):
-    if not hasattr(xp, "float16"):
-        pytest.skip("the library has no float16")
+    needs_float16(xp)
     options = {"correction": correction} if name in ("var", "std") else {}
     x = numpy.tile(numpy.asarray([0.5, 1.5], dtype="float16"), LARGE // 2)
 
