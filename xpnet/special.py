@@ -142,17 +142,24 @@ def _documented(*example: Any, gives: float) -> Callable:
 
     def complete(function: Callable) -> Callable:
         name = function.__name__
-        names = list(signature(function).parameters)
-        settings = [n for n in names if (name, n) in (("polygamma", "n"), ("multigammaln", "d"))]
+        parameters = signature(function).parameters
+        names, settings = list(parameters), [n for n, p in parameters.items() if p.annotation is int]
         arrays = [n for n in names if n not in settings]
         given = [
             f"np.asarray({x!r})" if n in arrays else repr(x) for n, x in zip(names, example, strict=True)
         ]
+        alone = len(arrays) == 1
+        together = "" if alone else ", in shapes that fit together, at least one of them an array"
+        about = [
+            f"{', '.join(arrays)} : array{'' if alone else ' or number'}",
+            f"    Of real floating-point numbers{together}.",
+        ]
+        shape = f"of ``{arrays[0]}``" if alone else "that the arguments have together"
+        for n in settings:
+            about.insert(0 if n == names[0] else len(about), f"{n} : int")
         sections = [
-            *_section("Parameters", f"{', '.join(arrays)} : array or number"),
-            "    Of shapes that fit together, at least one of them an array, of real floating-point numbers.",
-            *[f"{n} : int" for n in settings],
-            *_section("Returns", "array", "    Of the shape that the arguments have together."),
+            *_section("Parameters", *about),
+            *_section("Returns", "array", f"    Of the shape {shape}."),
             *_section("Notes", _about_gradients(name)),
             *_section("Examples", ">>> import numpy as np", ">>> from xpnet import special"),
             f">>> round(float(special.{name}({', '.join(given)})), {_digits(gives)})",
@@ -313,13 +320,13 @@ def psi(x: Any, /) -> Any:
 
 
 @_documented(1, 0.5, gives=4.935)
-def polygamma(n: Any, x: Any, /) -> Any:
+def polygamma(n: int, x: Any, /) -> Any:
     """Return the n-th derivative of `digamma`, for an integer n."""
     return _call("polygamma", n, x)
 
 
 @_documented(2.5, 3, gives=1.881)
-def multigammaln(a: Any, d: Any, /) -> Any:
+def multigammaln(a: Any, d: int, /) -> Any:
     """Return the logarithm of the multivariate gamma function, for an integer d and a > (d - 1) / 2."""
     return _call("multigammaln", a, d)
 
