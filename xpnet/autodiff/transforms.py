@@ -96,7 +96,10 @@ def value_and_grad(
 
 def _check_loss(result: Any) -> None:
     if not tree.is_array(result) and not isinstance(result, int | float):
-        raise TypeError(f"f must return an array of shape (), received {type(result).__name__}.")
+        raise TypeError(
+            f"f must return one number, an array of shape (), received {type(result).__name__}. Return the "
+            "number alone; what stands beside it goes with has_aux=True, several numbers with xpnet.jacobian."
+        )
     if tree.is_array(result):
         if result.shape != ():
             raise ValueError(
