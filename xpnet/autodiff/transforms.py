@@ -24,9 +24,9 @@ def value_and_grad(
         A function that returns one real number, an array of shape ``()``. It may use any functions of the
         array API standard, Python control flow, closures and other transforms.
     argnums : int or sequence of int, default=0
-        The positional arguments to differentiate, counted from 0: arrays of floating-point numbers, or trees
-        (modules, dataclasses, dicts, lists, tuples) with such arrays at their leaves. All others, and keyword
-        arguments, are constants.
+        The positional arguments to differentiate, counted from 0: arrays of floating-point numbers, Python
+        floats, or trees (modules, dataclasses, dicts, lists, tuples) with such at their leaves. All others,
+        and keyword arguments, are constants.
     has_aux : bool, default=False
         Whether ``f`` returns a pair ``(value, auxiliary)``, of which only the value is differentiated: any
         tree, without arrays in objects that are no trees.
