@@ -181,8 +181,10 @@ def test_auxiliary_results(xp):
 
 
 def test_auxiliary_results_must_come_in_a_pair():
-    with pytest.raises(TypeError, match=r"\(value, auxiliary\)"):
+    with pytest.raises(TypeError, match=r"\(value, auxiliary\), received Tracer"):
         xpnet.grad(lambda x: x, has_aux=True)(1.0)
+    with pytest.raises(TypeError, match=r"received a tuple of 3\. Return a tuple of two"):
+        xpnet.grad(lambda x: (x, x, x), has_aux=True)(1.0)
 
 
 def test_trees(xp):

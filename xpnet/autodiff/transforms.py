@@ -77,7 +77,12 @@ def value_and_grad(
         auxiliary = None
         if has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
-                raise TypeError(f"with has_aux=True, f must return (value, auxiliary), received {result!r}.")
+                received = type(result).__name__
+                received = f"a tuple of {len(result)}" if isinstance(result, tuple) else received
+                raise TypeError(
+                    f"with has_aux=True, f must return (value, auxiliary), received {received}. Return a "
+                    "tuple of two, with several auxiliary values in a tuple or dict of their own."
+                )
             result, auxiliary = result
             check_results(auxiliary)
         _check_loss(result)
