@@ -43,7 +43,10 @@ class ArrayObject:
 
     # For error messages: what it is called, and what to do where something is asked of it that it has not.
     _kind = "traced"
-    _instead = "If no gradient shall flow through here, take xpnet.to_numpy(xpnet.stop_gradient(x))."
+    _instead = (
+        "Take functions of its namespace (xp = xpnet.array_namespace(x)) where a gradient shall flow, else "
+        "xpnet.to_numpy(xpnet.stop_gradient(x))."
+    )
 
     __hash__ = None  # type: ignore[assignment]  # `==` is elementwise, as for every array
 
@@ -101,11 +104,23 @@ class ArrayObject:
 
     def __format__(self, format_spec: str) -> str:
         # A text is for people, like `repr`: it loses no gradient.
-        if not format_spec or self.shape:
+        return self._text(format_spec) if not format_spec or self.shape else format(self._item(), format_spec)
+
+    def _text(self, format_spec: str) -> str:
+        """Return the text of the whole array, whose format can be no more than that of any text: a width."""
+        try:
             return format(str(self), format_spec)
+        except ValueError:
+            raise TypeError(
+                f"the format {format_spec!r} needs one number, received an array of shape "
+                f"{tuple(self.shape)}. Write it without the format, or format its elements."
+            ) from None
+
+    def _item(self) -> Any:
+        """Return the value of an array of one element as a number of Python's."""
         from xpnet.backends import to_numpy
 
-        return format(to_numpy(self.value).item(), format_spec)
+        return to_numpy(self.value).item()
 
     def __getattr__(self, name: str) -> Any:
         from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
@@ -348,6 +363,10 @@ class ArrayObject:
     def __complex__(self) -> complex:
         return complex(self._leave("complex()"))
 
+    def __round__(self, digits: int | None = None) -> Any:  # of NumPy's numbers, such as its sums
+        self._leave("round()")
+        return round(self._item(), digits)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         from xpnet.backends import to_numpy
 
@@ -357,7 +376,9 @@ class ArrayObject:
         operator = _OPERATORS.get(function)
         if operator and method == "__call__" and not options:  # `ndarray + tracer` comes here
             return getattr(self.namespace, operator)(*inputs)
-        name = f"numpy.{function.__name__}"
+        name = function.__name__
+        if getattr(numpy, name, None) is function:  # SciPy has others
+            name = f"numpy.{name}"
         written = options.get("out", ()) + (inputs[:1] if method == "at" else ())
         inputs, options = _leave_all(name, (inputs, options))
         refuse_writing(name, written)

@@ -236,11 +236,28 @@ def test_directions_of_some_arguments(xp):
 @pytest.mark.parametrize(
     ("arguments", "directions", "error", "message"),
     [
-        (lambda x: (x,), lambda x: (x, x), ValueError, r"like the arguments.*shapes \[\(4,\), \(4,\)\]"),
-        (lambda x: (x,), lambda x: (x[:2],), ValueError, r"shapes \[\(4,\)\].*received.*shapes \[\(2,\)\]"),
-        (lambda x: (x,), lambda _: (1.0,), ValueError, r"shapes \[\(4,\)\].*received.*shapes \[\(\)\]"),
-        (lambda x: (x,), lambda _: ("x",), ValueError, r"received.*shapes \['str'\]"),
-        (lambda x: (x,), lambda x: x, ValueError, "like the arguments"),
+        (
+            lambda x: (x,),
+            lambda x: (x, x),
+            ValueError,
+            r"like the arguments.*, \(\*,\) with.*; received \(\*, \*\)",
+        ),
+        (lambda x: (x,), lambda x: (x[:2],), ValueError, r"shape \(4,\) at 0; received the shape \(2,\)\."),
+        (lambda x: (x,), lambda _: (1.0,), ValueError, r"shape \(4,\) at 0; received the shape \(\)\."),
+        (lambda x: (x,), lambda _: ("x",), ValueError, r"shape \(4,\) at 0; received str\."),
+        (
+            lambda x: (x,),
+            lambda _: ([1.0] * 4,),
+            ValueError,
+            r"received \(\[\*, .*arrays of lists with xpnet.as",
+        ),
+        (lambda x: (x,), lambda _: (None,), ValueError, r"received \(None,\)\..*give zeros where"),
+        (
+            lambda x: (x,),
+            lambda x: x,
+            ValueError,
+            r"like the arguments.*, \(\*,\) with.*; received one array\.",
+        ),
         (lambda x: x, lambda x: x, TypeError, r"arguments of f in a tuple, received.*Write \(x,\)"),
     ],
 )

@@ -18,6 +18,7 @@ import re
 import statistics
 import threading
 
+import array_api_compat
 import numpy
 import pytest
 import scipy.linalg.blas
@@ -110,6 +111,7 @@ REFUSED = {
     },
     r"complex\(\)": {"complex": lambda x: complex(x[0]), "cmath.exp": lambda x: cmath.exp(x[0])},
     r"int\(\)": {"int": lambda x: int(x[0])},
+    r"round\(\)": {"round": lambda x: round(x[0]), "round to digits": lambda x: round(x[0], 2)},
     "an index": {
         "operator.index": lambda x: operator.index(x[0]),
         "range": lambda x: range(x[0]),
@@ -119,6 +121,7 @@ REFUSED = {
     },
     "pickle": {"pickle": pickle.dumps, "pickle of a tree": lambda x: pickle.dumps({"x": [x]})},
     "from_dlpack": {"numpy.from_dlpack": numpy.from_dlpack},
+    "^wofz": {"scipy.special": lambda x: scipy.special.wofz(x)},
     r"numpy\.\w+|float\(\)": {
         "a[0] =": lambda x: assigned(numpy.zeros(2), 0, x[0]),
         "a[0] = of float32": lambda x: assigned(numpy.zeros(2, dtype="float32"), 0, x[0]),
@@ -155,7 +158,6 @@ REFUSED = {
         "numpy.vectorize": lambda x: numpy.vectorize(math.sin)(x),
         "numpy.random": lambda x: numpy.random.default_rng(0).normal(x, 1.0),
         "numpy.savetxt": lambda x: numpy.savetxt("never written", x),
-        "scipy.special": lambda x: scipy.special.wofz(x),
         "scipy.linalg.blas": lambda x: scipy.linalg.blas.ddot(x, x),
         "scipy.optimize": lambda x: scipy.optimize.minimize(lambda y: y @ y, x),
         "xpnet.to_numpy": xpnet.to_numpy,
@@ -193,7 +195,6 @@ FOREIGN = {
     "item": lambda x, xp: x[0].item(),
     "tolist": lambda x, xp: x.tolist(),
     "numpy": lambda x, xp: x.numpy(),
-    "round": lambda x, xp: round(x[0]),
     "divmod": lambda x, xp: divmod(x, 2.0),
     "%d": lambda x, xp: operator.mod("%d", x[0]),
     "memoryview": lambda x, xp: memoryview(x),
@@ -263,8 +264,11 @@ def test_an_error_is_shown_in_the_place_of_numpys_own():
         return x[1]
 
     for transform in (xpnet.grad, xpnet.jacobian, xpnet.checkpoint, xpnet.jit):
-        with pytest.raises(NoGradientError, match=r"float\(\) needs a plain array.*xpnet\.stop_gradient"):
+        with pytest.raises(
+            NoGradientError, match=r"float\(\) needs a plain array.*xpnet\.stop_gradient"
+        ) as caught:
             xpnet.vjp(transform(f), numpy.ones(2))[1](1.0)
+        assert "into an array of NumPy's. Make that array with xp.zeros" in caught.value.__notes__[0]
 
     @xpnet.custom_gradient
     def custom(x):
@@ -291,11 +295,36 @@ def test_the_sweep_refuses_what_has_no_rule(name, f):
     x = numpy.asarray([1.25, 2.5])
     run = lambda x: f(xpnet.array_namespace(x), x)
     result, pullback = xpnet.vjp(run, x)
-    with pytest.raises(NoGradientError, match=rf"{name} has no gradient rule.*called at .*lambda xp, x: "):
+    line = rf"{name} has no gradient rule.*called at .*lambda xp, x: .*Write it with other functions"
+    with pytest.raises(NoGradientError, match=line):
         pullback(result)
     gradient, beside = xpnet.grad(lambda x: (x @ x, run(x)), has_aux=True)(x)
     assert_same(gradient, 2 * x)
     assert_same(beside, run(xpnet.trace(x)).value)
+
+
+@pytest.mark.parametrize(
+    ("name", "standard"),
+    [("concatenate", "concat"), ("power", "pow"), ("arctan2", "atan2"), ("mod", "remainder")],
+)
+def test_the_name_in_the_standard_is_said(name, standard):
+    arguments = (lambda x: ([x, x],)) if name == "concatenate" else (lambda x: (x, x))
+    with pytest.raises(
+        NoGradientError, match=rf"{name} has no.*Write xp\.{standard}, as the standard calls it, "
+    ):
+        xpnet.jacobian(lambda x: getattr(xpnet.array_namespace(x), name)(*arguments(x)))(numpy.ones(2))
+
+
+def test_plain_arrays_beside_traced_ones_are_named_where_others_refuse_them():
+    plain = numpy.ones(2)
+
+    def f(x):
+        return array_api_compat.array_namespace(x, plain).sum(x * plain)
+
+    with pytest.raises(TypeError, match="Multiple namespaces") as caught:
+        xpnet.grad(lambda x: xpnet.grad(f)(x) @ x)(numpy.ones(2))
+    assert len(caught.value.__notes__) == 1
+    assert "or wrap them with xpnet.trace" in caught.value.__notes__[0]
 
 
 def test_functions_of_shapes_and_dtypes_need_no_gradient():

@@ -379,6 +379,21 @@ def test_sums_are_exported(xp):
     assert [10, 11, 12][integer:] == [11, 12]
 
 
+def test_numbers_are_rounded(xp):
+    x = xpnet.trace(array(2.456))
+    assert round(x) == 2
+    assert type(round(x)) is int
+    assert abs(round(x, 1) - 2.5) < 1e-6
+    assert round(x.__array_namespace__().argmax(xpnet.trace(array([1.0, 2.0])))) == 1
+
+
+@pytest.mark.parametrize("wrap", [xpnet.trace, lambda x: xpnet.grad(lambda x: f"{x:.2f}")(x)])
+def test_the_format_of_a_number_is_for_one_number(wrap, xp):
+    assert f"{xpnet.trace(array([1.0])):>200}".startswith("  ")
+    with pytest.raises(TypeError, match=r"'\.2f' needs one number, received an array of shape \(2,\)"):
+        f"{wrap(array([1.0, 2.0])):.2f}"
+
+
 def test_nothing_can_be_deleted_from_an_array(xp):
     with pytest.raises(TypeError, match=r"no element of an array can be deleted, received the key 0"):
         del xpnet.trace(array([1.0, 2.0]))[0]

@@ -132,7 +132,7 @@ def test_argnums_are_different_positions(differentiated, argnums):
 
 @pytest.mark.parametrize("transform", [xpnet.grad, xpnet.value_and_grad, xpnet.jacobian, xpnet.hessian])
 def test_what_argnums_cannot_be_is_said_at_once(transform):
-    with pytest.raises(ValueError, match=r"Received argnums -1\.$"):
+    with pytest.raises(ValueError, match=r"Received argnums -1\. Count from the first"):
         transform(weighted_sum, -1)
 
 
@@ -181,8 +181,10 @@ def test_auxiliary_results(xp):
 
 
 def test_auxiliary_results_must_come_in_a_pair():
-    with pytest.raises(TypeError, match=r"\(value, auxiliary\)"):
+    with pytest.raises(TypeError, match=r"\(value, auxiliary\), received Tracer"):
         xpnet.grad(lambda x: x, has_aux=True)(1.0)
+    with pytest.raises(TypeError, match=r"received a tuple of 3\. Return a tuple of two"):
+        xpnet.grad(lambda x: (x, x, x), has_aux=True)(1.0)
 
 
 def test_trees(xp):
@@ -251,7 +253,7 @@ def test_an_argument_that_is_not_used_has_gradient_0(xp):
         (lambda x: x[0] * 1j, ValueError, "real number"),
         (lambda _: array(1j), ValueError, "real number, received .*complex128"),
         (lambda _: None, TypeError, "NoneType"),
-        (lambda x: [x[0]], TypeError, "list"),
+        (lambda x: [x[0]], TypeError, r"list\..*has_aux=True.*xpnet\.jacobian"),
     ],
 )
 def test_a_result_must_be_one_real_number(f, error, message, xp):
@@ -262,6 +264,12 @@ def test_a_result_must_be_one_real_number(f, error, message, xp):
 @pytest.mark.parametrize("argument", [3, "text", True, {"a": [1.0, 2]}])
 def test_an_argument_must_be_able_to_hold_a_gradient(argument):
     with pytest.raises(NoGradientError, match="floating-point numbers"):
+        xpnet.grad(square_sum)(argument)
+
+
+@pytest.mark.parametrize("argument", ["text", {"a": object()}, object()])
+def test_what_is_no_array_is_made_one_or_left_out(argument):
+    with pytest.raises(NoGradientError, match=r"Make it an array, or a dict.*leave this argument out"):
         xpnet.grad(square_sum)(argument)
 
 
@@ -431,9 +439,11 @@ def test_a_result_that_is_returned_twice(xp):
 
 def test_vjp_checks_the_tree_it_is_given(xp):
     _, pullback = xpnet.vjp(lambda x: [x, x], array([1.0, 2.0]))
-    with pytest.raises(ValueError, match="pullback needs a tree of arrays like the result"):
+    with pytest.raises(
+        ValueError, match=r"like the result of f, \[\*, \*\] with an array for each \*; received one array"
+    ):
         pullback(array([1.0, 2.0]))
-    with pytest.raises(ValueError, match=r"shapes \[\(2,\), \(2,\)\].*shapes \[\(2,\), \(1,\)\]"):
+    with pytest.raises(ValueError, match=r"of the shape \(2,\) at 1; received the shape \(1,\)\."):
         pullback([array([1.0, 2.0]), array([1.0])])
 
 
@@ -525,7 +535,7 @@ def test_results_of_integers_are_passed_by(xp):
     (_, place, large, _), pullback = xpnet.vjp(f, array([1.0, 2.0]))
     for ignored in (array(0, "int64"), 0, 0.0, array(1.0)):
         assert_same(pullback((array([1.0, 1.0]), ignored, large, None))[0], array([2.0, 4.0]))
-    with pytest.raises(ValueError, match=r"shapes \[\(2,\), \(\), \(2,\)\]"):
+    with pytest.raises(ValueError, match=r"of the shape \(\) at 1; received the shape \(2,\)"):
         pullback((array([1.0, 1.0]), large, large, None))
     assert int(place) == 1
 
@@ -727,7 +737,7 @@ def test_backward_of_a_custom_gradient_loses_no_array_from_outside(xp):
     ("f", "message"),
     [
         (lambda x: x, r"must return \(result, backward\)"),
-        (lambda x: ((x, x), lambda g: g), "must be one array, received tuple"),
+        (lambda x: ((x, x), lambda g: g), r"must be one array, received tuple\. Put several together"),
     ],
 )
 def test_custom_gradient_needs_a_result_and_a_function(f, message, xp):
@@ -769,7 +779,7 @@ def test_custom_gradient_refuses_to_lose_the_gradient_of_a_keyword(wrap, xp):
 
 def test_custom_gradient_takes_arrays(xp):
     f = xpnet.custom_gradient(lambda xs: (xs[0] * 1.0, lambda g: g))
-    with pytest.raises(TypeError, match="takes arrays and numbers by position, received list"):
+    with pytest.raises(TypeError, match=r"by position, received list\. Pass the arrays of a tree one by one"):
         xpnet.grad(lambda x: f([x]))(array(1.0))
 
 

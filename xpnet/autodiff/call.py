@@ -49,8 +49,9 @@ class Argnums:
 
     def _error(self, given: str = "") -> ValueError:
         return ValueError(
-            "argnums must be different positions, counted from 0, of arguments that are given by position. "
-            f"Received argnums {self._received!r}{given}."
+            "argnums must be different positions, counted from 0, of arguments that are given by position: "
+            f"an integer, or several in a tuple. Received argnums {self._received!r}{given}. Count from the "
+            "first argument, and give by position what is differentiated."
         )
 
     def of(self, several: Sequence) -> Any:
@@ -103,11 +104,12 @@ class TracedCall:
                 leaf = self.array(leaf)
             if not tree.is_array(leaf) or not self.namespace.has_gradient(leaf):
                 received = leaf.dtype if tree.is_array(leaf) else type(leaf).__name__
-                path = tree.paths(argument)[index]
+                instead = "Convert it with xpnet.asarray(x, dtype='float32')"
+                if not tree.is_array(leaf) and type(leaf) not in NUMBERS:
+                    instead = "Make it an array, or a dict, list, dataclass or module of arrays"
                 raise NoGradientError(
-                    "a gradient needs floating-point numbers, received "
-                    f"{received} in argument {position}{f' at {path}' if path else ''}. Convert it with "
-                    "xpnet.asarray(x, dtype='float32'), or leave this argument out of argnums."
+                    f"a gradient needs floating-point numbers, received {received} in argument {position}"
+                    f"{_at(argument, index)}. {instead}, or leave this argument out of argnums."
                 )
             value, outer = (leaf.value, leaf.node) if type(leaf) is Tracer else (leaf, None)
             inputs = () if outer is None else (outer,)
@@ -172,14 +174,26 @@ class TracedCall:
 
 
 def called(function: Callable, /, *arguments: Any, **keywords: Any) -> Any:
-    """Call a function of the user's. Where NumPy puts an error before one of xpnet's, show xpnet's."""
+    """Call a function of the user's, and say more where the error of a library says too little."""
     try:
         return function(*arguments, **keywords)
     except ValueError as error:
         hidden = hidden_by_numpy(error)
         if hidden is None:
             raise
+        hidden.add_note(
+            "A number was to be assigned into an array of NumPy's. Make that array with xp.zeros, where xp "
+            "is the namespace of the traced ones."
+        )
         raise hidden.with_traceback(error.__traceback__) from None
+    except TypeError as error:
+        # The text of array_api_compat, which SciPy and others have copies of.
+        if "Multiple namespaces" in str(error) and not hasattr(error, "__notes__"):
+            error.add_note(
+                "Plain arrays stand beside traced ones. Pass them as arguments of the function that is "
+                "differentiated or recorded, or wrap them with xpnet.trace."
+            )
+        raise
 
 
 def check_results(results: Any, error: type[Exception] = TypeError) -> None:
@@ -203,6 +217,18 @@ def check_results(results: Any, error: type[Exception] = TypeError) -> None:
 def _shape(x: Any) -> Any:
     """Return the shape of an array or a number; the name of its type for what has none."""
     return tuple(x.shape) if tree.is_array(x) else () if type(x) in NUMBERS else type(x).__name__
+
+
+def _at(values: Any, index: int) -> str:
+    """Return the end of a sentence that says where a leaf of a tree is; nothing for a tree of one leaf."""
+    path = tree.paths(values)[index]
+    return f" at {path}" if path else ""
+
+
+def _described(structure: Any) -> str:
+    """Return the structure of a tree as a text for people."""
+    text = str(structure).removeprefix("PyTreeSpec(").removesuffix(")").partition(", namespace=")[0]
+    return "one array" if text == "*" else f"{text} with an array for each *" if "*" in text else text
 
 
 class Like:
@@ -232,12 +258,18 @@ class Like:
     def leaves(self, received: Any) -> list:
         """Return the leaves of such a tree, with numbers as arrays, and in the dtypes of the other one."""
         leaves, structure = tree.flatten(received)
-        shapes = [*map(_shape, leaves)]
-        if structure != self._structure or shapes != self._shapes:
+        if structure != self._structure:
             raise ValueError(
-                f"{self._needed}, {self._structure} with shapes {self._shapes}; "
-                f"received {structure} with shapes {shapes}."
+                f"{self._needed}, {_described(self._structure)}; received {_described(structure)}. Make "
+                "arrays of lists with xpnet.asarray, and give zeros where there is nothing to give."
             )
+        for index, (shape, needed) in enumerate(zip(map(_shape, leaves), self._shapes, strict=True)):
+            if shape != needed:
+                got = shape if type(shape) is str else f"the shape {shape}"
+                raise ValueError(
+                    f"{self._needed}, of the shape {needed}{_at(received, index)}; received {got}. Give an "
+                    "array of that shape."
+                )
         return [*map(self._cast, leaves, self._dtypes, self._devices)]
 
     def _cast(self, x: Any, dtype: Any, device: Any) -> Any:
@@ -252,7 +284,8 @@ class Like:
         if not plain.isdtype(value.dtype, ("integral", "real floating") if is_real else "numeric"):
             raise ValueError(
                 f"{self._needed}, with {'real' if is_real else 'real or complex'} numbers in the place of "
-                f"{dtype}; received {value.dtype}. Take its real part, or convert it with xp.astype."
+                f"{dtype}; received {value.dtype}. Convert it with xp.astype, or take xp.real of complex "
+                "numbers."
             )
         places = device, array_api_compat.device(concrete(value))
         if places[0] != places[1] and None not in places:  # inside `jax.jit`, arrays have no device

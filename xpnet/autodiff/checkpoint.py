@@ -20,7 +20,8 @@ def _compute(_xp: Any, *values: Any, run: Callable) -> Any:
     result = result.value if type(result) is Tracer else result
     if not tree.is_array(result):
         raise TypeError(
-            f"a function with a checkpoint must return one array, received {type(result).__name__}."
+            f"a function with a checkpoint must return one array, received {type(result).__name__}. Put "
+            "several together, as with xp.stack, and take them apart outside."
         )
     return result
 

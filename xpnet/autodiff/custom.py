@@ -25,7 +25,10 @@ def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Callable, namespa
         )
     for g, x in zip(gradients, _inputs, strict=True):
         if g is not None and not tree.is_array(g):
-            raise TypeError(f"backward must return arrays, received {type(g).__name__}.")
+            raise TypeError(
+                f"backward must return an array, or None, for each argument, received {type(g).__name__}. "
+                "Return an array of the shape of the argument, and a tuple of them for several."
+            )
         if g is not None and tuple(getattr(g, "shape", ())) != tuple(getattr(x, "shape", ())):
             raise ValueError(
                 "backward must return gradients of the shapes of the arguments, received shape "
@@ -41,9 +44,9 @@ def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Callable, namespa
 
 
 FROM_OUTSIDE = (
-    "a function under jit, in scan or with a custom gradient received an array from outside whose gradient "
-    "would be lost. "
-    "Pass it as an argument, or call xpnet.stop_gradient(x) on it first."
+    "a function under jit, in scan, with a checkpoint or with a custom gradient received an array from "
+    "outside whose gradient would be lost. Pass it as an argument, or call xpnet.stop_gradient(x) on it "
+    "first."
 )
 
 
@@ -73,7 +76,8 @@ def _pair(returned: Any) -> tuple[Any, Callable]:
     if not tree.is_array(returned[0]):
         raise TypeError(
             "the result of a function with a custom gradient must be one array, received "
-            f"{type(returned[0]).__name__}."
+            f"{type(returned[0]).__name__}. Put several together, as with xp.stack, and take them apart "
+            "outside."
         )
     return returned
 
@@ -84,9 +88,9 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
     Parameters
     ----------
     f : callable
-        Takes arrays by position, and anything by keyword. It returns ``(result, backward)``: an array, and a
-        function that makes from the gradient of the result the gradients of the arguments that were given by
-        position, a tuple of one for each (None for none).
+        Takes arrays and numbers by position, and anything without a gradient by keyword. It returns
+        ``(result, backward)``: an array, and a function that makes from the gradient of the result the
+        gradients of the arguments that were given by position, a tuple of one for each (None for none).
 
     Returns
     -------
@@ -109,7 +113,7 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
     >>> import xpnet
     >>> @xpnet.custom_gradient
     ... def step(x):
-    ...     return x.__array_namespace__().sign(x), lambda g: g
+    ...     return xpnet.array_namespace(x).sign(x), lambda g: g
     >>> float(xpnet.grad(lambda x: 2 * step(x))(0.3))
     2.0
     """
@@ -120,7 +124,7 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
             if not tree.is_array(x) and not isinstance(x, int | float | complex):
                 raise TypeError(
                     "a function with a custom gradient takes arrays and numbers by position, received "
-                    f"{type(x).__name__}. Pass anything else by keyword."
+                    f"{type(x).__name__}. Pass the arrays of a tree one by one, and anything else by keyword."
                 )
         for name, value in keywords.items():
             if any(carries_gradient(x) for x in tree.leaves(value, state=True)):

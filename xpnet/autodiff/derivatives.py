@@ -253,7 +253,7 @@ def hvp(
     Returns
     -------
     tuple of array or tree
-        Like the vectors.
+        Like the vectors; for one integer as ``argnums``, an array or tree alone.
 
     Raises
     ------

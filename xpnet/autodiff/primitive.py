@@ -396,15 +396,32 @@ OUTPUT = Primitive("output", [lambda xp, g, _y, _x, *, index: {index: g}])
 # It is refused late: a result that nobody differentiates (a p-value beside a statistic) is no harm.
 
 
+_OTHERS = "Write it with other functions"
+
+
 def _refuse(
-    _xp: Any, _g: Any, _y: Any, *_inputs: Any, name: str, argument: str, place: tuple[CodeType, int]
+    _xp: Any,
+    _g: Any,
+    _y: Any,
+    *_inputs: Any,
+    name: str,
+    argument: str,
+    place: tuple[CodeType, int],
+    instead: str = _OTHERS,
 ) -> Any:
     raise NoGradientError(
         f"{name} has no gradient rule{argument}, and its gradient is needed. It was called at "
-        f"{line_of(*place)}. Write it with other functions, give it a rule with xpnet.custom_gradient, call "
+        f"{line_of(*place)}. {instead}, give it a rule with xpnet.custom_gradient, call "
         "xpnet.stop_gradient(x) first if no gradient shall flow through here, or return only what shall be "
         "differentiated."
     )
+
+
+def _in_the_standard(name: str, compute: Callable, namespace: Any) -> str:
+    """Say what to write in place of a function without a rule: another name, if the standard calls it so."""
+    names = (n for n in (*PRIMITIVES, *COMPOSITES) if getattr(namespace.plain, n, None) is compute)
+    standard = next(names, name)
+    return f"Write xp.{standard}, as the standard calls it" if standard != name else _OTHERS
 
 
 # The result of a function without a rule, and what came into an argument without one.
@@ -432,6 +449,7 @@ def opaque(name: str, compute: Callable, namespace: Any) -> Callable:
     It computes, and the sweep raises an error if it needs the gradient of a result. Where nothing in the
     result could tell the sweep, as it is a Python number or went into a file, the call itself does.
     """
+    instead = _in_the_standard(name, compute, namespace)
 
     def call(*arguments: Any, **parameters: Any) -> Any:
         tracers: list[Tracer] = []
@@ -443,7 +461,7 @@ def opaque(name: str, compute: Callable, namespace: Any) -> Callable:
             return namespace.lift(compute(*plain_arguments, **plain_parameters))
         if any(x is not None for x in written):
             raise _would_be_lost(name)
-        about = {"name": name, "argument": "", "place": calling_place()}
+        about = {"name": name, "argument": "", "place": calling_place(), "instead": instead}
 
         def lift(value: Any) -> Any:
             if isinstance(value, tuple | list):

@@ -97,7 +97,7 @@ class Tracer(ArrayObject):
         if self.node is not None:
             raise NoGradientError(
                 f"{what} needs a plain array, received a traced one whose gradient would be lost. "
-                "Keep to functions of its namespace (xp = x.__array_namespace__()), or call "
+                "Keep to functions of its namespace (xp = xpnet.array_namespace(x)), or call "
                 "xpnet.stop_gradient(x) first if no gradient shall flow through here."
             )
         return self.value

@@ -24,9 +24,9 @@ def value_and_grad(
         A function that returns one real number, an array of shape ``()``. It may use any functions of the
         array API standard, Python control flow, closures and other transforms.
     argnums : int or sequence of int, default=0
-        The positional arguments to differentiate, counted from 0: arrays of floating-point numbers, or trees
-        (modules, dataclasses, dicts, lists, tuples) with such arrays at their leaves. All others, and keyword
-        arguments, are constants.
+        The positional arguments to differentiate, counted from 0: arrays of floating-point numbers, Python
+        floats, or trees (modules, dataclasses, dicts, lists, tuples) with such at their leaves. All others,
+        and keyword arguments, are constants.
     has_aux : bool, default=False
         Whether ``f`` returns a pair ``(value, auxiliary)``, of which only the value is differentiated: any
         tree, without arrays in objects that are no trees.
@@ -77,7 +77,12 @@ def value_and_grad(
         auxiliary = None
         if has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
-                raise TypeError(f"with has_aux=True, f must return (value, auxiliary), received {result!r}.")
+                received = type(result).__name__
+                received = f"a tuple of {len(result)}" if isinstance(result, tuple) else received
+                raise TypeError(
+                    f"with has_aux=True, f must return (value, auxiliary), received {received}. Return a "
+                    "tuple of two, with several auxiliary values in a tuple or dict of their own."
+                )
             result, auxiliary = result
             check_results(auxiliary)
         _check_loss(result)
@@ -96,7 +101,10 @@ def value_and_grad(
 
 def _check_loss(result: Any) -> None:
     if not tree.is_array(result) and not isinstance(result, int | float):
-        raise TypeError(f"f must return an array of shape (), received {type(result).__name__}.")
+        raise TypeError(
+            f"f must return one number, an array of shape (), received {type(result).__name__}. Return the "
+            "number alone; what stands beside it goes with has_aux=True, several numbers with xpnet.jacobian."
+        )
     if tree.is_array(result):
         if result.shape != ():
             raise ValueError(

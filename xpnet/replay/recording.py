@@ -30,7 +30,7 @@ from xpnet.autodiff.namespace import (
 )
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
-from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
+from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.outside import ArrayFromOutsideError, FromOutside, refused
@@ -97,8 +97,9 @@ class Recorded(ArrayObject):
         if self._is_setting():
             return format(self.namespace.setting(self), format_spec)
         if not format_spec or self.shape:  # `print(x)` says what it is
-            return format(str(self), format_spec)
-        return format(to_numpy(self._leave("a text")).item(), format_spec)
+            return self._text(format_spec)
+        self._leave("a text")
+        return format(self._item(), format_spec)
 
     def _leave(self, what: str) -> Any:
         if self.variable is not None:

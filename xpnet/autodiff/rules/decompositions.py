@@ -339,10 +339,13 @@ def _svd(xp: Any, g: Any, y: Any, _x: Any, *, full_matrices: bool) -> Any:
     (gu, gs, gvh), (u, s, vh) = g, y
     rows, columns = _x.shape[-2:]
     if full_matrices and rows != columns:
-        raise NotImplementedError(
-            "svd with full_matrices=True of a matrix that is not square has no gradient, as the last columns "
-            f"of U or V can be chosen freely; received {rows} x {columns}. Use full_matrices=False."
-        )
+        if gu is not None or gvh is not None:
+            raise NotImplementedError(
+                "svd with full_matrices=True of a matrix that is not square has no gradient of U and V, as "
+                f"the last columns of one can be chosen freely; received {rows} x {columns}. Use "
+                "full_matrices=False."
+            )
+        u, vh = u[..., : s.shape[-1]], vh[..., : s.shape[-1], :]
     is_complex = xp.isdtype(u.dtype, "complex floating")
     v, eye = _H(xp, vh), _eye(xp, u, s.shape[-1])
     sums = s[..., None, :] + s[..., :, None]
