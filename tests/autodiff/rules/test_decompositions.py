@@ -559,7 +559,9 @@ def test_freely_chosen_columns_have_no_gradient(xp):
     q = _linalg(x).qr(x, mode="complete").Q  # plain arrays have them
     assert tuple(q.shape) == (3, 3)
     with pytest.raises(NotImplementedError, match='mode="reduced"'):
-        xpnet.grad(lambda x: _sum(_linalg(x).qr(x, mode="complete").R))(x)
+        xpnet.grad(lambda x: _sum(_linalg(x).qr(x, mode="complete").Q))(x)
+    triangle = xpnet.grad(lambda x: _sum(_linalg(x).qr(x, mode="complete").R))(x)
+    assert_same(triangle, xpnet.grad(lambda x: _sum(_linalg(x).qr(x).R))(x))  # which does not need them
     for tall_or_wide in (x, xp.matrix_transpose(x)):
         with pytest.raises(NotImplementedError, match="full_matrices=False"):
             xpnet.grad(lambda x: _sum(_linalg(x).svd(x).U))(tall_or_wide)

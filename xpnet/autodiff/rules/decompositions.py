@@ -221,10 +221,14 @@ def _qr(xp: Any, g: Any, y: Any, x: Any, *, mode: str) -> Any:
     (gq, gr), (q, r) = g, y
     rows, columns = x.shape[-2:]
     if mode == "complete" and rows > columns:
-        raise NotImplementedError(
-            'qr with mode="complete" of a matrix with more rows than columns has no gradient, as the last '
-            f'columns of Q can be chosen freely; received {rows} x {columns}. Use mode="reduced".'
-        )
+        if gq is not None:
+            raise NotImplementedError(
+                'qr with mode="complete" of a matrix with more rows than columns has no gradient of Q, as its '
+                f'last columns can be chosen freely; received {rows} x {columns}. Use mode="reduced".'
+            )
+        q, r, gr = q[..., :columns], r[..., :columns, :], gr[..., :columns, :]
+    gq = xp.zeros_like(q) if gq is None else gq
+    gr = xp.zeros_like(r) if gr is None else gr
     if rows >= columns:
         return _qr_square(xp, gq, gr, q, r)
     # Of a wide matrix [A B] = Q [R S], Q comes from A alone, and S = Qᴴ B.
@@ -233,7 +237,7 @@ def _qr(xp: Any, g: Any, y: Any, x: Any, *, mode: str) -> Any:
     return xp.concat([ga, q @ gs], axis=-1)
 
 
-@function(_qr, extension="linalg", several=True)
+@function(_qr, extension="linalg", several=True, none_if_unused=True)
 def qr(call: Any, x: Any, /, *, mode: str = "reduced") -> Any:
     return call(x, mode=mode)
 
