@@ -6,7 +6,7 @@ import pytest
 from replay import test_scan
 
 import xpnet
-from autodiff import test_checkpoint, test_transforms, test_without_rule
+from autodiff import test_checkpoint, test_custom, test_transforms, test_without_rule
 from autodiff.rules import (
     test_creation,
     test_decompositions,
@@ -47,7 +47,7 @@ ELSEWHERE = {
     "output": test_transforms.test_a_part_of_several_results,
     "result_without_rule": test_without_rule.test_a_result_that_is_needed_is_an_error_with_the_line,
     "scan_arrays": test_scan.test_gradients_of_two_orders,
-    "custom_gradient": test_transforms.test_custom_gradient_of_two_orders,
+    "custom_gradient": test_custom.test_custom_gradient_of_two_orders,
 }
 
 WITH_RULES = [name for name, primitive in PRIMITIVES.items() if primitive.rules or primitive.joint]

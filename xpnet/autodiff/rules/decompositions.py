@@ -223,8 +223,8 @@ def _qr(xp: Any, g: Any, y: Any, x: Any, *, mode: str) -> Any:
     if mode == "complete" and rows > columns:
         if gq is not None:
             raise NotImplementedError(
-                'qr with mode="complete" of a matrix with more rows than columns has no gradient of Q, as its '
-                f'last columns can be chosen freely; received {rows} x {columns}. Use mode="reduced".'
+                'qr with mode="complete" of a matrix with more rows than columns has no gradient of Q, as '
+                f'its last columns can be chosen freely; received {rows} x {columns}. Use mode="reduced".'
             )
         q, r, gr = q[..., :columns], r[..., :columns, :], gr[..., :columns, :]
     gq = xp.zeros_like(q) if gq is None else gq
