@@ -1,5 +1,7 @@
 """Rules of the special functions."""
 
+import pickle
+
 import numpy
 import pytest
 import scipy.special
@@ -54,7 +56,7 @@ UNARY = {
 
 # Functions that have gradients for both of their arguments.
 BOTH = {
-    "betaln": (0.5, 3), "beta": (0.5, 3), "poch": (0.5, 3), "xlogy": (0.5, 2), "xlog1py": (0.5, 2),
+    "betaln": (0.5, 3), "beta": (0.5, 3), "poch": (0.5, 2), "xlogy": (0.5, 2), "xlog1py": (0.5, 2),
     "rel_entr": (0.5, 2), "kl_div": (0.5, 2),
 }  # fmt: skip
 # Functions of several arguments, with those before and behind the one that has a gradient.
@@ -332,6 +334,18 @@ def test_functions_take_plain_and_traced_arrays_and_numbers(name, device):
         assert_same(getattr(special, name)(1.5, arrays[0]), case(full, arrays[0]))
 
 
+# SciPy takes whole numbers for floating-point numbers beside float32.
+@pytest.mark.filterwarnings("ignore:.*non-integer arg n")
+@pytest.mark.parametrize("name", [*ALONE, *BOTH])
+def test_numbers_beside_an_array_leave_its_dtype(name, device):
+    before, low, high, behind = ALONE.get(name, ((1.5,), *BOTH.get(name, (0, 0)), ()))
+    x = array([low, high], "float32")
+    f = call(name, *before, behind=behind)
+    assert f(xpnet.array_namespace(x), x).dtype == x.dtype
+    traced = xpnet.trace(x)
+    assert f(traced.namespace, traced).dtype == x.dtype
+
+
 @pytest.mark.host
 @pytest.mark.parametrize("name", [*UNARY, *ALONE, *BOTH])
 def test_functions_under_jit(name):
@@ -350,6 +364,16 @@ def test_what_is_no_array_is_refused():
         special.erf(0.5)
     with pytest.raises(AttributeError, match="no attribute 'no_such_function'"):
         special.no_such_function  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'orthogonal'"):  # a module of SciPy's
+        special.orthogonal  # noqa: B018
+    with pytest.raises(TypeError, match="integer"):
+        special.polygamma(numpy.asarray([1, 2]), numpy.asarray([0.5, 1.5]))
+
+
+def test_functions_can_be_pickled_and_listed():
+    for function in (special.erf, special.dawsn):
+        assert pickle.loads(pickle.dumps(function)) is function
+    assert dir(special) == sorted(special.__all__)
 
 
 def test_what_jax_lacks_is_refused_under_jit(device):

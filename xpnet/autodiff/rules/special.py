@@ -5,7 +5,9 @@ them.
 """
 
 import math
+import operator
 from collections.abc import Callable
+from functools import partial
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -34,8 +36,20 @@ def special(declaration: str, *, compute: Callable | None = None, **rules: Rule)
         [Parameter(one, Parameter.POSITIONAL_ONLY) for one in ("call", *names)]
         + [Parameter(one, Parameter.KEYWORD_ONLY) for one in parameters.split(", ") if one]
     )
+    if compute is None and len(names) > 1:
+        compute = partial(_beside_numbers, name)
     given = [rules.get(one, no_rule) for one in names]
     Primitive(f"special.{name}", given, define=define, compute=compute)
+
+
+def _beside_numbers(name: str, xp: Any, *values: Any) -> Any:
+    """Call a function so that numbers leave the dtype of the arrays; SciPy computes some in double then."""
+    value = getattr(xp.special, name)(*values)
+    arrays = [x for x in values if hasattr(x, "dtype")]
+    floating = ("real floating", "complex floating")
+    if len(arrays) == len(values) or not all(xp.isdtype(x.dtype, floating) for x in arrays):
+        return value
+    return xp.astype(value, xp.result_type(*arrays), copy=False)
 
 
 def part(declaration: str, **rules: Rule) -> None:
@@ -102,7 +116,7 @@ def _digamma_difference(xp: Any, a: Any, b: Any) -> Any:
 
 @composite(extension="special")
 def polygamma(xp: Any, n: int, x: Any, /) -> Any:
-    return xp.special._polygamma(x, n=n)
+    return xp.special._polygamma(x, n=operator.index(n))
 
 
 @composite(extension="special")
