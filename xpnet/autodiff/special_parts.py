@@ -8,8 +8,6 @@ derivatives, in `rules/special.py`, are made of them again, and are as exact in 
 import math
 from typing import Any
 
-from numpy.polynomial import Polynomial
-
 _ROOT_HALF_PI = math.sqrt(math.pi / 2)
 
 
@@ -89,12 +87,13 @@ def polygamma(xp: Any, x: Any, *, n: int) -> Any:
     value = xp.special.polygamma(n, xp.where(x < 0, 1 - x, x))
     value = xp.astype(value, x.dtype, copy=False)
     # The n-th derivative of the cotangent, a polynomial in it.
-    cotangents = Polynomial([0, 1])
-    for _ in range(n):
-        cotangents = -cotangents.deriv() * Polynomial([1, 0, 1])
+    coefficients = [0, 1]
+    for _ in range(n):  # that of the cotangent itself is -(1 + its square)
+        slope = [k * c for k, c in enumerate(coefficients)][1:]
+        coefficients = [-(low + high) for low, high in zip([*slope, 0, 0], [0, 0, *slope], strict=True)]
     part = xp.where(x < 0, x - xp.round(x), 0.25)
     cotangent = xp.cos(math.pi * part) / xp.sin(math.pi * part)
-    added = math.pi ** (n + 1) * _horner([float(c) for c in cotangents.coef[::-1]], cotangent)
+    added = math.pi ** (n + 1) * _horner([float(c) for c in coefficients[::-1]], cotangent)
     return xp.where(x < 0, (-1) ** n * value - added, value)
 
 

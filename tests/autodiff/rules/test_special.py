@@ -241,6 +241,13 @@ def test_removable_singularities(device):
     assert_same(gradient(lambda x: special.gammainc(2.0, x), zero), zero)
 
 
+def test_students_distribution_of_infinitely_many_degrees_is_the_normal_one(device):
+    x = array([-1.5, 0.5, 2.0])
+    for degrees in (1e32, numpy.inf):
+        found = gradient(lambda x, degrees=degrees: special.stdtr(degrees, x), x)
+        assert_same(found, gradient(special.ndtr, x))
+
+
 def test_infinite_values_have_infinite_gradients(device):
     x = array([1e4, 1e5])
     for f in (special.i0, special.i1, special.expi):

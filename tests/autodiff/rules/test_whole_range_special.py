@@ -19,7 +19,7 @@ def normal(points):
 inside = span(-1, 1, near=(-1.0, -0.5, 0.5, 1.0), number=12)
 shares = normal(span(0, 1, near=(0.5, 1.0), number=12))
 positive = normal(span(0, near=(1.0, 2.0, 10.0), number=16))
-modest = normal(span(1e-30, 1e3, near=(1.0,), number=10))
+modest = normal(span(1e-30, 1e3, number=10))
 several = normal(span(0, 1e38, near=(1.0,), number=10))
 ordinary = span(1e-3, 1e20, near=(1.0, 2.0, 10.0), number=50)
 everywhere = span(near=(-10.0, -1.0, 1.0, 2.0, 10.0, 30.0), number=16)
@@ -238,9 +238,9 @@ EXACT = {
     "xlog1py": both("xlog1py", lambda x, y: mpmath.log1p(y), lambda x, y: x / (1 + y)),
     "rel_entr": both("rel_entr", lambda x, y: mpmath.log(x / y) + 1, lambda x, y: -x / y, moved=2),
     "kl_div": both("kl_div", lambda x, y: mpmath.log(x / y), lambda x, y: 1 - x / y, moved=2),
-    "betaln": both(
-        "betaln", difference, lambda a, b: difference(b, a),
-        twice=(trigamma_difference, lambda a, b: trigamma_difference(b, a)),
+    "betaln": both("betaln", difference, lambda a, b: difference(b, a)),
+    "betaln-twice": both(
+        "betaln", twice=(trigamma_difference, lambda a, b: trigamma_difference(b, a)), points=(modest, modest)
     ),
     "beta": both(
         "beta", lambda a, b: beta_function(a, b) * difference(a, b),
