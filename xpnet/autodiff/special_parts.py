@@ -157,12 +157,11 @@ def _power(xp: Any, a: Any, x: Any, away: Any) -> Any:
     """Return (x / a)^a exp(a - x) / x: 1 / a at x = a, and falling to both sides; `away` is x - a."""
     ratio = x / a
     is_low, is_high = ratio < 0.6, ratio > 1.5
-    # Far below a: one power of a number below 1, with 1 / x taken into it.
+    # Far below a: one power of a number below 1, which 1 / x is taken into.
     part = xp.where(is_low, ratio, 0.5)
     rise = xp.exp(1 - part)
     base = part * rise
-    divided = is_low & (a < 0.5) & (x > 0)
-    low = base ** xp.where(divided, a, a - 1) * xp.where(divided, 1.0, rise / a) / xp.where(divided, x, 1.0)
+    low = base ** xp.where(is_low, a - 1, 1.0) * rise / a
     # Near a: (x - a) / a less the logarithm of the ratio, as a series.
     near = xp.where(is_low | is_high, a, x)
     u = xp.where(is_low | is_high, 0 * x, away) / a

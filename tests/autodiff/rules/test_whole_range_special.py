@@ -286,7 +286,7 @@ EXACT = {
             lambda x, dfn=dfn, dfd=dfd: f_density(dfn, dfd, x),
             lambda x, dfn=dfn, dfd=dfd: f_slope(dfn, dfd, x), before=(dfn, dfd), moved=4,
         )
-        for dfn, dfd in ((1.0, 1.0), (2.0, 5.0), (10.0, 3.0), (2.0**50, 0.5), (0.5, 2.0**50))
+        for dfn, dfd in ((1.0, 1.0), (2.0, 5.0), (10.0, 3.0), (2.0**50, 0.5), (0.5, 2.0**50), (4.0, 2.0**-80))
     },
     "chdtrc": exactly("chdtrc", positive, lambda x: -gamma_density(1.5, x / 2) / 2, before=(3.0,), moved=4),
     "kolmogorov": exactly(
@@ -331,3 +331,16 @@ def test_gradients_of_inverses(name):
             near = [exact(mpf(float(at)) * (1 + k * mpf(2) ** -52)) for k in (-8, 0, 8)]
             error = abs(near[1]) * mpf(2) ** -46 + abs(near[2] - near[0])
             assert abs(mpf(float(one)) - near[1]) <= error, place
+
+
+@pytest.mark.host
+def test_inverses_in_the_tails_keep_more_figures_than_their_results_tell():
+    p = numpy.asarray([1e-200, 1e-100, 1e-20, 1e-3, 0.25])
+    with xpnet.use_device("cpu"), mpmath.workdps(60):
+        of_erfc = xpnet.grad(lambda p: numpy.ones(5) @ xpnet.special.erfcinv(p))(p)
+        of_normal = xpnet.grad(lambda p: numpy.ones(5) @ xpnet.special.ndtri(p / 2))(p)
+        for place, first, second, start in zip(p, of_erfc, of_normal, xpnet.special.erfcinv(p), strict=True):
+            y = mpmath.findroot(lambda y, place=place: mpmath.erfc(y) / mpf(float(place)) - 1, start)
+            exact = mpmath.exp(y * y) * mpmath.sqrt(mpmath.pi) / 2
+            assert abs(mpf(float(first)) / -exact - 1) <= mpf(2) ** -46
+            assert abs(mpf(float(second)) / (mpmath.sqrt(2) * exact) - 1) <= mpf(2) ** -46
