@@ -270,6 +270,9 @@ OUTSIDE = {
     "rel_entr of nothing": lambda x: special.rel_entr(0.0, -x),
     "kl_div": lambda x: special.kl_div(-2.0, -x),
     "huber": lambda x: special.huber(-1.0, x),
+    "huber of delta": lambda x: special.huber(-x, 1.0),
+    "multigammaln": lambda x: special.multigammaln(x - 1.25, 3),
+    "zeta": lambda x: special.zeta(0.5, x),
 }
 
 
@@ -339,6 +342,45 @@ def test_functions_take_plain_and_traced_arrays_and_numbers(name, device):
         full = xpnet.array_namespace(arrays[0]).full_like(arrays[0], 1.5)
         assert_same(getattr(special, name)(arrays[0], 1.5), case(arrays[0], full))
         assert_same(getattr(special, name)(1.5, arrays[0]), case(full, arrays[0]))
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_parameters_may_be_arrays_of_whole_numbers_and_numbers_of_numpys(name, device):
+    before, low, high, behind = ALONE[name]
+    x = array([low, high])
+    xp = xpnet.array_namespace(x)
+
+    def whole(n, dtype):
+        return xp.full((2,), int(n), dtype=dtype, device=x.device)
+
+    def of(dtype):
+        return call(name, *[whole(n, dtype) for n in before], behind=[whole(n, dtype) for n in behind])
+
+    if name not in ("nbdtr", "nbdtrc", "nbdtri", "bdtr", "bdtrc", "bdtri"):  # SciPy warns of other numbers
+        expected = gradient(lambda x: of(x.dtype)(xp, x), x)
+        assert_same(gradient(lambda x: of(xp.int64)(xp, x), x), expected)
+    numbers = call(name, *map(numpy.float64, before), behind=list(map(numpy.float64, behind)))
+    if not name.startswith(("bdtr", "nbdtr")):
+        assert_same(numbers(xp, x), call(name, *before, behind=behind)(xp, x))
+
+
+@pytest.mark.parametrize("name", [*BOTH, "huber", "gdtr"])
+def test_gradients_beside_numbers(name, device):
+    x = array([1.25, 1.75])
+    full = xpnet.array_namespace(x).full_like(x, 1.5)
+    behind = (x,) if name == "gdtr" else ()
+    f = lambda *x: getattr(special, name)(*x, *behind)
+    assert_same(gradient(lambda x: f(x, 1.5), x), gradient(lambda x: f(x, full), x))
+    if name != "gdtr":
+        assert_same(gradient(lambda x: f(1.5, x), x), gradient(lambda x: f(full, x), x))
+
+
+def test_numbers_of_events_are_rounded_down(device):
+    x = array([0.25, 0.5])
+    assert_same(gradient(lambda x: special.pdtr(2.5, x), x), gradient(lambda x: special.pdtr(2.0, x), x))
+    assert_same(
+        gradient(lambda x: special.bdtr(1.5, 4, x), x), gradient(lambda x: special.bdtr(1.0, 4, x), x)
+    )
 
 
 # SciPy takes whole numbers for floating-point numbers beside float32.

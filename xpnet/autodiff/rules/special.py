@@ -310,12 +310,17 @@ def log1p(xp: Any, x: Any, /) -> Any:
     return xp.log1p(x)
 
 
-special("boxcox(x, lmbda)", x=lambda xp, g, _y, x, lmbda: where(xp, x >= 0, g * x ** (lmbda - 1)))
-special("boxcox1p(x, lmbda)", x=lambda xp, g, _y, x, lmbda: g * xp.exp((lmbda - 1) * xp.log1p(x)))
-special("inv_boxcox(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * y ** (1 - lmbda))
+special(
+    "boxcox(x, lmbda)", x=lambda xp, g, _y, x, lmbda: where(xp, x >= 0, g * x ** (floats(xp, lmbda, x) - 1))
+)
+special(
+    "boxcox1p(x, lmbda)",
+    x=lambda xp, g, _y, x, lmbda: g * xp.exp((floats(xp, lmbda, x) - 1) * xp.log1p(x)),
+)
+special("inv_boxcox(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * y ** (1 - floats(xp, lmbda, y)))
 special(
     "inv_boxcox1p(y, lmbda)",
-    y=lambda xp, g, _y, x, lmbda: g * xp.special.inv_boxcox(x, lmbda) ** (1 - lmbda),
+    y=lambda xp, g, _y, x, lmbda: g * xp.special.inv_boxcox(x, lmbda) ** (1 - floats(xp, lmbda, x)),
 )
 
 
@@ -327,7 +332,9 @@ def _slope_of_soft_clip(xp: Any, g: Any, _y: Any, delta: Any, r: Any) -> Any:
 
 special(
     "huber(delta, r)",
-    delta=lambda xp, g, _y, delta, r: where(xp, delta >= 0, g * xp.maximum(xp.abs(r) - delta, 0.0)),
+    delta=lambda xp, g, _y, delta, r: where(
+        xp, delta >= 0, g * xp.maximum(xp.abs(floats(xp, r, delta)) - delta, 0.0)
+    ),
     r=lambda xp, g, _y, delta, r: g * _clipped(xp, floats(xp, delta, r), r),
 )
 special("pseudo_huber(delta, r)", r=lambda xp, g, _y, delta, r: g * xp.special._soft_clip(delta, r))
@@ -349,12 +356,12 @@ part("log_ratio(x1, x2)", x1=lambda xp, g, _y, x1, _x2: g / x1, x2=lambda xp, g,
 special("entr(x)", x=lambda xp, g, _y, x: -g * (xp.log(x) + 1))
 special(
     "xlogy(x, y)",
-    x=lambda xp, g, _y, _x1, x2: g * xp.log(x2),
+    x=lambda xp, g, _y, _x1, x2: g * xp.log(floats(xp, x2, g)),
     y=lambda xp, g, _y, x1, x2: g * xp.special._quotient(x1, x2),
 )
 special(
     "xlog1py(x, y)",
-    x=lambda xp, g, _y, _x1, x2: g * xp.log1p(x2),
+    x=lambda xp, g, _y, _x1, x2: g * xp.log1p(floats(xp, x2, g)),
     y=lambda xp, g, _y, x1, x2: g * xp.special._quotient(x1, 1 + x2),
 )
 
