@@ -7,6 +7,7 @@ Whatever else SciPy has under these names is here too, without a gradient: ``xpn
 """
 
 from collections.abc import Callable
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -126,8 +127,14 @@ def _call(name: str, *arguments: Any, **options: Any) -> Any:
     return tree.map(lambda x: x.value if type(x) is Tracer else x, result)
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
+@cache  # one object for each function, which pickle asks for
 def __getattr__(name: str) -> Any:
-    if name.startswith("_") or not hasattr(special_functions(plain_namespace(numpy.empty(0))), name):
+    known = special_functions(plain_namespace(numpy.empty(0)))
+    if name.startswith("_") or not callable(getattr(known, name, None)):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def call(*arguments: Any, **options: Any) -> Any:

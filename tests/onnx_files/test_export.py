@@ -546,9 +546,9 @@ SPECIAL_WITHOUT_COUNTERPART = [
     "polygamma", "pseudo_huber", "psi", "rgamma", "sinc", "stdtr", "stdtrit", "y0", "y1", "zeta",
 ]  # fmt: skip
 PARTS_OF_RULES = [
-    "bessel_moment", "bessel_quotient", "beta_density", "digamma_difference", "exp_of_square",
-    "gamma_density", "hazard", "log_ratio", "logistic_density", "mills_ratio", "polygamma", "quotient",
-    "rgamma_derivative", "sinc_quotient", "student_density", "tail_ratio",
+    "bessel_moment", "bessel_quotient", "beta_density", "exp_of_square", "exp_quotient",
+    "f_density", "gamma_density", "hazard", "log_ratio", "logistic_density", "mills_ratio", "polygamma",
+    "polygamma_difference", "quotient", "sinc_quotient", "soft_clip", "student_density", "tail_ratio",
 ]  # fmt: skip
 NO_COUNTERPART |= {f"special.{name}" for name in SPECIAL_WITHOUT_COUNTERPART}
 NO_COUNTERPART |= {f"special._{name}" for name in PARTS_OF_RULES}

@@ -1,5 +1,7 @@
 """Rules of the special functions."""
 
+import pickle
+
 import numpy
 import pytest
 import scipy.special
@@ -54,7 +56,7 @@ UNARY = {
 
 # Functions that have gradients for both of their arguments.
 BOTH = {
-    "betaln": (0.5, 3), "beta": (0.5, 3), "poch": (0.5, 3), "xlogy": (0.5, 2), "xlog1py": (0.5, 2),
+    "betaln": (0.5, 3), "beta": (0.5, 3), "poch": (0.5, 2), "xlogy": (0.5, 2), "xlog1py": (0.5, 2),
     "rel_entr": (0.5, 2), "kl_div": (0.5, 2),
 }  # fmt: skip
 # Functions of several arguments, with those before and behind the one that has a gradient.
@@ -100,12 +102,18 @@ PARTS = {
     "mills_ratio": [Case(part("_mills_ratio"), uniform(-5, 3, 6))],
     "hazard": [Case(part("_hazard"), uniform(-5, 3, 6))],
     "tail_ratio": [Case(part("_tail_ratio", n=2), uniform(-5, 3, 6))],
-    "rgamma_derivative": [Case(part("_rgamma_derivative"), uniform(-1.8, 3, 6))],
     "polygamma": [
         Case(part("_polygamma", n=1), uniform(0.5, 3, 4)),
         Case(part("_polygamma", n=2), values(-1.7, -0.4)),
     ],
-    "digamma_difference": [Case(part("_digamma_difference"), uniform(0.5, 3, 4), uniform(0.5, 3, 4))],
+    "polygamma_difference": [
+        Case(part("_polygamma_difference", n=n), uniform(0.5, 3, 4), uniform(0.5, 3, 4)) for n in (0, 1)
+    ],
+    "exp_quotient": [Case(part("_exp_quotient", n=2), uniform(0.5, 3, 4))],
+    "soft_clip": [Case(lambda xp, r: xpnet.trace(r).namespace.special._soft_clip(1.5, r), uniform(-2, 2, 4))],
+    "f_density": [
+        Case(lambda xp, x: xpnet.trace(x).namespace.special._f_density(3.0, 4.0, x), uniform(0.5, 2, 4))
+    ],
     "gamma_density": [Case(part("_gamma_density"), uniform(0.5, 3, 4), uniform(0.5, 3, 4))],
     "beta_density": [
         Case(beta_density, *[uniform(0.5, 3, 4)] * 2, uniform(0.2, 0.8, 4)),
@@ -233,6 +241,21 @@ def test_removable_singularities(device):
     assert_same(gradient(lambda x: special.gammainc(2.0, x), zero), zero)
 
 
+def test_students_distribution_of_infinitely_many_degrees_is_the_normal_one(device):
+    x = array([-1.5, 0.5, 2.0])
+    for degrees in (1e32, numpy.inf):
+        found = gradient(lambda x, degrees=degrees: special.stdtr(degrees, x), x)
+        assert_same(found, gradient(special.ndtr, x))
+
+
+def test_infinite_values_have_infinite_gradients(device):
+    x = array([1e4, 1e5])
+    for f in (special.i0, special.i1, special.expi):
+        with numpy.errstate(over="ignore"):
+            assert_same(gradient(f, x), x * numpy.inf)
+            assert_same(gradient(lambda x, f=f: gradient(f, x), x), x * numpy.inf)
+
+
 OUTSIDE = {
     "logit": lambda x: special.logit(x),
     "erfinv": lambda x: special.erfinv(x),
@@ -244,8 +267,12 @@ OUTSIDE = {
     "xlogy": lambda x: special.xlogy(2.0, -x),
     "xlog1py": lambda x: special.xlog1py(2.0, -x),
     "rel_entr": lambda x: special.rel_entr(2.0, -x),
+    "rel_entr of nothing": lambda x: special.rel_entr(0.0, -x),
     "kl_div": lambda x: special.kl_div(-2.0, -x),
     "huber": lambda x: special.huber(-1.0, x),
+    "huber of delta": lambda x: special.huber(-x, 1.0),
+    "multigammaln": lambda x: special.multigammaln(x - 1.25, 3),
+    "zeta": lambda x: special.zeta(0.5, x),
 }
 
 
@@ -253,6 +280,9 @@ OUTSIDE = {
 def test_there_is_no_gradient_where_there_is_no_value(name, device):
     x = array([1.5, 2.0])
     assert numpy.isnan(xpnet.to_numpy(gradient(OUTSIDE[name], x))).all()
+    if name != "huber":  # whose gradient does not change there
+        twice = gradient(lambda x: gradient(OUTSIDE[name], x), x)
+        assert numpy.isnan(xpnet.to_numpy(twice)).all()
 
 
 @pytest.mark.parametrize("x", [[0.0, numpy.inf], [-numpy.inf, 1.0]])
@@ -314,6 +344,57 @@ def test_functions_take_plain_and_traced_arrays_and_numbers(name, device):
         assert_same(getattr(special, name)(1.5, arrays[0]), case(full, arrays[0]))
 
 
+@pytest.mark.parametrize("name", ALONE)
+def test_parameters_may_be_arrays_of_whole_numbers_and_numbers_of_numpys(name, device):
+    before, low, high, behind = ALONE[name]
+    x = array([low, high])
+    xp = xpnet.array_namespace(x)
+
+    def whole(n, dtype):
+        return xp.full((2,), int(n), dtype=dtype, device=x.device)
+
+    def of(dtype):
+        return call(name, *[whole(n, dtype) for n in before], behind=[whole(n, dtype) for n in behind])
+
+    if name not in ("nbdtr", "nbdtrc", "nbdtri", "bdtr", "bdtrc", "bdtri"):  # SciPy warns of other numbers
+        expected = gradient(lambda x: of(x.dtype)(xp, x), x)
+        assert_same(gradient(lambda x: of(xp.int64)(xp, x), x), expected)
+    numbers = call(name, *map(numpy.float64, before), behind=list(map(numpy.float64, behind)))
+    if not name.startswith(("bdtr", "nbdtr")):
+        assert_same(numbers(xp, x), call(name, *before, behind=behind)(xp, x))
+
+
+@pytest.mark.parametrize("name", [*BOTH, "huber", "gdtr"])
+def test_gradients_beside_numbers(name, device):
+    x = array([1.25, 1.75])
+    full = xpnet.array_namespace(x).full_like(x, 1.5)
+    behind = (x,) if name == "gdtr" else ()
+    f = lambda *x: getattr(special, name)(*x, *behind)
+    assert_same(gradient(lambda x: f(x, 1.5), x), gradient(lambda x: f(x, full), x))
+    if name != "gdtr":
+        assert_same(gradient(lambda x: f(1.5, x), x), gradient(lambda x: f(full, x), x))
+
+
+def test_numbers_of_events_are_rounded_down(device):
+    x = array([0.25, 0.5])
+    assert_same(gradient(lambda x: special.pdtr(2.5, x), x), gradient(lambda x: special.pdtr(2.0, x), x))
+    assert_same(
+        gradient(lambda x: special.bdtr(1.5, 4, x), x), gradient(lambda x: special.bdtr(1.0, 4, x), x)
+    )
+
+
+# SciPy takes whole numbers for floating-point numbers beside float32.
+@pytest.mark.filterwarnings("ignore:.*non-integer arg n")
+@pytest.mark.parametrize("name", [*ALONE, *BOTH])
+def test_numbers_beside_an_array_leave_its_dtype(name, device):
+    before, low, high, behind = ALONE.get(name, ((1.5,), *BOTH.get(name, (0, 0)), ()))
+    x = array([low, high], "float32")
+    f = call(name, *before, behind=behind)
+    assert f(xpnet.array_namespace(x), x).dtype == x.dtype
+    traced = xpnet.trace(x)
+    assert f(traced.namespace, traced).dtype == x.dtype
+
+
 @pytest.mark.host
 @pytest.mark.parametrize("name", [*UNARY, *ALONE, *BOTH])
 def test_functions_under_jit(name):
@@ -332,6 +413,16 @@ def test_what_is_no_array_is_refused():
         special.erf(0.5)
     with pytest.raises(AttributeError, match="no attribute 'no_such_function'"):
         special.no_such_function  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'orthogonal'"):  # a module of SciPy's
+        special.orthogonal  # noqa: B018
+    with pytest.raises(TypeError, match="integer"):
+        special.polygamma(numpy.asarray([1, 2]), numpy.asarray([0.5, 1.5]))
+
+
+def test_functions_can_be_pickled_and_listed():
+    for function in (special.erf, special.dawsn):
+        assert pickle.loads(pickle.dumps(function)) is function
+    assert dir(special) == sorted(special.__all__)
 
 
 def test_what_jax_lacks_is_refused_under_jit(device):

@@ -19,28 +19,33 @@ def normal(points):
 inside = span(-1, 1, near=(-1.0, -0.5, 0.5, 1.0), number=12)
 shares = normal(span(0, 1, near=(0.5, 1.0), number=12))
 positive = normal(span(0, near=(1.0, 2.0, 10.0), number=16))
+modest = normal(span(1e-30, 1e3, number=10))
 several = normal(span(0, 1e38, near=(1.0,), number=10))
 ordinary = span(1e-3, 1e20, near=(1.0, 2.0, 10.0), number=50)
 everywhere = span(near=(-10.0, -1.0, 1.0, 2.0, 10.0, 30.0), number=16)
 left_of_poles = normal(span(-30, near=(-2.5, -0.5, 1.0, 1.5, 8.0), number=12))
 
 
-def exactly(name, points, *derivatives, before=(), **options):
-    """Return the check of a function of one argument, behind numbers, by its derivatives."""
+def exactly(name, points, *derivatives, before=(), behind=(), **options):
+    """Return the check of a function of one argument, among numbers, by its derivatives."""
     return Exact(
-        lambda _xp, x: getattr(xpnet.special, name)(*before, x),
+        lambda _xp, x: getattr(xpnet.special, name)(*before, x, *behind),
         (points,),
         {(0,) * order: derivative for order, derivative in enumerate(derivatives, 1)},
         **options,
     )
 
 
-def both(name, *derivatives, points=(several, several), **options):
-    """Return the check of a function of two arguments, by its gradient."""
+def both(name, *derivatives, twice=(), points=(several, several), **options):
+    """Return the check of a function of two arguments, by its gradient and the diagonal of its Hessian."""
     return Exact(
         lambda _xp, x, y: getattr(xpnet.special, name)(x, y),
         points,
-        {(i,): derivative for i, derivative in enumerate(derivatives)},
+        {
+            (i,) * order: one
+            for order, all_of in ((1, derivatives), (2, twice))
+            for i, one in enumerate(all_of)
+        },
         **options,
     )
 
@@ -133,6 +138,35 @@ def difference(a, b):
         return mpmath.digamma(a) - mpmath.digamma(a + b)
 
 
+def trigamma_difference(a, b):
+    """trigamma(a) - trigamma(a + b)."""
+    if b < a * mpf(10) ** -70:
+        return -b * mpmath.polygamma(2, a)
+    with mpmath.workdps(140):
+        return trigamma(a) - trigamma(a + b)
+
+
+def rgamma_curve(x):
+    with mpmath.workdps(140):
+        return mpmath.diff(mpmath.rgamma, x, 2)
+
+
+def beta_function(a, b):
+    with mpmath.workdps(140):
+        return mpmath.exp(mpmath.loggamma(a) + mpmath.loggamma(b) - mpmath.loggamma(a + b))
+
+
+def beta_curve(a, b):
+    return beta_function(a, b) * (difference(a, b) ** 2 + trigamma_difference(a, b))
+
+
+def f_slope(dfn, dfd, x):
+    with mpmath.workdps(700):
+        ratio = mpf(dfn) / dfd * x
+        share, rest = ratio / (1 + ratio), 1 / (1 + ratio)
+        return f_density(dfn, dfd, x) * (mpf(dfn) / 2 * rest - mpf(dfd) / 2 * share - 1) / x
+
+
 _PI = mpmath.pi
 _ROOT = 2 / mpmath.sqrt(_PI)
 moderate = span(-25, 25, near=(-3.0, 3.0), number=16)
@@ -158,7 +192,7 @@ EXACT = {
         "gamma", left_of_poles, lambda x: mpmath.gamma(x) * mpmath.digamma(x), roundings=64, moved=64
     ),
     "rgamma": exactly(
-        "rgamma", left_of_poles, lambda x: mpmath.diff(mpmath.rgamma, x), roundings=64, moved=64
+        "rgamma", left_of_poles, lambda x: mpmath.diff(mpmath.rgamma, x), rgamma_curve, roundings=64, moved=64
     ),
     "gammaln": exactly("gammaln", left_of_poles, mpmath.digamma, trigamma, moved=64),
     "digamma": exactly(
@@ -190,12 +224,30 @@ EXACT = {
     "cbrt": exactly(
         "cbrt", positive, lambda x: mpmath.cbrt(x) / x / 3, lambda x: -2 * mpmath.cbrt(x) / x**2 / 9
     ),
+    "pseudo_huber": exactly(
+        "pseudo_huber", everywhere, lambda r: r / mpmath.hypot(1, r / 0.75),
+        lambda r: 1 / mpmath.hypot(1, r / 0.75) ** 3, before=(0.75,), moved=2,
+    ),
+    "expi": exactly(
+        "expi", span(-80, 713, near=(1.0, 10.0, 200.0)), lambda x: mpmath.exp(x) / x,
+        lambda x: mpmath.exp(x) * (x - 1) / x**2, moved=4,
+    ),
+    "inv_boxcox1p": exactly("inv_boxcox1p", moderate, mpmath.exp, behind=(0.0,), moved=4),
     "entr": exactly("entr", positive, lambda x: -mpmath.log(x) - 1, lambda x: -1 / x),
     "xlogy": both("xlogy", lambda x, y: mpmath.log(y), lambda x, y: x / y),
     "xlog1py": both("xlog1py", lambda x, y: mpmath.log1p(y), lambda x, y: x / (1 + y)),
     "rel_entr": both("rel_entr", lambda x, y: mpmath.log(x / y) + 1, lambda x, y: -x / y, moved=2),
     "kl_div": both("kl_div", lambda x, y: mpmath.log(x / y), lambda x, y: 1 - x / y, moved=2),
-    "betaln": both("betaln", lambda a, b: difference(a, b), lambda a, b: difference(b, a)),
+    "betaln": both("betaln", difference, lambda a, b: difference(b, a)),
+    "betaln-twice": both(
+        "betaln", twice=(trigamma_difference, lambda a, b: trigamma_difference(b, a)), points=(modest, modest)
+    ),
+    "beta": both(
+        "beta", lambda a, b: beta_function(a, b) * difference(a, b),
+        lambda a, b: beta_function(a, b) * difference(b, a),
+        twice=(beta_curve, lambda a, b: beta_curve(b, a)), points=(modest, modest),
+        roundings=8192,  # of which SciPy's own value loses most
+    ),
     **{
         f"gammainc-{a}": exactly(
             "gammainc", positive, lambda x, a=a: gamma_density(a, x), before=(a,), moved=4
@@ -227,6 +279,14 @@ EXACT = {
             "fdtr", ordinary, lambda x, dfn=dfn, dfd=dfd: f_density(dfn, dfd, x), before=(dfn, dfd), moved=4
         )
         for dfn, dfd in ((1.0, 1.0), (2.0, 5.0), (10.0, 3.0), (64.0, 256.0))
+    },
+    **{
+        f"fdtr-{dfn}-{dfd}-twice": exactly(
+            "fdtr", span(0.05, 1e5, near=(1.0, 2.0, 10.0), number=50),
+            lambda x, dfn=dfn, dfd=dfd: f_density(dfn, dfd, x),
+            lambda x, dfn=dfn, dfd=dfd: f_slope(dfn, dfd, x), before=(dfn, dfd), moved=4,
+        )
+        for dfn, dfd in ((1.0, 1.0), (2.0, 5.0), (10.0, 3.0), (2.0**50, 0.5), (0.5, 2.0**50), (4.0, 2.0**-80))
     },
     "chdtrc": exactly("chdtrc", positive, lambda x: -gamma_density(1.5, x / 2) / 2, before=(3.0,), moved=4),
     "kolmogorov": exactly(
@@ -271,3 +331,16 @@ def test_gradients_of_inverses(name):
             near = [exact(mpf(float(at)) * (1 + k * mpf(2) ** -52)) for k in (-8, 0, 8)]
             error = abs(near[1]) * mpf(2) ** -46 + abs(near[2] - near[0])
             assert abs(mpf(float(one)) - near[1]) <= error, place
+
+
+@pytest.mark.host
+def test_inverses_in_the_tails_keep_more_figures_than_their_results_tell():
+    p = numpy.asarray([1e-200, 1e-100, 1e-20, 1e-3, 0.25])
+    with xpnet.use_device("cpu"), mpmath.workdps(60):
+        of_erfc = xpnet.grad(lambda p: numpy.ones(5) @ xpnet.special.erfcinv(p))(p)
+        of_normal = xpnet.grad(lambda p: numpy.ones(5) @ xpnet.special.ndtri(p / 2))(p)
+        for place, first, second, start in zip(p, of_erfc, of_normal, xpnet.special.erfcinv(p), strict=True):
+            y = mpmath.findroot(lambda y, place=place: mpmath.erfc(y) / mpf(float(place)) - 1, start)
+            exact = mpmath.exp(y * y) * mpmath.sqrt(mpmath.pi) / 2
+            assert abs(mpf(float(first)) / -exact - 1) <= mpf(2) ** -46
+            assert abs(mpf(float(second)) / (mpmath.sqrt(2) * exact) - 1) <= mpf(2) ** -46

@@ -6,7 +6,9 @@ That of a distribution function is the density, and that of its inverse 1 over i
 """
 
 import math
+import operator
 from collections.abc import Callable
+from functools import partial
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -35,8 +37,20 @@ def special(declaration: str, *, compute: Callable | None = None, **rules: Rule)
         [Parameter(one, Parameter.POSITIONAL_ONLY) for one in ("call", *names)]
         + [Parameter(one, Parameter.KEYWORD_ONLY) for one in parameters.split(", ") if one]
     )
+    if compute is None and len(names) > 1:
+        compute = partial(_beside_numbers, name)
     given = [rules.get(one, no_rule) for one in names]
     Primitive(f"special.{name}", given, define=define, compute=compute)
+
+
+def _beside_numbers(name: str, xp: Any, *values: Any) -> Any:
+    """Call a function so that numbers leave the dtype of the arrays; SciPy computes some in double then."""
+    value = getattr(xp.special, name)(*values)
+    arrays = [x for x in values if hasattr(x, "dtype")]
+    floating = ("real floating", "complex floating")
+    if len(arrays) == len(values) or not all(xp.isdtype(x.dtype, floating) for x in arrays):
+        return value
+    return xp.astype(value, xp.result_type(*arrays), copy=False)
 
 
 def part(declaration: str, **rules: Rule) -> None:
@@ -83,27 +97,25 @@ part(
 # -- the gamma function and its relatives -------------------------------------------------------------------
 
 special("gamma(x)", x=lambda xp, g, y, x: g * y * xp.special.digamma(x))
-special("rgamma(x)", x=lambda xp, g, _y, x: g * xp.special._rgamma_derivative(x))
+special("rgamma(x)", x=lambda xp, g, _y, x: g * special_parts.rgamma_derivative(xp, x))
 special("gammaln(x)", x=lambda xp, g, _y, x: g * xp.special.digamma(x))
 for _name in ("digamma", "psi"):
     special(f"{_name}(x)", x=lambda xp, g, _y, x: g * xp.special._polygamma(x, n=1))
-part(
-    "rgamma_derivative(x)",
-    x=lambda xp, g, _y, x: (
-        g * xp.special.rgamma(x) * (xp.square(xp.special.digamma(x)) - xp.special._polygamma(x, n=1))
-    ),
-)
 part("polygamma(x, *, n)", x=lambda xp, g, _y, x, *, n: g * xp.special._polygamma(x, n=n + 1))
 part(
-    "digamma_difference(a, b)",
-    a=lambda xp, g, _y, a, b: g * (xp.special._polygamma(a + b, n=1) - xp.special._polygamma(a, n=1)),
-    b=lambda xp, g, _y, a, b: g * xp.special._polygamma(a + b, n=1),
+    "polygamma_difference(a, b, *, n)",
+    a=lambda xp, g, _y, a, b, *, n: g * xp.special._polygamma_difference(a, b, n=n + 1),
+    b=lambda xp, g, _y, a, b, *, n: g * xp.special._polygamma(a + b, n=n + 1),
 )
+
+
+def _digamma_difference(xp: Any, a: Any, b: Any) -> Any:
+    return xp.special._polygamma_difference(a, b, n=0)
 
 
 @composite(extension="special")
 def polygamma(xp: Any, n: int, x: Any, /) -> Any:
-    return xp.special._polygamma(x, n=n)
+    return xp.special._polygamma(x, n=operator.index(n))
 
 
 @composite(extension="special")
@@ -115,17 +127,17 @@ def multigammaln(xp: Any, a: Any, d: int, /) -> Any:
 
 special(
     "betaln(a, b)",
-    a=lambda xp, g, _y, a, b: -g * xp.special._digamma_difference(a, b),
-    b=lambda xp, g, _y, a, b: -g * xp.special._digamma_difference(b, a),
+    a=lambda xp, g, _y, a, b: -g * _digamma_difference(xp, a, b),
+    b=lambda xp, g, _y, a, b: -g * _digamma_difference(xp, b, a),
 )
 special(
     "beta(a, b)",
-    a=lambda xp, g, y, a, b: -g * y * xp.special._digamma_difference(a, b),
-    b=lambda xp, g, y, a, b: -g * y * xp.special._digamma_difference(b, a),
+    a=lambda xp, g, y, a, b: -g * y * _digamma_difference(xp, a, b),
+    b=lambda xp, g, y, a, b: -g * y * _digamma_difference(xp, b, a),
 )
 special(
     "poch(z, m)",
-    z=lambda xp, g, y, z, m: g * y * xp.special._digamma_difference(z, m),
+    z=lambda xp, g, y, z, m: g * y * _digamma_difference(xp, z, m),
     m=lambda xp, g, y, z, m: g * y * xp.special.digamma(z + m),
 )
 special(
@@ -144,7 +156,7 @@ def _half(xp: Any, degrees: Any, like: Any) -> Any:
 part(
     "gamma_density(a, x)",
     a=lambda xp, g, y, a, x: g * y * (xp.log(x) - xp.special.digamma(a)),
-    x=lambda xp, g, y, a, x: g * y * ((a - 1) - x) / x,
+    x=lambda xp, g, y, a, x: g * y * (a - 1) / x - g * y,
 )
 special("gammainc(a, x)", x=lambda xp, g, _y, a, x: g * xp.special._gamma_density(a, x))
 special("gammaincc(a, x)", x=lambda xp, g, _y, a, x: -g * xp.special._gamma_density(a, x))
@@ -183,8 +195,8 @@ def _counted(xp: Any, k: Any, like: Any) -> Any:
 
 part(
     "beta_density(a, b, x, rest)",
-    a=lambda xp, g, y, a, b, x, _rest: g * y * (xp.log(x) + xp.special._digamma_difference(a, b)),
-    b=lambda xp, g, y, a, b, _x, rest: g * y * (xp.log(rest) + xp.special._digamma_difference(b, a)),
+    a=lambda xp, g, y, a, b, x, _rest: g * y * (xp.log(x) + _digamma_difference(xp, a, b)),
+    b=lambda xp, g, y, a, b, _x, rest: g * y * (xp.log(rest) + _digamma_difference(xp, b, a)),
     x=lambda xp, g, y, a, _b, x, _rest: g * y * (a - 1) / x,
     rest=lambda xp, g, y, _a, b, _x, rest: g * y * (b - 1) / rest,
 )
@@ -194,17 +206,16 @@ special("betaincinv(a, b, y)", y=lambda xp, g, y, a, b, _p: g / xp.special._beta
 special("betainccinv(a, b, y)", y=lambda xp, g, y, a, b, _p: -g / xp.special._beta_density(a, b, y, 1 - y))
 
 
-def _f_density(xp: Any, dfn: Any, dfd: Any, x: Any) -> Any:
-    """Return the density of the F distribution, the derivative of fdtr."""
-    a, b = _half(xp, dfn, x), _half(xp, dfd, x)
-    ratio = a / b * x
-    rest = 1 / (1 + ratio)
-    return xp.special._beta_density(a, b, ratio * rest, rest) * rest * rest * (a / b)
+def _slope_of_f(xp: Any, g: Any, y: Any, dfn: Any, dfd: Any, x: Any) -> Any:
+    a, b, share, rest = special_parts.f_parts(xp, dfn, dfd, x)
+    # Twice the same number, from that of share and rest which has more figures.
+    return g * y * xp.where(share < 0.5, a - 1 - (a + b) * share, (a + b) * rest - (b + 1)) / x
 
 
-special("fdtr(dfn, dfd, x)", x=lambda xp, g, _y, dfn, dfd, x: g * _f_density(xp, dfn, dfd, x))
-special("fdtrc(dfn, dfd, x)", x=lambda xp, g, _y, dfn, dfd, x: -g * _f_density(xp, dfn, dfd, x))
-special("fdtri(dfn, dfd, p)", p=lambda xp, g, y, dfn, dfd, _p: g / _f_density(xp, dfn, dfd, y))
+part("f_density(dfn, dfd, x)", x=_slope_of_f)
+special("fdtr(dfn, dfd, x)", x=lambda xp, g, _y, dfn, dfd, x: g * xp.special._f_density(dfn, dfd, x))
+special("fdtrc(dfn, dfd, x)", x=lambda xp, g, _y, dfn, dfd, x: -g * xp.special._f_density(dfn, dfd, x))
+special("fdtri(dfn, dfd, p)", p=lambda xp, g, y, dfn, dfd, _p: g / xp.special._f_density(dfn, dfd, y))
 
 
 def _slope_of_student(xp: Any, g: Any, y: Any, df: Any, t: Any) -> Any:
@@ -248,8 +259,15 @@ part(
     x=lambda xp, g, _y, x, *, n, sign: sign * g * x * xp.special._bessel_quotient(x, n=n + 1, sign=sign),
 )
 part("bessel_moment(x, *, n)", x=lambda xp, g, _y, x, *, n: -g * xp.special._bessel_moment(x, n=n + 1))
+
+
+def _slope_of_i1(xp: Any, g: Any, _y: Any, x: Any) -> Any:
+    first, second = [xp.special._bessel_quotient(x, n=n, sign=1) for n in (1, 2)]
+    return g * (first + x * x * second)
+
+
 special("i0(x)", x=lambda xp, g, _y, x: g * xp.special.i1(x))
-special("i1(x)", x=lambda xp, g, _y, x: g * (xp.special.i0(x) - xp.special._bessel_quotient(x, n=1, sign=1)))
+special("i1(x)", x=_slope_of_i1)
 special("i0e(x)", x=lambda xp, g, _y, x: -g * xp.sign(x) * xp.special._bessel_moment(xp.abs(x), n=1))
 special("i1e(x)", x=lambda xp, g, _y, x: g * _slope_of_i1e(xp, xp.abs(x)))
 special("j0(x)", x=lambda xp, g, _y, x: -g * xp.special.j1(x))
@@ -267,7 +285,11 @@ def _slope_of_i1e(xp: Any, size: Any) -> Any:
 # -- exponential integrals, powers and their like -----------------------------------------------------------
 
 special("exp1(x)", x=lambda xp, g, _y, x: nan_outside(xp, x >= 0, -g * xp.exp(-x) / x))
-special("expi(x)", x=lambda xp, g, _y, x: g * xp.exp(x) / x)
+special("expi(x)", x=lambda xp, g, _y, x: g * xp.special._exp_quotient(x, n=1))
+part(
+    "exp_quotient(x, *, n)",
+    x=lambda xp, g, _y, x, *, n: g * (xp.special._exp_quotient(x, n=n + 1) * (x - n)),
+)
 special("exp2(x)", x=lambda xp, g, y, _x: g * math.log(2) * y)
 special("exp10(x)", x=lambda xp, g, y, _x: g * math.log(10) * y)
 special("cbrt(x)", x=lambda xp, g, y, _x: g / (3 * y * y))
@@ -287,27 +309,40 @@ def log1p(xp: Any, x: Any, /) -> Any:
     return xp.log1p(x)
 
 
-special("boxcox(x, lmbda)", x=lambda xp, g, _y, x, lmbda: nan_outside(xp, x >= 0, g * x ** (lmbda - 1)))
-special("boxcox1p(x, lmbda)", x=lambda xp, g, _y, x, lmbda: g * xp.exp((lmbda - 1) * xp.log1p(x)))
-special("inv_boxcox(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * y ** (1 - lmbda))
-special("inv_boxcox1p(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * xp.exp((1 - lmbda) * xp.log1p(y)))
+special(
+    "boxcox(x, lmbda)",
+    x=lambda xp, g, _y, x, lmbda: nan_outside(xp, x >= 0, g * x ** (floats(xp, lmbda, x) - 1)),
+)
+special(
+    "boxcox1p(x, lmbda)",
+    x=lambda xp, g, _y, x, lmbda: g * xp.exp((floats(xp, lmbda, x) - 1) * xp.log1p(x)),
+)
+special("inv_boxcox(y, lmbda)", y=lambda xp, g, y, _x, lmbda: g * y ** (1 - floats(xp, lmbda, y)))
+special(
+    "inv_boxcox1p(y, lmbda)",
+    y=lambda xp, g, _y, x, lmbda: g * xp.special.inv_boxcox(x, lmbda) ** (1 - floats(xp, lmbda, x)),
+)
+
+
+def _slope_of_soft_clip(xp: Any, g: Any, _y: Any, delta: Any, r: Any) -> Any:
+    delta = floats(xp, delta, r)
+    share = delta / xp.hypot(r, delta)
+    return nan_outside(xp, delta > 0, g * share * share * share)
+
+
 special(
     "huber(delta, r)",
-    delta=lambda xp, g, _y, delta, r: nan_outside(xp, delta >= 0, g * xp.maximum(xp.abs(r) - delta, 0.0)),
+    delta=lambda xp, g, _y, delta, r: nan_outside(
+        xp, delta >= 0, g * xp.maximum(xp.abs(floats(xp, r, delta)) - delta, 0.0)
+    ),
     r=lambda xp, g, _y, delta, r: g * _clipped(xp, floats(xp, delta, r), r),
 )
-special(
-    "pseudo_huber(delta, r)",
-    r=lambda xp, g, _y, delta, r: g * _soft(xp, floats(xp, delta, r), r),
-)
+special("pseudo_huber(delta, r)", r=lambda xp, g, _y, delta, r: g * xp.special._soft_clip(delta, r))
+part("soft_clip(delta, r)", r=_slope_of_soft_clip)
 
 
 def _clipped(xp: Any, delta: Any, r: Any) -> Any:
     return nan_outside(xp, delta >= 0, xp.maximum(xp.minimum(r, delta), -delta))
-
-
-def _soft(xp: Any, delta: Any, r: Any) -> Any:
-    return nan_outside(xp, delta > 0, r / xp.hypot(r / delta, xp.ones_like(r)))
 
 
 # -- entropies ----------------------------------------------------------------------------------------------
@@ -321,19 +356,19 @@ part("log_ratio(x1, x2)", x1=lambda xp, g, _y, x1, _x2: g / x1, x2=lambda xp, g,
 special("entr(x)", x=lambda xp, g, _y, x: -g * (xp.log(x) + 1))
 special(
     "xlogy(x, y)",
-    x=lambda xp, g, _y, _x1, x2: g * xp.log(x2),
+    x=lambda xp, g, _y, _x1, x2: g * xp.log(floats(xp, x2, g)),
     y=lambda xp, g, _y, x1, x2: g * xp.special._quotient(x1, x2),
 )
 special(
     "xlog1py(x, y)",
-    x=lambda xp, g, _y, _x1, x2: g * xp.log1p(x2),
+    x=lambda xp, g, _y, _x1, x2: g * xp.log1p(floats(xp, x2, g)),
     y=lambda xp, g, _y, x1, x2: g * xp.special._quotient(x1, 1 + x2),
 )
 
 
 def _share(xp: Any, x1: Any, x2: Any) -> Any:
     x1 = floats(xp, x1, x2)
-    return xp.special._quotient(nan_outside(xp, x1 >= 0, x1), x2)
+    return xp.special._quotient(nan_outside(xp, (x1 >= 0) & (x2 >= 0), x1), x2)
 
 
 special(

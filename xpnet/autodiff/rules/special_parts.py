@@ -10,8 +10,6 @@ DLMF is NIST's Digital Library of Mathematical Functions, https://dlmf.nist.gov.
 import math
 from typing import Any
 
-from numpy.polynomial import Polynomial
-
 _ROOT_HALF_PI = math.sqrt(math.pi / 2)
 
 
@@ -31,8 +29,8 @@ def _horner(coefficients: Any, x: Any) -> Any:
 
 
 def nan_outside(xp: Any, inside: Any, value: Any) -> Any:
-    """Return a derivative where the function is defined, else NaN."""
-    return xp.where(inside, value, xp.nan)
+    """Return a derivative where the function is defined, else NaN, as are the derivatives of that."""
+    return value * xp.where(inside, xp.ones_like(value), xp.nan)
 
 
 # -- logistic and normal distributions ----------------------------------------------------------------------
@@ -86,7 +84,6 @@ _BERNOULLI = [
     *(-691 / 2730, 7 / 6, -3617 / 510, 43867 / 798, -174611 / 330),
 ]
 _STIRLING = [b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1)][::-1]
-_OF_DIGAMMA = [-b / (2 * k) for k, b in enumerate(_BERNOULLI, 1)][::-1]
 
 
 def polygamma(xp: Any, x: Any, *, n: int) -> Any:
@@ -99,12 +96,13 @@ def polygamma(xp: Any, x: Any, *, n: int) -> Any:
     value = xp.special.polygamma(n, xp.where(x < 0, 1 - x, x))
     value = xp.astype(value, x.dtype, copy=False)
     # The n-th derivative of the cotangent, a polynomial in it.
-    cotangents = Polynomial([0, 1])
-    for _ in range(n):
-        cotangents = -cotangents.deriv() * Polynomial([1, 0, 1])
+    coefficients = [0, 1]
+    for _ in range(n):  # that of the cotangent itself is -(1 + its square)
+        slope = [k * c for k, c in enumerate(coefficients)][1:]
+        coefficients = [-(low + high) for low, high in zip([*slope, 0, 0], [0, 0, *slope], strict=True)]
     part = xp.where(x < 0, x - xp.round(x), 0.25)
     cotangent = xp.cos(math.pi * part) / xp.sin(math.pi * part)
-    added = math.pi ** (n + 1) * _horner([float(c) for c in cotangents.coef[::-1]], cotangent)
+    added = math.pi ** (n + 1) * _horner([float(c) for c in coefficients[::-1]], cotangent)
     return xp.where(x < 0, (-1) ** n * value - added, value)
 
 
@@ -117,35 +115,43 @@ def rgamma_derivative(xp: Any, x: Any) -> Any:
     near = xp.round(x)
     part = xp.where(left, x - near, 0.25) * math.pi
     sign = 1 - 2 * xp.remainder(near, 2 * xp.ones_like(near))
-    mirrored = xp.where(left, 1 - x, x)
+    mirrored, right = xp.where(left, 1 - x, 1.0), xp.where(left, 1.0, x)
     psi = xp.special.digamma(mirrored)
     reflected = xp.special.gamma(mirrored) * sign * (xp.cos(part) - psi * xp.sin(part) / math.pi)
-    return xp.where(left, reflected, -psi * xp.special.rgamma(mirrored))
+    return xp.where(left, reflected, -xp.special.digamma(right) * xp.special.rgamma(right))
 
 
-def digamma_difference(xp: Any, a: Any, b: Any) -> Any:
-    """Return digamma(a + b) - digamma(a), to all figures where a and b are positive.
+def polygamma_difference(xp: Any, a: Any, b: Any, *, n: int) -> Any:
+    """Return the n-th derivative of digamma at a + b less that at a, to all figures for positive a and b.
 
-    By recurrence (DLMF 5.5.2) and the asymptotic series (5.11.2).
+    By recurrence (DLMF 5.15.5) and the asymptotic series (5.11.2, 5.15.8).
     """
     a, b = floats(xp, a, b), floats(xp, b, a)
     near = (a > 0) & (b > 0)
-    # digamma(x) is digamma(x + 8) less a sum, and from 8 on log(x) with a series: their differences, each.
+    # It is that of x + 8 less a sum, and from 8 on log(x), for n = 0, and a series: their differences, each.
     x, d = xp.where(near, a, 1.0), xp.where(near, b, 1.0)
-    added = d / (x + d) / x
-    for k in range(1, 8):
-        added = added + d / (x + k + d) / (x + k)
-    x = x + 8
-    y = x + d
-    p, q = 1 / x / x, 1 / y / y
-    value, difference = 0 * x + 0 * y, 0 * x + 0 * y
-    for coefficient in [*_OF_DIGAMMA, 0.0]:
-        difference = difference * p + value
+    power = [float(math.factorial(n)), *[0.0] * (n + 1)]
+    value = sum(_difference(x + k, d, power) for k in range(8))
+    series = dict.fromkeys(range(n + 21), 0.0) | {
+        n: math.gamma(n) if n else 0.0,
+        n + 1: math.factorial(n) / 2,
+    }
+    for k, bernoulli in enumerate(_BERNOULLI, 1):
+        series[2 * k + n] = bernoulli * math.factorial(2 * k + n - 1) / math.factorial(2 * k)
+    value = value + _difference(x + 8, d, [series[k] for k in range(n + 20, -1, -1)])
+    value = xp.log1p(d / (x + 8)) - value if n == 0 else (-1) ** (n + 1) * value
+    other = polygamma(xp, xp.where(near, 1.0, a + b), n=n) - polygamma(xp, xp.where(near, 1.0, a), n=n)
+    return xp.where(near, value, other)
+
+
+def _difference(x: Any, d: Any, coefficients: list[float]) -> Any:
+    """Return a polynomial in 1 / (x + d) less that in 1 / x, without subtracting one from the other."""
+    p, q = 1 / x, 1 / (x + d)
+    value, slope = coefficients[0] + 0 * q, 0 * q
+    for coefficient in coefficients[1:]:
+        slope = slope * p + value
         value = value * q + coefficient
-    between = d / x / y  # 1 / x - 1 / y; that of the squares is this times their sum
-    series = between * (0.5 - (1 / x + 1 / y) * difference)
-    value = added + xp.log1p(d / x) + series
-    return xp.where(near, value, xp.special.digamma(xp.where(near, 1.0, a + b)) - xp.special.digamma(a))
+    return -slope * (d * q * p)
 
 
 def _scale(xp: Any, a: Any) -> Any:
@@ -162,19 +168,18 @@ def _scale(xp: Any, a: Any) -> Any:
 _LOGARITHM = [2 / (2 * k + 3) for k in range(16)][::-1]
 
 
-def _power(xp: Any, a: Any, x: Any) -> Any:
-    """Return (x / a)^a exp(a - x) / x: 1 / a at x = a, and falling to both sides."""
+def _power(xp: Any, a: Any, x: Any, away: Any) -> Any:
+    """Return (x / a)^a exp(a - x) / x: 1 / a at x = a, and falling to both sides; `away` is x - a."""
     ratio = x / a
     is_low, is_high = ratio < 0.6, ratio > 1.5
-    # Far below a: one power of a number below 1, with 1 / x taken into it.
+    # Far below a: one power of a number below 1, which 1 / x is taken into.
     part = xp.where(is_low, ratio, 0.5)
     rise = xp.exp(1 - part)
     base = part * rise
-    divided = is_low & (a < 0.5) & (x > 0)
-    low = base ** xp.where(divided, a, a - 1) * xp.where(divided, 1.0, rise / a) / xp.where(divided, x, 1.0)
+    low = base ** xp.where(is_low, a - 1, 1.0) * rise / a
     # Near a: (x - a) / a less the logarithm of the ratio, as a series.
     near = xp.where(is_low | is_high, a, x)
-    u = (near - a) / a
+    u = xp.where(is_low | is_high, 0 * x, away) / a
     r = u / (2 + u)
     middle = xp.exp(-a * (u * r - r * r * r * _horner(_LOGARITHM, r * r))) / near
     # Far above: the exponents are no larger than what x itself tells of the result.
@@ -191,7 +196,7 @@ def gamma_density(xp: Any, a: Any, x: Any) -> Any:
     and accurate computation of binomial probabilities, 2000.
     """
     a = floats(xp, a, x)
-    return _scale(xp, a) * _power(xp, a, x)
+    return _scale(xp, a) * _power(xp, a, x, x - a)
 
 
 def beta_density(xp: Any, a: Any, b: Any, x: Any, rest: Any) -> Any:
@@ -201,8 +206,23 @@ def beta_density(xp: Any, a: Any, b: Any, x: Any, rest: Any) -> Any:
     """
     a, b = floats(xp, a, x), floats(xp, b, x)
     n = a + b
-    first = _scale(xp, a) / _scale(xp, n) * n * _power(xp, a, n * x)
-    return first * (_scale(xp, b) * n * _power(xp, b, n * rest))
+    away = b * x - a * rest  # n * x - a, where x + rest is 1 to more figures than x and rest have together
+    first = _scale(xp, a) / _scale(xp, n) * (n * _power(xp, a, n * x, away))
+    return first * (_scale(xp, b) * (n * _power(xp, b, n * rest, -away)))
+
+
+def f_parts(xp: Any, dfn: Any, dfd: Any, x: Any) -> tuple[Any, ...]:
+    """Return the parameters a, b of the beta distribution, x as one for that, and what x is less than 1."""
+    a, b = 0.5 * floats(xp, dfn, x), 0.5 * floats(xp, dfd, x)
+    ratio = a / b * x
+    rest = 1 / (1 + ratio)
+    return a, b, ratio * rest, rest
+
+
+def f_density(xp: Any, dfn: Any, dfd: Any, x: Any) -> Any:
+    """Return the density of the F distribution, the derivative of fdtr."""
+    a, b, share, rest = f_parts(xp, dfn, dfd, x)
+    return beta_density(xp, a, b, share, rest) * rest * (rest * (a / b))
 
 
 def student_density(xp: Any, df: Any, t: Any) -> Any:
@@ -246,10 +266,12 @@ def bessel_quotient(xp: Any, x: Any, *, n: int, sign: int) -> Any:
     series = _horner(terms[::-1], z * z) / 2**n
     z = xp.where(near, 2.0, x)
     before, value = (xp.special.i0(z), xp.special.i1(z)) if sign > 0 else (xp.special.j0(z), xp.special.j1(z))
+    largest = value
     for k in range(1, n):
         before, value = value, sign * (before - 2 * k * value / z)
     for _ in range(n):
         value = value / z
+    value = xp.where(xp.isinf(largest), xp.inf, value)  # not the difference of two that are infinite
     return xp.where(near, series, value)
 
 
@@ -274,6 +296,14 @@ def bessel_moment(xp: Any, x: Any, *, n: int) -> Any:
     first = math.gamma(n + 0.5) / (math.pi * math.sqrt(2))
     far = first * _horner(terms[::-1], 1 / z) / xp.sqrt(z) / z**n
     return xp.where(near, total / points, far)
+
+
+def exp_quotient(xp: Any, x: Any, *, n: int) -> Any:
+    """Return exp(x) / x^n, also where exp(x) alone is too large."""
+    root = xp.exp(0.5 * x)
+    for _ in range(n):
+        root = root / x
+    return root * xp.exp(0.5 * x)
 
 
 def sinc_quotient(xp: Any, x: Any, *, n: int) -> Any:
@@ -303,6 +333,12 @@ def quotient(xp: Any, x1: Any, x2: Any) -> Any:
     """Return x1 / x2, the derivative of x1 log(x2): 0 where both are 0, NaN where there is no logarithm."""
     x1, x2 = floats(xp, x1, x2), floats(xp, x2, x1)
     return x1 / xp.where((x1 == 0) & (x2 == 0), 1.0, xp.where((x1 != 0) & (x2 < 0), xp.nan, x2))
+
+
+def soft_clip(xp: Any, delta: Any, r: Any) -> Any:
+    """Return the derivative of pseudo_huber, which goes from r to delta where r is large."""
+    delta = floats(xp, delta, r)
+    return nan_outside(xp, delta > 0, r * (delta / xp.hypot(r, delta)))
 
 
 def log_ratio(xp: Any, x1: Any, x2: Any) -> Any:
