@@ -453,10 +453,41 @@ def test_the_hessian_of_the_nuclear_norm_where_singular_values_are_equal(xp):
     assert_same(product, array((weights - weights.T) / 4))
 
 
+@pytest.mark.parametrize("matrix", [[[2.0, 1.0], [1.0, 3.0]], [[2.0, 1.0 + 1j], [1.0 - 1j, 3.0]]])
+@pytest.mark.parametrize(
+    "function", [polar, reconstructed, reconstructed_symmetric, reconstructed_by_eig, lambda x: x @ x]
+)
+def test_gradients_of_gradients_in_each_order_of_transforms(function, matrix, xp):
+    """The sweep of a sweep starts at gradients of 0, where nothing is a kink that else is none."""
+    x, vector = array(matrix), array(numpy.asarray([[1.0, 2.0], [5.0, -1.0]], dtype=type(matrix[0][1])))
+
+    def f(x):
+        return weighted(numpy.asarray([[1.0, 2.0], [3.0, 5.0]]), function(x) ** 2)
+
+    expected = xpnet.hvp(f, (x,), (vector,))[0]
+    assert_same(xpnet.jvp(xpnet.grad(f), (x,), (vector,))[1], expected)
+    assert_same(xpnet.grad(lambda x: xpnet.jvp(f, (x,), (vector,))[1])(x), expected)
+
+
+@pytest.mark.parametrize("matrix", [[[0.0]], [[1.0, 0.0], [0.0, 0.0]]])
+def test_a_singular_value_of_0_in_each_order_of_transforms(matrix, xp):
+    x = array(matrix)
+
+    def squares(x):
+        return _sum(_linalg(x).svdvals(x) ** 2)
+
+    assert_same(xpnet.hvp(squares, (x,), (x + 1,))[0], 2 * (x + 1))
+    assert_same(xpnet.jvp(xpnet.grad(squares), (x,), (x + 1,))[1], 2 * (x + 1))
+
+
 @pytest.mark.parametrize("x", [[[1.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 0.0]], [[2.0, 1e9], [0.0, 2.0]]])
 def test_a_defective_matrix_has_no_gradient(x, xp):
-    gradient = xpnet.grad(lambda x: _sum(_real(_linalg(x).eigvals(x) ** 3)))(array(x))
-    assert_same(gradient, array([[math.nan, math.nan], [math.nan, math.nan]]))
+    def f(x):
+        return _sum(_real(_linalg(x).eigvals(x) ** 3))
+
+    x, nan = array(x), array([[math.nan, math.nan], [math.nan, math.nan]])
+    assert_same(xpnet.grad(f)(x), nan)
+    assert_same(xpnet.jvp(xpnet.grad(f), (x,), (x + 1,))[1], nan)
 
 
 def test_a_phase_that_can_be_chosen_freely_has_no_gradient(xp):

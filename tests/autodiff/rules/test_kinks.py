@@ -10,9 +10,19 @@ from xpnet.autodiff.rules.kinks import nan_where, subgradient
 
 CASES = {
     "subgradient": [
-        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at), (2, 3), (3,), (2, 1)),
-        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at, corner=True), (3,), (3,), (3,)),
-        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at), complexes(3), (3,), (3,)),
+        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: (at == 0, at)), (2, 3), (3,), (2, 1)),
+        Case(
+            lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: (at == 0, at), corner=True),
+            (3,),
+            (3,),
+            (3,),
+        ),
+        Case(
+            lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: (at == 0, at)),
+            complexes(3),
+            (3,),
+            (3,),
+        ),
     ],
     "nan_where": [Case(lambda xp, x: nan_where(xp, x == 0, x), draw) for draw in ((2, 3), complexes(3))],
 }
@@ -34,7 +44,7 @@ def size(x, corner=True):
     @xpnet.custom_gradient
     def chosen(x):
         xp = xpnet.array_namespace(x)
-        return xp.abs(x), lambda g: subgradient(xp, g, xp.sign(x), lambda: x, corner=corner)
+        return xp.abs(x), lambda g: subgradient(xp, g, xp.sign(x), lambda: (x == 0, x), corner=corner)
 
     return chosen(x)
 
@@ -77,11 +87,28 @@ def hessian_of(f, *point):
     return xpnet.hessian(lambda x: f(xpnet.array_namespace(x), x))(x)
 
 
+def products_of(f, *point):
+    """The Hessian times (1, 2, …), by each order of transforms."""
+    x, v = array(numpy.asarray(point, dtype=float)), array(numpy.arange(1.0, 1.0 + len(point)))
+
+    def real(x):
+        return f(xpnet.array_namespace(x), x)
+
+    return (
+        xpnet.hvp(real, (x,), (v,))[0],
+        xpnet.jvp(xpnet.grad(real), (x,), (v,))[1],
+        xpnet.grad(lambda x: xpnet.jvp(real, (x,), (v,))[1])(x),
+    )
+
+
 @pytest.mark.parametrize(
     ("f", "point"),
     [
         (lambda xp, x: xp.sum(abs(x) ** 2), (0.0,)),
         (lambda xp, x: xp.std(x) ** 2, (1.0, 1.0)),
+        (lambda xp, x: xp.linalg.vector_norm(x) ** 2, (0.0, 0.0)),
+        (lambda xp, x: xp.linalg.vector_norm(x, ord=3) ** 2, (0.0,)),
+        (lambda xp, x: xp.linalg.vector_norm(x, ord=-1) ** 2, (0.0, 1.0)),
         (lambda xp, x: xp.max(xp.stack([x, -x])) ** 2, (0.0,)),
         (lambda xp, x: xp.min(xp.stack([x, -x])) ** 2, (0.0,)),
         (lambda xp, x: xp.hypot(x[0], x[1]) ** 2, (0.0, 0.0)),
@@ -93,6 +120,8 @@ def hessian_of(f, *point):
 def test_hessians_of_what_is_smooth_but_made_of_kinks_are_nan(f, point, xp):
     size = len(point)
     assert_same(hessian_of(f, *point), numpy.full((size, size), numpy.nan))
+    for product in products_of(f, *point):
+        assert_same(product, numpy.full(size, numpy.nan))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # in sign(0)
@@ -125,6 +154,8 @@ def test_the_size_and_the_phase_of_0(f, xp):
 )
 def test_hessians_at_hard_points_that_are_known(f, point, expected, xp):
     assert_same(hessian_of(f, *point), numpy.asarray(expected))
+    for product in products_of(f, *point):
+        assert_same(product, numpy.asarray(expected) @ numpy.arange(1.0, 1.0 + len(point)))
 
 
 def test_a_mean_that_is_rounded(xp):

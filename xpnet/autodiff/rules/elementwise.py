@@ -129,8 +129,8 @@ def conj(xp: Any, x: Any) -> Any:
 
 def _abs(xp: Any, g: Any, y: Any, x: Any) -> Any:
     if x.dtype == y.dtype:  # real numbers: the absolute value of complex ones is real
-        return subgradient(xp, g, xp.sign(x), lambda: x, corner=True)
-    return subgradient(xp, g, xp.conj(x) / xp.where(y == 0, xp.ones_like(y), y), lambda: y)
+        return subgradient(xp, g, xp.sign(x), lambda: (x == 0, x), corner=True)
+    return subgradient(xp, g, xp.conj(x) / xp.where(y == 0, xp.ones_like(y), y), lambda: (y == 0, x))
 
 
 unary("abs", _abs)
@@ -142,7 +142,7 @@ def _sign(xp: Any, g: Any, y: Any, x: Any) -> Any:
     # z / abs(z) changes with the phase of z alone.
     size = xp.abs(x)
     slope = xp.where(size == 0, 0.0, 1 / xp.where(size == 0, xp.ones_like(size), size))
-    return subgradient(xp, g - conj(xp, y) * xp.real(y * g), slope, lambda: size)
+    return subgradient(xp, g - conj(xp, y) * xp.real(y * g), slope, lambda: (size == 0, x))
 
 
 unary("sign", _sign)
