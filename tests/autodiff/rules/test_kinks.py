@@ -148,6 +148,9 @@ def test_the_size_and_the_phase_of_0(f, xp):
         (lambda xp, x: xp.sum(x**2 * xp.sign(x)), (0.0,), [[0.0]]),
         (lambda xp, x: xp.sum(x**2), (0.0,), [[2.0]]),
         (lambda xp, x: xp.sum(x**1), (0.0,), [[0.0]]),
+        (lambda xp, x: xp.sum(x ** array([0.0, 1.0, 2.0])), (0.0, 0.0, 0.0), numpy.diag([0.0, 0.0, 2.0])),
+        (lambda xp, x: x[0] ** x[1], (2.0, 0.0), [[0.0, 0.5], [0.5, math.log(2) ** 2]]),
+        (lambda xp, x: x[0] ** x[1], (0.0, 2.0), [[2.0, 0.0], [0.0, 0.0]]),
         (lambda xp, x: xp.sum(abs(x)), (0.0,), [[0.0]]),  # a corner, as of a ReLU
         (lambda xp, x: xp.max(x), (1.0, 1.0), [[0.0, 0.0], [0.0, 0.0]]),
     ],
@@ -156,6 +159,12 @@ def test_hessians_at_hard_points_that_are_known(f, point, expected, xp):
     assert_same(hessian_of(f, *point), numpy.asarray(expected))
     for product in products_of(f, *point):
         assert_same(product, numpy.asarray(expected) @ numpy.arange(1.0, 1.0 + len(point)))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_a_power_of_0_is_steep_in_its_exponent(exponent, xp):
+    expected = array([[0.0, math.nan], [math.nan, math.nan]])
+    assert_same(hessian_of(lambda xp, x: x[0] ** x[1], 0.0, exponent), expected)
 
 
 def test_a_mean_that_is_rounded(xp):
