@@ -22,6 +22,7 @@ from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.rules.kinks import nan_where, subgradient
 from xpnet.autodiff.rules.reductions import reduced_axes, spread
 from xpnet.autodiff.tracer import Tracer
+from xpnet.backends import at_least_single
 from xpnet.errors import NotRecordableError
 
 
@@ -471,16 +472,18 @@ def cross(call: Any, x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
 
 def _compute_norm(xp: Any, x: Any, *, axis: Any, keepdims: bool, ord: float) -> Any:
     """Return the norm of the elements beside the largest, times that: their own powers may overflow."""
-    sizes = xp.abs(x)
+    narrow = xp.abs(x)
+    sizes = at_least_single(xp, narrow)
     if 0 in x.shape:
         zeros = xp.sum(sizes, axis=axis, keepdims=keepdims)
-        return zeros if ord > 0 else zeros + math.inf
+        return xp.astype(zeros if ord > 0 else zeros + math.inf, narrow.dtype, copy=False)
     scale = (xp.max if ord > 0 else xp.min)(sizes, axis=axis, keepdims=True)
     ratios = sizes / xp.where((scale == 0) | xp.isinf(scale), 1.0, scale)
     if ord < 0:
         ratios = xp.where(sizes == 0, math.inf, ratios)
     total = xp.sum(ratios**ord, axis=axis, keepdims=True)
     y = scale * xp.where(total == 0, 1.0, total) ** (1 / ord)  # 0 where the scale is 0 or infinite
+    y = xp.astype(y, narrow.dtype, copy=False)
     return y if keepdims else xp.squeeze(y, axis=reduced_axes(axis, len(x.shape)))
 
 
