@@ -87,9 +87,10 @@ def hessian_of(f, *point):
     return xpnet.hessian(lambda x: f(xpnet.array_namespace(x), x))(x)
 
 
-def products_of(f, *point):
-    """The Hessian times (1, 2, …), by each order of transforms."""
-    x, v = array(numpy.asarray(point, dtype=float)), array(numpy.arange(1.0, 1.0 + len(point)))
+def products_of(f, *point, direction=None):
+    """The Hessian times a direction, (1, 2, …) by default, by each order of transforms."""
+    direction = numpy.arange(1.0, 1.0 + len(point)) if direction is None else direction
+    x, v = array(numpy.asarray(point, dtype=float)), array(direction)
 
     def real(x):
         return f(xpnet.array_namespace(x), x)
@@ -120,8 +121,9 @@ def products_of(f, *point):
 def test_hessians_of_what_is_smooth_but_made_of_kinks_are_nan(f, point, xp):
     size = len(point)
     assert_same(hessian_of(f, *point), numpy.full((size, size), numpy.nan))
-    for product in products_of(f, *point):
-        assert_same(product, numpy.full(size, numpy.nan))
+    for direction in (None, numpy.eye(size)[0]):
+        for product in products_of(f, *point, direction=direction):
+            assert_same(product, numpy.full(size, numpy.nan))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # in sign(0)
@@ -136,6 +138,21 @@ def test_the_size_and_the_phase_of_0(f, xp):
     x = array(numpy.zeros(1))
     assert_same(xpnet.grad(along)(x), numpy.zeros(1))
     assert_same(xpnet.hessian(along)(x), numpy.full((1, 1), numpy.nan))
+    assert_same(xpnet.jvp(xpnet.grad(along), (x,), (x + 1,))[1], numpy.full(1, numpy.nan))
+
+
+def test_equal_elements_that_move_together_have_no_kink(xp):
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        return xp.max(xp.stack([x, x])) ** 2
+
+    assert_same(xpnet.jvp(xpnet.grad(f), (array(0.0),), (array(1.0),))[1], array(2.0))
+
+
+def test_the_number_0_to_a_power(xp):
+    assert_same(xpnet.grad(lambda x: total(0.0**x))(array([0.0, 2.0])), array([0.0, 0.0]))
+    with numpy.errstate(all="ignore"):
+        assert_same(xpnet.grad(lambda x: total(0.0**x))(array([-1.0])), array([math.nan]))
 
 
 @pytest.mark.parametrize(
