@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
+from xpnet.backends import at_least_single
 from xpnet.nn.module import Module
 from xpnet.settings import integer, number
 
@@ -172,9 +173,11 @@ class Softmax(Module):
 
     def __call__(self, x: Any) -> Any:
         xp = array_namespace(x)
+        wide = at_least_single(xp, x)  # float16 counts to 65,504
         # The shift keeps exp from overflowing. It changes no result, so that it needs no gradient.
-        e = xp.exp(x - xp.max(stop_gradient(x), axis=self.axis, keepdims=True))
-        return e / xp.sum(e, axis=self.axis, keepdims=True)
+        e = xp.exp(wide - xp.max(stop_gradient(wide), axis=self.axis, keepdims=True))
+        y = e / xp.sum(e, axis=self.axis, keepdims=True)
+        return y if wide is x else xp.astype(y, x.dtype)
 
 
 class LogSoftmax(Module):
@@ -198,5 +201,7 @@ class LogSoftmax(Module):
 
     def __call__(self, x: Any) -> Any:
         xp = array_namespace(x)
-        shifted = x - xp.max(stop_gradient(x), axis=self.axis, keepdims=True)
-        return shifted - xp.log(xp.sum(xp.exp(shifted), axis=self.axis, keepdims=True))
+        wide = at_least_single(xp, x)
+        shifted = wide - xp.max(stop_gradient(wide), axis=self.axis, keepdims=True)
+        y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=self.axis, keepdims=True))
+        return y if wide is x else xp.astype(y, x.dtype)

@@ -401,6 +401,50 @@ def test_a_matrix_that_is_put_together_again_has_its_gradient_or_nan(function, e
     exact_or_nan(gradient, array(weights))
 
 
+def only_v(x):
+    _, s, vh = _linalg(x).svd(x)
+    return (vh.mT * s**2) @ vh
+
+
+@pytest.mark.parametrize("equal", EQUAL)
+@pytest.mark.parametrize("weights", [numpy.ones((3, 3)), numpy.arange(9.0).reshape(3, 3) ** 2])
+def test_values_with_vectors_of_one_side_have_their_gradient_or_nan(weights, equal, xp):
+    x = array(EQUAL[equal])
+    with numpy.errstate(all="ignore"):
+        gradient = xpnet.grad(lambda x: weighted(weights, only_v(x)))(x)
+    exact_or_nan(gradient, xpnet.grad(lambda x: weighted(weights, x.mT @ x))(x))
+
+
+def test_one_of_two_equal_values_with_its_vectors_has_no_gradient(xp):
+    """Neither of the two elements that lie between them, though the function uses one of the two."""
+
+    def first(x):
+        u, s, vh = _linalg(x).svd(x)
+        return weighted(numpy.ones((2, 2)), (u[:, :1] * s[:1]) @ vh[:1, :])
+
+    with numpy.errstate(all="ignore"):
+        gradient = xpnet.to_numpy(xpnet.grad(first)(array(2 * numpy.eye(2))))
+    assert numpy.isnan(gradient[0, 1])
+    assert numpy.isnan(gradient[1, 0])
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((2, 2), 0), ((3, 2), 1), ((2, 3), 1)])
+def test_the_nearest_rotation_of_vectors_that_can_be_chosen_freely_has_no_gradient(shape, rank, xp):
+    x, weights = numpy.zeros(shape), numpy.arange(6.0)[: shape[0] * shape[1]].reshape(shape)
+    x[range(rank), range(rank)] = 1.0
+    with numpy.errstate(all="ignore"):
+        gradient = xpnet.to_numpy(xpnet.grad(lambda x: weighted(weights, polar(x)))(array(x)))
+    assert numpy.isnan(gradient).any()
+
+
+@pytest.mark.parametrize(("roundings", "is_nan"), [(8, True), (100, False)])
+def test_how_near_equal_values_are(roundings, is_nan, xp):
+    x = array(numpy.diag([1.0, 1.0 + roundings * 2.0**-52]))
+    for function in (reconstructed, reconstructed_symmetric):
+        gradient = xpnet.grad(lambda x, f=function: weighted(numpy.ones((2, 2)), f(x)))(x)
+        assert bool(numpy.isnan(xpnet.to_numpy(gradient)).any()) == is_nan
+
+
 @pytest.mark.parametrize("equal", [key for key in EQUAL if key != "turned"])
 @pytest.mark.parametrize("name", ["svdvals", "eigvalsh", "eigvals", "svd"])
 def test_gradients_of_gradients_of_equal_values_are_right_or_nan(name, equal, xp):
@@ -453,10 +497,41 @@ def test_the_hessian_of_the_nuclear_norm_where_singular_values_are_equal(xp):
     assert_same(product, array((weights - weights.T) / 4))
 
 
+@pytest.mark.parametrize("matrix", [[[2.0, 1.0], [1.0, 3.0]], [[2.0, 1.0 + 1j], [1.0 - 1j, 3.0]]])
+@pytest.mark.parametrize(
+    "function", [polar, reconstructed, reconstructed_symmetric, reconstructed_by_eig, lambda x: x @ x]
+)
+def test_gradients_of_gradients_in_each_order_of_transforms(function, matrix, xp):
+    """The sweep of a sweep starts at gradients of 0, where nothing is a kink that else is none."""
+    x, vector = array(matrix), array(numpy.asarray([[1.0, 2.0], [5.0, -1.0]], dtype=type(matrix[0][1])))
+
+    def f(x):
+        return weighted(numpy.asarray([[1.0, 2.0], [3.0, 5.0]]), function(x) ** 2)
+
+    expected = xpnet.hvp(f, (x,), (vector,))[0]
+    assert_same(xpnet.jvp(xpnet.grad(f), (x,), (vector,))[1], expected)
+    assert_same(xpnet.grad(lambda x: xpnet.jvp(f, (x,), (vector,))[1])(x), expected)
+
+
+@pytest.mark.parametrize("matrix", [[[0.0]], [[1.0, 0.0], [0.0, 0.0]]])
+def test_a_singular_value_of_0_in_each_order_of_transforms(matrix, xp):
+    x = array(matrix)
+
+    def squares(x):
+        return _sum(_linalg(x).svdvals(x) ** 2)
+
+    assert_same(xpnet.hvp(squares, (x,), (x + 1,))[0], 2 * (x + 1))
+    assert_same(xpnet.jvp(xpnet.grad(squares), (x,), (x + 1,))[1], 2 * (x + 1))
+
+
 @pytest.mark.parametrize("x", [[[1.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 0.0]], [[2.0, 1e9], [0.0, 2.0]]])
 def test_a_defective_matrix_has_no_gradient(x, xp):
-    gradient = xpnet.grad(lambda x: _sum(_real(_linalg(x).eigvals(x) ** 3)))(array(x))
-    assert_same(gradient, array([[math.nan, math.nan], [math.nan, math.nan]]))
+    def f(x):
+        return _sum(_real(_linalg(x).eigvals(x) ** 3))
+
+    x, nan = array(x), array([[math.nan, math.nan], [math.nan, math.nan]])
+    assert_same(xpnet.grad(f)(x), nan)
+    assert_same(xpnet.jvp(xpnet.grad(f), (x,), (x + 1,))[1], nan)
 
 
 def test_a_phase_that_can_be_chosen_freely_has_no_gradient(xp):
@@ -465,6 +540,12 @@ def test_a_phase_that_can_be_chosen_freely_has_no_gradient(xp):
     assert_same(xpnet.grad(lambda x: _sum(_real(_linalg(x).svd(x).U)))(x), nan)
     assert_same(xpnet.grad(lambda x: _sum(_real(_linalg(x).eigh(x).eigenvectors)))(x), nan)
     assert_same(xpnet.grad(lambda x: _sum(_real(_linalg(x).eig(x).eigenvectors)))(x), nan)
+
+    def hardly(x):
+        u, _, vh = _linalg(x).svd(x)
+        return _sum(_real(u @ vh) + 1e-4 * _real(u))
+
+    assert_same(xpnet.grad(hardly)(x), nan)
 
 
 def test_a_matrix_of_zeros_has_singular_values_with_gradients(xp):

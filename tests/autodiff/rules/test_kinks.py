@@ -10,9 +10,19 @@ from xpnet.autodiff.rules.kinks import nan_where, subgradient
 
 CASES = {
     "subgradient": [
-        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at), (2, 3), (3,), (2, 1)),
-        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at, corner=True), (3,), (3,), (3,)),
-        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: at), complexes(3), (3,), (3,)),
+        Case(lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: (at == 0, at)), (2, 3), (3,), (2, 1)),
+        Case(
+            lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: (at == 0, at), corner=True),
+            (3,),
+            (3,),
+            (3,),
+        ),
+        Case(
+            lambda xp, g, slope, at: subgradient(xp, g, slope, lambda: (at == 0, at)),
+            complexes(3),
+            (3,),
+            (3,),
+        ),
     ],
     "nan_where": [Case(lambda xp, x: nan_where(xp, x == 0, x), draw) for draw in ((2, 3), complexes(3))],
 }
@@ -34,7 +44,7 @@ def size(x, corner=True):
     @xpnet.custom_gradient
     def chosen(x):
         xp = xpnet.array_namespace(x)
-        return xp.abs(x), lambda g: subgradient(xp, g, xp.sign(x), lambda: x, corner=corner)
+        return xp.abs(x), lambda g: subgradient(xp, g, xp.sign(x), lambda: (x == 0, x), corner=corner)
 
     return chosen(x)
 
@@ -77,11 +87,29 @@ def hessian_of(f, *point):
     return xpnet.hessian(lambda x: f(xpnet.array_namespace(x), x))(x)
 
 
+def products_of(f, *point, direction=None):
+    """The Hessian times a direction, (1, 2, …) by default, by each order of transforms."""
+    direction = numpy.arange(1.0, 1.0 + len(point)) if direction is None else direction
+    x, v = array(numpy.asarray(point, dtype=float)), array(direction)
+
+    def real(x):
+        return f(xpnet.array_namespace(x), x)
+
+    return (
+        xpnet.hvp(real, (x,), (v,))[0],
+        xpnet.jvp(xpnet.grad(real), (x,), (v,))[1],
+        xpnet.grad(lambda x: xpnet.jvp(real, (x,), (v,))[1])(x),
+    )
+
+
 @pytest.mark.parametrize(
     ("f", "point"),
     [
         (lambda xp, x: xp.sum(abs(x) ** 2), (0.0,)),
         (lambda xp, x: xp.std(x) ** 2, (1.0, 1.0)),
+        (lambda xp, x: xp.linalg.vector_norm(x) ** 2, (0.0, 0.0)),
+        (lambda xp, x: xp.linalg.vector_norm(x, ord=3) ** 2, (0.0,)),
+        (lambda xp, x: xp.linalg.vector_norm(x, ord=-1) ** 2, (0.0, 1.0)),
         (lambda xp, x: xp.max(xp.stack([x, -x])) ** 2, (0.0,)),
         (lambda xp, x: xp.min(xp.stack([x, -x])) ** 2, (0.0,)),
         (lambda xp, x: xp.hypot(x[0], x[1]) ** 2, (0.0, 0.0)),
@@ -93,6 +121,9 @@ def hessian_of(f, *point):
 def test_hessians_of_what_is_smooth_but_made_of_kinks_are_nan(f, point, xp):
     size = len(point)
     assert_same(hessian_of(f, *point), numpy.full((size, size), numpy.nan))
+    for direction in (None, numpy.eye(size)[0]):
+        for product in products_of(f, *point, direction=direction):
+            assert_same(product, numpy.full(size, numpy.nan))
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in divide:RuntimeWarning")  # in sign(0)
@@ -107,6 +138,21 @@ def test_the_size_and_the_phase_of_0(f, xp):
     x = array(numpy.zeros(1))
     assert_same(xpnet.grad(along)(x), numpy.zeros(1))
     assert_same(xpnet.hessian(along)(x), numpy.full((1, 1), numpy.nan))
+    assert_same(xpnet.jvp(xpnet.grad(along), (x,), (x + 1,))[1], numpy.full(1, numpy.nan))
+
+
+def test_equal_elements_that_move_together_have_no_kink(xp):
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        return xp.max(xp.stack([x, x])) ** 2
+
+    assert_same(xpnet.jvp(xpnet.grad(f), (array(0.0),), (array(1.0),))[1], array(2.0))
+
+
+def test_the_number_0_to_a_power(xp):
+    assert_same(xpnet.grad(lambda x: total(0.0**x))(array([0.0, 2.0])), array([0.0, 0.0]))
+    with numpy.errstate(all="ignore"):
+        assert_same(xpnet.grad(lambda x: total(0.0**x))(array([-1.0])), array([math.nan]))
 
 
 @pytest.mark.parametrize(
@@ -119,12 +165,23 @@ def test_the_size_and_the_phase_of_0(f, xp):
         (lambda xp, x: xp.sum(x**2 * xp.sign(x)), (0.0,), [[0.0]]),
         (lambda xp, x: xp.sum(x**2), (0.0,), [[2.0]]),
         (lambda xp, x: xp.sum(x**1), (0.0,), [[0.0]]),
+        (lambda xp, x: xp.sum(x ** array([0.0, 1.0, 2.0])), (0.0, 0.0, 0.0), numpy.diag([0.0, 0.0, 2.0])),
+        (lambda xp, x: x[0] ** x[1], (2.0, 0.0), [[0.0, 0.5], [0.5, math.log(2) ** 2]]),
+        (lambda xp, x: x[0] ** x[1], (0.0, 2.0), [[2.0, 0.0], [0.0, 0.0]]),
         (lambda xp, x: xp.sum(abs(x)), (0.0,), [[0.0]]),  # a corner, as of a ReLU
         (lambda xp, x: xp.max(x), (1.0, 1.0), [[0.0, 0.0], [0.0, 0.0]]),
     ],
 )
 def test_hessians_at_hard_points_that_are_known(f, point, expected, xp):
     assert_same(hessian_of(f, *point), numpy.asarray(expected))
+    for product in products_of(f, *point):
+        assert_same(product, numpy.asarray(expected) @ numpy.arange(1.0, 1.0 + len(point)))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_a_power_of_0_is_steep_in_its_exponent(exponent, xp):
+    expected = array([[0.0, math.nan], [math.nan, math.nan]])
+    assert_same(hessian_of(lambda xp, x: x[0] ** x[1], 0.0, exponent), expected)
 
 
 def test_a_mean_that_is_rounded(xp):

@@ -4,6 +4,7 @@ from helpers import assert_same, needs_float16
 
 import xpnet
 from autodiff.cases import Case, array, complexes, named, signed, values
+from xpnet import nn
 
 
 def reduction(name, *, several_axes=True, **options):
@@ -159,6 +160,34 @@ def test_narrow_numbers_of_many_elements(name, correction, xp):
     numpy.testing.assert_allclose(
         xpnet.to_numpy(received).astype(float), xpnet.to_numpy(expected), rtol=2**-9
     )
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda xp, x: 128 * xp.linalg.vector_norm(x),
+        lambda xp, x: 1024 * xp.linalg.vector_norm(x, ord=3),
+        lambda xp, x: 1024 * xp.special.logsumexp(x),
+        lambda xp, x: xp.special.softmax(x)[0],
+        lambda xp, x: 1024 * xp.special.log_softmax(x)[0],
+        lambda xp, x: nn.Softmax()(x)[0],
+        lambda xp, x: 1024 * nn.LogSoftmax()(x)[0],
+    ],
+)
+def test_narrow_numbers_of_which_a_sum_is_made_on_the_way(f, xp):
+    """The sum itself is more than the largest float16."""
+    if not hasattr(xp, "float16"):
+        pytest.skip("the library has no float16")
+    x = numpy.tile(numpy.asarray([0.5, 1.5], dtype="float16"), LARGE // 2)
+
+    def of(x):
+        return f(xpnet.array_namespace(x), x)
+
+    narrow, wide = (xpnet.value_and_grad(of)(array(x, dtype)) for dtype in ("float16", "float64"))
+    for received, expected in zip(narrow, wide, strict=True):
+        assert received.dtype == xp.float16
+        received, expected = xpnet.to_numpy(received).astype(float), xpnet.to_numpy(expected)
+        numpy.testing.assert_allclose(received, expected, rtol=2**-9, atol=2**-24)
 
 
 @pytest.mark.parametrize("value", [1.0, 0.1])

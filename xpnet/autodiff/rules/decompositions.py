@@ -22,6 +22,7 @@ from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.rules.kinks import nan_where, subgradient
 from xpnet.autodiff.rules.reductions import reduced_axes, spread
 from xpnet.autodiff.tracer import Tracer
+from xpnet.backends import at_least_single
 from xpnet.errors import NotRecordableError
 
 
@@ -270,9 +271,15 @@ def _constant(xp: Any, x: Any) -> Any:
     return xp.lift(x.value) if isinstance(x, Tracer) else x
 
 
-def _divide(xp: Any, x1: Any, x2: Any, undefined: Any, needed: Any) -> Any:
-    """Return the quotient; where it is undefined, 0 if what is needed there is 0, else NaN."""
-    return xp.where(undefined, 0.0, x1) / xp.where(undefined, 1.0, x2) + nan_where(xp, undefined, needed)
+def _divide(xp: Any, x1: Any, x2: Any, undefined: Any, *needed: Any) -> Any:
+    """Return the quotient; where it is undefined, 0 if all that is needed there is 0, else NaN.
+
+    What is needed is linear in the gradients that arrive, so that it tells their changes, too.
+    """
+    quotient = xp.where(undefined, 0.0, x1) / xp.where(undefined, 1.0, x2)
+    for each in needed:
+        quotient = quotient + nan_where(xp, undefined, each)
+    return quotient
 
 
 def _without_rounding(xp: Any, x: Any, sizes: Any) -> Any:
@@ -281,9 +288,10 @@ def _without_rounding(xp: Any, x: Any, sizes: Any) -> Any:
     return x - xp.where(xp.abs(fixed) <= small, fixed, 0.0)
 
 
-def _of_pairs(xp: Any, sizes: Any, of_values: Any) -> Any:
+def _of_pairs(xp: Any, of_values: Any, *of_vectors: Any) -> list[Any]:
     """Return what is 0 where the function uses neither of two vectors, and their values alike."""
-    return sizes + xp.matrix_transpose(sizes) + xp.abs(of_values[..., None, :] - of_values[..., :, None])
+    transposed = [xp.matrix_transpose(each) for each in of_vectors]
+    return [*of_vectors, *transposed, of_values[..., None, :] - of_values[..., :, None]]
 
 
 def _of_values(xp: Any, g: Any, like: Any, values: Any, undefined: Any) -> Any:
@@ -293,9 +301,8 @@ def _of_values(xp: Any, g: Any, like: Any, values: Any, undefined: Any) -> Any:
     values are equal. A constant one needs none.
     """
 
-    def kink() -> Any:
-        at = xp.where(undefined, 0.0 * values, 1.0)
-        return at if g.node is not None else _constant(xp, at)
+    def kink() -> tuple[Any, Any]:
+        return undefined, values if g.node is not None else _constant(xp, values)
 
     return subgradient(xp, xp.astype(g, like.dtype)[..., None, :], like, kink)
 
@@ -314,10 +321,10 @@ def _eigh(xp: Any, g: Any, y: Any, _x: Any) -> Any:
     inner = 0.0 if gw is None else _of_values(xp, gw, _eye(xp, v, v.shape[-1]), differences, equal)
     if gv is not None:
         turned = _H(xp, v) @ gv
-        rotation, sizes = 0.5 * (turned - _H(xp, turned)), xp.abs(turned)
-        needed = _without_rounding(xp, rotation, sizes) if gw is None else _of_pairs(xp, sizes, gw)
+        rotation, sizes = 0.5 * (turned - _H(xp, turned)), xp.abs(_constant(xp, turned))
+        needed = [_without_rounding(xp, rotation, sizes)] if gw is None else _of_pairs(xp, gw, turned)
         rotation = rotation * (1 - _eye(xp, v, v.shape[-1]))
-        inner = inner + _divide(xp, rotation, xp.astype(differences, v.dtype), equal, needed)
+        inner = inner + _divide(xp, rotation, xp.astype(differences, v.dtype), equal, *needed)
         if xp.isdtype(v.dtype, "complex floating"):
             inner = inner + _phases(xp, turned, sizes)
     return _symmetric(xp, v @ inner @ _H(xp, v))
@@ -356,6 +363,8 @@ def _svd(xp: Any, g: Any, y: Any, _x: Any, *, full_matrices: bool) -> Any:
     differences, equal = _pairs(xp, s, sums)
     zero = (s == 0)[..., None, :]
     both_zero = zero & xp.matrix_transpose(zero)
+    if not is_complex:  # a real vector has no phase: what would turn it against itself is 0
+        both_zero, sums = both_zero & (eye == 0), sums + eye
     if gu is None and gvh is None:
         inner = _of_values(xp, gs, eye, differences, equal | both_zero if is_complex else equal)
         outside_u, outside_v = [_of_values(xp, gs, 0.0 * w, s[..., None, :], zero) for w in (u, v)]
@@ -363,21 +372,21 @@ def _svd(xp: Any, g: Any, y: Any, _x: Any, *, full_matrices: bool) -> Any:
         gu = xp.zeros_like(u) if gu is None else gu
         gv = xp.zeros_like(v) if gvh is None else _H(xp, gvh)
         ug, vg = _H(xp, u) @ gu, _H(xp, v) @ gv
-        of_u, of_v, sizes = ug - _H(xp, ug), vg - _H(xp, vg), xp.abs(ug) + xp.abs(vg)
+        of_u, of_v = ug - _H(xp, ug), vg - _H(xp, vg)
+        sizes = xp.abs(_constant(xp, ug)) + xp.abs(_constant(xp, vg))
         # What turns u and v together, and against each other. The two parts of a complex diagonal are phases.
         together, against = 0.5 * (of_u + of_v), 0.5 * (of_u - of_v)
-        needed = _without_rounding(xp, together, sizes) if gs is None else _of_pairs(xp, sizes, gs)
-        inner = _divide(xp, together * (1 - eye), xp.astype(differences, u.dtype), equal, needed)
+        needed = [_without_rounding(xp, together, sizes)] if gs is None else _of_pairs(xp, gs, ug, vg)
+        inner = _divide(xp, together * (1 - eye), xp.astype(differences, u.dtype), equal, *needed)
         inner = inner + _phases(xp, ug + vg, sizes) if is_complex else inner
         gs = xp.zeros_like(s) if gs is None else gs
         # Of a function of zeros and their vectors, no more than the derivative by the zeros is seen.
-        seen, s_columns = xp.abs(gs)[..., None, :], xp.astype(s, u.dtype)[..., None, :]
-        needed = xp.abs(against) + (seen if is_complex else seen * (1 - eye))
-        inner = inner + _divide(xp, against, xp.astype(sums, u.dtype), both_zero, needed)
+        seen, s_columns = gs[..., None, :], xp.astype(s, u.dtype)[..., None, :]
+        inner = inner + _divide(xp, against, xp.astype(sums, u.dtype), both_zero, against, seen)
         inner = inner + eye * xp.astype(gs, u.dtype)[..., None, :]
         outside_u, outside_v = gu - u @ ug, gv - v @ vg
-        outside_u = _divide(xp, outside_u, s_columns, zero, xp.abs(outside_u) + seen)
-        outside_v = _divide(xp, outside_v, s_columns, zero, xp.abs(outside_v) + seen)
+        outside_u = _divide(xp, outside_u, s_columns, zero, outside_u, seen)
+        outside_v = _divide(xp, outside_v, s_columns, zero, outside_v, seen)
     result = u @ inner @ vh
     result = result + outside_u @ vh if rows > columns else result
     return result + u @ _H(xp, outside_v) if columns > rows else result
@@ -404,16 +413,16 @@ def _eig(xp: Any, g: Any, y: Any, _x: Any) -> Any:
         # The eigenvectors have length 1, so what would change their length is left out.
         lengths = xp.real(xp.linalg.diagonal(projected))[..., None, :]
         turned = projected - (_H(xp, v) @ v) * xp.astype(lengths, v.dtype)
-        sizes = xp.abs(projected)
+        sizes = xp.abs(_constant(xp, projected))
         # Beside values, even 0 tells nothing: in (v * w) @ inv(v), what v and its inverse give cancels out.
-        needed = _without_rounding(xp, turned, sizes) if gw is None else xp.ones_like(sizes) + 0.0 * sizes
+        needed = _without_rounding(xp, turned, sizes) if gw is None else 1.0 + 0.0 * projected
         inner = inner + _divide(xp, turned * (1 - eye), xp.conj(differences), equal, needed)
         inner = inner + _phases(xp, projected, sizes)
     # A defective matrix has fewer eigenvectors than columns.
     sizes = xp.linalg.svdvals(_constant(xp, v))[..., None, :]
     defective = xp.any(sizes <= v.shape[-1] * _rounding(xp, sizes), axis=-1, keepdims=True)
     left = _H(xp, xp.where(defective, eye, v))
-    return xp.linalg.solve(left, inner @ left) + xp.where(defective, math.nan, xp.zeros_like(v))
+    return xp.linalg.solve(left, inner @ left) * xp.where(defective, math.nan, xp.ones_like(sizes[..., :1]))
 
 
 @function(_eig, extension="linalg", several=True, none_if_unused=True)
@@ -463,16 +472,18 @@ def cross(call: Any, x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
 
 def _compute_norm(xp: Any, x: Any, *, axis: Any, keepdims: bool, ord: float) -> Any:
     """Return the norm of the elements beside the largest, times that: their own powers may overflow."""
-    sizes = xp.abs(x)
+    narrow = xp.abs(x)
+    sizes = at_least_single(xp, narrow)
     if 0 in x.shape:
         zeros = xp.sum(sizes, axis=axis, keepdims=keepdims)
-        return zeros if ord > 0 else zeros + math.inf
+        return xp.astype(zeros if ord > 0 else zeros + math.inf, narrow.dtype, copy=False)
     scale = (xp.max if ord > 0 else xp.min)(sizes, axis=axis, keepdims=True)
     ratios = sizes / xp.where((scale == 0) | xp.isinf(scale), 1.0, scale)
     if ord < 0:
         ratios = xp.where(sizes == 0, math.inf, ratios)
     total = xp.sum(ratios**ord, axis=axis, keepdims=True)
     y = scale * xp.where(total == 0, 1.0, total) ** (1 / ord)  # 0 where the scale is 0 or infinite
+    y = xp.astype(y, narrow.dtype, copy=False)
     return y if keepdims else xp.squeeze(y, axis=reduced_axes(axis, len(x.shape)))
 
 
@@ -490,7 +501,7 @@ def _norm(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, ord: float, **_: Any) -
             ratios = xp.where(ratios == 0, math.nan, ratios)
         slope = signs * ratios ** (ord - 1)
         slope = xp.where(tip, 0.0, slope) if ord < 0 else slope
-    return subgradient(xp, spread(xp, g, x, axis), slope, lambda: spread(xp, y, x, axis))
+    return subgradient(xp, spread(xp, g, x, axis), slope, lambda: (spread(xp, y == 0, x, axis), x), axis=axis)
 
 
 Primitive("p_norm", (_norm,), compute=_compute_norm)

@@ -29,18 +29,27 @@ unary("sqrt", lambda xp, g, y, _x: g / (2 * y))
 def _pow_x1(xp: Any, g: Any, _y: Any, x1: Any, x2: Any) -> Any:
     if isinstance(x2, int | float | complex):
         return g * (x2 * x1 ** (x2 - 1)) if x2 != 0 else 0 * g
-    exponent = xp.where(x2 == 0, xp.ones_like(x2), x2) - 1  # 0 ** -1 would be infinite
-    return g * x2 * x1**exponent
+    at_zero = x2 == 0  # 0 ** -1 would be infinite
+    if is_traced(xp):  # the derivative of other powers by x2 needs it
+        at_zero = at_zero & (x1 == 0)
+    slope = x2 * x1 ** (xp.where(at_zero, xp.ones_like(x2), x2) - 1)
+    return subgradient(xp, g, slope, lambda: (_is_steep(xp, x1, x2), x2))
 
 
-def _pow_x2(xp: Any, g: Any, y: Any, x1: Any, _x2: Any) -> Any:
+def _is_steep(xp: Any, x1: Any, x2: Any) -> Any:
+    """Say where derivatives of ``x1 ** x2`` by both are infinite or unknown."""
+    return (x1 == 0) & (xp.abs(x2) <= 1)
+
+
+def _pow_x2(xp: Any, g: Any, y: Any, x1: Any, x2: Any) -> Any:
     if isinstance(x1, int | float | complex):
-        if x1 == 0:  # 0 ** x2 does not change with x2
-            return 0 * g
+        if x1 == 0:  # 0 ** x2 does not change with x2, where it is finite
+            return g * (0 * y)
         if isinstance(x1, complex) or xp.isdtype(y.dtype, "complex floating"):
             return g * y * cmath.log(x1)
         return g * y * (math.log(x1) if x1 > 0 else math.nan)
-    return g * y * xp.log(xp.where(x1 == 0, xp.ones_like(x1), x1))
+    slope = y * xp.log(xp.where(x1 == 0, xp.ones_like(x1), x1))
+    return subgradient(xp, g, slope, lambda: (_is_steep(xp, x1, x2), x1 + x2))
 
 
 binary("pow", _pow_x1, _pow_x2)
@@ -129,8 +138,8 @@ def conj(xp: Any, x: Any) -> Any:
 
 def _abs(xp: Any, g: Any, y: Any, x: Any) -> Any:
     if x.dtype == y.dtype:  # real numbers: the absolute value of complex ones is real
-        return subgradient(xp, g, xp.sign(x), lambda: x, corner=True)
-    return subgradient(xp, g, xp.conj(x) / xp.where(y == 0, xp.ones_like(y), y), lambda: y)
+        return subgradient(xp, g, xp.sign(x), lambda: (x == 0, x), corner=True)
+    return subgradient(xp, g, xp.conj(x) / xp.where(y == 0, xp.ones_like(y), y), lambda: (y == 0, x))
 
 
 unary("abs", _abs)
@@ -142,7 +151,7 @@ def _sign(xp: Any, g: Any, y: Any, x: Any) -> Any:
     # z / abs(z) changes with the phase of z alone.
     size = xp.abs(x)
     slope = xp.where(size == 0, 0.0, 1 / xp.where(size == 0, xp.ones_like(size), size))
-    return subgradient(xp, g - conj(xp, y) * xp.real(y * g), slope, lambda: size)
+    return subgradient(xp, g - conj(xp, y) * xp.real(y * g), slope, lambda: (size == 0, x))
 
 
 unary("sign", _sign)

@@ -20,8 +20,9 @@ def subgradient(
     xp: Any,
     g: Any,
     slope: Any,
-    kink: Callable[[], Any],
+    kink: Callable[[], tuple[Any, Any]],
     *,
+    axis: Any = (),
     corner: bool = False,
     transposed: bool = False,
 ) -> Any:
@@ -35,8 +36,10 @@ def subgradient(
     slope : array
         The derivative of the function, and what was chosen for it at the kinks.
     kink : callable
-        Returns an array that is 0 at the kinks alone and changes with the function's input. It is called in
-        sweeps of higher order only.
+        Returns where the kinks are, an array of booleans, and what moves away from them: the function's
+        input, or what changes with it. It is called in sweeps of higher order only.
+    axis : int, tuple of int or None, default=()
+        The axes along which the elements have a kink together, as those of a norm have; None means all.
     corner : bool, default=False
         Whether the function is straight on all sides of the kink, as `abs` is. Then it has the second
         derivative 0 there, but where ``g`` is 0, as the whole may be smooth. At the tip of a norm it is
@@ -46,40 +49,56 @@ def subgradient(
         from the other side.
     """
     if is_traced(xp):
-        return xp.subgradient(g, slope, kink(), corner=corner, transposed=transposed)
+        return xp.subgradient(g, slope, *kink(), axis=axis, corner=corner, transposed=transposed)
     return g * slope
 
 
-def _at(xp: Any, v: Any, _y: Any, g: Any, _slope: Any, at: Any, *, corner: bool, transposed: bool) -> Any:
+def _moved(
+    xp: Any,
+    v: Any,
+    _y: Any,
+    g: Any,
+    _slope: Any,
+    at: Any,
+    _x: Any,
+    *,
+    axis: Any,
+    corner: bool,
+    transposed: bool,
+) -> Any:
     g, v = (v, g) if transposed else (g, v)
-    return nan_where(xp, (at == 0) & (g == 0) if corner else at == 0, v)
+    return nan_where(xp, at & (g == 0) if corner else at, v, axis=axis)
 
 
 Primitive(
     "subgradient",
     (
-        lambda xp, v, _y, _g, slope, at, *, corner, transposed: subgradient(
-            xp, v, slope, lambda: at, corner=corner, transposed=not transposed
+        lambda xp, v, _y, _g, slope, at, x, *, axis, corner, transposed: subgradient(
+            xp, v, slope, lambda: (at, x), axis=axis, corner=corner, transposed=not transposed
         ),
-        lambda xp, v, _y, g, _slope, _at, **_: v * g,
-        _at,
+        lambda xp, v, _y, g, _slope, _at, _x, **_: v * g,
+        None,
+        _moved,
     ),
-    compute=lambda _xp, g, slope, _at, **_: g * slope,
+    compute=lambda _xp, g, slope, _at, _x, **_: g * slope,
 )
 
 
-def nan_where(xp: Any, undefined: Any, g: Any) -> Any:
+def nan_where(xp: Any, undefined: Any, g: Any, *, axis: Any = ()) -> Any:
     """Return the product of ``g`` and a derivative that is NaN at some places, 0 at the others.
 
-    It is 0 wherever ``g`` is: what does not count may be undefined.
+    It is 0 wherever ``g`` is, in all elements along the axes: what does not count may be undefined.
     """
     if is_traced(xp):
-        return xp.nan_where(undefined, g)
-    return xp.where(undefined & (g != 0), math.nan, xp.zeros_like(g))
+        return xp.nan_where(undefined, g, axis=axis)
+    counts = g != 0
+    if axis != ():
+        counts = xp.any(counts, axis=axis, keepdims=True)
+    return xp.where(undefined & counts, math.nan, xp.zeros_like(g))
 
 
 Primitive(
     "nan_where",
-    (None, lambda xp, g, _y, undefined, _g: nan_where(xp, undefined, g)),
+    (None, lambda xp, g, _y, undefined, _g, *, axis: nan_where(xp, undefined, g, axis=axis)),
     compute=nan_where,
 )

@@ -71,7 +71,7 @@ def _std(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, correction: float, keepd
     deviation = deviation - xp.mean(deviation, axis=axis, keepdims=True)
     slope = deviation / spread(xp, xp.where(y == 0, xp.ones_like(y), y), x, axis)
     g = _over(g, count(x, axis) - correction)
-    return subgradient(xp, spread(xp, g, x, axis), slope, lambda: spread(xp, y, x, axis))
+    return subgradient(xp, spread(xp, g, x, axis), slope, lambda: (spread(xp, y == 0, x, axis), x), axis=axis)
 
 
 @function(_std)
@@ -89,9 +89,8 @@ def _extremum(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, keepdims: bool) -> 
         number = xp.astype(xp.count_nonzero(ties, axis=axis, keepdims=keepdims), shares.dtype)
     share = g / xp.where(number == 0, math.nan, number)
 
-    def tie() -> Any:
-        several = ties & (spread(xp, number, x, axis) > 1)
-        return xp.where(several, x - spread(xp, y, x, axis), 1.0)
+    def tie() -> tuple[Any, Any]:
+        return ties & (spread(xp, number, x, axis) > 1), x - spread(xp, y, x, axis)
 
     return subgradient(xp, spread(xp, share, x, axis), shares, tie, corner=True)
 

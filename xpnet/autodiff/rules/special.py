@@ -16,6 +16,7 @@ from xpnet.autodiff.primitive import Primitive, Rule, composite, function, no_ru
 from xpnet.autodiff.rules import special_parts
 from xpnet.autodiff.rules.elementwise import logistic
 from xpnet.autodiff.rules.special_parts import floats, nan_outside
+from xpnet.backends import at_least_single
 
 _ROOT_PI = math.sqrt(math.pi)
 _ROOT_2_PI = math.sqrt(2 * math.pi)
@@ -387,6 +388,7 @@ special(
 
 def _shifted(xp: Any, x: Any, axis: Any) -> tuple[Any, Any, Any]:
     """Return what to subtract, a finite constant, what is left, and the sum of its exponentials."""
+    x = _in_single(xp, x)
     largest = _largest(xp.plain, xp.lift(x).value, axis)
     left = xp.subtract(x, largest)
     return largest, left, xp.sum(xp.exp(left), axis=axis, keepdims=True)
@@ -400,18 +402,29 @@ def _largest(xp: Any, x: Any, axis: Any) -> Any:
     return xp.where(xp.isfinite(largest), largest, 0.0)
 
 
+def _in_single(xp: Any, x: Any) -> Any:
+    """Return floating-point numbers in single precision at least: float16 has no sum of 65,520 ones."""
+    return at_least_single(xp, x) if xp.isdtype(x.dtype, "real floating") else x
+
+
+def _narrowed(xp: Any, y: Any, x: Any) -> Any:
+    """Return a result in the dtype of an input of floating-point numbers."""
+    return xp.astype(y, x.dtype, copy=False) if xp.isdtype(x.dtype, "real floating") else y
+
+
 @composite(extension="special")
 def logsumexp(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False) -> Any:
     largest, _, total = _shifted(xp, x, axis)
-    result = xp.log(total) + largest
+    result = _narrowed(xp, xp.log(total) + largest, x)
     if keepdims:
         return result
     return xp.squeeze(result, axis=tuple(range(len(x.shape))) if axis is None else axis)
 
 
 def _compute_softmax(xp: Any, x: Any, *, axis: Any) -> Any:
-    exponentials = xp.exp(x - _largest(xp, x, axis))
-    return exponentials / xp.sum(exponentials, axis=axis, keepdims=True)
+    wide = _in_single(xp, x)
+    exponentials = xp.exp(wide - _largest(xp, wide, axis))
+    return _narrowed(xp, exponentials / xp.sum(exponentials, axis=axis, keepdims=True), x)
 
 
 @function(
@@ -426,4 +439,4 @@ def softmax(call: Any, x: Any, /, *, axis: Any = None) -> Any:
 @composite(extension="special")
 def log_softmax(xp: Any, x: Any, /, *, axis: Any = None) -> Any:
     _, left, total = _shifted(xp, x, axis)
-    return left - xp.log(total)
+    return _narrowed(xp, left - xp.log(total), x)
