@@ -7,7 +7,7 @@ whatever is declared nowhere is the library's own function, whose result the swe
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from xpnet import tree
@@ -69,8 +69,12 @@ class PlainNamespace:
         setattr(self, name, value)
         return value
 
-    def __array_namespace_info__(self) -> Inspection:
+    @cached_property
+    def _inspection(self) -> Inspection:
         return Inspection(self._xp)
+
+    def __array_namespace_info__(self) -> Inspection:
+        return self._inspection
 
     def holds(self, x: Any) -> bool:
         """Say whether an array belongs to the library, as it is and not as one that is recorded."""
@@ -109,13 +113,14 @@ class TracedNamespace:
         self.__name__ = f"xpnet.traced.{xp.__name__}"
         self.plain = xp if isinstance(xp, PlainNamespace) else PlainNamespace(xp)
         self.isdtype = self.plain.isdtype
+        self.__array_namespace_info__ = self.plain.__array_namespace_info__
         self._array_types: set[type] = set()
         for name in (*COMPOSITES, *PRIMITIVES):
             if "." not in name and (function := _traced_function(name, self)):
                 setattr(self, name, self.observed(name, function))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name not in ("__array_namespace_info__", "__array_api_version__"):
+        if name.startswith("__") and name != "__array_api_version__":
             raise AttributeError(name)
         plain = getattr(self.plain, name)
         if name in _EXTENSIONS:
