@@ -80,19 +80,18 @@ def std(call: Any, x: Any, /, *, axis: Any = None, correction: float = 0.0, keep
 
 
 def _extremum(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, keepdims: bool) -> Any:
-    """Share the gradient among the elements that are equal to the extremum. NaN is equal to none."""
+    """Share the gradient among the elements that are equal to the extremum. NaN is equal to none.
+
+    The shares are constants, not chosen slopes of a kink: in softmaxes the gradient of the shift by the
+    largest element is 0, as it does not count, and NaN at equal elements would say that it may.
+    """
     ties = x == spread(xp, y, x, axis)
     shares = xp.astype(ties, at_least_single(xp, y).dtype)
     if math.prod(x.shape) <= 2**24:  # to which float32 counts
         number = xp.sum(shares, axis=axis, keepdims=keepdims)
     else:
         number = xp.astype(xp.count_nonzero(ties, axis=axis, keepdims=keepdims), shares.dtype)
-    share = g / xp.where(number == 0, math.nan, number)
-
-    def tie() -> tuple[Any, Any]:
-        return ties & (spread(xp, number, x, axis) > 1), x - spread(xp, y, x, axis)
-
-    return subgradient(xp, spread(xp, share, x, axis), shares, tie, corner=True)
+    return spread(xp, g / xp.where(number == 0, math.nan, number), x, axis) * shares
 
 
 @function(_extremum)
