@@ -29,10 +29,14 @@ class StopAfter(Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("step", [3, 4, 6, 9])  # in each of three epochs of four steps, and at the end of one
 @pytest.mark.parametrize(
-    "optimizer", [optim.Adam(0.02), optim.SGD(lambda step: 0.1 / (1 + step), momentum=0.9)]
+    ("jit", "optimizer"),
+    [
+        (False, optim.Adam(0.02)),
+        (True, optim.Adam(0.02)),
+        (True, optim.SGD(lambda step: 0.1 / (1 + step), momentum=0.9)),
+    ],
 )
 def test_resumed_training_is_the_uninterrupted_one(tmp_path, device, jit, step, optimizer):
     settings = {

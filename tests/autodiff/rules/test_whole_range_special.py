@@ -168,6 +168,8 @@ def f_slope(dfn, dfd, x):
 
 
 _PI = mpmath.pi
+pytestmark = pytest.mark.host
+
 _ROOT = 2 / mpmath.sqrt(_PI)
 moderate = span(-25, 25, near=(-3.0, 3.0), number=16)
 EXACT = {
@@ -298,7 +300,6 @@ EXACT = {
 }  # fmt: skip
 
 
-@pytest.mark.host
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", EXACT)
 def test_gradients(name, dtype):
@@ -319,7 +320,6 @@ INVERSES = {
 }
 
 
-@pytest.mark.host
 @pytest.mark.parametrize("name", INVERSES)
 def test_gradients_of_inverses(name):
     before, exact = INVERSES[name]
@@ -333,7 +333,6 @@ def test_gradients_of_inverses(name):
             assert abs(mpf(float(one)) - near[1]) <= error, place
 
 
-@pytest.mark.host
 def test_inverses_in_the_tails_keep_more_figures_than_their_results_tell():
     p = numpy.asarray([1e-200, 1e-100, 1e-20, 1e-3, 0.25])
     with xpnet.use_device("cpu"), mpmath.workdps(60):
