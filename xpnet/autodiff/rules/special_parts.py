@@ -124,7 +124,7 @@ def rgamma_derivative(xp: Any, x: Any) -> Any:
 def polygamma_difference(xp: Any, a: Any, b: Any, *, n: int) -> Any:
     """Return the n-th derivative of digamma at a + b less that at a, to all figures for positive a and b.
 
-    By recurrence (DLMF 5.15.5) and the asymptotic series (5.11.2, 5.15.8).
+    By recurrence (DLMF 5.15.5) and the asymptotic series (5.11.2, 5.15.9).
     """
     a, b = floats(xp, a, b), floats(xp, b, a)
     near = (a > 0) & (b > 0)
