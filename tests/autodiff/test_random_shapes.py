@@ -19,7 +19,6 @@ from hypothesis.extra.numpy import array_shapes, mutually_broadcastable_shapes
 from autodiff.cases import as_list, complexes, named, signed, uniform
 from autodiff.peers import PEERS, Choices, as_constant, assigned, gradients, installed, special
 from autodiff.rules.test_decompositions import (
-    MATRIX_ORDERS,
     adjoint,
     complex_matrices,
     eigen,
@@ -29,6 +28,7 @@ from autodiff.rules.test_decompositions import (
 )
 from autodiff.rules.test_elementwise import above_one, inside, positive
 from autodiff.rules.test_fft import NORMS
+from autodiff.rules.test_linalg import MATRIX_ORDERS
 from autodiff.test_every_rule import ELSEWHERE, WITH_RULES
 from xpnet.autodiff.primitive import COMPOSITES
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
-from xpnet.backends import at_least_single
+from xpnet.backends import at_least_single, in_dtype
 from xpnet.nn.module import Module
 from xpnet.settings import integer, number
 
@@ -176,8 +176,7 @@ class Softmax(Module):
         wide = at_least_single(xp, x)  # float16 counts to 65,504
         # The shift keeps exp from overflowing. It changes no result, so that it needs no gradient.
         e = xp.exp(wide - xp.max(stop_gradient(wide), axis=self.axis, keepdims=True))
-        y = e / xp.sum(e, axis=self.axis, keepdims=True)
-        return y if wide is x else xp.astype(y, x.dtype)
+        return in_dtype(xp, e / xp.sum(e, axis=self.axis, keepdims=True), x.dtype)
 
 
 class LogSoftmax(Module):
@@ -204,4 +203,4 @@ class LogSoftmax(Module):
         wide = at_least_single(xp, x)
         shifted = wide - xp.max(stop_gradient(wide), axis=self.axis, keepdims=True)
         y = shifted - xp.log(xp.sum(xp.exp(shifted), axis=self.axis, keepdims=True))
-        return y if wide is x else xp.astype(y, x.dtype)
+        return in_dtype(xp, y, x.dtype)

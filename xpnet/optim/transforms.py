@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
-from xpnet.backends import at_least_single
+from xpnet.backends import at_least_single, in_dtype
 from xpnet.optim.bound import Bound
 from xpnet.settings import at_least_zero, flag, fraction, positive
 
@@ -99,7 +99,7 @@ def _clip(max_norm: float, gradients: Arrays, state: Any, _params: Arrays, _step
     squares = [xp.vecdot(g, g) for g in flat]  # one pass and no array between, unlike sum(g * g)
     scale = max_norm / xp.maximum(xp.sqrt(sum(squares[1:], squares[0])), max_norm)
     scaled = [g * s for g, s in zip(wide, each_dtype(scale, wide), strict=True)]
-    return [xp.astype(s, g.dtype, copy=False) for s, g in zip(scaled, gradients, strict=True)], state
+    return [in_dtype(xp, s, g.dtype) for s, g in zip(scaled, gradients, strict=True)], state
 
 
 def add_decayed_weights(weight_decay: float) -> Transform:

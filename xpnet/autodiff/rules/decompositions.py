@@ -1,4 +1,4 @@
-"""Inverses, determinants, factorizations and norms of matrices, or of stacks of them on the leading axes.
+"""Inverses, determinants and factorizations of matrices, or of stacks of them on the leading axes.
 
 The rules are those of M. B. Giles, An extended collection of matrix derivative results for forward and
 reverse mode automatic differentiation, 2008, with adjoints in place of transposes for complex matrices.
@@ -17,12 +17,10 @@ from typing import Any
 
 import array_api_compat
 
-from xpnet.autodiff.primitive import Primitive, composite, function
+from xpnet.autodiff.primitive import composite, function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.rules.kinks import nan_where, subgradient
-from xpnet.autodiff.rules.reductions import reduced_axes, spread
 from xpnet.autodiff.tracer import Tracer
-from xpnet.backends import at_least_single
 from xpnet.errors import NotRecordableError
 
 
@@ -433,115 +431,6 @@ def eig(call: Any, x: Any, /) -> Any:
 @composite(extension="linalg")
 def eigvals(xp: Any, x: Any, /) -> Any:
     return xp.linalg.eig(x)[0]  # with the vectors, which its gradient needs
-
-
-# -- diagonals, products and norms --------------------------------------------------------------------------
-
-
-def _diagonal_back(xp: Any, g: Any, _y: Any, _x: Any, *, offset: int) -> Any:
-    rows, columns = _x.shape[-2:]
-    before = max(-offset, 0)
-    zeros = [xp.zeros((*g.shape[:-1], n), dtype=g.dtype, device=g.device) for n in (before, rows)]
-    by_row = xp.concat([zeros[0], g, zeros[1]], axis=-1)[..., :rows]
-    return by_row[..., None] * xp.eye(rows, columns, k=offset, dtype=g.dtype, device=g.device)
-
-
-@function(_diagonal_back, extension="linalg")
-def diagonal(call: Any, x: Any, /, *, offset: int = 0) -> Any:
-    return call(x, offset=offset)
-
-
-@composite(extension="linalg")
-def trace(xp: Any, x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
-    return xp.sum(xp.linalg.diagonal(x, offset=offset), axis=-1, dtype=dtype)
-
-
-@composite(extension="linalg")
-def outer(xp: Any, x1: Any, x2: Any, /) -> Any:
-    return xp.expand_dims(x1, -1) * xp.expand_dims(x2, 0)
-
-
-@function(
-    lambda xp, g, _y, _x1, x2, *, axis: xp.linalg.cross(*xp.broadcast_arrays(x2, g), axis=axis),
-    lambda xp, g, _y, x1, _x2, *, axis: xp.linalg.cross(*xp.broadcast_arrays(g, x1), axis=axis),
-    extension="linalg",
-)
-def cross(call: Any, x1: Any, x2: Any, /, *, axis: int = -1) -> Any:
-    return call(x1, x2, axis=axis)
-
-
-def _compute_norm(xp: Any, x: Any, *, axis: Any, keepdims: bool, ord: float) -> Any:
-    """Return the norm of the elements beside the largest, times that: their own powers may overflow."""
-    narrow = xp.abs(x)
-    sizes = at_least_single(xp, narrow)
-    if 0 in x.shape:
-        zeros = xp.sum(sizes, axis=axis, keepdims=keepdims)
-        return xp.astype(zeros if ord > 0 else zeros + math.inf, narrow.dtype, copy=False)
-    scale = (xp.max if ord > 0 else xp.min)(sizes, axis=axis, keepdims=True)
-    ratios = sizes / xp.where((scale == 0) | xp.isinf(scale), 1.0, scale)
-    if ord < 0:
-        ratios = xp.where(sizes == 0, math.inf, ratios)
-    total = xp.sum(ratios**ord, axis=axis, keepdims=True)
-    y = scale * xp.where(total == 0, 1.0, total) ** (1 / ord)  # 0 where the scale is 0 or infinite
-    y = xp.astype(y, narrow.dtype, copy=False)
-    return y if keepdims else xp.squeeze(y, axis=reduced_axes(axis, len(x.shape)))
-
-
-def _norm(xp: Any, g: Any, y: Any, x: Any, *, axis: Any, ord: float, **_: Any) -> Any:
-    # A norm that has overflowed does not tell the slopes. At the tip of one of a positive order all are 0.
-    length = xp.where(y == 0, 1.0, xp.where(xp.isinf(y), math.nan, y))
-    length = spread(xp, length, x, axis)
-    if ord == 2:
-        slope = conj(xp, x) / length
-    else:
-        sizes, tip = xp.abs(x), spread(xp, y == 0, x, axis)
-        signs = conj(xp, x) / xp.where(sizes == 0, xp.ones_like(sizes), sizes)
-        ratios = xp.where(tip, 1.0, sizes / length)
-        if ord < 1:  # infinite where an element is 0, of either sign
-            ratios = xp.where(ratios == 0, math.nan, ratios)
-        slope = signs * ratios ** (ord - 1)
-        slope = xp.where(tip, 0.0, slope) if ord < 0 else slope
-    return subgradient(xp, spread(xp, g, x, axis), slope, lambda: (spread(xp, y == 0, x, axis), x), axis=axis)
-
-
-Primitive("p_norm", (_norm,), compute=_compute_norm)
-
-
-@composite(extension="linalg")
-def vector_norm(xp: Any, x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Any:
-    if isinstance(ord, int | float) and ord not in (0, 1, math.inf, -math.inf):
-        return xp.p_norm(x, axis=axis, keepdims=keepdims, ord=ord)
-    size = xp.abs(x)
-    if ord == math.inf:
-        return xp.max(size, axis=axis, keepdims=keepdims)
-    if ord == -math.inf:
-        return xp.min(size, axis=axis, keepdims=keepdims)
-    if ord == 0:
-        return xp.sum(xp.astype(x != 0, size.dtype), axis=axis, keepdims=keepdims)
-    if ord == 1:
-        return xp.sum(size, axis=axis, keepdims=keepdims)
-    total = xp.sum(size**ord, axis=axis, keepdims=keepdims)  # an array, which may have a gradient
-    return xp.where(total == 0, 0.0, xp.where(total == 0, 1.0, total) ** (1 / ord))
-
-
-_MATRIX_NORMS = ("fro", "nuc", 1, -1, 2, -2, math.inf, -math.inf)
-
-
-@composite(extension="linalg")
-def matrix_norm(xp: Any, x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
-    if ord == "fro":
-        return xp.linalg.vector_norm(x, axis=(-2, -1), keepdims=keepdims)
-    if ord not in _MATRIX_NORMS:
-        raise ValueError(f"ord must be one of {', '.join(map(repr, _MATRIX_NORMS))}, received {ord!r}.")
-    if ord == "nuc":
-        norm = xp.sum(xp.linalg.svdvals(x), axis=-1)
-    else:
-        if abs(ord) == 2:
-            sizes = xp.linalg.svdvals(x)
-        else:
-            sizes = xp.sum(xp.abs(x), axis=-2 if abs(ord) == 1 else -1)
-        norm = (xp.max if ord > 0 else xp.min)(sizes, axis=-1)
-    return _scalars(norm) if keepdims else norm
 
 
 @function(compute=lambda xp, x, rtol=None: xp.linalg.matrix_rank(x, rtol=rtol), extension="linalg")

@@ -16,7 +16,7 @@ from xpnet.autodiff.primitive import Primitive, Rule, composite, function, no_ru
 from xpnet.autodiff.rules import special_parts
 from xpnet.autodiff.rules.elementwise import logistic
 from xpnet.autodiff.rules.special_parts import floats, nan_outside
-from xpnet.backends import at_least_single
+from xpnet.backends import at_least_single, in_dtype
 
 _ROOT_PI = math.sqrt(math.pi)
 _ROOT_2_PI = math.sqrt(2 * math.pi)
@@ -409,7 +409,7 @@ def _in_single(xp: Any, x: Any) -> Any:
 
 def _narrowed(xp: Any, y: Any, x: Any) -> Any:
     """Return a result in the dtype of an input of floating-point numbers."""
-    return xp.astype(y, x.dtype, copy=False) if xp.isdtype(x.dtype, "real floating") else y
+    return in_dtype(xp, y, x.dtype) if xp.isdtype(x.dtype, "real floating") else y
 
 
 @composite(extension="special")
