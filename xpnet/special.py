@@ -11,13 +11,11 @@ from functools import cache
 from inspect import signature
 from typing import Any
 
-import numpy
-
 from xpnet import tree
 from xpnet.autodiff.namespace import TracedNamespace, array_namespace, traced_namespace
 from xpnet.autodiff.primitive import PRIMITIVES, no_rule
 from xpnet.autodiff.tracer import Tracer
-from xpnet.backends import is_numpy_number, plain_namespace, special_functions
+from xpnet.backends import device, is_numpy_number, special_functions
 
 __all__ = [
     "bdtr",
@@ -133,7 +131,7 @@ def __dir__() -> list[str]:
 
 @cache  # one object for each function, which pickle asks for
 def __getattr__(name: str) -> Any:
-    known = special_functions(plain_namespace(numpy.empty(0)))
+    known = special_functions(device("cpu").namespace)
     if name.startswith("_") or not callable(getattr(known, name, None)):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
