@@ -20,7 +20,7 @@ import xpnet
 from xpnet import backends, losses, nn, optim, tree
 from xpnet.autodiff import extended_namespace
 from xpnet.errors import DeviceLostError, DeviceUnavailableError, OutOfDeviceMemoryError
-from xpnet.replay import blocks
+from xpnet.replay.kernels import c
 
 ROOT = Path(__file__).parents[1]
 SIZES, SMALL_SIZES = (1, 3, 64, 100, 129), (1, 3, 129)  # of matrices
@@ -78,7 +78,7 @@ class Device:
 def device_of(name, sizes=SIZES):
     """Return CuPy's device as it is, or NumPy's with plans for a stand-in."""
     if name == "cuda":
-        from xpnet.replay.cuda import Cuda
+        from xpnet.replay.plans.cuda_runtime import Cuda
 
         with xpnet.use_device("cuda") as found:
             yield Device("cuda", Cuda(found.native.id), sizes)
@@ -86,16 +86,16 @@ def device_of(name, sizes=SIZES):
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     from tests.replay.host import COMPILER, Host, plan_on
-    from xpnet.replay import call
+    from xpnet.replay import plans
 
     if COMPILER is None:
         raise RuntimeError("the stand-in for a CUDA device needs a C++ compiler, g++ or clang++; install one")
-    host, plans = Host(), call._plan_of
-    call._plan_of = lambda _: plan_on(host)
+    host, plan_of = Host(), plans._plan_of
+    plans._plan_of = lambda _: plan_on(host)
     try:
         yield Device("cpu", host, sizes)
     finally:
-        call._plan_of = plans
+        plans._plan_of = plan_of
 
 
 # -- what must hold -----------------------------------------------------------------------------------------
@@ -208,11 +208,11 @@ def each_function(dtype):
     """Compare all functions of a dtype that kernels have."""
     kind = numpy.dtype(dtype).kind
     tables = {
-        "f": blocks.NUMBERS | blocks.FLOATS,
-        "i": blocks.NUMBERS | blocks.INTEGERS,
-        "b": blocks.BOOLEANS,
+        "f": c.NUMBERS | c.FLOATS,
+        "i": c.NUMBERS | c.INTEGERS,
+        "b": c.BOOLEANS,
     }
-    table = blocks.ANY | tables[kind]
+    table = c.ANY | tables[kind]
     for name in ("astype", "where", "bitwise_left_shift", "bitwise_right_shift"):  # called below
         table.pop(name, None)
     for name in ("maximum", "minimum") if kind == "b" else ():  # not in the standard
@@ -334,7 +334,7 @@ def sums_in_double_precision(device):
 def capture_and_launch(device):
     runtime = device.runtime
     with runtime.active():
-        grid = blocks.Grid((1, 1), (32, 1), 0)
+        grid = c.Grid((1, 1), (32, 1), 0)
         source = (
             'extern "C" __global__ void kernel(float* x, double step, Index size) {\n'
             "    for (Index i = threadIdx.x; i < size; i += blockDim.x) x[i] += (float)step;\n}\n"

@@ -6,7 +6,7 @@ import numpy
 from checks import assert_close, check, each, integers, replay
 
 import xpnet
-from xpnet.replay import products as p
+from xpnet.replay.plans import cuda_products as p
 
 EPILOGUES = ("", p.BIAS, p.RELU, p.RELU_BIAS, p.RELU_AUX, p.RELU_AUX_BIAS, p.DRELU, p.DRELU_BGRAD)
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16", "float64")

@@ -1,4 +1,4 @@
-"""Each thing that plans ask of CUDA, once, against NumPy: `replay/cuda.py` and `backends/cupy.py` of xpnet.
+"""Each thing that plans ask of CUDA, once, against NumPy: `plans/cuda_runtime.py` and `backends/cupy.py`.
 
     python benchmarks/smoke.py --device cuda --report FILE
 

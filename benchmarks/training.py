@@ -107,9 +107,9 @@ class XpnetWithoutNumba(Xpnet):
     packages = ("numpy",)
 
     def __init__(self):
-        import xpnet.replay.loops
+        import xpnet.replay.plans.numba
 
-        xpnet.replay.loops.numba_is_there = lambda: False
+        xpnet.replay.plans.numba.numba_is_there = lambda: False
 
 
 class Torch:

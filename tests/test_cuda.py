@@ -124,9 +124,9 @@ def test_without_products_a_plan_says_why(fake_cupy, monkeypatch, nvmath, why):
     bindings.cublasLt = nvmath
     monkeypatch.setitem(sys.modules, "nvmath", nvmath and types.ModuleType("nvmath"))
     monkeypatch.setitem(sys.modules, "nvmath.bindings", nvmath and bindings)
-    monkeypatch.delitem(sys.modules, "xpnet.replay.cuda", raising=False)
-    cuda = importlib.import_module("xpnet.replay.cuda").Cuda(0)
-    monkeypatch.delitem(sys.modules, "xpnet.replay.cuda")
+    monkeypatch.delitem(sys.modules, "xpnet.replay.plans.cuda_runtime", raising=False)
+    cuda = importlib.import_module("xpnet.replay.plans.cuda_runtime").Cuda(0)
+    monkeypatch.delitem(sys.modules, "xpnet.replay.plans.cuda_runtime")
     assert cuda.processors == 132
     assert re.search(why, cuda.problem)
     assert "\n" not in cuda.problem

@@ -90,7 +90,7 @@ def test_code_of_the_manual(path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 def test_docstrings(name):
-    if name in ("xpnet.replay.cuda", "xpnet.backends.cupy_special"):
+    if name in ("xpnet.replay.plans.cuda_runtime", "xpnet.backends.cupy_special"):
         pytest.importorskip("cupy", reason="all of that file is for CuPy")
     if name == "xpnet.backends.torch_special":
         pytest.importorskip("torch", reason="all of that file is for PyTorch")

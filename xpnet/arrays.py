@@ -2,7 +2,7 @@
 
 Its operators and methods call the functions of its namespace. What the namespace remembers of these calls is
 up to the subclass: `xpnet.autodiff.tracer.Tracer` remembers how its value was made, for gradients, and
-`xpnet.replay.recording.Recorded` what was done, to do it again.
+`xpnet.replay.record.Recorded` what was done, to do it again.
 """
 
 import linecache

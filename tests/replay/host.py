@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy
 
-from xpnet.replay.blocks import PRELUDE
-from xpnet.replay.cupy import CupyPlan
-from xpnet.replay.kernel_files import private
+from xpnet.replay.kernels.c import PRELUDE
+from xpnet.replay.plans.cuda import CupyPlan
+from xpnet.replay.plans.cuda_products import ALIGNMENT, ALIGNMENT_OF_BIAS
+from xpnet.replay.plans.numba_files import private
 from xpnet.replay.precision import rounded
-from xpnet.replay.products import ALIGNMENT, ALIGNMENT_OF_BIAS
 
 RUNNING = threading.Lock()  # one kernel at a time: its threads take turns on the same stacks
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -111,7 +111,7 @@ def plan_on(host):
 
 
 class Host:
-    """What `xpnet.replay.cuda.Cuda` is for a device; see there for its functions."""
+    """What `xpnet.replay.plans.cuda_runtime.Cuda` is for a device; see there for its functions."""
 
     class ProductError(RuntimeError):
         pass

@@ -22,7 +22,7 @@ import pytest
 
 import xpnet
 from xpnet import backends
-from xpnet.replay.products import ALIGNMENT_OF_BIAS, Matrix, Product
+from xpnet.replay.plans.cuda_products import ALIGNMENT_OF_BIAS, Matrix, Product
 
 cupy = pytest.importorskip("cupy")
 cupyx = pytest.importorskip("cupyx")
@@ -77,7 +77,7 @@ def names_in(path, roots):
 
 OF_CUPY = [
     (path, name)
-    for path in ("replay/cuda.py", "backends/cupy.py", "backends/cupy_special.py")
+    for path in ("replay/plans/cuda_runtime.py", "backends/cupy.py", "backends/cupy_special.py")
     for name in names_in(path, {"cupy", "cupyx"})
 ]
 
@@ -102,7 +102,7 @@ def test_what_is_named_of_nvmath_exists(cublaslt):
         "cublasLt": cublaslt,
         "cublas": cublas,
     }
-    found = names_in("replay/cuda.py", set(names))
+    found = names_in("replay/plans/cuda_runtime.py", set(names))
     assert len(found) > 15
     for name in found:
         root, *rest = name.split(".")
@@ -110,7 +110,7 @@ def test_what_is_named_of_nvmath_exists(cublaslt):
         for part in rest:
             value = getattr(value, part)
     enums = [cublaslt.MatmulDescAttribute, cublaslt.MatrixLayoutAttribute, cublaslt.MatmulPreferenceAttribute]
-    for name in names_in("replay/cuda.py", {"attribute"}):
+    for name in names_in("replay/plans/cuda_runtime.py", {"attribute"}):
         assert any(hasattr(enum, name.partition(".")[2]) for enum in enums)
 
 
@@ -294,7 +294,7 @@ class Descriptors:
 @pytest.fixture
 def multiply(cublaslt, monkeypatch):
     """Return a function that plans a product, with what the preference said; it chooses no algorithm."""
-    cuda = importlib.import_module("xpnet.replay.cuda")
+    cuda = importlib.import_module("xpnet.replay.plans.cuda_runtime")
     read = Descriptors(cublaslt)
     preferences = []
 
@@ -410,7 +410,7 @@ def test_two_threads_multiply_with_a_bias_of_their_own(cublaslt, multiply, monke
 
 
 def test_what_cublaslt_refuses(cublaslt, multiply, monkeypatch):
-    cuda = importlib.import_module("xpnet.replay.cuda")
+    cuda = importlib.import_module("xpnet.replay.plans.cuda_runtime")
     relu = next(p for p in PRODUCTS if p.epilogue == "DRELU")
     with pytest.raises(cuda.ProductError, match="inner length of 1"):
         multiply(relu._replace(first=relu.first._replace(columns=1)))

@@ -23,7 +23,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def without_numba(monkeypatch):
-    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
+    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: False)
 
 
 def check(lines, device):

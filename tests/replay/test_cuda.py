@@ -11,7 +11,7 @@ from tests.replay.cases import EXACT, ROWS, TINY, VIEWS, assert_same, check_view
 from tests.replay.host import COMPILER, Host, plan_on
 from xpnet import losses, nn, optim
 from xpnet.autodiff import extended_namespace
-from xpnet.replay import blocks
+from xpnet.replay.kernels import c
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")]
 
@@ -23,7 +23,7 @@ def on_host(monkeypatch):
     def use(**options):
         host = Host(**options)
         plan = plan_on(host)
-        monkeypatch.setattr("xpnet.replay.call._plan_of", lambda _: plan)
+        monkeypatch.setattr("xpnet.replay.plans._plan_of", lambda _: plan)
         return host
 
     return use
@@ -73,10 +73,10 @@ def every_function(dtype):
         kind = numpy.dtype(dtype).kind
         x, y = xp.where(x == y, x, x), xp.where(x == y, y, y)  # so that the rest becomes one kernel with it
         tables = {
-            "f": (blocks.ANY, blocks.NUMBERS, blocks.FLOATS),
-            "b": (blocks.ANY, blocks.BOOLEANS),
-            "i": (blocks.ANY, blocks.NUMBERS, blocks.INTEGERS),
-            "u": (blocks.ANY, blocks.NUMBERS, blocks.INTEGERS),
+            "f": (c.ANY, c.NUMBERS, c.FLOATS),
+            "b": (c.ANY, c.BOOLEANS),
+            "i": (c.ANY, c.NUMBERS, c.INTEGERS),
+            "u": (c.ANY, c.NUMBERS, c.INTEGERS),
         }[kind]
         results = {}
         for name in sorted(set().union(*tables)):
@@ -97,11 +97,11 @@ def every_function(dtype):
                 takes_two = (
                     "{1}"
                     in {
-                        **blocks.FLOATS,
-                        **blocks.INTEGERS,
-                        **blocks.NUMBERS,
-                        **blocks.BOOLEANS,
-                        **blocks.ANY,
+                        **c.FLOATS,
+                        **c.INTEGERS,
+                        **c.NUMBERS,
+                        **c.BOOLEANS,
+                        **c.ANY,
                     }[name]
                 )
                 results[name] = function(x, y) if takes_two else function(x)
@@ -405,9 +405,9 @@ def nvidia():
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="pip install cuda-bindings nvidia-cuda-nvrtc")
 
     def compiled(source, architecture):
-        code = (blocks.CUDA + blocks.PRELUDE + source).encode()
+        code = (c.CUDA + c.PRELUDE + source).encode()
         _, program = nvrtc.nvrtcCreateProgram(code, b"kernel.cu", 0, [], [])
-        options = [f"--gpu-architecture={architecture}".encode(), *map(str.encode, blocks.OPTIONS)]
+        options = [f"--gpu-architecture={architecture}".encode(), *map(str.encode, c.OPTIONS)]
         (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
         # Two bytes or more are an object of its own, which may be written to.
         if int(error):

@@ -48,7 +48,7 @@ def numba(request, monkeypatch):
     """Once with kernels of numba, once without."""
     if request.param == "numba":
         pytest.importorskip("numba")
-    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: request.param == "numba")
+    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: request.param == "numba")
 
 
 @pytest.mark.parametrize("donate", [(), ("net", "state")], ids=["kept", "donated"])
@@ -85,7 +85,7 @@ def test_optimizers(optimizer):
 
 
 def test_without_kernels_the_digits_are_the_same(monkeypatch):
-    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
+    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: False)
     step = training_step(xpnet.optim.Adam(0.01))
     recorded = xpnet.jit(step, donate=("net", "state"))
     eager_net, net = network(), network()
@@ -617,7 +617,7 @@ def test_explain_and_cost(device):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "bool", "complex64", "int8"])
 def test_where_chooses_all_values(dtype, monkeypatch):
-    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
+    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: False)
     special = [0.0, -0.0, 1.5, -3.0, numpy.inf, -numpy.inf, numpy.nan, 1e-310]
     with numpy.errstate(all="ignore"):
         x = numpy.asarray(special * 2).astype(dtype)
@@ -674,7 +674,7 @@ def test_planning_a_cast_does_not_warn_of_what_was_in_memory(monkeypatch):
         x[...] = numpy.nan if x.dtype.kind == "f" else 0
         return x
 
-    monkeypatch.setattr("xpnet.replay.numpy.numpy.empty", nan)
+    monkeypatch.setattr("xpnet.replay.plans.cpu.numpy.empty", nan)
     f = xpnet.jit(lambda x: xpnet.array_namespace(x).astype(x, xpnet.array_namespace(x).int64))
     assert f(numpy.asarray([1.5, 2.0])).tolist() == [1, 2]
 

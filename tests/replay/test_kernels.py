@@ -17,7 +17,7 @@ from tests.replay.cases import (
     program,
 )
 from xpnet.autodiff import extended_namespace
-from xpnet.replay.kernels import pattern
+from xpnet.replay.kernels.kernel import pattern
 
 pytest.importorskip("numba")
 pytestmark = pytest.mark.host
@@ -93,13 +93,13 @@ def test_empty_and_tiny_arrays(shape):
 
 
 def test_threads_are_used_for_large_arrays_and_not_after_a_fork(monkeypatch):
-    from xpnet.replay import loops
+    from xpnet.replay.plans import numba
 
-    monkeypatch.setattr("xpnet.replay.numpy.PARALLEL", 1000)
+    monkeypatch.setattr("xpnet.replay.plans.cpu.PARALLEL", 1000)
     f = xpnet.jit(lambda x: (x + 1) * 2 - x)
     x = numpy.arange(5000.0)
     numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
-    monkeypatch.setattr(loops, "_forked", True)
+    monkeypatch.setattr(numba, "_forked", True)
     numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
 
 

@@ -5,7 +5,8 @@ from helpers import assert_same, rounding
 
 import xpnet
 from xpnet import nn
-from xpnet.replay import graph, plan, precision
+from xpnet.replay import graph, precision
+from xpnet.replay.plans import plan
 
 NAMES = ["tf32", "float16", "bfloat16"]
 
@@ -69,7 +70,7 @@ def test_rounding_is_that_of_the_format_bit_for_bit(xp, name):
 def test_a_replay_rounds_as_well(device, monkeypatch, name, kernels):
     if kernels == "numba":
         pytest.importorskip("numba")
-    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: kernels == "numba")
+    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: kernels == "numba")
     x = numbers(2.0**-126)
     x = x[numpy.isfinite(reference(x, "float16"))]
     product = xpnet.jit(lambda x, one: x @ one, precision=name)
@@ -220,7 +221,7 @@ def recorded(f, *arrays, name, by_plan):
             super().__init__(graph, over, like)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xpnet.replay.call._plan_of", lambda _: Plan)
+        patch.setattr("xpnet.replay.plans._plan_of", lambda _: Plan)
         result = xpnet.jit(f, precision=name)(*arrays)
     return graphs[0], result
 

@@ -12,7 +12,7 @@ import xpnet
 
 @pytest.mark.parametrize("seed", range(60))
 def test_gradients(seed, monkeypatch):
-    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
+    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: False)
     random = numpy.random.default_rng(seed)
     first, *others = [[random.uniform(-1, 1, size=shape) for shape in SHAPES] for _ in range(3)]
     names = []
@@ -136,7 +136,7 @@ def test_drawn_programs(device):
     @settings(max_examples=20 if device.library.spec == "jax" else 80, **ALWAYS_THE_SAME)
     def run(steps, dtype):
         with pytest.MonkeyPatch.context() as patch, xpnet.use_device(device.spec):
-            patch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
+            patch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: False)
             same_on_a_replay(steps, dtype)
 
     run()

@@ -24,7 +24,7 @@ from numpy.random import default_rng, normal
 
 import xpnet
 from xpnet import nn
-from xpnet.replay import randomness
+from xpnet.replay.same import randomness
 
 THIS = os.path.basename(__file__)
 GENERATOR, STATE, PYTHON = default_rng(0), numpy.random.RandomState(0), random.Random(0)

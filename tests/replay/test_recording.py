@@ -15,7 +15,7 @@ import xpnet
 from xpnet import nn, tree
 from xpnet.errors import MixedArraysError, NotRecordableError
 from xpnet.replay.graph import Variable
-from xpnet.replay.recording import RecordingNamespace
+from xpnet.replay.record import RecordingNamespace
 
 THIS = os.path.basename(__file__)
 
@@ -33,7 +33,7 @@ def numba(request, monkeypatch):
     """Once with kernels of numba, once without."""
     if request.param == "numba":
         pytest.importorskip("numba")
-    monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: request.param == "numba")
+    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: request.param == "numba")
 
 
 # -- sizes, axes, counts and bounds of slices ---------------------------------------------------------------

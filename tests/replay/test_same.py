@@ -21,9 +21,9 @@ from helpers import assert_same
 import xpnet
 from xpnet import nn
 from xpnet.errors import NoGradientError, NotRecordableError
-from xpnet.replay.data import data
-from xpnet.replay.outside import refused
-from xpnet.replay.same import key
+from xpnet.replay.same.data import data
+from xpnet.replay.same.facts import key
+from xpnet.replay.same.outside import refused
 
 
 def ones(*shape):

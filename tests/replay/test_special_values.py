@@ -8,7 +8,7 @@ import pytest
 import xpnet
 from tests.replay.cases import assert_identical
 from tests.replay.host import COMPILER, Host, plan_on
-from xpnet.replay.kernels import COMPARISONS
+from xpnet.replay.kernels.kernel import COMPARISONS
 
 DTYPES = ["float32", "float64", "int8", "int32", "int64", "uint8", "uint64", "bool"]
 
@@ -69,12 +69,12 @@ def way(request, monkeypatch):
     if request.param == "with numba":
         pytest.importorskip("numba")
     elif request.param == "without numba":
-        monkeypatch.setattr("xpnet.replay.loops.numba_is_there", lambda: False)
+        monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: False)
     else:
         if COMPILER is None:
             pytest.skip("no C++ compiler")
         plan = plan_on(Host())
-        monkeypatch.setattr("xpnet.replay.call._plan_of", lambda _: plan)
+        monkeypatch.setattr("xpnet.replay.plans._plan_of", lambda _: plan)
     return request.param
 
 

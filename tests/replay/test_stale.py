@@ -8,8 +8,8 @@ from helpers import assert_same, rounding
 
 import xpnet
 from xpnet import nn, tree
-from xpnet.replay.match import matcher
-from xpnet.replay.same import Facts
+from xpnet.replay.same.facts import Facts
+from xpnet.replay.same.match import matcher
 
 
 class Scaled(nn.Module):

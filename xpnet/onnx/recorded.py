@@ -9,7 +9,7 @@ from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.recording import RecordingNamespace, output
+from xpnet.replay.record import RecordingNamespace, output
 
 
 class Size(NamedTuple):

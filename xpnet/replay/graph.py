@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy
 from numpy import broadcast_shapes
 
-from xpnet.replay.data import data
+from xpnet.replay.same.data import data
 
 # Functions of two or three arrays that broadcast them.
 ELEMENTWISE = frozenset(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
 from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
-from xpnet.replay.recording import Recorded, RecordingNamespace
+from xpnet.replay.record import Recorded, RecordingNamespace
 
 # Functions of two arrays that are matrix products. A sum such as `vecdot` is not: a norm needs all digits.
 PRODUCTS = frozenset({"matmul", "tensordot", "linalg.matmul", "linalg.tensordot"})

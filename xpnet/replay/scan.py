@@ -35,12 +35,12 @@ from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import asarray, concrete, device, is_numpy_number, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
-from xpnet.replay.call import make_plan
 from xpnet.replay.graph import Graph
-from xpnet.replay.match import matcher
-from xpnet.replay.randomness import warn_of_draws
-from xpnet.replay.recording import Recorded, RecordingNamespace, output
-from xpnet.replay.same import Facts, key
+from xpnet.replay.plans import make_plan
+from xpnet.replay.record import Recorded, RecordingNamespace, output
+from xpnet.replay.same.facts import Facts, key
+from xpnet.replay.same.match import matcher
+from xpnet.replay.same.randomness import warn_of_draws
 from xpnet.settings import is_integer
 
 # How many kinds of steps are kept: enough for the layers of a deep network, few enough that functions that

@@ -17,7 +17,7 @@ from xpnet.errors import OF_WRONG_VALUES
 from xpnet.files.description import CodeNeededError, build, describe
 from xpnet.files.networks import Parts, pack_parts, read_parts, unpack_parts
 from xpnet.optim.transforms import check_state
-from xpnet.replay.data import Identity, data, elements
+from xpnet.replay.same.data import Identity, data, elements
 from xpnet.settings import is_bool, is_integer, is_number
 from xpnet.sklearn.network import ACTIVATIONS, LINKS, dense_layers
 from xpnet.sklearn.objective import Penalized

@@ -9,9 +9,9 @@ from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.nn.summary import layer_names, watched_calls
-from xpnet.replay.outside import ArrayFromOutsideError
-from xpnet.replay.recording import RecordingNamespace
-from xpnet.replay.same import Facts
+from xpnet.replay.record import RecordingNamespace
+from xpnet.replay.same.facts import Facts
+from xpnet.replay.same.outside import ArrayFromOutsideError
 from xpnet.training.metric import Metric, attribute_of
 
 _log = logging.getLogger("xpnet")

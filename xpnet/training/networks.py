@@ -10,7 +10,7 @@ from xpnet.backends import Device, device, device_of
 from xpnet.errors import NotRecordableError
 from xpnet.nn import Module
 from xpnet.replay import jit as record
-from xpnet.replay.match import alike
+from xpnet.replay.same.match import alike
 from xpnet.settings import described
 
 _log = logging.getLogger("xpnet")

@@ -9,7 +9,7 @@ from xpnet.autodiff.transforms import carries_gradient
 from xpnet.errors import NoGradientError
 from xpnet.losses import noted_calls
 from xpnet.optim import LossScaling
-from xpnet.replay.same import Facts
+from xpnet.replay.same.facts import Facts
 from xpnet.settings import flag
 from xpnet.training.batches import Examples
 from xpnet.training.checks import (

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy
 
-from xpnet.replay.fusion import fuse
 from xpnet.replay.graph import Operation, Variable, substitute
-from xpnet.replay.kernels import FULL, Kernel, Target, View
-from xpnet.replay.plan import Plan, Step
+from xpnet.replay.kernels.fusion import fuse
+from xpnet.replay.kernels.kernel import FULL, Kernel, Target, View
+from xpnet.replay.plans.plan import Plan, Step
 
 
 def _alike(a: Variable, b: Variable) -> bool:

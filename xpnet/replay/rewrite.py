@@ -10,8 +10,8 @@ import numpy
 
 from xpnet import tree
 from xpnet.replay.graph import ELEMENTWISE, Graph, Operation, Variable, made
-from xpnet.replay.kernels import COPY, REDUCTIONS, pattern
-from xpnet.replay.products import Matrix, as_matrices, is_product, operand_shapes
+from xpnet.replay.kernels.kernel import COPY, REDUCTIONS, pattern
+from xpnet.replay.plans.cuda_products import Matrix, as_matrices, is_product, operand_shapes
 
 
 def with_constants_handed_in(graph: Graph) -> tuple[Graph, list]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.kernels import Kernel, Target, View, part_of
+from xpnet.replay.kernels.kernel import Kernel, Target, View, part_of
 
 
 class Group:

@@ -20,9 +20,9 @@ from typing import Any
 import numpy
 
 from xpnet.arrays import line_of
-from xpnet.replay.code import inner, steps
-from xpnet.replay.objects import UNKNOWN, contents_of_cells, is_installed
-from xpnet.replay.same import Facts, Place, Step
+from xpnet.replay.same.code import inner, steps
+from xpnet.replay.same.facts import Facts, Place, Step
+from xpnet.replay.same.objects import UNKNOWN, contents_of_cells, is_installed
 
 _log = logging.getLogger("xpnet")
 

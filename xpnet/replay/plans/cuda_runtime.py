@@ -14,9 +14,8 @@ import cupy
 import numpy
 
 from xpnet.backends.cupy import how_to_install
-from xpnet.replay.blocks import CUDA, OPTIONS, PRELUDE, Grid
-from xpnet.replay.plan import first_line
-from xpnet.replay.products import (
+from xpnet.replay.kernels.c import CUDA, OPTIONS, PRELUDE, Grid
+from xpnet.replay.plans.cuda_products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
     BIAS,
@@ -28,6 +27,7 @@ from xpnet.replay.products import (
     Matrix,
     Product,
 )
+from xpnet.replay.plans.plan import first_line
 
 # The most bytes that cuBLASLt may use beside its operands. NVIDIA advises 32 MiB from Hopper on.
 WORKSPACE = 2**25

@@ -1,17 +1,11 @@
-"""A kernel as a loop of numba: its source, and calling it with threads or without."""
+"""A kernel as a loop in Python, which numba compiles: its source."""
 
-import importlib.util
-import os
-import threading
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy
 
-from xpnet.replay import kernel_files
 from xpnet.replay.graph import Operation, Variable
-from xpnet.replay.kernels import (
+from xpnet.replay.kernels.kernel import (
     COLUMN,
     COMPARISONS,
     FULL,
@@ -25,7 +19,7 @@ from xpnet.replay.kernels import (
     Part,
     Target,
 )
-from xpnet.replay.passes import Passes
+from xpnet.replay.kernels.passes import Passes
 
 # One element of each function. All arguments have been converted to the dtype in which it computes.
 ELEMENT = {
@@ -286,18 +280,8 @@ class Loop(Passes):
             body = ["first = number = 0", f"while first < {over}:", *_indent(lines)]
         head = ["rows = size // columns"] if kernel.columns else []
         decorator = f"@njit(parallel={self._parallel}, error_model='numpy')"
-        lines = [f"# with sums of {_sums()}", decorator, f"def kernel({', '.join(arguments)}):"]
+        lines = [decorator, f"def kernel({', '.join(arguments)}):"]
         return "\n".join([*lines, *_indent([*head, *self._first, *body, *self._behind]), ""])
-
-
-@cache
-def _sums() -> str:
-    """Return what changes with `sums.py`, as compiled loops that are kept contain its functions."""
-    import hashlib  # here, as these would be a good part of the time that importing xpnet takes
-    import importlib.resources
-
-    text = importlib.resources.files("xpnet.replay").joinpath("sums.py").read_bytes()
-    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def _indent(lines: list[str]) -> list[str]:
@@ -308,64 +292,27 @@ def _name(dtype: numpy.dtype) -> str:
     return "bool_" if dtype.kind == "b" else dtype.name
 
 
-# The compiler is given no liberties: it may not round a product and a sum together, nor add up in another
-# order, so that x * y - x * y is 0 and a sum has the digits that it has in NumPy.
-_HEADER = """\
-from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
-from numpy import empty
-from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
-from xpnet.replay.sums import add_up, end_of_part, put
+def add_windows(operation: Operation) -> str:
+    """Return the source of a function that adds windows into the array that they are windows of.
 
+    Its arguments are the windows and the array. NumPy does this with a call for each element of a window,
+    each of which goes through the whole memory.
 
-"""
-
-
-@cache
-def numba_is_there() -> bool:
-    """Say whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None
-
-
-@cache
-def _choose_threads() -> None:
-    """Let numba use threads of its own that sleep while they wait.
-
-    Those of OpenMP wait actively, which they do at the expense of BLAS: a step took ten times as long.
+    What is the same for all windows stands in it as numbers, which the compiler unrolls.
     """
-    if "NUMBA_THREADING_LAYER" not in os.environ:
-        # Ignored if threads are running already.
-        kernel_files.load_numba().config.THREADING_LAYER = "workqueue"
-
-
-@cache
-def compiled(source: str) -> Callable:
-    """Return the function of a rendered kernel."""
-    _choose_threads()
-    return kernel_files.function(_HEADER + source)
-
-
-# numba's threads are one team: two Python threads must not use it at once, and a forked process has none.
-_team = threading.Lock()
-_forked = False
-
-
-def _after_fork() -> None:
-    global _forked, _team
-    _forked, _team = True, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def on_all_cores(parallel: Callable, serial: Callable) -> Callable:
-    """Return a function that runs a kernel with threads where that is possible."""
-
-    def call(*arguments: Any) -> None:
-        if _forked:
-            serial(*arguments)
-        else:
-            with _team:
-                parallel(*arguments)
-
-    return call
+    strides, dilations = operation.options["strides"], operation.options["dilations"]
+    axes = range(len(strides))
+    sizes = operation.inputs[0].shape[1 + len(axes) : -1]
+    counts = [f"for p{a} in range(w.shape[{1 + a}]):" for a in axes]
+    inside = [f"for k{a} in range({sizes[a]}):" for a in axes]
+    place = ", ".join(f"p{a} * {strides[a]} + k{a} * {dilations[a]}" for a in axes)
+    element = ", ".join([*(f"p{a}" for a in axes), *(f"k{a}" for a in axes)])
+    loops = [*counts, *inside, "for c in range(w.shape[-1]):"]
+    lines = [f"{'    ' * depth}{loop}" for depth, loop in enumerate(loops, start=2)]
+    lines.append(f"{'    ' * (2 + len(loops))}out[n, {place}, c] += w[n, {element}, c]")
+    head = [
+        "@njit(error_model='numpy')",
+        "def kernel(w, out):",
+        "    for n in range(w.shape[0]):",
+    ]
+    return "\n".join([*head, "        out[n] = 0", *lines, ""])

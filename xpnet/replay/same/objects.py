@@ -123,7 +123,7 @@ def _installed_folders() -> tuple[Path, ...]:
     schemes = sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user")
     kinds = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = {sysconfig.get_path(kind, scheme) for scheme in schemes for kind in kinds}
-    return (Path(__file__).parent.parent, *map(Path, folders))
+    return (Path(__file__).parents[2], *map(Path, folders))
 
 
 @functools.cache

@@ -10,9 +10,10 @@ from typing import Any
 import numpy
 
 from xpnet.autodiff.scatter import may_repeat
-from xpnet.replay import loops, windows
 from xpnet.replay.graph import Operation, Variable, substitute
-from xpnet.replay.plan import Source, Step, call
+from xpnet.replay.kernels import python
+from xpnet.replay.plans import numba
+from xpnet.replay.plans.plan import Source, Step, call
 
 Lowering = Callable[[Source, Operation], Step | None]
 LOWERINGS: dict[str, Lowering] = {}
@@ -176,8 +177,8 @@ def _scatter_add(source: Source, operation: Operation) -> Step:
 
 @lowering("add_windows")
 def _add_windows(source: Source, operation: Operation) -> Step:
-    if loops.numba_is_there() and operation.result.dtype.name in ("float32", "float64"):
-        name = source.constant(loops.compiled(windows.render(operation)), "add_windows")
+    if numba.numba_is_there() and operation.result.dtype.name in ("float32", "float64"):
+        name = source.constant(numba.compiled(python.add_windows(operation)), "add_windows")
         return Step(operation, [f"{name}({source.items(*operation.arguments, operation.result)})"])
     options = "".join(f", {key}={source.text(value)}" for key, value in operation.options.items())
     name = source.constant(operation.function, "add_windows")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from xpnet.replay.graph import Variable
-from xpnet.replay.kernels import (
+from xpnet.replay.kernels.kernel import (
     COLUMN,
     COMPARISONS,
     FULL,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from xpnet.backends import Device
-from xpnet.replay.objects import is_installed
+from xpnet.replay.same.objects import is_installed
 
 
 class Identity:

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy
 
-from xpnet.replay import loops
 from xpnet.replay.graph import VIEWS, Operation, Variable
-from xpnet.replay.kernels import NUMBER, Kernel, Target
-from xpnet.replay.loops import MOST_REDUCED, Loop
-from xpnet.replay.lowerings import LOWERINGS, elementwise, view
-from xpnet.replay.memory import MemoryPlan
-from xpnet.replay.plan import Step, call
+from xpnet.replay.kernels import python
+from xpnet.replay.kernels.kernel import NUMBER, Kernel, Target
+from xpnet.replay.kernels.python import MOST_REDUCED, Loop
+from xpnet.replay.plans import numba
+from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
+from xpnet.replay.plans.memory import MemoryPlan
+from xpnet.replay.plans.plan import Step, call
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
 # a product, so that other threads gain nothing before.
@@ -35,7 +36,7 @@ class NumpyPlan(MemoryPlan):
 
     @property
     def target(self) -> Target | None:
-        return loops.TARGET if loops.numba_is_there() else None
+        return python.TARGET if numba.numba_is_there() else None
 
     def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:
         small = kernel.size <= MOST_REDUCED or kernel.kinds[step.operation.result] == NUMBER
@@ -67,10 +68,10 @@ class NumpyPlan(MemoryPlan):
         assert kernel
         alias = self._written_over(step)
         loop = Loop(kernel, operation.results, alias, parallel=False)
-        function = loops.compiled(loop.source)
+        function = numba.compiled(loop.source)
         if kernel.size >= PARALLEL and not kernel.has_totals:
             parallel = Loop(kernel, operation.results, alias, parallel=True)
-            function = loops.on_all_cores(loops.compiled(parallel.source), function)
+            function = numba.on_all_cores(numba.compiled(parallel.source), function)
         names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts))
         name = self._constants.constant(function, names)
         rest = [x for x in operation.results if x not in alias]

@@ -17,13 +17,11 @@ import numpy
 
 from xpnet.autodiff.namespace import PlainNamespace
 from xpnet.backends import plain_namespace
-from xpnet.replay import blocks
-from xpnet.replay.blocks import Block
 from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
-from xpnet.replay.kernels import Target
-from xpnet.replay.memory import MemoryPlan
-from xpnet.replay.plan import Step, call, first_line
-from xpnet.replay.products import (
+from xpnet.replay.kernels import c
+from xpnet.replay.kernels.c import Block
+from xpnet.replay.kernels.kernel import Target
+from xpnet.replay.plans.cuda_products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
     NARROW,
@@ -38,7 +36,9 @@ from xpnet.replay.products import (
     stored_as,
     widening,
 )
-from xpnet.replay.rewrites import lowered, with_constants_handed_in, with_copies
+from xpnet.replay.plans.memory import MemoryPlan
+from xpnet.replay.plans.plan import Step, call, first_line
+from xpnet.replay.rewrite import lowered, with_constants_handed_in, with_copies
 
 _log = logging.getLogger("xpnet")
 
@@ -78,7 +78,7 @@ class CupyPlan(MemoryPlan):
 
     def _runtime_of(self, like: Any) -> Any:
         """Return what launches, multiplies and captures."""
-        from xpnet.replay.cuda import Cuda
+        from xpnet.replay.plans.cuda_runtime import Cuda
 
         return Cuda.of(like)
 
@@ -119,7 +119,7 @@ class CupyPlan(MemoryPlan):
 
     @property
     def target(self) -> Target:
-        return blocks.TARGET
+        return c.TARGET
 
     # -- what each operation becomes ----------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 `tree.flatten` and `tree.unflatten` can do it for any tree. But what a plan was recorded for is known, and
 functions for just that need a fraction of the time, which counts for small networks. Their source is written
-here. `matcher` also checks the facts of `xpnet.replay.same`, which must hold for a plan to serve a call.
+here. `matcher` also checks the facts of `facts.py`, which must hold for a plan to serve a call.
 """
 
 import copy
@@ -13,9 +13,9 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.replay.data import data, elements, has_items, snapshot
-from xpnet.replay.objects import is_empty, names_of, reduced
-from xpnet.replay.same import Fact, Facts, Place, apart, stands_for_others
+from xpnet.replay.same.data import data, elements, has_items, snapshot
+from xpnet.replay.same.facts import Fact, Facts, Place, apart, stands_for_others
+from xpnet.replay.same.objects import is_empty, names_of, reduced
 
 
 class _Source:

@@ -13,7 +13,7 @@ is the same each time.
 from typing import Any, NamedTuple
 
 from xpnet.replay.graph import Operation, Variable
-from xpnet.replay.kernels import (
+from xpnet.replay.kernels.kernel import (
     COLUMN,
     COPY,
     FULL,
@@ -29,7 +29,7 @@ from xpnet.replay.kernels import (
     Part,
     Target,
 )
-from xpnet.replay.passes import Passes
+from xpnet.replay.kernels.passes import Passes
 
 # C's name of each dtype.
 TYPES = {

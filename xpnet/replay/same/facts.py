@@ -8,8 +8,8 @@ A recording is replayed only where everything that went into it is known to be t
 - *arrays from outside* are constants: they were copied, and are not compared. Those of a module are refused
   when they are used, as networks are trained, and the recording would go on with the old ones.
 
-`Facts` goes through all that once and writes down what must hold. `xpnet.replay.match` makes a function that
-checks it within microseconds, and `key` one value.
+`Facts` goes through all that once and writes down what must hold. `match.py` makes a function that checks it
+within microseconds, and `key` one value.
 """
 
 import functools
@@ -27,9 +27,9 @@ from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.backends import library_of
 from xpnet.errors import NotRecordableError
-from xpnet.replay.code import chains, inner, names_of_globals
-from xpnet.replay.data import Identity, data, data_or_none, elements, is_constant
-from xpnet.replay.objects import (
+from xpnet.replay.same.code import chains, inner, names_of_globals
+from xpnet.replay.same.data import Identity, data, data_or_none, elements, is_constant
+from xpnet.replay.same.objects import (
     UNKNOWN,
     contents_of_cells,
     is_fixed,
@@ -93,7 +93,7 @@ class Fact(NamedTuple):
     place : tuple of Step
         Where the part is; an empty one is the whole.
     test : str
-        What is compared, see `xpnet.replay.match`.
+        What is compared, see `match.py`.
     expected : object
     """
 

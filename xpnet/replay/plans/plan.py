@@ -1,7 +1,6 @@
 """A plan: recorded operations as the source of one straight Python function.
 
-The one here calls each function as it was recorded, on any library. `xpnet.replay.numpy` does better where it
-knows how.
+The one here calls each function as it was recorded, on any library. `cpu.py` and `cuda.py` do better.
 """
 
 import linecache
@@ -14,7 +13,7 @@ from typing import Any
 
 from xpnet.backends import copied
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.kernels import Kernel
+from xpnet.replay.kernels.kernel import Kernel
 
 _numbers = count()
 

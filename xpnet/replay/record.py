@@ -33,7 +33,7 @@ from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
-from xpnet.replay.outside import ArrayFromOutsideError, FromOutside, refused
+from xpnet.replay.same.outside import ArrayFromOutsideError, FromOutside, refused
 
 # Functions whose results depend on values in their shape.
 _SHAPED_BY_VALUES = frozenset(

@@ -7,82 +7,29 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import array_api_compat
 import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.autodiff.call import check_results
 from xpnet.autodiff.namespace import watched
-from xpnet.backends import concrete, library_of, plain_namespace
+from xpnet.backends import concrete, plain_namespace
 from xpnet.errors import NotRecordableError
 from xpnet.replay.graph import Cost, Graph, Variable
-from xpnet.replay.match import builder, matcher
-from xpnet.replay.precision import check_precision, lower_products
-from xpnet.replay.randomness import warn_of_draws
-from xpnet.replay.recording import Recorded, RecordingNamespace, output
-from xpnet.replay.same import Facts, stands_for_others
-
-if TYPE_CHECKING:
-    from xpnet.replay.plan import Plan
+from xpnet.replay.plans import make_plan
+from xpnet.replay.precision import check_precision
+from xpnet.replay.record import Recorded, RecordingNamespace, output
+from xpnet.replay.same.facts import Facts, stands_for_others
+from xpnet.replay.same.match import builder, matcher
+from xpnet.replay.same.randomness import warn_of_draws
 
 _log = logging.getLogger("xpnet")
 
 # How many plans a function keeps: enough for training and evaluation with a smaller last batch each, few
 # enough that a function that is called with ever new shapes does not fill the memory.
 LIMIT = 16
-
-
-def _plan_of(x: Any) -> "type[Plan]":
-    """Return how plans are run on the library of an array: by its own means, or one call after the other."""
-    library = library_of(x)
-    spec = library.spec if library else ""
-    # Imported here, as they would be a good part of the time to import xpnet.
-    if spec == "cpu":
-        from xpnet.replay.numpy import NumpyPlan
-
-        return NumpyPlan
-    if spec == "cuda":
-        from xpnet.replay.cupy import CupyPlan
-
-        return CupyPlan
-    from xpnet.replay.plan import JaxPlan, Plan
-
-    return JaxPlan if spec == "jax" else Plan
-
-
-def make_plan(graph: Graph, over: list[Variable | None], like: Any, precision: str) -> "Plan":
-    """Make the plan of a graph.
-
-    Parameters
-    ----------
-    graph : Graph
-    over : list of Variable or None
-        For each output, the input that it may be written over.
-    like : array
-        An array of the library and the device.
-    precision : str
-        Of the operands of matrix products, see `jit`.
-    """
-    plan = _plan_of(like)
-    if precision != "float32":
-        where = array_api_compat.device(like)
-        lower_products(graph, precision, plain_namespace(like), where, by_plan=plan.rounds)
-    try:
-        return plan(graph, over, like)
-    except Exception as error:
-        if not plan.may_fail or isinstance(error, MemoryError):
-            raise
-        from xpnet.replay.plan import Plan
-
-        _log.warning(
-            "xpnet: jit calls one operation after the other, as a faster plan failed with %s: %s",
-            type(error).__name__,
-            error,
-        )
-        return Plan(graph, over, like)
 
 
 class _Replay:

@@ -18,7 +18,8 @@ import numpy
 import pytest
 
 import xpnet
-from xpnet.replay import kernel_files, loops
+from xpnet.replay.plans import numba as of_numba
+from xpnet.replay.plans import numba_files
 
 numba = pytest.importorskip("numba")
 pytestmark = pytest.mark.host
@@ -35,8 +36,8 @@ unix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights, users and 
 
 def hits(factor=2.0, parallel=False):
     """Call a function as a new process would, see that it is right, and say whether it came from a file."""
-    loops._choose_threads()
-    kernel = kernel_files.function(LOOP.format(factor=factor, parallel=parallel))
+    of_numba._choose_threads()
+    kernel = numba_files.function(LOOP.format(factor=factor, parallel=parallel))
     x, out = numpy.arange(5.0), numpy.zeros(5)
     kernel(x, out)
     numpy.testing.assert_array_equal(out, x * factor)
@@ -47,10 +48,10 @@ def hits(factor=2.0, parallel=False):
 def base(tmp_path, monkeypatch):
     """The folder that XPNET_CACHE_DIR names, for a process that has not complained yet."""
     monkeypatch.setenv("XPNET_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(kernel_files, "_said", False)
-    loops.compiled.cache_clear()
+    monkeypatch.setattr(numba_files, "_said", False)
+    of_numba.compiled.cache_clear()
     yield tmp_path
-    loops.compiled.cache_clear()
+    of_numba.compiled.cache_clear()
 
 
 def files(base):
@@ -71,7 +72,7 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def file(base, whole):
     """The place of the file, in a folder that is used."""
-    return kernel_files.private(base / "kernels") / whole.name
+    return numba_files.private(base / "kernels") / whole.name
 
 
 class Code:
@@ -105,7 +106,7 @@ def test_functions_are_kept_between_runs(base, caplog, parallel):
 def test_loops_of_plans_are_kept(base):
     x = numpy.arange(5.0)
     for expected in (0, 1):
-        loops.compiled.cache_clear()
+        of_numba.compiled.cache_clear()
         f = xpnet.jit(lambda x: (x + 0.125) * 0.375 - x)
         numpy.testing.assert_array_equal(f(x), (x + 0.125) * 0.375 - x)
         (kernel,) = [x for x in f._replays[0].plan._constants.constants.values() if hasattr(x, "overloads")]
@@ -183,7 +184,7 @@ def test_other_machine_code_is_in_another_file(file, whole, monkeypatch, where, 
 
 
 def test_other_arguments_are_in_another_file(base):
-    kernel = kernel_files.function(LOOP.format(factor=2.0, parallel=False))
+    kernel = numba_files.function(LOOP.format(factor=2.0, parallel=False))
     for dtype in (numpy.float32, numpy.float64):
         kernel(numpy.ones(3, dtype), numpy.ones(3, dtype))
     assert len(files(base)) == 2
@@ -311,7 +312,7 @@ def test_a_file_to_which_others_may_write_is_not_used(file, tmp_path, caplog, mo
 @pytest.mark.parametrize("name", ["geteuid", "register_at_fork"])
 def test_systems_without_users_and_forks(base, monkeypatch, name):
     monkeypatch.delattr(os, name, raising=False)
-    names = runpy.run_path(kernel_files.__file__)
+    names = runpy.run_path(numba_files.__file__)
     x, out = numpy.arange(5.0), numpy.zeros(5)
     for expected in (0, 1):
         kernel = names["function"](LOOP.format(factor=2.0, parallel=False))
@@ -324,14 +325,14 @@ def test_systems_without_users_and_forks(base, monkeypatch, name):
 @pytest.mark.filterwarnings("ignore:.*fork")  # Python and JAX warn where there are other threads
 def test_a_fork_waits_for_what_another_thread_compiles(base, monkeypatch):
     inside, go = threading.Event(), threading.Event()
-    load = kernel_files._Files.load_overload
+    load = numba_files._Files.load_overload
 
     def pause(*arguments):
         inside.set()
         go.wait()
         return load(*arguments)
 
-    monkeypatch.setattr(kernel_files._Files, "load_overload", pause)
+    monkeypatch.setattr(numba_files._Files, "load_overload", pause)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(hits, 2.0)
         inside.wait()
@@ -353,7 +354,7 @@ FORK = """
 import os, sys, threading
 import numpy
 import xpnet
-from xpnet.replay import kernel_files
+from xpnet.replay.plans import numba_files
 
 where = sys.argv[1]
 inside, go = threading.Event(), threading.Event()
@@ -377,7 +378,7 @@ elif where == "target":
     from numba.core.cpu import CPUContext
     pause_before(CPUContext, "init")
 else:
-    pause_before(kernel_files._Files, where)
+    pause_before(numba_files._Files, where)
 os.register_at_fork(before=go.set)
 
 x = numpy.arange(5.0)
