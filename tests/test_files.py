@@ -326,6 +326,18 @@ def test_what_is_saved_comes_back_equal(path, name):
             assert name in ("keys", "dates", "depth") or found == value
 
 
+@pytest.mark.parametrize("module", ["xpnet.optim", "xpnet.optim.optimizers"])
+def test_an_optimizer_is_named_whatever_module_it_stood_in(path, module):
+    xpnet.save({"optimizer": optim.Adam(0.1), "x": numpy.ones(2)}, path)
+
+    def other_module(content):
+        assert "xpnet.optim.Adam" in json.dumps(content)
+        return json.loads(json.dumps(content).replace("xpnet.optim.Adam", f"{module}.Adam"))
+
+    damaged(path, other_module)
+    assert xpnet.load(path)["optimizer"] == optim.Adam(0.1)
+
+
 class Level(enum.IntEnum):
     HIGH = 3
 
