@@ -15,9 +15,8 @@ from xpnet.sklearn.data import Examples, host
 from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, objective_of
 from xpnet.sklearn.parameters import Numbers, several
-from xpnet.training.metric import Metric
+from xpnet.training.metric import Metric, wide
 from xpnet.training.metrics import mean_r2
-from xpnet.training.totals import wide
 
 
 class MLPRegressor(RegressorMixin, MLP):
