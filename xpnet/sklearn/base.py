@@ -20,7 +20,7 @@ from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of, to_numpy
 from xpnet.settings import flag, is_integer
 from xpnet.sklearn import files
-from xpnet.sklearn.data import Examples, checked, dtype_on, home_of, host
+from xpnet.sklearn.data import WeightedExamples, checked, dtype_on, home_of, host
 from xpnet.sklearn.network import (
     ACTIVATIONS,
     dense_layers,
@@ -121,7 +121,7 @@ class MLP(BaseEstimator):
     def _objective(self) -> Objective:
         raise NotImplementedError
 
-    def _metric(self, held_out: Examples) -> Metric:
+    def _metric(self, held_out: WeightedExamples) -> Metric:
         """Return the score on the validation data as a metric."""
         raise NotImplementedError
 
@@ -129,7 +129,7 @@ class MLP(BaseEstimator):
         """Return the number of outputs for some targets, and the name of the activation behind them."""
         raise NotImplementedError
 
-    def _calibrate(self, held_out: Examples | None) -> None:
+    def _calibrate(self, held_out: WeightedExamples | None) -> None:
         """Do what is left to do with the validation data when the training is over."""
 
     # -- fit ------------------------------------------------------------------------------------------------
@@ -159,7 +159,9 @@ class MLP(BaseEstimator):
     def _stochastic(self) -> bool:
         return self.solver != "lbfgs" or self.optimizer is not None
 
-    def _examples(self, X: Any, y: Any, sample_weight: Any, role: Role, *, reset: bool = False) -> Examples:
+    def _examples(
+        self, X: Any, y: Any, sample_weight: Any, role: Role, *, reset: bool = False
+    ) -> WeightedExamples:
         X, y = checked(self, X, y, reset=reset, any_axes=self.module is not None, **self._target_options)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -172,9 +174,9 @@ class MLP(BaseEstimator):
                 "sample_weight and class_weight must have at least one non-zero number, received only zeros "
                 f"for the examples of {role}. Leave them out where all examples count alike."
             )
-        return Examples(X, y, weights)
+        return WeightedExamples(X, y, weights)
 
-    def _begin(self, data: Examples, first_pass: bool) -> None:
+    def _begin(self, data: WeightedExamples, first_pass: bool) -> None:
         """Make a new network and begin all counts anew, or go on with what is there."""
         outputs, out_activation = self._outputs(data.y)
         if not first_pass and outputs != getattr(self, "n_outputs_", outputs):
@@ -281,7 +283,9 @@ class MLP(BaseEstimator):
             self._publish(self.network_)
         return self.network_
 
-    def _split(self, data: Examples, incremental: bool) -> tuple[Examples, Examples | None]:
+    def _split(
+        self, data: WeightedExamples, incremental: bool
+    ) -> tuple[WeightedExamples, WeightedExamples | None]:
         """Return the examples to train on, and those to validate with or None."""
         early_stopping = self.early_stopping and self._stochastic()
         if self.validation_data is not None:
@@ -293,7 +297,7 @@ class MLP(BaseEstimator):
             if held_out.y.shape[1:] != data.y.shape[1:]:
                 raise ValueError(
                     "validation_data must have targets like those of the training, received "
-                    f"{_columns(held_out.y)} in place of {_columns(data.y)}."
+                    f"{_columns_in_words(held_out.y)} in place of {_columns_in_words(data.y)}."
                 )
             return data, held_out
         if not (early_stopping or self.calibrate):
@@ -326,7 +330,7 @@ class MLP(BaseEstimator):
         X = X if self._is_plain(X) else checked(self, X, reset=False, any_axes=self.module is not None)
         net = self._network()
         first = self.coefs_[0] if self.coefs_ else None
-        if type(X) is numpy.ndarray and type(first) is numpy.ndarray and len(X) <= _MODERATE:
+        if type(X) is numpy.ndarray and type(first) is numpy.ndarray and len(X) <= ROWS_IN_ONE_CALL:
             outputs = net(X.astype(first.dtype, copy=False))
         else:
             outputs = xpnet.predict(net, X, jit=False)
@@ -468,7 +472,7 @@ class Exported(nn.Module):
 
 
 # Up to how many rows a prediction is one call.
-_MODERATE = 1024
+ROWS_IN_ONE_CALL = 1024
 
 
 def has_partial_fit(estimator: MLP) -> bool:
@@ -486,7 +490,7 @@ def _pair(validation_data: Any) -> tuple[Any, Any]:
     return tuple(validation_data)
 
 
-def _columns(y: numpy.ndarray) -> str:
+def _columns_in_words(y: numpy.ndarray) -> str:
     return "one column" if y.ndim == 1 else f"{y.shape[1]} columns"
 
 

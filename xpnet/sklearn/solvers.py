@@ -12,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 import xpnet
 from xpnet import optim, tree
 from xpnet.optim.transforms import Transform, add_decayed_weights
-from xpnet.sklearn.data import Examples, moved
+from xpnet.sklearn.data import WeightedExamples, moved
 from xpnet.sklearn.lbfgs import minimize
-from xpnet.sklearn.objective import Penalized, steps_of
+from xpnet.sklearn.objective import Penalized, shared_steps
 from xpnet.sklearn.rules import Rules
 from xpnet.training.arguments import check_optimizer
 from xpnet.training.networks import place_of
@@ -103,7 +103,11 @@ def order_of(random: "numpy.random.RandomState") -> Callable[[numpy.ndarray], nu
 
 
 def fit_stochastic(
-    estimator: Any, net: Penalized, data: Examples, held_out: Examples | None, incremental: bool
+    estimator: Any,
+    net: Penalized,
+    data: WeightedExamples,
+    held_out: WeightedExamples | None,
+    incremental: bool,
 ) -> None:
     """Train the network of an estimator batch by batch, with its optimizer and scikit-learn's rules."""
     if incremental and estimator.early_stopping and estimator.stopped_:
@@ -125,7 +129,7 @@ def fit_stochastic(
             net,
             moved(data.X, where),
             data.targets,
-            loss=steps_of(estimator._objective(), kind_of_net),
+            loss=shared_steps(estimator._objective(), kind_of_net),
             optimizer=optimizer,
             optimizer_state=estimator._optimizer_state[1] if goes_on else None,
             epochs=1 if incremental else int(estimator.max_iter),
@@ -186,7 +190,7 @@ def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPoin
     warnings.warn(what, ConvergenceWarning, stacklevel=CALLER + 1)
 
 
-def fit_lbfgs(estimator: Any, net: Penalized, data: Examples) -> None:
+def fit_lbfgs(estimator: Any, net: Penalized, data: WeightedExamples) -> None:
     """Train the network of an estimator on all examples at once."""
     if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net)):
         raise ValueError(
