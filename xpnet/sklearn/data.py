@@ -12,15 +12,15 @@ from xpnet.training.batches import BYTES_AT_ONCE
 
 
 @dataclass
-class WeightedExamples:
-    """Examples as the estimators take them: inputs, targets, and how much each counts, or None."""
+class Samples:
+    """What scikit-learn calls samples: inputs, targets, and how much each example counts, or None."""
 
     X: Any
     y: numpy.ndarray
     weights: numpy.ndarray | None
 
-    def rows(self, rows: numpy.ndarray) -> "WeightedExamples":
-        return WeightedExamples(rows_of(self.X, rows), self.y[rows], rows_of(self.weights, rows))
+    def rows(self, rows: numpy.ndarray) -> "Samples":
+        return Samples(rows_of(self.X, rows), self.y[rows], rows_of(self.weights, rows))
 
     @property
     def targets(self) -> dict[str, Any]:

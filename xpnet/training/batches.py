@@ -111,10 +111,10 @@ class Examples:
         if len(set(lengths.values())) > 1:
             text = " and ".join(f"{length} in {name}" for name, length in lengths.items())
             raise ValueError(f"there must be as many examples of each, received {text}.")
-        length = next(iter(lengths.values()))
-        if length == 0:
+        number = next(iter(lengths.values()))
+        if number == 0:
             raise ValueError(f"there must be at least one example, received none in {' and '.join(lengths)}.")
-        self.rows = numpy.arange(length)
+        self.rows = numpy.arange(number)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -239,7 +239,7 @@ class Examples:
         order = asarray(rows, device=self.where) if there else rows
         for start in range(0, len(rows), together):
             part = slice(start, min(start + together, len(rows)))
-            yield [self._rows(value, rows[part], order[part]) for value in self.values]
+            yield [self._taken(value, rows[part], order[part]) for value in self.values]
 
     def _checked(self, rows: Any) -> numpy.ndarray:
         """Return rows in an order from outside. On a device, no index out of range would be noticed."""
@@ -253,9 +253,9 @@ class Examples:
             )
         return rows
 
-    def _rows(self, array: Any, rows: numpy.ndarray, order: Any) -> Any:
+    def _taken(self, array: Any, rows: numpy.ndarray, order: Any) -> Any:
         if isinstance(array, dict):
-            return {key: self._rows(part, rows, order) for key, part in array.items()}
+            return {key: self._taken(part, rows, order) for key, part in array.items()}
         if isinstance(array, _FewElements):
             return array.batch(rows, self._host_dtype_of(array))
         if _is_on_host(array):
