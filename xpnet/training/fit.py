@@ -187,7 +187,7 @@ def fit(
         run = loop.prepare(optimizer, optimizer_state, epochs, callbacks, random_before)
         loop.start(saved, progress)
         try:
-            run.check_finite()
+            run.check_finite()  # here, and below: what a callback assigned
             while run.batch or (run.epoch < epochs and not run.stop):
                 loop.epoch()
         except BaseException as error:
@@ -205,7 +205,8 @@ def fit(
 class _Loop:
     """The loop of a training: `prepare`, `start`, then epoch after epoch, and `end`.
 
-    The network that `fit` was given gets the weights after each epoch and in the end.
+    The network that `fit` was given gets the weights after each epoch and in the end. `recover` goes back to
+    good ones from whatever an epoch raises; `_train` does so from a NaN, and says where it came from.
     """
 
     net: Any

@@ -40,7 +40,7 @@ class SavedTraining:
     where : Device
         Where the network goes.
     random : numpy.random.Generator
-        It gets the state that it had before the training, and by `restore` the one that it had then.
+        It gets the state from before the training, and by `restore` the one from where the training was.
 
     Raises
     ------
