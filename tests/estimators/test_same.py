@@ -171,7 +171,7 @@ def test_sparse_with_few_elements(options, targets):
 
 
 def test_sparse_lbfgs_goes_through_the_data_in_parts(monkeypatch):
-    monkeypatch.setattr("xpnet.sklearn.lbfgs.MODERATE", 64 * 100)
+    monkeypatch.setattr("xpnet.sklearn.lbfgs.NUMBERS_IN_BATCH", 64 * 100)
     theirs, ours = both("MLPClassifier", {"solver": "lbfgs"})
     sparse = scipy.sparse.csr_array(X)
     assert_same(ours.fit(sparse, Y, WEIGHTS), theirs.fit(sparse, Y, WEIGHTS), sparse)

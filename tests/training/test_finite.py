@@ -257,6 +257,29 @@ def test_weights_that_a_callback_made_bad_are_looked_at(device, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["1"]
 
 
+def test_a_callback_sees_no_weights_that_another_made_bad(device):
+    class Break(Callback):
+        def epoch_end(self, run):
+            run.net = xpnet.tree.map(lambda x: x * math.nan, run.net)
+
+    spy = Spy()
+    with pytest.raises(FloatingPointError, match="are not in epoch 1, after a callback changed them"):
+        train(classifier(), callbacks=[spy, Break(), spy])
+    assert spy.epochs == [True]
+
+
+def test_weights_that_a_callback_makes_bad_at_the_start_of_a_resumed_epoch(device, tmp_path):
+    class Break(Callback):
+        def start(self, run):
+            run.net = xpnet.tree.map(lambda x: x * math.nan, run.net)
+
+    net, path = classifier(), tmp_path / "{step}"
+    train(classifier(), callbacks=[Checkpoint(path, every=2)], epochs=1)
+    with pytest.raises(FloatingPointError, match="are not in epoch 1, after a callback changed them"):
+        train(net, callbacks=[Break()], resume=tmp_path / "2", epochs=1)
+    assert same(weights(net), weights(xpnet.load(tmp_path / "2")))
+
+
 def test_a_bad_value_is_named_by_its_column_in_a_data_frame():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(np.array(X), columns=["age", "height", "weight"])

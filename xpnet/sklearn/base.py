@@ -1,6 +1,5 @@
 """What the two estimators share: parameters, training and the outputs of the network."""
 
-import copy
 import functools
 import math
 import os
@@ -20,19 +19,24 @@ from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of, to_numpy
 from xpnet.settings import flag, is_integer
 from xpnet.sklearn import files
-from xpnet.sklearn.data import Examples, checked, dtype_on, home_of, host
+from xpnet.sklearn.data import Samples, checked, dtype_on, home_of, host
 from xpnet.sklearn.network import (
     ACTIVATIONS,
+    Exported,
     dense_layers,
     dense_stack,
     for_each_layer,
     initial_weights,
+    network_of,
 )
 from xpnet.sklearn.objective import Objective, Penalized, one_array
 from xpnet.sklearn.parameters import Number, Numbers, several
 from xpnet.sklearn.solvers import DIVERGED, fit_lbfgs, fit_stochastic
 from xpnet.training.metric import Metric
 from xpnet.training.networks import place_of
+
+# Up to how many rows a prediction is one call.
+ROWS_IN_ONE_CALL = 1024
 
 # What examples are for. Those of `fit` say which classes there are; others must have no more.
 Role = Literal["fit", "partial_fit", "validation_data"]
@@ -121,7 +125,7 @@ class MLP(BaseEstimator):
     def _objective(self) -> Objective:
         raise NotImplementedError
 
-    def _metric(self, held_out: Examples) -> Metric:
+    def _metric(self, held_out: Samples) -> Metric:
         """Return the score on the validation data as a metric."""
         raise NotImplementedError
 
@@ -129,7 +133,7 @@ class MLP(BaseEstimator):
         """Return the number of outputs for some targets, and the name of the activation behind them."""
         raise NotImplementedError
 
-    def _calibrate(self, held_out: Examples | None) -> None:
+    def _calibrate(self, held_out: Samples | None) -> None:
         """Do what is left to do with the validation data when the training is over."""
 
     # -- fit ------------------------------------------------------------------------------------------------
@@ -159,7 +163,7 @@ class MLP(BaseEstimator):
     def _stochastic(self) -> bool:
         return self.solver != "lbfgs" or self.optimizer is not None
 
-    def _examples(self, X: Any, y: Any, sample_weight: Any, role: Role, *, reset: bool = False) -> Examples:
+    def _examples(self, X: Any, y: Any, sample_weight: Any, role: Role, *, reset: bool = False) -> Samples:
         X, y = checked(self, X, y, reset=reset, any_axes=self.module is not None, **self._target_options)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -172,9 +176,9 @@ class MLP(BaseEstimator):
                 "sample_weight and class_weight must have at least one non-zero number, received only zeros "
                 f"for the examples of {role}. Leave them out where all examples count alike."
             )
-        return Examples(X, y, weights)
+        return Samples(X, y, weights)
 
-    def _begin(self, data: Examples, first_pass: bool) -> None:
+    def _begin(self, data: Samples, first_pass: bool) -> None:
         """Make a new network and begin all counts anew, or go on with what is there."""
         outputs, out_activation = self._outputs(data.y)
         if not first_pass and outputs != getattr(self, "n_outputs_", outputs):
@@ -216,47 +220,23 @@ class MLP(BaseEstimator):
         }
 
     def _new_network(self, widths: list[int], where: Device, X: Any) -> Any:
-        dtype = dtype_on(where, X)
-        if self.module is None:
-            activations = for_each_layer("activation", self.activation, len(widths) - 2)
-            coefs, intercepts = initial_weights(widths, activations, self._random_state)
-            return self._stack(coefs, intercepts, where, dtype)
-        if isinstance(self.module, nn.Module):
-            net = xpnet.to_device(copy.deepcopy(self.module), where)
-        else:
-            with xpnet.use_device(where):
-                net = self.module(widths[0], widths[-1])
-        if not isinstance(net, nn.Module):
-            raise TypeError(
-                "module must be a network, or a function of the numbers of features and outputs that returns "
-                f"one; received a function that returns {type(net).__name__}."
-            )
-        parts = tree.named_branches(net)
-        in_use = [path for path, part in parts if isinstance(part, nn.Module) and not part.training]
-        if in_use and net.training:  # the fitted network is in use as a whole, and trained as a whole
-            raise ValueError(
-                f"module must be in training as a whole, received one whose {', '.join(in_use)} is in use. "
-                "Leave eval() out, or train the network with xpnet.fit, which keeps to it."
-            )
-        return net
+        if self.module is not None:
+            return network_of(self.module, widths[0], widths[-1], where)
+        activations = for_each_layer("activation", self.activation, len(widths) - 2)
+        coefs, intercepts = initial_weights(widths, activations, self._random_state)
+        return self._stack(coefs, intercepts, where, dtype_on(where, X))
 
     def _stack(self, coefs: list, intercepts: list, where: Device, dtype: str) -> nn.Sequential:
-        layers = len(coefs) - 1
-        activations = for_each_layer("activation", self.activation, layers)
-        unknown = [each for each in activations if isinstance(each, str) and each not in ACTIVATIONS]
-        if unknown or not all(isinstance(each, str) or callable(each) for each in activations):
-            raise ValueError(
-                f"each activation must be one of {', '.join(ACTIVATIONS)}, a layer or a function, received "
-                f"{activations}."
-            )
-        dropout = for_each_layer("dropout", self.dropout, layers)
-        between = list(zip(activations, dropout, strict=True))
         return dense_stack(
-            coefs, intercepts, between, self.batch_norm, where=where, dtype=dtype, seed=self._seed
+            coefs,
+            intercepts,
+            self.activation,
+            self.dropout,
+            self.batch_norm,
+            where=where,
+            dtype=dtype,
+            seed=lambda: int(self._random_state.randint(2**31 - 1)),
         )
-
-    def _seed(self) -> int:
-        return int(self._random_state.randint(2**31 - 1))
 
     def _publish(self, net: Any) -> None:
         """Make a network the fitted one; ``coefs_`` and ``intercepts_`` are its arrays."""
@@ -281,7 +261,7 @@ class MLP(BaseEstimator):
             self._publish(self.network_)
         return self.network_
 
-    def _split(self, data: Examples, incremental: bool) -> tuple[Examples, Examples | None]:
+    def _split(self, data: Samples, incremental: bool) -> tuple[Samples, Samples | None]:
         """Return the examples to train on, and those to validate with or None."""
         early_stopping = self.early_stopping and self._stochastic()
         if self.validation_data is not None:
@@ -293,7 +273,7 @@ class MLP(BaseEstimator):
             if held_out.y.shape[1:] != data.y.shape[1:]:
                 raise ValueError(
                     "validation_data must have targets like those of the training, received "
-                    f"{_columns(held_out.y)} in place of {_columns(data.y)}."
+                    f"{_columns_in_words(held_out.y)} in place of {_columns_in_words(data.y)}."
                 )
             return data, held_out
         if not (early_stopping or self.calibrate):
@@ -323,14 +303,17 @@ class MLP(BaseEstimator):
         """Return the outputs of the network, where it is."""
         if not hasattr(self, "coefs_"):
             check_is_fitted(self)
-        X = X if self._is_plain(X) else checked(self, X, reset=False, any_axes=self.module is not None)
+        X = X if self._is_plain(X) else self._checked(X)
         net = self._network()
         first = self.coefs_[0] if self.coefs_ else None
-        if type(X) is numpy.ndarray and type(first) is numpy.ndarray and len(X) <= _MODERATE:
+        if type(X) is numpy.ndarray and type(first) is numpy.ndarray and len(X) <= ROWS_IN_ONE_CALL:
             outputs = net(X.astype(first.dtype, copy=False))
         else:
             outputs = xpnet.predict(net, X, jit=False)
         return one_array(outputs)
+
+    def _checked(self, X: Any) -> Any:
+        return checked(self, X, reset=False, any_axes=self.module is not None)
 
     def _is_plain(self, X: Any) -> bool:
         """Say whether inputs are so plain that scikit-learn's checks would find nothing."""
@@ -389,10 +372,7 @@ class MLP(BaseEstimator):
         """
         check_is_fitted(self)
         net = Exported(self._network(), self._predicted)
-        if X is None:
-            X = numpy.zeros((1, self.n_features_in_), dtype=net.dtype)
-        else:
-            X = checked(self, X, reset=False, any_axes=self.module is not None)
+        X = numpy.zeros((1, self.n_features_in_), dtype=net.dtype) if X is None else self._checked(X)
         return net, X.toarray() if hasattr(X, "toarray") else X, self._named_outputs()
 
     # -- files ----------------------------------------------------------------------------------------------
@@ -454,23 +434,6 @@ class MLP(BaseEstimator):
         return tags
 
 
-class Exported(nn.Module):
-    """The network of an estimator, and what follows it."""
-
-    def __init__(self, network: nn.Module, predicted: Callable[[Any], tuple]) -> None:
-        self.network, self.predicted = network, predicted
-        self.dtype = str(place_of(network)[1]).rpartition(".")[2]  # its name, which all libraries share
-
-    def __call__(self, X: Any) -> tuple:
-        xp = xpnet.array_namespace(X)
-        X = xp.astype(X, getattr(xp, self.dtype), copy=False)
-        return self.predicted(one_array(self.network(X)))
-
-
-# Up to how many rows a prediction is one call.
-_MODERATE = 1024
-
-
 def has_partial_fit(estimator: MLP) -> bool:
     """Say whether an estimator can learn from a part of the examples; else raise, as scikit-learn does."""
     if not estimator._stochastic():
@@ -486,7 +449,7 @@ def _pair(validation_data: Any) -> tuple[Any, Any]:
     return tuple(validation_data)
 
 
-def _columns(y: numpy.ndarray) -> str:
+def _columns_in_words(y: numpy.ndarray) -> str:
     return "one column" if y.ndim == 1 else f"{y.shape[1]} columns"
 
 

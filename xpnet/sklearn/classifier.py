@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_targ
 import xpnet
 from xpnet.backends import asarray, to_numpy
 from xpnet.sklearn.base import MLP, Role, has_partial_fit, unchanged_if_refused
-from xpnet.sklearn.data import Examples, host
+from xpnet.sklearn.data import Samples, host
 from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, log_loss, objective_of
 from xpnet.sklearn.weights import class_weights, weights_of
@@ -312,7 +312,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         # Whatever the loss, `predict_proba` makes probabilities of what the network returns.
         return replace(objective_of(self.loss), takes_logits=True)
 
-    def _metric(self, _held_out: Examples) -> Metric:
+    def _metric(self, _held_out: Samples) -> Metric:
         def totals(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple:
             logits, y = outputs["outputs"], targets["y"]
             xp = xpnet.array_namespace(logits, y)
@@ -324,7 +324,7 @@ class MLPClassifier(ClassifierMixin, MLP):
 
         return Metric("score", totals, share)
 
-    def _calibrate(self, held_out: Examples | None) -> None:
+    def _calibrate(self, held_out: Samples | None) -> None:
         """Find the temperature at which the probabilities of the validation data are least surprising."""
         if not self.calibrate or held_out is None:
             return

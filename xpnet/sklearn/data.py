@@ -8,19 +8,19 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, device_of, library_of, to_numpy
-from xpnet.training.batches import MODERATE
+from xpnet.training.batches import BYTES_AT_ONCE
 
 
 @dataclass
-class Examples:
-    """Examples as the training takes them: inputs, targets, and how much each counts, or None."""
+class Samples:
+    """What scikit-learn calls samples: inputs, targets, and how much each example counts, or None."""
 
     X: Any
     y: numpy.ndarray
     weights: numpy.ndarray | None
 
-    def rows(self, rows: numpy.ndarray) -> "Examples":
-        return Examples(rows_of(self.X, rows), self.y[rows], rows_of(self.weights, rows))
+    def rows(self, rows: numpy.ndarray) -> "Samples":
+        return Samples(rows_of(self.X, rows), self.y[rows], rows_of(self.weights, rows))
 
     @property
     def targets(self) -> dict[str, Any]:
@@ -114,5 +114,5 @@ def rows_of(values: Any, rows: numpy.ndarray) -> Any:
 
 def moved(X: Any, where: Device) -> Any:
     """Return dense data of moderate size on the device; others are moved batch by batch."""
-    stay = where.library.spec == "cpu" or hasattr(X, "toarray") or getattr(X, "nbytes", 0) > MODERATE
+    stay = where.library.spec == "cpu" or hasattr(X, "toarray") or getattr(X, "nbytes", 0) > BYTES_AT_ONCE
     return X if stay else asarray(X, device=where)

@@ -12,12 +12,12 @@ import scipy.optimize
 from xpnet import tree
 from xpnet.autodiff import array_namespace, value_and_grad
 from xpnet.backends import asarray, to_numpy, use_device
-from xpnet.sklearn.objective import steps_of
+from xpnet.sklearn.objective import shared_steps
 from xpnet.training.batches import Examples
 from xpnet.training.networks import jit_where_possible, place_of
 
-# The numbers in a batch up to which dense batches are made of sparse data.
-MODERATE = 2**24
+# Numbers in a dense batch that is made of sparse data, at the most.
+NUMBERS_IN_BATCH = 2**24
 
 
 def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any) -> Any:
@@ -42,11 +42,11 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
     where, dtype = place_of(net)
     examples = Examples({"x": x, "y": y}, where, dtype, sparse=net.takes_sparse)
     becomes_dense = hasattr(x, "toarray") and not examples.stays_sparse
-    rows = max(1, MODERATE // x.shape[1]) if becomes_dense else len(examples)
+    rows = max(1, NUMBERS_IN_BATCH // x.shape[1]) if becomes_dense else len(examples)
     net.train()
     shapes = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
     with use_device(where):
-        steps_of(loss, shapes).check(net, [examples], rows)
+        shared_steps(loss, shapes).check(net, [examples], rows)
         batches = list(examples.batches(rows)) if rows >= len(examples) else None
         weights = [_weight(targets) for _, targets in batches or examples.batches(rows)]
         shares = [weight / sum(weights) for weight in weights]
@@ -67,10 +67,10 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
             )
 
         def value_and_gradient(packed: numpy.ndarray) -> tuple[float, numpy.ndarray]:
-            moved = unpack(packed)
+            there = unpack(packed)
             total, gradient = 0.0, numpy.zeros_like(packed)
             for share, (x, y) in zip(shares, batches or examples.batches(rows), strict=True):
-                value, part = step(moved, x, y)
+                value, part = step(there, x, y)
                 total += share * float(to_numpy(value))
                 gradient += share * to_numpy(part)
             return total, gradient

@@ -1,4 +1,4 @@
-"""The network of an estimator: a stack of dense layers, with scikit-learn's initial weights."""
+"""The network of an estimator: dense layers with scikit-learn's initial weights, or one of the user's."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,8 +9,10 @@ import numpy
 
 from xpnet import nn, tree
 from xpnet.autodiff import array_namespace
-from xpnet.backends import Device, asarray, use_device
+from xpnet.backends import Device, asarray, to_device, use_device
+from xpnet.sklearn.objective import one_array
 from xpnet.sklearn.parameters import is_several
+from xpnet.training.networks import place_of
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module] | None] = {
     "identity": None,
@@ -75,10 +77,41 @@ def initial_weights(
     return coefs, intercepts
 
 
+def network_of(module: Any, features: int, outputs: int, where: Device) -> nn.Module:
+    """Return a network of a user's: a copy of a module, or what a function of the numbers returns.
+
+    Raises
+    ------
+    TypeError
+        If the function returns no network.
+    ValueError
+        If a part of the network is in use, and the network in training.
+    """
+    if isinstance(module, nn.Module):
+        net = to_device(copy.deepcopy(module), where)
+    else:
+        with use_device(where):
+            net = module(features, outputs)
+    if not isinstance(net, nn.Module):
+        raise TypeError(
+            "module must be a network, or a function of the numbers of features and outputs that returns "
+            f"one; received a function that returns {type(net).__name__}."
+        )
+    parts = tree.named_branches(net)
+    in_use = [path for path, part in parts if isinstance(part, nn.Module) and not part.training]
+    if in_use and net.training:  # the fitted network is in use as a whole, and trained as a whole
+        raise ValueError(
+            f"module must be in training as a whole, received one whose {', '.join(in_use)} is in use. "
+            "Leave eval() out, or train the network with xpnet.fit, which keeps to it."
+        )
+    return net
+
+
 def dense_stack(
     coefs: list,
     intercepts: list,
-    between: list[tuple[Any, float]],
+    activation: Any,
+    dropout: Any,
     batch_norm: bool,
     *,
     where: Device,
@@ -91,15 +124,31 @@ def dense_stack(
     ----------
     coefs, intercepts : list of array
         Of shapes (in, out) and (out,), one for each layer.
-    between : list of (activation, dropout)
-        One for each hidden layer: a name, a layer or a function; and the share that is dropped.
+    activation : str, layer, callable, or list of them
+        One for all hidden layers, or a list with one for each.
+    dropout : float or list of float
+        The share that is dropped, likewise.
     batch_norm : bool
         Whether each hidden layer is normalized before its activation.
     where : Device
     dtype : str
     seed : callable
         Returns a seed for each layer of dropout.
+
+    Raises
+    ------
+    ValueError
+        If a list has another length, or there is no such activation.
     """
+    hidden = len(coefs) - 1
+    activations = for_each_layer("activation", activation, hidden)
+    unknown = [each for each in activations if isinstance(each, str) and each not in ACTIVATIONS]
+    if unknown or not all(isinstance(each, str) or callable(each) for each in activations):
+        raise ValueError(
+            f"each activation must be one of {', '.join(ACTIVATIONS)}, a layer or a function, received "
+            f"{activations}."
+        )
+    shares = for_each_layer("dropout", dropout, hidden)
     layers: list[Any] = []
     with use_device(where):
         for index, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
@@ -108,12 +157,11 @@ def dense_stack(
             layer.weight = asarray(coef, device=where, dtype=dtype)
             layer.bias = asarray(intercept, device=where, dtype=dtype)
             layers.append(layer)
-            if index == len(between):
+            if index == hidden:
                 break
-            activation, dropout = between[index]
             layers += [nn.BatchNorm(outputs, dtype=dtype)] if batch_norm else []
-            layers += _activation(activation)
-            layers += [nn.Dropout(dropout, seed=seed())] if dropout else []
+            layers += _activation(activations[index])
+            layers += [nn.Dropout(shares[index], seed=seed())] if shares[index] else []
     return nn.Sequential(*layers)
 
 
@@ -127,3 +175,16 @@ def _activation(activation: Any) -> list:
 def dense_layers(net: Any) -> list[nn.Dense]:
     """Return the dense layers of a network, in order."""
     return [branch for branch in tree.branches(net) if isinstance(branch, nn.Dense)]
+
+
+class Exported(nn.Module):
+    """The network of an estimator, and what follows it."""
+
+    def __init__(self, network: nn.Module, predicted: Callable[[Any], tuple]) -> None:
+        self.network, self.predicted = network, predicted
+        self.dtype = str(place_of(network)[1]).rpartition(".")[2]  # its name, which all libraries share
+
+    def __call__(self, X: Any) -> tuple:
+        xp = array_namespace(X)
+        X = xp.astype(X, getattr(xp, self.dtype), copy=False)
+        return self.predicted(one_array(self.network(X)))

@@ -199,6 +199,6 @@ def objective_of(loss: Any, **options: Any) -> Objective:
 
 
 @lru_cache(maxsize=8)
-def steps_of(objective: Objective, _shape: Any) -> Steps:
-    """Return the steps of an objective, the same for networks of one shape, which record only once."""
+def shared_steps(objective: Objective, _kind: Any) -> Steps:
+    """Return the steps of an objective, the same for networks of one kind, which record only once."""
     return Steps(objective)

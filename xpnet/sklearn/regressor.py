@@ -11,13 +11,12 @@ from sklearn.utils.metaestimators import available_if
 
 import xpnet
 from xpnet.sklearn.base import MLP, Role, has_partial_fit, unchanged_if_refused
-from xpnet.sklearn.data import Examples, host
+from xpnet.sklearn.data import Samples, host
 from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, objective_of
 from xpnet.sklearn.parameters import Numbers, several
-from xpnet.training.metric import Metric
+from xpnet.training.metric import Metric, wide
 from xpnet.training.metrics import mean_r2
-from xpnet.training.totals import wide
 
 
 class MLPRegressor(RegressorMixin, MLP):
@@ -270,7 +269,7 @@ class MLPRegressor(RegressorMixin, MLP):
         nearest = min(range(len(self._quantiles)), key=lambda index: abs(self._quantiles[index] - 0.5))
         return slice(nearest, nearest + 1)
 
-    def _metric(self, held_out: Examples) -> Metric:
+    def _metric(self, held_out: Samples) -> Metric:
         weights = numpy.ones(len(held_out.y)) if held_out.weights is None else held_out.weights
         y, middle, link = held_out.y, self._middle, LINKS[self.out_activation_]
         spread = weights @ (y - numpy.average(y, axis=0, weights=weights)) ** 2

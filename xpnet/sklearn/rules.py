@@ -58,23 +58,21 @@ class Rules(Callback):
         estimator.validation_scores_.append(score)
         if estimator.verbose:
             print(f"Validation score: {score:f}")
-        if score < estimator.best_validation_score_ + float(estimator.tol):
-            estimator._no_improvement_count += 1
-        else:
-            estimator._no_improvement_count = 0
+        self._count(score < estimator.best_validation_score_ + float(estimator.tol))
         if score > estimator.best_validation_score_:
             estimator.best_validation_score_ = score
             estimator._best = net.net
 
     def _compare_losses(self, net: Any) -> None:
         estimator = self._estimator
-        if estimator.loss_ > estimator.best_loss_ - float(estimator.tol):
-            estimator._no_improvement_count += 1
-        else:
-            estimator._no_improvement_count = 0
+        self._count(estimator.loss_ > estimator.best_loss_ - float(estimator.tol))
         if estimator.loss_ < estimator.best_loss_:
             estimator.best_loss_ = estimator.loss_
             estimator._best = net.net
+
+    def _count(self, stalled: bool) -> None:
+        """Count the epochs in a row without an improvement."""
+        self._estimator._no_improvement_count = self._estimator._no_improvement_count + 1 if stalled else 0
 
     def _has_own_rate(self) -> bool:
         return self._estimator.optimizer is None and self._estimator.schedule is None

@@ -12,10 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 import xpnet
 from xpnet import optim, tree
 from xpnet.optim.transforms import Transform, add_decayed_weights
-from xpnet.sklearn.data import Examples, moved
+from xpnet.sklearn.data import Samples, moved
 from xpnet.sklearn.lbfgs import minimize
-from xpnet.sklearn.objective import Penalized, steps_of
+from xpnet.sklearn.objective import Penalized, shared_steps
 from xpnet.sklearn.rules import Rules
+from xpnet.training import Steps
 from xpnet.training.arguments import check_optimizer
 from xpnet.training.networks import place_of
 
@@ -103,29 +104,23 @@ def order_of(random: "numpy.random.RandomState") -> Callable[[numpy.ndarray], nu
 
 
 def fit_stochastic(
-    estimator: Any, net: Penalized, data: Examples, held_out: Examples | None, incremental: bool
+    estimator: Any, net: Penalized, data: Samples, held_out: Samples | None, incremental: bool
 ) -> None:
     """Train the network of an estimator batch by batch, with its optimizer and scikit-learn's rules."""
     if incremental and estimator.early_stopping and estimator.stopped_:
         return
-    where, dtype = place_of(net)
+    where, _ = place_of(net)
     estimator._samples = len(data.y)
     estimator.n_iter_ = 0
     rules, optimizer = Rules(estimator), optimizer_of(estimator)
     kind = kind_of(optimizer)
     goes_on = incremental and estimator._optimizer_state is not None and estimator._optimizer_state[0] == kind
-    # What is recorded is shared by all trainings of such networks; but a user's code, which may read what
-    # changes, is read anew by each fit.
-    if not incremental or not hasattr(estimator, "_own_recording"):
-        estimator._own_recording = object() if _has_own_code(estimator) else None
-    shape = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
-    kind_of_net = shape, str(dtype), where.spec, estimator._own_recording
     try:
         history = xpnet.fit(
             net,
             moved(data.X, where),
             data.targets,
-            loss=steps_of(estimator._objective(), kind_of_net),
+            loss=_steps(estimator, net, incremental),
             optimizer=optimizer,
             optimizer_state=estimator._optimizer_state[1] if goes_on else None,
             epochs=1 if incremental else int(estimator.max_iter),
@@ -152,6 +147,18 @@ def fit_stochastic(
     estimator.stopped_ = rules.stopped
     if estimator.early_stopping and estimator._best is not None and (rules.stopped or not incremental):
         tree.assign(estimator._best, net.net)
+
+
+def _steps(estimator: Any, net: Penalized, incremental: bool) -> Steps:
+    """Return steps whose recordings all trainings of such networks share.
+
+    But a user's code, which may read what changes, is read anew by each fit.
+    """
+    if not incremental or not hasattr(estimator, "_own_recording"):
+        estimator._own_recording = object() if _has_own_code(estimator) else None
+    where, dtype = place_of(net)
+    shapes = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
+    return shared_steps(estimator._objective(), (shapes, str(dtype), where.spec, estimator._own_recording))
 
 
 def _has_own_code(estimator: Any) -> bool:
@@ -186,7 +193,7 @@ def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPoin
     warnings.warn(what, ConvergenceWarning, stacklevel=CALLER + 1)
 
 
-def fit_lbfgs(estimator: Any, net: Penalized, data: Examples) -> None:
+def fit_lbfgs(estimator: Any, net: Penalized, data: Samples) -> None:
     """Train the network of an estimator on all examples at once."""
     if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net)):
         raise ValueError(

@@ -1,4 +1,9 @@
-"""Training: from data through `fit` to a trained network, its history and its predictions."""
+"""Training: from data through `fit` to a trained network, its history and its predictions.
+
+Modules import only from those to their right:
+
+    fit ─ arguments, callbacks ─ diagnosis, predict, resume, steps ─ checks, metrics, run, totals ─ batches, finite, history, interrupts, metric, networks
+"""  # noqa: E501
 
 from xpnet.training import callbacks, metrics
 from xpnet.training.fit import fit

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy
 
-from xpnet.optim import Transform
+from xpnet.optim import LossScaling, Transform
 from xpnet.settings import described, is_bool, is_number
 from xpnet.training.batches import Examples, Order
-from xpnet.training.callbacks import Callback
 from xpnet.training.metric import Metric
 from xpnet.training.metrics import as_metric
 from xpnet.training.networks import place_of
+from xpnet.training.run import Callback
 from xpnet.training.steps import Steps
 
 
@@ -43,7 +43,10 @@ def metrics_of(metrics: Any) -> list[Metric]:
 
 def callbacks_of(callbacks: Any) -> list[Callback]:
     """Return callbacks in the order in which they come: a checkpoint is written when others have seen all."""
-    return sorted(_listed("callbacks", callbacks), key=_order_of)
+    listed = _listed("callbacks", callbacks)
+    for callback in listed:
+        _check_callback(callback)
+    return sorted(listed, key=lambda callback: callback.order)
 
 
 def _listed(name: str, values: Any) -> list:
@@ -56,7 +59,7 @@ def _listed(name: str, values: Any) -> list:
 _OF_CALLBACKS = [name for name in vars(Callback) if not name.startswith("_")]
 
 
-def _order_of(callback: Any) -> int:
+def _check_callback(callback: Any) -> None:
     if isinstance(callback, type) or not all(hasattr(callback, name) for name in _OF_CALLBACKS):
         raise TypeError(
             "each of callbacks must be an xpnet.callbacks.Callback, such as xpnet.callbacks.EarlyStopping(), "
@@ -68,7 +71,6 @@ def _order_of(callback: Any) -> int:
             f"methods of a callback are {', '.join(_OF_CALLBACKS)}; received {type(callback).__name__} with "
             f"{', '.join(others)}, which nobody would call. Rename them."
         )
-    return callback.order
 
 
 def names_of(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:
@@ -130,10 +132,26 @@ def _check_pair_or_share(validation: Any) -> None:
         raise TypeError(f"{must} {described(validation)}.")
 
 
-def check_state(state: Any, fresh: Any) -> None:
-    """Check that a state to go on from may be one of an optimizer, by a new state of it."""
-    if type(state) is not type(fresh):
+def steps_of(loss: Any, jit: bool, precision: str) -> Steps:
+    """Return new steps of a loss, or those that are given, after a check that they are of the precision."""
+    steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit, precision=precision)
+    if precision not in ("float32", steps.precision):
+        raise ValueError(
+            f"precision must be that of the steps, {steps.precision!r}, received {precision!r}. Make new "
+            f"ones: Steps(loss, precision={precision!r})."
+        )
+    return steps
+
+
+def state_of(optimizer: Any, given: Any, net: Any) -> Any:
+    """Return the state of an optimizer to begin with: a new one, or a given one, after a check of it."""
+    fresh = optimizer.init(net)
+    if given is None:
+        return fresh
+    if type(given) is not type(fresh):
         raise TypeError(
             "optimizer_state must be the state of the optimizer in an earlier training, "
-            f"{type(fresh).__name__}, received {described(state)}."
+            f"{type(fresh).__name__}, received {described(given)}."
         )
+    # A state of a training in another precision has no scale.
+    return fresh | given if isinstance(optimizer, LossScaling) else given

@@ -28,22 +28,22 @@ _log = logging.getLogger("xpnet")
 # From the numbers of some rows to these in another order.
 Order: TypeAlias = Callable[[numpy.ndarray], numpy.ndarray]
 
-# Bytes up to which a data set is converted as a whole.
-MODERATE = 2**28
+# Bytes up to which an array is converted, looked through or moved at once.
+BYTES_AT_ONCE = 2**28
 
 # The share of elements up to which a sparse product is faster than a dense one.
-FEW = 1 / 20
+SPARSE_SHARE = 1 / 20
 
 # How many numbers a column must have between its least and its greatest one.
-STEPS = 256
+NUMBERS_IN_RANGE = 256
 
 # Bytes up to which batches are gathered together.
-GATHERED = 2**20
+GATHERED_BYTES = 2**20
 
 # The part of a device's free memory that a data set may take as a whole. Beside it stand the network and the
 # state of its optimizer, twice each while an epoch runs, what a step computes, and the data for validation. A
 # larger data set loses little by going up batch by batch, as these copies run while the steps do.
-RESIDENT = 1 / 4
+RESIDENT_SHARE = 1 / 4
 
 
 class Examples:
@@ -106,15 +106,15 @@ class Examples:
         self.names = tuple(values)
         self.values = [prepared(name, value) for name, value in values.items()]
         x = self.values[0]
-        if sparse and _is_sparse(x) and len(x.shape) == 2 and x.nnz <= FEW * prod(x.shape):
+        if sparse and _is_sparse(x) and len(x.shape) == 2 and x.nnz <= SPARSE_SHARE * prod(x.shape):
             self.values[0] = _FewElements(x)
         if len(set(lengths.values())) > 1:
             text = " and ".join(f"{length} in {name}" for name, length in lengths.items())
             raise ValueError(f"there must be as many examples of each, received {text}.")
-        length = next(iter(lengths.values()))
-        if length == 0:
+        number = next(iter(lengths.values()))
+        if number == 0:
             raise ValueError(f"there must be at least one example, received none in {' and '.join(lengths)}.")
-        self.rows = numpy.arange(length)
+        self.rows = numpy.arange(number)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -127,20 +127,20 @@ class Examples:
     def _ready(self, array: Any) -> Any:
         """Convert a data set of moderate size in the host's memory once, not batch by batch."""
         on_host = type(array) is numpy.ndarray and self.where.library.spec == "cpu"  # no memory-mapped file
-        if on_host and array.dtype.kind == "f" and array.nbytes <= MODERATE:
+        if on_host and array.dtype.kind == "f" and array.nbytes <= BYTES_AT_ONCE:
             return array.astype(self._dtype, copy=False)
         return array
 
     def _warn_of_rounding(self, name: str, array: Any) -> None:
         """Warn of the first column whose numbers are nearly all the same in the dtype of the network."""
         dtype = self._host_dtype
-        if type(array) is not numpy.ndarray or array.dtype.kind != "f" or array.nbytes > MODERATE:
+        if type(array) is not numpy.ndarray or array.dtype.kind != "f" or array.nbytes > BYTES_AT_ONCE:
             return
         if array.dtype.itemsize <= dtype.itemsize or not array.size:
             return
         low, high = array.min(axis=0), array.max(axis=0)
         step = numpy.finfo(dtype).eps * numpy.maximum(abs(low), abs(high))
-        lost = numpy.argwhere((low < high) & (high - low < STEPS * step))
+        lost = numpy.argwhere((low < high) & (high - low < NUMBERS_IN_RANGE * step))
         if len(lost):
             index = tuple(int(i) for i in lost[0])
             column = f", column {self.columns[name][index[0]]!r}" if name in self.columns else ""
@@ -160,7 +160,7 @@ class Examples:
         free = self.where.library.free_memory(self.where.native)
         hosts = [leaf for leaf in tree.leaves(self.values) if isinstance(leaf, numpy.ndarray)]
         needed = sum(array.size * self._host_dtype_of(array).itemsize for array in hosts)
-        if free is not None and needed <= RESIDENT * free:
+        if free is not None and needed <= RESIDENT_SHARE * free:
             with use_device(self.where):
                 self.values = tree.map(self._settled, self.values)
         return self
@@ -169,7 +169,7 @@ class Examples:
         """Return an array on the device, moved in parts, so that the host's memory holds no second one."""
         if not isinstance(array, numpy.ndarray):
             return array
-        rows = max(1, MODERATE * len(array) // max(array.nbytes, 1))
+        rows = max(1, BYTES_AT_ONCE * len(array) // max(array.nbytes, 1))
         first = self._moved(array[:rows])
         if rows >= len(array):
             return first
@@ -225,7 +225,7 @@ class Examples:
         rows = (self.rows if rows is None else self._checked(rows))[first * batch_size :]
         # Several small batches are gathered at once, as that takes hardly longer than for one.
         bytes_of_one = 8 * batch_size * sum(map(_elements, self.values))
-        together = batch_size * max(1, GATHERED // max(bytes_of_one, 1))
+        together = batch_size * max(1, GATHERED_BYTES // max(bytes_of_one, 1))
         together = batch_size if self.stays_sparse else together
         for gathered in self._uploaded(self._gathered(rows, together)):
             number = length(gathered[0])
@@ -239,7 +239,7 @@ class Examples:
         order = asarray(rows, device=self.where) if there else rows
         for start in range(0, len(rows), together):
             part = slice(start, min(start + together, len(rows)))
-            yield [self._rows(value, rows[part], order[part]) for value in self.values]
+            yield [self._taken(value, rows[part], order[part]) for value in self.values]
 
     def _checked(self, rows: Any) -> numpy.ndarray:
         """Return rows in an order from outside. On a device, no index out of range would be noticed."""
@@ -253,9 +253,9 @@ class Examples:
             )
         return rows
 
-    def _rows(self, array: Any, rows: numpy.ndarray, order: Any) -> Any:
+    def _taken(self, array: Any, rows: numpy.ndarray, order: Any) -> Any:
         if isinstance(array, dict):
-            return {key: self._rows(part, rows, order) for key, part in array.items()}
+            return {key: self._taken(part, rows, order) for key, part in array.items()}
         if isinstance(array, _FewElements):
             return array.batch(rows, self._host_dtype_of(array))
         if _is_on_host(array):

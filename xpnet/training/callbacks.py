@@ -6,15 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xpnet import tree
 from xpnet.settings import at_least_zero, count, flag
 from xpnet.training.resume import write_checkpoint
+from xpnet.training.run import Callback, Run
 from xpnet.writing import check_path, remove_parts
-
-if TYPE_CHECKING:
-    from xpnet.training.run import Run
 
 __all__ = [
     "Callback",
@@ -23,56 +21,9 @@ __all__ = [
     "LearningRateSchedule",
 ]
 
-_NUMBERS = ("{epoch}", "{step}")  # what stands for numbers in the path of a checkpoint
+_PLACEHOLDERS = ("{epoch}", "{step}")  # what stands for numbers in the path of a checkpoint
 
 _log = logging.getLogger("xpnet")
-
-
-class Callback:
-    """Base class of callbacks. Override what is needed.
-
-    Each method receives the `Run`: its network, optimizer, epoch, step and history. Setting ``run.stop`` to
-    True ends the training after the epoch.
-
-    Attributes
-    ----------
-    order : int
-        Callbacks come one after the other as they are listed; those with a larger number after all others.
-
-    Examples
-    --------
-    >>> import xpnet
-    >>> class PrintLoss(xpnet.callbacks.Callback):
-    ...     def epoch_end(self, run):
-    ...         print(run.epoch, run.history["loss"][-1])
-    """
-
-    order = 0
-
-    def start(self, run: "Run") -> None:
-        """Run before the first step."""
-
-    def epoch_start(self, run: "Run") -> None:
-        """Run before each epoch."""
-
-    def step_end(self, run: "Run") -> None:
-        """Run after each step. Reading an array's value here waits for the device.
-
-        The next step may write over the arrays of ``run.net``: copy what you keep.
-        """
-
-    def epoch_end(self, run: "Run") -> None:
-        """Run after each epoch, when its values are in the history and the network has its weights."""
-
-    def end(self, run: "Run") -> None:
-        """Run at the end, also after Ctrl-C."""
-
-    def state(self) -> Any:
-        """Return what a checkpoint shall keep, a tree of arrays, numbers and strings; None for nothing."""
-        return None
-
-    def restore(self, run: "Run", state: Any) -> None:
-        """Go on with what `state` returned, when a training is resumed; it runs after `start`."""
 
 
 class _Monitor:
@@ -92,7 +43,7 @@ class _Monitor:
         self._name, self._sign = name, 1.0 if mode == "min" else -1.0
         self._min_delta = at_least_zero("min_delta", min_delta)
 
-    def start(self, run: "Run") -> None:
+    def start(self, run: Run) -> None:
         if self._name not in run.names:
             validate = self._name.removeprefix("validation_") in run.names
             raise ValueError(
@@ -102,14 +53,14 @@ class _Monitor:
             )
         self.best = math.inf
 
-    def improved(self, run: "Run") -> bool:
+    def improved(self, run: Run) -> bool:
         value = self._sign * run.history[self._name][-1]
         if value < self.best - self._min_delta:
             self.best = value
             return True
         return False
 
-    def warn_without_best(self, run: "Run") -> None:
+    def warn_without_best(self, run: Run) -> None:
         """Warn at the end of a training of which no epoch was the best: all values were NaN or infinite."""
         if len(run.history) and not any(map(math.isfinite, run.history[self._name])):
             _log.warning(
@@ -166,12 +117,12 @@ class EarlyStopping(Callback):
         self._restore_best = flag("restore_best", restore_best)
         self.best_epoch = 0
 
-    def start(self, run: "Run") -> None:
+    def start(self, run: Run) -> None:
         self._monitor.start(run)
         self.best_epoch = 0
         self._best: Any = None
 
-    def epoch_end(self, run: "Run") -> None:
+    def epoch_end(self, run: Run) -> None:
         if self._monitor.improved(run):
             self.best_epoch = run.epoch
             self._best = tree.copied(run.net)
@@ -182,12 +133,12 @@ class EarlyStopping(Callback):
         weights = None if self._best is None else tree.leaves(self._best, state=True)
         return {"best_epoch": self.best_epoch, "best": self._monitor.best, "weights": weights}
 
-    def restore(self, run: "Run", state: Any) -> None:
+    def restore(self, run: Run, state: Any) -> None:
         self.best_epoch, self._monitor.best = state["best_epoch"], state["best"]
         if state["weights"] is not None:
             self._best = tree.unflatten(tree.flatten(run.net, state=True)[1], state["weights"])
 
-    def end(self, run: "Run") -> None:
+    def end(self, run: Run) -> None:
         self._monitor.warn_without_best(run)
         if self._restore_best and self._best is not None:
             run.net = self._best
@@ -226,14 +177,14 @@ class LearningRateSchedule(Callback):
             )
         self._schedule = schedule
 
-    def start(self, run: "Run") -> None:
+    def start(self, run: Run) -> None:
         if callable(run.optimizer.learning_rate):
             raise ValueError(
                 "LearningRateSchedule needs an optimizer whose learning rate is a number, received "
                 f"{run.optimizer}. Use one of the two schedules."
             )
 
-    def epoch_start(self, run: "Run") -> None:
+    def epoch_start(self, run: Run) -> None:
         run.set_learning_rate(self._schedule(run.epoch - 1))
 
 
@@ -290,7 +241,7 @@ class Checkpoint(Callback):
                 "the best epoch, and another for the steps."
             )
         self._path = os.fspath(path)
-        unknown = set(re.findall(r"\{.*?\}", self._path)) - set(_NUMBERS)
+        unknown = set(re.findall(r"\{.*?\}", self._path)) - set(_PLACEHOLDERS)
         if unknown:
             raise ValueError(
                 f"path may have {{epoch}} and {{step}} in it, received {', '.join(sorted(unknown))}. Leave "
@@ -302,7 +253,7 @@ class Checkpoint(Callback):
         # After all other callbacks have seen the epoch, as their states are saved.
         self.order = 2 if monitor is None else 1
 
-    def start(self, run: "Run") -> None:
+    def start(self, run: Run) -> None:
         if self._monitor is not None:
             self._monitor.start(run)
         self._written: list[tuple[int, int]] = []
@@ -313,24 +264,24 @@ class Checkpoint(Callback):
             )
         if "{" not in self._path:
             check_path(self._path)
-        remove_parts(self._path, numbers=_NUMBERS)
+        remove_parts(self._path, numbers=_PLACEHOLDERS)
 
-    def step_end(self, run: "Run") -> None:
+    def step_end(self, run: Run) -> None:
         if self._every is not None and run.step % self._every == 0:
             self._write(run)
 
-    def epoch_end(self, run: "Run") -> None:
+    def epoch_end(self, run: Run) -> None:
         if self._monitor is None or self._monitor.improved(run):
             self._write(run)
 
-    def end(self, run: "Run") -> None:
+    def end(self, run: Run) -> None:
         if self._monitor is not None:
             self._monitor.warn_without_best(run)
 
     def state(self) -> Any:
         return {"written": self._written, "best": self._monitor and self._monitor.best}
 
-    def restore(self, _run: "Run", state: Any) -> None:
+    def restore(self, _run: Run, state: Any) -> None:
         # The numbers and not the paths: no file may say what else is to be removed.
         self._written = [(int(epoch), int(step)) for epoch, step in state["written"]]
         if self._monitor is not None and state["best"] is not None:
@@ -339,7 +290,7 @@ class Checkpoint(Callback):
     def _place(self, epoch: int, step: int) -> Path:
         return Path(self._path.replace("{epoch}", str(epoch)).replace("{step}", str(step)))
 
-    def _write(self, run: "Run") -> None:
+    def _write(self, run: Run) -> None:
         run.check_finite()
         path = self._place(run.epoch, run.step)
         others = [numbers for numbers in self._written if self._place(*numbers) != path]

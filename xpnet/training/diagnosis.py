@@ -4,19 +4,18 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 
 from xpnet import tree
-from xpnet.backends import is_on_host, plain_namespace, to_numpy
+from xpnet.backends import plain_namespace, to_numpy
 from xpnet.nn.sparse import SparseRows
 from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.training.batches import Examples
-from xpnet.training.networks import evaluation_copy
-
-if TYPE_CHECKING:
-    from xpnet.training.run import Run
+from xpnet.training.finite import are_finite, became_bad, has_points, is_finite
+from xpnet.training.networks import deep_copied, evaluation_copy
+from xpnet.training.run import Run
 
 _log = logging.getLogger("xpnet")
 
@@ -44,7 +43,7 @@ class BadValue:
 
 
 BACK = "The network has the weights from before this epoch."
-CALLBACK = ", after a callback changed them. The network has the weights from before."
+AFTER_CALLBACK = ", after a callback changed them. The network has the weights from before."
 _FILL = "Leave such examples out, or fill their values in. "
 _SLOWER = "Lower the learning rate, or scale x and y. "
 _SCALE = "Scale x. "
@@ -55,7 +54,7 @@ _GRADIENT = (
 
 
 def first_bad_step(
-    run: "Run", step: Callable, batches: Iterable[tuple[Any, Any]], names: Sequence[str]
+    run: Run, step: Callable, batches: Iterable[tuple[Any, Any]], names: Sequence[str]
 ) -> tuple[int, BadValue] | None:
     """Take the steps of an epoch again, up to the first that is bad.
 
@@ -85,7 +84,7 @@ def first_bad_step(
 
         def is_good(x: Any, y: Any) -> bool:
             after, _, loss, _ = take(x, y)
-            return _is_finite(loss) and not became_bad(after, net)
+            return is_finite(loss) and not became_bad(after, net)
 
         return take, is_good
 
@@ -94,7 +93,7 @@ def first_bad_step(
         take, is_good = steps_from(net, state)
         after, state, loss, _ = take(x, y)
         bad = became_bad(after, net)
-        if not _is_finite(loss):
+        if not is_finite(loss):
             found = _first_bad_datum(is_good, x, y, names) or _first_bad_output(net, x)
             if weights is not None and found is not None and found.name.startswith("the weights"):
                 found = replace(found, advice=_GRADIENT)  # the loss of the step that made them was finite
@@ -114,7 +113,7 @@ def first_bad_evaluation(
     """Do for the evaluation of a network what `first_bad_step` does for its training."""
 
     def is_good(x: Any, y: Any) -> bool:
-        return _is_finite(evaluate(net, x, y)[0])
+        return is_finite(evaluate(net, x, y)[0])
 
     for number, (x, y) in enumerate(batches):
         if not is_good(x, y):
@@ -153,9 +152,7 @@ def explained(
     return f", batch {batch + 1}, first in {place}. {value.advice}"
 
 
-def check_validation(
-    run: "Run", loss: float, examples: Examples, evaluate: Callable, batch_size: int
-) -> None:
+def check_validation(run: Run, loss: float, examples: Examples, evaluate: Callable, batch_size: int) -> None:
     """Raise an error if bad values in the data for validation made its loss bad; else warn of such a loss."""
     earlier = run.history["validation_loss"] if len(run.history) else []
     if math.isfinite(loss) or not all(map(math.isfinite, earlier)):  # said already
@@ -182,36 +179,13 @@ def _first_bad_datum(
     return bad_x if bad_y is None or not is_good(x, _without_bad(y)) else bad_y
 
 
-def became_bad(now: Any, before: Any) -> str | None:
-    """Return the name of the first array of a tree with a value that became infinite or NaN, or None.
-
-    This waits for the device once, unless there is one.
-    """
-    leaves = tree.leaves(now, state=True)
-    if _are_finite(leaves):
-        return None
-    old = tree.leaves(before, state=True)
-    triples = zip(tree.paths(now, state=True), leaves, old, strict=True)
-    return next((name for name, leaf, x in triples if not _is_finite(leaf) and _is_finite(x)), None)
-
-
-def deep_copied(values: Any) -> Any:
-    """Return a tree with arrays of its own."""
-    return tree.map(_copy, values, state=True)
-
-
-def _copy(x: Any) -> Any:
-    # A step may write over what it is given, on JAX too, where it is lost then.
-    return x.copy() if type(x) is numpy.ndarray else plain_namespace(x).asarray(x, copy=True)
-
-
 def _first_bad_output(net: Any, x: Any) -> BadValue | None:
     net = tree.copied(net)
     names, bad = layer_names(net), []
 
     def note(module: Any, output: Any) -> None:
-        if not _are_finite(tree.leaves(output)):
-            weights = _are_finite(tree.leaves(module))
+        if not are_finite(tree.leaves(output)):
+            weights = are_finite(tree.leaves(module))
             bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)]}")
 
     def enter(module: Any, inputs: tuple) -> None:
@@ -231,7 +205,7 @@ def _bad_data(name: str, data: Any) -> Iterator[BadValue]:
     if isinstance(data, dict):
         for key, part in data.items():
             yield from _bad_data(f"{name}[{key!r}]", part)
-    elif not _are_finite(tree.leaves(data)):
+    elif not are_finite(tree.leaves(data)):
         sparse = isinstance(data, SparseRows)
         array = to_numpy(data.values if sparse else data)
         index = tuple(int(i) for i in numpy.argwhere(~numpy.isfinite(array))[0])
@@ -246,26 +220,6 @@ def _without_bad(data: Any) -> Any:
 
     def filled(x: Any) -> Any:
         xp = plain_namespace(x)
-        return xp.where(xp.isfinite(x), x, xp.zeros_like(x)) if _has_points(x) else x
+        return xp.where(xp.isfinite(x), x, xp.zeros_like(x)) if has_points(x) else x
 
     return tree.map(filled, data)
-
-
-def _is_finite(x: Any) -> bool:
-    return _are_finite([x]) if tree.is_array(x) else math.isfinite(x)
-
-
-def _are_finite(arrays: list) -> bool:
-    """Say whether all numbers in some arrays of one device are finite, waiting for it once."""
-    if all(map(is_on_host, arrays)):  # in a third of the time, after each epoch of small networks
-        return all(x.dtype.kind not in "fc" or numpy.isfinite(x).all() for x in arrays)
-    with_points = [x for x in arrays if _has_points(x)]
-    if not with_points:
-        return True
-    xp = plain_namespace(with_points[0])
-    return bool(xp.all(xp.stack([xp.all(xp.isfinite(x)) for x in with_points])))
-
-
-def _has_points(x: Any) -> bool:
-    """Say whether an array has numbers with a point, which may be infinite or NaN."""
-    return plain_namespace(x).isdtype(x.dtype, ("real floating", "complex floating"))

@@ -1,43 +1,38 @@
-"""Training a network."""
+"""Training a network: what is prepared, each epoch, and how a training recovers."""
 
 import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+import numpy
+
 from xpnet import tree
 from xpnet.backends import clear_errors, use_device
-from xpnet.optim import LossScaling
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag
 from xpnet.training.arguments import (
     callbacks_of,
     check_parts,
-    check_state,
     metrics_of,
     names_of,
     order_of,
     split,
+    state_of,
+    steps_of,
 )
 from xpnet.training.batches import Examples, Order
-from xpnet.training.callbacks import Callback
-from xpnet.training.diagnosis import (
-    BACK,
-    CALLBACK,
-    became_bad,
-    check_validation,
-    deep_copied,
-    explained,
-    first_bad_step,
-)
+from xpnet.training.diagnosis import AFTER_CALLBACK, BACK, check_validation, explained, first_bad_step
+from xpnet.training.finite import became_bad
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metric import Metric
-from xpnet.training.networks import evaluation_copy, place_of, training_copy
-from xpnet.training.resume import SavedTraining, set_random
-from xpnet.training.run import NotFiniteError, Run
+from xpnet.training.networks import deep_copied, evaluation_copy, place_of, training_copy
+from xpnet.training.resume import SavedTraining
+from xpnet.training.run import Callback, NotFiniteError, Run
 from xpnet.training.steps import Steps
 from xpnet.training.totals import Totals
 
@@ -182,176 +177,233 @@ def fit(
     watched, callbacks = metrics_of(metrics), callbacks_of(callbacks)
     random = host_generator(seed)
     order = order_of(shuffle, random)
-    steps = loss if isinstance(loss, Steps) else Steps(loss, jit=jit, precision=precision)
-    if precision not in ("float32", steps.precision):
-        raise ValueError(
-            f"precision must be that of the steps, {steps.precision!r}, received {precision!r}. Make new "
-            f"ones: Steps(loss, precision={precision!r})."
-        )
+    steps = steps_of(loss, jit, precision)
     where, _ = place_of(net)
-    saved = None if resume is None else SavedTraining(resume, where)
-    if saved is not None:
-        saved.start_random(random)
-    start = random.bit_generator.state
-    training, held_out = split(x, y, validation, random, net)
-
-    with use_device(training.where), Interrupts() as interrupts:
-        steps.check(net, [training] if held_out is None else [training, held_out], batch_size, watched)
-        work = training_copy(net)
-        names = names_of(watched, validated=held_out is not None)
-        in_use = steps.optimizer(optimizer)
-        fresh = in_use.init(work)
-        state = fresh if optimizer_state is None else optimizer_state
-        check_state(state, fresh)
-        if isinstance(in_use, LossScaling):  # a state of a training in another precision has no scale
-            state = fresh | state
-        run = Run(work, optimizer, state, epochs, names, callbacks=callbacks, totals=Totals(watched))
-        run.data = {"examples": len(training), "batch_size": batch_size}
-        run.random = {"start": start, "epoch": random.bit_generator.state}
-        if saved is not None:
-            saved.restore(run)
-            set_random(random, run.random["epoch"])
-        run.remember(run.epoch)
-        for callback in callbacks:
-            callback.start(run)
-        if saved is not None:
-            saved.restore_callbacks(run)
-        bar = _bar(epochs * len(training), progress)
-        bar.update(run.step * batch_size)
+    saved = None if resume is None else SavedTraining(resume, where, random)
+    random_before = random.bit_generator.state
+    data = split(x, y, validation, random, net)
+    with use_device(where), Interrupts() as interrupts:
+        loop = _Loop(net, steps, *data, watched, batch_size, order, random, interrupts)
+        run = loop.prepare(optimizer, optimizer_state, epochs, callbacks, random_before)
+        loop.start(saved, progress)
         try:
-            run.check_finite()  # here and below: what a callback assigned
+            run.check_finite()  # here, and below: what a callback assigned
             while run.batch or (run.epoch < epochs and not run.stop):
-                begun = run.batch > 0  # and resumed
-                if not begun:
-                    run.epoch += 1
-                    for callback in callbacks:
-                        callback.epoch_start(run)
-                    run.check_finite()
-                run.remember(run.epoch if begun else run.epoch - 1)
-                bar.set_description(f"epoch {run.epoch}/{epochs}")
-                # The steps write over what they are given. What others hold of the epoch before stays.
-                run.net, run.optimizer_state = deep_copied((run.net, run.optimizer_state))
-                rows = order(training.rows)
-                batches = training.batches(batch_size, rows, first=run.batch)
-                try:
-                    values = _epoch(run, steps.train, batches, interrupts, bar)
-                except NotFiniteError as error:
-                    run.go_back()
-                    batches = training.batches(batch_size, rows, first=run.batch)
-                    found = first_bad_step(run, steps.train, batches, training.names)
-                    place = explained(found, training, rows, batch_size)
-                    range_ = _RANGE if steps.precision == "float16" else ""
-                    raise FloatingPointError(f"{error}{place}{range_}{BACK}") from None
-                if held_out is not None:
-                    scores = _evaluate(run.net, held_out, steps.evaluate, watched, batch_size, interrupts)
-                    values |= {f"validation_{name}": value for name, value in scores.items()}
-                    check_validation(run, scores["loss"], held_out, steps.evaluate, batch_size)
-                run.history.add(values)
-                run.batch, run.totals.sums = 0, None
-                run.random["epoch"] = random.bit_generator.state
-                run.remember(run.epoch)
-                if not bar.disable:
-                    shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
-                    bar.set_postfix(shown)
-                tree.assign(run.net, net)
-                for callback in callbacks:
-                    callback.epoch_end(run)
-                    run.check_finite()
-                interrupts.act()
-        except NotFiniteError as error:
-            run.go_back()
-            raise FloatingPointError(f"{error}{CALLBACK}") from None
+                loop.epoch()
         except BaseException as error:
-            goes_back = isinstance(error, MemoryError | FloatingPointError) or interrupts.pressed > 1
-            if goes_back or not run.whole or not run.is_finite():
-                run.go_back()
+            loop.recover(error)
             if not isinstance(error, KeyboardInterrupt):
                 raise
             run.history.interrupted = True
         finally:
-            bar.close()
-            try:
-                for callback in callbacks:
-                    callback.end(run)
-            finally:
-                _hand_over(run, net)
-        frozen = became_bad(run.optimizer_state, state)
-        if frozen:  # an infinite mean of squares divides each gradient by infinity
-            _log.warning(
-                "xpnet: some weights may no longer move, as %s of the optimizer's state is infinite or NaN: "
-                "gradients were too large. Scale x or the loss, or use xpnet.optim.clip_by_global_norm.",
-                frozen,
-            )
+            loop.end()
+        loop.warn_of_stuck_weights()
     return run.history
 
 
-@clear_errors()
-def _epoch(
-    run: Run,
-    step: Callable,
-    batches: Iterable[tuple[Any, Any]],
-    interrupts: Interrupts,
-    bar: Any,
-) -> dict[str, float]:
-    """Train for one epoch, or for what is left of it; return its mean loss and its metrics.
+@dataclass
+class _Loop:
+    """The loop of a training: `prepare`, `start`, then epoch after epoch, and `end`.
 
-    Raises
-    ------
-    NotFiniteError
-        If the loss or a weight is infinite or NaN in the end.
+    The network that `fit` was given gets the weights after each epoch and in the end. `recover` goes back to
+    good ones from whatever an epoch raises; `_train` does so from a NaN, and says where it came from.
     """
-    look = monotonic() + _LOOK
-    for x, y in batches:
-        run.whole = False
-        results = step(run.net, run.optimizer_state, x, y, run.optimizer)
-        run.net, run.optimizer_state, value, outputs = results
-        examples = run.totals.add(value, outputs, y)
-        run.step += 1
-        run.batch += 1
-        run.whole = True
+
+    net: Any
+    steps: Steps
+    examples: Examples
+    held_out: Examples | None
+    metrics: list[Metric]
+    batch_size: int
+    order: Order
+    random: "numpy.random.Generator"
+    interrupts: Interrupts
+    run: Run = field(init=False)
+
+    # -- what is prepared -----------------------------------------------------------------------------------
+
+    def prepare(
+        self, optimizer: Any, optimizer_state: Any, epochs: int, callbacks: list[Callback], random_before: Any
+    ) -> Run:
+        """Try network, loss and metrics on a batch, and make the run, of a copy of the network."""
+        data = [self.examples] if self.held_out is None else [self.examples, self.held_out]
+        self.steps.check(self.net, data, self.batch_size, self.metrics)
+        net = training_copy(self.net)
+        names = names_of(self.metrics, validated=len(data) > 1)
+        state = self._first_state = state_of(self.steps.optimizer(optimizer), optimizer_state, net)
+        totals = Totals(self.metrics)
+        self.run = run = Run(net, optimizer, state, epochs, names, callbacks=callbacks, totals=totals)
+        run.data = {"examples": len(self.examples), "batch_size": self.batch_size}
+        run.random = {"start": random_before, "epoch": self.random.bit_generator.state}
+        return run
+
+    def start(self, saved: SavedTraining | None, progress: bool) -> None:
+        """Go where a saved training was, and let callbacks begin."""
+        run = self.run
+        if saved is not None:
+            saved.restore(run)
+        run.remember(run.epoch)
         for callback in run.callbacks:
-            callback.step_end(run)
-        bar.update(examples)
-        interrupts.act()
-        if monotonic() > look:
-            if not math.isfinite(run.totals.loss()):
-                break
-            look = monotonic() + _LOOK
-    run.check_finite()
-    return run.totals.results()
+            callback.start(run)
+        if saved is not None:
+            saved.restore_callbacks(run)
+        self._bar = _bar(run.epochs * len(self.examples), progress)
+        self._bar.update(run.step * self.batch_size)
 
+    # -- one epoch ------------------------------------------------------------------------------------------
 
-@clear_errors()
-def _evaluate(
-    net: Any,
-    examples: Examples,
-    step: Callable,
-    metrics: list[Metric],
-    batch_size: int,
-    interrupts: Interrupts,
-) -> dict[str, float]:
-    """Return the mean loss and the metrics of a network in use."""
-    net = evaluation_copy(net)
-    totals = Totals(metrics)
-    for x, y in examples.batches(batch_size):
-        value, outputs = step(net, x, y)
-        totals.add(value, outputs, y)
-        interrupts.act()
-    return totals.results()
+    def epoch(self) -> None:
+        """Train for an epoch, or for what is left of one that is resumed.
 
+        Raises
+        ------
+        NotFiniteError
+            If a callback made a weight infinite or NaN.
+        FloatingPointError
+            If a step did, or made the loss so, or data for validation made theirs so. It says where.
+        """
+        rows = self._begin_epoch()
+        values = self._train(rows) | self._validate()
+        self._end_epoch(values)
 
-def _hand_over(run: Run, net: Any) -> None:
-    """Write the trained weights into the network, all of them also if a signal's handler raises meanwhile."""
-    is_good = run.whole and run.is_finite()
-    if not is_good:  # as a callback's end left them, or where a handler raised while the training went back
-        run.go_back()
-    try:
-        tree.assign(run.net, net)
-    except BaseException:
-        tree.assign(run.net, net)
-        raise
-    if not is_good:
-        raise FloatingPointError(f"the weights must stay finite, but are not in the end{CALLBACK}")
+    def _begin_epoch(self) -> numpy.ndarray:
+        """Remember where the training is, to go back to it, and return the rows in the order of the epoch."""
+        run, before = self.run, self.run.epoch
+        if not run.batch:  # else it is resumed
+            run.epoch += 1
+            for callback in run.callbacks:
+                callback.epoch_start(run)
+            run.check_finite()
+        run.remember(before)
+        self._bar.set_description(f"epoch {run.epoch}/{run.epochs}")
+        # The steps write over what they are given. What others hold of the epoch before stays.
+        run.net, run.optimizer_state = deep_copied((run.net, run.optimizer_state))
+        return self.order(self.examples.rows)
+
+    def _train(self, rows: numpy.ndarray) -> dict[str, float]:
+        """Take the steps; of a loss or a weight that becomes NaN, go back and say where it came from."""
+        try:
+            return self._take_steps(rows)
+        except NotFiniteError as error:
+            self.run.go_back()
+            raise FloatingPointError(f"{error}{self._place_of_first_bad(rows)}{BACK}") from None
+
+    @clear_errors()
+    def _take_steps(self, rows: numpy.ndarray) -> dict[str, float]:
+        """Return the mean loss and the metrics of an epoch, or raise NotFiniteError."""
+        run = self.run
+        look = monotonic() + _LOOK
+        for x, y in self._batches(rows):
+            run.whole = False
+            results = self.steps.train(run.net, run.optimizer_state, x, y, run.optimizer)
+            run.net, run.optimizer_state, value, outputs = results
+            examples = run.totals.add(value, outputs, y)
+            run.step += 1
+            run.batch += 1
+            run.whole = True
+            for callback in run.callbacks:
+                callback.step_end(run)
+            self._bar.update(examples)
+            self.interrupts.act()
+            if monotonic() > look:
+                if not math.isfinite(run.totals.loss()):
+                    break
+                look = monotonic() + _LOOK
+        run.check_finite()
+        return run.totals.results()
+
+    def _batches(self, rows: numpy.ndarray) -> Iterable[tuple[Any, Any]]:
+        return self.examples.batches(self.batch_size, rows, first=self.run.batch)
+
+    def _validate(self) -> dict[str, float]:
+        """Return the mean loss and the metrics of the data for validation, if there are some."""
+        if self.held_out is None:
+            return {}
+        scores = self._evaluate(self.held_out)
+        check_validation(self.run, scores["loss"], self.held_out, self.steps.evaluate, self.batch_size)
+        return {f"validation_{name}": value for name, value in scores.items()}
+
+    @clear_errors()
+    def _evaluate(self, examples: Examples) -> dict[str, float]:
+        net, totals = evaluation_copy(self.run.net), Totals(self.metrics)
+        for x, y in examples.batches(self.batch_size):
+            value, outputs = self.steps.evaluate(net, x, y)
+            totals.add(value, outputs, y)
+            self.interrupts.act()
+        return totals.results()
+
+    def _end_epoch(self, values: dict[str, float]) -> None:
+        """Add the values to the history, hand the weights over, and let callbacks see both."""
+        run = self.run
+        run.history.add(values)
+        run.batch, run.totals.sums = 0, None
+        run.random["epoch"] = self.random.bit_generator.state
+        run.remember(run.epoch)
+        if not self._bar.disable:
+            shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
+            self._bar.set_postfix(shown)
+        tree.assign(run.net, self.net)
+        for callback in run.callbacks:
+            callback.epoch_end(run)
+            run.check_finite()
+        self.interrupts.act()
+
+    # -- recovery, and the end ------------------------------------------------------------------------------
+
+    def recover(self, error: BaseException) -> None:
+        """Go back to the weights from before the epoch, unless those of the last step are good.
+
+        Raises
+        ------
+        FloatingPointError
+            If the error says that a callback made a weight infinite or NaN.
+        """
+        run = self.run
+        goes_back = isinstance(error, MemoryError | FloatingPointError) or self.interrupts.pressed > 1
+        if goes_back or not run.whole or not run.is_finite():
+            run.go_back()
+        if isinstance(error, NotFiniteError):
+            raise FloatingPointError(f"{error}{AFTER_CALLBACK}") from None
+
+    def _place_of_first_bad(self, rows: numpy.ndarray) -> str:
+        """Take the steps of an epoch again, and say where the first infinite or NaN value is."""
+        found = first_bad_step(self.run, self.steps.train, self._batches(rows), self.examples.names)
+        place = explained(found, self.examples, rows, self.batch_size)
+        return place + _RANGE if self.steps.precision == "float16" else place
+
+    def end(self) -> None:
+        """Let callbacks end, and hand over the weights."""
+        self._bar.close()
+        try:
+            for callback in self.run.callbacks:
+                callback.end(self.run)
+        finally:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Write the weights into the network, all of them also if a signal's handler raises meanwhile."""
+        run = self.run
+        is_good = run.whole and run.is_finite()
+        if (
+            not is_good
+        ):  # as a callback's end left them, or where a handler raised while the training went back
+            run.go_back()
+        try:
+            tree.assign(run.net, self.net)
+        except BaseException:
+            tree.assign(run.net, self.net)
+            raise
+        if not is_good:
+            raise FloatingPointError(f"the weights must stay finite, but are not in the end{AFTER_CALLBACK}")
+
+    def warn_of_stuck_weights(self) -> None:
+        stuck = became_bad(self.run.optimizer_state, self._first_state)
+        if stuck:  # an infinite mean of squares divides each gradient by infinity
+            _log.warning(
+                "xpnet: some weights may no longer move, as %s of the optimizer's state is infinite or NaN: "
+                "gradients were too large. Scale x or the loss, or use xpnet.optim.clip_by_global_norm.",
+                stuck,
+            )
 
 
 def _bar(samples: int, progress: bool) -> Any:

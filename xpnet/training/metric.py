@@ -8,14 +8,20 @@ host in double precision: a hundred thousand batches lose no digits, also on a d
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy
 
+from xpnet import tree
+from xpnet.autodiff import array_namespace
+from xpnet.backends import to_numpy
 from xpnet.settings import flag
-from xpnet.training.totals import added, to_host
+
+
+def added(totals: tuple, more: tuple) -> tuple:
+    return tuple(x + y for x, y in zip(totals, more, strict=True))
 
 
 @dataclass(frozen=True)
@@ -139,3 +145,27 @@ def attribute_of(function: Callable, name: str) -> Any:
     while isinstance(function, functools.partial) and not hasattr(function, name):
         function = function.func
     return getattr(function, name, None)
+
+
+def wide(x: Any) -> Any:
+    """Return an array in double precision where its device has it, else in single precision; or a number."""
+    if isinstance(x, numpy.generic):
+        return numpy.float64(x)  # the loss of each step, which counts for small networks
+    if not tree.is_array(x):
+        return float(x)
+    xp = array_namespace(x)
+    # Asked anew each time, as not every library's devices can be hashed.
+    known = xp.__array_namespace_info__().dtypes(device=x.device, kind="real floating")
+    return xp.astype(x, known["float64" if "float64" in known else "float32"], copy=False)
+
+
+def to_host(totals: Iterable) -> tuple:
+    """Return totals as Python floats, and as NumPy arrays where they have axes, waiting for the device."""
+    return tuple(map(_number_or_array, totals))
+
+
+def _number_or_array(total: Any) -> Any:
+    if isinstance(total, int | float | numpy.generic):
+        return float(total)
+    array = numpy.asarray(to_numpy(total), dtype="float64")
+    return array if array.shape else float(array)

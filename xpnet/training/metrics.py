@@ -12,8 +12,7 @@ from xpnet.autodiff import array_namespace
 from xpnet.losses import check_labels
 from xpnet.settings import count
 from xpnet.training.batches import length
-from xpnet.training.metric import Metric, attribute_of
-from xpnet.training.totals import wide
+from xpnet.training.metric import Metric, attribute_of, wide
 
 __all__ = [
     "Metric",

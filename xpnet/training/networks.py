@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy
+
 from xpnet import tree
-from xpnet.backends import Device, device, device_of
+from xpnet.backends import Device, device, device_of, plain_namespace
 from xpnet.errors import NotRecordableError
 from xpnet.nn import Module
-from xpnet.replay import jit as record
+from xpnet.replay import jit
 from xpnet.replay.same.match import alike
 from xpnet.settings import described
 
@@ -64,9 +66,19 @@ def training_copy(net: Any) -> Any:
     return copy if any(getattr(part, "training", False) for part in parts) else copy.train()
 
 
+def deep_copied(values: Any) -> Any:
+    """Return a tree with arrays of its own."""
+    return tree.map(_copy, values, state=True)
+
+
+def _copy(x: Any) -> Any:
+    # A step may write over what it is given, on JAX too, where it is lost then.
+    return x.copy() if type(x) is numpy.ndarray else plain_namespace(x).asarray(x, copy=True)
+
+
 def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> Callable:
     """Return a function of a network by `jit`, or as it is for networks with which it cannot be recorded."""
-    recorded: Any = record(f, donate=donate, precision=precision)
+    recorded: Any = jit(f, donate=donate, precision=precision)
     without = "" if precision == "float32" else f", and in float32 in place of {precision}"
     refused: list[Callable] = []  # tell the kinds of networks that cannot be recorded
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 
@@ -10,13 +10,10 @@ from xpnet.backends import Device, to_numpy
 from xpnet.files.networks import Parts, read_parts, write_parts
 from xpnet.random import check_host_state
 from xpnet.training.history import History
-
-if TYPE_CHECKING:
-    from xpnet.training.callbacks import Callback
-    from xpnet.training.run import Run
+from xpnet.training.run import Callback, Run
 
 
-def write_checkpoint(run: "Run", path: str | os.PathLike) -> None:
+def write_checkpoint(run: Run, path: str | os.PathLike) -> None:
     """Write all that is needed to go on with a training as if it had not been interrupted."""
     states = {name: callback.state() for name, callback in _named(run.callbacks)}
     training = {
@@ -37,13 +34,21 @@ def write_checkpoint(run: "Run", path: str | os.PathLike) -> None:
 class SavedTraining:
     """A file that `write_checkpoint` wrote.
 
+    Parameters
+    ----------
+    path : path
+    where : Device
+        Where the network goes.
+    random : numpy.random.Generator
+        It gets the state from before the training, and by `restore` the one from where the training was.
+
     Raises
     ------
     ValueError
         If it is no such file, or is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike, where: Device) -> None:
+    def __init__(self, path: str | os.PathLike, where: Device, random: "numpy.random.Generator") -> None:
         self._parts: Parts = read_parts(path)
         if "training" not in self._parts or "optimizer" not in self._parts:
             raise ValueError(
@@ -55,12 +60,10 @@ class SavedTraining:
         if not isinstance(self._training, dict):
             kind = type(self._training).__name__
             raise ValueError(f"{path} is damaged: its description of the training is a {kind}.")
+        self._random = random
+        _set_random(random, self._entry("random", _are_states)["start"])
 
-    def start_random(self, random: "numpy.random.Generator") -> None:
-        """Put a generator in the state that it had before the training."""
-        set_random(random, self._entry("random", _are_states)["start"])
-
-    def restore(self, run: "Run") -> None:
+    def restore(self, run: Run) -> None:
         """Put a run where the training was.
 
         Raises
@@ -78,8 +81,9 @@ class SavedTraining:
         run.totals.sums = self._entry("totals", lambda x: _are_totals(x, run))
         run.random = self._entry("random", _are_states)
         run.history = History(self._entry("history", lambda x: _is_history(x, run)))
+        _set_random(self._random, run.random["epoch"])
 
-    def restore_callbacks(self, run: "Run") -> None:
+    def restore_callbacks(self, run: Run) -> None:
         """Give each callback the state that it had, in the order of those of its class."""
         states = self._entry("callbacks", lambda x: isinstance(x, dict))
         for name, callback in _named(run.callbacks):
@@ -113,7 +117,7 @@ def _is_count(x: Any) -> bool:
     return type(x) is int and x >= 0
 
 
-def _are_totals(x: Any, run: "Run") -> bool:
+def _are_totals(x: Any, run: Run) -> bool:
     if x is None or not run.batch:  # between two epochs
         return x is None and not run.batch
     metrics = [name for name in run.names if not name.startswith("validation_")]
@@ -132,14 +136,14 @@ def _are_states(x: Any) -> bool:
     return isinstance(x, dict) and x.keys() == {"start", "epoch"}
 
 
-def _is_history(x: Any, run: "Run") -> bool:
+def _is_history(x: Any, run: Run) -> bool:
     return isinstance(x, dict) and all(
         name in run.names and isinstance(values, list) and all(isinstance(value, float) for value in values)
         for name, values in x.items()
     )
 
 
-def _named(callbacks: "Sequence[Callback]") -> "list[tuple[str, Callback]]":
+def _named(callbacks: Sequence[Callback]) -> list[tuple[str, Callback]]:
     names = [type(callback).__name__ for callback in callbacks]
     return [
         (f"{name}.{names[:index].count(name)}", callback)
@@ -147,7 +151,7 @@ def _named(callbacks: "Sequence[Callback]") -> "list[tuple[str, Callback]]":
     ]
 
 
-def set_random(random: "numpy.random.Generator", state: Any) -> None:
+def _set_random(random: "numpy.random.Generator", state: Any) -> None:
     """Put a generator in a state.
 
     Raises

@@ -1,16 +1,13 @@
-"""A training under way."""
+"""A training under way, and the callbacks that see it."""
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xpnet.backends import asarray, device_of, is_known
 from xpnet.settings import at_least_zero
-from xpnet.training.diagnosis import became_bad
+from xpnet.training.finite import became_bad
 from xpnet.training.history import History
-
-if TYPE_CHECKING:
-    from xpnet.training.callbacks import Callback
 
 # What `Run.go_back` restores.
 _RESTORED = ("net", "optimizer_state", "step", "batch")
@@ -135,3 +132,50 @@ class Run:
             setattr(self, name, value)
         self.totals.sums = self._sums
         self.whole = True
+
+
+class Callback:
+    """Base class of callbacks. Override what is needed.
+
+    Each method receives the `Run`: its network, optimizer, epoch, step and history. Setting ``run.stop`` to
+    True ends the training after the epoch.
+
+    Attributes
+    ----------
+    order : int
+        Callbacks come one after the other as they are listed; those with a larger number after all others.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> class PrintLoss(xpnet.callbacks.Callback):
+    ...     def epoch_end(self, run):
+    ...         print(run.epoch, run.history["loss"][-1])
+    """
+
+    order = 0
+
+    def start(self, run: Run) -> None:
+        """Run before the first step."""
+
+    def epoch_start(self, run: Run) -> None:
+        """Run before each epoch."""
+
+    def step_end(self, run: Run) -> None:
+        """Run after each step. Reading an array's value here waits for the device.
+
+        The next step may write over the arrays of ``run.net``: copy what you keep.
+        """
+
+    def epoch_end(self, run: Run) -> None:
+        """Run after each epoch, when its values are in the history and the network has its weights."""
+
+    def end(self, run: Run) -> None:
+        """Run at the end, also after Ctrl-C."""
+
+    def state(self) -> Any:
+        """Return what a checkpoint shall keep, a tree of arrays, numbers and strings; None for nothing."""
+        return None
+
+    def restore(self, run: Run, state: Any) -> None:
+        """Go on with what `state` returned, when a training is resumed; it runs after `start`."""

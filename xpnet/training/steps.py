@@ -143,7 +143,7 @@ NO_DEPENDENCE = (
 )
 
 
-def _training_step(loss: Callable, in_use: Callable[[Any], Any]) -> Callable:
+def _training_step(loss: Callable, scaled: Callable[[Any], Any]) -> Callable:
     """Return what is done with each batch."""
 
     def batch_loss(net: Any, x: Any, y: Any, scale: Any) -> tuple[Any, Any]:
@@ -154,7 +154,7 @@ def _training_step(loss: Callable, in_use: Callable[[Any], Any]) -> Callable:
         return (value if scale is None else value * scale), (value, outputs)
 
     def step(net: Any, optimizer_state: Any, x: Any, y: Any, optimizer: Any) -> tuple:
-        optimizer = in_use(optimizer)
+        optimizer = scaled(optimizer)
         scale = optimizer_state["loss_scale"] if isinstance(optimizer, LossScaling) else None
         (_, (value, outputs)), gradients = value_and_grad(batch_loss, has_aux=True)(net, x, y, scale)
         net, optimizer_state = optimizer.update(gradients, optimizer_state, net)

@@ -1,51 +1,18 @@
 """What the batches of an epoch add up to: figures that lose no digits, and hardly wait for a device."""
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
 
 from xpnet import tree
-from xpnet.autodiff import array_namespace
-from xpnet.backends import to_numpy
 from xpnet.training.batches import length
-
-if TYPE_CHECKING:
-    from xpnet.training.metric import Metric
+from xpnet.training.metric import Metric, added, to_host, wide
 
 # How many batches, and how many numbers, wait on the device until they are brought to the host. That waits
 # for the device, as nothing else does until the end of an epoch.
-_BATCHES = 256
-_NUMBERS = 2**22
-
-
-def added(totals: tuple, more: tuple) -> tuple:
-    return tuple(x + y for x, y in zip(totals, more, strict=True))
-
-
-def wide(x: Any) -> Any:
-    """Return an array in double precision where its device has it, else in single precision; or a number."""
-    if isinstance(x, numpy.generic):
-        return numpy.float64(x)  # the loss of each step, which counts for small networks
-    if not tree.is_array(x):
-        return float(x)
-    xp = array_namespace(x)
-    # Asked anew each time, as not every library's devices can be hashed.
-    known = xp.__array_namespace_info__().dtypes(device=x.device, kind="real floating")
-    return xp.astype(x, known["float64" if "float64" in known else "float32"], copy=False)
-
-
-def to_host(totals: Iterable) -> tuple:
-    """Return totals as Python floats, and as NumPy arrays where they have axes, waiting for the device."""
-    return tuple(map(_number_or_array, totals))
-
-
-def _number_or_array(total: Any) -> Any:
-    if isinstance(total, int | float | numpy.generic):
-        return float(total)
-    array = numpy.asarray(to_numpy(total), dtype="float64")
-    return array if array.shape else float(array)
+_WAITING_BATCHES = 256
+_WAITING_NUMBERS = 2**22
 
 
 class Totals:
@@ -59,7 +26,7 @@ class Totals:
     metrics : list of Metric
     """
 
-    def __init__(self, metrics: "list[Metric]") -> None:
+    def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
         self._merges = [added, *(metric.merge for metric in metrics)]
         self._merged: list | None = None
@@ -73,7 +40,7 @@ class Totals:
         new += [metric.totals(outputs, targets) for metric in self._metrics]
         self._waiting.append(new)
         self._numbers += sum(math.prod(getattr(x, "shape", ())) for totals in new for x in totals)
-        if len(self._waiting) >= _BATCHES or self._numbers >= _NUMBERS:
+        if len(self._waiting) >= _WAITING_BATCHES or self._numbers >= _WAITING_NUMBERS:
             self._merge()
         return examples
 
