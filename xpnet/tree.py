@@ -144,16 +144,6 @@ class Branch:
 
     state: ClassVar[tuple[str, ...]] = ()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # State carries no gradient: a traced array must not outlive its transform in a plain module. A module
-        # that was passed to the transform is a traced copy, whose state is traced, too.
-        before = vars(self).get(name)
-        if name in self.state and name in vars(self) and not _holds(before, "node"):
-            value = _without_record(value) if _holds(value, "node") else value
-            if _holds(value, "variable") and is_array(before) and not hasattr(before, "variable"):
-                raise _written_from_outside(self, name)  # nor must a recorded one outlive its recording
-        super().__setattr__(name, value)
-
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if isinstance(cls.state, str):
@@ -161,30 +151,6 @@ class Branch:
         register: Callable = optree.register_pytree_node  # typed for collections alone
         for view in (_PARAMETERS, _EVERYTHING):
             register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
-
-
-def _holds(value: Any, mark: str) -> bool:
-    """Say whether there are traced arrays, which have a node, or recorded ones, which have a variable."""
-    parts = [value] if is_array(value) else _flatten(value, _EVERYTHING, _is_branch)[0]
-    return any(is_array(part) and hasattr(part, mark) for part in parts)
-
-
-def _written_from_outside(branch: Branch, name: str) -> Exception:
-    from xpnet.arrays import calling_line
-    from xpnet.errors import NotRecordableError
-
-    return NotRecordableError(
-        "a function under jit or in scan may write to the state of modules among its arguments alone; it "
-        f"writes to {name} of a {type(branch).__name__} that is none of them, at {calling_line()}. Pass the "
-        "module as an argument."
-    )
-
-
-def _without_record(value: Any) -> Any:
-    parts, structure = _flatten(value, _EVERYTHING, _is_branch)
-    return structure.unflatten(
-        [part.value if is_array(part) and hasattr(part, "node") else part for part in parts]
-    )
 
 
 class _Settings:
@@ -518,18 +484,19 @@ def _merge(new: Any, old: Any) -> Any:
     """Return ``new`` with the branches of ``old`` in it, which are assigned to one by one."""
     if is_array(old) or not is_child(old):
         return new
-    parts, structure = _flatten(old, _PARAMETERS, _is_branch)
+    parts, structure = _flatten(old, _PARAMETERS, is_branch)
     pairs = zip(parts, structure.flatten_up_to(new), strict=True)
-    return structure.unflatten([a if _is_branch(a) else b for a, b in pairs])
+    return structure.unflatten([a if is_branch(a) else b for a, b in pairs])
 
 
-def _is_branch(value: Any) -> bool:
+def is_branch(value: Any) -> bool:
+    """Say whether a value is a branch."""
     return isinstance(value, Branch)
 
 
 def outside_branches(tree: Any) -> list:
     """Return the leaves of a tree that stand in no branch."""
-    return [leaf for leaf in _flatten(tree, _EVERYTHING, _is_branch)[0] if not isinstance(leaf, Branch)]
+    return [leaf for leaf in _flatten(tree, _EVERYTHING, is_branch)[0] if not isinstance(leaf, Branch)]
 
 
 # What no array is hidden in.

@@ -112,12 +112,11 @@ def _check_finite(x: numpy.ndarray, dtype: str) -> None:
 def _converted(x: Any, device: str | Device | None, dtype: Any) -> Any:
     """Convert an array that is not of a library listed here, such as a traced one, by its own means."""
     xp = x.__array_namespace__()
-    plain = x.value if hasattr(x, "node") else x
+    plain = concrete(x)
     if device is not None and library_of(plain) not in (None, _device(device).library):
         raise MixedArraysError(
-            f"a traced array stays with its library, received one of {describe(plain)} and the device "
-            f'"{_device(device).spec}". Move it before its gradient is traced, or take '
-            "xpnet.to_numpy(xpnet.stop_gradient(x)) if no gradient shall flow through here."
+            f"a {x._kind} array stays with its library, received one of {describe(plain)} and the device "
+            f'"{_device(device).spec}". Move it before it is {x._kind}. {x._instead}'
         )
     dtype = _dtype(xp, dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and x.dtype != dtype:

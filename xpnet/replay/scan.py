@@ -27,9 +27,9 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
-from xpnet.autodiff import extended_namespace, loops, trace, vjp
+from xpnet.autodiff import context, extended_namespace, loops, trace, vjp
 from xpnet.autodiff.call import check_results
-from xpnet.autodiff.namespace import active_recording, outside_of_recording, traced_namespace, watched
+from xpnet.autodiff.namespace import traced_namespace
 from xpnet.autodiff.primitive import NUMBERS, function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Tracer
@@ -417,7 +417,7 @@ def _recorded(namespace: RecordingNamespace, carried: list, elements: list, cons
 
 def _recording(place: _Place) -> RecordingNamespace:
     namespace = RecordingNamespace(place.namespace)
-    around = active_recording.get()
+    around = context.current().recording
     if around is not None:  # what must not be a constant there must not be one here
         namespace.owned = around.owned
     return namespace
@@ -505,7 +505,7 @@ class Body:
     def step(self, carried: list, elements: list, constants: list) -> tuple[list, list]:
         """Do what the function does, by a plan."""
         plan = self.record(carried, elements, constants)
-        with outside_of_recording():
+        with context.outside_of_recording():
             outputs = plan([*carried, *elements, *constants])
         return list(outputs[: self._carried]), list(outputs[self._carried :])
 
@@ -731,7 +731,7 @@ def _as_one(body: Body, parts: list[list], length: int, xp: Any) -> list:
     outputs = list(xp.scan_arrays(*inputs, body=body, length=length))
     if any(type(x) is Tracer and x.node is not None for x in inputs):
         # The step backward is recorded now, as what the function reads from outside may have changed later.
-        with outside_of_recording():
+        with context.outside_of_recording():
             arrays, ys = [*map(concrete, inputs)], [*map(concrete, outputs)]
             back, (start, sequences, constants) = _turned(body.place.namespace, ys, ys, arrays, body)
             first = [x[0, ...] for x in sequences]
@@ -758,7 +758,7 @@ def _check_unshared(values: Any) -> None:
 
 def _is_watched() -> bool:
     """Say whether `xpnet.raise_on_nan` looks at each operation."""
-    return watched() and active_recording.get() is None
+    return not context.is_usual() and context.current().recording is None
 
 
 def _length(sequences: list, length: int | None) -> int:

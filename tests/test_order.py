@@ -1,0 +1,60 @@
+"""Modules import only from those to their right, in the orders that are written for people."""
+
+import ast
+import re
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+ORDERS = {"xpnet": "CONTRIBUTING.md", "xpnet.replay": "xpnet/replay/__init__.py"}
+
+# Who imports from whom against the order, and why.
+EXCEPTIONS = {
+    "xpnet": {("files", "onnx"): "a file may hold a network of ONNX, which is imported when it is read"},
+    "xpnet.replay": {
+        ("rewrite", "kernels"): "not yet in order",
+        ("rewrite", "plans"): "not yet in order",
+    },
+}
+
+
+def order(package):
+    """Return the place of each module in a package, counted from the left."""
+    text = (ROOT / ORDERS[package]).read_text("utf-8")
+    groups = re.search(r"^ +(.+ ─ .+)$", text, re.MULTILINE)[1].split(" ─ ")
+    return {name: place for place, group in enumerate(groups) for name in group.split(", ")}
+
+
+def imports(path):
+    """Yield the names that a file imports, anywhere in it, and those of modules that stand in a text."""
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"xpnet(\.\w+)+", str(node.value)):
+            module = ROOT / "xpnet" / node.value.split(".")[1]
+            if module.is_dir() or module.with_suffix(".py").is_file():
+                yield node.value
+
+
+@pytest.mark.parametrize("package", ORDERS)
+def test_modules_import_only_from_those_to_their_right(package):
+    folder, own, places = ROOT.joinpath(*package.split(".")), package.rpartition(".")[2], order(package)
+    files = {path: path.relative_to(folder).parts[0].removesuffix(".py") for path in folder.rglob("*.py")}
+    modules = {own if name == "__init__" else name for name in files.values()}
+    assert modules - {own} <= places.keys()
+    places.setdefault(own, -1)  # its `__init__` may import all others
+    met = set()
+    for path, module in files.items():
+        module = own if module == "__init__" else module
+        for name in imports(path):
+            if f"{name}.".startswith(f"{package}."):
+                part = name.removeprefix(package).split(".")[1:2]
+                met.add((module, part[0] if part and part[0] in modules else own))
+    assert {(a, b) for a, b in met if a != b and places[a] >= places[b]} == EXCEPTIONS[package].keys()
