@@ -32,13 +32,13 @@ __all__ = [
 
 Reduction = Literal["mean", "sum", "none"]
 
-_noted: ContextVar[list[tuple[Callable, Any, Any]] | None] = ContextVar("_noted", default=None)
+_noted: ContextVar[list[tuple[Callable[..., Any], Any, Any]] | None] = ContextVar("_noted", default=None)
 
 
 @contextlib.contextmanager
-def noted_calls() -> Iterator[list[tuple[Callable, Any, Any]]]:
+def noted_calls() -> Iterator[list[tuple[Callable[..., Any], Any, Any]]]:
     """Note the losses on logits that are called inside a ``with`` block, with their logits and targets."""
-    noted: list[tuple[Callable, Any, Any]] = []
+    noted: list[tuple[Callable[..., Any], Any, Any]] = []
     token = _noted.set(noted)
     try:
         yield noted
@@ -46,7 +46,7 @@ def noted_calls() -> Iterator[list[tuple[Callable, Any, Any]]]:
         _noted.reset(token)
 
 
-def _note(loss: Callable, logits: Any, targets: Any) -> None:
+def _note(loss: Callable[..., Any], logits: Any, targets: Any) -> None:
     noted = _noted.get()
     if noted is not None:
         noted.append((loss, concrete(logits), concrete(targets)))

@@ -142,10 +142,10 @@ def __getattr__(name: str) -> Any:
     return call
 
 
-def _documented(*example: Any, gives: float) -> Callable:
+def _documented(*example: Any, gives: float) -> Callable[..., Any]:
     """Complete the docstring of a function: its arguments, which of them have gradients, and an example."""
 
-    def complete(function: Callable) -> Callable:
+    def complete(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
         parameters = signature(function).parameters
         names, settings = list(parameters), [n for n, p in parameters.items() if p.annotation is int]

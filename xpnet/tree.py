@@ -40,7 +40,7 @@ def _view(state: bool) -> str:
 
 def flatten(
     tree: Any, *, state: bool = False, is_leaf: Callable[[Any], bool] | None = None
-) -> tuple[list, Any]:
+) -> tuple[list[Any], Any]:
     """Return the leaves of a tree in a fixed order, and its structure.
 
     Parameters
@@ -61,7 +61,7 @@ def flatten(
     return _flatten(tree, _view(state), is_leaf)
 
 
-def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list, Any]:
+def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], Any]:
     leaves, structure = optree.tree_flatten(tree, is_leaf, namespace=view)
     # To optree, a dataclass is a leaf until its class is registered. It holds others, perhaps.
     while not {type(leaf) for leaf in leaves} <= _CHILDREN.keys() and _register_dataclasses(leaves):
@@ -69,7 +69,7 @@ def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None)
     return leaves, structure
 
 
-def unflatten(structure: Any, leaves: list) -> Any:
+def unflatten(structure: Any, leaves: list[Any]) -> Any:
     """Build a tree of the given structure around new leaves.
 
     Examples
@@ -82,7 +82,7 @@ def unflatten(structure: Any, leaves: list) -> Any:
     return optree.tree_unflatten(structure, leaves)
 
 
-def leaves(tree: Any, *, state: bool = False) -> list:
+def leaves(tree: Any, *, state: bool = False) -> list[Any]:
     """Return the leaves of a tree in a fixed order.
 
     Examples
@@ -106,11 +106,11 @@ def paths(tree: Any, *, state: bool = False) -> list[str]:
     return [_text(path) for path in _flatten(tree, _view(state))[1].paths()]
 
 
-def _text(path: tuple) -> str:
+def _text(path: tuple[Any, ...]) -> str:
     return ".".join(str(key) for key in path)
 
 
-def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:
+def map(function: Callable[..., Any], tree: Any, *rest: Any, state: bool = False) -> Any:
     """Apply a function to each leaf, together with the leaves at the same places of other trees.
 
     Raises
@@ -148,7 +148,7 @@ class Branch:
         super().__init_subclass__(**options)
         if isinstance(cls.state, str):
             raise TypeError(f"state must be a tuple of names, received {cls.state!r}. Try ({cls.state!r},).")
-        register: Callable = optree.register_pytree_node  # typed for collections alone
+        register: Callable[..., Any] = optree.register_pytree_node  # typed for collections alone
         for view in (_PARAMETERS, _EVERYTHING):
             register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
 
@@ -176,7 +176,7 @@ class _Settings:
         return f"{self.cls.__name__}({', '.join(self.names)})"
 
 
-def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[str, ...]]:
+def _flatten_branch(branch: Branch, view: str) -> tuple[list[Any], _Settings, tuple[str, ...]]:
     attributes = vars(branch)
     everything = view == _EVERYTHING
     state = type(branch).state
@@ -193,7 +193,7 @@ def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[s
     return children, settings, settings.names
 
 
-def _unflatten_branch(settings: _Settings, children: list) -> Branch:
+def _unflatten_branch(settings: _Settings, children: list[Any]) -> Branch:
     branch: Branch = object.__new__(settings.cls)
     attributes = vars(branch)
     # The order of the attributes is that of the children, and has to stay in every view.
@@ -204,7 +204,7 @@ def _unflatten_branch(settings: _Settings, children: list) -> Branch:
     return branch
 
 
-def _register_dataclasses(leaves: list) -> bool:
+def _register_dataclasses(leaves: list[Any]) -> bool:
     """Make nodes of the dataclasses with arrays among some leaves, and say whether there were any."""
     found = False
     for leaf in leaves:
@@ -219,7 +219,7 @@ _registering = threading.Lock()
 
 
 def _register(cls: type) -> None:
-    register: Callable = optree.register_pytree_node
+    register: Callable[..., Any] = optree.register_pytree_node
     with _registering:
         if cls not in _registered:
             for view in (_PARAMETERS, _EVERYTHING):
@@ -247,7 +247,7 @@ def _look_up_fields(cls: type) -> tuple[str, ...] | None:
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
-def _flatten_dataclass(node: Any) -> tuple[list, _Settings, tuple[str, ...]]:
+def _flatten_dataclass(node: Any) -> tuple[list[Any], _Settings, tuple[str, ...]]:
     attributes = attributes_of(node)
     # As of a branch, the other attributes with arrays are children, and remembered.
     known = {*(_fields(type(node)) or ()), *attributes.pop("_children", ())}
@@ -258,7 +258,7 @@ def _flatten_dataclass(node: Any) -> tuple[list, _Settings, tuple[str, ...]]:
     return list(children.values()), settings, settings.names
 
 
-def _unflatten_dataclass(settings: _Settings, children: list) -> Any:
+def _unflatten_dataclass(settings: _Settings, children: list[Any]) -> Any:
     node: Any = object.__new__(settings.cls)
     attributes = settings.values | dict(zip(settings.names, children, strict=True))
     if settings.order:
@@ -297,7 +297,7 @@ class Node(NamedTuple):
     """
 
     parts: list[tuple[Any, Any]]
-    build: Callable[[list], Any]
+    build: Callable[[list[Any]], Any]
 
 
 def node(value: Any) -> Node | None:
@@ -326,7 +326,7 @@ def is_child(value: Any) -> bool:
 def _holds_children(value: Any, seen: dict[int, Any]) -> bool:
     kind = type(value)
     if isinstance(value, dict):
-        items: Iterable = value.values()
+        items: Iterable[Any] = value.values()
     elif isinstance(value, _CONTAINERS):
         items = value
     elif _fields(kind) is not None:
@@ -366,7 +366,7 @@ def is_array(value: Any) -> bool:
 
 def _is_array_object(value: Any) -> bool:
     try:
-        return array_api_compat.is_array_api_obj(value)
+        return bool(array_api_compat.is_array_api_obj(value))
     except Exception:  # a dict whose keys are attributes raises KeyError when it is asked for one
         return False
 
@@ -494,7 +494,7 @@ def is_branch(value: Any) -> bool:
     return isinstance(value, Branch)
 
 
-def outside_branches(tree: Any) -> list:
+def outside_branches(tree: Any) -> list[Any]:
     """Return the leaves of a tree that stand in no branch."""
     return [leaf for leaf in _flatten(tree, _EVERYTHING, is_branch)[0] if not isinstance(leaf, Branch)]
 

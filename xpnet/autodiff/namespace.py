@@ -4,6 +4,7 @@ There is one `TracedNamespace` for each library. Its functions come from the dec
 whatever is declared nowhere is the library's own function, whose result the sweep refuses to go through.
 """
 
+from collections.abc import Callable
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -53,7 +54,8 @@ class PlainNamespace:
     def __init__(self, xp: Any) -> None:
         self._xp = xp
         vars(self).update(quick_functions(xp))
-        self.isdtype = cache(lambda dtype, kind: xp.isdtype(dtype, kind))  # rules ask for it at every turn
+        # Rules ask for it at every turn.
+        self.isdtype: Callable[[Any, Any], bool] = cache(lambda dtype, kind: xp.isdtype(dtype, kind))
         self.setitem = partial(scatter.setitem, xp)
         self.scatter_add = partial(scatter.scatter_add, xp)
         self.scan_arrays = partial(loops.scan, xp)
@@ -243,9 +245,9 @@ def _wrap(value: Any, name: str, namespace: TracedNamespace) -> Any:
 def traced_namespace(xp: Any) -> TracedNamespace:
     """Return the traced namespace that wraps a library's namespace, always the same object in a context."""
     kind, _, known = context.current()
-    found = known.get(xp)
     # `setdefault` settles for one object where several threads make one at once.
-    return known.setdefault(xp, (kind or TracedNamespace)(xp)) if found is None else found
+    namespace: TracedNamespace = known.get(xp) or known.setdefault(xp, (kind or TracedNamespace)(xp))
+    return namespace
 
 
 def array_namespace(*arrays: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 import array_api_compat
 import numpy
@@ -14,6 +14,18 @@ from xpnet.backends.reading import as_numbers, unmasked
 from xpnet.backends.specs import LIBRARIES, library_of_type, use_device
 from xpnet.backends.specs import device as _device  # two functions have a parameter of that name
 from xpnet.errors import MixedArraysError, NotRecordableError
+
+T = TypeVar("T")
+
+
+class _Array(Protocol):
+    """An array, which may be one of another library on another device: a tree keeps its type."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    @property
+    def dtype(self) -> Any: ...
 
 
 def library_of(x: Any) -> Library | None:
@@ -132,6 +144,10 @@ def _dtype(xp: Any, name: str) -> Any:
     return found
 
 
+@overload
+def to_device(values: _Array, spec: str | Device | None) -> Any: ...
+@overload
+def to_device(values: T, spec: str | Device | None) -> T: ...
 def to_device(values: Any, spec: str | Device | None) -> Any:
     """Move all arrays of a tree to a device.
 
@@ -160,6 +176,10 @@ def to_device(values: Any, spec: str | Device | None) -> Any:
         )
 
 
+@overload
+def to_numpy(values: _Array) -> numpy.ndarray: ...
+@overload
+def to_numpy(values: T) -> T: ...
 def to_numpy(values: Any) -> Any:
     """Bring all arrays of a tree to the host as NumPy arrays.
 
@@ -215,7 +235,7 @@ def _library_of_namespace(xp: Any) -> Library | None:
     return next((library for library in LIBRARIES if library.module == root), None)
 
 
-def quick_functions(xp: Any) -> dict[str, Callable]:
+def quick_functions(xp: Any) -> dict[str, Callable[..., Any]]:
     """Return functions that do the same as those of a namespace and cost less a call."""
     library = _library_of_namespace(xp)
     return library.quick if library else {}
@@ -256,7 +276,7 @@ class _SpecialFunctions:
 _NO_SCIPY = "special functions need SciPy. `pip install scipy` installs it."
 
 
-def _on_host(name: str) -> Callable:
+def _on_host(name: str) -> Callable[..., Any]:
     """Return a function of SciPy's for arrays of any library, which are brought to the host."""
     try:
         function = getattr(importlib.import_module("scipy.special"), name)

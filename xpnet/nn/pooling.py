@@ -29,7 +29,7 @@ def _any_axes(value: Any) -> tuple[str, ...]:
     return _AXES.get(len(value) + 2, _AXES[4]) if isinstance(value, tuple | list) else ("length",)
 
 
-def _setting(value: Any, check: Callable, *rest: Any) -> Any:
+def _setting(value: Any, check: Callable[..., Any], *rest: Any) -> Any:
     """Return a setting after a check: one for all axes, or one for each."""
     checked = check(value, _any_axes(value), *rest)
     return checked if isinstance(value, str | tuple | list) else checked[0]

@@ -49,7 +49,7 @@ class _Recurrent(Module):
 
     parts: ClassVar[int]
     remembers: ClassVar[tuple[str, ...]]
-    cell: ClassVar[Callable]
+    cell: ClassVar[Callable[..., Any]]
 
     def __init__(self, in_features: int, features: int, *, seed: Seed = None, dtype: str = "float32") -> None:
         in_features, features = count("in_features", in_features), count("features", features)

@@ -59,14 +59,14 @@ _ANY = numpy.empty(0)
 class _Leaves(NamedTuple):
     """A tree taken apart: its leaves, state among them, and its structure."""
 
-    leaves: list
+    leaves: list[Any]
     structure: Any
 
     @property
-    def arrays(self) -> list:
+    def arrays(self) -> list[Any]:
         return [leaf for leaf in self.leaves if tree.is_array(leaf)]
 
-    def filled(self, arrays: Sequence) -> "_Leaves":
+    def filled(self, arrays: Sequence[Any]) -> "_Leaves":
         """Return the tree with other arrays."""
         others = iter(arrays)
         return self.mapped(lambda leaf: next(others) if tree.is_array(leaf) else leaf)
@@ -82,7 +82,7 @@ class _Leaves(NamedTuple):
         return tree.unflatten(self.structure, self.leaves)
 
 
-def _taken_apart(f: Callable) -> tuple[Any, Any, Callable[[Any], Callable]]:
+def _taken_apart(f: Callable[..., Any]) -> tuple[Any, Any, Callable[[Any], Callable[..., Any]]]:
     """Take what a function brings along out of it: the object of a method, or the arguments of a partial.
 
     These are constants of the loop like others, with gradients and with state.
@@ -127,9 +127,9 @@ class _Outcome(NamedTuple):
         The places where it wrote state: among the leaves that it was given to carry, and among the constants.
     """
 
-    carried: list
-    constants: list
-    results: list
+    carried: list[Any]
+    constants: list[Any]
+    results: list[Any]
     structure: Any
     written: tuple[set[int], set[int]]
 
@@ -152,7 +152,7 @@ class _Place(NamedTuple):
         return array_api_compat.device(self.array(0)) is not None
 
 
-def _place_of(arrays: list) -> _Place:
+def _place_of(arrays: list[Any]) -> _Place:
     arrays = [concrete(x) for x in arrays]
     # A number of NumPy's may stand beside arrays of any library.
     first = next((x for x in arrays if not is_numpy_number(x)), None)
@@ -173,10 +173,10 @@ class _Step:
     place : _Place
     """
 
-    def __init__(self, trees: Sequence[_Leaves], bind: Callable, place: _Place) -> None:
+    def __init__(self, trees: Sequence[_Leaves], bind: Callable[..., Any], place: _Place) -> None:
         self.trees, self.bind, self.place = trees, bind, place
 
-    def __call__(self, *arrays: Sequence) -> _Outcome:
+    def __call__(self, *arrays: Sequence[Any]) -> _Outcome:
         """Call the function with other arrays in its trees."""
         given = [each.filled(part) for each, part in zip(self.trees, arrays, strict=True)]
         # With handles of its own, as the function may rebind those of traced and recorded arrays (x += 1).
@@ -198,7 +198,9 @@ class _Step:
             self._carried(given[0], returned[0]), left, self._results(results), structure, written
         )
 
-    def plain(self, state: set[int]) -> Callable[[list, list, list], tuple[list, list]]:
+    def plain(
+        self, state: set[int]
+    ) -> Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], list[Any]]]:
         """Return the step of a loop: it also carries the state at some places of the constants."""
         number, places = len(self.trees[0].arrays), sorted(state)
         is_state = [index in state for index, leaf in enumerate(self.trees[2].leaves) if tree.is_array(leaf)]
@@ -206,7 +208,7 @@ class _Step:
         trees = [each.mapped(lambda x: _ANY if tree.is_array(x) else x) for each in self.trees]
         call = _Step(trees, self.bind, self.place)
 
-        def step(carried: list, element: list, constants: list) -> tuple[list, list]:
+        def step(carried: list[Any], element: list[Any], constants: list[Any]) -> tuple[list[Any], list[Any]]:
             moving, staying = iter(carried[number:]), iter(constants)
             everything = [next(moving if moves else staying) for moves in is_state]
             outcome = call(carried[:number], element, everything)
@@ -215,7 +217,7 @@ class _Step:
 
         return step
 
-    def _carried(self, given: _Leaves, value: Any) -> list:
+    def _carried(self, given: _Leaves, value: Any) -> list[Any]:
         left, structure = tree.flatten(value, state=True)
         following = _following(left, given.leaves) if structure == given.structure else None
         if following is None:
@@ -225,7 +227,7 @@ class _Step:
             )
         return following
 
-    def _constants(self, given: _Leaves, value: Any, written: set[int]) -> list:
+    def _constants(self, given: _Leaves, value: Any, written: set[int]) -> list[Any]:
         left, structure = tree.flatten(value, state=True)
         changed = (
             structure != given.structure
@@ -243,7 +245,7 @@ class _Step:
             )
         return [*map(_like, left, given.leaves)]
 
-    def _results(self, results: list) -> list:
+    def _results(self, results: list[Any]) -> list[Any]:
         for x in results:
             if not tree.is_array(x) and type(x) not in NUMBERS:
                 raise TypeError(
@@ -253,7 +255,7 @@ class _Step:
         return [x if tree.is_array(x) else self.place.array(x) for x in results]
 
 
-def _settings(value: Any) -> list:
+def _settings(value: Any) -> list[Any]:
     """Return what holds of the attributes of modules that are no children of theirs."""
     settings = [
         {name: item for name, item in vars(branch).items() if not tree.is_child_of(branch, name)}
@@ -296,7 +298,7 @@ class _State:
         return found
 
 
-def _following(now: list, before: list) -> list | None:
+def _following(now: list[Any], before: list[Any]) -> list[Any] | None:
     """Return leaves as those before, None if they are of other kinds.
 
     A number before will be an array of what is left in its place.
@@ -363,7 +365,7 @@ class _Kind:
     def __init__(self, step: _Step) -> None:
         self.numbers: list[tuple[int, int, Any]] = []
         self.plans: dict[Any, Any] = {}
-        self.match: Callable | None = None
+        self.match: Callable[..., Any] | None = None
         self.place = step.place
         while True:
             trees = self.with_arrays(step.trees)
@@ -409,7 +411,9 @@ class _Kind:
         return [each.changed(leaves) for each, leaves in zip(trees, changed, strict=True)]
 
 
-def _recorded(namespace: RecordingNamespace, carried: list, elements: list, constants: list) -> list[list]:
+def _recorded(
+    namespace: RecordingNamespace, carried: list[Any], elements: list[Any], constants: list[Any]
+) -> list[list[Any]]:
     """Return what stands for arrays. What changes from step to step is no size, and no argument for one."""
     changing = [[Recorded(x, namespace.variable(x), namespace) for x in part] for part in (carried, elements)]
     return [*changing, [*map(namespace.argument, constants)]]
@@ -483,11 +487,11 @@ class Body:
 
     def __init__(
         self,
-        plain: Callable,
+        plain: Callable[..., Any],
         carried: int,
         sequences: int,
         place: _Place,
-        plans: dict,
+        plans: dict[Any, Any],
         *,
         order: int = 0,
         precision: str = "float32",
@@ -497,19 +501,21 @@ class Body:
         self._carried, self._sequences, self._plans = carried, sequences, plans
         self._order, self._precision = order, precision
 
-    def split(self, values: Any) -> tuple[list, list, list]:
+    def split(self, values: Any) -> tuple[list[Any], list[Any], list[Any]]:
         """Return what is carried, the sequences, and the constants."""
         end = self._carried + self._sequences
         return list(values[: self._carried]), list(values[self._carried : end]), list(values[end:])
 
-    def step(self, carried: list, elements: list, constants: list) -> tuple[list, list]:
+    def step(
+        self, carried: list[Any], elements: list[Any], constants: list[Any]
+    ) -> tuple[list[Any], list[Any]]:
         """Do what the function does, by a plan."""
         plan = self.record(carried, elements, constants)
         with context.outside_of_recording():
             outputs = plan([*carried, *elements, *constants])
         return list(outputs[: self._carried]), list(outputs[self._carried :])
 
-    def record(self, carried: list, elements: list, constants: list) -> Any:
+    def record(self, carried: list[Any], elements: list[Any], constants: list[Any]) -> Any:
         """Return the plan, which is made for arrays like these."""
         name = (self._order, self._precision)
         if name in self._plans:
@@ -546,10 +552,12 @@ class Body:
         moving, sequences, _ = split(inputs)
         number = sum(moving)
 
-        def step(gradients: list, elements: list, constants: list) -> tuple[list, list]:
+        def step(
+            gradients: list[Any], elements: list[Any], constants: list[Any]
+        ) -> tuple[list[Any], list[Any]]:
             values, gs = [*elements[:end], *constants], elements[end:]
 
-            def forward(*arrays: Any) -> list:
+            def forward(*arrays: Any) -> list[Any]:
                 others = iter(arrays)
                 left, y = plain(
                     *split([next(others) if x else v for x, v in zip(inputs, values, strict=True)])
@@ -566,12 +574,14 @@ class Body:
 
         return self._with(step, sum(inputs) - sum(sequences), end + number + sum(results), self._order + 1)
 
-    def _with(self, plain: Callable, carried: int, sequences: int, order: int, precision: str = "") -> "Body":
+    def _with(
+        self, plain: Callable[..., Any], carried: int, sequences: int, order: int, precision: str = ""
+    ) -> "Body":
         options: Any = {"order": order, "precision": precision or self._precision}
         return Body(plain, carried, sequences, self.place, self._plans, **options)
 
 
-def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, list[list]]:
+def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, list[list[Any]]]:
     """Return the body of the loop backward, and what it carries, its sequences, and its constants.
 
     What comes out of the loop forward is: given to each step, results, carried on.
@@ -588,7 +598,7 @@ def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, l
 
 
 def _can_flow(xp: Any, x: Any) -> bool:
-    return xp.isdtype(x.dtype, _FLOATING)
+    return bool(xp.isdtype(x.dtype, _FLOATING))
 
 
 def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: Body, length: int) -> list[Any]:
@@ -612,7 +622,7 @@ def scan_arrays(call: Any, *arrays: Any, body: Body, length: int) -> Any:
 
 
 def scan(
-    f: Callable, carried: Any, sequences: Any = None, *constants: Any, length: int | None = None
+    f: Callable[..., Any], carried: Any, sequences: Any = None, *constants: Any, length: int | None = None
 ) -> tuple[Any, Any]:
     """Call a function for each element of a sequence, with what the call before has left.
 
@@ -712,11 +722,11 @@ def scan(
     return left.tree(), tree.unflatten(kind.results, results)
 
 
-def _one_by_one(plain: Callable, parts: list[list], length: int, place: _Place) -> list:
+def _one_by_one(plain: Callable[..., Any], parts: list[list[Any]], length: int, place: _Place) -> list[Any]:
     """Do the steps as they are written, each function by itself."""
     moving, elements, staying = parts
 
-    def step(*lists: list) -> tuple[list, list]:
+    def step(*lists: list[Any]) -> Any:
         return plain(*map(trace, lists))
 
     xp = traced_namespace(place.namespace)
@@ -725,7 +735,7 @@ def _one_by_one(plain: Callable, parts: list[list], length: int, place: _Place) 
     return list(outputs) if is_traced else [*map(concrete, outputs)]
 
 
-def _as_one(body: Body, parts: list[list], length: int, xp: Any) -> list:
+def _as_one(body: Body, parts: list[list[Any]], length: int, xp: Any) -> list[Any]:
     """Do the steps as one operation."""
     inputs = [x for part in parts for x in part]
     outputs = list(xp.scan_arrays(*inputs, body=body, length=length))
@@ -761,12 +771,12 @@ def _is_watched() -> bool:
     return not context.is_usual() and context.current().recording is None
 
 
-def _length(sequences: list, length: int | None) -> int:
+def _length(sequences: list[Any], length: int | None) -> int:
     """Return the number of steps."""
     for x in sequences:
         if not tree.is_array(x):
             raise TypeError(f"the sequences of scan must be arrays, received {type(x).__name__}: {x!r}.")
-    lengths = {x.shape[0] if len(x.shape) else None for x in sequences}
+    lengths: set[int | None] = {x.shape[0] if len(x.shape) else None for x in sequences}
     if length is not None:
         if not is_integer(length):
             raise TypeError(f"the length of scan must be an integer, received {length!r}.")
