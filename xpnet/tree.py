@@ -16,7 +16,7 @@ import types
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import array_api_compat
 import optree
@@ -30,6 +30,10 @@ __all__ = [
     "unflatten",
 ]
 
+# For people who read annotations: to a type checker, an array of just any library is like any object.
+Array: TypeAlias = Any  # of a library that follows the array API standard, traced or recorded
+Tree: TypeAlias = Any  # dicts, lists, tuples, dataclasses and modules with arrays at their leaves
+
 _PARAMETERS = "xpnet.parameters"
 _EVERYTHING = "xpnet.everything"
 
@@ -39,7 +43,7 @@ def _view(state: bool) -> str:
 
 
 def flatten(
-    tree: Any, *, state: bool = False, is_leaf: Callable[[Any], bool] | None = None
+    tree: Tree, *, state: bool = False, is_leaf: Callable[[Any], bool] | None = None
 ) -> tuple[list[Any], Any]:
     """Return the leaves of a tree in a fixed order, and its structure.
 
@@ -69,7 +73,7 @@ def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None)
     return leaves, structure
 
 
-def unflatten(structure: Any, leaves: list[Any]) -> Any:
+def unflatten(structure: Any, leaves: list[Any]) -> Tree:
     """Build a tree of the given structure around new leaves.
 
     Examples
@@ -82,7 +86,7 @@ def unflatten(structure: Any, leaves: list[Any]) -> Any:
     return optree.tree_unflatten(structure, leaves)
 
 
-def leaves(tree: Any, *, state: bool = False) -> list[Any]:
+def leaves(tree: Tree, *, state: bool = False) -> list[Any]:
     """Return the leaves of a tree in a fixed order.
 
     Examples
@@ -94,7 +98,7 @@ def leaves(tree: Any, *, state: bool = False) -> list[Any]:
     return _flatten(tree, _view(state))[0]
 
 
-def paths(tree: Any, *, state: bool = False) -> list[str]:
+def paths(tree: Tree, *, state: bool = False) -> list[str]:
     """Return a readable name for each leaf, such as ``layers.0.weight``.
 
     Examples
@@ -110,7 +114,7 @@ def _text(path: tuple[Any, ...]) -> str:
     return ".".join(str(key) for key in path)
 
 
-def map(function: Callable[..., Any], tree: Any, *rest: Any, state: bool = False) -> Any:
+def map(function: Callable[..., Any], tree: Tree, *rest: Tree, state: bool = False) -> Tree:
     """Apply a function to each leaf, together with the leaves at the same places of other trees.
 
     Raises
@@ -129,7 +133,7 @@ def map(function: Callable[..., Any], tree: Any, *rest: Any, state: bool = False
     return structure.unflatten(builtins.map(function, leaves, *others))
 
 
-def copied(tree: Any) -> Any:
+def copied(tree: Tree) -> Tree:
     """Return a tree with branches of its own, which share the arrays."""
     return map(lambda leaf: leaf, tree, state=True)
 

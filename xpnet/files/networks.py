@@ -13,6 +13,7 @@ from xpnet import tree
 from xpnet.backends import Device, device, device_of
 from xpnet.files.description import build, describe, names_of_arrays
 from xpnet.files.tensors import Tensor, kind, pack, unpack
+from xpnet.tree import Tree
 from xpnet.writing import replace
 
 _VERSION = 1
@@ -20,7 +21,7 @@ _VERSION = 1
 _device = device  # some of these functions have a parameter of that name
 
 
-def save(net: Any, path: str | os.PathLike[str]) -> None:
+def save(net: Tree, path: str | os.PathLike[str]) -> None:
     """Write a network, or any tree, to a safetensors file.
 
     Parameters
