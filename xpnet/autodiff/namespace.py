@@ -10,7 +10,8 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject, calling_line
-from xpnet.autodiff import context, loops, rules, scatter, sparse, windows
+from xpnet.autodiff import loops, rules, scatter, sparse, windows
+from xpnet.autodiff.context import current, recording_of
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, is_declared, opaque
 from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.backends import (
@@ -244,7 +245,7 @@ def _wrap(value: Any, name: str, namespace: TracedNamespace) -> Any:
 
 def traced_namespace(xp: Any) -> TracedNamespace:
     """Return the traced namespace that wraps a library's namespace, always the same object in a context."""
-    kind, _, known = context.current()
+    kind, _, known = current()
     # `setdefault` settles for one object where several threads make one at once.
     namespace: TracedNamespace = known.get(xp) or known.setdefault(xp, (kind or TracedNamespace)(xp))
     return namespace
@@ -294,7 +295,7 @@ def array_namespace(*arrays: Any) -> Any:
             raise TypeError(f"an array is needed, received {type(x).__name__}. xpnet.asarray makes one.")
     for x in arrays[1:]:
         check_together(arrays[0], x)
-    return traced or recorded or context.recording_of(plain_namespace(arrays[0]))
+    return traced or recorded or recording_of(plain_namespace(arrays[0]))
 
 
 def extended_namespace(*arrays: Any) -> Any:
