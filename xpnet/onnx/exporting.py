@@ -247,7 +247,7 @@ class Writer:
         self._drop_identities()
 
     def _write(self, operation: Operation) -> None:
-        layer = operation.place or self._loop
+        layer = operation.layer or self._loop
         self._place = f"{layer}/{operation.name}" if layer else operation.name
         write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name))
         results = NotImplemented if write is None else write(self, operation)

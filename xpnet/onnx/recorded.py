@@ -71,7 +71,7 @@ class Recording:
         def label() -> None:
             """Note which layer does the operations that were recorded since."""
             new = namespace.operations[len(operations) :]
-            operations.extend(replace(operation, place=inside[-1]) for operation in new)
+            operations.extend(replace(operation, layer=inside[-1]) for operation in new)
 
         def enter(module: Any, _inputs: tuple) -> None:
             label()
@@ -157,7 +157,7 @@ def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) ->
     for a, b in zip(small.graph.operations, large.graph.operations, strict=True):
         if a.name != b.name:
             raise merge.refusal(a.name)
-        merge.place = f"{a.name} in {a.place}" if a.place else a.name
+        merge.place = f"{a.name} in {a.layer}" if a.layer else a.name
         arguments, options = merge((a.arguments, a.options), (b.arguments, b.options))
         operations.append(replace(a, arguments=arguments, options=options))
         for x, y in zip(a.results, b.results, strict=True):

@@ -82,8 +82,8 @@ class Operation:
         Whether a result was a view of an argument.
     precision : str
         Of a matrix product: what its operands were rounded to.
-    place : str
-        Where in a network it was called, if that is known.
+    layer : str
+        Of a network, that called it, if that is known.
     inputs : tuple of Variable
         The variables among the arguments, in order; one that is read twice is listed twice.
     """
@@ -96,7 +96,7 @@ class Operation:
     several: bool = False
     shares: bool = False
     precision: str = "float32"
-    place: str = ""
+    layer: str = ""
     inputs: tuple[Variable, ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -128,7 +128,7 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
         operations = [
             replace(
                 each,
-                place=operation.place,
+                layer=operation.layer,
                 precision=operation.precision if each.name in PRODUCTS else each.precision,
             )
             for each in namespace.operations
