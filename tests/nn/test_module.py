@@ -5,6 +5,7 @@ import pytest
 from helpers import assert_on, assert_same
 
 import xpnet
+from xpnet.errors import NotRecordableError
 from xpnet.nn import Dense, Dropout, Module, ReLU, Sequential
 
 
@@ -47,6 +48,46 @@ def test_state_comes_back_from_transforms(device):
         xpnet.grad(loss)(net, batch(device))
         assert_on(net[0].calls, device, "int64", (1,))
         assert xpnet.to_numpy(net[0].calls).tolist() == [step]
+
+
+class Memory(Module):
+    state = ("seen",)
+
+    def __init__(self, seen):
+        self.seen = seen
+
+
+def test_state_that_is_a_tree_outlives_no_transform(device):
+    x, memory = batch(device), Memory([xpnet.asarray(0.0, device=device)])
+
+    def remember(x):
+        memory.seen = [x[0, 0], {"next": x[0, 1]}]
+        return xpnet.array_namespace(x).sum(x)
+
+    xpnet.grad(remember)(x)
+    assert_on(memory.seen[0], device, "float64", ())
+    assert_same(memory.seen[0], x[0, 0])
+    assert_same(memory.seen[1]["next"], x[0, 1])
+
+
+def test_state_of_a_module_that_is_no_argument_is_refused(device):
+    x, inner = batch(device), Memory(xpnet.asarray(0.0, device=device))
+    others = [Memory(xpnet.asarray(0.0, device=device))]
+
+    def through_a_closure(memory, x):
+        memory.seen = inner.seen
+        return x
+
+    def through_an_argument_of_another(memory, x):
+        memory.seen = xpnet.array_namespace(x).sum(x)
+        others[0].seen = x[0, 0]
+        return x
+
+    for f in (through_a_closure, through_an_argument_of_another):
+        with pytest.raises(NotRecordableError, match=r"of a Memory .*test_module\.py.* as an argument"):
+            xpnet.jit(f)(Memory(xpnet.asarray(0.0, device=device)), x)
+    for memory in (inner, *others):
+        assert float(memory.seen) == 0
 
 
 def test_descent_lowers_the_loss(device):

@@ -1,3 +1,4 @@
+import inspect
 import logging
 import pickle
 import threading
@@ -251,6 +252,20 @@ def test_methods():
 
     model = Model()
     numpy.testing.assert_array_equal(model.scale(numpy.ones(2)), [3, 3])
+    assert model.scale.explain() == Model.scale.explain()
+
+
+@pytest.mark.host
+def test_a_function_keeps_its_signature():
+    def f(x: int, *rest, scale: float = 2.0) -> float:
+        """Scale."""
+
+    transforms = (xpnet.jit, xpnet.grad, xpnet.value_and_grad, xpnet.jacobian, xpnet.hessian)
+    for transform in (*transforms, xpnet.checkpoint, xpnet.custom_gradient):
+        g = transform(f)
+        assert inspect.signature(g) == inspect.signature(f)
+        assert (g.__name__, g.__doc__, inspect.unwrap(g)) == ("f", "Scale.", f)
+    assert [*inspect.signature(xpnet.jit).parameters] == ["f", "donate", "precision"]
 
 
 def test_another_shape_dtype_number_or_mode_is_recorded_anew(xp):

@@ -302,6 +302,8 @@ def test_an_owned_array_is_refused_by_name(xp):
 def test_arrays_of_another_library_are_refused():
     with pytest.raises(MixedArraysError, match="numpy and array-api-strict"):
         xpnet.jit(lambda x: x * xpnet.asarray([1.0], device="strict"))(numpy.ones(1))
+    with pytest.raises(MixedArraysError, match=r"a recorded array stays with its library.*return the array"):
+        xpnet.jit(lambda x: xpnet.to_device(x, "strict"))(numpy.ones(1))
 
 
 # -- arrays that follow other rules -------------------------------------------------------------------------

@@ -18,19 +18,12 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ABOUT_ARRAYS, ArrayObject, calling_line, raised_by_xpnet, raising_line
+from xpnet.autodiff import context
 from xpnet.autodiff.custom import FROM_OUTSIDE
-from xpnet.autodiff.namespace import (
-    PlainNamespace,
-    TracedNamespace,
-    active_recording,
-    from_function_around,
-    namespaces_of,
-    of_another_library,
-    own_special,
-)
+from xpnet.autodiff.namespace import PlainNamespace, from_function_around, of_another_library, own_special
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
-from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace
+from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.same.outside import ArrayFromOutsideError, FromOutside, refused
@@ -64,6 +57,7 @@ class Recorded(ArrayObject):
 
     _kind = "recorded"
     _instead = "Say it with functions of its namespace, or return the array and look at it outside."
+    _to_numpy = staticmethod(to_numpy)
 
     def __init__(self, value: Any, variable: Variable | None, namespace: Any) -> None:
         self.value = value
@@ -195,14 +189,12 @@ class RecordingNamespace(PlainNamespace):
 
     def record(self, f: Callable, *arguments: Any, **keywords: Any) -> Any:
         """Call a function with such arguments, and write down what it does."""
-        token = active_recording.set(self)
         try:
-            with namespaces_of(TracedNamespace), refused(self.owned):
+            with context.using(recording=self), refused(self.owned):
                 return f(*arguments, **keywords)
         except Exception as error:
             raise _explained(error)  # noqa: B904  # it has its cause
         finally:
-            active_recording.reset(token)
             self._copies.clear()
 
     def setting(self, x: Recorded) -> int:
@@ -210,7 +202,7 @@ class RecordingNamespace(PlainNamespace):
 
         One that is a number of the host among the arguments is compared at each later call.
         """
-        if active_recording.get() is not self:
+        if context.current().recording is not self:
             raise from_function_around()
         value = _integer_of_host(x.value)
         if value is None or x.variable not in self.inputs:
