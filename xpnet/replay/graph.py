@@ -9,16 +9,8 @@ from typing import Any, NamedTuple
 import numpy
 from numpy import broadcast_shapes
 
+from xpnet.replay.functions import BROADCASTING, VIEWS, WITHOUT_ARITHMETIC
 from xpnet.replay.same.data import data
-
-# Functions of two or three arrays that broadcast them.
-ELEMENTWISE = frozenset(
-    {
-        "add", "bitwise_and", "bitwise_or", "bitwise_xor", "divide", "equal", "greater", "greater_equal",
-        "less", "less_equal", "logical_and", "logical_or", "maximum", "minimum", "multiply", "not_equal",
-        "pow", "subtract", "where",
-    }
-)  # fmt: skip
 
 _numbers = count()
 
@@ -172,21 +164,11 @@ class Cost(NamedTuple):
     bytes: int
 
 
-# Functions that may return a view of their argument. Whether one does depends on the layout.
-VIEWS = frozenset(
-    {
-        "asarray", "astype", "broadcast_to", "expand_dims", "flip", "getitem", "imag", "matrix_transpose",
-        "moveaxis", "permute_dims", "real", "reshape", "squeeze", "windows", "linalg.diagonal",
-        "linalg.matrix_transpose",
-    }
-)  # fmt: skip
-
-
 def _arithmetic(operation: Operation) -> int:
     result = operation.results[0]
     if operation.name in ("matmul", "product"):
         return 2 * result.size * operation.arguments[0].shape[-1]
-    if operation.name in VIEWS | {"concat", "setitem", "stack", "take", "take_along_axis"}:
+    if operation.name in WITHOUT_ARITHMETIC:
         return 0
     return max([result.size, *(x.size for x in operation.inputs)])
 
@@ -256,7 +238,7 @@ class Graph:
     def _broadcast_late(self) -> None:
         """Let elementwise functions broadcast their arguments, in place of functions before them."""
         for operation in self.operations:
-            if operation.name not in ELEMENTWISE:
+            if operation.name not in BROADCASTING:
                 continue
             small = tuple(_before_broadcast(x) for x in operation.arguments)
             if any(a is not b for a, b in zip(small, operation.arguments, strict=True)):

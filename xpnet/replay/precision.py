@@ -8,14 +8,9 @@ standard, so that a training behaves the same on any library.
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
-from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
+from xpnet.replay.functions import PRODUCTS, REARRANGEMENTS
+from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.record import Recorded, RecordingNamespace
-
-# Functions of two arrays that are matrix products. A sum such as `vecdot` is not: a norm needs all digits.
-PRODUCTS = frozenset({"matmul", "tensordot", "linalg.matmul", "linalg.tensordot"})
-
-# Views that have the elements of their argument, each at least once.
-_REARRANGEMENTS = VIEWS - {"asarray", "astype", "imag", "real"}
 
 
 class Format(NamedTuple):
@@ -155,7 +150,7 @@ def _is_rearrangement(operation: Operation) -> bool:
     """Say whether a result has the elements of its only argument, none of which is left out."""
     inputs = operation.inputs
     return (
-        operation.name in _REARRANGEMENTS
+        operation.name in REARRANGEMENTS
         and len(inputs) == 1
         and inputs[0].dtype == operation.result.dtype
         and inputs[0].size <= operation.result.size

@@ -9,8 +9,9 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.replay.graph import ELEMENTWISE, Graph, Operation, Variable, made
-from xpnet.replay.kernels.kernel import COPY, REDUCTIONS, pattern
+from xpnet.replay.functions import BROADCASTING, COPY, REDUCTIONS
+from xpnet.replay.graph import Graph, Operation, Variable, made
+from xpnet.replay.kernels.kernel import pattern
 from xpnet.replay.plans.cuda_products import Matrix, as_matrices, is_product, operand_shapes
 
 
@@ -56,7 +57,7 @@ def lowered(graph: Graph, xp: Any) -> Graph:
     the namespace of the functions.
     """
     lower = {"getitem": _getitem, "tensordot": _tensordot, "unstack": _unstack, "vecdot": _vecdot}
-    lower |= dict.fromkeys(REDUCTIONS, _reduction) | dict.fromkeys(ELEMENTWISE, _elementwise)
+    lower |= dict.fromkeys(REDUCTIONS, _reduction) | dict.fromkeys(BROADCASTING, _elementwise)
     result = copy.copy(graph)
     result.operations = []
     for operation in graph.operations:

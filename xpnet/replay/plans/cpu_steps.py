@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from xpnet.autodiff.scatter import may_repeat
+from xpnet.replay.functions import known
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.kernels import python
 from xpnet.replay.plans import numba
@@ -43,24 +44,15 @@ def elementwise(source: Source, operation: Operation) -> Step | None:
     return Step(operation, [line], in_place=tuple(operation.inputs))
 
 
-_REDUCTIONS = {
-    "sum": numpy.add.reduce,
-    "prod": numpy.multiply.reduce,
-    "max": numpy.maximum.reduce,
-    "min": numpy.minimum.reduce,
-    "any": numpy.logical_or.reduce,
-    "all": numpy.logical_and.reduce,
-}
-
-
-@lowering(*_REDUCTIONS)
+@lowering("all", "any", "max", "min", "prod", "sum")
 def _reduction(source: Source, operation: Operation) -> Step | None:
     x, *rest = operation.arguments
     options = operation.options
     if rest or not x.shape or options.keys() - {"axis", "dtype", "keepdims"}:
         return None
     axis, keepdims = options.get("axis"), options.get("keepdims", False)
-    reduce = source.constant(_REDUCTIONS[operation.name], operation.name)
+    take_in, _ = known(operation.name).total
+    reduce = source.constant(getattr(numpy, take_in).reduce, operation.name)
     dtype = source.constant(operation.result.dtype, str(operation.result.dtype))
     arguments = source.items(x, tuple(axis) if isinstance(axis, list) else axis)
     return Step(operation, [f"{reduce}({arguments}, {dtype}, {source.items(operation.result, keepdims)})"])
