@@ -38,6 +38,7 @@ from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Graph
 from xpnet.replay.plans import make_plan
 from xpnet.replay.record import Recorded, RecordingNamespace, output
+from xpnet.replay.rewrite import simplified
 from xpnet.replay.same.facts import Facts, key
 from xpnet.replay.same.match import matcher
 from xpnet.replay.same.randomness import warn_of_draws
@@ -521,7 +522,7 @@ class Body:
         inputs: list[Any] = [x.variable for part in recorded for x in part]
         after, results = namespace.record(self.plain, *recorded)
         outputs = [*map(output, (*after, *results))]
-        graph = Graph(inputs, namespace.operations, outputs)
+        graph = simplified(Graph(inputs, namespace.operations, outputs))
         plan = make_plan(graph, [None] * len(outputs), place.array(0), self._precision)
         if place.is_lasting():
             self._plans[name] = plan

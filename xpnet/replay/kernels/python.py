@@ -1,5 +1,7 @@
 """A kernel as a loop in Python, which numba compiles: its source."""
 
+from collections.abc import Sequence
+
 import numpy
 
 from xpnet.replay.functions import CHOICES, COMPARISONS, PICK, PLACE, REDUCTIONS, TRANSCENDENTAL, known
@@ -62,7 +64,7 @@ class Loop(Passes):
     Parameters
     ----------
     kernel : Kernel
-    outputs : list of Variable
+    outputs : sequence of Variable
         What is stored.
     alias : dict of Variable to Variable
         The inputs that an output is written over: they are handed in once.
@@ -71,7 +73,7 @@ class Loop(Passes):
     """
 
     def __init__(
-        self, kernel: Kernel, outputs: list[Variable], alias: dict[Variable, Variable], *, parallel: bool
+        self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable], *, parallel: bool
     ) -> None:
         self._parallel = parallel
         self._overwritten = set(alias.values())

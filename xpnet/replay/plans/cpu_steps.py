@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from xpnet.autodiff.scatter import may_repeat
-from xpnet.replay.functions import known
+from xpnet.replay.functions import FUNCTIONS
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.kernels import python
 from xpnet.replay.plans import numba
@@ -44,15 +44,20 @@ def elementwise(source: Source, operation: Operation) -> Step | None:
     return Step(operation, [line], in_place=tuple(operation.inputs))
 
 
-@lowering("all", "any", "max", "min", "prod", "sum")
+_REDUCTIONS = {
+    name: getattr(numpy, FUNCTIONS[name].total[0]).reduce
+    for name in ("all", "any", "max", "min", "prod", "sum")
+}
+
+
+@lowering(*_REDUCTIONS)
 def _reduction(source: Source, operation: Operation) -> Step | None:
     x, *rest = operation.arguments
     options = operation.options
     if rest or not x.shape or options.keys() - {"axis", "dtype", "keepdims"}:
         return None
     axis, keepdims = options.get("axis"), options.get("keepdims", False)
-    take_in, _ = known(operation.name).total
-    reduce = source.constant(getattr(numpy, take_in).reduce, operation.name)
+    reduce = source.constant(_REDUCTIONS[operation.name], operation.name)
     dtype = source.constant(operation.result.dtype, str(operation.result.dtype))
     arguments = source.items(x, tuple(axis) if isinstance(axis, list) else axis)
     return Step(operation, [f"{reduce}({arguments}, {dtype}, {source.items(operation.result, keepdims)})"])
