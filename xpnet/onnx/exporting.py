@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from xpnet import tree
 from xpnet.backends import asarray, to_numpy
-from xpnet.onnx.operators import OPERATORS
+from xpnet.onnx.operators import OPERATORS, direct
 from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.rewrite import without_dead
@@ -247,12 +247,12 @@ class Writer:
         self._drop_identities()
 
     def _write(self, operation: Operation) -> None:
-        layer = operation.place or self._loop
-        self._place = f"{layer}/{operation.name}" if layer else operation.name
-        write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name))
-        results = NotImplemented if write is None else write(self, operation)
+        self._place = f"{self._loop}/{operation.place}" if self._loop else operation.place
+        write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name, direct))
+        results = write(self, operation)
         if results is NotImplemented:
             arguments = ", ".join(str(x.dtype) for x in operation.inputs)
+            layer, _, _ = self._place.rpartition("/")
             raise ValueError(
                 f"an exported network is made of what ONNX has, received {operation.name} of {arguments}"
                 f"{f' in {layer}' if layer else ''}, called with {operation.options or 'no options'}, for "
@@ -394,7 +394,7 @@ class Writer:
         """Return the dtype of a variable or constant; a Python number has that of its own kind."""
         if type(x) is Size:
             return numpy.dtype("int64")
-        return numpy.dtype(x.value.dtype if type(x) is Filled else getattr(x, "dtype", type(x)))
+        return numpy.dtype(getattr(x, "dtype", type(x)))
 
     def kind(self, dtype: Any) -> int:
         return helper.np_dtype_to_tensor_dtype(numpy.dtype(dtype))

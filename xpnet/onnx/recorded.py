@@ -9,9 +9,10 @@ import numpy
 from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
+from xpnet.replay.decompositions import DECOMPOSITIONS
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.record import RecordingNamespace, output
-from xpnet.replay.rewrite import simplified
+from xpnet.replay.rewrite import expand, simplified
 
 
 class Size(NamedTuple):
@@ -26,6 +27,10 @@ class Filled(NamedTuple):
 
     value: Any
     shape: tuple[int | Size, ...]
+
+    @property
+    def dtype(self) -> Any:
+        return self.value.dtype
 
 
 class Counted(NamedTuple):
@@ -49,7 +54,8 @@ class Recording:
     """
 
     def __init__(self, f: Callable, examples: list[numpy.ndarray]) -> None:
-        namespace = _Namespace(plain_namespace(examples[0]))
+        xp = plain_namespace(examples[0])
+        namespace = _Namespace(xp)
         leaves, structure = tree.flatten(f, state=True)
         self.parameters: dict[Variable, tuple[str, numpy.ndarray]] = {}
         self.trained: set[Variable] = set()
@@ -69,9 +75,10 @@ class Recording:
         inside, operations = [""], list[Operation]()
 
         def label() -> None:
-            """Note which layer does the operations that were recorded since."""
+            """Note what was recorded since, and in which layer: also for what will stand in its place."""
             new = namespace.operations[len(operations) :]
-            operations.extend(replace(operation, place=inside[-1]) for operation in new)
+            layer = f"{inside[-1]}/" if inside[-1] else ""
+            operations.extend(replace(each, place=layer + each.name) for each in new)
 
         def enter(module: Any, _inputs: tuple) -> None:
             label()
@@ -85,7 +92,8 @@ class Recording:
             result = namespace.record(f, *given)
         label()
         outputs = [output(x) for x in tree.leaves(result, state=True)]
-        self.graph = simplified(Graph([*self.parameters, *self.inputs], operations, outputs))
+        recorded = Graph([*self.parameters, *self.inputs], operations, outputs)
+        self.graph = simplified(expand(recorded, DECOMPOSITIONS, xp, "cpu"))
 
     @property
     def shapes(self) -> dict[Variable, tuple]:
@@ -157,7 +165,8 @@ def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) ->
     for a, b in zip(small.graph.operations, large.graph.operations, strict=True):
         if a.name != b.name:
             raise merge.refusal(a.name)
-        merge.place = f"{a.name} in {a.place}" if a.place else a.name
+        layer, _, name = a.place.rpartition("/")
+        merge.place = f"{name} in {layer}" if layer else name
         arguments, options = merge((a.arguments, a.options), (b.arguments, b.options))
         operations.append(replace(a, arguments=arguments, options=options))
         for x, y in zip(a.results, b.results, strict=True):

@@ -101,6 +101,7 @@ ROWS = [
     Function("positive", c=numbers("{0}"), onnx="Identity"),
     Function("round", c=floats("rint({0})"), onnx=floats("Round") | integers("Identity")),
     Function("sign", c=floats("{0} > 0 ? 1 : {0} < 0 ? -1 : {0} == 0 ? 0 : {0}"), onnx="Sign"),
+    Function("remainder", onnx=integers("Mod")),
     Function("trunc", c=floats("trunc({0})")),
     # powers, exponentials and logarithms
     Function("exp", "transcendental", "exp({0})", floats("exp({0})"), "Exp"),

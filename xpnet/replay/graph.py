@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from xpnet.replay.functions import VIEWS, WITHOUT_ARITHMETIC
 
-
 _numbers = count()
 
 

@@ -1,0 +1,338 @@
+"""Functions in terms of others, as plain array code, for those who have no counterpart: ONNX, and kernels.
+
+`rewrite.expand` records it, and puts it in the place of a function. It calls none of the functions that are
+listed here.
+"""
+
+from collections.abc import Callable
+from math import inf, log, pi, sqrt
+from typing import Any
+
+import numpy
+
+
+def _is_float(xp: Any, dtype: Any) -> bool:
+    return xp.isdtype(dtype, "real floating")
+
+
+def _cast(xp: Any, x: Any, dtype: Any) -> Any:
+    if not hasattr(x, "dtype"):
+        return xp.asarray(x, dtype=dtype)
+    return x if x.dtype == dtype else xp.astype(x, dtype)
+
+
+def _floats(xp: Any, *arguments: Any) -> Any:
+    """Return arguments as floating-point arrays of one dtype: that of their square roots."""
+    dtype = xp.sqrt(xp.ones((), dtype=xp.result_type(*arguments))).dtype
+    return [_cast(xp, x, dtype) for x in arguments]
+
+
+def _of_floats(define: Callable) -> Callable:
+    """Let a function have floating-point arrays of one dtype."""
+
+    def decompose(xp: Any, *arguments: Any) -> Any:
+        arrays = _floats(xp, *arguments)
+        return define(xp, *arrays) if _is_float(xp, arrays[0].dtype) else NotImplemented
+
+    return decompose
+
+
+# -- elementwise functions --------------------------------------------------------------------------------
+
+
+def _is_negative(xp: Any, x: Any) -> Any:
+    """Say whether there is a minus, also before zero."""
+    return xp.logical_or(x < 0, xp.reciprocal(x) < 0)
+
+
+def _copysign(xp: Any, x: Any, sign: Any) -> Any:
+    return xp.where(_is_negative(xp, sign), -xp.abs(x), xp.abs(x))
+
+
+def _atan2(xp: Any, y: Any, x: Any) -> Any:
+    # Where the quotient would be no number: two zeros, and two infinite lengths.
+    far = xp.logical_and(xp.isinf(y), xp.isinf(x))
+    angle = xp.atan(xp.where(far, xp.sign(y) / xp.sign(x), y / x))
+    turned = xp.where(y == 0, 0.0, angle) + _copysign(xp, xp.asarray(pi, dtype=y.dtype), y)
+    return xp.where(_is_negative(xp, x), turned, xp.where(y == 0, y, angle))
+
+
+def _times_log(xp: Any, x: Any, y: Any) -> Any:
+    """Return x log(y), which is 0 where x is."""
+    return xp.where(x == 0, 0.0, x * xp.log(y))
+
+
+def _remainder(xp: Any, a: Any, b: Any) -> Any:
+    return a - xp.floor(a / b) * b
+
+
+def _floor_divide(xp: Any, a: Any, b: Any) -> Any:
+    return xp.floor(a / b)
+
+
+def _unless_integers(define: Callable) -> Callable:
+    def decompose(xp: Any, a: Any, b: Any) -> Any:
+        return _of_floats(define)(xp, a, b) if _is_float(xp, xp.result_type(a, b)) else NotImplemented
+
+    return decompose
+
+
+def _trunc(xp: Any, x: Any) -> Any:
+    return xp.where(x < 0, xp.ceil(x), xp.floor(x)) if _is_float(xp, x.dtype) else x
+
+
+def _real(xp: Any, x: Any) -> Any:
+    return x if _is_float(xp, x.dtype) else NotImplemented
+
+
+def _shifted(shift: Callable) -> Callable:
+    def decompose(xp: Any, x: Any, by: Any) -> Any:
+        dtype = xp.result_type(x, by)
+        if dtype == xp.uint64:
+            return NotImplemented
+        x, by = (_cast(xp, each, xp.int64) for each in (x, by))
+        return _cast(xp, shift(xp, x, xp.pow(2, by)), dtype)
+
+    return decompose
+
+
+def _clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # the standard's names
+    low, high = (None if end is None else _cast(xp, end, x.dtype) for end in (min, max))
+    x = x if low is None else xp.maximum(x, low)
+    return x if high is None else xp.minimum(x, high)
+
+
+# -- reductions, searching and norms ----------------------------------------------------------------------
+
+
+def _truths(name: str) -> Callable:
+    def decompose(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
+        numbers = xp.astype(_cast(xp, x, xp.bool), xp.int32)
+        return xp.astype(getattr(xp, name)(numbers, axis=axis, keepdims=keepdims), xp.bool)
+
+    return decompose
+
+
+def _count_nonzero(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
+    return xp.sum(xp.astype(_cast(xp, x, xp.bool), xp.int64), axis=axis, keepdims=keepdims)
+
+
+def _isin(xp: Any, a: Any, b: Any, *, invert: bool = False) -> Any:
+    found = _truths("max")(xp, xp.expand_dims(a, axis=-1) == xp.reshape(b, (-1,)), axis=-1)
+    return xp.logical_not(found) if invert else found
+
+
+def _searchsorted(xp: Any, x1: Any, x2: Any, *, side: str = "left", sorter: Any = None) -> Any:
+    """Count the sorted numbers that are smaller."""
+    x1 = x1 if sorter is None else xp.take(x1, sorter, axis=0)
+    before = (xp.less if side == "left" else xp.less_equal)(x1, xp.expand_dims(x2, axis=-1))
+    return xp.sum(xp.astype(before, xp.int64), axis=-1)
+
+
+def _vector_norm(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Any:
+    (x,) = _floats(xp, x)
+    along = {"axis": axis, "keepdims": keepdims}
+    size = xp.abs(x)
+    if ord in (inf, -inf):
+        return xp.max(size, **along) if ord > 0 else xp.min(size, **along)
+    if ord in (0, 1):
+        return xp.sum(size if ord else xp.sign(size), **along)
+    if ord == 2:
+        return xp.sqrt(xp.sum(x * x, **along))
+    return xp.pow(xp.sum(xp.pow(size, ord), **along), 1 / ord)
+
+
+def _matrix_norm(xp: Any, x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    if ord == "fro":
+        return _vector_norm(xp, x, axis=(-2, -1), keepdims=keepdims)
+    if ord not in (1, -1, inf, -inf):  # the others are of singular values
+        return NotImplemented
+    (x,) = _floats(xp, x)
+    summed, left = (-2, -1) if abs(ord) == 1 else (-1, -2)
+    sums = xp.sum(xp.abs(x), axis=summed, keepdims=True)
+    found = (xp.max if ord > 0 else xp.min)(sums, axis=left, keepdims=True)
+    return found if keepdims else xp.squeeze(found, axis=(-2, -1))
+
+
+# -- products and matrices --------------------------------------------------------------------------------
+
+
+def _vecdot(xp: Any, x1: Any, x2: Any, *, axis: int = -1) -> Any:
+    products = xp.multiply(x1, x2)
+    if xp.isdtype(products.dtype, "complex floating"):
+        return NotImplemented
+    return xp.sum(products, axis=axis, dtype=products.dtype)
+
+
+def _cross(xp: Any, x1: Any, x2: Any, *, axis: int = -1) -> Any:
+    forward, backward = xp.asarray([1, 2, 0]), xp.asarray([2, 0, 1])
+    return xp.take(x1, forward, axis=axis) * xp.take(x2, backward, axis=axis) - (
+        xp.take(x1, backward, axis=axis) * xp.take(x2, forward, axis=axis)
+    )
+
+
+def _diagonal(xp: Any, x: Any, *, offset: int = 0) -> Any:
+    *others, rows, columns = x.shape
+    places = numpy.arange(rows * columns).reshape(rows, columns).diagonal(offset)
+    return xp.take(xp.reshape(x, (*others, rows * columns)), xp.asarray(places), axis=-1)
+
+
+def _trace(xp: Any, x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
+    return xp.sum(_diagonal(xp, x, offset=offset), axis=-1, dtype=dtype)
+
+
+def _matrix_power(xp: Any, x: Any, n: int) -> Any:
+    if n < 0:  # of the inverse
+        return NotImplemented
+    if n == 0:
+        one = xp.eye(x.shape[-1], dtype=x.dtype)
+        return xp.where(x == 0, one, one)  # of the shape of x
+    power, result = x, None
+    while n:  # by squaring
+        if n % 2:
+            result = power if result is None else xp.matmul(result, power)
+        n //= 2
+        power = xp.matmul(power, power) if n else power
+    return result
+
+
+# -- manipulation -----------------------------------------------------------------------------------------
+
+
+def _along(x: Any, axis: int, key: Any) -> Any:
+    """Return ``x[key]`` along an axis."""
+    return x[(*(slice(None),) * (axis % x.ndim), key, ...)]
+
+
+def _flip(_xp: Any, x: Any, *, axis: Any = None) -> Any:
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    turned = {each % x.ndim for each in axes}
+    return x[tuple(slice(None, None, -1 if each in turned else None) for each in range(x.ndim))]
+
+
+def _stack(xp: Any, arrays: Any, *, axis: int = 0) -> Any:
+    return xp.concat([xp.expand_dims(x, axis=axis) for x in arrays], axis=axis)
+
+
+def _unstack(_xp: Any, x: Any, *, axis: int = 0) -> list:
+    return [_along(x, axis, number) for number in range(x.shape[axis])]
+
+
+def _repeat(xp: Any, x: Any, repeats: Any, *, axis: int | None = None) -> Any:
+    if not isinstance(repeats, int):
+        return NotImplemented
+    x, axis = (xp.reshape(x, (-1,)), 0) if axis is None else (x, axis % x.ndim)
+    before, behind = x.shape[:axis], x.shape[axis + 1 :]
+    tiled = xp.tile(xp.expand_dims(x, axis=axis + 1), (*(1,) * (axis + 1), repeats, *(1,) * len(behind)))
+    return xp.reshape(tiled, (*before, repeats * x.shape[axis], *behind))
+
+
+def _diff(xp: Any, x: Any, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
+    parts = [part for part in (prepend, x, append) if part is not None]
+    x = xp.concat(parts, axis=axis) if len(parts) > 1 else x
+    for _ in range(n):
+        x = _along(x, axis, slice(1, None)) - _along(x, axis, slice(None, -1))
+    return x
+
+
+def _broadcast_arrays(xp: Any, *arrays: Any) -> list:
+    shape = numpy.broadcast_shapes(*(x.shape for x in arrays))
+    return [xp.broadcast_to(x, shape) for x in arrays]
+
+
+def _meshgrid(xp: Any, *arrays: Any, indexing: str = "xy") -> list:
+    own = list(range(len(arrays)))  # which axis belongs to which array
+    if indexing == "xy" and len(own) > 1:
+        own[:2] = 1, 0
+    return _broadcast_arrays(
+        xp,
+        *(
+            xp.reshape(x, [-1 if axis == place else 1 for axis in range(len(own))])
+            for place, x in zip(own, arrays, strict=True)
+        ),
+    )
+
+
+def _full(xp: Any, shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    return xp.broadcast_to(xp.asarray(fill_value, dtype=dtype), shape)
+
+
+def _full_like(xp: Any, x: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+    return _full(xp, x.shape, fill_value, dtype=dtype or x.dtype)
+
+
+def _linspace(
+    xp: Any, start: Any, stop: Any, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True
+) -> Any:
+    start, stop = _floats(xp, start, stop)
+    shape = numpy.broadcast_shapes(start.shape, stop.shape)
+    share = numpy.linspace(0, 1, num, endpoint=endpoint, dtype=start.dtype).reshape(-1, *(1 for _ in shape))
+    return _cast(xp, start + (stop - start) * share, dtype or start.dtype)
+
+
+DECOMPOSITIONS: dict[str, Callable] = {
+    # Elementwise functions of floating-point arrays.
+    **{
+        name: _of_floats(define)
+        for name, define in {
+            "atan2": _atan2,
+            "copysign": _copysign,
+            # tanh(x / 2) (exp(x) + 1), which keeps the digits of small x.
+            "expm1": lambda xp, x: xp.tanh(0.5 * x) * (xp.exp(x) + 1.0),
+            "hypot": lambda xp, a, b: xp.sqrt(a * a + b * b),
+            "log10": lambda xp, x: xp.log(x) * (1 / log(10)),
+            "log1p": lambda xp, x: xp.log(x + 1.0),
+            "log2": lambda xp, x: xp.log(x) * (1 / log(2)),
+            "logaddexp": lambda xp, a, b: xp.maximum(a, b) + xp.log(xp.exp(-xp.abs(a - b)) + 1.0),
+            "signbit": _is_negative,
+            "special.entr": lambda xp, x: -_times_log(xp, x, x),
+            "special.erfc": lambda xp, x: 1.0 - xp.special.erf(x),
+            "special.exp2": lambda xp, x: xp.pow(2.0, x),
+            "special.kl_div": lambda xp, x, y: _times_log(xp, x, x / y) - x + y,
+            "special.log1p": lambda xp, x: xp.log(x + 1.0),
+            "special.logit": lambda xp, x: xp.log(x / (1.0 - x)),
+            "special.ndtr": lambda xp, x: 0.5 * (1.0 - xp.special.erf(x * -sqrt(0.5))),
+            "special.rel_entr": lambda xp, x, y: _times_log(xp, x, x / y),
+            "special.xlog1py": lambda xp, x, y: _times_log(xp, x, y + 1.0),
+            "special.xlogy": _times_log,
+        }.items()
+    },
+    # Other elementwise functions.
+    "bitwise_left_shift": _shifted(lambda _xp, x, factor: x * factor),
+    "bitwise_right_shift": _shifted(lambda xp, x, factor: xp.floor_divide(x, factor)),
+    "clip": _clip,
+    "conj": _real,
+    "floor_divide": _unless_integers(_floor_divide),
+    "isfinite": lambda xp, x: xp.abs(x) < inf,
+    "not_equal": lambda xp, a, b: xp.logical_not(xp.equal(a, b)),
+    "real": _real,
+    "remainder": _unless_integers(_remainder),
+    "square": lambda _xp, x: x * x,
+    "trunc": _trunc,
+    # Reductions, searching and norms.
+    "all": _truths("min"),
+    "any": _truths("max"),
+    "count_nonzero": _count_nonzero,
+    "isin": _isin,
+    "matrix_norm": _matrix_norm,
+    "searchsorted": _searchsorted,
+    "vector_norm": _vector_norm,
+    # Products and matrices.
+    "cross": _cross,
+    "diagonal": _diagonal,
+    "matrix_power": _matrix_power,
+    "outer": lambda xp, a, b: xp.expand_dims(a, axis=1) * xp.expand_dims(b, axis=0),
+    "trace": _trace,
+    "vecdot": _vecdot,
+    # Manipulation.
+    "broadcast_arrays": _broadcast_arrays,
+    "diff": _diff,
+    "flip": _flip,
+    "full": _full,
+    "full_like": _full_like,
+    "linspace": _linspace,
+    "meshgrid": _meshgrid,
+    "repeat": _repeat,
+    "stack": _stack,
+    "unstack": _unstack,
+}
