@@ -9,10 +9,10 @@ import numpy
 from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
-from xpnet.replay.decompositions import DECOMPOSITIONS
+from xpnet.replay.decompositions import DECOMPOSITIONS, OF_RESULT
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.record import RecordingNamespace, output
-from xpnet.replay.rewrite import expand, simplified
+from xpnet.replay.rewrite import converted, expand, simplified
 
 
 class Size(NamedTuple):
@@ -93,7 +93,7 @@ class Recording:
         label()
         outputs = [output(x) for x in tree.leaves(result, state=True)]
         recorded = Graph([*self.parameters, *self.inputs], operations, outputs)
-        self.graph = simplified(expand(recorded, DECOMPOSITIONS, xp, "cpu"))
+        self.graph = simplified(expand(converted(recorded, OF_RESULT, xp), DECOMPOSITIONS, xp, "cpu"))
 
     @property
     def shapes(self) -> dict[Variable, tuple]:

@@ -11,28 +11,16 @@ from typing import Any
 import numpy
 
 
-def _is_float(xp: Any, dtype: Any) -> bool:
-    return xp.isdtype(dtype, "real floating")
-
-
 def _cast(xp: Any, x: Any, dtype: Any) -> Any:
-    if not hasattr(x, "dtype"):
-        return xp.asarray(x, dtype=dtype)
-    return x if x.dtype == dtype else xp.astype(x, dtype)
+    return x if not hasattr(x, "dtype") or x.dtype == dtype else xp.astype(x, dtype)
 
 
-def _floats(xp: Any, *arguments: Any) -> Any:
-    """Return arguments as floating-point arrays of one dtype: that of their square roots."""
-    dtype = xp.sqrt(xp.ones((), dtype=xp.result_type(*arguments))).dtype
-    return [_cast(xp, x, dtype) for x in arguments]
+def _if_floats(define: Callable) -> Callable:
+    """Leave a function as it is unless it computes with real floating-point numbers."""
 
-
-def _of_floats(define: Callable) -> Callable:
-    """Let a function have floating-point arrays of one dtype."""
-
-    def decompose(xp: Any, *arguments: Any) -> Any:
-        arrays = _floats(xp, *arguments)
-        return define(xp, *arrays) if _is_float(xp, arrays[0].dtype) else NotImplemented
+    def decompose(xp: Any, *arrays: Any, **options: Any) -> Any:
+        is_float = xp.isdtype(xp.result_type(*arrays), "real floating")
+        return define(xp, *arrays, **options) if is_float else NotImplemented
 
     return decompose
 
@@ -62,44 +50,19 @@ def _times_log(xp: Any, x: Any, y: Any) -> Any:
     return xp.where(x == 0, 0.0, x * xp.log(y))
 
 
-def _remainder(xp: Any, a: Any, b: Any) -> Any:
-    return a - xp.floor(a / b) * b
-
-
-def _floor_divide(xp: Any, a: Any, b: Any) -> Any:
-    return xp.floor(a / b)
-
-
-def _unless_integers(define: Callable) -> Callable:
-    def decompose(xp: Any, a: Any, b: Any) -> Any:
-        return _of_floats(define)(xp, a, b) if _is_float(xp, xp.result_type(a, b)) else NotImplemented
-
-    return decompose
-
-
-def _trunc(xp: Any, x: Any) -> Any:
-    return xp.where(x < 0, xp.ceil(x), xp.floor(x)) if _is_float(xp, x.dtype) else x
-
-
-def _real(xp: Any, x: Any) -> Any:
-    return x if _is_float(xp, x.dtype) else NotImplemented
-
-
 def _shifted(shift: Callable) -> Callable:
     def decompose(xp: Any, x: Any, by: Any) -> Any:
-        dtype = xp.result_type(x, by)
-        if dtype == xp.uint64:
+        if xp.result_type(x, by) == xp.uint64:  # powers are of integers with a sign
             return NotImplemented
-        x, by = (_cast(xp, each, xp.int64) for each in (x, by))
-        return _cast(xp, shift(xp, x, xp.pow(2, by)), dtype)
+        x, by = (xp.astype(each, xp.int64) if hasattr(each, "dtype") else each for each in (x, by))
+        return shift(xp, x, xp.pow(2, by))
 
     return decompose
 
 
 def _clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # the standard's names
-    low, high = (None if end is None else _cast(xp, end, x.dtype) for end in (min, max))
-    x = x if low is None else xp.maximum(x, low)
-    return x if high is None else xp.minimum(x, high)
+    y = x if min is None else xp.maximum(x, _cast(xp, min, x.dtype))
+    return y if max is None else xp.minimum(y, _cast(xp, max, x.dtype))
 
 
 # -- reductions, searching and norms ----------------------------------------------------------------------
@@ -130,7 +93,6 @@ def _searchsorted(xp: Any, x1: Any, x2: Any, *, side: str = "left", sorter: Any 
 
 
 def _vector_norm(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Any:
-    (x,) = _floats(xp, x)
     along = {"axis": axis, "keepdims": keepdims}
     size = xp.abs(x)
     if ord in (inf, -inf):
@@ -147,7 +109,6 @@ def _matrix_norm(xp: Any, x: Any, *, keepdims: bool = False, ord: Any = "fro") -
         return _vector_norm(xp, x, axis=(-2, -1), keepdims=keepdims)
     if ord not in (1, -1, inf, -inf):  # the others are of singular values
         return NotImplemented
-    (x,) = _floats(xp, x)
     summed, left = (-2, -1) if abs(ord) == 1 else (-1, -2)
     sums = xp.sum(xp.abs(x), axis=summed, keepdims=True)
     found = (xp.max if ord > 0 else xp.min)(sums, axis=left, keepdims=True)
@@ -253,70 +214,72 @@ def _meshgrid(xp: Any, *arrays: Any, indexing: str = "xy") -> list:
     )
 
 
-def _full(xp: Any, shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+def _full(xp: Any, shape: Any, fill_value: Any, *, dtype: Any = None, **_device: Any) -> Any:
+    shape = shape if isinstance(shape, tuple | list) else (shape,)
     return xp.broadcast_to(xp.asarray(fill_value, dtype=dtype), shape)
 
 
-def _full_like(xp: Any, x: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
+def _full_like(xp: Any, x: Any, fill_value: Any, *, dtype: Any = None, **_device: Any) -> Any:
     return _full(xp, x.shape, fill_value, dtype=dtype or x.dtype)
 
 
 def _linspace(
-    xp: Any, start: Any, stop: Any, num: int, *, dtype: Any = None, device: Any = None, endpoint: bool = True
+    xp: Any, start: Any, stop: Any, num: int, *, dtype: Any = None, endpoint: bool = True, **_device: Any
 ) -> Any:
-    start, stop = _floats(xp, start, stop)
-    shape = numpy.broadcast_shapes(start.shape, stop.shape)
-    share = numpy.linspace(0, 1, num, endpoint=endpoint, dtype=start.dtype).reshape(-1, *(1 for _ in shape))
-    return _cast(xp, start + (stop - start) * share, dtype or start.dtype)
+    found = xp.result_type(start, stop)
+    dtype = dtype or (found if xp.isdtype(found, "real floating") else xp.float64)
+    start, stop = (_cast(xp, x, dtype) for x in (start, stop))
+    share = numpy.linspace(0, 1, num, endpoint=endpoint, dtype=dtype)
+    rank = max(getattr(x, "ndim", 0) for x in (start, stop))
+    return start + (stop - start) * share.reshape(-1, *(1,) * rank)
 
+
+# Functions that compute in the dtype of their result, to which all arguments have been converted.
+OF_RESULT: dict[str, Callable] = {
+    "atan2": _atan2,
+    "copysign": _copysign,
+    # tanh(x / 2) (exp(x) + 1), which keeps the digits of small x.
+    "expm1": lambda xp, x: xp.tanh(0.5 * x) * (xp.exp(x) + 1.0),
+    "hypot": lambda xp, a, b: xp.sqrt(a * a + b * b),
+    "log10": lambda xp, x: xp.log(x) * (1 / log(10)),
+    "log1p": lambda xp, x: xp.log(x + 1.0),
+    "log2": lambda xp, x: xp.log(x) * (1 / log(2)),
+    "logaddexp": lambda xp, a, b: xp.maximum(a, b) + xp.log(xp.exp(-xp.abs(a - b)) + 1.0),
+    "matrix_norm": _matrix_norm,
+    "special.entr": lambda xp, x: -_times_log(xp, x, x),
+    "special.erfc": lambda xp, x: 1.0 - xp.special.erf(x),
+    "special.exp2": lambda xp, x: xp.pow(2.0, x),
+    "special.kl_div": lambda xp, x, y: _times_log(xp, x, x / y) - x + y,
+    "special.log1p": lambda xp, x: xp.log(x + 1.0),
+    "special.logit": lambda xp, x: xp.log(x / (1.0 - x)),
+    "special.ndtr": lambda xp, x: 0.5 * (1.0 - xp.special.erf(x * -sqrt(0.5))),
+    "special.rel_entr": lambda xp, x, y: _times_log(xp, x, x / y),
+    "special.xlog1py": lambda xp, x, y: _times_log(xp, x, y + 1.0),
+    "special.xlogy": _times_log,
+    "vector_norm": _vector_norm,
+}
 
 DECOMPOSITIONS: dict[str, Callable] = {
-    # Elementwise functions of floating-point arrays.
-    **{
-        name: _of_floats(define)
-        for name, define in {
-            "atan2": _atan2,
-            "copysign": _copysign,
-            # tanh(x / 2) (exp(x) + 1), which keeps the digits of small x.
-            "expm1": lambda xp, x: xp.tanh(0.5 * x) * (xp.exp(x) + 1.0),
-            "hypot": lambda xp, a, b: xp.sqrt(a * a + b * b),
-            "log10": lambda xp, x: xp.log(x) * (1 / log(10)),
-            "log1p": lambda xp, x: xp.log(x + 1.0),
-            "log2": lambda xp, x: xp.log(x) * (1 / log(2)),
-            "logaddexp": lambda xp, a, b: xp.maximum(a, b) + xp.log(xp.exp(-xp.abs(a - b)) + 1.0),
-            "signbit": _is_negative,
-            "special.entr": lambda xp, x: -_times_log(xp, x, x),
-            "special.erfc": lambda xp, x: 1.0 - xp.special.erf(x),
-            "special.exp2": lambda xp, x: xp.pow(2.0, x),
-            "special.kl_div": lambda xp, x, y: _times_log(xp, x, x / y) - x + y,
-            "special.log1p": lambda xp, x: xp.log(x + 1.0),
-            "special.logit": lambda xp, x: xp.log(x / (1.0 - x)),
-            "special.ndtr": lambda xp, x: 0.5 * (1.0 - xp.special.erf(x * -sqrt(0.5))),
-            "special.rel_entr": lambda xp, x, y: _times_log(xp, x, x / y),
-            "special.xlog1py": lambda xp, x, y: _times_log(xp, x, y + 1.0),
-            "special.xlogy": _times_log,
-        }.items()
-    },
+    **{name: _if_floats(define) for name, define in OF_RESULT.items()},
     # Other elementwise functions.
     "bitwise_left_shift": _shifted(lambda _xp, x, factor: x * factor),
     "bitwise_right_shift": _shifted(lambda xp, x, factor: xp.floor_divide(x, factor)),
     "clip": _clip,
-    "conj": _real,
-    "floor_divide": _unless_integers(_floor_divide),
+    "conj": _if_floats(lambda _xp, x: x),
+    "floor_divide": _if_floats(lambda xp, a, b: xp.floor(a / b)),
     "isfinite": lambda xp, x: xp.abs(x) < inf,
     "not_equal": lambda xp, a, b: xp.logical_not(xp.equal(a, b)),
-    "real": _real,
-    "remainder": _unless_integers(_remainder),
+    "real": _if_floats(lambda _xp, x: x),
+    "remainder": _if_floats(lambda xp, a, b: a - xp.floor(a / b) * b),
+    "signbit": _if_floats(_is_negative),
     "square": lambda _xp, x: x * x,
-    "trunc": _trunc,
-    # Reductions, searching and norms.
+    "trunc": _if_floats(lambda xp, x: xp.sign(x) * xp.floor(xp.abs(x))),
+    # Reductions and searching.
     "all": _truths("min"),
     "any": _truths("max"),
     "count_nonzero": _count_nonzero,
     "isin": _isin,
-    "matrix_norm": _matrix_norm,
     "searchsorted": _searchsorted,
-    "vector_norm": _vector_norm,
     # Products and matrices.
     "cross": _cross,
     "diagonal": _diagonal,

@@ -83,6 +83,9 @@ PICK, PLACE = "take_along_axis", "scatter_add"
 # What has the elements of its argument one after the other, and arrays beside each other.
 COPY, STACK = "copy", "stack"
 
+# Integers are rounded already.
+_WHOLE = integers("Identity") | truths("Identity")
+
 ROWS = [
     # arithmetic
     Function("add", "arithmetic", "{0} + {1}", numbers("{0} + {1}"), "Add"),
@@ -95,14 +98,14 @@ ROWS = [
     Function("subtract", "arithmetic", "{0} - {1}", numbers("{0} - {1}"), "Sub"),
     # signs and whole numbers
     Function("abs", "element", "abs({0})", floats("fabs({0})") | integers("{0} < 0 ? -{0} : {0}"), "Abs"),
-    Function("ceil", c=floats("ceil({0})"), onnx=floats("Ceil") | integers("Identity")),
+    Function("ceil", c=floats("ceil({0})"), onnx=_WHOLE | floats("Ceil")),
     Function("copysign", c=floats("copysign({0}, {1})")),
-    Function("floor", c=floats("floor({0})"), onnx=floats("Floor") | integers("Identity")),
+    Function("floor", c=floats("floor({0})"), onnx=_WHOLE | floats("Floor")),
     Function("positive", c=numbers("{0}"), onnx="Identity"),
-    Function("round", c=floats("rint({0})"), onnx=floats("Round") | integers("Identity")),
+    Function("round", c=floats("rint({0})"), onnx=_WHOLE | floats("Round")),
     Function("sign", c=floats("{0} > 0 ? 1 : {0} < 0 ? -1 : {0} == 0 ? 0 : {0}"), onnx="Sign"),
     Function("remainder", onnx=integers("Mod")),
-    Function("trunc", c=floats("trunc({0})")),
+    Function("trunc", c=floats("trunc({0})"), onnx=_WHOLE),
     # powers, exponentials and logarithms
     Function("exp", "transcendental", "exp({0})", floats("exp({0})"), "Exp"),
     Function("expm1", "transcendental", "expm1({0})", floats("expm1({0})")),

@@ -3,7 +3,7 @@ in terms of others.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -111,6 +111,10 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
             made = namespace.record(decompose, namespace, *arguments, **options)
         if made is NotImplemented:
             return None
+        made = [
+            x if x.dtype == y.dtype else namespace.astype(x, y.dtype)
+            for x, y in zip(made if operation.several else [made], operation.results, strict=True)
+        ]
         operations = [
             replace(
                 each,
@@ -119,7 +123,31 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
             )
             for each in namespace.operations
         ]
-        return operations, [output(x) for x in (made if operation.several else [made])]
+        return operations, [output(x) for x in made]
+
+    return graph.rewritten(change)
+
+
+def converted(graph: Graph, names: Container[str], xp: Any) -> Graph:
+    """Convert all arguments of some functions to the dtype of the result.
+
+    The parameters are those of `expand`, but for the names of the functions.
+    """
+
+    def change(operation: Operation) -> Instead | None:
+        if operation.name.removeprefix("linalg.") not in names:
+            return None
+        dtype, new = operation.result.dtype, list[Operation]()
+
+        def convert(x: Any) -> Any:
+            if type(x) is not Variable or x.dtype == dtype:
+                return x if type(x) is Variable else xp.asarray(x, dtype=dtype)
+            y = Variable(x.shape, dtype)
+            new.append(Operation("astype", xp.astype, (x, dtype), {}, (y,), place=operation.place))
+            return y
+
+        arguments = tuple(map(convert, operation.arguments))
+        return [*new, replace(operation, arguments=arguments)], operation.results
 
     return graph.rewritten(change)
 

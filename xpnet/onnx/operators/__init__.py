@@ -1,8 +1,8 @@
 """The functions of the standard as operators of ONNX, one file for each chapter.
 
 Each entry of `OPERATORS` is ``write(w, operation)``: it writes nodes with a `Writer` and returns the name of
-the result, or NotImplemented where ONNX cannot say what the operation does. `direct` does so for all functions
-whose row in `replay/functions.py` has an operator. `replay/decompositions.py` has those made of others.
+the result, or NotImplemented where ONNX cannot say what the operation does. `direct` does so for a function
+whose row in `replay/functions.py` has an operator. What is made of others is in `replay/decompositions.py`.
 """
 
 from xpnet.onnx.operators import (  # noqa: F401
