@@ -247,12 +247,12 @@ class Writer:
         self._drop_identities()
 
     def _write(self, operation: Operation) -> None:
-        self._place = f"{self._loop}/{operation.place}" if self._loop else operation.place
+        layer = operation.layer or self._loop
+        self._place = f"{layer}/{operation.called}" if layer else operation.called
         write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name, direct))
         results = write(self, operation)
         if results is NotImplemented:
             arguments = ", ".join(str(x.dtype) for x in operation.inputs)
-            layer, _, _ = self._place.rpartition("/")
             raise ValueError(
                 f"an exported network is made of what ONNX has, received {operation.name} of {arguments}"
                 f"{f' in {layer}' if layer else ''}, called with {operation.options or 'no options'}, for "

@@ -75,10 +75,9 @@ class Recording:
         inside, operations = [""], list[Operation]()
 
         def label() -> None:
-            """Note what was recorded since, and in which layer: also for what will stand in its place."""
+            """Note which layer does the operations that were recorded since."""
             new = namespace.operations[len(operations) :]
-            layer = f"{inside[-1]}/" if inside[-1] else ""
-            operations.extend(replace(each, place=layer + each.name) for each in new)
+            operations.extend(replace(operation, layer=inside[-1]) for operation in new)
 
         def enter(module: Any, _inputs: tuple) -> None:
             label()
@@ -165,8 +164,7 @@ def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) ->
     for a, b in zip(small.graph.operations, large.graph.operations, strict=True):
         if a.name != b.name:
             raise merge.refusal(a.name)
-        layer, _, name = a.place.rpartition("/")
-        merge.place = f"{name} in {layer}" if layer else name
+        merge.place = f"{a.called} in {a.layer}" if a.layer else a.called
         arguments, options = merge((a.arguments, a.options), (b.arguments, b.options))
         operations.append(replace(a, arguments=arguments, options=options))
         for x, y in zip(a.results, b.results, strict=True):

@@ -65,8 +65,10 @@ class Operation:
         Whether a result was a view of an argument.
     precision : str
         Of a matrix product: what its operands were rounded to.
-    place : str
-        Where in a network it was called, if that is known.
+    layer : str
+        Of a network, that called it, if that is known.
+    called : str
+        The function that was called, in whose place it stands; by default its own name.
     inputs : tuple of Variable
         The variables among the arguments, in order; one that is read twice is listed twice.
     """
@@ -79,11 +81,13 @@ class Operation:
     several: bool = False
     shares: bool = False
     precision: str = "float32"
-    place: str = ""
+    layer: str = ""
+    called: str = ""
     inputs: tuple[Variable, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(variables_in((self.arguments, self.options))))
+        object.__setattr__(self, "called", self.called or self.name)
 
     @property
     def result(self) -> Variable:

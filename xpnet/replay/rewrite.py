@@ -118,7 +118,8 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
         operations = [
             replace(
                 each,
-                place=operation.place,
+                layer=operation.layer,
+                called=operation.called,
                 precision=operation.precision if each.name in PRODUCTS else each.precision,
             )
             for each in namespace.operations
@@ -143,7 +144,16 @@ def converted(graph: Graph, names: Container[str], xp: Any) -> Graph:
             if type(x) is not Variable or x.dtype == dtype:
                 return x if type(x) is Variable else xp.asarray(x, dtype=dtype)
             y = Variable(x.shape, dtype)
-            new.append(Operation("astype", xp.astype, (x, dtype), {}, (y,), place=operation.place))
+            new.append(
+                replace(
+                    operation,
+                    name="astype",
+                    function=xp.astype,
+                    arguments=(x, dtype),
+                    options={},
+                    results=(y,),
+                )
+            )
             return y
 
         arguments = tuple(map(convert, operation.arguments))
