@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from xpnet import tree
 from xpnet.backends import asarray, to_numpy
 from xpnet.onnx.operators import OPERATORS, direct
-from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
+from xpnet.onnx.recorded import Counted, Filled, LoopBody, RecordedNetwork, Size, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.rewrite import without_dead
 from xpnet.settings import is_integer
@@ -124,11 +124,11 @@ def make_model(
     # A copy, as a call may write state.
     f = to_numpy(evaluation_copy(net)) if isinstance(net, tree.Branch) else net
     if batch is None:
-        recording = Recording(f, examples)
+        recording = RecordedNetwork(f, examples)
         shapes = recording.shapes
     else:
         small, large = (
-            Recording(_copy(f), [x.take(numpy.arange(size) % len(x), axis=0) for x in examples])
+            RecordedNetwork(_copy(f), [x.take(numpy.arange(size) % len(x), axis=0) for x in examples])
             for size in _SIZES
         )
         shapes = for_any_batch(small, large, _SIZES)
@@ -187,7 +187,7 @@ class Writer:
     makers : dict of Variable to Operation
     """
 
-    def __init__(self, recording: Recording, shapes: dict[Variable, tuple], batch: str | None) -> None:
+    def __init__(self, recording: RecordedNetwork, shapes: dict[Variable, tuple], batch: str | None) -> None:
         self._recording, self.shapes, self._batch = recording, shapes, batch
         self.makers: dict[Variable, Operation] = {}
         self._nodes: list[Any] = []
@@ -309,7 +309,7 @@ class Writer:
         self._nodes.append(helper.make_node(kind, names, outputs, name=outputs[0], **attributes))
         return outputs[0] if results == 1 else outputs
 
-    def loop(self, step: Step, inputs: Sequence[Any], results: list[Variable]) -> list[str]:
+    def loop(self, step: LoopBody, inputs: Sequence[Any], results: list[Variable]) -> list[str]:
         """Write a loop; return the names of its results, "" for those that nothing reads."""
         carried, end = step.carried, step.carried + step.sequences
         names = [self._unused(f"{self._place}/input") for _ in range(end)]

@@ -40,7 +40,7 @@ class Counted(NamedTuple):
     shape: tuple[int | Size, ...]
 
 
-class Recording:
+class RecordedNetwork:
     """The operations of one call.
 
     Attributes
@@ -100,7 +100,7 @@ class Recording:
         shapes = {x: tuple(x.shape) for x in self.graph.variables}
         for operation in self.graph.operations:
             for step in operation.options.values():
-                shapes.update(step.shapes if isinstance(step, Recording) else {})
+                shapes.update(step.shapes if isinstance(step, RecordedNetwork) else {})
         return shapes
 
 
@@ -116,13 +116,13 @@ class _Namespace(RecordingNamespace):
             kinds += [(x.shape[1:], x.dtype) for x in sequences]
             kinds += [(x.shape, x.dtype) for x in constants]
             # Of ones, as what a step does must not depend on values.
-            step = Step(body, [numpy.ones(*kind) for kind in kinds])
+            step = LoopBody(body, [numpy.ones(*kind) for kind in kinds])
             operation = self.operations.pop()
             self.operations.append(replace(operation, options=operation.options | {"body": step}))
         return results
 
 
-class Step(Recording):
+class LoopBody(RecordedNetwork):
     """The operations of one step of a loop.
 
     Attributes
@@ -144,7 +144,9 @@ class Step(Recording):
             super().__init__(step, examples)
 
 
-def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) -> dict[Variable, tuple]:
+def for_any_batch(
+    small: RecordedNetwork, large: RecordedNetwork, sizes: tuple[int, int]
+) -> dict[Variable, tuple]:
     """Write what depends on the size of the batch into the operations of the first of two recordings.
 
     Returns
@@ -176,7 +178,7 @@ def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) ->
 
 
 class _Merge:
-    def __init__(self, small: Recording, large: Recording, sizes: tuple[int, int]) -> None:
+    def __init__(self, small: RecordedNetwork, large: RecordedNetwork, sizes: tuple[int, int]) -> None:
         self._sizes = sizes
         self.place = "an input"
         self.shapes: dict[Variable, tuple] = {}
@@ -212,7 +214,7 @@ class _Merge:
             if len(a) != len(b):
                 raise self.refusal(self.place)
             return type(a)(self(x, y) for x, y in zip(a, b, strict=True))
-        if type(a) is Step:
+        if type(a) is LoopBody:
             self.shapes.update(for_any_batch(a, b, self._sizes))
             return a
         if type(a) is dict:

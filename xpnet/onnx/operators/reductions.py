@@ -30,7 +30,8 @@ def _reduction(w: Any, operation: Operation) -> Any:
     dtype = operation.result.dtype
     if is_bool(dtype):
         return NotImplemented
-    return _reduced(w, known(operation.name).onnx, w.tensor(x, dtype), axes_of(w, x, axis), keepdims)
+    kind = known(operation.name).operators[dtype.kind]
+    return _reduced(w, kind, w.tensor(x, dtype), axes_of(w, x, axis), keepdims)
 
 
 @says("var", "std")
