@@ -254,7 +254,7 @@ class Writer:
         if results is NotImplemented:
             arguments = ", ".join(str(x.dtype) for x in operation.inputs)
             raise ValueError(
-                f"an exported network is made of what ONNX has, received {operation.name} of {arguments}"
+                f"an exported network is made of what ONNX has, received {operation.called} of {arguments}"
                 f"{f' in {layer}' if layer else ''}, called with {operation.options or 'no options'}, for "
                 "which it has no counterpart. Write it with other functions, or leave it out of the export."
             )

@@ -1,7 +1,7 @@
 """Functions in terms of others, as plain array code, for those who have no counterpart: ONNX, and kernels.
 
-`rewrite.expand` records it, and puts it in the place of a function. It calls none of the functions that are
-listed here.
+`rewrite.expand` records it, and puts it in the place of a function. Some of it is what gives a function its
+gradient, too.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy
 
-
-def _cast(xp: Any, x: Any, dtype: Any) -> Any:
-    return x if not hasattr(x, "dtype") or x.dtype == dtype else xp.astype(x, dtype)
+from xpnet.autodiff.primitive import COMPOSITES
 
 
 def _if_floats(define: Callable) -> Callable:
@@ -60,28 +58,23 @@ def _shifted(shift: Callable) -> Callable:
     return decompose
 
 
-def _clip(xp: Any, x: Any, min: Any = None, max: Any = None) -> Any:  # the standard's names
-    y = x if min is None else xp.maximum(x, _cast(xp, min, x.dtype))
-    return y if max is None else xp.minimum(y, _cast(xp, max, x.dtype))
-
-
 # -- reductions, searching and norms ----------------------------------------------------------------------
 
 
 def _truths(name: str) -> Callable:
     def decompose(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
-        numbers = xp.astype(_cast(xp, x, xp.bool), xp.int32)
+        numbers = xp.astype(xp.astype(x, xp.bool), xp.int32)
         return xp.astype(getattr(xp, name)(numbers, axis=axis, keepdims=keepdims), xp.bool)
 
     return decompose
 
 
 def _count_nonzero(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
-    return xp.sum(xp.astype(_cast(xp, x, xp.bool), xp.int64), axis=axis, keepdims=keepdims)
+    return xp.sum(xp.astype(xp.astype(x, xp.bool), xp.int64), axis=axis, keepdims=keepdims)
 
 
 def _isin(xp: Any, a: Any, b: Any, *, invert: bool = False) -> Any:
-    found = _truths("max")(xp, xp.expand_dims(a, axis=-1) == xp.reshape(b, (-1,)), axis=-1)
+    found = xp.any(xp.expand_dims(a, axis=-1) == xp.reshape(b, (-1,)), axis=-1)
     return xp.logical_not(found) if invert else found
 
 
@@ -102,17 +95,6 @@ def _vector_norm(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False, o
     if ord == 2:
         return xp.sqrt(xp.sum(x * x, **along))
     return xp.pow(xp.sum(xp.pow(size, ord), **along), 1 / ord)
-
-
-def _matrix_norm(xp: Any, x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Any:
-    if ord == "fro":
-        return _vector_norm(xp, x, axis=(-2, -1), keepdims=keepdims)
-    if ord not in (1, -1, inf, -inf):  # the others are of singular values
-        return NotImplemented
-    summed, left = (-2, -1) if abs(ord) == 1 else (-1, -2)
-    sums = xp.sum(xp.abs(x), axis=summed, keepdims=True)
-    found = (xp.max if ord > 0 else xp.min)(sums, axis=left, keepdims=True)
-    return found if keepdims else xp.squeeze(found, axis=(-2, -1))
 
 
 # -- products and matrices --------------------------------------------------------------------------------
@@ -138,23 +120,11 @@ def _diagonal(xp: Any, x: Any, *, offset: int = 0) -> Any:
     return xp.take(xp.reshape(x, (*others, rows * columns)), xp.asarray(places), axis=-1)
 
 
-def _trace(xp: Any, x: Any, *, offset: int = 0, dtype: Any = None) -> Any:
-    return xp.sum(_diagonal(xp, x, offset=offset), axis=-1, dtype=dtype)
-
-
 def _matrix_power(xp: Any, x: Any, n: int) -> Any:
-    if n < 0:  # of the inverse
-        return NotImplemented
-    if n == 0:
-        one = xp.eye(x.shape[-1], dtype=x.dtype)
-        return xp.where(x == 0, one, one)  # of the shape of x
-    power, result = x, None
-    while n:  # by squaring
-        if n % 2:
-            result = power if result is None else xp.matmul(result, power)
-        n //= 2
-        power = xp.matmul(power, power) if n else power
-    return result
+    if n > 0:
+        return COMPOSITES["linalg.matrix_power"](xp, x, n)
+    one = xp.eye(x.shape[-1], dtype=x.dtype)
+    return NotImplemented if n else xp.where(x == 0, one, one)  # of the shape of x
 
 
 # -- manipulation -----------------------------------------------------------------------------------------
@@ -188,32 +158,6 @@ def _repeat(xp: Any, x: Any, repeats: Any, *, axis: int | None = None) -> Any:
     return xp.reshape(tiled, (*before, repeats * x.shape[axis], *behind))
 
 
-def _diff(xp: Any, x: Any, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Any:
-    parts = [part for part in (prepend, x, append) if part is not None]
-    x = xp.concat(parts, axis=axis) if len(parts) > 1 else x
-    for _ in range(n):
-        x = _along(x, axis, slice(1, None)) - _along(x, axis, slice(None, -1))
-    return x
-
-
-def _broadcast_arrays(xp: Any, *arrays: Any) -> list:
-    shape = numpy.broadcast_shapes(*(x.shape for x in arrays))
-    return [xp.broadcast_to(x, shape) for x in arrays]
-
-
-def _meshgrid(xp: Any, *arrays: Any, indexing: str = "xy") -> list:
-    own = list(range(len(arrays)))  # which axis belongs to which array
-    if indexing == "xy" and len(own) > 1:
-        own[:2] = 1, 0
-    return _broadcast_arrays(
-        xp,
-        *(
-            xp.reshape(x, [-1 if axis == place else 1 for axis in range(len(own))])
-            for place, x in zip(own, arrays, strict=True)
-        ),
-    )
-
-
 def _full(xp: Any, shape: Any, fill_value: Any, *, dtype: Any = None, **_device: Any) -> Any:
     shape = shape if isinstance(shape, tuple | list) else (shape,)
     return xp.broadcast_to(xp.asarray(fill_value, dtype=dtype), shape)
@@ -228,10 +172,9 @@ def _linspace(
 ) -> Any:
     found = xp.result_type(start, stop)
     dtype = dtype or (found if xp.isdtype(found, "real floating") else xp.float64)
-    start, stop = (_cast(xp, x, dtype) for x in (start, stop))
+    start, stop = (xp.asarray(x, dtype=dtype) for x in (start, stop))
     share = numpy.linspace(0, 1, num, endpoint=endpoint, dtype=dtype)
-    rank = max(getattr(x, "ndim", 0) for x in (start, stop))
-    return start + (stop - start) * share.reshape(-1, *(1,) * rank)
+    return start + (stop - start) * share.reshape(-1, *(1,) * max(start.ndim, stop.ndim))
 
 
 # Functions that compute in the dtype of their result, to which all arguments have been converted.
@@ -245,7 +188,7 @@ OF_RESULT: dict[str, Callable] = {
     "log1p": lambda xp, x: xp.log(x + 1.0),
     "log2": lambda xp, x: xp.log(x) * (1 / log(2)),
     "logaddexp": lambda xp, a, b: xp.maximum(a, b) + xp.log(xp.exp(-xp.abs(a - b)) + 1.0),
-    "matrix_norm": _matrix_norm,
+    "matrix_norm": COMPOSITES["linalg.matrix_norm"],
     "special.entr": lambda xp, x: -_times_log(xp, x, x),
     "special.erfc": lambda xp, x: 1.0 - xp.special.erf(x),
     "special.exp2": lambda xp, x: xp.pow(2.0, x),
@@ -261,10 +204,14 @@ OF_RESULT: dict[str, Callable] = {
 
 DECOMPOSITIONS: dict[str, Callable] = {
     **{name: _if_floats(define) for name, define in OF_RESULT.items()},
+    # What autodiff takes apart as well.
+    **{
+        name: COMPOSITES.get(name) or COMPOSITES[f"linalg.{name}"]
+        for name in ("broadcast_arrays", "clip", "diff", "meshgrid", "outer", "trace")
+    },
     # Other elementwise functions.
     "bitwise_left_shift": _shifted(lambda _xp, x, factor: x * factor),
     "bitwise_right_shift": _shifted(lambda xp, x, factor: xp.floor_divide(x, factor)),
-    "clip": _clip,
     "conj": _if_floats(lambda _xp, x: x),
     "floor_divide": _if_floats(lambda xp, a, b: xp.floor(a / b)),
     "isfinite": lambda xp, x: xp.abs(x) < inf,
@@ -284,18 +231,13 @@ DECOMPOSITIONS: dict[str, Callable] = {
     "cross": _cross,
     "diagonal": _diagonal,
     "matrix_power": _matrix_power,
-    "outer": lambda xp, a, b: xp.expand_dims(a, axis=1) * xp.expand_dims(b, axis=0),
-    "trace": _trace,
     "vecdot": _vecdot,
     # Manipulation.
-    "broadcast_arrays": _broadcast_arrays,
-    "diff": _diff,
     "flip": _flip,
     "full": _full,
     "full_like": _full_like,
     "linspace": _linspace,
-    "meshgrid": _meshgrid,
     "repeat": _repeat,
     "stack": _stack,
     "unstack": _unstack,
-}
+}  # fmt: skip

@@ -100,7 +100,7 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
         decompose = decompositions.get(operation.name.removeprefix("linalg."))
         if decompose is None:
             return None
-        namespace = RecordingNamespace(xp)
+        namespace = _ExpandingNamespace(xp, decompositions)
 
         def recorded(x: Variable) -> Recorded:
             zero = xp.zeros((), dtype=x.dtype, device=device)
@@ -127,6 +127,19 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
         return operations, [output(x) for x in made]
 
     return graph.rewritten(change)
+
+
+class _ExpandingNamespace(RecordingNamespace):
+    """A recording namespace that records plain array code in the place of functions."""
+
+    def __init__(self, xp: Any, decompositions: Mapping[str, Callable]) -> None:
+        super().__init__(xp)
+        self._decompositions = decompositions
+
+    def call(self, name: str, function: Any, arguments: tuple, options: dict) -> Any:
+        decompose = self._decompositions.get(name.removeprefix("linalg."))
+        made = decompose(self, *arguments, **options) if decompose else NotImplemented
+        return super().call(name, function, arguments, options) if made is NotImplemented else made
 
 
 def converted(graph: Graph, names: Container[str], xp: Any) -> Graph:

@@ -30,4 +30,4 @@ def _floor_divide(w: Any, operation: Operation) -> Any:
 
 @says("astype", "asarray")
 def _astype(w: Any, operation: Operation) -> str:
-    return w.cast(w.tensor(operation.arguments[0]), operation.result.dtype)
+    return w.tensor(operation.arguments[0], operation.result.dtype)

@@ -31,7 +31,7 @@ def _broadcast_to(w: Any, operation: Operation) -> str:
 
 @says("expand_dims")
 def _expand_dims(w: Any, operation: Operation) -> str:
-    x, axis = arguments(operation, "x", axis=0)
+    x, axis = arguments(operation, "x", "axis", axis=0)
     axes = axis if isinstance(axis, tuple) else (axis,)
     return w.node("Unsqueeze", x, numpy.asarray(axes, dtype="int64"))
 
