@@ -12,7 +12,7 @@ import xpnet
 from xpnet.autodiff import extended_namespace
 from xpnet.autodiff.namespace import TracedNamespace, namespaces_of
 from xpnet.autodiff.primitive import PRIMITIVES, unary
-from xpnet.replay.decompositions import DECOMPOSITIONS, OF_RESULT
+from xpnet.replay.decompositions import DECOMPOSITIONS, IN_DTYPE_OF_RESULT
 from xpnet.replay.functions import FUNCTIONS, ROWS, Function, floats
 
 pytestmark = pytest.mark.host
@@ -89,7 +89,7 @@ def of_elements():
     for name, decompose in DECOMPOSITIONS.items():
         of_norm = name.endswith("norm")
         other = name in ("signbit", "square", "trunc", "remainder", "floor_divide", "isfinite", "not_equal")
-        if other or (name in OF_RESULT and not of_norm):
+        if other or (name in IN_DTYPE_OF_RESULT and not of_norm):
             yield name, decompose
 
 

@@ -9,7 +9,7 @@ import numpy
 from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
-from xpnet.replay.decompositions import DECOMPOSITIONS, OF_RESULT
+from xpnet.replay.decompositions import DECOMPOSITIONS, IN_DTYPE_OF_RESULT
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.record import RecordingNamespace, output
 from xpnet.replay.rewrite import converted, expand, simplified
@@ -92,7 +92,9 @@ class RecordedNetwork:
         label()
         outputs = [output(x) for x in tree.leaves(result, state=True)]
         recorded = Graph([*self.parameters, *self.inputs], operations, outputs)
-        self.graph = simplified(expand(converted(recorded, OF_RESULT, xp), DECOMPOSITIONS, xp, "cpu"))
+        self.graph = simplified(
+            expand(converted(recorded, IN_DTYPE_OF_RESULT, xp), DECOMPOSITIONS, xp, "cpu")
+        )
 
     @property
     def shapes(self) -> dict[Variable, tuple]:

@@ -178,7 +178,7 @@ def _linspace(
 
 
 # Functions that compute in the dtype of their result, to which all arguments have been converted.
-OF_RESULT: dict[str, Callable] = {
+IN_DTYPE_OF_RESULT: dict[str, Callable] = {
     "atan2": _atan2,
     "copysign": _copysign,
     # tanh(x / 2) (exp(x) + 1), which keeps the digits of small x.
@@ -203,7 +203,7 @@ OF_RESULT: dict[str, Callable] = {
 }
 
 DECOMPOSITIONS: dict[str, Callable] = {
-    **{name: _if_floats(define) for name, define in OF_RESULT.items()},
+    **{name: _if_floats(define) for name, define in IN_DTYPE_OF_RESULT.items()},
     # What autodiff takes apart as well.
     **{
         name: COMPOSITES.get(name) or COMPOSITES[f"linalg.{name}"]
