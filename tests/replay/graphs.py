@@ -15,7 +15,8 @@ import xpnet
 from tests.replay.cases import assert_identical
 from tests.replay.host import COMPILER, Host, plan_on
 from xpnet import tree
-from xpnet.replay.graph import VIEWS, Variable
+from xpnet.replay.functions import VIEWS
+from xpnet.replay.graph import Variable
 from xpnet.replay.jit import _Replay
 from xpnet.replay.kernels import c, python
 from xpnet.replay.plans import numba

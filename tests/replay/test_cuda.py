@@ -11,6 +11,7 @@ from tests.replay.cases import EXACT, ROWS, TINY, VIEWS, assert_same, check_view
 from tests.replay.host import COMPILER, Host, plan_on
 from xpnet import losses, nn, optim
 from xpnet.autodiff import extended_namespace
+from xpnet.replay.functions import BROADCASTING, FUNCTIONS
 from xpnet.replay.kernels import c
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")]
@@ -72,14 +73,10 @@ def every_function(dtype):
         xp = extended_namespace(x)
         kind = numpy.dtype(dtype).kind
         x, y = xp.where(x == y, x, x), xp.where(x == y, y, y)  # so that the rest becomes one kernel with it
-        tables = {
-            "f": (c.ANY, c.NUMBERS, c.FLOATS),
-            "b": (c.ANY, c.BOOLEANS),
-            "i": (c.ANY, c.NUMBERS, c.INTEGERS),
-            "u": (c.ANY, c.NUMBERS, c.INTEGERS),
-        }[kind]
         results = {}
-        for name in sorted(set().union(*tables)):
+        for name, row in sorted(FUNCTIONS.items()):
+            if kind not in row.c:
+                continue
             if name == "astype":
                 results |= {
                     to: xp.astype(x, getattr(xp, to)) for to in ("float64", "int32", "uint16", "bool")
@@ -94,17 +91,7 @@ def every_function(dtype):
                 results[name] = xp.special.erf(x)
             else:
                 function = getattr(xp, name)
-                takes_two = (
-                    "{1}"
-                    in {
-                        **c.FLOATS,
-                        **c.INTEGERS,
-                        **c.NUMBERS,
-                        **c.BOOLEANS,
-                        **c.ANY,
-                    }[name]
-                )
-                results[name] = function(x, y) if takes_two else function(x)
+                results[name] = function(x, y) if name in BROADCASTING else function(x)
         return results
 
     return f

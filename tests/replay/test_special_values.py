@@ -8,7 +8,7 @@ import pytest
 import xpnet
 from tests.replay.cases import assert_identical
 from tests.replay.host import COMPILER, Host, plan_on
-from xpnet.replay.kernels.kernel import COMPARISONS
+from xpnet.replay.functions import COMPARISONS
 
 DTYPES = ["float32", "float64", "int8", "int32", "int64", "uint8", "uint64", "bool"]
 

@@ -25,21 +25,9 @@ from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, SETTINGS, settled, 
 from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
+from xpnet.replay.functions import OF_SETTINGS, OF_SHAPE_ALONE, SHAPED_BY_VALUES
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.same.outside import ArrayFromOutsideError, FromOutside, refused
-
-# Functions whose results depend on values in their shape.
-_SHAPED_BY_VALUES = frozenset(
-    {"argwhere", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"}
-)
-
-# Functions of which only the shape and dtype of their argument matters.
-_OF_SHAPE_ALONE = frozenset({"empty_like", "ones_like", "zeros_like"})
-
-# Functions all of whose arguments are settings: sizes, and numbers from which sizes follow.
-_OF_SETTINGS = frozenset(
-    {"arange", "broadcast_shapes", "empty", "eye", "fft.fftfreq", "fft.rfftfreq", "ones", "zeros"}
-)
 
 
 class Recorded(ArrayObject):
@@ -241,7 +229,7 @@ class RecordingNamespace(PlainNamespace):
         traced = _first_traced(arguments)
         if traced is not None:  # x @ w, where only w has a gradient: that of x stands on the left
             return reduce(getattr, name.split("."), traced.namespace)(*arguments, **options)
-        if name in ABOUT_ARRAYS and name not in _OF_SETTINGS:
+        if name in ABOUT_ARRAYS and name not in OF_SETTINGS:
             arguments, options = _map((arguments, options), concrete)
             return function(*arguments, **options)
         found: list[Recorded] = []
@@ -252,9 +240,9 @@ class RecordingNamespace(PlainNamespace):
         results = list(result) if several else [result]
         if not any(tree.is_array(x) for x in results):
             return result  # something about shapes
-        if name in _OF_SHAPE_ALONE or all(x.variable is None for x in found):
+        if name in OF_SHAPE_ALONE or all(x.variable is None for x in found):
             lifted = [Recorded(x, None, self) for x in results]
-        elif name in _SHAPED_BY_VALUES:
+        elif name in SHAPED_BY_VALUES:
             raise _shaped_by_values(f"what {name} returns")
         else:
             kept, kept_options = _map(
@@ -288,7 +276,7 @@ class RecordingNamespace(PlainNamespace):
             return taken
         numbers = any(x.variable is None and is_numpy_number(x.value) for x in found)
         is_first = taken[0] and len(changing) == 1 and changing[0] is taken[0][0]
-        if not numbers and (not changing or (is_first and name not in _OF_SETTINGS)):
+        if not numbers and (not changing or (is_first and name not in OF_SETTINGS)):
             return taken
         # Each place has an array of its own, so that one may be data at one and a setting at another.
         arguments, options = _map(taken, copy.copy)
@@ -312,7 +300,7 @@ class RecordingNamespace(PlainNamespace):
 def _data(name: str, arguments: tuple, options: dict) -> Any:
     """Return those arguments of a function that are arrays for it, in a list or tuple, lists among them."""
     primitive, composite = PRIMITIVES.get(name), COMPOSITES.get(name)
-    if name in _OF_SETTINGS:
+    if name in OF_SETTINGS:
         return ()
     if name == "full":
         return [*arguments[1:2], options.get("fill_value")]

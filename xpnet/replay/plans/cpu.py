@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy
 
-from xpnet.replay.graph import VIEWS, Operation, Variable
+from xpnet.replay.functions import VIEWS
+from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import python
 from xpnet.replay.kernels.kernel import NUMBER, Kernel, Target
 from xpnet.replay.kernels.python import MOST_REDUCED, Loop

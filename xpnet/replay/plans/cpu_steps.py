@@ -10,6 +10,7 @@ from typing import Any
 import numpy
 
 from xpnet.autodiff.scatter import may_repeat
+from xpnet.replay.functions import FUNCTIONS
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.kernels import python
 from xpnet.replay.plans import numba
@@ -44,12 +45,8 @@ def elementwise(source: Source, operation: Operation) -> Step | None:
 
 
 _REDUCTIONS = {
-    "sum": numpy.add.reduce,
-    "prod": numpy.multiply.reduce,
-    "max": numpy.maximum.reduce,
-    "min": numpy.minimum.reduce,
-    "any": numpy.logical_or.reduce,
-    "all": numpy.logical_and.reduce,
+    name: getattr(numpy, FUNCTIONS[name].total[0]).reduce
+    for name in ("all", "any", "max", "min", "prod", "sum")
 }
 
 

@@ -19,7 +19,8 @@ import numpy
 
 from xpnet.autodiff.namespace import PlainNamespace
 from xpnet.backends import plain_namespace
-from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
+from xpnet.replay.functions import VIEWS
+from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels import c
 from xpnet.replay.kernels.c import Block
 from xpnet.replay.kernels.kernel import Target
