@@ -41,7 +41,7 @@ class ProductError(RuntimeError):
 
 
 class Cuda:
-    """A CUDA device, as plans see it.
+    """A CUDA device, as plans see it: a `Runtime`, and more.
 
     Attributes
     ----------
@@ -50,6 +50,10 @@ class Cuda:
     processors : int
         How many multiprocessors the device has.
     """
+
+    alignment = ALIGNMENT
+    has_numbers = False
+    empty = None  # what is captured makes no arrays
 
     ProductError = ProductError
 
@@ -92,9 +96,9 @@ class Cuda:
         """Return an array in a part of memory."""
         return cupy.ndarray(shape, dtype, memory.data + offset)
 
-    def contiguous(self, x: Any) -> Any:
-        """Return an array with its elements one after the other."""
-        return x if x.flags.c_contiguous else cupy.ascontiguousarray(x)
+    def contiguous(self, arrays: Sequence) -> list:
+        """Return arrays with their elements one after the other."""
+        return [x if x.flags.c_contiguous else cupy.ascontiguousarray(x) for x in arrays]
 
     def pointer(self, x: Any) -> int:
         """Return where an array is."""
