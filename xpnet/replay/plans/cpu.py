@@ -3,7 +3,7 @@
 What `cpu_steps.py` does not know is called as it was recorded, and gives an array of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from types import NoneType
 from typing import Any
@@ -67,7 +67,7 @@ class CpuPlan(MemoryPlan):
         return len(step.calls) > 1 or bool(kernel.views) or (kernel.has_totals and small)
 
     def _kernel(
-        self, kernel: Kernel, results: list[Variable], alias: dict[Variable, Variable]
+        self, kernel: Kernel, results: Sequence[Variable], alias: dict[Variable, Variable]
     ) -> tuple[Callable, list]:
         loop = Loop(kernel, results, alias, parallel=False)
         several = kernel.size >= PARALLEL and not kernel.has_totals

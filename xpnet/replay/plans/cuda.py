@@ -13,6 +13,7 @@ from functools import reduce
 from math import gcd, prod
 from typing import Any
 
+import array_api_compat
 import array_api_compat.numpy
 import numpy
 
@@ -22,6 +23,7 @@ from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 from xpnet.replay.kernels import c
 from xpnet.replay.kernels.c import Block
 from xpnet.replay.kernels.kernel import Kernel
+from xpnet.replay.plans.cuda_lowering import lowered, with_constants_handed_in, with_copies
 from xpnet.replay.plans.cuda_products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
@@ -40,7 +42,6 @@ from xpnet.replay.plans.cuda_products import (
 from xpnet.replay.plans.memory import Prototypes
 from xpnet.replay.plans.plan import MemoryPlan, first_line
 from xpnet.replay.plans.step import CALL, PRODUCT, VIEW, Call, Scratch, Step, recorded
-from xpnet.replay.rewrite import lowered, with_constants_handed_in, with_copies
 
 _log = logging.getLogger("xpnet")
 
@@ -65,7 +66,6 @@ class CudaPlan(MemoryPlan):
 
     _runtime: Any  # `Cuda` of `cuda_runtime.py`
     _stored_as = staticmethod(stored_as)
-    _target = c.TARGET
 
     def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:
         runtime = self._runtime = self._runtime_of(like)
@@ -73,7 +73,7 @@ class CudaPlan(MemoryPlan):
             self._namespace = plain_namespace(like)
             graph, constants = with_constants_handed_in(graph)
             self._more_inputs = runtime.contiguous(constants)  # once, so that none moves
-            graph = lowered(graph, self._namespace)
+            graph = lowered(graph, self._namespace, array_api_compat.device(like))
             super().__init__(graph if runtime.problem else narrow(graph), over, like)
 
     def _runtime_of(self, like: Any) -> Any:
@@ -83,6 +83,7 @@ class CudaPlan(MemoryPlan):
         return Cuda.of(like)
 
     def _build(self, over: list[Variable | None]) -> None:
+        self._target = c.TARGET
         self._problem = self._runtime.problem  # why no graph can be captured, if so
         self._assign = self._runtime.assign  # one object, which the source names once
         # By the stream that they run on: what is idle for the host may still be at work there.
@@ -151,7 +152,7 @@ class CudaPlan(MemoryPlan):
         widens = not isinstance(operation.result.dtype, NarrowType)
         if widens and any(isinstance(x.dtype, NarrowType) for x in operation.inputs):
             value = value._replace(function=widening(operation))
-        targets = operation.results if operation.several else operation.result
+        targets = list(operation.results) if operation.several else operation.result
         return Step.of(operation, Call(CALL, self._assign, (targets, value), "assign"))
 
     def _product(self, operation: Operation) -> Step | None:
@@ -234,7 +235,7 @@ class CudaPlan(MemoryPlan):
         return gcd(ALIGNMENT, self._prototypes.offset(x))
 
     def _kernel(
-        self, kernel: Kernel, results: list[Variable], alias: dict[Variable, Variable]
+        self, kernel: Kernel, results: Sequence[Variable], alias: dict[Variable, Variable]
     ) -> tuple[Callable, list]:
         block = Block(kernel, results, alias)
         grid = block.grid(kernel.size, self._runtime.processors)

@@ -173,7 +173,7 @@ class MemoryPlan(Plan):
         raise NotImplementedError
 
     def _kernel(
-        self, kernel: Kernel, results: list[Variable], alias: dict[Variable, Variable]
+        self, kernel: Kernel, results: Sequence[Variable], alias: dict[Variable, Variable]
     ) -> tuple[Callable, list]:
         """Return the function of a kernel, and what it is given behind the arrays.
 

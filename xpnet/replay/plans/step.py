@@ -86,7 +86,7 @@ class Step:
 
     Attributes
     ----------
-    inputs, results : list of Variable
+    inputs, results : sequence of Variable
         What is read and what is made.
     calls : list of Call
         One after the other. A copy to a result that takes over the memory of what is copied is left out.
@@ -96,8 +96,8 @@ class Step:
         What stands for the calls, as it depends on the memory that is shared.
     """
 
-    inputs: list[Variable]
-    results: list[Variable]
+    inputs: Sequence[Variable]
+    results: Sequence[Variable]
     calls: list[Call] = field(default_factory=list)
     in_place: Sequence[Variable] = ()
     kernel: Kernel | None = None
