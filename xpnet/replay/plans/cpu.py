@@ -3,8 +3,6 @@
 What `cpu_steps.py` does not know is called as it was recorded, and gives an array of its own.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
 from types import NoneType
 from typing import Any
 
@@ -17,7 +15,7 @@ from xpnet.replay.kernels.python import MOST_REDUCED, Loop
 from xpnet.replay.plans import numba
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
-from xpnet.replay.plans.plan import MemoryPlan
+from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
 from xpnet.replay.plans.step import CALL, Call, Flat, Item, Member, Step, recorded
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
@@ -41,10 +39,6 @@ class CpuPlan(MemoryPlan):
         self._target = python.TARGET if numba.numba_is_there() else None
         super()._build(over)
 
-    @cached_property
-    def _idle(self) -> list[Callable]:  # type: ignore[override]
-        return []
-
     def _lower(self, operation: Operation) -> Step:
         prototypes = self._prototypes
         may_share = operation.shares or operation.name in VIEWS
@@ -66,17 +60,12 @@ class CpuPlan(MemoryPlan):
         small = kernel.size <= MOST_REDUCED or kernel.kinds[step.results[0]] == NUMBER
         return len(step.calls) > 1 or bool(kernel.views) or (kernel.has_totals and small)
 
-    def _kernel(
-        self, kernel: Kernel, results: Sequence[Variable], alias: dict[Variable, Variable]
-    ) -> tuple[Callable, list]:
-        loop = Loop(kernel, results, alias, parallel=False)
+    def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
+        loop = Loop(kernel, results, over, parallel=False)
         several = kernel.size >= PARALLEL and not kernel.has_totals
-        parallel = Loop(kernel, results, alias, parallel=True).source if several else ""
+        parallel = Loop(kernel, results, over, parallel=True).source if several else ""
         sizes = [kernel.size, *([kernel.columns] if kernel.columns else [])]
-        return self._runtime.kernel(loop.source, parallel), [*loop.numbers, *sizes]
-
-    def _operand(self, x: Variable) -> Any:
-        return Flat(x)
+        return self._runtime.kernel(loop.source, parallel), [*map(Flat, arrays), *loop.numbers, *sizes]
 
     def _shared(self, inputs: list[numpy.ndarray]) -> list[int]:
         bases = [x.base for x in inputs]
@@ -93,7 +82,7 @@ class CpuPlan(MemoryPlan):
             or (foreign and any(numpy.may_share_memory(x, y) for y in inputs if y is not x))
         ]
 
-    def _output(self, x: Any, *, again: bool) -> Any:
+    def _output(self, x: Any, again: bool) -> Any:
         if type(x) is not Variable or (again and x.shape):
             # The caller may write to a constant, or donate it; and what a function makes twice is two arrays.
             return Member(x, "copy", ())

@@ -40,7 +40,7 @@ from xpnet.replay.plans.cuda_products import (
     widening,
 )
 from xpnet.replay.plans.memory import Prototypes
-from xpnet.replay.plans.plan import MemoryPlan, first_line
+from xpnet.replay.plans.plan import MemoryPlan, Over, Variables, first_line
 from xpnet.replay.plans.step import CALL, PRODUCT, VIEW, Call, Scratch, Step, recorded
 
 _log = logging.getLogger("xpnet")
@@ -128,14 +128,12 @@ class CudaPlan(MemoryPlan):
 
     def _is_view(self, operation: Operation) -> bool:
         """Add the results of an operation to the prototypes, and say whether they are views."""
-        function = operation.function
-        if operation.name in VIEWS:
+        function, of_numpy = operation.function, PlainNamespace(array_api_compat.numpy)
+        with contextlib.suppress(Exception):  # with a constant of CuPy's, say, as an index
             if operation.name != "getitem":
-                function = reduce(getattr, operation.name.split("."), PlainNamespace(array_api_compat.numpy))
-            # It fails with a constant of CuPy's, say, as an index.
-            with contextlib.suppress(Exception):
-                if self._prototypes.is_view(operation, function):
-                    return True
+                function = reduce(getattr, operation.name.split("."), of_numpy)
+            if operation.name in VIEWS and self._prototypes.is_view(operation, function):
+                return True
         for x in operation.results:
             self._prototypes.add(x)
         return False
@@ -234,16 +232,14 @@ class CudaPlan(MemoryPlan):
         """Return of how many bytes the place of an array is a multiple: buffers, and views of them."""
         return gcd(ALIGNMENT, self._prototypes.offset(x))
 
-    def _kernel(
-        self, kernel: Kernel, results: Sequence[Variable], alias: dict[Variable, Variable]
-    ) -> tuple[Callable, list]:
-        block = Block(kernel, results, alias)
+    def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
+        block = Block(kernel, results, over)
         grid = block.grid(kernel.size, self._runtime.processors)
         # Of its own: it must be zero when the kernel starts, and another one would leave there what is not.
         scratch = [Scratch(f"scratch_{results[0].number}", grid.scratch)] if grid.scratch else []
-        return self._runtime.kernel(block.source, grid), [*block.numbers, kernel.size, *scratch]
+        return self._runtime.kernel(block.source, grid), [*arrays, *block.numbers, kernel.size, *scratch]
 
-    def _output(self, x: Any, *, again: bool) -> Any:  # noqa: ARG002
+    def _output(self, x: Any, _again: bool) -> Any:
         return x  # it is copied behind the function, as a graph makes no arrays
 
     # -- running it ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ that is laid out beforehand (`memory.py`); `cpu.py` and `cuda.py` say how each o
 import linecache
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import count
 from typing import Any, Protocol
 
@@ -18,6 +19,9 @@ from xpnet.replay.plans.memory import Layout, Prototypes
 from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step, recorded
 
 _numbers = count()
+
+Variables = Sequence[Variable]
+Over = dict[Variable, Variable]  # results, each with what it is written over
 
 
 class Plan:
@@ -63,8 +67,8 @@ class Plan:
         code = self._compile(lines)
         self._replay = self._function(code, dict(text.constants))
 
-    def _output(self, x: Any, *, again: bool) -> Any:  # noqa: ARG002
-        """Return what is returned for an output, which is a variable, maybe ``again``, or a constant."""
+    def _output(self, x: Any, _again: bool) -> Any:
+        """Return what is returned for an output: a variable, which may be there again, or a constant."""
         # A constant is the caller's own.
         return x if type(x) is Variable else Call(CALL, copied, (x,), "copied")
 
@@ -82,13 +86,11 @@ class Plan:
 
     def _compile(self, lines: list[str]) -> Any:
         """Write the function, so that a traceback shows its lines."""
-        before: set[Variable] = set()
-        values = []
-        for x in self.graph.outputs:
-            values.append(self._output(x, again=type(x) is Variable and x in before))
-            before.update([x] if type(x) is Variable else [])
+        outputs = self.graph.outputs
+        again = (any(x is y for y in outputs[:index]) for index, x in enumerate(outputs))
+        values = tuple(map(self._output, outputs, again))
         arguments = ", ".join(map(self._text.text, self.graph.inputs))
-        body = "\n    ".join([*lines, f"return {self._text.text(tuple(values))}"])
+        body = "\n    ".join([*lines, f"return {self._text.text(values)}"])
         self.source = f"def replay({arguments}):\n    {body}\n"
         filename = f"<xpnet plan {next(_numbers)}>"
         linecache.cache[filename] = (len(self.source), None, self.source.splitlines(True), filename)
@@ -163,21 +165,19 @@ class MemoryPlan(Plan):
 
     # -- what differs from one processor to another -------------------------------------------------------
 
-    @property
+    @cached_property
     def _idle(self) -> list[Callable]:
         """Functions with memory of their own that are not running."""
-        raise NotImplementedError
+        return []
 
     def _lower(self, operation: Operation) -> Step:
         """Return what an operation becomes, and add its results to the prototypes."""
         raise NotImplementedError
 
-    def _kernel(
-        self, kernel: Kernel, results: Sequence[Variable], alias: dict[Variable, Variable]
-    ) -> tuple[Callable, list]:
-        """Return the function of a kernel, and what it is given behind the arrays.
+    def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
+        """Return the function of a kernel, and its arguments: first of all the arrays.
 
-        ``alias`` has the results that are written over an input, each with that.
+        ``over`` has the results that are written over an input, each with that.
         """
         raise NotImplementedError
 
@@ -191,10 +191,6 @@ class MemoryPlan(Plan):
         They are read-only, or something else may have a part of their memory.
         """
         raise NotImplementedError
-
-    def _operand(self, x: Variable) -> Any:
-        """Return an array as it is handed to kernels."""
-        return x
 
     # -- making it ----------------------------------------------------------------------------------------
 
@@ -256,21 +252,20 @@ class MemoryPlan(Plan):
         ]
         for index, step in enumerate(steps):
             calls = [self._call(step, step.kernel)] if step.kernel else step.calls
+            written = [text.line(call) for call in calls if not self._is_there_already(call)]
             once = step.is_view and step.results[0] in lasting
-            (self._once if once else lines).extend(
-                text.line(call) for call in calls if not self._is_there_already(call)
-            )
+            (self._once if once else lines).extend(written)
             if index in left:
                 lines.append(f"del {text.items(left[index])}")
         self._code = self._compile(lines)
 
     def _call(self, step: Step, kernel: Kernel) -> Call:
         """Return the call of a kernel."""
-        alias = self._layout.written_over(step)
-        function, more = self._kernel(kernel, step.results, alias)
+        over = self._layout.written_over(step)
+        arrays = [*kernel.handed_in, *(x for x in step.results if x not in over)]
+        function, arguments = self._kernel(kernel, step.results, over, arrays)
         names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts)).replace(".", "_")
-        arrays = [*kernel.handed_in, *(x for x in step.results if x not in alias)]
-        return Call(KERNEL, function, [*map(self._operand, arrays), *more], names)
+        return Call(KERNEL, function, arguments, names)
 
     def _is_there_already(self, call: Call) -> bool:
         """Say whether a call copies an array to a result that takes over its memory."""
@@ -289,10 +284,8 @@ class MemoryPlan(Plan):
         names |= {name: runtime.memory(nbytes) for name, nbytes in text.scratch.items()}
         for x, (offset, _) in self.sizes.items():
             names[text.text(x)] = runtime.array(memory, offset, x.shape, self._stored_as(x.dtype))
-        for line in self._once:
+        for line in (*self._once, *text.flat.values()):
             exec(line, names)
-        for name, x in text.flat.items():
-            names[name] = names[text.text(x)].reshape(-1)
         return self._function(self._code, names)
 
     def __call__(self, inputs: list, *, keep: bool = False) -> tuple:
@@ -312,20 +305,17 @@ class MemoryPlan(Plan):
 
     def explain(self) -> str:
         """Describe the plan: what was recorded, the memory, and the function."""
-        layout = self._layout
-        alone = sum(x.nbytes for x in self.sizes)
-        return "\n".join(
-            [
-                super().explain(),
-                f"{len(self.sizes)} buffers in {self.nbytes:,} bytes, of {alone:,} if each had its own; "
-                f"{len(self._once)} views made once; {len(layout.place)} results written over arguments, "
-                f"{len(layout.anew)} into new arrays",
-                *(
-                    f"    {self._text.text(x)}: {x.dtype} {x.shape}, {size} bytes from {start}"
-                    for x, (start, size) in self.sizes.items()
-                ),
-            ]
+        layout, alone = self._layout, sum(x.nbytes for x in self.sizes)
+        summary = (
+            f"{len(self.sizes)} buffers in {self.nbytes:,} bytes, of {alone:,} if each had its own; "
+            f"{len(self._once)} views made once; {len(layout.place)} results written over arguments, "
+            f"{len(layout.anew)} into new arrays"
         )
+        buffers = (
+            f"    {self._text.text(x)}: {x.dtype} {x.shape}, {size} bytes from {start}"
+            for x, (start, size) in self.sizes.items()
+        )
+        return "\n".join([super().explain(), summary, *buffers])
 
 
 def first_line(error: Exception) -> str:

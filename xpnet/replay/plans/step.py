@@ -134,15 +134,15 @@ class Source:
         What the text names: functions, arrays and so on.
     scratch : dict of str to int
         The memory that it names, in bytes.
-    flat : dict of str to Variable
-        What it names to see all elements of a buffer one after the other.
+    flat : dict of str to str
+        The names for all elements of buffers one after the other, and the lines that make these views.
     """
 
     def __init__(self, names: Mapping[Variable, str], lasting: Collection[Variable] = ()) -> None:
         self._names, self._lasting = names, lasting
         self.constants: dict[str, Any] = {}
         self.scratch: dict[str, int] = {}
-        self.flat: dict[str, Variable] = {}
+        self.flat: dict[str, str] = {}
 
     def line(self, call: Call) -> str:
         """Return the line that does a call."""
@@ -198,8 +198,8 @@ class Source:
     def _flat(self, x: Variable) -> str:
         if len(x.shape) == 1:
             return self.text(x)
+        name, made = f"flat_{x.number}", self.text(Member(x, "reshape", (-1,)))
         if x not in self._lasting:
-            return self.text(Member(x, "reshape", (-1,)))
-        name = f"flat_{x.number}"
-        self.flat[name] = x
+            return made
+        self.flat[name] = f"{name} = {made}"
         return name
