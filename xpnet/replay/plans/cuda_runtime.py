@@ -232,8 +232,20 @@ class _Multiply:
                 Matrix(rows, columns, False, columns, product.first.matrices, rows * columns),
             ),
         ]
-        # Which pointers the descriptor holds, in the order in which they are handed in.
-        self._pointers = [
+        self._pointers = self._set_epilogue(epilogue, columns)
+        self._algorithm = self._choose()
+        self.workspace = int(self._algorithm["workspace_size"][0])
+        if self.workspace and epilogue:
+            self.workspace += 16  # as nvmath-python does, around a fault of cuBLASLt
+
+    def _set(self, attribute: int, value: int) -> None:
+        buffer = numpy.full(1, int(value), self._library.get_matmul_desc_attribute_dtype(attribute))
+        self._library.matmul_desc_set_attribute(self._what, attribute, buffer.ctypes.data, buffer.nbytes)
+
+    def _set_epilogue(self, epilogue: str, columns: int) -> list[int]:
+        """Return which pointers the descriptor holds, in the order in which they are handed in."""
+        library, attribute = self._library, self._library.MatmulDescAttribute
+        pointers = [
             pointer
             for pointer, names in (
                 (attribute.BIAS_POINTER, (BIAS, RELU_BIAS, RELU_AUX_BIAS)),
@@ -243,19 +255,12 @@ class _Multiply:
             if epilogue in names
         ]
         if epilogue:
-            self._set(attribute.EPILOGUE, cublasLt.Epilogue[epilogue])
-        if attribute.EPILOGUE_AUX_POINTER in self._pointers:
+            self._set(attribute.EPILOGUE, library.Epilogue[epilogue])
+        if attribute.EPILOGUE_AUX_POINTER in pointers:
             self._set(attribute.EPILOGUE_AUX_LD, -(-columns // 128) * 128)
-        for pointer in self._pointers:  # without one, no algorithm would be found
+        for pointer in pointers:  # without one, no algorithm would be found
             self._set(pointer, ALIGNMENT_OF_BIAS)
-        self._algorithm = self._choose()
-        self.workspace = int(self._algorithm["workspace_size"][0])
-        if self.workspace and epilogue:
-            self.workspace += 16  # as nvmath-python does, around a fault of cuBLASLt
-
-    def _set(self, attribute: int, value: int) -> None:
-        buffer = numpy.full(1, int(value), self._library.get_matmul_desc_attribute_dtype(attribute))
-        self._library.matmul_desc_set_attribute(self._what, attribute, buffer.ctypes.data, buffer.nbytes)
+        return pointers
 
     def _layout(self, kind: int, matrix: Matrix) -> int:
         library, attribute = self._library, self._library.MatrixLayoutAttribute
