@@ -246,6 +246,16 @@ def test_a_part_is_written_where_the_array_is_unless_that_is_read_again(record):
     assert places["b"] != places["d"]
 
 
+def test_a_total_of_one_row_is_not_written_over_that(record):
+    """It has the same shape, and begins at zero before the row is read."""
+
+    def f(x, y):
+        row = x @ y
+        return xp_of(x).sum(row * 2, axis=0, keepdims=True) @ y
+
+    record(f, X[:1], X).check((X[:1], X), (X[1:2], X.T))
+
+
 # -- views --------------------------------------------------------------------------------------------------
 
 
