@@ -22,7 +22,7 @@ from xpnet.replay.plans.step import CALL, Call, Flat, Item, Member, Step, record
 # a product, so that other threads gain nothing before.
 PARALLEL = 8_388_608
 
-# Whose memory is known from the object: that of other libraries may be seen by several arrays.
+# What the memory of an array is NumPy's by; memory of others may be seen by arrays that do not say so.
 _OF_NUMPY = {NoneType, numpy.ndarray}
 
 

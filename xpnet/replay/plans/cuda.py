@@ -88,7 +88,6 @@ class CudaPlan(MemoryPlan):
         self._assign = self._runtime.assign  # one object, which the source names once
         # By the stream that they run on: what is idle for the host may still be at work there.
         self._idle_on: dict[Any, list[Callable]] = {}
-        self._in_graphs: list[list[Callable]] = []
         # What multiplies, by the operation; None where cuBLASLt cannot.
         self._planned: dict[Operation, Any] = {}
         # What products leave that could end with a ReLU, but for NaN.
@@ -258,11 +257,9 @@ class CudaPlan(MemoryPlan):
 
     @property
     def _idle(self) -> list[Callable]:
-        if self._runtime.is_capturing():
-            # A graph around this one goes on to use the memory: nobody finds it in this list.
-            self._in_graphs.append([])
-            return self._in_graphs[-1]
-        return self._idle_on.setdefault(self._runtime.queue(), [])
+        # What is captured in a graph around this one stays in use by that: nobody finds it again.
+        where = object() if self._runtime.is_capturing() else self._runtime.queue()
+        return self._idle_on.setdefault(where, [])
 
     def _bind(self) -> Callable:
         return _Bound(self, super()._bind())

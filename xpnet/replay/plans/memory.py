@@ -224,7 +224,7 @@ class Layout:
 
 
 class _Memory:
-    """Which parts of a stretch of memory are in use: first fit, and neighbours that are free are joined."""
+    """Which parts of a stretch of memory are free: the smallest that fits is taken, neighbours are joined."""
 
     def __init__(self, alignment: int) -> None:
         self.size = 0
@@ -249,11 +249,9 @@ class _Memory:
 
     def free(self, offset: int, size: int) -> None:
         parts = sorted([*self._free, (offset, size)])
-        joined = [parts[0]]
-        for start, length in parts[1:]:
-            before, before_length = joined[-1]
-            if before + before_length == start:
-                joined[-1] = (before, before_length + length)
-            else:
-                joined.append((start, length))
-        self._free = joined
+        self._free = []
+        for start, length in parts:
+            if self._free and sum(self._free[-1]) == start:
+                start, before = self._free.pop()
+                length += before
+            self._free.append((start, length))

@@ -231,7 +231,7 @@ class MemoryPlan(Plan):
             kernel = group.kernel
             if kernel:
                 results = [o.result for o in group.operations if last.get(o.result, -1) > index]
-                fused.append(Step(kernel.inputs, results, [], kernel.in_place, kernel))
+                fused.append(Step(kernel.inputs, results, (), kernel.in_place, kernel))
             else:
                 fused.append(step_of[group.operations[0]])
         return fused

@@ -5,7 +5,7 @@ are in memory is decided later, in `memory.py`. `Source` then writes each call a
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from math import isfinite
 from types import MappingProxyType
@@ -88,7 +88,7 @@ class Step:
     ----------
     inputs, results : sequence of Variable
         What is read and what is made.
-    calls : list of Call
+    calls : sequence of Call
         One after the other. A copy to a result that takes over the memory of what is copied is left out.
     in_place : sequence of Variable
         Inputs whose memory the result may take over, if nothing else needs them any more.
@@ -98,13 +98,13 @@ class Step:
 
     inputs: Sequence[Variable]
     results: Sequence[Variable]
-    calls: list[Call] = field(default_factory=list)
+    calls: Sequence[Call] = ()
     in_place: Sequence[Variable] = ()
     kernel: Kernel | None = None
 
     @classmethod
     def of(cls, operation: Operation, *calls: Call, in_place: Sequence[Variable] = ()) -> "Step":
-        return cls(operation.inputs, operation.results, list(calls), in_place)
+        return cls(operation.inputs, operation.results, calls, in_place)
 
     @property
     def is_view(self) -> bool:
