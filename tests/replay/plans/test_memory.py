@@ -240,10 +240,12 @@ def test_parts_that_are_written_to(record, f):
 
 @pytest.mark.plans("numpy")
 def test_a_part_is_written_where_the_array_is_unless_that_is_read_again(record):
-    places = record(written_to, X).places
-    assert places["b"] == places["c"]
-    places = record(written_to_from_itself, X).places
-    assert places["b"] != places["d"]
+    recording = record(written_to, X)
+    assert recording.places["b"] == recording.places["c"]
+    assert "copyto" not in recording.steps
+    recording = record(written_to_from_itself, X)
+    assert recording.places["b"] != recording.places["d"]
+    assert "copyto" in recording.steps
 
 
 def test_a_total_of_one_row_is_not_written_over_that(record):
