@@ -20,7 +20,8 @@ from xpnet.replay.graph import Variable
 from xpnet.replay.jit import _Replay
 from xpnet.replay.kernels import c, python
 from xpnet.replay.plans import numba
-from xpnet.replay.plans.memory import MemoryPlan, _Memory
+from xpnet.replay.plans.memory import _Memory
+from xpnet.replay.plans.plan import MemoryPlan
 
 # What plans are made for: NumPy without and with loops of numba, and a stand-in for a CUDA device.
 KINDS = ["numpy", "numba", "cuda"]
@@ -59,10 +60,8 @@ class Recording:
 
     def _poison(self):
         """Set all bits in the buffers of the plan: NaN, -1 and a truth that is none."""
-        idle = self.plan._idle
-        bound = [each._function for some in idle.values() for each in some] if type(idle) is dict else idle
-        for function in bound:
-            for x in function.__globals__.values():
+        for idle in self.plan._idle:
+            for x in getattr(idle, "_function", idle).__globals__.values():
                 if isinstance(x, numpy.ndarray) and getattr(x.base, "dtype", None) == numpy.uint8:
                     x.base[...] = 255
 
