@@ -212,7 +212,8 @@ PRODUCTS = {
     "other axes": lambda x, y: xp_of(x).tensordot(x, y, axes=((0,), (0,))),
     "other shapes": lambda x, y: xp_of(x).reshape(x, (2, 6)) @ xp_of(x).reshape(y, (6, 2)),
     "stacks": lambda x, y: xp_of(x).broadcast_to(x, (2, 3, 4)) @ y.T,
-    "a constant": lambda x, y: x @ numpy.full((4, 2), 3.0, "float32"),
+    "from the end": lambda x, y: xp_of(x).flip(x, axis=1) @ y.T,
+    "more axes": lambda x, y: xp_of(x).expand_dims(x, axis=1) @ y.T,
     "with itself": lambda x, y: x @ x.T,
     "twice": lambda x, y: (x @ y.T, x @ y.T),
 }
@@ -225,6 +226,13 @@ def test_operands_are_rounded(record, name, precision):
     if precision == "tf32":
         products = [line for line in recording.lines if "= matmul(" in line or "= tensordot(" in line]
         assert all("precision=tf32" in line for line in products)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_constants_are_rounded(record, precision):
+    single, constant = X.astype("float32"), numpy.full((4, 2), 3.0, "float32")
+    recording = record(lambda x: x @ (constant * ROUNDED_AWAY), single, precision=precision)
+    assert_identical(recording(single * ROUNDED_AWAY), single @ constant)
 
 
 @pytest.mark.plans("numpy")
