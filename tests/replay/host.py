@@ -260,7 +260,7 @@ def multiplied(product, x):
         return x.view("float16").astype("float32")
     if product.dtype == "bfloat16":
         return (x.astype("uint32") << 16).view("float32")
-    return rounded(x, precision="tf32") if product.precision == "tf32" else x
+    return rounded(numpy, x, precision="tf32") if product.precision == "tf32" else x
 
 
 def is_positive(x):

@@ -67,7 +67,7 @@ def test_a_total_keeps_its_dtype(record):
     y = Y.astype("float32") + numpy.float32(2**24)  # adding up in float32 would round
     recording = record(lambda x: xp_of(x).sum(x, axis=1, dtype=xp_of(x).float64), y)
     assert [x.dtype for x in recording.graph.returned] == ["float64"]
-    assert recording.lines[1] == "c = sum(b, dtype=float64, axis=(0))"
+    assert recording.lines[1] == "c = sum(b, axis=(0), dtype=float64)"
     check(recording, y)
 
 

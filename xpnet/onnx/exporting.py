@@ -13,6 +13,7 @@ from xpnet.backends import asarray, to_numpy
 from xpnet.onnx.operators import OPERATORS
 from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
+from xpnet.replay.rewrite import without_dead
 from xpnet.settings import is_integer
 from xpnet.training.networks import evaluation_copy
 from xpnet.writing import replace
@@ -183,10 +184,12 @@ class Writer:
     ----------
     shapes : dict of Variable to tuple
         With a `Size` where a length depends on the batch.
+    makers : dict of Variable to Operation
     """
 
     def __init__(self, recording: Recording, shapes: dict[Variable, tuple], batch: str | None) -> None:
         self._recording, self.shapes, self._batch = recording, shapes, batch
+        self.makers: dict[Variable, Operation] = {}
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._known: dict[Any, str] = {}  # constants by what they are
@@ -230,6 +233,7 @@ class Writer:
     def _write_all(self, graph: Graph, outputs: dict[str, numpy.ndarray | None]) -> None:
         """Write the operations of a graph, and give names to its outputs, or to the labels that they take."""
         self._read.update(graph.returned, *(operation.inputs for operation in graph.operations))
+        self.makers |= graph.makers
         for operation in graph.operations:
             self._write(operation)
         self._place = f"{self._loop}/output" if self._loop else "output"
@@ -243,7 +247,7 @@ class Writer:
         self._drop_identities()
 
     def _write(self, operation: Operation) -> None:
-        layer = self._recording.layers.get(operation, self._loop)
+        layer = operation.layer or self._loop
         self._place = f"{layer}/{operation.name}" if layer else operation.name
         write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name))
         results = NotImplemented if write is None else write(self, operation)
@@ -314,6 +318,7 @@ class Writer:
         ends = [*results[-carried:], *results[:-carried]]
         chosen = [index for index, x in enumerate(ends) if index < carried or x in self._read]
         graph = Graph(step.graph.inputs, step.graph.operations, [step.graph.outputs[i] for i in chosen])
+        graph = without_dead(graph)
         outputs = [self._unused(f"{self._place}/output") for _ in chosen]
         place, loop, nodes = self._place, self._loop, self._nodes
         self._loop, self._nodes = place, []

@@ -1,6 +1,7 @@
 """What a network does, recorded so that it can be said for batches of any size."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy
@@ -10,6 +11,7 @@ from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.record import RecordingNamespace, output
+from xpnet.replay.rewrite import simplified
 
 
 class Size(NamedTuple):
@@ -44,8 +46,6 @@ class Recording:
     trained : set of Variable
         Those that are trained.
     inputs : list of Variable
-    layers : dict of Operation to str
-        The name of the layer that does an operation.
     """
 
     def __init__(self, f: Callable, examples: list[numpy.ndarray]) -> None:
@@ -65,13 +65,13 @@ class Recording:
             f = tree.unflatten(structure, leaves)
         given = [namespace.argument(x) for x in examples]
         self.inputs = [output(x) for x in given]
-        self.layers: dict[Operation, str] = {}
         names = {id(module): name for name, module in tree.named_branches(f)} if is_net else {}
-        inside = [""]
+        inside, operations = [""], list[Operation]()
 
         def label() -> None:
-            for operation in namespace.operations[len(self.layers) :]:
-                self.layers[operation] = inside[-1]
+            """Note which layer does the operations that were recorded since."""
+            new = namespace.operations[len(operations) :]
+            operations.extend(replace(operation, layer=inside[-1]) for operation in new)
 
         def enter(module: Any, _inputs: tuple) -> None:
             label()
@@ -85,7 +85,7 @@ class Recording:
             result = namespace.record(f, *given)
         label()
         outputs = [output(x) for x in tree.leaves(result, state=True)]
-        self.graph = Graph([*self.parameters, *self.inputs], namespace.operations, outputs)
+        self.graph = simplified(Graph([*self.parameters, *self.inputs], operations, outputs))
 
     @property
     def shapes(self) -> dict[Variable, tuple]:
@@ -103,14 +103,15 @@ class _Namespace(RecordingNamespace):
     def scan_arrays(self, *values: Any, body: Any, length: int) -> Any:  # type: ignore[override,assignment]
         options = {"body": body, "length": length}
         results = self.call("scan_arrays", self._plain.scan_arrays, values, options)
-        operation = getattr(output(results[-1]), "operation", None) if results else None
-        if operation is not None:
+        if results and isinstance(output(results[-1]), Variable):
             carried, sequences, constants = body.split(values)
             kinds = [(x.shape, x.dtype) for x in carried]
             kinds += [(x.shape[1:], x.dtype) for x in sequences]
             kinds += [(x.shape, x.dtype) for x in constants]
             # Of ones, as what a step does must not depend on values.
-            operation.options["body"] = Step(body, [numpy.ones(*kind) for kind in kinds])
+            step = Step(body, [numpy.ones(*kind) for kind in kinds])
+            operation = self.operations.pop()
+            self.operations.append(replace(operation, options=operation.options | {"body": step}))
         return results
 
 
@@ -152,16 +153,18 @@ def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) ->
     merge = _Merge(small, large, sizes)
     if len(small.graph.operations) != len(large.graph.operations):
         raise merge.refusal("the operations themselves")
+    operations = []
     for a, b in zip(small.graph.operations, large.graph.operations, strict=True):
         if a.name != b.name:
             raise merge.refusal(a.name)
-        merge.place = f"{a.name} in {small.layers[a]}" if small.layers.get(a) else a.name
-        a.arguments = merge(a.arguments, b.arguments)
-        a.options = merge(a.options, b.options)
+        merge.place = f"{a.name} in {a.layer}" if a.layer else a.name
+        arguments, options = merge((a.arguments, a.options), (b.arguments, b.options))
+        operations.append(replace(a, arguments=arguments, options=options))
         for x, y in zip(a.results, b.results, strict=True):
             merge.pair(x, y)
     merge.place = "the output"
-    small.graph.outputs = merge(small.graph.outputs, large.graph.outputs)
+    outputs = merge(small.graph.outputs, large.graph.outputs)
+    small.graph = Graph(small.graph.inputs, operations, outputs)
     return merge.shapes
 
 

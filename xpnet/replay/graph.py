@@ -1,15 +1,12 @@
-"""What was recorded: operations between variables, and how they are made fewer before a plan is built."""
+"""What was recorded: operations between variables, as a graph that is rewritten and never patched."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from math import prod
 from typing import Any, NamedTuple
-
-import numpy
-from numpy import broadcast_shapes
-
-from xpnet.replay.same.data import data
 
 # Functions of two or three arrays that broadcast them.
 ELEMENTWISE = frozenset(
@@ -20,6 +17,16 @@ ELEMENTWISE = frozenset(
     }
 )  # fmt: skip
 
+# Functions that may return a view of their argument. Whether one does depends on the layout.
+VIEWS = frozenset(
+    {
+        "asarray", "astype", "broadcast_to", "expand_dims", "flip", "getitem", "imag", "matrix_transpose",
+        "moveaxis", "permute_dims", "real", "reshape", "squeeze", "windows", "linalg.diagonal",
+        "linalg.matrix_transpose",
+    }
+)  # fmt: skip
+
+
 _numbers = count()
 
 
@@ -29,20 +36,17 @@ class Variable:
     Attributes
     ----------
     number : int
-        Its name, in the order of recording.
+        Its name, in the order of the operations.
     shape : tuple of int
     dtype : dtype
-    operation : Operation or None
-        What makes it; None for an input.
     """
 
-    __slots__ = ("dtype", "number", "operation", "shape")
+    __slots__ = ("dtype", "number", "shape")
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, operation: "Operation | None" = None) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         self.number = next(_numbers)
         self.shape = shape
         self.dtype = dtype
-        self.operation = operation
 
     @property
     def size(self) -> int:
@@ -57,8 +61,9 @@ class Variable:
         return f"%{self.number}"
 
 
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Operation:
-    """A call of a function of a library.
+    """A call of a function of a library. `dataclasses.replace` makes one like it, of other arguments, say.
 
     Attributes
     ----------
@@ -70,80 +75,58 @@ class Operation:
         Variables, constant arrays, numbers and anything else, also in lists and tuples.
     options : dict
         The keyword arguments.
-    inputs : list of Variable
-        The variables among the arguments, in order; one that is read twice is listed twice.
-    results : list of Variable
+    results : tuple of Variable
     several : bool
         Whether the function returns a sequence of arrays.
     shares : bool
         Whether a result was a view of an argument.
     precision : str
         Of a matrix product: what its operands were rounded to.
+    layer : str
+        Of a network, that called it, if that is known.
+    inputs : tuple of Variable
+        The variables among the arguments, in order; one that is read twice is listed twice.
     """
 
-    __slots__ = (
-        "arguments", "function", "inputs", "name", "options", "precision", "results", "several", "shares",
-    )  # fmt: skip
+    name: str
+    function: Any
+    arguments: tuple
+    options: dict[str, Any]
+    results: tuple[Variable, ...]
+    several: bool = False
+    shares: bool = False
+    precision: str = "float32"
+    layer: str = ""
+    inputs: tuple[Variable, ...] = field(init=False)
 
-    def __init__(self, name: str, function: Any, arguments: Any, options: Any, several: bool) -> None:
-        self.name = name
-        self.function = function
-        self.arguments = arguments
-        self.options = options
-        self.inputs = list(_variables((arguments, options)))
-        self.results: list[Variable] = []
-        self.several = several
-        self.shares = False
-        self.precision = "float32"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(variables_in((self.arguments, self.options))))
 
     @property
     def result(self) -> Variable:
         return self.results[0]
 
-    def substitute(self, change: "Callable[[Variable], Any]") -> None:
-        """Put something else in the place of each variable that is read."""
-        self.arguments = substitute(self.arguments, change)
-        self.options = substitute(self.options, change)
-        self.inputs = list(_variables((self.arguments, self.options)))
+    def reading(self, instead: Mapping[Variable, Any]) -> "Operation":
+        """Return the operation that reads something else in the place of some variables."""
+        if instead.keys().isdisjoint(self.inputs):
+            return self
+        arguments, options = substitute((self.arguments, self.options), lambda x: instead.get(x, x))
+        return replace(self, arguments=arguments, options=options)
 
     def __repr__(self) -> str:
         results = ", ".join(map(repr, self.results))
         return f"{results} = {self.name}({', '.join(map(repr, self.inputs))})"
 
 
-def made(name: str, function: Any, arguments: tuple, options: dict, results: list[Variable]) -> Operation:
-    """Return an operation that was not recorded, with its results."""
-    operation = Operation(name, function, arguments, options, len(results) > 1)
-    operation.results = results
-    for x in results:
-        x.operation = x.operation or operation
-    return operation
-
-
-def _before_broadcast(x: Any) -> Any:
-    """Return what was broadcast to make an array; of a constant with equal elements, one of them."""
-    if isinstance(x, numpy.ndarray) and x.size > 1:
-        one = x.reshape(-1)[:1]
-        return one.reshape(()) if _all_are(x, one) else x
-    made_by = x.operation if type(x) is Variable else None
-    if made_by is None or made_by.name != "broadcast_to" or type(made_by.arguments[0]) is not Variable:
-        return x
-    return _before_broadcast(made_by.arguments[0])
-
-
-def _all_are(x: numpy.ndarray, one: numpy.ndarray) -> bool:
-    """Say whether all elements are the same, bit for bit: -0.0 is not 0.0, and NaN is NaN."""
-    return x.tobytes() == one.tobytes() * x.size
-
-
-def _variables(value: Any) -> Iterator[Variable]:
+def variables_in(value: Any) -> Iterator[Variable]:
+    """Yield the variables among arguments, in lists, tuples and dicts too."""
     if type(value) is Variable:
         yield value
     elif type(value) in (list, tuple):
         for item in value:
-            yield from _variables(item)
+            yield from variables_in(item)
     elif type(value) is dict:
-        yield from _variables(tuple(value.values()))
+        yield from variables_in(tuple(value.values()))
 
 
 def substitute(value: Any, change: Callable[[Variable], Any]) -> Any:
@@ -172,16 +155,6 @@ class Cost(NamedTuple):
     bytes: int
 
 
-# Functions that may return a view of their argument. Whether one does depends on the layout.
-VIEWS = frozenset(
-    {
-        "asarray", "astype", "broadcast_to", "expand_dims", "flip", "getitem", "imag", "matrix_transpose",
-        "moveaxis", "permute_dims", "real", "reshape", "squeeze", "windows", "linalg.diagonal",
-        "linalg.matrix_transpose",
-    }
-)  # fmt: skip
-
-
 def _arithmetic(operation: Operation) -> int:
     result = operation.results[0]
     if operation.name in ("matmul", "product"):
@@ -191,40 +164,89 @@ def _arithmetic(operation: Operation) -> int:
     return max([result.size, *(x.size for x in operation.inputs)])
 
 
+# What stands in the place of an operation: others, and what stands in the place of its results.
+Instead = tuple[Sequence[Operation], Sequence[Any]]
+
+
 class Graph:
     """Operations in an order in which they can be done, with what goes in and what comes out.
 
     Attributes
     ----------
-    inputs : list of Variable
-    operations : list of Operation
-    outputs : list
+    inputs : tuple of Variable
+    operations : tuple of Operation
+    outputs : tuple
         Variables, and constants.
+    recorded : int
+        How many operations there were before it was rewritten.
     """
 
-    def __init__(self, inputs: list[Variable], operations: list[Operation], outputs: list[Any]) -> None:
-        self.inputs = inputs
-        self.operations = operations
-        self.outputs = outputs
-        self.recorded = len(operations)
-        self._share()
-        self._broadcast_late()
-        self.remove_dead()
+    def __init__(
+        self,
+        inputs: Iterable[Variable],
+        operations: Iterable[Operation],
+        outputs: Iterable[Any],
+        recorded: int | None = None,
+    ) -> None:
+        self.inputs, self.operations, self.outputs = tuple(inputs), tuple(operations), tuple(outputs)
+        self.recorded = len(self.operations) if recorded is None else recorded
+        for x in self.variables:  # in the order of the operations, which is the order within kernels
+            x.number = next(_numbers)
 
     @property
     def variables(self) -> list[Variable]:
         """All variables: the inputs and the results of the operations."""
-        return [*self.inputs, *(x for operation in self.operations for x in operation.results)]
+        return [*self.inputs, *self.makers]
 
     @property
     def returned(self) -> list[Variable]:
         """The variables among the outputs."""
         return [x for x in self.outputs if type(x) is Variable]
 
-    def number(self) -> None:
-        """Number the variables anew, in the order of the operations, which is the order within kernels."""
-        for x in self.variables:
-            x.number = next(_numbers)
+    @cached_property
+    def makers(self) -> dict[Variable, Operation]:
+        """The operation that makes each variable; the inputs have none."""
+        return {x: operation for operation in self.operations for x in operation.results}
+
+    @cached_property
+    def readers(self) -> dict[Variable, list[Operation]]:
+        """The operations that read each variable, in order."""
+        readers: dict[Variable, list[Operation]] = {x: [] for x in self.variables}
+        for operation in self.operations:
+            for x in operation.inputs:
+                readers[x].append(operation)
+        return readers
+
+    def only_reader(self, x: Variable) -> Operation | None:
+        """Return the operation that reads a variable, if nothing else does and it is not returned."""
+        readers = self.readers[x]
+        return readers[0] if len(readers) == 1 and x not in self.returned else None
+
+    def rewritten(self, change: Callable[[Operation], Instead | None]) -> "Graph":
+        """Return a graph in which others stand in the place of operations.
+
+        Parameters
+        ----------
+        change : callable
+            ``change(operation)`` returns the operations that stand in its place and, for each of its results,
+            what stands in the place of that; None where it stays. It is given one after the other, with what
+            stands in the place of its inputs by then.
+        """
+        instead: dict[Variable, Any] = {}
+        operations: list[Operation] = []
+        for operation in self.operations:
+            operation = operation.reading(instead)
+            new, results = change(operation) or ([operation], operation.results)
+            operations += new
+            pairs = zip(operation.results, results, strict=True)
+            instead.update((x, y) for x, y in pairs if x is not y)
+        outputs = substitute(self.outputs, lambda x: instead.get(x, x))
+        return Graph(self.inputs, operations, outputs, self.recorded)
+
+    def replace(self, instead: Mapping[Operation, Sequence[Operation]]) -> "Graph":
+        """Return a graph in which others stand in the place of operations, and make their results."""
+        operations = [new for each in self.operations for new in instead.get(each, [each])]
+        return Graph(self.inputs, operations, self.outputs, self.recorded)
 
     def cost(self) -> Cost:
         """Count the arithmetic and the memory traffic of one run."""
@@ -235,46 +257,3 @@ class Graph:
             bytes_moved += sum(x.nbytes for x in (*read, *written))
             operations += _arithmetic(operation)
         return Cost(operations, bytes_moved)
-
-    def _share(self) -> None:
-        """Do once what was recorded several times with the same arguments."""
-        first: dict[Any, Operation] = {}
-        same: dict[Variable, Variable] = {}
-        kept = []
-        for operation in self.operations:
-            if not same.keys().isdisjoint(operation.inputs):
-                operation.substitute(lambda v: same.get(v, v))
-            key = operation.name, data((operation.arguments, operation.options), _identity)
-            before = first.setdefault(key, operation)
-            if before is operation:
-                kept.append(operation)
-            else:
-                same.update(zip(operation.results, before.results, strict=True))
-        self.operations = kept
-        self.outputs = substitute(self.outputs, lambda v: same.get(v, v))
-
-    def _broadcast_late(self) -> None:
-        """Let elementwise functions broadcast their arguments, in place of functions before them."""
-        for operation in self.operations:
-            if operation.name not in ELEMENTWISE:
-                continue
-            small = tuple(_before_broadcast(x) for x in operation.arguments)
-            if any(a is not b for a, b in zip(small, operation.arguments, strict=True)):
-                shapes = [x.shape for x in small if hasattr(x, "shape")]
-                if broadcast_shapes(*shapes) == operation.result.shape:
-                    operation.arguments = small
-                    operation.substitute(lambda x: x)
-
-    def remove_dead(self) -> None:
-        """Leave out what leads to no output."""
-        needed = set(_variables(self.outputs))
-        kept = []
-        for operation in reversed(self.operations):
-            if not needed.isdisjoint(operation.results):
-                kept.append(operation)
-                needed.update(operation.inputs)
-        self.operations = kept[::-1]
-
-
-def _identity(value: Any) -> Any:
-    return type(value), id(value)

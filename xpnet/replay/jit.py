@@ -21,6 +21,7 @@ from xpnet.replay.graph import Cost, Graph, Variable
 from xpnet.replay.plans import make_plan
 from xpnet.replay.precision import check_precision
 from xpnet.replay.record import Recorded, RecordingNamespace, output
+from xpnet.replay.rewrite import simplified
 from xpnet.replay.same.facts import Facts, stands_for_others
 from xpnet.replay.same.match import builder, matcher
 from xpnet.replay.same.randomness import warn_of_draws
@@ -82,7 +83,7 @@ class _Replay:
         self.settings = [*settings.values()]
         ends = [output(x) for x in outputs if stands_for_others(x)]
         over = _written_over(given, result)
-        graph = Graph(inputs, namespace.operations, ends)
+        graph = simplified(Graph(inputs, namespace.operations, ends))
         places = [over.get(x) if type(x) is Variable else None for x in ends]
         self.plan = make_plan(graph, places, first, precision)
 

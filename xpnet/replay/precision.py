@@ -7,16 +7,6 @@ standard, so that a training behaves the same on any library.
 
 from typing import Any, NamedTuple
 
-from xpnet.autodiff import array_namespace
-from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
-from xpnet.replay.record import Recorded, RecordingNamespace
-
-# Functions of two arrays that are matrix products. A sum such as `vecdot` is not: a norm needs all digits.
-PRODUCTS = frozenset({"matmul", "tensordot", "linalg.matmul", "linalg.tensordot"})
-
-# Views that have the elements of their argument, each at least once.
-_REARRANGEMENTS = VIEWS - {"asarray", "astype", "imag", "real"}
-
 
 class Format(NamedTuple):
     """A format of floating-point numbers within those of float32.
@@ -51,7 +41,7 @@ def check_precision(precision: Any) -> None:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, received {precision!r}.")
 
 
-def rounded(x: Any, *, precision: str) -> Any:
+def rounded(xp: Any, x: Any, *, precision: str) -> Any:
     """Round float32 to the nearest number of another format; halfway, to that with an even last digit.
 
     Adding 2^s c to x, where c is near to x, leaves no room for the last s digits, and the processor rounds
@@ -63,7 +53,6 @@ def rounded(x: Any, *, precision: str) -> Any:
     Dekker, "A floating-point technique for extending the available precision", 1971,
     https://doi.org/10.1007/BF01397083.
     """
-    xp = array_namespace(x)
     digits, smallest, limit = FORMATS[precision]
     factor = 2.0 ** (24 - digits)
     large = 2.0**64  # a power whose products with the factor are finite
@@ -76,87 +65,3 @@ def rounded(x: Any, *, precision: str) -> Any:
     y = xp.where(is_small, y, y * large)
     y = xp.where(size >= limit, xp.inf, y)
     return xp.where(x < 0, -y, y)
-
-
-def lower_products(graph: Graph, precision: str, xp: Any, device: Any, *, by_plan: bool) -> None:
-    """Give the products of a graph operands of another precision.
-
-    Each product of float32 arrays has the precision as its attribute then, and its operands are results of
-    operations named ``rounded``, or views of such. An array that several products read is rounded once.
-
-    Parameters
-    ----------
-    graph : Graph
-    precision : str
-    xp : namespace
-        The library's own.
-    device : device
-        Where the arrays are.
-    by_plan : bool
-        Whether these operations stay for the plan to do, or are put in as functions of the standard.
-    """
-    rounding = _Rounding(precision, xp, device, by_plan=by_plan)
-    for operation in graph.operations:
-        if operation.name in PRODUCTS and all(x.dtype == xp.float32 for x in operation.arguments):
-            operation.precision = precision
-            x1, x2 = map(rounding.of, operation.arguments)
-            operation.arguments = (x1, x2)
-            operation.substitute(lambda x: x)
-        elif operation.name == "scan_arrays":
-            body = operation.options["body"]
-            operation.options = operation.options | {"body": body.in_precision(precision)}
-        rounding.operations.append(operation)
-    graph.operations = rounding.operations
-    graph.remove_dead()
-
-
-class _Rounding:
-    """The rounded arrays of a graph, with the operations that make them."""
-
-    def __init__(self, precision: str, xp: Any, device: Any, *, by_plan: bool) -> None:
-        self.operations: list[Operation] = []
-        self._precision, self._xp, self._device, self._by_plan = precision, xp, device, by_plan
-        self._known: dict[Variable, Variable] = {}
-
-    def of(self, x: Any) -> Any:
-        """Return what stands for an operand: a view of what is rounded, for a view."""
-        if type(x) is not Variable:
-            return rounded(x, precision=self._precision)
-        if x not in self._known:
-            made_by = x.operation
-            if made_by is not None and _is_rearrangement(made_by):
-                self._known[x] = self._view(made_by, self.of(made_by.inputs[0]))
-            else:
-                self._known[x] = self._rounded(x)
-        return self._known[x]
-
-    def _view(self, operation: Operation, x: Variable) -> Variable:
-        again = Operation(operation.name, operation.function, operation.arguments, operation.options, False)
-        again.substitute(lambda _: x)
-        again.shares = operation.shares
-        return self._add(again, operation.result)
-
-    def _rounded(self, x: Variable) -> Variable:
-        if self._by_plan:
-            return self._add(Operation("rounded", rounded, (x,), {"precision": self._precision}, False), x)
-        namespace = RecordingNamespace(self._xp)
-        like = self._xp.zeros(x.shape, dtype=x.dtype, device=self._device)
-        result = namespace.record(rounded, Recorded(like, x, namespace), precision=self._precision)
-        self.operations += namespace.operations
-        return result.variable
-
-    def _add(self, operation: Operation, like: Variable) -> Variable:
-        operation.results = [Variable(like.shape, like.dtype, operation)]
-        self.operations.append(operation)
-        return operation.result
-
-
-def _is_rearrangement(operation: Operation) -> bool:
-    """Say whether a result has the elements of its only argument, none of which is left out."""
-    inputs = operation.inputs
-    return (
-        operation.name in _REARRANGEMENTS
-        and len(inputs) == 1
-        and inputs[0].dtype == operation.result.dtype
-        and inputs[0].size <= operation.result.size
-    )

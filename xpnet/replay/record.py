@@ -178,8 +178,8 @@ class RecordingNamespace(PlainNamespace):
             raise _shaped_by_values("what repeat with an array of counts returns")
         return self.call("repeat", self._plain.repeat, (x, settled(repeats)), {"axis": axis})
 
-    def variable(self, value: Any, operation: Operation | None = None) -> Variable:
-        return Variable(tuple(value.shape), value.dtype, operation)
+    def variable(self, value: Any) -> Variable:
+        return Variable(tuple(value.shape), value.dtype)
 
     def argument(self, value: Any) -> Any:
         """Return a plain array as one that changes from replay to replay.
@@ -268,12 +268,10 @@ class RecordingNamespace(PlainNamespace):
             kept, kept_options = _map(
                 (arguments, options), lambda x: x.value if x.variable is None else x.variable
             )
-            operation = Operation(name, function, kept, kept_options, several)
-            operation.shares = any(_share_memory(y, x.value) for y in results for x in found)
-            operation.results = [self.variable(x, operation) for x in results]
-            self.operations.append(operation)
-            pairs = zip(results, operation.results, strict=True)
-            lifted = [Recorded(value, variable, self) for value, variable in pairs]
+            shares = any(_share_memory(y, x.value) for y in results for x in found)
+            made = tuple(map(self.variable, results))
+            self.operations.append(Operation(name, function, kept, kept_options, made, several, shares))
+            lifted = [Recorded(value, x, self) for value, x in zip(results, made, strict=True)]
         if not several:
             return lifted[0]
         return result._make(lifted) if hasattr(result, "_make") else type(result)(lifted)

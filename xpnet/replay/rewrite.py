@@ -1,217 +1,197 @@
-"""Functions in terms of others, so that kernels and products can do them, which are captured as a graph."""
+"""Rewrites of a graph that hold for every library: what is done once or not at all, rounding, and functions
+in terms of others.
+"""
 
-import copy
-import operator
-from collections.abc import Callable
-from math import prod
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy
 
-from xpnet import tree
-from xpnet.replay.graph import ELEMENTWISE, Graph, Operation, Variable, made
-from xpnet.replay.kernels.kernel import COPY, REDUCTIONS, pattern
-from xpnet.replay.plans.cuda_products import Matrix, as_matrices, is_product, operand_shapes
+from xpnet.replay.graph import (
+    ELEMENTWISE,
+    VIEWS,
+    Graph,
+    Instead,
+    Operation,
+    Variable,
+    substitute,
+    variables_in,
+)
+from xpnet.replay.precision import rounded
+from xpnet.replay.record import Recorded, RecordingNamespace, output
+from xpnet.replay.same.data import data
+
+# Functions of two arrays that are matrix products. A sum such as `vecdot` is not: a norm needs all digits.
+PRODUCTS = frozenset({"matmul", "tensordot", "linalg.matmul", "linalg.tensordot"})
+
+# Views that have the elements of their argument, each at least once.
+_REARRANGEMENTS = VIEWS - {"asarray", "astype", "imag", "real"}
 
 
-def with_constants_handed_in(graph: Graph) -> tuple[Graph, list]:
-    """Return a graph in which constant arrays are arguments behind all others, and these arrays.
-
-    Kernels and products then read them as any other.
-    """
-    result = copy.copy(graph)
-    result.operations = []
-    arrays: dict[int, tuple[Variable, Any]] = {}
-
-    def as_argument(x: Any) -> Any:
-        if not tree.is_array(x) or not x.shape:
-            return x
-        return arrays.setdefault(id(x), (Variable(tuple(x.shape), x.dtype), x))[0]
-
-    for operation in graph.operations:
-        arguments = list(map(as_argument, operation.arguments))
-        result.operations.append(_with_arguments(operation, arguments))
-    result.inputs = [*graph.inputs, *(x for x, _ in arrays.values())]
-    return result, [array for _, array in arrays.values()]
+def simplified(graph: Graph) -> Graph:
+    """Return a graph that does the same with fewer operations."""
+    return without_dead(_broadcast_late(_shared(graph)))
 
 
-def _with_arguments(operation: Operation, arguments: list) -> Operation:
-    """Return an operation with other arguments; what was recorded stays as it is."""
-    new = Operation(
-        operation.name, operation.function, tuple(arguments), operation.options, operation.several
-    )
-    new.results, new.precision = operation.results, operation.precision
-    return new
-
-
-# -- whatever the axes and shapes are -----------------------------------------------------------------------
-
-
-def lowered(graph: Graph, xp: Any) -> Graph:
-    """Return a graph of functions that kernels and products know.
-
-    A `tensordot` is a product of matrices, and a `vecdot` a sum of products: CuPy's own go to cuBLAS, which
-    cannot be captured. What is neither a row nor a column of a result is repeated, as a view, to all of it;
-    axes of a total that stand between others are put beside each other; what is unstacked is views. ``xp`` is
-    the namespace of the functions.
-    """
-    lower = {"getitem": _getitem, "tensordot": _tensordot, "unstack": _unstack, "vecdot": _vecdot}
-    lower |= dict.fromkeys(REDUCTIONS, _reduction) | dict.fromkeys(ELEMENTWISE, _elementwise)
-    result = copy.copy(graph)
-    result.operations = []
-    for operation in graph.operations:
-        lower_one = lower.get(operation.name.removeprefix("linalg."))
-        result.operations += lower_one(operation, xp) if lower_one else [operation]
-    result.number()
-    return result
-
-
-def _is_real(x: Any) -> bool:
-    return type(x) is Variable and x.dtype.name in ("float32", "float64")
-
-
-def _elementwise(operation: Operation, xp: Any) -> list[Operation]:
-    shape, repeated, arguments, rows = operation.result.shape, [], [], 0
-    for x in operation.arguments:
-        found = pattern(x.shape, shape) if type(x) is Variable else ("", 0)
-        if found is None or found[1] not in (0, rows or found[1]):  # rows of one kernel are of one length
-            whole = Variable(shape, x.dtype)
-            repeated.append(made("broadcast_to", xp.broadcast_to, (x, shape), {}, [whole]))
-            x = whole
+def without_dead(graph: Graph) -> Graph:
+    """Leave out what leads to no output."""
+    needed = set(variables_in(graph.outputs))
+    dead = []
+    for operation in reversed(graph.operations):
+        if needed.isdisjoint(operation.results):
+            dead.append(operation)
         else:
-            rows = rows or found[1]
-        arguments.append(x)
-    return [*repeated, _with_arguments(operation, arguments)] if repeated else [operation]
+            needed.update(operation.inputs)
+    return graph.replace(dict.fromkeys(dead, ()))
 
 
-def _reduction(operation: Operation, xp: Any) -> list[Operation]:
-    x, *rest = operation.arguments
-    options = operation.options
-    axis = options.get("axis")
-    if rest or axis is None or not _is_real(x) or options.keys() - {"axis", "dtype", "keepdims"}:
-        return [operation]
-    ndim = len(x.shape)
-    axes = sorted(a % ndim for a in (axis if isinstance(axis, tuple | list) else (axis,)))
-    kept = [a for a in range(ndim) if a not in axes]
-    first, last = tuple(range(len(axes))), tuple(range(len(kept), ndim))
-    if tuple(axes) in (first, last):
-        return [operation]
-    if kept[-1] == ndim - 1:  # threads beside each other read numbers beside each other
-        order, axis = (*axes, *kept), first
-    else:
-        order, axis = (*kept, *axes), last
-    turned = Variable(tuple(x.shape[a] for a in order), x.dtype)
-    total = Variable(tuple(x.shape[a] for a in kept), operation.result.dtype)
-    options = {key: value for key, value in options.items() if key == "dtype"} | {"axis": axis}
-    return [
-        made("permute_dims", xp.permute_dims, (x, order), {}, [turned]),
-        made(operation.name, operation.function, (turned,), options, [total]),
-        made("reshape", xp.reshape, (total, operation.result.shape), {}, operation.results),
-    ]
+def _shared(graph: Graph) -> Graph:
+    """Do once what was recorded several times with the same arguments."""
+    first: dict[Any, Operation] = {}
+
+    def change(operation: Operation) -> Instead | None:
+        key = operation.name, data((operation.arguments, operation.options), _identity)
+        before = first.setdefault(key, operation)
+        return None if before is operation else ((), before.results)
+
+    return graph.rewritten(change)
 
 
-def _getitem(operation: Operation, _xp: Any) -> list[Operation]:
-    """Let a single element be a view, as it is with CuPy, and with NumPy behind an ellipsis."""
-    x, key = operation.arguments
-    key = key if type(key) is tuple else (key,)
-    return [operation if any(k is ... for k in key) else _with_arguments(operation, [x, (*key, ...)])]
+def _identity(value: Any) -> Any:
+    return type(value), id(value)
 
 
-def _unstack(operation: Operation, _xp: Any) -> list[Operation]:
-    x, *_ = operation.arguments
-    before = (slice(None),) * (operation.options.get("axis", 0) % len(x.shape))
-    return [
-        made("getitem", operator.getitem, (x, (*before, number, ...)), {}, [part])
-        for number, part in enumerate(operation.results)
-    ]
+def _broadcast_late(graph: Graph) -> Graph:
+    """Let elementwise functions broadcast their arguments, in place of functions before them."""
+
+    def before_broadcast(x: Any) -> Any:
+        """Return what was broadcast to make an array; of a constant with equal elements, one of them."""
+        if isinstance(x, numpy.ndarray) and x.size > 1:
+            one = x.reshape(-1)[:1]
+            return one.reshape(()) if _all_are(x, one) else x
+        maker = graph.makers.get(x) if type(x) is Variable else None
+        if maker is None or maker.name != "broadcast_to" or type(maker.arguments[0]) is not Variable:
+            return x
+        return before_broadcast(maker.arguments[0])
+
+    def change(operation: Operation) -> Instead | None:
+        if operation.name not in ELEMENTWISE:
+            return None
+        small = tuple(map(before_broadcast, operation.arguments))
+        shapes = [x.shape for x in small if hasattr(x, "shape")]
+        is_same = all(a is b for a, b in zip(small, operation.arguments, strict=True))
+        if is_same or numpy.broadcast_shapes(*shapes) != operation.result.shape:
+            return None
+        return [replace(operation, arguments=small)], operation.results
+
+    return graph.rewritten(change)
 
 
-def _vecdot(operation: Operation, xp: Any) -> list[Operation]:
-    if not all(map(_is_real, operation.arguments)):
-        return [operation]
-    x, y = operation.arguments
-    products = Variable(numpy.broadcast_shapes(x.shape, y.shape), operation.result.dtype)
-    multiply = made("multiply", xp.multiply, (x, y), {}, [products])
-    axis = operation.options.get("axis", -1)
-    total = made("sum", xp.sum, (products,), {"axis": axis}, operation.results)
-    return [*_elementwise(multiply, xp), *_reduction(total, xp)]
+def _all_are(x: numpy.ndarray, one: numpy.ndarray) -> bool:
+    """Say whether all elements are the same, bit for bit: -0.0 is not 0.0, and NaN is NaN."""
+    return x.tobytes() == one.tobytes() * x.size
 
 
-def _tensordot(operation: Operation, xp: Any) -> list[Operation]:
-    if not all(map(_is_real, operation.arguments)):
-        return [operation]
-    both, axes = operation.arguments, operation.options.get("axes", 2)
-    axes = (range(-axes, 0), range(axes)) if isinstance(axes, int) else axes
-    operations, matrices = [], []
-    for x, chosen, is_second in zip(both, axes, (False, True), strict=True):
-        inner = [axis % len(x.shape) for axis in chosen]
-        outer = [axis for axis in range(len(x.shape)) if axis not in inner]
-        order = (*inner, *outer) if is_second else (*outer, *inner)
-        turned = Variable(tuple(x.shape[axis] for axis in order), x.dtype)
-        sizes = prod(x.shape[axis] for axis in outer), prod(x.shape[axis] for axis in inner)
-        matrix = Variable(sizes[::-1] if is_second else sizes, x.dtype)
-        operations += [
-            made("permute_dims", xp.permute_dims, (x, order), {}, [turned]),
-            made("reshape", xp.reshape, (turned, matrix.shape), {}, [matrix]),
-        ]
-        matrices.append(matrix)
-    result = operation.result
-    product = Variable((matrices[0].shape[0], matrices[1].shape[1]), result.dtype)
-    multiply = made("matmul", xp.matmul, tuple(matrices), {}, [product])
-    multiply.precision = operation.precision
-    return [*operations, multiply, made("reshape", xp.reshape, (product, result.shape), {}, [result])]
+def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device: Any) -> Graph:
+    """Put plain array code in the place of functions.
 
-
-# -- whatever lies where in memory --------------------------------------------------------------------------
-
-
-def with_copies(graph: Graph, xp: Any, layout: Callable[[Variable], numpy.ndarray]) -> Graph:
-    """Return a graph in which what must be in order is copied, by kernels.
-
-    That are operands of products that are no matrices equally far apart, and what `reshape` cannot make a
-    view of. ``layout`` returns an array that lies in memory as a variable does.
+    Parameters
+    ----------
+    graph : Graph
+    decompositions : mapping of str to callable
+        For the name of a function, ``f(xp, *arguments, **options)``: the same in terms of other functions, as
+        ``{"hypot": lambda xp, a, b: xp.sqrt(a * a + b * b)}``. It returns NotImplemented where the function
+        is to stay. It sees shapes and dtypes: what the values are is not known.
+    xp : namespace
+        The library's own.
+    device : device
+        Where the arrays are.
     """
-    result = copy.copy(graph)
-    result.operations = []
-    copies: dict[tuple[Variable, tuple[int, ...]], Variable] = {}
 
-    def in_order(x: Variable, shape: tuple[int, ...]) -> Variable:
-        if (x, shape) not in copies:
-            *views, copied = _copied(x, shape, xp)
-            result.operations += [*views, copied]
-            copies[x, shape] = copied.result
-        return copies[x, shape]
+    def change(operation: Operation) -> Instead | None:
+        decompose = decompositions.get(operation.name.removeprefix("linalg."))
+        if decompose is None:
+            return None
+        namespace = RecordingNamespace(xp)
 
-    for operation in graph.operations:
-        if is_product(operation):
-            shapes = operand_shapes(*(x.shape for x in operation.arguments))
-            arguments = [
-                x if Matrix.of(as_matrices(layout(x), shape)) else in_order(x, shape)
-                for x, shape in zip(operation.arguments, shapes, strict=True)
-            ]
-            operation = _with_arguments(operation, arguments)
-        elif operation.name == "reshape":
-            x, y = operation.arguments[0], operation.result
-            if x.size and not numpy.may_share_memory(layout(x), layout(y)):
-                operation = made("reshape", xp.reshape, (in_order(x, x.shape), y.shape), {}, [y])
-        result.operations.append(operation)
-    result.number()
-    return result
+        def recorded(x: Variable) -> Recorded:
+            zero = xp.zeros((), dtype=x.dtype, device=device)
+            return Recorded(xp.broadcast_to(zero, x.shape), x, namespace)
 
+        arguments, options = substitute((operation.arguments, operation.options), recorded)
+        with numpy.errstate(all="ignore"):  # the values are zeros
+            made = namespace.record(decompose, namespace, *arguments, **options)
+        if made is NotImplemented:
+            return None
+        operations = [
+            replace(
+                each,
+                layer=operation.layer,
+                precision=operation.precision if each.name in PRODUCTS else each.precision,
+            )
+            for each in namespace.operations
+        ]
+        return operations, [output(x) for x in (made if operation.several else [made])]
 
-def _copied(x: Variable, shape: tuple[int, ...], xp: Any) -> list[Operation]:
-    """Return what copies an array as it is repeated to a shape: see `as_matrices`."""
-    operations = []
-    if len(x.shape) == 1 and len(shape) > 1 and shape[-1] == 1:
-        column = Variable((*x.shape, 1), x.dtype)
-        operations.append(made("expand_dims", xp.expand_dims, (x,), {"axis": 1}, [column]))
-        x = column
-    if x.shape != shape:
-        whole = Variable(shape, x.dtype)
-        operations.append(made("broadcast_to", xp.broadcast_to, (x, shape), {}, [whole]))
-        x = whole
-    return [*operations, made(COPY, _copy, (x,), {}, [Variable(shape, x.dtype)])]
+    return graph.rewritten(change)
 
 
-def _copy(x: Any) -> Any:
-    return x.copy()
+def in_precision(graph: Graph, precision: str, xp: Any, device: Any, *, by_plan: bool) -> Graph:
+    """Give the products of a graph operands of another precision.
+
+    Each product of float32 arrays has the precision as its attribute then, and its operands are results of
+    operations named ``rounded``, or views of such. An array that several products read is rounded once.
+
+    Parameters
+    ----------
+    graph : Graph
+    precision : str
+    xp : namespace
+        The library's own.
+    device : device
+        Where the arrays are.
+    by_plan : bool
+        Whether these operations stay for the plan to do, or are put in as functions of the standard.
+    """
+    known: dict[Variable, Variable] = {}
+
+    def of(x: Any, operations: list[Operation]) -> Any:
+        """Return what stands for an operand: a view of what is rounded, for a view."""
+        if type(x) is not Variable:
+            return rounded(xp, x, precision=precision)
+        if x not in known:
+            maker = graph.makers.get(x)
+            if maker is not None and _is_rearrangement(maker):
+                new = maker.reading({maker.inputs[0]: of(maker.inputs[0], operations)})
+            else:
+                function = functools.partial(rounded, xp)
+                new = Operation("rounded", function, (x,), {"precision": precision}, (x,))
+            known[x] = Variable(x.shape, x.dtype)
+            operations.append(replace(new, results=(known[x],)))
+        return known[x]
+
+    def change(operation: Operation) -> Instead | None:
+        if operation.name == "scan_arrays":
+            body = operation.options["body"].in_precision(precision)
+            return [replace(operation, options=operation.options | {"body": body})], operation.results
+        if operation.name not in PRODUCTS or any(x.dtype != xp.float32 for x in operation.arguments):
+            return None
+        new: list[Operation] = []
+        operands = tuple(of(x, new) for x in operation.arguments)
+        return [*new, replace(operation, arguments=operands, precision=precision)], operation.results
+
+    lowered = without_dead(graph.rewritten(change))
+    return lowered if by_plan else expand(lowered, {"rounded": rounded}, xp, device)
+
+
+def _is_rearrangement(operation: Operation) -> bool:
+    """Say whether a result has the elements of its only argument, none of which is left out."""
+    inputs = operation.inputs
+    return (
+        operation.name in _REARRANGEMENTS
+        and len(inputs) == 1
+        and inputs[0].dtype == operation.result.dtype
+        and inputs[0].size <= operation.result.size
+    )

@@ -6,7 +6,7 @@ take longer for longer sequences.
 
 Four things carry it:
 
-- `_Step` is the function of one call with the trees that it takes, as a function of lists of arrays;
+- `_Iteration` is the function of one call with the trees that it takes, as a function of lists of arrays;
 - `_Kind` is what was found out about such a step when it was called first, and its plans. It is kept, and
   serves the calls of which the same holds;
 - `Body` is what the loops of `xpnet.autodiff.loops` call: the step, or that of the loop backward;
@@ -38,6 +38,7 @@ from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.graph import Graph
 from xpnet.replay.plans import make_plan
 from xpnet.replay.record import Recorded, RecordingNamespace, output
+from xpnet.replay.rewrite import simplified
 from xpnet.replay.same.facts import Facts, key
 from xpnet.replay.same.match import matcher
 from xpnet.replay.same.randomness import warn_of_draws
@@ -134,7 +135,7 @@ class _Outcome(NamedTuple):
     written: tuple[set[int], set[int]]
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """Where the arrays of a loop are."""
 
     namespace: Any
@@ -152,16 +153,16 @@ class _Place(NamedTuple):
         return array_api_compat.device(self.array(0)) is not None
 
 
-def _place_of(arrays: list) -> _Place:
+def _location_of(arrays: list) -> _Location:
     arrays = [concrete(x) for x in arrays]
     # A number of NumPy's may stand beside arrays of any library.
     first = next((x for x in arrays if not is_numpy_number(x)), None)
     if first is None:
         first = arrays[0] if arrays else asarray(0, device=device())
-    return _Place(plain_namespace(first), array_api_compat.device(first))
+    return _Location(plain_namespace(first), array_api_compat.device(first))
 
 
-class _Step:
+class _Iteration:
     """The function of one call of `scan`, with the trees that it takes.
 
     Parameters
@@ -170,11 +171,11 @@ class _Step:
         What is carried, an element, and the constants: a pair of what the function brings along and others.
     bind : callable
         See `_taken_apart`.
-    place : _Place
+    location : _Location
     """
 
-    def __init__(self, trees: Sequence[_Leaves], bind: Callable, place: _Place) -> None:
-        self.trees, self.bind, self.place = trees, bind, place
+    def __init__(self, trees: Sequence[_Leaves], bind: Callable, location: _Location) -> None:
+        self.trees, self.bind, self.location = trees, bind, location
 
     def __call__(self, *arrays: Sequence) -> _Outcome:
         """Call the function with other arrays in its trees."""
@@ -204,7 +205,7 @@ class _Step:
         is_state = [index in state for index, leaf in enumerate(self.trees[2].leaves) if tree.is_array(leaf)]
         # Without its arrays, which would stay in memory with it.
         trees = [each.mapped(lambda x: _ANY if tree.is_array(x) else x) for each in self.trees]
-        call = _Step(trees, self.bind, self.place)
+        call = _Iteration(trees, self.bind, self.location)
 
         def step(carried: list, element: list, constants: list) -> tuple[list, list]:
             moving, staying = iter(carried[number:]), iter(constants)
@@ -250,7 +251,7 @@ class _Step:
                     "the results of the function of scan are joined, and must be arrays, numbers, None or "
                     f"trees of them; received {type(x).__name__}: {x!r}."
                 )
-        return [x if tree.is_array(x) else self.place.array(x) for x in results]
+        return [x if tree.is_array(x) else self.location.array(x) for x in results]
 
 
 def _settings(value: Any) -> list:
@@ -328,8 +329,8 @@ def _like(x: Any, array: Any) -> Any:
     """Return a number as an array like one of shape () that can hold it; anything else as it is."""
     if type(x) not in NUMBERS or not tree.is_array(array) or array.shape != ():
         return x
-    place = _place_of([array])
-    return place.array(x, array.dtype) if place.namespace.isdtype(array.dtype, _HOLDING[type(x)]) else x
+    location = _location_of([array])
+    return location.array(x, array.dtype) if location.namespace.isdtype(array.dtype, _HOLDING[type(x)]) else x
 
 
 # -- what is kept of it -------------------------------------------------------------------------------------
@@ -340,7 +341,7 @@ class _Kind:
 
     Parameters
     ----------
-    step : _Step
+    step : _Iteration
         Of plain arrays.
 
     Attributes
@@ -355,23 +356,23 @@ class _Kind:
     results : structure of a tree
     plans : dict
         The plans of the step and of those backward.
-    place : _Place
+    location : _Location
     match : callable or None
         Says whether it serves another step there; None where nothing can say so.
     """
 
-    def __init__(self, step: _Step) -> None:
+    def __init__(self, step: _Iteration) -> None:
         self.numbers: list[tuple[int, int, Any]] = []
         self.plans: dict[Any, Any] = {}
         self.match: Callable | None = None
-        self.place = step.place
+        self.location = step.location
         while True:
             trees = self.with_arrays(step.trees)
             numbers = [index for index, leaf in enumerate(trees[0].leaves) if type(leaf) in NUMBERS]
-            namespace = _recording(step.place)
+            namespace = _recording(step.location)
             arrays = _recorded(namespace, *(each.arrays for each in trees))
             try:
-                outcome = namespace.record(_Step(trees, step.bind, step.place), *arrays)
+                outcome = namespace.record(_Iteration(trees, step.bind, step.location), *arrays)
             except (AttributeError, TypeError):
                 if not numbers:
                     raise
@@ -387,9 +388,9 @@ class _Kind:
             if not becoming:
                 break
             for part, index, left in becoming:
-                array = concrete(left) if tree.is_array(left) else self.place.array(left)
+                array = concrete(left) if tree.is_array(left) else self.location.array(left)
                 x = _like(trees[part].leaves[index], array)
-                self.numbers.append((part, index, (x if tree.is_array(x) else self.place.array(x)).dtype))
+                self.numbers.append((part, index, (x if tree.is_array(x) else self.location.array(x)).dtype))
         self.written, self.results = outcome.written, outcome.structure
         places = [index for index, leaf in enumerate(trees[2].leaves) if tree.is_array(leaf)]
         pairs = zip(places, namespace.inputs, strict=True)
@@ -397,15 +398,15 @@ class _Kind:
 
     def _dtype_beside(self, trees: list[_Leaves], index: int) -> Any:
         """Return the dtype for a number that is carried: that of the floating-point numbers, if it is one."""
-        x, xp = trees[0].leaves[index], self.place.namespace
+        x, xp = trees[0].leaves[index], self.location.namespace
         dtypes = [x.dtype for each in trees for x in each.arrays if xp.isdtype(x.dtype, "real floating")]
-        return xp.result_type(*dtypes) if type(x) is float and dtypes else self.place.array(x).dtype
+        return xp.result_type(*dtypes) if type(x) is float and dtypes else self.location.array(x).dtype
 
     def with_arrays(self, trees: Sequence[_Leaves]) -> list[_Leaves]:
         """Return the trees of a step with arrays in the place of the numbers that change."""
         changed: list[dict[int, Any]] = [{}, {}, {}]
         for part, index, dtype in self.numbers:
-            changed[part][index] = self.place.array(trees[part].leaves[index], dtype)
+            changed[part][index] = self.location.array(trees[part].leaves[index], dtype)
         return [each.changed(leaves) for each, leaves in zip(trees, changed, strict=True)]
 
 
@@ -415,8 +416,8 @@ def _recorded(namespace: RecordingNamespace, carried: list, elements: list, cons
     return [*changing, [*map(namespace.argument, constants)]]
 
 
-def _recording(place: _Place) -> RecordingNamespace:
-    namespace = RecordingNamespace(place.namespace)
+def _recording(location: _Location) -> RecordingNamespace:
+    namespace = RecordingNamespace(location.namespace)
     around = active_recording.get()
     if around is not None:  # what must not be a constant there must not be one here
         namespace.owned = around.owned
@@ -426,13 +427,13 @@ def _recording(place: _Place) -> RecordingNamespace:
 _kinds: list[_Kind] = []
 
 
-def _kind_of(step: _Step, function: Any) -> _Kind:
+def _kind_of(step: _Iteration, function: Any) -> _Kind:
     """Return what is known about a step, or find it out."""
     # The value of a number that is carried does not matter.
     carried = step.trees[0].mapped(lambda x: type(x) if type(x) in NUMBERS else x)
     values = (function, *(each.tree() for each in (carried, *step.trees[1:])))
     for known in _kinds:
-        if known.place == step.place and known.match and known.match(values) is not None:
+        if known.location == step.location and known.match and known.match(values) is not None:
             return known
     facts = _facts(values)
     kind = _Kind(step)
@@ -441,7 +442,7 @@ def _kind_of(step: _Step, function: Any) -> _Kind:
         return kind
     warn_of_draws(facts)
     reads_arrays = facts.reads_arrays or after.reads_arrays  # whose elements are not compared
-    if not reads_arrays and step.place.is_lasting():
+    if not reads_arrays and step.location.is_lasting():
         facts.keep(after)
         places = [index for index, leaf in enumerate(step.trees[2].leaves) if tree.is_array(leaf)]
         for index, place in zip(places, facts.arrays[len(facts.arrays) - len(places) :], strict=True):
@@ -472,7 +473,7 @@ class Body:
         ``plain(carried, elements, constants)`` returns what is carried on, and results.
     carried, sequences : int
         How many arrays these are.
-    place : _Place
+    location : _Location
     plans : dict
         Where plans are kept.
     order : int, default=0
@@ -486,14 +487,14 @@ class Body:
         plain: Callable,
         carried: int,
         sequences: int,
-        place: _Place,
+        location: _Location,
         plans: dict,
         *,
         order: int = 0,
         precision: str = "float32",
     ) -> None:
         self.plain = plain
-        self.place = place
+        self.location = location
         self._carried, self._sequences, self._plans = carried, sequences, plans
         self._order, self._precision = order, precision
 
@@ -515,15 +516,15 @@ class Body:
         if name in self._plans:
             return self._plans[name]
         arrays = [*carried, *elements, *constants]
-        place = _place_of(arrays) if arrays else self.place
-        namespace = _recording(place)
+        location = _location_of(arrays) if arrays else self.location
+        namespace = _recording(location)
         recorded = _recorded(namespace, carried, elements, constants)
         inputs: list[Any] = [x.variable for part in recorded for x in part]
         after, results = namespace.record(self.plain, *recorded)
         outputs = [*map(output, (*after, *results))]
-        graph = Graph(inputs, namespace.operations, outputs)
-        plan = make_plan(graph, [None] * len(outputs), place.array(0), self._precision)
-        if place.is_lasting():
+        graph = simplified(Graph(inputs, namespace.operations, outputs))
+        plan = make_plan(graph, [None] * len(outputs), location.array(0), self._precision)
+        if location.is_lasting():
             self._plans[name] = plan
         return plan
 
@@ -568,7 +569,7 @@ class Body:
 
     def _with(self, plain: Callable, carried: int, sequences: int, order: int, precision: str = "") -> "Body":
         options: Any = {"order": order, "precision": precision or self._precision}
-        return Body(plain, carried, sequences, self.place, self._plans, **options)
+        return Body(plain, carried, sequences, self.location, self._plans, **options)
 
 
 def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, list[list]]:
@@ -680,13 +681,13 @@ def scan(
     given = [_Leaves(*tree.flatten(each, state=True)) for each in values]
     length = _length(given[1].leaves, length)
     arrays = [x for each in given for x in each.arrays]
-    place = _place_of(arrays)
-    given = [each.mapped(place.beside) for each in given]
+    location = _location_of(arrays)
+    given = [each.mapped(location.beside) for each in given]
     arrays = [x for each in given for x in each.arrays]
-    xp = extended_namespace(*(arrays or [place.array(0)]))
+    xp = extended_namespace(*(arrays or [location.array(0)]))
     first = [each.mapped(concrete) for each in given]
     first[1] = first[1].mapped(lambda x: x[0, ...])
-    kind = _kind_of(_Step(first, bind, place), function)
+    kind = _kind_of(_Iteration(first, bind, location), function)
     if any(kind.written):
         _check_unshared(values)
     for index in kind.settings:  # which a recording around this one must know of
@@ -696,12 +697,12 @@ def scan(
     state = sorted(kind.written[1])
     moving = [*trees[0].arrays, *(trees[2].leaves[index] for index in state)]
     elements, staying = trees[1].arrays, trees[2].changed(dict.fromkeys(state)).arrays
-    plain = _Step(trees, bind, place).plain(kind.written[1])
+    plain = _Iteration(trees, bind, location).plain(kind.written[1])
     parts = [moving, elements, staying]
     if _is_watched() or not all(getattr(x.dtype, "isnative", True) for x in arrays):
-        outputs = _one_by_one(plain, parts, length, place)
+        outputs = _one_by_one(plain, parts, length, location)
     else:
-        outputs = _as_one(Body(plain, len(moving), len(elements), place, kind.plans), parts, length, xp)
+        outputs = _as_one(Body(plain, len(moving), len(elements), location, kind.plans), parts, length, xp)
 
     end = len(outputs) - len(moving)
     results, last = outputs[len(moving) : end], outputs[end:]
@@ -712,14 +713,14 @@ def scan(
     return left.tree(), tree.unflatten(kind.results, results)
 
 
-def _one_by_one(plain: Callable, parts: list[list], length: int, place: _Place) -> list:
+def _one_by_one(plain: Callable, parts: list[list], length: int, location: _Location) -> list:
     """Do the steps as they are written, each function by itself."""
     moving, elements, staying = parts
 
     def step(*lists: list) -> tuple[list, list]:
         return plain(*map(trace, lists))
 
-    xp = traced_namespace(place.namespace)
+    xp = traced_namespace(location.namespace)
     outputs = loops.one_by_one(xp, step, moving, elements, staying, length)
     is_traced = any(type(x) is Tracer for part in parts for x in part)
     return list(outputs) if is_traced else [*map(concrete, outputs)]
@@ -733,7 +734,7 @@ def _as_one(body: Body, parts: list[list], length: int, xp: Any) -> list:
         # The step backward is recorded now, as what the function reads from outside may have changed later.
         with outside_of_recording():
             arrays, ys = [*map(concrete, inputs)], [*map(concrete, outputs)]
-            back, (start, sequences, constants) = _turned(body.place.namespace, ys, ys, arrays, body)
+            back, (start, sequences, constants) = _turned(body.location.namespace, ys, ys, arrays, body)
             first = [x[0, ...] for x in sequences]
         with contextlib.suppress(NoGradientError):  # which is raised where the gradient is asked for
             back.record(start, first, constants)

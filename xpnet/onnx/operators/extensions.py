@@ -42,19 +42,19 @@ def _add_windows(w: Any, operation: Operation) -> Any:
     return w.node("Transpose", y, perm=[0, *range(2, 2 + rank), 1])
 
 
-def _operation(x: Any, *names: str) -> Operation | None:
+def _operation(w: Any, x: Any, *names: str) -> Operation | None:
     """Return the operation that makes a variable, if it has one of some names."""
-    made_by = x.operation if type(x) is Variable else None
-    return made_by if made_by is not None and made_by.name in names else None
+    maker = w.makers.get(x) if type(x) is Variable else None
+    return maker if maker is not None and maker.name in names else None
 
 
-def _windows_in_rows(x: Any) -> Operation | None:
+def _windows_in_rows(w: Any, x: Any) -> Operation | None:
     """Return the windows that are the rows of a matrix, as convolutions multiply them."""
-    turned = _operation(x, "matrix_transpose", "linalg.matrix_transpose")
-    shaped = _operation(turned.arguments[0] if turned else x, "reshape")
+    turned = _operation(w, x, "matrix_transpose", "linalg.matrix_transpose")
+    shaped = _operation(w, turned.arguments[0] if turned else x, "reshape")
     given = shaped.arguments[0] if shaped else None
-    moved = _operation(given, "permute_dims") if turned else None
-    found = _operation(moved.arguments[0] if moved else given, "windows")
+    moved = _operation(w, given, "permute_dims") if turned else None
+    found = _operation(w, moved.arguments[0] if moved else given, "windows")
     if found is None or bool(turned) != bool(moved):
         return None
     if moved:
@@ -69,13 +69,13 @@ def _windows_in_rows(x: Any) -> Operation | None:
 @says("matmul")
 def _matmul(w: Any, operation: Operation) -> str:
     a, b = operation.arguments
-    windows, dtype = _windows_in_rows(a), operation.result.dtype
+    windows, dtype = _windows_in_rows(w, a), operation.result.dtype
     if windows is None or dtype != numpy.float32:  # onnxruntime has convolutions of float32 alone
         return two("MatMul")(w, operation)
     (x,), options = windows.arguments, windows.options
     rank, out = len(options["sizes"]), w.shape(b)[-1]
     shape = (*options["sizes"], w.shape(x)[-1], out)
-    flat = _operation(b, "reshape")
+    flat = _operation(w, b, "reshape")
     if flat is not None and w.shape(flat.arguments[0]) == shape:
         weight = w.tensor(flat.arguments[0], dtype)
     else:

@@ -10,6 +10,7 @@ A total over several blocks is put together by the last one that ends, in the or
 is the same each time.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from xpnet.replay.graph import Operation, Variable
@@ -281,7 +282,7 @@ class Block(Passes):
         Bytes of a block's memory that are taken by rows that are kept from pass to pass.
     """
 
-    def __init__(self, kernel: Kernel, outputs: list[Variable], alias: dict[Variable, Variable]) -> None:
+    def __init__(self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable]) -> None:
         left = [kernel.kinds[part.result] for part in kernel.parts if part.operation.name in REDUCTIONS]
         picks = any(part.operation.name == PICK for part in kernel.parts)
         self.way = "strips" if ROW in left else "rows" if COLUMN in left or picks else "flat"

@@ -4,7 +4,7 @@ What is known only at the end of a row, such as the largest element that a softm
 the next *pass* through that row. Renderers for numba (`loops.py`) and for CUDA (`blocks.py`) write the lines.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -33,7 +33,7 @@ class Passes:
     Parameters
     ----------
     kernel : Kernel
-    outputs : list of Variable
+    outputs : sequence of Variable
         What is stored.
     alias : dict of Variable to Variable
         The inputs that an output is written over: they are handed in once.
@@ -45,7 +45,7 @@ class Passes:
     source : str
     """
 
-    def __init__(self, kernel: Kernel, outputs: list[Variable], alias: dict[Variable, Variable]) -> None:
+    def __init__(self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable]) -> None:
         self.kernel = kernel
         self.numbers: list[float] = []
         inputs = {x: f"a{index}" for index, x in enumerate(kernel.inputs)}

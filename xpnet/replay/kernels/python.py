@@ -1,5 +1,6 @@
 """A kernel as a loop in Python, which numba compiles: its source."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -119,7 +120,7 @@ class Loop(Passes):
     Parameters
     ----------
     kernel : Kernel
-    outputs : list of Variable
+    outputs : sequence of Variable
         What is stored.
     alias : dict of Variable to Variable
         The inputs that an output is written over: they are handed in once.
@@ -128,7 +129,7 @@ class Loop(Passes):
     """
 
     def __init__(
-        self, kernel: Kernel, outputs: list[Variable], alias: dict[Variable, Variable], *, parallel: bool
+        self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable], *, parallel: bool
     ) -> None:
         self._parallel = parallel
         self._names: dict[Variable, str] = {}  # of inputs

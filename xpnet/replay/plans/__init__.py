@@ -7,7 +7,7 @@ import array_api_compat
 
 from xpnet.backends import library_of, plain_namespace
 from xpnet.replay.graph import Graph, Variable
-from xpnet.replay.precision import lower_products
+from xpnet.replay.rewrite import in_precision
 
 if TYPE_CHECKING:
     from xpnet.replay.plans.plan import Plan
@@ -50,8 +50,8 @@ def make_plan(graph: Graph, over: list[Variable | None], like: Any, precision: s
     """
     plan = _plan_of(like)
     if precision != "float32":
-        where = array_api_compat.device(like)
-        lower_products(graph, precision, plain_namespace(like), where, by_plan=plan.rounds)
+        xp, device = plain_namespace(like), array_api_compat.device(like)
+        graph = in_precision(graph, precision, xp, device, by_plan=plan.rounds)
     try:
         return plan(graph, over, like)
     except Exception as error:

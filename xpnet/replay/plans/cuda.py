@@ -8,10 +8,12 @@ in each call, the batches, are copied to one place; for donated ones that do, pa
 import logging
 import traceback
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import reduce
 from math import gcd, prod
 from typing import Any
 
+import array_api_compat
 import array_api_compat.numpy
 import numpy
 
@@ -21,6 +23,7 @@ from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
 from xpnet.replay.kernels import c
 from xpnet.replay.kernels.c import Block
 from xpnet.replay.kernels.kernel import Target
+from xpnet.replay.plans.cuda_lowering import lowered, with_constants_handed_in, with_copies
 from xpnet.replay.plans.cuda_products import (
     ALIGNMENT,
     ALIGNMENT_OF_BIAS,
@@ -38,7 +41,6 @@ from xpnet.replay.plans.cuda_products import (
 )
 from xpnet.replay.plans.memory import MemoryPlan
 from xpnet.replay.plans.plan import Step, call, first_line
-from xpnet.replay.rewrite import lowered, with_constants_handed_in, with_copies
 
 _log = logging.getLogger("xpnet")
 
@@ -73,7 +75,7 @@ class CupyPlan(MemoryPlan):
             self._namespace = plain_namespace(like)
             graph, constants = with_constants_handed_in(graph)
             self._more_inputs = [runtime.contiguous(x) for x in constants]  # once, so that none moves
-            graph = lowered(graph, self._namespace)
+            graph = lowered(graph, self._namespace, array_api_compat.device(like))
             super().__init__(graph if runtime.problem else narrow(graph), over, like)
 
     def _runtime_of(self, like: Any) -> Any:
@@ -155,11 +157,7 @@ class CupyPlan(MemoryPlan):
         # What rearranges narrow numbers has narrow results.
         widens = not isinstance(operation.result.dtype, NarrowType)
         if widens and any(isinstance(x.dtype, NarrowType) for x in operation.inputs):
-            wide = Operation(
-                operation.name, widening(operation), operation.arguments, operation.options, False
-            )
-            wide.results = operation.results
-            step = call(self._constants, wide)
+            step = call(self._constants, replace(operation, function=widening(operation)))
         assign = self._constants.constant(self._assign, "assign")
         _, _, value = step.lines[0].partition(" = ")
         results = [self._constants.text(x) for x in operation.results]

@@ -5,8 +5,8 @@ become zero before they are written; which they were is noted in a mask of bits.
 the ReLU is a product of which the masked elements become zero, with its sum, the gradient of the bias.
 """
 
-import copy
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from xpnet.backends import plain_namespace
-from xpnet.replay.graph import VIEWS, Graph, Operation, Variable, made
+from xpnet.replay.graph import VIEWS, Graph, Instead, Operation, Variable
 
 # What is done with the elements of a product, in cuBLASLt's names.
 BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"
@@ -198,42 +198,27 @@ def narrow(graph: Graph) -> Graph:
 
     cuBLASLt rounds to tf32 itself; for others, it is given numbers of 16 bits, which are converted to once.
     """
-    result = copy.copy(graph)
-    result.operations = []
-    instead: dict[Variable, Variable] = {}
 
-    def converted(x: Variable, name: str) -> Variable:
-        new = Variable(x.shape, NARROW[name])
-        result.operations.append(made("astype", _narrowed, (x, NARROW[name]), {}, [new]))
-        return new
+    def converted(x: Variable, name: str) -> Operation:
+        return Operation("astype", _narrowed, (x, NARROW[name]), {}, (Variable(x.shape, NARROW[name]),))
 
-    for operation in graph.operations:
+    def change(operation: Operation) -> Instead | None:
         if operation.name == "rounded":
             (x,), name = operation.arguments, operation.options["precision"]
-            instead[operation.result] = converted(x, name) if name in NARROW else x
-            continue
-        if not instead.keys().isdisjoint(operation.inputs):
-            operation = _with_inputs(operation, instead)
+            new = [converted(x, name)] if name in NARROW else []
+            return new, [new[0].result if new else x]
+        if operation.name in VIEWS and isinstance(operation.inputs[0].dtype, NarrowType):
+            result = Variable(operation.result.shape, operation.inputs[0].dtype)
+            return [replace(operation, results=(result,))], [result]
         if operation.precision in NARROW:
             # Constants were rounded when they were recorded.
             wide = [x for x in operation.inputs if not isinstance(x.dtype, NarrowType)]
-            operation = _with_inputs(operation, {x: converted(x, operation.precision) for x in wide})
-        result.operations.append(operation)
-    return result
+            new = [converted(x, operation.precision) for x in wide]
+            operands = {x: each.result for x, each in zip(wide, new, strict=True)}
+            return [*new, operation.reading(operands)], operation.results
+        return None
 
-
-def _with_inputs(operation: Operation, instead: dict[Variable, Variable]) -> Operation:
-    """Return an operation of other inputs; a view has the dtype of its own."""
-    new = Operation(
-        operation.name, operation.function, operation.arguments, operation.options, operation.several
-    )
-    new.substitute(lambda x: instead.get(x, x))
-    new.precision, new.results = operation.precision, operation.results
-    if operation.name in VIEWS:
-        x, (old,) = new.inputs[0], operation.results
-        instead[old] = Variable(old.shape, x.dtype, new)
-        new.results = [instead[old]]
-    return new
+    return graph.rewritten(change)
 
 
 def mask_shape(rows: int, columns: int) -> tuple[int, int]:
@@ -251,31 +236,18 @@ def merged(graph: Graph, accepts: Callable[[Operation], bool]) -> Graph:
 
 class _Merge:
     def __init__(self, graph: Graph, accepts: Callable[[Operation], bool]) -> None:
-        self._accepts = accepts
-        self._readers: dict[Variable, list[Operation]] = {}
-        self._maker = {x: operation for operation in graph.operations for x in operation.results}
-        for operation in graph.operations:
-            for x in operation.inputs:
-                self._readers.setdefault(x, []).append(operation)
-        self._returned = set(graph.returned)
+        self._graph, self._accepts = graph, accepts
         # What stands in the place of an operation: another one, or nothing.
-        self._instead: dict[Operation, Operation | None] = {}
+        self._instead: dict[Operation, list[Operation]] = {}
         for operation in graph.operations:
             if _is_plain(operation) and operation not in self._instead:
                 self._forward(operation)
-        self.result = copy.copy(graph)
-        self.result.operations = [
-            new for each in graph.operations if (new := self._instead.get(each, each)) is not None
-        ]
-
-    def _only_reader(self, x: Variable) -> Operation | None:
-        readers = self._readers.get(x, [])
-        return readers[0] if len(readers) == 1 and x not in self._returned else None
+        self.result = graph.replace(self._instead)
 
     def _forward(self, product: Operation) -> None:
         """Take in the bias and the ReLU behind a product."""
         x, last, bias = product.result, product, None
-        reader = self._only_reader(x)
+        reader = self._graph.only_reader(x)
         if reader is not None and reader.name == "add" and not reader.options:
             other = reader.arguments[reader.arguments[0] is x]
             if type(other) is Variable and other.shape == x.shape[-1:] and other.dtype == x.dtype:
@@ -298,7 +270,7 @@ class _Merge:
             return False
         self._put(parts, forward)
         for greater in masks:  # h > 0 where x > 0
-            self._instead[greater] = made("greater", greater.function, (h, 0), {}, greater.results)
+            self._instead[greater] = [replace(greater, arguments=(h, 0))]
         return True
 
     def _take_in_masks(self, parts: list[Operation], bias: Variable | None, masks: list[Operation]) -> bool:
@@ -314,32 +286,32 @@ class _Merge:
             return False
         self._put(parts, forward)
         for greater, each in zip(masks, backward, strict=True):
-            self._instead[greater] = None
+            self._instead[greater] = []
             self._put(*each)
         return True
 
     def _relu(self, x: Variable) -> tuple[Operation | None, list[Operation]]:
         """Return the ReLU of a variable, and where it is compared with zero, if nothing else reads it."""
-        readers = self._readers.get(x, [])
+        readers = self._graph.readers[x]
         relus = [each for each in readers if each.name == "maximum" and _is_zero(each.arguments[1])]
         masks = [each for each in readers if each.name == "greater" and _is_zero(each.arguments[1])]
-        alone = len(relus) == 1 and len(relus) + len(masks) == len(readers) and x not in self._returned
+        alone = len(relus) == 1 and len(relus) + len(masks) == len(readers) and x not in self._graph.returned
         alone = alone and all(each.arguments[0] is x for each in (*relus, *masks))
         return (relus[0], masks) if alone else (None, [])
 
     def _backward(self, greater: Operation, mask: Variable) -> tuple[list[Operation], Operation] | None:
         """Return the parts of a product whose elements a mask makes zero, and what stands in their place."""
-        where = self._only_reader(greater.result)
+        where = self._graph.only_reader(greater.result)
         if where is None or where.name != "where" or where.arguments[0] is not greater.result:
             return None
         _, x, zero = where.arguments
-        if type(x) is not Variable or not _is_zero(zero) or self._only_reader(x) is not where:
+        if type(x) is not Variable or not _is_zero(zero) or self._graph.only_reader(x) is not where:
             return None
-        product = self._maker.get(x)
+        product = self._graph.makers.get(x)
         if product is None or product in self._instead or not _is_plain(product):
             return None
         parts = [product, where]
-        for total in [each for each in self._readers.get(where.result, []) if _sums_rows(each)][:1]:
+        for total in [each for each in self._graph.readers[where.result] if _sums_rows(each)][:1]:
             with_sum = self._merged(parts, DRELU_BGRAD, mask, [where.result, total.result])
             if with_sum:
                 return [product, total, where], with_sum
@@ -352,14 +324,15 @@ class _Merge:
         """Return a product in place of several operations, or None where it cannot be done."""
         first = parts[0]
         arguments = first.arguments if read is None else (*first.arguments, read)
-        product = made("product", None, arguments, first.options | {"epilogue": epilogue}, results)
-        product.precision = first.precision
+        options = first.options | {"epilogue": epilogue}
+        product = Operation(
+            "product", None, arguments, options, tuple(results), len(results) > 1, precision=first.precision
+        )
         return product if self._accepts(product) else None
 
     def _put(self, parts: list[Operation], product: Operation) -> None:
         """Put a product in the place of several operations: where the last of them is."""
-        self._instead.update(dict.fromkeys(parts, None))
-        self._instead[parts[-1]] = product
+        self._instead |= {part: [] for part in parts} | {parts[-1]: [product]}
 
 
 def _is_plain(operation: Operation) -> bool:

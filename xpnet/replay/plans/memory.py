@@ -146,8 +146,8 @@ class MemoryPlan(Plan):
             if kernel is None:
                 fused.append(step_of[group.operations[0]])
                 continue
-            operation = Operation("fused", None, tuple(kernel.inputs), {}, True)
-            operation.results = [o.result for o in group.operations if last.get(o.result, -1) > index]
+            results = tuple(o.result for o in group.operations if last.get(o.result, -1) > index)
+            operation = Operation("fused", None, tuple(kernel.inputs), {}, results, several=True)
             fused.append(Step(operation, [], tuple(kernel.in_place), kernel))
         return fused
 
@@ -164,7 +164,7 @@ class MemoryPlan(Plan):
 
     def _comes_from_a_call(self, root: Variable) -> bool:
         """Say whether an array is made anew by a function, in a layout that only a call shows."""
-        return root in self._fresh and root.operation is not None
+        return root in self._fresh and root in self.graph.makers
 
     def _donate(self, steps: list[Step], over: list[Variable | None]) -> dict[Variable, Variable]:
         """Choose the outputs that are written over a donated input."""

@@ -140,7 +140,7 @@ class Plan:
         )
 
     def _name(self, x: Variable) -> str:
-        return f"{'x' if x.operation else 'input'}_{x.number}"
+        return f"{'x' if x in self.graph.makers else 'input'}_{x.number}"
 
     def _compile(self, lines: list[str], outputs: list[str]) -> Any:
         """Write the function, so that a traceback shows its lines."""

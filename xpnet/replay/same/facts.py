@@ -64,7 +64,7 @@ class _Device:
         return hash(str(self.value))
 
 
-class Step(NamedTuple):
+class Access(NamedTuple):
     """How to come from a part to one inside it.
 
     Attributes
@@ -82,7 +82,7 @@ class Step(NamedTuple):
     name: str = ""
 
 
-Place = tuple[Step, ...]
+Place = tuple[Access, ...]
 
 
 class Fact(NamedTuple):
@@ -90,7 +90,7 @@ class Fact(NamedTuple):
 
     Attributes
     ----------
-    place : tuple of Step
+    place : tuple of Access
         Where the part is; an empty one is the whole.
     test : str
         What is compared, see `match.py`.
@@ -174,7 +174,7 @@ class Facts:
                 self._visit(values, (), _Reached("tree"))
                 self._of_arguments = False
                 if function is not None:
-                    self._visit(function, (Step("object", Identity(function)),), _OUTSIDE)
+                    self._visit(function, (Access("object", Identity(function)),), _OUTSIDE)
             except RecursionError:
                 raise NotRecordableError(
                     "xpnet.jit compares what is no array, received something that is nested more deeply than "
@@ -215,7 +215,7 @@ class Facts:
         numbers = [
             fact for fact in changed if fact.test == "constant_data" and _is_number(fact.expected.value)
         ]
-        return [_name(fact.place) for fact in numbers if Step("reduced") not in fact.place]
+        return [_name(fact.place) for fact in numbers if Access("reduced") not in fact.place]
 
     def fix(self, place: Place, number: int) -> None:
         """Compare an array of the arguments by its value, too: it was used as a size."""
@@ -291,7 +291,7 @@ class Facts:
     def _inside(self, value: Any, place: Place, reached: _Reached) -> None:
         """Write down what must hold of the parts of a part."""
         kind = type(value)
-        if place[-1:] != (Step("object", Identity(value)),):  # which cannot be of another type
+        if place[-1:] != (Access("object", Identity(value)),):  # which cannot be of another type
             self._hold(place, "type", Identity(kind), reached)
         if isinstance(value, tree.Branch):
             self._branch(value, place, reached)
@@ -324,13 +324,13 @@ class Facts:
             self._hold(place, "array", kind_of_array(value), reached)
             library = library_of(value)
             if library and library.defaults:
-                self._hold((Step("object", Identity(library)),), "defaults", library.defaults(), reached)
+                self._hold((Access("object", Identity(library)),), "defaults", library.defaults(), reached)
         elif reached.by == "outside" and isinstance(value, numpy.generic):  # a number, as one of Python's
             self._hold(place, "elements", _Described(elements(value), value), reached)
         elif reached.by == "outside":
             if self._of_arguments:  # another function, or another class, may come with another one
                 self._hold(place, "is", Identity(value), reached)
-            if isinstance(value, ArrayObject) and place[-2:-1] == (Step("vars"),):
+            if isinstance(value, ArrayObject) and place[-2:-1] == (Access("vars"),):
                 self.recorded = self.recorded or _name(place)
             (self.owned if reached.owner else self.constants)[id(value)] = _name(place, reached.owner)
         elif isinstance(value, numpy.ndarray):
@@ -345,7 +345,7 @@ class Facts:
 
     def _branch(self, value: tree.Branch, place: Place, reached: _Reached) -> None:
         names = names_of(vars(value))
-        inside = (*place, Step("vars"))
+        inside = (*place, Access("vars"))
         self._hold(inside, "names", names, reached)
         self._class(type(value))
         owner = type(value).__name__
@@ -353,7 +353,7 @@ class Facts:
         for name in names:
             is_leaf = reached.by == "tree" and tree.is_child_of(value, name)
             rest = reached if is_leaf else _Reached(by, reached.owner or owner)
-            self._visit(vars(value)[name], (*inside, Step("item", name, name)), rest)
+            self._visit(vars(value)[name], (*inside, Access("item", name, name)), rest)
 
     def _node(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
         if is_dataclass(value):
@@ -364,26 +364,26 @@ class Facts:
         else:
             self._hold(place, "length", len(parts), reached)
         for entry, item in parts:
-            self._visit(item, (*place, Step("item", entry, str(entry))), reached)
+            self._visit(item, (*place, Access("item", entry, str(entry))), reached)
 
     def _dataclass(self, value: Any, parts: list, place: Place, reached: _Reached) -> None:
         self._class(type(value))
         if hasattr(value, "__dict__"):
-            self._hold((*place, Step("vars")), "names", names_of(vars(value)), reached)
+            self._hold((*place, Access("vars")), "names", names_of(vars(value)), reached)
         for name, item in parts:
-            self._visit(item, (*place, Step("attribute", name, name)), reached)
+            self._visit(item, (*place, Access("attribute", name, name)), reached)
         setting = _Reached("setting" if reached.by == "tree" else reached.by, type(value).__name__)
         children = {name for name, _ in parts}
         for name in (name for name in names_of(tree.attributes_of(value)) if name not in children):
-            self._visit(getattr(value, name), (*place, Step("attribute", name, name)), setting)
+            self._visit(getattr(value, name), (*place, Access("attribute", name, name)), setting)
 
     def _attribute(self, value: Any, name: str, place: Place, reached: _Reached) -> None:
-        self._visit(getattr(value, name), (*place, Step("attribute", name)), reached)
+        self._visit(getattr(value, name), (*place, Access("attribute", name)), reached)
 
     def _function(self, function: types.FunctionType, place: Place, reached: _Reached) -> None:
         """Look at what a function reads from outside."""
         code = function.__code__
-        self._hold((*place, Step("attribute", "__code__")), "code", Identity(code), reached)
+        self._hold((*place, Access("attribute", "__code__")), "code", Identity(code), reached)
         for name in ("__defaults__", "__kwdefaults__"):
             if getattr(function, name):
                 self._attribute(function, name, place, _OUTSIDE)
@@ -393,18 +393,18 @@ class Facts:
             if content is UNKNOWN:
                 self._hold(place, "empty_cell", number, _OUTSIDE)
             else:
-                self._visit(content, (*place, Step("cell", number, name)), _OUTSIDE)
+                self._visit(content, (*place, Access("cell", number, name)), _OUTSIDE)
         if is_installed(function):
             return
-        space = (*place, Step("attribute", "__globals__"))
+        space = (*place, Access("attribute", "__globals__"))
         for name in names_of_globals(code):
             if name not in function.__globals__:  # a function of Python's, or one that is not there yet
                 self._hold(space, "lacks", name, _OUTSIDE)
             else:
-                self._visit(function.__globals__[name], (*space, Step("item", name, name)), _OUTSIDE)
+                self._visit(function.__globals__[name], (*space, Access("item", name, name)), _OUTSIDE)
         self._read(code, function)
         if vars(function):
-            self._attributes(function, (*place, Step("vars")), _OUTSIDE)
+            self._attributes(function, (*place, Access("vars")), _OUTSIDE)
 
     def _read(self, code: types.CodeType, function: types.FunctionType) -> None:
         """Find out which attributes a function names, and those inside it, and of what."""
@@ -445,12 +445,12 @@ class Facts:
         """Look at those attributes that functions name."""
         for name, item in [*vars(value).items()]:
             if self._is_named(value, name):
-                self._visit(item, (*place, Step("item", name, name)), reached)
+                self._visit(item, (*place, Access("item", name, name)), reached)
 
     def _module(self, module: types.ModuleType) -> None:
         """Look at what functions name of a module of the user's."""
         if not is_installed(module) and id(module) not in self._seen:
-            place = (Step("object", Identity(module)), Step("vars"))
+            place = (Access("object", Identity(module)), Access("vars"))
             self._seen[id(module)] = place, module
             self._attributes(module, place, _OUTSIDE)
 
@@ -460,7 +460,7 @@ class Facts:
         for each in kinds:
             if is_installed(each) or id(each) in self._seen:
                 continue
-            place = (Step("object", Identity(each)), Step("vars"))
+            place = (Access("object", Identity(each)), Access("vars"))
             self._seen[id(each)] = place, each
             names = names_of(vars(each))
             self._hold(place, "class_names", (names, tuple(vars(each))), _OUTSIDE)
@@ -469,7 +469,7 @@ class Facts:
                 is_function = type(value) is types.FunctionType or hasattr(value, "__wrapped__")
                 is_operator = name[:2] == "__" and is_function and name not in _OF_MAKING
                 if is_operator or self._is_named(each, name):
-                    self._member(value, each, (*place, Step("item", name, name)))
+                    self._member(value, each, (*place, Access("item", name, name)))
 
     def _member(self, value: Any, cls: type, place: Place) -> None:
         """Look at an attribute of a class: a function, what Python makes one of, or something else."""
@@ -499,15 +499,15 @@ class Facts:
         if not outside:
             reached = _Reached("setting", kind.__name__)
         if way == "reduced":
-            self._visit(reduced(value), (*place, Step("reduced")), reached)
+            self._visit(reduced(value), (*place, Access("reduced")), reached)
             return
         for name in names_of_slots(kind):
             if hasattr(value, name):
-                self._visit(getattr(value, name), (*place, Step("attribute", name, name)), reached)
+                self._visit(getattr(value, name), (*place, Access("attribute", name, name)), reached)
             else:
                 self._hold(place, "unset", name, reached)
         if hasattr(value, "__dict__"):
-            inside = (*place, Step("vars"))
+            inside = (*place, Access("vars"))
             whole = not outside or isinstance(value, _CONTAINERS) or is_dataclass(value)
             if whole or not self._names.isdisjoint(_ALL_ATTRIBUTES):
                 self._all_attributes(value, inside, reached)
@@ -524,7 +524,7 @@ class Facts:
         if not kept:
             self._hold(place, "names", tuple(attributes), reached)
         for name, item in attributes.items():
-            self._visit(item, (*place, Step("item", name, name)), reached)
+            self._visit(item, (*place, Access("item", name, name)), reached)
 
 
 # With one of these, a function can read attributes that it does not name.

@@ -21,7 +21,7 @@ import numpy
 
 from xpnet.arrays import line_of
 from xpnet.replay.same.code import inner, steps
-from xpnet.replay.same.facts import Facts, Place, Step
+from xpnet.replay.same.facts import Access, Facts, Place
 from xpnet.replay.same.objects import UNKNOWN, contents_of_cells, is_installed
 
 _log = logging.getLogger("xpnet")
@@ -77,7 +77,7 @@ def warn_of_draws(facts: Facts) -> None:
 
 
 def _is_attribute(place: Place) -> bool:
-    return bool(place) and (place[-1].how == "attribute" or place[-2:-1] == (Step("vars"),))
+    return bool(place) and (place[-1].how == "attribute" or place[-2:-1] == (Access("vars"),))
 
 
 def _warn(code: types.CodeType, number: int, name: str) -> None:
