@@ -154,11 +154,11 @@ def test_a_group_that_has_moved_moves_on(record):
     def f(x, w):
         y = x + 1
         z = y * (x @ w)
-        z = z - x @ x[:, :3].T @ x
-        return z / (x @ w.T)
+        z = z - x @ w.T
+        return z + x @ w @ w
 
     recording = record(f, X, W)
-    assert recording.steps == ["matmul"] * 4 + ["add_multiply_subtract_divide"]
+    assert recording.steps == ["matmul", "matmul", "matmul", "add_multiply_subtract"]
     check(recording, X, W)
 
 
