@@ -138,6 +138,7 @@ def test_a_rewrite_is_given_what_was_rewritten_before(record):
     result = graph.rewritten(without)
     assert seen == [graph.inputs[0]] * 3
     assert (result.operations, result.outputs) == ((), graph.inputs)
+    assert result.recorded == 3
 
 
 def test_an_operation_that_reads_something_else_is_the_same_otherwise(record):

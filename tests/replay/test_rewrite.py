@@ -285,8 +285,18 @@ def test_what_products_do_not_read_keeps_its_digits(record):
     single = MATRIX.astype("float32") * ROUNDED_AWAY
     recording = record(lambda x: (x + 1, x.T, xp_of(x).max(x, axis=0)), single, precision="bfloat16")
     check(recording, single)
-    recording = record(lambda x: x @ x.T, MATRIX, precision="bfloat16")  # float64
-    check(recording, MATRIX)
+    double = single.astype("float64")
+    recording = record(lambda x: x @ x.T, double, precision="bfloat16")
+    check(recording, double)
+
+
+@on_numpy
+def test_of_a_part_only_the_part_is_rounded(record):
+    single = MATRIX.astype("float32")
+    part = record(lambda x: x[:, :2] @ x[1:, :], single, precision="tf32")
+    whole = record(lambda x: x.T @ x, single, precision="tf32")
+    assert part.names[:3] == ["getitem", "getitem", "abs"]
+    assert whole.names[-2:] == ["matrix_transpose", "matmul"]
 
 
 # -- options ------------------------------------------------------------------------------------------------
