@@ -326,6 +326,18 @@ def test_what_is_saved_comes_back_equal(path, name):
             assert name in ("keys", "dates", "depth") or found == value
 
 
+@pytest.mark.parametrize("module", ["xpnet.optim", "xpnet.optim.optimizers"])
+def test_an_optimizer_is_named_whatever_module_it_stood_in(path, module):
+    xpnet.save({"optimizer": optim.Adam(0.1), "x": numpy.ones(2)}, path)
+
+    def other_module(content):
+        assert "xpnet.optim.Adam" in json.dumps(content)
+        return json.loads(json.dumps(content).replace("xpnet.optim.Adam", f"{module}.Adam"))
+
+    damaged(path, other_module)
+    assert xpnet.load(path)["optimizer"] == optim.Adam(0.1)
+
+
 class Level(enum.IntEnum):
     HIGH = 3
 
@@ -547,8 +559,8 @@ def test_file_of_a_later_version(path):
         *({"settings": name, "attributes": {}} for name in ("Dropout", "ReLU", "Sequential", "Module")),
         {"settings": "xpnet.losses.noted_calls", "attributes": {}},
         {"settings": "xpnet.nn.initializers.uniform", "attributes": {}},
-        {"settings": "xpnet.optim.transforms.scale_by_adam", "attributes": {}},
-        {"settings": "xpnet.optim.optimizers.Optimizer", "attributes": {}},
+        {"settings": "xpnet.optim.adam.scale_by_adam", "attributes": {}},
+        {"settings": "xpnet.optim.optimizer.Optimizer", "attributes": {}},
         {"settings": "xpnet.optim.schedules.constant", "attributes": {"rate": 0.1}},
     ],
 )
@@ -619,7 +631,7 @@ def test_class_of_ones_own_needs_into(path, cls, name):
     "module",
     [
         *("os.system", "initializers", "__import__", "builtins.eval", "Module.__init__", "Summary"),
-        *("xpnet.optim.optimizers.Adam", "xpnet.losses.mse", "xpnet.optim.transforms.Transform"),
+        *("xpnet.optim.adam.Adam", "xpnet.losses.mse", "xpnet.optim.transforms.Transform"),
     ],
 )
 def test_no_code_of_a_file_is_run(path, module, monkeypatch):
@@ -644,7 +656,7 @@ def test_layers_are_not_constructed_from_a_file(path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["Dense", "xpnet.optim.optimizers.Adam", "xpnet.settings.count", "xpnet.nn.parameters.drawn"]
+    "name", ["Dense", "xpnet.optim.adam.Adam", "xpnet.settings.count", "xpnet.nn.parameters.drawn"]
 )
 def test_name_of_a_function_that_is_none(path, name):
     xpnet.save(nn.Dense(2, 3), path)
@@ -665,17 +677,17 @@ def test_what_has_a_name_of_xpnets_and_is_another(path):
     function = named(mse, "xpnet.losses", "mse")
     layer = named(type("Dense", (nn.Dense,), {}), "xpnet.nn.dense", "Dense")(2, 3)
     own = named(
-        dataclass(type("Adam", (), {"__annotations__": {"rate": object}})), "xpnet.optim.optimizers", "Adam"
+        dataclass(type("Adam", (), {"__annotations__": {"rate": object}})), "xpnet.optim.adam", "Adam"
     )
     for value, what in (
         (function, "function mse"),
         (layer, "module xpnet.nn.dense.Dense"),
-        (own(numpy.ones(2)), "dataclass xpnet.optim.optimizers.Adam"),
+        (own(numpy.ones(2)), "dataclass xpnet.optim.adam.Adam"),
     ):
         xpnet.save([value], path)
         with pytest.raises(ValueError, match=f"has a {what},"):
             xpnet.load(path)
-    optimizer = named(type("Adam", (optim.Adam,), {}), "xpnet.optim.optimizers", "Adam")
+    optimizer = named(type("Adam", (optim.Adam,), {}), "xpnet.optim.adam", "Adam")
     with pytest.raises(TypeError, match="received Adam"):
         xpnet.save([optimizer(0.1)], path)
 

@@ -135,7 +135,7 @@ def of_example(name, monkeypatch):
     def stop(net):
         raise Found(getattr(net, "net", net))  # without the penalty of the scikit-learn estimators
 
-    monkeypatch.setattr(xpnet.optim.optimizers.Optimizer, "init", lambda _optimizer, net: stop(net))
+    monkeypatch.setattr(xpnet.optim.Optimizer, "init", lambda _optimizer, net: stop(net))
     monkeypatch.setattr(xpnet, "value_and_grad", lambda _loss: stop)
     monkeypatch.setattr(sys, "argv", [name, "--small", "--device", "cpu"])
     with pytest.raises(Found) as found:

@@ -110,6 +110,12 @@ NAMES = [
 ]
 
 
+def test_every_optimizer_has_an_equation_to_be_compared_with():
+    classes = [x for x in map(vars(optim).get, optim.__all__) if isinstance(x, type)]
+    optimizers = {x for x in classes if issubclass(x, optim.Optimizer)} - {optim.Optimizer}
+    assert {make for make, *_ in CASES} == optimizers
+
+
 def run(optimizer, params, gradients):
     state = optimizer.init(params)
     for grads in gradients:
@@ -556,5 +562,22 @@ def test_optimizers_can_be_pickled(optimizer):
         return params["x"]
 
     again = pickle.loads(pickle.dumps(optimizer))
-    assert len(again.transforms) == len(optimizer.transforms)
+    assert again == optimizer
+    assert again.transforms == optimizer.transforms
     numpy.testing.assert_array_equal(moved(again), moved(optimizer))
+
+
+def test_optimizers_with_the_same_settings_share_a_recording():
+    calls = []
+
+    def step(optimizer, state, params):
+        calls.append(optimizer)
+        return optimizer.update(params, state, params)
+
+    recorded, params = xpnet.jit(step), [numpy.ones(2)]
+    for beta1 in (0.5, 0.5, 0.25, 0.5, numpy.float32(0.25)):
+        optimizer = optim.chain(
+            optim.scale_by_adam(beta1=beta1), optim.SGD(optim.constant(0.1), momentum=beta1)
+        )
+        recorded(optimizer, optimizer.init(params), params)
+    assert len(calls) == 2

@@ -376,7 +376,7 @@ def test_kinds_of_arrays(device):
 
 
 def test_what_is_kept_is_bounded(device, monkeypatch):
-    kept = sys.modules["xpnet.replay.scan"]
+    kept = sys.modules["xpnet.replay.iteration"]
     monkeypatch.setattr(kept, "LIMIT", 4)
     one, x = draws((), (3,))
 

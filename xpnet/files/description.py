@@ -12,16 +12,16 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy
 
-from xpnet import losses, nn, tree
+from xpnet import losses, nn, optim, tree
 from xpnet.errors import OF_WRONG_VALUES
 from xpnet.files.tensors import OF_NUMPY, from_bytes, is_numpy_dtype
 from xpnet.nn import initializers
-from xpnet.optim import bound, optimizers, scaling, schedules, transforms
+from xpnet.optim.transforms import Transform
 from xpnet.random import check_host_state
 
 # How deep lists, dicts and modules may stand in each other. Reading takes more of Python's stack than
@@ -34,7 +34,7 @@ _LONGEST_INTEGER = 1024
 _CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", dict: "dict", OrderedDict: "ordered_dict"}
 
 # Where the functions and classes are that a file may name, besides the layers of `xpnet.nn`.
-_MODULES = (bound, losses, initializers, optimizers, scaling, schedules, transforms)
+_MODULES = (losses, initializers, *(x for x in vars(optim).values() if isinstance(x, ModuleType)))
 
 # What comes from files of ONNX. It needs the package onnx, which is imported with it, where it is asked for.
 _OF_ONNX = {
@@ -60,7 +60,10 @@ def _known(name: str) -> Any:
     if name in _OF_ONNX:
         module, _, name = name.rpartition(".")
         return getattr(import_module(module), name)
-    return _named().get(name)
+    found = _named().get(name)
+    if found is None and name.startswith("xpnet.optim."):  # from before, when it stood in another module
+        found = _named().get(f"xpnet.optim.{name.rpartition('.')[2]}")
+    return found
 
 
 def _name_of(x: Any) -> str:
@@ -70,13 +73,14 @@ def _name_of(x: Any) -> str:
 
 
 def _full_name(x: Any) -> str:
-    return f"{x.__module__}.{x.__qualname__}"
+    is_public = getattr(optim, x.__qualname__, None) is x  # in whatever module it stands
+    return f"{optim.__name__ if is_public else x.__module__}.{x.__qualname__}"
 
 
 def _fields(cls: Any) -> tuple[str, ...] | None:
     """Return the names of the settings that a class of xpnet's is made of, which it checks; else None."""
-    if cls is transforms.Transform:
-        return transforms.Transform._fields
+    if cls is Transform:
+        return Transform._fields
     known = isinstance(cls, type) and is_dataclass(cls) and _known(_name_of(cls)) is cls
     return tuple(field.name for field in fields(cls)) if known else None
 

@@ -7,18 +7,14 @@ returns new parameters and the next state. `chain` puts transforms of the gradie
 >>> optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(optim.cosine(1e-3, steps=10_000)))
 """
 
-from xpnet.optim.optimizers import SGD, Adam, AdamW, Lion, Optimizer, RMSprop, chain
+from xpnet.optim.adam import Adam, AdamW, scale_by_adam
+from xpnet.optim.lion import Lion, scale_by_lion
+from xpnet.optim.optimizer import Optimizer, chain
+from xpnet.optim.rmsprop import RMSprop, scale_by_root_mean_square
 from xpnet.optim.scaling import LossScaling
 from xpnet.optim.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup_cosine
-from xpnet.optim.transforms import (
-    Transform,
-    accumulate_momentum,
-    add_decayed_weights,
-    clip_by_global_norm,
-    scale_by_adam,
-    scale_by_lion,
-    scale_by_root_mean_square,
-)
+from xpnet.optim.sgd import SGD, accumulate_momentum
+from xpnet.optim.transforms import Transform, add_decayed_weights, clip_by_global_norm
 
 __all__ = [
     "SGD",

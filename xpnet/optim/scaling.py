@@ -6,7 +6,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.autodiff import array_namespace
-from xpnet.optim.optimizers import Optimizer
+from xpnet.optim.optimizer import Optimizer
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import check_state, each_dtype
 from xpnet.settings import count, is_number, make_python

@@ -2,28 +2,19 @@
 
 Inside an optimizer, parameters and gradients are flat lists of arrays, in a fixed order. The step is an array
 of shape (): the number of updates made before. Everything is written with functions of the standard on arrays
-of the parameters' own dtype and device, and nothing waits for a device. They are functions of this module and
-settings, no closures, so that they can be pickled.
+of the parameters' own dtype and device, and nothing waits for a device. They are functions of modules and
+settings, no closures, so that they can be pickled, and that two with the same settings are equal.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import at_least_single, in_dtype
 from xpnet.optim.bound import Bound
-from xpnet.settings import at_least_zero, flag, fraction, positive
+from xpnet.settings import at_least_zero, positive
 
-__all__ = [
-    "Transform",
-    "accumulate_momentum",
-    "add_decayed_weights",
-    "clip_by_global_norm",
-    "scale_by_adam",
-    "scale_by_lion",
-    "scale_by_root_mean_square",
-]
+__all__ = ["Transform", "add_decayed_weights", "clip_by_global_norm"]
 
 Arrays = list[Any]
 
@@ -57,6 +48,64 @@ class Transform(NamedTuple):
     update: Callable[[Arrays, Any, Arrays, Any], tuple[Arrays, Any]]
 
 
+class Inputs(NamedTuple):
+    """What the equation of a transform is given at an update."""
+
+    gradients: Arrays
+    remembered: list[Arrays]
+    step: Any
+    params: Arrays
+
+
+# What it returns: the gradients that go on, and what is remembered until the next update.
+Updated = tuple[Arrays, tuple[Arrays, ...]]
+
+
+def transform_by(equation: Callable[..., Updated], *remembers: str, **settings: Any) -> Transform:
+    """Make a transform of an equation.
+
+    Parameters
+    ----------
+    equation : callable
+        A function of a module, ``equation(inputs, **settings) -> (gradients, remembered)``.
+    *remembers : str
+        The names of what it remembers: for each a list of arrays like the parameters, zeros at first. The
+        state is a dict of these lists, and () if there are none.
+    **settings
+        Numbers of Python's.
+    """
+    update = Bound(_update, (equation, remembers, tuple(settings.items())))
+    return Transform(Bound(_zeros, (remembers,)), update)
+
+
+def _zeros(names: tuple[str, ...], params: Arrays) -> Any:
+    xp = array_namespace(*params)
+    return {name: [xp.zeros_like(p) for p in params] for name in names} or ()
+
+
+def _update(
+    equation: Callable[..., Updated],
+    names: tuple[str, ...],
+    settings: tuple[tuple[str, Any], ...],
+    gradients: Arrays,
+    state: Any,
+    params: Arrays,
+    step: Any,
+) -> tuple[Arrays, Any]:
+    # Another's state would go unnoticed where shapes broadcast, or where it has all of the names and more.
+    received = state.keys() if isinstance(state, dict) else set()
+    if received != set(names):
+        raise other_state(f"which remembers ({', '.join(names)}), received ({', '.join(map(str, received))})")
+    shapes = [g.shape for g in gradients]
+    for name in names:
+        if (found := [x.shape for x in state[name]]) != shapes:
+            must, is_ = ([tuple(shape) for shape in each] for each in (shapes, found))
+            raise other_state(f"whose {name} has the shapes {must}, received {is_}")
+    remembered = [state[name] for name in names]
+    gradients, after = equation(Inputs(gradients, remembered, step, params), **dict(settings))
+    return gradients, dict(zip(names, after, strict=True)) if names else state
+
+
 def clip_by_global_norm(max_norm: float) -> Transform:
     r"""Scale all gradients down together where they are too large.
 
@@ -88,18 +137,18 @@ def clip_by_global_norm(max_norm: float) -> Transform:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(1e-3))
     """
-    return Transform(_no_state, Bound(_clip, (positive("max_norm", max_norm),)))
+    return transform_by(_clip, max_norm=positive("max_norm", max_norm))
 
 
-def _clip(max_norm: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any) -> tuple[Arrays, Any]:
-    _remembered(state, (), gradients)
+def _clip(inputs: Inputs, *, max_norm: float) -> Updated:
+    gradients = inputs.gradients
     xp = array_namespace(*gradients)
     wide = [at_least_single(xp, g) for g in gradients]  # squares of float16 overflow above 255
     flat = [xp.reshape(g, (-1,)) for g in wide]
     squares = [xp.vecdot(g, g) for g in flat]  # one pass and no array between, unlike sum(g * g)
     scale = max_norm / xp.maximum(xp.sqrt(sum(squares[1:], squares[0])), max_norm)
     scaled = [g * s for g, s in zip(wide, each_dtype(scale, wide), strict=True)]
-    return [in_dtype(xp, s, g.dtype) for s, g in zip(scaled, gradients, strict=True)], state
+    return [in_dtype(xp, s, g.dtype) for s, g in zip(scaled, gradients, strict=True)], ()
 
 
 def add_decayed_weights(weight_decay: float) -> Transform:
@@ -131,248 +180,11 @@ def add_decayed_weights(weight_decay: float) -> Transform:
     >>> from xpnet import optim
     >>> optimizer = optim.chain(optim.add_decayed_weights(1e-4), optim.RMSprop(1e-3))
     """
-    return Transform(_no_state, Bound(_decay, (at_least_zero("weight_decay", weight_decay),)))
+    return transform_by(_decay, weight_decay=at_least_zero("weight_decay", weight_decay))
 
 
-def _decay(decay: float, gradients: Arrays, state: Any, params: Arrays, _step: Any) -> tuple[Arrays, Any]:
-    _remembered(state, (), gradients)
-    return [g + decay * p for g, p in zip(gradients, params, strict=True)], state
-
-
-def accumulate_momentum(momentum: float, *, nesterov: bool = False) -> Transform:
-    r"""Keep moving in the direction of earlier gradients.
-
-    .. math:: v \leftarrow \mu v + g, \qquad g \leftarrow v \quad\text{or, with Nesterov,}\quad g + \mu v
-
-    Parameters
-    ----------
-    momentum : float
-        The share :math:`\mu` of the velocity :math:`v` that is kept.
-    nesterov : bool, default=False
-        Whether to look one step ahead.
-
-    Returns
-    -------
-    Transform
-
-    Raises
-    ------
-    ValueError
-        If ``momentum`` is not in [0, 1).
-
-    References
-    ----------
-    Sutskever et al., "On the Importance of Initialization and Momentum in Deep Learning", 2013,
-    https://proceedings.mlr.press/v28/sutskever13.html.
-
-    Examples
-    --------
-    >>> from xpnet import optim
-    >>> optimizer = optim.chain(optim.accumulate_momentum(0.9), optim.SGD(0.1))
-    """
-    update = Bound(_accumulate, (fraction("momentum", momentum), flag("nesterov", nesterov)))
-    return Transform(Bound(_zeros, (("velocity",),)), update)
-
-
-def _accumulate(
-    momentum: float, nesterov: bool, gradients: Arrays, state: Any, _params: Arrays, _step: Any
-) -> tuple[Arrays, Any]:
-    (velocity,) = _remembered(state, ("velocity",), gradients)
-    velocity = [momentum * v + g for v, g in zip(velocity, gradients, strict=True)]
-    if nesterov:
-        gradients = [g + momentum * v for g, v in zip(gradients, velocity, strict=True)]
-    else:
-        gradients = velocity
-    return gradients, {"velocity": velocity}
-
-
-def scale_by_adam(
-    *, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, epsilon_hat: bool = False
-) -> Transform:
-    r"""Divide the running mean of the gradients by the root of the running mean of their squares.
-
-    At the :math:`t`-th update, counted from 1,
-
-    .. math::
-        m &\leftarrow \beta_1 m + (1 - \beta_1) \, g, \qquad \hat m = m / (1 - \beta_1^t) \\
-        v &\leftarrow \beta_2 v + (1 - \beta_2) \, g^2, \qquad \hat v = v / (1 - \beta_2^t) \\
-        g &\leftarrow \hat m / (\sqrt{\hat v} + \epsilon)
-
-    Parameters
-    ----------
-    beta1 : float, default=0.9
-        The share of the mean :math:`m` that is kept.
-    beta2 : float, default=0.999
-        The share of the mean square :math:`v` that is kept.
-    epsilon : float, default=1e-8
-        Keeps the divisor away from 0.
-    epsilon_hat : bool, default=False
-        Whether epsilon is added to :math:`\sqrt v` in place of :math:`\sqrt{\hat v}`, the
-        :math:`\hat\epsilon` of the paper's section 2.
-
-    Returns
-    -------
-    Transform
-
-    Raises
-    ------
-    ValueError
-        If a beta is not in [0, 1), or ``epsilon`` is not positive.
-
-    References
-    ----------
-    Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, https://arxiv.org/abs/1412.6980.
-
-    Examples
-    --------
-    >>> from xpnet import optim
-    >>> optimizer = optim.chain(optim.scale_by_adam(), optim.SGD(1e-3))  # as optim.Adam(1e-3)
-    """
-    beta1, beta2 = fraction("beta1", beta1), fraction("beta2", beta2)
-    epsilon, epsilon_hat = positive("epsilon", epsilon), flag("epsilon_hat", epsilon_hat)
-    update = Bound(_adam, (beta1, beta2, epsilon, epsilon_hat))
-    return Transform(Bound(_zeros, (("mean", "mean_square"),)), update)
-
-
-def _adam(
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    epsilon_hat: bool,
-    gradients: Arrays,
-    state: Any,
-    _params: Arrays,
-    step: Any,
-) -> tuple[Arrays, Any]:
-    xp = array_namespace(*gradients)
-    mean, mean_square = _remembered(state, ("mean", "mean_square"), gradients)
-    mean = [beta1 * m + (1 - beta1) * g for m, g in zip(mean, gradients, strict=True)]
-    mean_square = [beta2 * v + (1 - beta2) * (g * g) for v, g in zip(mean_square, gradients, strict=True)]
-    # Two numbers made of the corrections save two passes over all of m and v.
-    root = xp.sqrt(_one_minus_power(xp, beta2, step + 1))
-    factors = each_dtype(root / _one_minus_power(xp, beta1, step + 1), gradients)
-    epsilons = [epsilon] * len(gradients) if epsilon_hat else each_dtype(epsilon * root, gradients)
-    gradients = [
-        m / (xp.sqrt(v) + e) * f for m, v, e, f in zip(mean, mean_square, epsilons, factors, strict=True)
-    ]
-    return gradients, {"mean": mean, "mean_square": mean_square}
-
-
-def _one_minus_power(xp: Any, beta: float, exponent: Any) -> Any:
-    """Return 1 - beta ** exponent, with all digits for a beta near 1 and in single precision too."""
-    return -xp.expm1(exponent * math.log(beta)) if beta else xp.ones_like(exponent)
-
-
-def scale_by_root_mean_square(*, alpha: float = 0.99, epsilon: float = 1e-8) -> Transform:
-    r"""Divide the gradients by the root of the running mean of their squares.
-
-    .. math:: v \leftarrow \alpha v + (1 - \alpha) \, g^2, \qquad g \leftarrow g / (\sqrt v + \epsilon)
-
-    Parameters
-    ----------
-    alpha : float, default=0.99
-        The share of the mean square :math:`v` that is kept.
-    epsilon : float, default=1e-8
-        Keeps the divisor away from 0.
-
-    Returns
-    -------
-    Transform
-
-    Raises
-    ------
-    ValueError
-        If ``alpha`` is not in [0, 1), or ``epsilon`` is not positive.
-
-    References
-    ----------
-    Tieleman and Hinton, "Neural Networks for Machine Learning", lecture 6.5, 2012,
-    https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf.
-
-    Examples
-    --------
-    >>> from xpnet import optim
-    >>> optimizer = optim.chain(optim.scale_by_root_mean_square(), optim.SGD(1e-3))
-    """
-    update = Bound(_root_mean_square, (fraction("alpha", alpha), positive("epsilon", epsilon)))
-    return Transform(Bound(_zeros, (("mean_square",),)), update)
-
-
-def _root_mean_square(
-    alpha: float, epsilon: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any
-) -> tuple[Arrays, Any]:
-    xp = array_namespace(*gradients)
-    (mean_square,) = _remembered(state, ("mean_square",), gradients)
-    mean_square = [alpha * v + (1 - alpha) * (g * g) for v, g in zip(mean_square, gradients, strict=True)]
-    gradients = [g / (xp.sqrt(v) + epsilon) for g, v in zip(gradients, mean_square, strict=True)]
-    return gradients, {"mean_square": mean_square}
-
-
-def scale_by_lion(*, beta1: float = 0.9, beta2: float = 0.99) -> Transform:
-    r"""Take the sign of a mix of the gradients and their running mean.
-
-    .. math:: g' = \operatorname{sign}(\beta_1 m + (1 - \beta_1) \, g),
-        \qquad m \leftarrow \beta_2 m + (1 - \beta_2) \, g, \qquad g \leftarrow g'
-
-    Parameters
-    ----------
-    beta1 : float, default=0.9
-        The share of the mean :math:`m` in the mix.
-    beta2 : float, default=0.99
-        The share of the mean that is kept.
-
-    Returns
-    -------
-    Transform
-
-    Raises
-    ------
-    ValueError
-        If a beta is not in [0, 1).
-
-    References
-    ----------
-    Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, https://arxiv.org/abs/2302.06675.
-
-    Examples
-    --------
-    >>> from xpnet import optim
-    >>> optimizer = optim.chain(optim.scale_by_lion(), optim.SGD(1e-4))  # as optim.Lion(1e-4)
-    """
-    update = Bound(_lion, (fraction("beta1", beta1), fraction("beta2", beta2)))
-    return Transform(Bound(_zeros, (("mean",),)), update)
-
-
-def _lion(
-    beta1: float, beta2: float, gradients: Arrays, state: Any, _params: Arrays, _step: Any
-) -> tuple[Arrays, Any]:
-    xp = array_namespace(*gradients)
-    (mean,) = _remembered(state, ("mean",), gradients)
-    pairs = list(zip(mean, gradients, strict=True))
-    signs = [xp.sign(beta1 * m + (1 - beta1) * g) for m, g in pairs]
-    return signs, {"mean": [beta2 * m + (1 - beta2) * g for m, g in pairs]}
-
-
-def _zeros(names: tuple[str, ...], params: Arrays) -> dict[str, Arrays]:
-    """Return for each name zeros like each parameter, in its dtype and on its device."""
-    xp = array_namespace(*params)
-    return {name: [xp.zeros_like(p) for p in params] for name in names}
-
-
-def _remembered(state: Any, names: tuple[str, ...], gradients: Arrays) -> list[Arrays]:
-    """Return what a state that `_zeros` began has for each name, if it is one for such gradients.
-
-    Another's state would go unnoticed where shapes broadcast, or where it has all of the names and more.
-    """
-    received = state.keys() if isinstance(state, dict) else set()
-    if received != set(names):
-        raise other_state(f"which remembers ({', '.join(names)}), received ({', '.join(map(str, received))})")
-    shapes = [g.shape for g in gradients]
-    for name in names:
-        if (found := [x.shape for x in state[name]]) != shapes:
-            must, is_ = ([tuple(shape) for shape in each] for each in (shapes, found))
-            raise other_state(f"whose {name} has the shapes {must}, received {is_}")
-    return [state[name] for name in names]
+def _decay(inputs: Inputs, *, weight_decay: float) -> Updated:
+    return [g + weight_decay * p for g, p in zip(inputs.gradients, inputs.params, strict=True)], ()
 
 
 def check_state(state: Any, *keys: str) -> None:
@@ -403,12 +215,5 @@ def each_dtype(scalar: Any, arrays: Arrays) -> Arrays:
     A float64 of shape () beside float32 arrays would turn them into float64.
     """
     xp = array_namespace(scalar)
-    made: dict[Any, Any] = {}
-    for x in arrays:
-        if x.dtype not in made:
-            made[x.dtype] = xp.astype(scalar, x.dtype, copy=False)
+    made = {dtype: xp.astype(scalar, dtype, copy=False) for dtype in {x.dtype: None for x in arrays}}
     return [made[x.dtype] for x in arrays]
-
-
-def _no_state(_params: Arrays) -> tuple[()]:
-    return ()

@@ -1,0 +1,214 @@
+"""What all optimizers share: pairs of pure functions, which turn gradients into better parameters."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from array_api_compat import device
+
+from xpnet import tree
+from xpnet.autodiff import array_namespace
+from xpnet.backends import is_known
+from xpnet.optim.schedules import Schedule
+from xpnet.optim.transforms import ORDER, Transform, check_state, each_dtype, other_state
+from xpnet.settings import at_least_zero, make_python
+
+__all__ = ["Chain", "Optimizer", "chain"]
+
+
+class Optimizer:
+    r"""What all optimizers share: gradients go through transforms, and then :math:`\theta - \eta g`.
+
+    An optimizer holds settings only. What is remembered from one update to the next is the state, a tree of
+    arrays that `init` makes, and `update` takes and returns.
+
+    Attributes
+    ----------
+    learning_rate : float or callable
+        The learning rate :math:`\eta`: a number, or a schedule that is called with the number of updates made
+        before.
+    transforms : tuple of Transform
+        What is done to the gradients, in order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> optimizer = xpnet.optim.SGD(0.25)
+    >>> params = {"x": np.asarray([1.0, 2.0])}
+    >>> state = optimizer.init(params)
+    >>> grads = xpnet.grad(lambda params: params["x"] @ params["x"])(params)
+    >>> params, state = optimizer.update(grads, state, params)
+    >>> params
+    {'x': array([0.5, 1. ])}
+    """
+
+    learning_rate: float | Schedule
+
+    @cached_property
+    def transforms(self) -> tuple[Transform, ...]:
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        make_python(self)
+        if not callable(self.learning_rate) or isinstance(self.learning_rate, tree.Branch):
+            at_least_zero("learning_rate", self.learning_rate)
+        _ = self.transforms  # which checks their settings, now and not at the first update
+
+    def init(self, params: Any) -> dict[str, Any]:
+        """Make the state to start from.
+
+        Parameters
+        ----------
+        params : tree
+            A module, dict, list or tuple with floating-point arrays at its leaves.
+
+        Returns
+        -------
+        dict
+            ``"step"``, the number of updates made; ``"learning_rate"``, that of the last update; and
+            ``"transforms"``, the state of each transform. The first two are arrays of shape () and at least
+            float32, the others are of the parameters' dtypes. All are on the parameters' device. Where the
+            learning rate is a number, it is taken from the state: it can be changed there during training.
+
+        Raises
+        ------
+        ValueError
+            If there are no parameters, or one does not hold floating-point numbers.
+        """
+        leaves = tree.leaves(params)
+        if not leaves:
+            raise ValueError(
+                "an optimizer needs at least one parameter, received a tree without arrays. Pass the "
+                "network, or a dict or list of arrays."
+            )
+        tree.check_unshared(params)
+        for position, leaf in enumerate(leaves):
+            if not tree.is_array(leaf) or not array_namespace(leaf).isdtype(leaf.dtype, "real floating"):
+                received = leaf.dtype if tree.is_array(leaf) else type(leaf).__name__
+                raise ValueError(
+                    f"parameters must be arrays of real floating-point numbers, received {received} at "
+                    f"{tree.paths(params)[position] or 'the root'}. Convert it with "
+                    "xpnet.asarray(x, dtype='float32')."
+                )
+        xp = array_namespace(*leaves)
+        # Wide enough to count: float16 ends at 2048.
+        dtype = xp.result_type(xp.float32, *leaves)
+        step = xp.zeros((), dtype=dtype, device=device(leaves[0]))
+        return {
+            "step": step,
+            "learning_rate": self._rate(xp, step),
+            "transforms": tuple(transform.init(leaves) for transform in self.transforms),
+        }
+
+    def update(self, grads: Any, state: dict[str, Any], params: Any) -> tuple[Any, dict[str, Any]]:
+        """Return better parameters, and the state for the next update.
+
+        Parameters
+        ----------
+        grads : tree
+            The gradient of the loss with respect to each parameter. It comes first; parameters in its place
+            are a tree of the same shape, and cannot be told from it.
+        state : dict
+            What `init` or the last `update` returned.
+        params : tree
+            The parameters. They are not changed.
+
+        Returns
+        -------
+        params : tree
+            As ``params``, with new arrays of the same dtypes; what is not trained is shared.
+        state : dict
+
+        Raises
+        ------
+        ValueError
+            If the gradients do not have the structure, shapes and dtypes of the parameters, or the state is
+            not one of this optimizer for these parameters.
+        """
+        check_state(state, "step", "learning_rate", "transforms")
+        if len(state["transforms"]) != len(self.transforms):
+            raise other_state(f"with {len(self.transforms)} transforms, received {len(state['transforms'])}")
+        leaves, structure = tree.flatten(params)
+        gradients, received = tree.flatten(grads)
+        if received != structure:
+            raise ValueError(
+                f"the gradients must be a tree like the parameters, {structure}, received {received}. Pass "
+                f"what xpnet.grad returns for these parameters. {ORDER}"
+            )
+        for position, (g, p) in enumerate(zip(gradients, leaves, strict=True)):
+            if not tree.is_array(g) or g.shape != p.shape or g.dtype != p.dtype:
+                received = f"{g.dtype}{list(g.shape)}" if tree.is_array(g) else type(g).__name__
+                raise ValueError(
+                    "a gradient must have the shape and dtype of its parameter, "
+                    f"{p.dtype}{list(p.shape)}, received {received} at "
+                    f"{tree.paths(params)[position] or 'the root'}."
+                )
+        xp = array_namespace(*leaves, *gradients)
+        step, states = state["step"], []
+        for transform, before in zip(self.transforms, state["transforms"], strict=True):
+            gradients, after = transform.update(gradients, before, leaves, step)
+            states.append(after)
+        rate = self._rate(xp, step) if callable(self.learning_rate) else state["learning_rate"]
+        moved = [p - r * g for p, r, g in zip(leaves, each_dtype(rate, leaves), gradients, strict=True)]
+        state = {"step": step + 1, "learning_rate": rate, "transforms": tuple(states)}
+        return tree.unflatten(structure, moved), state
+
+    def _rate(self, xp: Any, step: Any) -> Any:
+        rate = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
+        if is_known(rate):
+            return xp.full_like(step, at_least_zero("learning_rate", rate))
+        return xp.astype(rate, step.dtype, copy=False)
+
+
+@dataclass(frozen=True)
+class Chain(Optimizer):
+    """Transforms followed by an optimizer; `chain` makes it."""
+
+    parts: tuple[Transform, ...]
+    optimizer: Optimizer
+
+    def __post_init__(self) -> None:
+        are_transforms = all(isinstance(part, Transform) for part in self.parts)
+        if not are_transforms or not isinstance(self.optimizer, Optimizer):
+            given = [part for part in (*self.parts, self.optimizer) if part is not None]
+            received = ", ".join(type(part).__name__ for part in given)
+            raise TypeError(
+                f"chain needs transforms and at the end an optimizer, received ({received}). For example: "
+                "chain(clip_by_global_norm(1.0), Adam(1e-3))."
+            )
+        super().__post_init__()
+
+    @property
+    def learning_rate(self) -> float | Schedule:  # type: ignore[override]
+        return self.optimizer.learning_rate
+
+    @cached_property
+    def transforms(self) -> tuple[Transform, ...]:
+        return self.parts + self.optimizer.transforms
+
+
+def chain(*parts: Transform | Optimizer) -> Optimizer:
+    """Put transforms before an optimizer.
+
+    Parameters
+    ----------
+    *parts : Transform or Optimizer
+        Transforms in the order in which the gradients go through them, and at the end an optimizer.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    TypeError
+        If the last part is not an optimizer, or another one is not a transform.
+
+    Examples
+    --------
+    >>> from xpnet import optim
+    >>> optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(1e-3))
+    """
+    last: Any = parts[-1] if parts else None
+    return Chain(parts[:-1], last)  # type: ignore[arg-type]  # which it checks
