@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from files.test_files import damaged
 from helpers import assert_on, rounding
 from onnx import TensorProto, helper, numpy_helper
-from test_files import damaged
 
 import xpnet
 import xpnet.onnx
