@@ -164,6 +164,11 @@ def of_another_shape(x):
     return (b + x) @ x
 
 
+def of_the_sums_of_one_row(x):
+    b = x[:1] @ x
+    return xp_of(x).sum(b * 2, axis=0, keepdims=True) @ x
+
+
 def of_a_product(x):
     b = x @ x
     return (x @ b) @ x
@@ -196,7 +201,11 @@ def test_a_result_is_not_written_over_what_is_needed_or_does_not_fit(record, f):
     assert sum(first) <= second[0]
 
 
-@pytest.mark.parametrize("f", [*OVER_NOTHING, of_a_choice, of_what_is_chosen_by], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "f",
+    [*OVER_NOTHING, of_a_choice, of_what_is_chosen_by, of_the_sums_of_one_row],
+    ids=lambda f: f.__name__,
+)
 def test_what_is_needed_is_there(record, f):
     record(f, X).check(*CALLS)
 
@@ -348,6 +357,24 @@ def test_results_stay_and_are_arrays_of_their_own(record, f):
     record(f, X).check(*CALLS)
 
 
+def test_a_constant_that_is_returned_is_an_array_of_the_caller(record):
+    recording = record(constants, X)
+    for _ in range(2):
+        first, _, second = recording(X)
+        numpy.testing.assert_array_equal(first, numpy.arange(3.0))
+        numpy.testing.assert_array_equal(second, numpy.arange(3.0))
+        first[...] = 7.0
+
+
+@pytest.mark.plans("numpy", "numba")
+def test_what_a_function_makes_is_let_go_behind_its_last_reader(record):
+    recording = record(lambda x: xp_of(x).sort(xp_of(x).sort(x, axis=0) + 1, axis=1), X)
+    lines = [line.split("(")[0].strip() for line in recording.plan.source.splitlines()]
+    name = next(line.removesuffix(" = sort") for line in lines if line.endswith(" = sort"))
+    assert lines.index(f"del {name}") == lines.index(f"{name} = sort") + 2
+    recording.check(*CALLS)
+
+
 @pytest.mark.plans("numpy", "numba")
 def test_results_are_written_into_new_arrays_and_numbers_are_copied(record):
     assert record(returned_with_what_is_made_of_it, X).summary["new"] == 4
@@ -426,6 +453,7 @@ def test_arguments_that_are_exchanged(record):
 def test_a_donated_argument_is_not_written_over_by_what_is_unlike(record):
     assert_written_over(record, lambda x, y: (x @ y)[:, :2] + 1, 0)
     assert_written_over(record, lambda x, y: (x @ y) > 1, 0)
+    assert_written_over(record, lambda x, y: (x @ y @ y).T, 0)
 
 
 def test_a_donated_array_that_is_another_argument_too_stays(record):
