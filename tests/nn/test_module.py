@@ -56,7 +56,7 @@ class Memory(Module):
 
 
 def test_state_that_is_a_tree_outlives_no_transform(device):
-    x, memory = batch(device), Memory([xpnet.asarray(0.0, device=device)])
+    x, memory = array(X), Memory([xpnet.asarray(0.0, device=device)])
 
     def remember(x):
         memory.seen = [x[0, 0], {"next": x[0, 1]}]
@@ -69,7 +69,7 @@ def test_state_that_is_a_tree_outlives_no_transform(device):
 
 
 def test_state_of_a_module_that_is_no_argument_is_refused(device):
-    x, inner = batch(device), Memory(xpnet.asarray(0.0, device=device))
+    x, inner = array(X), Memory(xpnet.asarray(0.0, device=device))
     others = [Memory(xpnet.asarray(0.0, device=device))]
 
     def through_a_closure(memory, x):

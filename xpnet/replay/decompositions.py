@@ -13,7 +13,7 @@ import numpy
 from xpnet.autodiff.primitive import COMPOSITES
 
 
-def _if_floats(define: Callable) -> Callable:
+def _if_floats(define: Callable[..., Any]) -> Callable[..., Any]:
     """Leave a function as it is unless it computes with real floating-point numbers."""
 
     def decompose(xp: Any, *arrays: Any, **options: Any) -> Any:
@@ -48,7 +48,7 @@ def _times_log(xp: Any, x: Any, y: Any) -> Any:
     return xp.where(x == 0, 0.0, x * xp.log(y))
 
 
-def _shifted(shift: Callable) -> Callable:
+def _shifted(shift: Callable[..., Any]) -> Callable[..., Any]:
     def decompose(xp: Any, x: Any, by: Any) -> Any:
         if xp.result_type(x, by) == xp.uint64:  # powers are of integers with a sign
             return NotImplemented
@@ -61,7 +61,7 @@ def _shifted(shift: Callable) -> Callable:
 # -- reductions, searching and norms ----------------------------------------------------------------------
 
 
-def _truths(name: str) -> Callable:
+def _truths(name: str) -> Callable[..., Any]:
     def decompose(xp: Any, x: Any, *, axis: Any = None, keepdims: bool = False) -> Any:
         numbers = xp.astype(xp.astype(x, xp.bool), xp.int32)
         return xp.astype(getattr(xp, name)(numbers, axis=axis, keepdims=keepdims), xp.bool)
@@ -145,7 +145,7 @@ def _stack(xp: Any, arrays: Any, *, axis: int = 0) -> Any:
     return xp.concat([xp.expand_dims(x, axis=axis) for x in arrays], axis=axis)
 
 
-def _unstack(_xp: Any, x: Any, *, axis: int = 0) -> list:
+def _unstack(_xp: Any, x: Any, *, axis: int = 0) -> list[Any]:
     return [_along(x, axis, number) for number in range(x.shape[axis])]
 
 
@@ -178,7 +178,7 @@ def _linspace(
 
 
 # Functions that compute in the dtype of their result, to which all arguments have been converted.
-IN_DTYPE_OF_RESULT: dict[str, Callable] = {
+IN_DTYPE_OF_RESULT: dict[str, Callable[..., Any]] = {
     "atan2": _atan2,
     "copysign": _copysign,
     # tanh(x / 2) (exp(x) + 1), which keeps the digits of small x.
@@ -202,7 +202,7 @@ IN_DTYPE_OF_RESULT: dict[str, Callable] = {
     "vector_norm": _vector_norm,
 }
 
-DECOMPOSITIONS: dict[str, Callable] = {
+DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     **{name: _if_floats(define) for name, define in IN_DTYPE_OF_RESULT.items()},
     # What autodiff takes apart as well.
     **{
