@@ -197,7 +197,7 @@ def gpu(session: nox.Session) -> None:
 def cuda_bindings(session: nox.Session) -> None:
     """What is called of CuPy, nvmath-python and NVIDIA's compiler, without a GPU; 2 GB are installed."""
     session.install("--quiet", "-e", ".[cuda13]", *group("test"))
-    paths = "tests/replay/test_bindings.py", "tests/replay/test_cuda.py", "tests/test_cuda.py"
+    paths = "tests/replay/plans", "tests/backends/test_cupy.py"
     session.run("pytest", *(session.posargs or paths))
 
 
@@ -277,7 +277,7 @@ def fuzz(session: nox.Session) -> None:
     arguments = session.posargs or ["20000"]
     session.run("python", "tests/fuzz.py", *arguments)
     # What replays differently is one mistake in many programs.
-    few = ["tests/replay/test_changes.py", "--examples", arguments[0], "--maxfail", "5"]
+    few = ["tests/replay/same/test_changes.py", "--examples", arguments[0], "--maxfail", "5"]
     session.run("pytest", *IN_PROCESSES, *few, env={"OPENBLAS_NUM_THREADS": "1"} | os.environ)
 
 

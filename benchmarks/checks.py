@@ -20,6 +20,7 @@ import xpnet
 from xpnet import backends, losses, nn, optim, tree
 from xpnet.autodiff import extended_namespace
 from xpnet.errors import DeviceLostError, DeviceUnavailableError, OutOfDeviceMemoryError
+from xpnet.replay.functions import BROADCASTING, FUNCTIONS
 from xpnet.replay.kernels import c
 
 ROOT = Path(__file__).parents[1]
@@ -199,24 +200,18 @@ def memory_and_copies(device):
         for one, other in zip(copied, (x + 1, (x + 2).T, x[:, ::2]), strict=True):
             assert_close(one, other)
         turned = device.array(x).T
-        assert_close(runtime.contiguous(turned), x.T)
-        assert runtime.contiguous(parts[0]) is parts[0]
+        in_order = runtime.contiguous([turned, parts[0]])
+        assert_close(in_order[0], x.T)
+        assert in_order[1] is parts[0]
         assert not runtime.is_capturing()
 
 
 def each_function(dtype):
     """Compare all functions of a dtype that kernels have."""
     kind = numpy.dtype(dtype).kind
-    tables = {
-        "f": c.NUMBERS | c.FLOATS,
-        "i": c.NUMBERS | c.INTEGERS,
-        "b": c.BOOLEANS,
-    }
-    table = c.ANY | tables[kind]
-    for name in ("astype", "where", "bitwise_left_shift", "bitwise_right_shift"):  # called below
-        table.pop(name, None)
-    for name in ("maximum", "minimum") if kind == "b" else ():  # not in the standard
-        del table[name]
+    names = {name for name, row in FUNCTIONS.items() if kind in row.c}
+    names -= {"astype", "where", "bitwise_left_shift", "bitwise_right_shift"}  # called below
+    names -= {"maximum", "minimum"} if kind == "b" else set()  # not in the standard
 
     def f(x, y):
         xp = extended_namespace(x)
@@ -224,9 +219,9 @@ def each_function(dtype):
         results = {name: xp.astype(x, getattr(xp, name)) for name in ("float64", "float32", "bool")}
         if kind == "i":
             results |= {"left": x << 3, "right": x >> 3}
-        for name, text in table.items():
+        for name in sorted(names):
             function = xp.special.erf if name == "special.erf" else getattr(xp, name)
-            results[name] = function(x, y) if "{1}" in text else function(x)
+            results[name] = function(x, y) if name in BROADCASTING else function(x)
         return results
 
     def draw(random):

@@ -7,8 +7,8 @@ import einops
 import einops.array_api
 import numpy
 import pytest
-from autodiff.cases import Case, array, as_list, complexes, named
-from helpers import assert_same, rounding
+from autodiff.cases import Case, as_list, complexes, named
+from helpers import array, assert_same, rounding
 
 import xpnet
 import xpnet.einops

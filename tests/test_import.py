@@ -1,10 +1,7 @@
 """Importing xpnet costs little, and no library is imported before it is used."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from helpers import run_python
 
 OTHERS = [
     "torch",
@@ -30,18 +27,8 @@ net.summary((3,)), repr(net)
 """
 
 
-def run(code):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    environment.pop("XPNET_DEVICE", None)
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert result.stderr == ""
-    return result.stdout
-
-
 def loaded_by(code):
-    names = run(f"{code}\nimport sys; print(*sys.modules)").split()
+    names = run_python("-c", f"{code}\nimport sys; print(*sys.modules)").split()
     return {name.partition(".")[0] for name in names}
 
 
@@ -60,8 +47,8 @@ def test_unusable_spec_imports_nothing():
 def test_little_is_imported_besides_numpy():
     # Each of these takes as long to import as a large part of xpnet.
     costly = {"importlib.metadata", "tempfile", "unittest", "asyncio", "email.message", "socket"}
-    names = run(
-        "import numpy, sys; before = set(sys.modules); import xpnet; print(*set(sys.modules) - before)"
+    names = run_python(
+        "-c", "import numpy, sys; before = set(sys.modules); import xpnet; print(*set(sys.modules) - before)"
     )
     assert costly.isdisjoint(names.split())
 
@@ -73,4 +60,4 @@ def test_public_names():
         "assert not missing, missing; assert len(set(xpnet.__all__)) == len(xpnet.__all__); "
         "assert all(hasattr(xpnet.nn, name) for name in xpnet.nn.__all__); print('ok')"
     )
-    assert run(code) == "ok\n"
+    assert run_python("-c", code) == "ok\n"

@@ -4,7 +4,7 @@ import math
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same, needs_float16
+from helpers import assert_on, assert_same, needs_float16, on
 
 import xpnet
 from xpnet import losses
@@ -21,10 +21,6 @@ def logits(device, dtype="float64", shape=(6, 4)):
 def probabilities(shape=(6, 4)):
     values = numpy.random.default_rng(1).random(shape)
     return values / values.sum(axis=-1, keepdims=True)
-
-
-def on(device, values, dtype=None):
-    return xpnet.asarray(values, device=device, dtype=dtype)
 
 
 # -- references ----------------------------------------------------------------------------------------------

@@ -1,11 +1,8 @@
 """``python -m xpnet``."""
 
-import os
-import subprocess
-import sys
-
 import numpy
 import pytest
+from helpers import run_python
 
 import xpnet
 from xpnet.__main__ import table
@@ -17,20 +14,6 @@ HIDE = (
     "importlib.util.find_spec = lambda name, *rest: None if name in ('torch', 'jax') else find(name, *rest); "
     "runpy.run_module('xpnet', run_name='__main__')"
 )
-
-
-def run(*arguments, **environment):
-    variables = {name: value for name, value in os.environ.items() if name != "XPNET_DEVICE"}
-    result = subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
-        env={**variables, **environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert result.stderr == ""
-    assert result.returncode == 0
-    return result.stdout.splitlines()
 
 
 def test_table():
@@ -48,7 +31,7 @@ def test_table():
 
 
 def test_command():
-    lines = run("-c", HIDE)
+    lines = run_python("-c", HIDE).splitlines()
     assert lines[0] == f"xpnet {xpnet.__version__}; the default device is cpu"
     assert lines[2].split() == ["library", "version", "devices"]
     assert lines[3].split() == ["NumPy", numpy.__version__, "cpu"]
@@ -60,7 +43,7 @@ def test_command():
 
 
 def test_command_as_people_type_it():
-    assert run("-m", "xpnet")[3].split() == ["NumPy", numpy.__version__, "cpu"]
+    assert run_python("-m", "xpnet").splitlines()[3].split() == ["NumPy", numpy.__version__, "cpu"]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +59,6 @@ def test_command_as_people_type_it():
     ],
 )
 def test_default_device(value, line):
-    lines = run("-c", HIDE, XPNET_DEVICE=value)
+    lines = run_python("-c", HIDE, XPNET_DEVICE=value).splitlines()
     assert line in lines[0]
     assert len(lines) == 8  # the table comes all the same

@@ -10,7 +10,7 @@ import operator
 import sys
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import array_api_compat
@@ -51,6 +51,9 @@ class ArrayObject:
     __hash__ = None  # type: ignore[assignment]  # `==` is elementwise, as for every array
 
     # -- for subclasses -----------------------------------------------------------------------------------
+
+    # Brings an array of any library to the host.
+    _to_numpy: Callable[[Any], Any]
 
     def _become(self, other: Self) -> None:
         """Stand for what another one stands for: assignment in place."""
@@ -118,17 +121,14 @@ class ArrayObject:
 
     def _item(self) -> Any:
         """Return the value of an array of one element as a number of Python's."""
-        from xpnet.backends import to_numpy
-
-        return to_numpy(self.value).item()
+        return self._to_numpy(self.value).item()
 
     def __getattr__(self, name: str) -> Any:
-        from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
-
         # An AttributeError in each case, since code of others asks with `hasattr` what an array has.
-        if name in PRIMITIVES or name in COMPOSITES:
+        is_public = not name.startswith("_")
+        if is_public and self.namespace.declares(name):
             instead = f"Write xp.{name}(x), with xp = xpnet.array_namespace(x)."
-        elif not name.startswith("_") and hasattr(type(self.value), name):
+        elif is_public and hasattr(type(self.value), name):
             instead = self._instead
         else:
             raise AttributeError(f"a {self._kind} array has no attribute {name!r}")
@@ -368,9 +368,7 @@ class ArrayObject:
         return round(self._item(), digits)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        from xpnet.backends import to_numpy
-
-        return numpy.asarray(to_numpy(self._leave("numpy.asarray")), dtype=dtype, copy=copy)
+        return numpy.asarray(self._to_numpy(self._leave("numpy.asarray")), dtype=dtype, copy=copy)
 
     def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
         operator = _OPERATORS.get(function)

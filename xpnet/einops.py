@@ -41,7 +41,7 @@ class TracedBackend(AbstractBackend):
         return isinstance(tensor, ArrayObject)
 
     def is_float_type(self, x: Any) -> bool:
-        return x.namespace.isdtype(x.dtype, ("real floating", "complex floating"))
+        return bool(x.namespace.isdtype(x.dtype, ("real floating", "complex floating")))
 
     def to_numpy(self, x: Any) -> Any:
         return x.__array__()
@@ -61,17 +61,17 @@ class TracedBackend(AbstractBackend):
     def tile(self, x: Any, repeats: Sequence[int]) -> Any:
         return x.namespace.tile(x, tuple(repeats))
 
-    def stack_on_zeroth_dimension(self, tensors: list) -> Any:
+    def stack_on_zeroth_dimension(self, tensors: list[Any]) -> Any:
         return array_namespace(*tensors).stack(tensors)
 
-    def concat(self, tensors: Sequence, axis: int) -> Any:
+    def concat(self, tensors: Sequence[Any], axis: int) -> Any:
         return array_namespace(*tensors).concat(tensors, axis=axis)
 
     def einsum(self, pattern: str, *x: Any) -> Any:
         return _einsum(array_namespace(*x), pattern, x)
 
 
-def _einsum(xp: Any, pattern: str, arrays: Sequence) -> Any:
+def _einsum(xp: Any, pattern: str, arrays: Sequence[Any]) -> Any:
     """Multiply arrays one after another, and sum over an axis as soon as nothing that follows has it."""
     inputs, output = pattern.split("->")
     terms = inputs.split(",")
@@ -105,7 +105,7 @@ def _axes(term: str, ndim: int) -> list[Axis]:
     return [*before, *range(-hidden, 0), *after]
 
 
-def _check_lengths(names: list[list[Axis]], arrays: Sequence) -> None:
+def _check_lengths(names: list[list[Axis]], arrays: Sequence[Any]) -> None:
     """Check that an axis with a name has one length. Those behind an ellipsis are broadcast."""
     lengths: dict[Axis, int] = {}
     for own, x in zip(names, arrays, strict=True):
@@ -155,7 +155,7 @@ def _multiply(
     return product, stacked + rows + columns
 
 
-def _parts(shape: Any, first: int, second: int) -> tuple[tuple, tuple, tuple]:
+def _parts(shape: Any, first: int, second: int) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
     shape = tuple(shape)
     return shape[:first], shape[first : first + second], shape[first + second :]
 

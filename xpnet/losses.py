@@ -19,6 +19,7 @@ from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.backends import asarray, at_least_single, in_dtype, is_known
 from xpnet.indices import safe_indices
 from xpnet.settings import at_least_zero, count, positive, up_to_one
+from xpnet.tree import Array
 
 __all__ = [
     "binary_cross_entropy",
@@ -32,13 +33,13 @@ __all__ = [
 
 Reduction = Literal["mean", "sum", "none"]
 
-_noted: ContextVar[list[tuple[Callable, Any, Any]] | None] = ContextVar("_noted", default=None)
+_noted: ContextVar[list[tuple[Callable[..., Any], Any, Any]] | None] = ContextVar("_noted", default=None)
 
 
 @contextlib.contextmanager
-def noted_calls() -> Iterator[list[tuple[Callable, Any, Any]]]:
+def noted_calls() -> Iterator[list[tuple[Callable[..., Any], Any, Any]]]:
     """Note the losses on logits that are called inside a ``with`` block, with their logits and targets."""
-    noted: list[tuple[Callable, Any, Any]] = []
+    noted: list[tuple[Callable[..., Any], Any, Any]] = []
     token = _noted.set(noted)
     try:
         yield noted
@@ -46,20 +47,20 @@ def noted_calls() -> Iterator[list[tuple[Callable, Any, Any]]]:
         _noted.reset(token)
 
 
-def _note(loss: Callable, logits: Any, targets: Any) -> None:
+def _note(loss: Callable[..., Any], logits: Any, targets: Any) -> None:
     noted = _noted.get()
     if noted is not None:
         noted.append((loss, concrete(logits), concrete(targets)))
 
 
 def cross_entropy(
-    logits: Any,
-    labels: Any,
+    logits: Array,
+    labels: Array,
     *,
     label_smoothing: float = 0.0,
-    class_weight: Any = None,
+    class_weight: Array | None = None,
     reduction: Reduction = "mean",
-) -> Any:
+) -> Array:
     r"""Return the cross-entropy between a network's class scores and the true classes.
 
     With the log-probabilities :math:`\log p_{nc} = z_{nc} - \log \sum_k e^{z_{nk}}` of the logits :math:`z`,
@@ -142,7 +143,7 @@ def cross_entropy(
     shifted = logits - stop_gradient(xp.max(logits, axis=-1, keepdims=True))
     log_total = xp.log(xp.sum(xp.exp(shifted), axis=-1))  # the log-probabilities are shifted - log_total
 
-    def against(probabilities: Any) -> Any:
+    def against(probabilities: Array) -> Array:
         surprise = (xp.expand_dims(log_total, axis=-1) - shifted) * probabilities
         return xp.sum(surprise if class_weight is None else surprise * class_weight, axis=-1)
 
@@ -177,8 +178,8 @@ def _labels_and_weights(xp: Any, labels: Any, class_weight: Any, rows: Any, clas
 
 
 def binary_cross_entropy(
-    logits: Any, targets: Any, *, positive_weight: Any = 1.0, reduction: Reduction = "mean"
-) -> Any:
+    logits: Array, targets: Array, *, positive_weight: Any = 1.0, reduction: Reduction = "mean"
+) -> Array:
     r"""Return the cross-entropy between scores for "yes" and the true answers.
 
     With the probabilities :math:`p = 1 / (1 + e^{-z})` of the logits :math:`z`, targets :math:`t` and the
@@ -238,7 +239,7 @@ def binary_cross_entropy(
     return _reduce(xp, (1 - targets) * logits + softplus, reduction, dtype)
 
 
-def mse(predictions: Any, targets: Any, *, reduction: Reduction = "mean") -> Any:
+def mse(predictions: Array, targets: Array, *, reduction: Reduction = "mean") -> Array:
     r"""Return the squared error :math:`\ell = (\hat y - y)^2`.
 
     Parameters
@@ -272,7 +273,7 @@ def mse(predictions: Any, targets: Any, *, reduction: Reduction = "mean") -> Any
     return _reduce(xp, xp.square(predictions - targets), reduction, dtype)
 
 
-def mae(predictions: Any, targets: Any, *, reduction: Reduction = "mean") -> Any:
+def mae(predictions: Array, targets: Array, *, reduction: Reduction = "mean") -> Array:
     r"""Return the absolute error :math:`\ell = |\hat y - y|`.
 
     Parameters
@@ -306,7 +307,7 @@ def mae(predictions: Any, targets: Any, *, reduction: Reduction = "mean") -> Any
     return _reduce(xp, xp.abs(predictions - targets), reduction, dtype)
 
 
-def huber(predictions: Any, targets: Any, *, delta: float = 1.0, reduction: Reduction = "mean") -> Any:
+def huber(predictions: Array, targets: Array, *, delta: float = 1.0, reduction: Reduction = "mean") -> Array:
     r"""Return an error that is squared where it is small and absolute where it is large.
 
     With the error :math:`e = \hat y - y`,
@@ -355,7 +356,7 @@ def huber(predictions: Any, targets: Any, *, delta: float = 1.0, reduction: Redu
     return _reduce(xp, small * (error - small / 2), reduction, dtype)
 
 
-def check_labels(labels: Any, classes: int) -> None:
+def check_labels(labels: Array, classes: int) -> None:
     """Check that all labels are numbers of classes.
 
     This reads from the device, so call it once on the whole data set and not at every step.
@@ -395,7 +396,7 @@ def check_labels(labels: Any, classes: int) -> None:
         )
 
 
-def check_probabilities(targets: Any) -> None:
+def check_probabilities(targets: Array) -> None:
     """Check that all targets are probabilities.
 
     This reads from the device, so call it once on the whole data set and not at every step.

@@ -16,6 +16,7 @@ from xpnet.autodiff.namespace import TracedNamespace, array_namespace, traced_na
 from xpnet.autodiff.primitive import PRIMITIVES, no_rule
 from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import device, is_numpy_number, special_functions
+from xpnet.tree import Array
 
 __all__ = [
     "bdtr",
@@ -142,10 +143,10 @@ def __getattr__(name: str) -> Any:
     return call
 
 
-def _documented(*example: Any, gives: float) -> Callable:
+def _documented(*example: Any, gives: float) -> Callable[..., Any]:
     """Complete the docstring of a function: its arguments, which of them have gradients, and an example."""
 
-    def complete(function: Callable) -> Callable:
+    def complete(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
         parameters = signature(function).parameters
         names, settings = list(parameters), [n for n, p in parameters.items() if p.annotation is int]
@@ -211,19 +212,19 @@ def _about_gradients(name: str) -> str:
 
 
 @_documented(0.5, gives=0.6225)
-def expit(x: Any, /) -> Any:
+def expit(x: Array, /) -> Array:
     """Return the logistic function, 1 / (1 + exp(-x))."""
     return _call("expit", x)
 
 
 @_documented(0.5, gives=-0.4741)
-def log_expit(x: Any, /) -> Any:
+def log_expit(x: Array, /) -> Array:
     """Return the logarithm of `expit`, without underflow."""
     return _call("log_expit", x)
 
 
 @_documented(0.6, gives=0.4055)
-def logit(x: Any, /) -> Any:
+def logit(x: Array, /) -> Array:
     """Return the inverse of `expit`, log(x / (1 - x)), for x from 0 to 1."""
     return _call("logit", x)
 
@@ -232,61 +233,61 @@ def logit(x: Any, /) -> Any:
 
 
 @_documented(0.5, gives=0.5205)
-def erf(x: Any, /) -> Any:
+def erf(x: Array, /) -> Array:
     """Return the error function, 2 / sqrt(pi) times the integral of exp(-t²) from 0 to x."""
     return _call("erf", x)
 
 
 @_documented(0.5, gives=0.4795)
-def erfc(x: Any, /) -> Any:
+def erfc(x: Array, /) -> Array:
     """Return 1 - erf(x), without cancellation."""
     return _call("erfc", x)
 
 
 @_documented(0.5, gives=0.6157)
-def erfcx(x: Any, /) -> Any:
+def erfcx(x: Array, /) -> Array:
     """Return exp(x²) erfc(x), without underflow."""
     return _call("erfcx", x)
 
 
 @_documented(0.5, gives=0.615)
-def erfi(x: Any, /) -> Any:
+def erfi(x: Array, /) -> Array:
     """Return the imaginary error function, 2 / sqrt(pi) times the integral of exp(t²) from 0 to x."""
     return _call("erfi", x)
 
 
 @_documented(0.5, gives=0.4769)
-def erfinv(x: Any, /) -> Any:
+def erfinv(x: Array, /) -> Array:
     """Return the inverse of `erf`, for x from -1 to 1."""
     return _call("erfinv", x)
 
 
 @_documented(0.5, gives=0.4769)
-def erfcinv(x: Any, /) -> Any:
+def erfcinv(x: Array, /) -> Array:
     """Return the inverse of `erfc`, for x from 0 to 2."""
     return _call("erfcinv", x)
 
 
 @_documented(0.5, gives=0.6915)
-def ndtr(x: Any, /) -> Any:
+def ndtr(x: Array, /) -> Array:
     """Return the distribution function of the standard normal distribution."""
     return _call("ndtr", x)
 
 
 @_documented(0.5, gives=-0.3689)
-def log_ndtr(x: Any, /) -> Any:
+def log_ndtr(x: Array, /) -> Array:
     """Return the logarithm of `ndtr`, without underflow."""
     return _call("log_ndtr", x)
 
 
 @_documented(0.7, gives=0.5244)
-def ndtri(p: Any, /) -> Any:
+def ndtri(p: Array, /) -> Array:
     """Return the quantiles of the standard normal distribution, the inverse of `ndtr`."""
     return _call("ndtri", p)
 
 
 @_documented(-0.5, gives=0.2703)
-def ndtri_exp(y: Any, /) -> Any:
+def ndtri_exp(y: Array, /) -> Array:
     """Return the inverse of `log_ndtr`, for y up to 0."""
     return _call("ndtri_exp", y)
 
@@ -295,67 +296,67 @@ def ndtri_exp(y: Any, /) -> Any:
 
 
 @_documented(0.5, gives=1.772)
-def gamma(x: Any, /) -> Any:
+def gamma(x: Array, /) -> Array:
     """Return the gamma function, the integral of t^(x - 1) exp(-t) from 0 to infinity."""
     return _call("gamma", x)
 
 
 @_documented(0.5, gives=0.5642)
-def rgamma(x: Any, /) -> Any:
+def rgamma(x: Array, /) -> Array:
     """Return 1 / gamma(x), which is 0 where gamma has a pole."""
     return _call("rgamma", x)
 
 
 @_documented(0.5, gives=0.5724)
-def gammaln(x: Any, /) -> Any:
+def gammaln(x: Array, /) -> Array:
     """Return the logarithm of the absolute value of `gamma`."""
     return _call("gammaln", x)
 
 
 @_documented(0.5, gives=-1.964)
-def digamma(x: Any, /) -> Any:
+def digamma(x: Array, /) -> Array:
     """Return the derivative of `gammaln`."""
     return _call("digamma", x)
 
 
 @_documented(0.5, gives=-1.964)
-def psi(x: Any, /) -> Any:
+def psi(x: Array, /) -> Array:
     """Return `digamma`, by its other name."""
     return _call("psi", x)
 
 
 @_documented(1, 0.5, gives=4.935)
-def polygamma(n: int, x: Any, /) -> Any:
+def polygamma(n: int, x: Array, /) -> Array:
     """Return the n-th derivative of `digamma`, for an integer n."""
     return _call("polygamma", n, x)
 
 
 @_documented(2.5, 3, gives=1.881)
-def multigammaln(a: Any, d: int, /) -> Any:
+def multigammaln(a: Array, d: int, /) -> Array:
     """Return the logarithm of the multivariate gamma function, for an integer d and a > (d - 1) / 2."""
     return _call("multigammaln", a, d)
 
 
 @_documented(0.5, 2.0, gives=1.333)
-def beta(a: Any, b: Any, /) -> Any:
+def beta(a: Array, b: Array, /) -> Array:
     """Return the beta function, gamma(a) gamma(b) / gamma(a + b)."""
     return _call("beta", a, b)
 
 
 @_documented(0.5, 2.0, gives=0.2877)
-def betaln(a: Any, b: Any, /) -> Any:
+def betaln(a: Array, b: Array, /) -> Array:
     """Return the logarithm of the absolute value of `beta`."""
     return _call("betaln", a, b)
 
 
 @_documented(0.5, 2.0, gives=0.75)
-def poch(z: Any, m: Any, /) -> Any:
+def poch(z: Array, m: Array, /) -> Array:
     """Return Pochhammer's symbol, gamma(z + m) / gamma(z)."""
     return _call("poch", z, m)
 
 
 @_documented(2.5, 1.5, gives=0.5903)
-def zeta(x: Any, q: Any, /) -> Any:
+def zeta(x: Array, q: Array, /) -> Array:
     """Return Hurwitz' zeta function, the sum of (k + q)^-x over k from 0 on."""
     return _call("zeta", x, q)
 
@@ -364,7 +365,7 @@ def zeta(x: Any, q: Any, /) -> Any:
 
 
 @_documented(1.5, 0.5, gives=0.1987)
-def gammainc(a: Any, x: Any, /) -> Any:
+def gammainc(a: Array, x: Array, /) -> Array:
     """Return the regularized lower incomplete gamma function.
 
     The distribution function of the gamma distribution.
@@ -373,67 +374,67 @@ def gammainc(a: Any, x: Any, /) -> Any:
 
 
 @_documented(1.5, 0.5, gives=0.8013)
-def gammaincc(a: Any, x: Any, /) -> Any:
+def gammaincc(a: Array, x: Array, /) -> Array:
     """Return 1 - gammainc(a, x), without cancellation."""
     return _call("gammaincc", a, x)
 
 
 @_documented(1.5, 0.5, gives=1.183)
-def gammaincinv(a: Any, y: Any, /) -> Any:
+def gammaincinv(a: Array, y: Array, /) -> Array:
     """Return the x for which gammainc(a, x) is y."""
     return _call("gammaincinv", a, y)
 
 
 @_documented(1.5, 0.5, gives=1.183)
-def gammainccinv(a: Any, y: Any, /) -> Any:
+def gammainccinv(a: Array, y: Array, /) -> Array:
     """Return the x for which gammaincc(a, x) is y."""
     return _call("gammainccinv", a, y)
 
 
 @_documented(3.0, 0.5, gives=0.08111)
-def chdtr(v: Any, x: Any, /) -> Any:
+def chdtr(v: Array, x: Array, /) -> Array:
     """Return the distribution function of the chi-squared distribution with v degrees of freedom."""
     return _call("chdtr", v, x)
 
 
 @_documented(3.0, 0.5, gives=0.9189)
-def chdtrc(v: Any, x: Any, /) -> Any:
+def chdtrc(v: Array, x: Array, /) -> Array:
     """Return 1 - chdtr(v, x), without cancellation."""
     return _call("chdtrc", v, x)
 
 
 @_documented(3.0, 0.5, gives=2.366)
-def chdtri(v: Any, p: Any, /) -> Any:
+def chdtri(v: Array, p: Array, /) -> Array:
     """Return the x for which chdtrc(v, x) is p."""
     return _call("chdtri", v, p)
 
 
 @_documented(2.0, 1.5, 0.5, gives=0.4276)
-def gdtr(a: Any, b: Any, x: Any, /) -> Any:
+def gdtr(a: Array, b: Array, x: Array, /) -> Array:
     """Return the distribution function of the gamma distribution, gammainc(b, a x)."""
     return _call("gdtr", a, b, x)
 
 
 @_documented(2.0, 1.5, 0.5, gives=0.5724)
-def gdtrc(a: Any, b: Any, x: Any, /) -> Any:
+def gdtrc(a: Array, b: Array, x: Array, /) -> Array:
     """Return 1 - gdtr(a, b, x), without cancellation."""
     return _call("gdtrc", a, b, x)
 
 
 @_documented(2.0, 1.5, gives=0.8088)
-def pdtr(k: Any, m: Any, /) -> Any:
+def pdtr(k: Array, m: Array, /) -> Array:
     """Return the distribution function of the Poisson distribution with the mean m."""
     return _call("pdtr", k, m)
 
 
 @_documented(2.0, 1.5, gives=0.1912)
-def pdtrc(k: Any, m: Any, /) -> Any:
+def pdtrc(k: Array, m: Array, /) -> Array:
     """Return 1 - pdtr(k, m), without cancellation."""
     return _call("pdtrc", k, m)
 
 
 @_documented(2.0, 0.5, gives=2.674)
-def pdtri(k: Any, y: Any, /) -> Any:
+def pdtri(k: Array, y: Array, /) -> Array:
     """Return the m for which pdtr(k, m) is y."""
     return _call("pdtri", k, y)
 
@@ -442,7 +443,7 @@ def pdtri(k: Any, y: Any, /) -> Any:
 
 
 @_documented(1.5, 2.0, 0.5, gives=0.6187)
-def betainc(a: Any, b: Any, x: Any, /) -> Any:
+def betainc(a: Array, b: Array, x: Array, /) -> Array:
     """Return the regularized incomplete beta function.
 
     The distribution function of the beta distribution.
@@ -451,85 +452,85 @@ def betainc(a: Any, b: Any, x: Any, /) -> Any:
 
 
 @_documented(1.5, 2.0, 0.5, gives=0.3813)
-def betaincc(a: Any, b: Any, x: Any, /) -> Any:
+def betaincc(a: Array, b: Array, x: Array, /) -> Array:
     """Return 1 - betainc(a, b, x), without cancellation."""
     return _call("betaincc", a, b, x)
 
 
 @_documented(1.5, 2.0, 0.5, gives=0.4136)
-def betaincinv(a: Any, b: Any, y: Any, /) -> Any:
+def betaincinv(a: Array, b: Array, y: Array, /) -> Array:
     """Return the x for which betainc(a, b, x) is y."""
     return _call("betaincinv", a, b, y)
 
 
 @_documented(1.5, 2.0, 0.5, gives=0.4136)
-def betainccinv(a: Any, b: Any, y: Any, /) -> Any:
+def betainccinv(a: Array, b: Array, y: Array, /) -> Array:
     """Return the x for which betaincc(a, b, x) is y."""
     return _call("betainccinv", a, b, y)
 
 
 @_documented(3.0, 4.0, 0.5, gives=0.2978)
-def fdtr(dfn: Any, dfd: Any, x: Any, /) -> Any:
+def fdtr(dfn: Array, dfd: Array, x: Array, /) -> Array:
     """Return the distribution function of the F distribution."""
     return _call("fdtr", dfn, dfd, x)
 
 
 @_documented(3.0, 4.0, 0.5, gives=0.7022)
-def fdtrc(dfn: Any, dfd: Any, x: Any, /) -> Any:
+def fdtrc(dfn: Array, dfd: Array, x: Array, /) -> Array:
     """Return 1 - fdtr(dfn, dfd, x), without cancellation."""
     return _call("fdtrc", dfn, dfd, x)
 
 
 @_documented(3.0, 4.0, 0.5, gives=0.9405)
-def fdtri(dfn: Any, dfd: Any, p: Any, /) -> Any:
+def fdtri(dfn: Array, dfd: Array, p: Array, /) -> Array:
     """Return the x for which fdtr(dfn, dfd, x) is p."""
     return _call("fdtri", dfn, dfd, p)
 
 
 @_documented(3.0, 0.5, gives=0.6743)
-def stdtr(df: Any, t: Any, /) -> Any:
+def stdtr(df: Array, t: Array, /) -> Array:
     """Return the distribution function of Student's t distribution."""
     return _call("stdtr", df, t)
 
 
 @_documented(3.0, 0.7, gives=0.5844)
-def stdtrit(df: Any, p: Any, /) -> Any:
+def stdtrit(df: Array, p: Array, /) -> Array:
     """Return the t for which stdtr(df, t) is p."""
     return _call("stdtrit", df, p)
 
 
 @_documented(1.0, 3, 0.4, gives=0.648)
-def bdtr(k: Any, n: Any, p: Any, /) -> Any:
+def bdtr(k: Array, n: Array, p: Array, /) -> Array:
     """Return the distribution function of the binomial distribution, for n trials of the probability p."""
     return _call("bdtr", k, n, p)
 
 
 @_documented(1.0, 3, 0.4, gives=0.352)
-def bdtrc(k: Any, n: Any, p: Any, /) -> Any:
+def bdtrc(k: Array, n: Array, p: Array, /) -> Array:
     """Return 1 - bdtr(k, n, p), without cancellation."""
     return _call("bdtrc", k, n, p)
 
 
 @_documented(1.0, 3, 0.4, gives=0.5671)
-def bdtri(k: Any, n: Any, y: Any, /) -> Any:
+def bdtri(k: Array, n: Array, y: Array, /) -> Array:
     """Return the p for which bdtr(k, n, p) is y."""
     return _call("bdtri", k, n, y)
 
 
 @_documented(1, 3, 0.4, gives=0.1792)
-def nbdtr(k: Any, n: Any, p: Any, /) -> Any:
+def nbdtr(k: Array, n: Array, p: Array, /) -> Array:
     """Return the probability of up to k failures before n successes, each of the probability p."""
     return _call("nbdtr", k, n, p)
 
 
 @_documented(1, 3, 0.4, gives=0.8208)
-def nbdtrc(k: Any, n: Any, p: Any, /) -> Any:
+def nbdtrc(k: Array, n: Array, p: Array, /) -> Array:
     """Return 1 - nbdtr(k, n, p), without cancellation."""
     return _call("nbdtrc", k, n, p)
 
 
 @_documented(1, 3, 0.4, gives=0.5555)
-def nbdtri(k: Any, n: Any, y: Any, /) -> Any:
+def nbdtri(k: Array, n: Array, y: Array, /) -> Array:
     """Return the p for which nbdtr(k, n, p) is y."""
     return _call("nbdtri", k, n, y)
 
@@ -538,13 +539,13 @@ def nbdtri(k: Any, n: Any, y: Any, /) -> Any:
 
 
 @_documented(0.8, gives=0.5441)
-def kolmogorov(y: Any, /) -> Any:
+def kolmogorov(y: Array, /) -> Array:
     """Return the probability that sqrt(n) times Kolmogorov's statistic exceeds y, for large samples of n."""
     return _call("kolmogorov", y)
 
 
 @_documented(0.5, gives=0.8276)
-def kolmogi(p: Any, /) -> Any:
+def kolmogi(p: Array, /) -> Array:
     """Return the inverse of `kolmogorov`."""
     return _call("kolmogi", p)
 
@@ -553,61 +554,61 @@ def kolmogi(p: Any, /) -> Any:
 
 
 @_documented(0.5, gives=1.063)
-def i0(x: Any, /) -> Any:
+def i0(x: Array, /) -> Array:
     """Return the modified Bessel function of order 0."""
     return _call("i0", x)
 
 
 @_documented(0.5, gives=0.645)
-def i0e(x: Any, /) -> Any:
+def i0e(x: Array, /) -> Array:
     """Return exp(-abs(x)) i0(x), without overflow."""
     return _call("i0e", x)
 
 
 @_documented(0.5, gives=0.2579)
-def i1(x: Any, /) -> Any:
+def i1(x: Array, /) -> Array:
     """Return the modified Bessel function of order 1."""
     return _call("i1", x)
 
 
 @_documented(0.5, gives=0.1564)
-def i1e(x: Any, /) -> Any:
+def i1e(x: Array, /) -> Array:
     """Return exp(-abs(x)) i1(x), without overflow."""
     return _call("i1e", x)
 
 
 @_documented(0.5, gives=0.9385)
-def j0(x: Any, /) -> Any:
+def j0(x: Array, /) -> Array:
     """Return the Bessel function of the first kind of order 0."""
     return _call("j0", x)
 
 
 @_documented(0.5, gives=0.2423)
-def j1(x: Any, /) -> Any:
+def j1(x: Array, /) -> Array:
     """Return the Bessel function of the first kind of order 1."""
     return _call("j1", x)
 
 
 @_documented(0.5, gives=-0.4445)
-def y0(x: Any, /) -> Any:
+def y0(x: Array, /) -> Array:
     """Return the Bessel function of the second kind of order 0."""
     return _call("y0", x)
 
 
 @_documented(0.5, gives=-1.471)
-def y1(x: Any, /) -> Any:
+def y1(x: Array, /) -> Array:
     """Return the Bessel function of the second kind of order 1."""
     return _call("y1", x)
 
 
 @_documented(0.5, gives=0.9244)
-def k0(x: Any, /) -> Any:
+def k0(x: Array, /) -> Array:
     """Return the modified Bessel function of the second kind of order 0."""
     return _call("k0", x)
 
 
 @_documented(0.5, gives=1.656)
-def k1(x: Any, /) -> Any:
+def k1(x: Array, /) -> Array:
     """Return the modified Bessel function of the second kind of order 1."""
     return _call("k1", x)
 
@@ -616,85 +617,85 @@ def k1(x: Any, /) -> Any:
 
 
 @_documented(0.5, gives=1.414)
-def exp2(x: Any, /) -> Any:
+def exp2(x: Array, /) -> Array:
     """Return 2^x."""
     return _call("exp2", x)
 
 
 @_documented(0.5, gives=3.162)
-def exp10(x: Any, /) -> Any:
+def exp10(x: Array, /) -> Array:
     """Return 10^x."""
     return _call("exp10", x)
 
 
 @_documented(0.5, gives=0.6487)
-def expm1(x: Any, /) -> Any:
+def expm1(x: Array, /) -> Array:
     """Return exp(x) - 1, without cancellation."""
     return _call("expm1", x)
 
 
 @_documented(0.5, gives=0.4055)
-def log1p(x: Any, /) -> Any:
+def log1p(x: Array, /) -> Array:
     """Return log(1 + x), without cancellation."""
     return _call("log1p", x)
 
 
 @_documented(0.5, gives=0.5598)
-def exp1(x: Any, /) -> Any:
+def exp1(x: Array, /) -> Array:
     """Return the exponential integral, that of exp(-t) / t from x to infinity."""
     return _call("exp1", x)
 
 
 @_documented(0.5, gives=0.4542)
-def expi(x: Any, /) -> Any:
+def expi(x: Array, /) -> Array:
     """Return the exponential integral, that of exp(t) / t from minus infinity to x."""
     return _call("expi", x)
 
 
 @_documented(0.5, gives=0.7937)
-def cbrt(x: Any, /) -> Any:
+def cbrt(x: Array, /) -> Array:
     """Return the cube root."""
     return _call("cbrt", x)
 
 
 @_documented(0.5, gives=0.6366)
-def sinc(x: Any, /) -> Any:
+def sinc(x: Array, /) -> Array:
     """Return sin(pi x) / (pi x), and 1 at 0."""
     return _call("sinc", x)
 
 
 @_documented(0.5, 2.0, gives=-0.375)
-def boxcox(x: Any, lmbda: Any, /) -> Any:
+def boxcox(x: Array, lmbda: Array, /) -> Array:
     """Return the transformation of Box and Cox, (x^lmbda - 1) / lmbda, or log(x) for lmbda = 0."""
     return _call("boxcox", x, lmbda)
 
 
 @_documented(0.5, 2.0, gives=0.625)
-def boxcox1p(x: Any, lmbda: Any, /) -> Any:
+def boxcox1p(x: Array, lmbda: Array, /) -> Array:
     """Return boxcox(1 + x, lmbda), without cancellation."""
     return _call("boxcox1p", x, lmbda)
 
 
 @_documented(0.5, 2.0, gives=1.414)
-def inv_boxcox(y: Any, lmbda: Any, /) -> Any:
+def inv_boxcox(y: Array, lmbda: Array, /) -> Array:
     """Return the inverse of `boxcox`."""
     return _call("inv_boxcox", y, lmbda)
 
 
 @_documented(0.5, 2.0, gives=0.4142)
-def inv_boxcox1p(y: Any, lmbda: Any, /) -> Any:
+def inv_boxcox1p(y: Array, lmbda: Array, /) -> Array:
     """Return the inverse of `boxcox1p`."""
     return _call("inv_boxcox1p", y, lmbda)
 
 
 @_documented(1.0, 1.5, gives=1.0)
-def huber(delta: Any, r: Any, /) -> Any:
+def huber(delta: Array, r: Array, /) -> Array:
     """Return Huber's loss: r² / 2 where abs(r) is at most delta, else delta (abs(r) - delta / 2)."""
     return _call("huber", delta, r)
 
 
 @_documented(1.0, 1.5, gives=0.8028)
-def pseudo_huber(delta: Any, r: Any, /) -> Any:
+def pseudo_huber(delta: Array, r: Array, /) -> Array:
     """Return a smooth kind of Huber's loss, delta² (sqrt(1 + (r / delta)²) - 1)."""
     return _call("pseudo_huber", delta, r)
 
@@ -703,31 +704,31 @@ def pseudo_huber(delta: Any, r: Any, /) -> Any:
 
 
 @_documented(0.5, gives=0.3466)
-def entr(x: Any, /) -> Any:
+def entr(x: Array, /) -> Array:
     """Return -x log(x), and 0 at 0."""
     return _call("entr", x)
 
 
 @_documented(0.5, 2.0, gives=-0.6931)
-def rel_entr(x: Any, y: Any, /) -> Any:
+def rel_entr(x: Array, y: Array, /) -> Array:
     """Return x log(x / y), and 0 where x is 0."""
     return _call("rel_entr", x, y)
 
 
 @_documented(0.5, 2.0, gives=0.8069)
-def kl_div(x: Any, y: Any, /) -> Any:
+def kl_div(x: Array, y: Array, /) -> Array:
     """Return x log(x / y) - x + y, and y where x is 0."""
     return _call("kl_div", x, y)
 
 
 @_documented(0.5, 2.0, gives=0.3466)
-def xlogy(x: Any, y: Any, /) -> Any:
+def xlogy(x: Array, y: Array, /) -> Array:
     """Return x log(y), and 0 where x is 0."""
     return _call("xlogy", x, y)
 
 
 @_documented(0.5, 2.0, gives=0.5493)
-def xlog1py(x: Any, y: Any, /) -> Any:
+def xlog1py(x: Array, y: Array, /) -> Array:
     """Return x log(1 + y), and 0 where x is 0."""
     return _call("xlog1py", x, y)
 
@@ -735,7 +736,7 @@ def xlog1py(x: Any, y: Any, /) -> Any:
 # -- sums of exponentials -----------------------------------------------------------------------------------
 
 
-def logsumexp(x: Any, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+def logsumexp(x: Array, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
     """Return log(sum(exp(x))), without overflow.
 
     Parameters
@@ -766,7 +767,7 @@ def logsumexp(x: Any, /, *, axis: int | tuple[int, ...] | None = None, keepdims:
     return _call("logsumexp", x, axis=axis, keepdims=keepdims)
 
 
-def softmax(x: Any, /, *, axis: int | tuple[int, ...] | None = None) -> Any:
+def softmax(x: Array, /, *, axis: int | tuple[int, ...] | None = None) -> Array:
     """Return exp(x) / sum(exp(x)), without overflow.
 
     Parameters
@@ -795,7 +796,7 @@ def softmax(x: Any, /, *, axis: int | tuple[int, ...] | None = None) -> Any:
     return _call("softmax", x, axis=axis)
 
 
-def log_softmax(x: Any, /, *, axis: int | tuple[int, ...] | None = None) -> Any:
+def log_softmax(x: Array, /, *, axis: int | tuple[int, ...] | None = None) -> Array:
     """Return the logarithm of `softmax`, without underflow.
 
     Parameters

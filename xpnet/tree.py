@@ -16,7 +16,7 @@ import types
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import array_api_compat
 import optree
@@ -30,6 +30,10 @@ __all__ = [
     "unflatten",
 ]
 
+# For people who read annotations: to a type checker, an array of just any library is like any object.
+Array: TypeAlias = Any  # of a library that follows the array API standard, traced or recorded
+Tree: TypeAlias = Any  # dicts, lists, tuples, dataclasses and modules with arrays at their leaves
+
 _PARAMETERS = "xpnet.parameters"
 _EVERYTHING = "xpnet.everything"
 
@@ -39,8 +43,8 @@ def _view(state: bool) -> str:
 
 
 def flatten(
-    tree: Any, *, state: bool = False, is_leaf: Callable[[Any], bool] | None = None
-) -> tuple[list, Any]:
+    tree: Tree, *, state: bool = False, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[Any], Any]:
     """Return the leaves of a tree in a fixed order, and its structure.
 
     Parameters
@@ -61,7 +65,7 @@ def flatten(
     return _flatten(tree, _view(state), is_leaf)
 
 
-def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list, Any]:
+def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], Any]:
     leaves, structure = optree.tree_flatten(tree, is_leaf, namespace=view)
     # To optree, a dataclass is a leaf until its class is registered. It holds others, perhaps.
     while not {type(leaf) for leaf in leaves} <= _CHILDREN.keys() and _register_dataclasses(leaves):
@@ -69,7 +73,7 @@ def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None)
     return leaves, structure
 
 
-def unflatten(structure: Any, leaves: list) -> Any:
+def unflatten(structure: Any, leaves: list[Any]) -> Tree:
     """Build a tree of the given structure around new leaves.
 
     Examples
@@ -82,7 +86,7 @@ def unflatten(structure: Any, leaves: list) -> Any:
     return optree.tree_unflatten(structure, leaves)
 
 
-def leaves(tree: Any, *, state: bool = False) -> list:
+def leaves(tree: Tree, *, state: bool = False) -> list[Any]:
     """Return the leaves of a tree in a fixed order.
 
     Examples
@@ -94,7 +98,7 @@ def leaves(tree: Any, *, state: bool = False) -> list:
     return _flatten(tree, _view(state))[0]
 
 
-def paths(tree: Any, *, state: bool = False) -> list[str]:
+def paths(tree: Tree, *, state: bool = False) -> list[str]:
     """Return a readable name for each leaf, such as ``layers.0.weight``.
 
     Examples
@@ -106,11 +110,11 @@ def paths(tree: Any, *, state: bool = False) -> list[str]:
     return [_text(path) for path in _flatten(tree, _view(state))[1].paths()]
 
 
-def _text(path: tuple) -> str:
+def _text(path: tuple[Any, ...]) -> str:
     return ".".join(str(key) for key in path)
 
 
-def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:
+def map(function: Callable[..., Any], tree: Tree, *rest: Tree, state: bool = False) -> Tree:
     """Apply a function to each leaf, together with the leaves at the same places of other trees.
 
     Raises
@@ -129,7 +133,7 @@ def map(function: Callable, tree: Any, *rest: Any, state: bool = False) -> Any:
     return structure.unflatten(builtins.map(function, leaves, *others))
 
 
-def copied(tree: Any) -> Any:
+def copied(tree: Tree) -> Tree:
     """Return a tree with branches of its own, which share the arrays."""
     return map(lambda leaf: leaf, tree, state=True)
 
@@ -144,47 +148,13 @@ class Branch:
 
     state: ClassVar[tuple[str, ...]] = ()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # State carries no gradient: a traced array must not outlive its transform in a plain module. A module
-        # that was passed to the transform is a traced copy, whose state is traced, too.
-        before = vars(self).get(name)
-        if name in self.state and name in vars(self) and not _holds(before, "node"):
-            value = _without_record(value) if _holds(value, "node") else value
-            if _holds(value, "variable") and is_array(before) and not hasattr(before, "variable"):
-                raise _written_from_outside(self, name)  # nor must a recorded one outlive its recording
-        super().__setattr__(name, value)
-
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if isinstance(cls.state, str):
             raise TypeError(f"state must be a tuple of names, received {cls.state!r}. Try ({cls.state!r},).")
-        register: Callable = optree.register_pytree_node  # typed for collections alone
+        register: Callable[..., Any] = optree.register_pytree_node  # typed for collections alone
         for view in (_PARAMETERS, _EVERYTHING):
             register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
-
-
-def _holds(value: Any, mark: str) -> bool:
-    """Say whether there are traced arrays, which have a node, or recorded ones, which have a variable."""
-    parts = [value] if is_array(value) else _flatten(value, _EVERYTHING, _is_branch)[0]
-    return any(is_array(part) and hasattr(part, mark) for part in parts)
-
-
-def _written_from_outside(branch: Branch, name: str) -> Exception:
-    from xpnet.arrays import calling_line
-    from xpnet.errors import NotRecordableError
-
-    return NotRecordableError(
-        "a function under jit or in scan may write to the state of modules among its arguments alone; it "
-        f"writes to {name} of a {type(branch).__name__} that is none of them, at {calling_line()}. Pass the "
-        "module as an argument."
-    )
-
-
-def _without_record(value: Any) -> Any:
-    parts, structure = _flatten(value, _EVERYTHING, _is_branch)
-    return structure.unflatten(
-        [part.value if is_array(part) and hasattr(part, "node") else part for part in parts]
-    )
 
 
 class _Settings:
@@ -210,7 +180,7 @@ class _Settings:
         return f"{self.cls.__name__}({', '.join(self.names)})"
 
 
-def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[str, ...]]:
+def _flatten_branch(branch: Branch, view: str) -> tuple[list[Any], _Settings, tuple[str, ...]]:
     attributes = vars(branch)
     everything = view == _EVERYTHING
     state = type(branch).state
@@ -227,7 +197,7 @@ def _flatten_branch(branch: Branch, view: str) -> tuple[list, _Settings, tuple[s
     return children, settings, settings.names
 
 
-def _unflatten_branch(settings: _Settings, children: list) -> Branch:
+def _unflatten_branch(settings: _Settings, children: list[Any]) -> Branch:
     branch: Branch = object.__new__(settings.cls)
     attributes = vars(branch)
     # The order of the attributes is that of the children, and has to stay in every view.
@@ -238,7 +208,7 @@ def _unflatten_branch(settings: _Settings, children: list) -> Branch:
     return branch
 
 
-def _register_dataclasses(leaves: list) -> bool:
+def _register_dataclasses(leaves: list[Any]) -> bool:
     """Make nodes of the dataclasses with arrays among some leaves, and say whether there were any."""
     found = False
     for leaf in leaves:
@@ -253,7 +223,7 @@ _registering = threading.Lock()
 
 
 def _register(cls: type) -> None:
-    register: Callable = optree.register_pytree_node
+    register: Callable[..., Any] = optree.register_pytree_node
     with _registering:
         if cls not in _registered:
             for view in (_PARAMETERS, _EVERYTHING):
@@ -281,7 +251,7 @@ def _look_up_fields(cls: type) -> tuple[str, ...] | None:
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
-def _flatten_dataclass(node: Any) -> tuple[list, _Settings, tuple[str, ...]]:
+def _flatten_dataclass(node: Any) -> tuple[list[Any], _Settings, tuple[str, ...]]:
     attributes = attributes_of(node)
     # As of a branch, the other attributes with arrays are children, and remembered.
     known = {*(_fields(type(node)) or ()), *attributes.pop("_children", ())}
@@ -292,7 +262,7 @@ def _flatten_dataclass(node: Any) -> tuple[list, _Settings, tuple[str, ...]]:
     return list(children.values()), settings, settings.names
 
 
-def _unflatten_dataclass(settings: _Settings, children: list) -> Any:
+def _unflatten_dataclass(settings: _Settings, children: list[Any]) -> Any:
     node: Any = object.__new__(settings.cls)
     attributes = settings.values | dict(zip(settings.names, children, strict=True))
     if settings.order:
@@ -331,7 +301,7 @@ class Node(NamedTuple):
     """
 
     parts: list[tuple[Any, Any]]
-    build: Callable[[list], Any]
+    build: Callable[[list[Any]], Any]
 
 
 def node(value: Any) -> Node | None:
@@ -360,7 +330,7 @@ def is_child(value: Any) -> bool:
 def _holds_children(value: Any, seen: dict[int, Any]) -> bool:
     kind = type(value)
     if isinstance(value, dict):
-        items: Iterable = value.values()
+        items: Iterable[Any] = value.values()
     elif isinstance(value, _CONTAINERS):
         items = value
     elif _fields(kind) is not None:
@@ -400,7 +370,7 @@ def is_array(value: Any) -> bool:
 
 def _is_array_object(value: Any) -> bool:
     try:
-        return array_api_compat.is_array_api_obj(value)
+        return bool(array_api_compat.is_array_api_obj(value))
     except Exception:  # a dict whose keys are attributes raises KeyError when it is asked for one
         return False
 
@@ -518,18 +488,19 @@ def _merge(new: Any, old: Any) -> Any:
     """Return ``new`` with the branches of ``old`` in it, which are assigned to one by one."""
     if is_array(old) or not is_child(old):
         return new
-    parts, structure = _flatten(old, _PARAMETERS, _is_branch)
+    parts, structure = _flatten(old, _PARAMETERS, is_branch)
     pairs = zip(parts, structure.flatten_up_to(new), strict=True)
-    return structure.unflatten([a if _is_branch(a) else b for a, b in pairs])
+    return structure.unflatten([a if is_branch(a) else b for a, b in pairs])
 
 
-def _is_branch(value: Any) -> bool:
+def is_branch(value: Any) -> bool:
+    """Say whether a value is a branch."""
     return isinstance(value, Branch)
 
 
-def outside_branches(tree: Any) -> list:
+def outside_branches(tree: Any) -> list[Any]:
     """Return the leaves of a tree that stand in no branch."""
-    return [leaf for leaf in _flatten(tree, _EVERYTHING, _is_branch)[0] if not isinstance(leaf, Branch)]
+    return [leaf for leaf in _flatten(tree, _EVERYTHING, is_branch)[0] if not isinstance(leaf, Branch)]
 
 
 # What no array is hidden in.

@@ -13,7 +13,7 @@ from typing import Any
 _LONGEST = 255 - len(".01234567.part")  # bytes of a name that leave room for the end of a part's
 
 
-def replace(path: str | os.PathLike, parts: Iterable[Any], *, mode: int = 0o666) -> None:
+def replace(path: str | os.PathLike[str], parts: Iterable[Any], *, mode: int = 0o666) -> None:
     """Write bytes to a file so that at each moment it is the old one or the new one, and whole.
 
     Where the path is a link, it stays one, and the file that it leads to is written. An older file's rights
@@ -54,14 +54,14 @@ def replace(path: str | os.PathLike, parts: Iterable[Any], *, mode: int = 0o666)
         _flush_directory(target.parent)
 
 
-def check_path(path: str | os.PathLike) -> None:
+def check_path(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `replace` would raise for what is at a path, and change nothing."""
     with _explained(path):
         _find(path)
 
 
 @contextlib.contextmanager
-def _explained(path: str | os.PathLike) -> Iterator[None]:
+def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
     """Say in an OSError what to look at."""
     try:
         yield
@@ -75,7 +75,7 @@ def _explained(path: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
-def _find(path: str | os.PathLike) -> tuple[Path, os.stat_result | None]:
+def _find(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     """Return the file that a path leads to through all links, and what is known of it if it is there."""
     target = Path(os.path.realpath(Path(path)))
     if os.path.basename(path) in ("", os.curdir, os.pardir):  # "folder/", also where it is not there

@@ -15,14 +15,6 @@ import xpnet
 Draw = Callable[[numpy.random.Generator], numpy.ndarray]
 
 
-def array(x: Any, dtype: str | None = None) -> Any:
-    """Return an array on the current device, of double precision unless told otherwise."""
-    x = numpy.asarray(x)
-    if dtype is None and x.dtype.kind == "i":
-        x = x.astype(float)
-    return xpnet.asarray(x, device=xpnet.device(), dtype=dtype)
-
-
 def signed(*shape: int) -> Draw:
     """Numbers of either sign, far enough from 0 for finite differences of ``1 / x``."""
     return lambda random: random.uniform(0.5, 1.5, size=shape) * random.choice([-1.0, 1.0], size=shape)

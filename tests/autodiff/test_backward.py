@@ -6,10 +6,9 @@ import weakref
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import array, assert_on, assert_same
 
 import xpnet
-from autodiff.cases import array
 
 
 class Watched(numpy.ndarray):

@@ -1,8 +1,8 @@
 import numpy
 import pytest
+from helpers import array
 
 import xpnet
-from autodiff.cases import array
 
 
 def wrong_at_order(order):

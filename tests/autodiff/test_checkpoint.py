@@ -2,15 +2,11 @@ import tracemalloc
 
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
 from xpnet.errors import NoGradientError
 from xpnet.nn import Dense, Dropout, Sequential, Tanh
-
-
-def array(x):
-    return xpnet.asarray(numpy.asarray(x, dtype=float), device=xpnet.device())
 
 
 def block(x, scale):

@@ -3,10 +3,9 @@
 import doctest
 
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import array
 from xpnet.autodiff import custom
 from xpnet.errors import NoGradientError
 

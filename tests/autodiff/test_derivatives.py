@@ -1,14 +1,10 @@
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import array, assert_on, assert_same
 
 import xpnet
 
 A = numpy.random.default_rng(0).normal(size=(3, 4))
-
-
-def array(x):
-    return xpnet.asarray(numpy.asarray(x, dtype=float), device=xpnet.device())
 
 
 def curve(x):

@@ -25,10 +25,9 @@ import scipy.linalg.blas
 import scipy.optimize
 import scipy.special
 import scipy.stats
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import array
 from xpnet.autodiff.tracer import Tracer
 from xpnet.errors import MixedArraysError, NoGradientError
 

@@ -4,10 +4,9 @@ import types
 import array_api_compat
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import array
 from xpnet.autodiff.namespace import traced_namespace
 from xpnet.errors import MixedArraysError, NoGradientError
 

@@ -1,5 +1,6 @@
 import numpy
 import pytest
+from helpers import array
 
 import xpnet
 from xpnet import losses, optim
@@ -7,10 +8,6 @@ from xpnet.nn import Dense, Lambda, Sequential
 
 # NumPy warns of what it computes here; the other libraries do not.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
-
-def array(x):
-    return xpnet.asarray(numpy.asarray(x, dtype=float), device=xpnet.device())
 
 
 def test_the_function_and_the_line_are_named(xp):

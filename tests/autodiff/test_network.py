@@ -2,10 +2,9 @@
 
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import array
 
 random = numpy.random.default_rng(3)
 X = random.normal(size=(6, 4))

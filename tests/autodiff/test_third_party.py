@@ -31,12 +31,12 @@ import sklearn.metrics.pairwise
 import sklearn.naive_bayes
 import sklearn.preprocessing
 import sklearn.utils.extmath
-from helpers import assert_same
+from helpers import array, assert_same
 from scipy import special, stats
 from scipy.spatial.transform import RigidTransform, Rotation
 
 import xpnet
-from autodiff.cases import Case, array, as_list, complexes, named, uniform
+from autodiff.cases import Case, as_list, complexes, named, uniform
 from xpnet.errors import NoGradientError, NotRecordableError
 
 # The versions that the tables were written for: earlier ones follow the standard in fewer functions.

@@ -4,10 +4,9 @@ import operator
 import array_api_compat
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import array
 from xpnet.autodiff.tracer import Tracer
 from xpnet.errors import MixedArraysError
 

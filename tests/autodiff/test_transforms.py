@@ -3,10 +3,9 @@ import threading
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same, rounding
+from helpers import array, assert_on, assert_same, rounding
 
 import xpnet
-from autodiff.cases import array
 from xpnet.autodiff import transforms
 from xpnet.errors import MixedArraysError, NoGradientError
 

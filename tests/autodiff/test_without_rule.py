@@ -6,10 +6,9 @@ import re
 import array_api_strict
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import array
 from xpnet.autodiff.primitive import PRIMITIVES, Primitive, no_rule, opaque, record_binary, record_unary
 from xpnet.autodiff.tracer import Tracer
 from xpnet.errors import NoGradientError

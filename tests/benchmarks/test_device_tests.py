@@ -128,7 +128,7 @@ def test_the_order_of_the_suite(monkeypatch):
     import device_tests
 
     order = [
-        "tests/test_cuda.py",
+        "tests/backends/test_cupy.py",
         "tests/replay/test_jit.py",
         "tests/test_tree.py",
         "tests/autodiff/rules/test_a.py",

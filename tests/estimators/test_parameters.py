@@ -58,7 +58,7 @@ def trained(options):
     return clone(estimator(**SETTINGS | options)).fit(X, Y)
 
 
-def assert_equal(found, expected):
+def assert_same_fit(found, expected):
     assert (found.n_iter_, found.loss_) == (expected.n_iter_, expected.loss_)
     for a, b in zip(found.coefs_, expected.coefs_, strict=True):
         assert np.array_equal(a, b)
@@ -75,7 +75,7 @@ def test_numbers_of_numpy_train_as_pythons(name):
     value = kinds[1](value).item()  # one that all kinds have, such as 0.10000000149011612
     expected = trained(others | {name: value})
     for same in (*(kind(value) for kind in kinds), np.asarray(kinds[1](value))):
-        assert_equal(trained(others | {name: same}), expected)
+        assert_same_fit(trained(others | {name: same}), expected)
     without = trained(others | ({"tol": 0.0} if name == "tol" else {}))
     assert (without.n_iter_, without.loss_) != (expected.n_iter_, expected.loss_)  # the number matters
 
@@ -97,7 +97,7 @@ def test_sequences_of_numbers(name, value, same):
     expected = trained(others | {name: value})
     for each in same:
         found = trained(others | {name: each})
-        assert_equal(found, expected)
+        assert_same_fit(found, expected)
         assert np.array_equal(found.predict(X), expected.predict(X))
         assert name in repr(found)
 
@@ -108,7 +108,7 @@ FLAGS = [name for name, kinds in CONSTRAINTS.items() if kinds in (["boolean"], [
 @pytest.mark.parametrize("name", FLAGS)
 def test_flags_of_numpy(name):
     for flag in (True, False):
-        assert_equal(trained({name: np.bool_(flag)}), trained({name: flag}))
+        assert_same_fit(trained({name: np.bool_(flag)}), trained({name: flag}))
 
 
 def test_numbers_without_an_end():

@@ -90,7 +90,7 @@ def both(name, options):
     return getattr(neural_network, name)(**options), OURS[name](**options)
 
 
-def assert_same(ours, theirs, x):
+def assert_same_training(ours, theirs, x):
     assert ours.n_iter_ == theirs.n_iter_
     assert ours.loss_ == pytest.approx(theirs.loss_, rel=TOLERANCE)
     for name in ("t_", "n_outputs_", "n_layers_", "out_activation_", "n_features_in_"):
@@ -123,7 +123,7 @@ def test_same_curve_and_predictions(case, weighted):
     weights = WEIGHTS[: len(y)] if weighted else None
     assert ours.fit(x, y, weights) is ours
     theirs.fit(x, y, weights)
-    assert_same(ours, theirs, x)
+    assert_same_training(ours, theirs, x)
     assert ours.score(x, y, weights) == pytest.approx(theirs.score(x, y, weights), rel=TOLERANCE)
 
 
@@ -157,7 +157,7 @@ def test_lbfgs_is_as_sure_of_labels_as_scikit_learns():
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_sparse(container, solver):
     theirs, ours = both("MLPClassifier", {"solver": solver})
-    assert_same(ours.fit(container(X), Y), theirs.fit(container(X), Y), container(X))
+    assert_same_training(ours.fit(container(X), Y), theirs.fit(container(X), Y), container(X))
 
 
 @pytest.mark.parametrize("targets", ["classes", "labels"])
@@ -166,15 +166,15 @@ def test_sparse_with_few_elements(options, targets):
     few = scipy.sparse.random_array((600, 300), density=0.02, rng=np.random.default_rng(0), format="csr")
     theirs, ours = both("MLPClassifier", options)
     y = {"classes": Y, "labels": LABELS}[targets]
-    assert_same(ours.fit(few, y, WEIGHTS), theirs.fit(few, y, WEIGHTS), few)
-    assert_same(ours, theirs, few[:1])
+    assert_same_training(ours.fit(few, y, WEIGHTS), theirs.fit(few, y, WEIGHTS), few)
+    assert_same_training(ours, theirs, few[:1])
 
 
 def test_sparse_lbfgs_goes_through_the_data_in_parts(monkeypatch):
     monkeypatch.setattr("xpnet.sklearn.lbfgs.NUMBERS_IN_BATCH", 64 * 100)
     theirs, ours = both("MLPClassifier", {"solver": "lbfgs"})
     sparse = scipy.sparse.csr_array(X)
-    assert_same(ours.fit(sparse, Y, WEIGHTS), theirs.fit(sparse, Y, WEIGHTS), sparse)
+    assert_same_training(ours.fit(sparse, Y, WEIGHTS), theirs.fit(sparse, Y, WEIGHTS), sparse)
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "sgd", "learning_rate": "invscaling"}])
@@ -186,14 +186,14 @@ def test_partial_fit(case, options):
     for rows in (slice(0, 250), slice(250, 260), slice(100, 400), slice(0, 250)):
         for estimator in (theirs, ours):
             estimator.partial_fit(x[rows], y[rows], **classes)
-    assert_same(ours, theirs, x)
+    assert_same_training(ours, theirs, x)
 
 
 def test_partial_fit_goes_on_after_fit():
     theirs, ours = both("MLPClassifier", {})
     for estimator in (theirs, ours):
         estimator.fit(X, Y).partial_fit(X, Y)
-    assert_same(ours, theirs, X)
+    assert_same_training(ours, theirs, X)
 
 
 def test_another_solver_begins_anew():
@@ -215,7 +215,7 @@ def test_warm_start(solver, early_stopping):
         np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_, atol=TOLERANCE)
         np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=TOLERANCE)
     else:
-        assert_same(ours, theirs, X)
+        assert_same_training(ours, theirs, X)
 
 
 def test_float32_stays():
@@ -418,7 +418,7 @@ def test_number_of_features():
 def test_constant_targets_and_a_single_example(name):
     for x, y in ((X, np.ones(600, int)), (X[:1], Y[:1])):
         theirs, ours = both(name, {})
-        assert_same(ours.fit(x, y), theirs.fit(x, y), x)
+        assert_same_training(ours.fit(x, y), theirs.fit(x, y), x)
 
 
 def test_column_of_targets_warns():

@@ -3,7 +3,7 @@
 import array_api_strict
 import numpy
 import pytest
-from helpers import assert_on, assert_same, rounding
+from helpers import assert_on, assert_same, batch, rounding
 
 import xpnet
 from xpnet import nn
@@ -11,7 +11,7 @@ from xpnet import nn
 STRICT = [f"strict:{device._device}" for device in array_api_strict.__array_namespace_info__().devices()[1:]]
 
 
-def network(dtype="float32"):
+def full_network(dtype="float32"):
     return nn.Sequential(
         nn.Flatten(),
         nn.Dense(6, 5, seed=0, dtype=dtype),
@@ -33,10 +33,6 @@ def network(dtype="float32"):
     )
 
 
-def batch(device, dtype="float32"):
-    return xpnet.asarray(numpy.random.default_rng(9).normal(size=(5, 2, 3)), device=device, dtype=dtype)
-
-
 def loss(net, x):
     return xpnet.array_namespace(x).mean(net(x) ** 2)
 
@@ -44,7 +40,7 @@ def loss(net, x):
 def steps(device, dtype="float64", count=3):
     """Train by hand for some steps; return the losses and the network."""
     with xpnet.use_device(device):
-        net, x, values = network(dtype), batch(device, dtype), []
+        net, x, values = full_network(dtype), batch(5, 2, 3, dtype=dtype), []
         for _ in range(count):
             value, gradient = xpnet.value_and_grad(loss)(net, x)
             net = xpnet.tree.map(lambda p, g: p - 0.1 * g, net, gradient)
@@ -67,16 +63,18 @@ def test_training_agrees_with_numpy(device):
 
 def test_initial_network_is_the_same_bit_for_bit(device):
     with xpnet.use_device("cpu"):
-        on_cpu = network()
+        on_cpu = full_network()
     for leaf, other in zip(
-        xpnet.tree.leaves(network(), state=True), xpnet.tree.leaves(on_cpu, state=True), strict=True
+        xpnet.tree.leaves(full_network(), state=True),
+        xpnet.tree.leaves(on_cpu, state=True),
+        strict=True,
     ):
         assert xpnet.to_numpy(leaf).dtype == other.dtype
         assert xpnet.to_numpy(leaf).tobytes() == other.tobytes()
 
 
 def test_second_order(device):
-    net = nn.Sequential(*network("float64").layers[1:8]).eval()
+    net = nn.Sequential(*full_network("float64").layers[1:8]).eval()
     x = xpnet.asarray(numpy.random.default_rng(9).normal(size=(5, 6)), device=device)
     xpnet.check_gradients(lambda net: net(x), net, order=2)
 
@@ -87,7 +85,7 @@ def test_gradients_agree_with_torch(device):
     import torch
     import torch.nn.functional as F
 
-    net, x = network("float64").eval(), batch(device, "float64")
+    net, x = full_network("float64").eval(), batch(5, 2, 3, dtype="float64")
     leaves = [leaf.clone().requires_grad_() for leaf in xpnet.tree.leaves(net)]
     y = F.relu(F.linear(x.flatten(1), leaves[0].T, leaves[1]))
     y = F.leaky_relu(F.linear(y, leaves[2].T, leaves[3]))
@@ -107,7 +105,7 @@ def test_gradients_agree_with_jax(device):
         return
     import jax
 
-    net, x = network("float64").eval(), batch(device, "float64")
+    net, x = full_network("float64").eval(), batch(5, 2, 3, dtype="float64")
     leaves, structure = xpnet.tree.flatten(net)
     expected = jax.grad(lambda leaves: loss(xpnet.tree.unflatten(structure, leaves), x))(leaves)
     for g, other in zip(xpnet.tree.leaves(xpnet.grad(loss)(net, x)), expected, strict=True):
@@ -143,7 +141,7 @@ def test_the_spy_sees_the_default_device(devices_used):
 def test_nothing_is_made_on_the_default_device(devices_used, spec, default):
     wanted = {spec.partition(":")[2]}
     with xpnet.use_device(spec if default else "cpu"):
-        net, x = xpnet.to_device(network(), spec), batch(spec)
+        net, x = xpnet.to_device(full_network(), spec), batch(5, 2, 3, device=spec)
         devices_used.clear()
         value, gradient = xpnet.value_and_grad(loss)(net, x)
         assert_on(value, xpnet.device(spec), "float32", ())
@@ -159,16 +157,16 @@ def test_nothing_is_made_on_the_default_device(devices_used, spec, default):
 @pytest.mark.parametrize("spec", STRICT)
 def test_networks_are_made_on_the_current_device(devices_used, spec):
     with xpnet.use_device(spec):
-        network()
+        full_network()
     assert devices_used == {spec.partition(":")[2]}
 
 
 @pytest.mark.parametrize("spec", STRICT)
 def test_files_are_read_to_the_device(devices_used, spec, tmp_path):
-    net = nn.Sequential(*(layer for layer in network() if not isinstance(layer, nn.Lambda)))
+    net = nn.Sequential(*(layer for layer in full_network() if not isinstance(layer, nn.Lambda)))
     xpnet.save(net, tmp_path / "net.safetensors")
     devices_used.clear()
     loaded = xpnet.load(tmp_path / "net.safetensors", device=spec)
     xpnet.load(tmp_path / "net.safetensors", into=loaded)
     assert devices_used == {spec.partition(":")[2]}
-    assert_same(loaded.eval()(batch(spec)), net.eval()(batch("cpu")))
+    assert_same(loaded.eval()(batch(5, 2, 3, device=spec)), net.eval()(batch(5, 2, 3, device="cpu")))

@@ -2,35 +2,28 @@
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, draw
 
 import xpnet
 from xpnet.nn import Concatenate, Dense, Dropout, Flatten, Lambda, ReLU, Residual, Sequential
-
-
-def values(*shape):
-    return numpy.random.default_rng(0).normal(size=shape)
-
 
 # -- Sequential -------------------------------------------------------------------------------------------
 
 
 def test_sequential_calls_one_layer_after_the_other(device):
     first, second = Dense(3, 4, seed=0, dtype="float64"), Dense(4, 2, seed=1, dtype="float64")
-    x = xpnet.asarray(values(5, 3), device=device)
+    x = xpnet.asarray(draw(5, 3), device=device)
     y = Sequential(first, ReLU(), second)(x)
     assert_on(y, device, "float64", (5, 2))
     weights = [xpnet.to_numpy(w) for w in (first.weight, first.bias, second.weight, second.bias)]
-    assert_same(y, numpy.maximum(values(5, 3) @ weights[0] + weights[1], 0) @ weights[2] + weights[3])
+    assert_same(y, numpy.maximum(draw(5, 3) @ weights[0] + weights[1], 0) @ weights[2] + weights[3])
 
 
 def test_gradients(device):
     net = Sequential(
         Dense(3, 4, seed=0, dtype="float64"), Sequential(ReLU(), Dense(4, 2, seed=1, dtype="float64"))
     )
-    xpnet.check_gradients(
-        lambda net, x: net(x) ** 2, net, xpnet.asarray(values(5, 3), device=device), order=2
-    )
+    xpnet.check_gradients(lambda net, x: net(x) ** 2, net, xpnet.asarray(draw(5, 3), device=device), order=2)
 
 
 def test_sequential_is_a_sequence():
@@ -45,7 +38,7 @@ def test_sequential_is_a_sequence():
 
 
 def test_empty_sequential(device):
-    x = xpnet.asarray(values(2), device=device)
+    x = xpnet.asarray(draw(2), device=device)
     assert Sequential()(x) is x
     assert repr(Sequential()) == "Sequential()"
     assert len(Sequential()) == 0
@@ -54,7 +47,7 @@ def test_empty_sequential(device):
 def test_functions_become_lambdas(device):
     net = Sequential(Dense(2, 2, seed=0), abs)
     assert type(net[1]) is Lambda
-    x = xpnet.asarray(values(4, 2), device=device, dtype="float32")
+    x = xpnet.asarray(draw(4, 2), device=device, dtype="float32")
     assert_same(net(x), abs(xpnet.to_numpy(net[0](x))))
 
 
@@ -85,8 +78,8 @@ def test_repr():
 
 def test_lambda(device):
     layer = Lambda(lambda x: x * 2 + 1)
-    x = xpnet.asarray(values(3), device=device)
-    assert_same(layer(x), values(3) * 2 + 1)
+    x = xpnet.asarray(draw(3), device=device)
+    assert_same(layer(x), draw(3) * 2 + 1)
     gradient = xpnet.grad(lambda x: xpnet.array_namespace(x).sum(layer(x)))(x)
     assert_same(gradient, numpy.full(3, 2.0))
 
@@ -109,14 +102,14 @@ def test_lambda_of_something_else(function):
     [((2, 3, 4), (2, 12)), ((2, 3), (2, 3)), ((5,), (5, 1)), ((0, 3, 4), (0, 12)), ((2, 0, 4), (2, 0))],
 )
 def test_flatten(device, shape, flat):
-    x = xpnet.asarray(values(*shape), device=device)
+    x = xpnet.asarray(draw(*shape), device=device)
     y = Flatten()(x)
     assert_on(y, device, "float64", flat)
-    assert_same(y, values(*shape).reshape(flat), tolerance=0)
+    assert_same(y, draw(*shape).reshape(flat), tolerance=0)
 
 
 def test_gradient_of_flatten(device):
-    xpnet.check_gradients(lambda x: Flatten()(x) ** 3, xpnet.asarray(values(2, 3, 4), device=device), order=2)
+    xpnet.check_gradients(lambda x: Flatten()(x) ** 3, xpnet.asarray(draw(2, 3, 4), device=device), order=2)
 
 
 # -- residual connections and concatenation ---------------------------------------------------------------

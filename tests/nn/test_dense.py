@@ -2,16 +2,12 @@
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, draw
 
 import xpnet
 from xpnet import backends
 from xpnet.errors import MixedArraysError
 from xpnet.nn import Dense, initializers
-
-
-def values(*shape, seed=0):
-    return numpy.random.default_rng(seed).normal(size=shape)
 
 
 def layer_with(weight, bias):
@@ -37,7 +33,7 @@ SHAPES = [(5, 3), (3,), (2, 4, 3), (2, 1, 4, 3), (1, 3), (0, 3), (2, 0, 3)]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_values(device, shape, bias):
-    x, weight, b = values(*shape), values(3, 2, seed=1), values(2, seed=2) if bias else None
+    x, weight, b = draw(*shape), draw(3, 2, seed=1), draw(2, seed=2) if bias else None
     y = layer_with(weight, b)(xpnet.asarray(x, device=device))
     assert_on(y, device, "float64", (*shape[:-1], 2))
     assert_same(y, by_hand(x, weight, b))
@@ -46,16 +42,16 @@ def test_values(device, shape, bias):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients(device, shape, bias):
-    layer = layer_with(values(3, 2, seed=1), values(2, seed=2) if bias else None)
-    x = xpnet.asarray(values(*shape), device=device)
+    layer = layer_with(draw(3, 2, seed=1), draw(2, seed=2) if bias else None)
+    x = xpnet.asarray(draw(*shape), device=device)
     if x.shape[0]:
         xpnet.check_gradients(lambda layer, x: layer(x) ** 2, layer, x, order=2)
     gradient, x_gradient = xpnet.grad(
         lambda layer, x: xpnet.array_namespace(x).sum(layer(x)), argnums=(0, 1)
     )(layer, x)
-    rows = values(*shape).reshape(-1, 3)
+    rows = draw(*shape).reshape(-1, 3)
     assert_same(gradient.weight, numpy.repeat(rows.sum(axis=0)[:, None], 2, axis=1))
-    assert_same(x_gradient, numpy.broadcast_to(values(3, 2, seed=1).sum(axis=1), shape))
+    assert_same(x_gradient, numpy.broadcast_to(draw(3, 2, seed=1).sum(axis=1), shape))
     if bias:
         assert_same(gradient.bias, numpy.full(2, float(len(rows))))
     else:
@@ -67,14 +63,14 @@ def test_against_torch(device):
         return
     import torch
 
-    x, weight, bias = (xpnet.asarray(v, device=device) for v in (values(2, 4, 3), values(3, 2), values(2)))
+    x, weight, bias = (xpnet.asarray(v, device=device) for v in (draw(2, 4, 3), draw(3, 2), draw(2)))
     layer = layer_with(xpnet.to_numpy(weight), xpnet.to_numpy(bias))
     assert_same(layer(x), torch.nn.functional.linear(x, weight.T, bias))
 
 
 def test_float64_input_and_float32_weights_give_float64(device):
     layer = Dense(3, 2, seed=0)
-    x = xpnet.asarray(values(4, 3), device=device)
+    x = xpnet.asarray(draw(4, 3), device=device)
     y = layer(x)
     assert_on(y, device, "float64", (4, 2))
     value, gradient = xpnet.value_and_grad(lambda layer, x: xpnet.array_namespace(x).sum(layer(x)))(layer, x)

@@ -6,15 +6,10 @@ import math
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same, rounding
+from helpers import assert_on, assert_same, draw, rounding
 
 import xpnet
 from xpnet import nn
-
-
-def draw(*shape, seed=0):
-    return numpy.random.default_rng(seed).normal(size=shape)
-
 
 # -- formulas: what a layer makes of x, with its parameters and its state by their paths in p ----------------
 

@@ -2,10 +2,13 @@
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import array, assert_on, assert_same, draw, on
 
 import xpnet
+from xpnet.errors import NotRecordableError
 from xpnet.nn import Dense, Dropout, Module, ReLU, Sequential
+
+X = draw(4, 3)
 
 
 # The ten lines that a layer of one's own takes.
@@ -22,35 +25,71 @@ class Residual(Module):
         return x + self.scale * self.inner(x)
 
 
-def batch(device):
-    return xpnet.asarray(numpy.random.default_rng(0).normal(size=(4, 3)), device=device)
-
-
 def loss(net, x):
     return xpnet.array_namespace(x).mean(net(x) ** 2)
 
 
 def test_gradient_has_the_shape_of_the_module(device):
     net = Sequential(Residual(3, seed=0), ReLU(), Residual(3, seed=1))
-    value, gradient = xpnet.value_and_grad(loss)(net, batch(device))
+    value, gradient = xpnet.value_and_grad(loss)(net, array(X))
     assert_on(value, device, "float64", ())
     assert type(gradient[0]) is Residual
     assert xpnet.tree.paths(gradient) == xpnet.tree.paths(net)
     for g, parameter in zip(xpnet.tree.leaves(gradient), xpnet.tree.leaves(net), strict=True):
         assert_on(g, device, "float64", tuple(parameter.shape))
-    xpnet.check_gradients(lambda net, x: net(x), net, batch(device), order=2)
+    xpnet.check_gradients(lambda net, x: net(x), net, array(X), order=2)
 
 
 def test_state_comes_back_from_transforms(device):
     net = Sequential(Residual(3, seed=0))
     for step in (1, 2, 3):
-        xpnet.grad(loss)(net, batch(device))
+        xpnet.grad(loss)(net, array(X))
         assert_on(net[0].calls, device, "int64", (1,))
         assert xpnet.to_numpy(net[0].calls).tolist() == [step]
 
 
+class Memory(Module):
+    state = ("seen",)
+
+    def __init__(self, seen):
+        self.seen = seen
+
+
+def test_state_that_is_a_tree_outlives_no_transform(device):
+    x, memory = array(X), Memory([xpnet.asarray(0.0, device=device)])
+
+    def remember(x):
+        memory.seen = [x[0, 0], {"next": x[0, 1]}]
+        return xpnet.array_namespace(x).sum(x)
+
+    xpnet.grad(remember)(x)
+    assert_on(memory.seen[0], device, "float64", ())
+    assert_same(memory.seen[0], x[0, 0])
+    assert_same(memory.seen[1]["next"], x[0, 1])
+
+
+def test_state_of_a_module_that_is_no_argument_is_refused(device):
+    x, inner = array(X), Memory(xpnet.asarray(0.0, device=device))
+    others = [Memory(xpnet.asarray(0.0, device=device))]
+
+    def through_a_closure(memory, x):
+        memory.seen = inner.seen
+        return x
+
+    def through_an_argument_of_another(memory, x):
+        memory.seen = xpnet.array_namespace(x).sum(x)
+        others[0].seen = x[0, 0]
+        return x
+
+    for f in (through_a_closure, through_an_argument_of_another):
+        with pytest.raises(NotRecordableError, match=r"of a Memory .*test_module\.py.* as an argument"):
+            xpnet.jit(f)(Memory(xpnet.asarray(0.0, device=device)), x)
+    for memory in (inner, *others):
+        assert float(memory.seen) == 0
+
+
 def test_descent_lowers_the_loss(device):
-    net, x = Sequential(Residual(3, seed=0), Dense(3, 1, seed=1, dtype="float64")), batch(device)
+    net, x = Sequential(Residual(3, seed=0), Dense(3, 1, seed=1, dtype="float64")), array(X)
     losses = []
     for _ in range(5):
         value, gradient = xpnet.value_and_grad(loss)(net, x)
@@ -63,18 +102,16 @@ def test_descent_lowers_the_loss(device):
 def test_to_device(device):
     net = Residual(3, seed=0)
     moved = xpnet.to_device(net, "strict:device1")
-    assert_on(
-        moved(xpnet.to_device(batch(device), "strict:device1")), xpnet.device("strict:device1"), "float64"
-    )
-    assert_same(net(batch(device)), xpnet.to_numpy(moved(batch("strict:device1"))))
+    assert_on(moved(xpnet.to_device(array(X), "strict:device1")), xpnet.device("strict:device1"), "float64")
+    assert_same(net(array(X)), xpnet.to_numpy(moved(on("strict:device1", X))))
 
 
 def test_save_and_load(device, tmp_path):
     net, other = Residual(3, seed=0), Residual(3, seed=1)
-    net(batch(device))
+    net(array(X))
     xpnet.save(net, tmp_path / "net.safetensors")
     assert xpnet.load(tmp_path / "net.safetensors", into=other) is other
-    assert_same(other(batch(device)), net(batch(device)), tolerance=0)
+    assert_same(other(array(X)), net(array(X)), tolerance=0)
     assert xpnet.to_numpy(other.calls).tolist() == [2]
 
 
@@ -99,7 +136,7 @@ def test_train_and_eval_reach_all_parts():
 
 
 def test_switch_is_seen_inside_transforms(device):
-    net, x = Dropout(0.5, seed=0).eval(), batch(device)
+    net, x = Dropout(0.5, seed=0).eval(), array(X)
     assert_same(xpnet.value_and_grad(loss, argnums=1)(net, x)[0], xpnet.to_numpy(x**2).mean())
 
 

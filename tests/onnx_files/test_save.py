@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from files.test_files import damaged
 from helpers import assert_on, rounding
 from onnx import TensorProto, helper, numpy_helper
-from test_files import damaged
 
 import xpnet
 import xpnet.onnx
@@ -78,7 +78,7 @@ def by_hand(a, b, x):
     return x
 
 
-def batch(loaded):
+def inputs_of(loaded):
     """Return inputs for a network of the corpus."""
     shape = (3, 2)
     return [xpnet.asarray(np.ones(shape) / 3, dtype="float32", device=xpnet.device()) for _ in loaded.inputs]
@@ -110,7 +110,7 @@ def saved(net, path):
 @pytest.mark.parametrize("name", ["attention", "convolution", "matrices", "scan"])
 def test_network_comes_back(device, path, name):
     net = xpnet.onnx.load(CORPUS / f"onnx-{name}")
-    assert_same_network(saved(net, path), net, *batch(net))
+    assert_same_network(saved(net, path), net, *inputs_of(net))
 
 
 @pytest.mark.parametrize(("name", "layer", "x"), list(instances()))

@@ -5,7 +5,7 @@ import pickle
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same, needs_float16, rounding
+from helpers import assert_on, assert_same, needs_float16, on, rounding
 
 import xpnet
 from xpnet import optim, tree
@@ -26,12 +26,6 @@ class Layer(tree.Branch):
 def draw(seed):
     random = numpy.random.default_rng(seed)
     return {name: random.normal(size=shape) for name, shape in SHAPES.items()}
-
-
-def on(device, values, dtype=None):
-    if isinstance(values, dict):
-        return {name: on(device, value, dtype) for name, value in values.items()}
-    return xpnet.asarray(values, device=device, dtype=dtype)
 
 
 # -- references: one parameter, gradients g_1, g_2, …, all in NumPy ------------------------------------------

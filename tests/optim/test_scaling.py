@@ -3,7 +3,7 @@ import pickle
 
 import numpy
 import pytest
-from helpers import assert_on, assert_same, rounding
+from helpers import assert_on, assert_same_trees, rounding
 
 import xpnet
 from xpnet import optim
@@ -23,12 +23,6 @@ def with_bad_value(grads, value):
     bias = numpy.array(xpnet.to_numpy(grads["bias"]))
     bias[1] = value
     return grads | {"bias": xpnet.asarray(bias, device=xpnet.device())}
-
-
-def assert_same_trees(actual, expected, **options):
-    assert xpnet.tree.paths(actual) == xpnet.tree.paths(expected)
-    for a, b in zip(xpnet.tree.leaves(actual), xpnet.tree.leaves(expected), strict=True):
-        assert_same(a, b, **options)
 
 
 def test_finite_gradients_make_the_update_of_the_optimizer(device):

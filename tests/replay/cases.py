@@ -129,7 +129,7 @@ VIEWS = [
 ]
 
 
-def assert_same(results, expected, *, roundings=100):
+def assert_within_roundings(results, expected, *, roundings=100):
     """Compare trees of arrays after so many roundings, of what is no larger than the largest element."""
     for one, other in zip(xpnet.tree.leaves(results), xpnet.tree.leaves(expected), strict=True):
         one, other = numpy.asarray(one), numpy.asarray(other)
@@ -168,4 +168,4 @@ def check_views(f):
         for _ in range(3):
             x = random.normal(size=(6, 4, 16)).astype("float32")
             expected = plain(x, labels)
-            assert_same(recorded(x, labels), expected, roundings=300)
+            assert_within_roundings(recorded(x, labels), expected, roundings=300)

@@ -9,20 +9,18 @@ from itertools import combinations, count
 from string import ascii_lowercase
 
 import numpy
-import pytest
 
 import xpnet
 from tests.replay.cases import assert_identical
-from tests.replay.host import COMPILER, Host, plan_on
+from tests.replay.kinds import use
 from xpnet import tree
-from xpnet.replay.graph import VIEWS, Variable
+from xpnet.replay.functions import VIEWS
+from xpnet.replay.graph import Variable
 from xpnet.replay.jit import _Replay
 from xpnet.replay.kernels import c, python
 from xpnet.replay.plans import numba
-from xpnet.replay.plans.memory import MemoryPlan, _Memory
-
-# What plans are made for: NumPy without and with loops of numba, and a stand-in for a CUDA device.
-KINDS = ["numpy", "numba", "cuda"]
+from xpnet.replay.plans.memory import _Memory
+from xpnet.replay.plans.plan import MemoryPlan
 
 
 class Recording:
@@ -58,10 +56,8 @@ class Recording:
 
     def _poison(self):
         """Set all bits in the buffers of the plan: NaN, -1 and a truth that is none."""
-        idle = self.plan._idle
-        bound = [each._function for some in idle.values() for each in some] if type(idle) is dict else idle
-        for function in bound:
-            for x in function.__globals__.values():
+        for idle in self.plan._idle:
+            for x in getattr(idle, "_function", idle).__globals__.values():
                 if isinstance(x, numpy.ndarray) and getattr(x.base, "dtype", None) == numpy.uint8:
                     x.base[...] = 255
 
@@ -185,19 +181,13 @@ class Recording:
 def recorder(kind, monkeypatch):
     """Return a function that records as `Recording` does, for plans of one kind."""
     kernels = []
-    if kind == "cuda":
-        if COMPILER is None:
-            pytest.skip("no C++ compiler")
-        host = Host()
-        plan, kernel = plan_on(host), host.kernel
-        monkeypatch.setattr("xpnet.replay.plans._plan_of", lambda _: plan)
+    host = use(kind, monkeypatch)
+    if host:
+        kernel = host.kernel
         monkeypatch.setattr(host, "kernel", lambda text, grid: (kernels.append(text), kernel(text, grid))[1])
     else:
-        if kind == "numba":
-            pytest.importorskip("numba")
-            compiled = numba.compiled
-            monkeypatch.setattr(numba, "compiled", lambda text: (kernels.append(text), compiled(text))[1])
-        monkeypatch.setattr(numba, "numba_is_there", lambda: kind == "numba")
+        compiled = numba.compiled
+        monkeypatch.setattr(numba, "compiled", lambda text: (kernels.append(text), compiled(text))[1])
 
     def record(f, *arguments, **options):
         return Recording(f, *arguments, kernels=kernels, **options)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy
 
 from xpnet.replay.kernels.c import PRELUDE
-from xpnet.replay.plans.cuda import CupyPlan
+from xpnet.replay.plans.cuda import CudaPlan
 from xpnet.replay.plans.cuda_products import ALIGNMENT, ALIGNMENT_OF_BIAS
 from xpnet.replay.plans.numba_files import private
 from xpnet.replay.precision import rounded
@@ -96,7 +96,7 @@ static void run(void (*f)(), int gx, int gy, int bx, int by) {
 def plan_on(host):
     """Return the class of plans that run on a stand-in."""
 
-    class HostPlan(CupyPlan):
+    class HostPlan(CudaPlan):
         def _runtime_of(self, like):
             return host
 
@@ -112,6 +112,10 @@ def plan_on(host):
 
 class Host:
     """What `xpnet.replay.plans.cuda_runtime.Cuda` is for a device; see there for its functions."""
+
+    alignment = ALIGNMENT
+    has_numbers = False
+    empty = None
 
     class ProductError(RuntimeError):
         pass
@@ -145,8 +149,8 @@ class Host:
         start = -memory.ctypes.data % 256
         return numpy.ndarray(shape, dtype, memory, start + offset)
 
-    def contiguous(self, x):
-        return numpy.asarray(x, order="C")
+    def contiguous(self, arrays):
+        return [numpy.asarray(x, order="C") for x in arrays]
 
     def pointer(self, x):
         return x.ctypes.data

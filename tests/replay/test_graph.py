@@ -1,9 +1,12 @@
-"""What is left of a recording: each thing once, nothing that is not needed, and all bits of constants."""
+"""Graphs: what makes and reads each variable, others in the place of operations, and what one run takes."""
+
+from dataclasses import replace
 
 import numpy
 import pytest
 
 import xpnet
+from xpnet.replay.graph import Variable
 
 pytestmark = [pytest.mark.host, pytest.mark.plans("numpy")]
 
@@ -36,165 +39,118 @@ def test_each_variable_is_made_before_it_is_read(record):
     assert there.issuperset(graph.returned)
 
 
-# -- equal operations ---------------------------------------------------------------------------------------
+def of_some_readers(x, y):
+    first = x + y
+    second = first * first
+    return second - first, second, xp_of(x).sum(y)
 
 
-def test_equal_operations_are_done_once(record):
-    recording = record(lambda x: ((x + 1) * (x + 1), x + 1), X)
-    assert recording.lines == ["b = add(a, 1)", "c = multiply(b, b)", "return c, b"]
-    assert recording.graph.recorded == 4
-    recording.check([X], [-X])
+def test_makers_and_readers(record):
+    graph = record(of_some_readers, X, X).graph
+    add, multiply, subtract, total = graph.operations
+    x, y = graph.inputs
+    first, second, difference, number = graph.variables[2:]
+    assert graph.makers == {first: add, second: multiply, difference: subtract, number: total}
+    assert graph.readers == {
+        x: [add],
+        y: [add, total],
+        first: [multiply, multiply, subtract],  # as often as it is read
+        second: [subtract],
+        difference: [],
+        number: [],
+    }
 
 
-def test_what_is_equal_once_its_arguments_are_shared_is_shared(record):
-    recording = record(lambda x: ((x + 1) * 2 - 1, (x + 1) * 2 + 1), X)
-    assert recording.names == ["add", "multiply", "subtract", "add"]
-    recording.check([X])
+def test_the_only_reader_reads_once_what_is_not_returned(record):
+    graph = record(of_some_readers, X, X).graph
+    x, y = graph.inputs
+    first, second, difference, _ = graph.variables[2:]
+    assert graph.only_reader(x).name == "add"
+    assert [graph.only_reader(v) for v in (y, first, second, difference)] == [None] * 4
 
 
-def test_operations_between_other_arguments_or_in_another_order_are_not_shared(record):
-    recording = record(lambda x, y: (x - y, y - x, x - x), X, X)
-    assert recording.names == ["subtract"] * 3
-    recording.check((X, X * 3))
+def test_several_results_have_one_maker(record):
+    graph = record(lambda x: xp_of(x).unstack(x), X).graph
+    (unstack,) = graph.operations
+    assert graph.makers == dict.fromkeys(graph.returned, unstack)
 
 
-@pytest.mark.parametrize(
-    "both",
-    [
-        lambda xp, x: (xp.sum(x, axis=0), xp.sum(x, axis=1)),
-        lambda xp, x: (xp.sum(x, axis=1), xp.sum(x, axis=1, keepdims=True)),
-        lambda xp, x: (xp.sum(x), xp.sum(x, dtype=xp.float32)),
-        lambda xp, x: (xp.cumulative_sum(x, axis=1), xp.cumulative_sum(x, axis=1, include_initial=True)),
-        lambda xp, x: (xp.reshape(x, (3, 2)), xp.reshape(x, (6, 1))),
-        lambda xp, x: (x[:, 1:], x[:, :1]),
-        lambda xp, x: (x[0:1], x[0]),
-        lambda xp, x: (xp.sort(x, axis=1), xp.sort(x, axis=1, descending=True)),
-        lambda xp, x: (xp.flip(x, axis=0), xp.flip(x, axis=1)),
-        lambda xp, x: (x * 1, x * True),
-        lambda xp, x: (x / 1, x // 1),
-    ],
-)
-def test_what_differs_in_an_option_is_not_shared(record, both):
-    recording = record(lambda x: both(xp_of(x), x), X)
-    assert len(set(recording.lines[:-1])) == 2
-    recording.check([-X], [X])
+# -- others in their place ----------------------------------------------------------------------------------
 
 
-# -- constants ----------------------------------------------------------------------------------------------
+def test_an_operation_is_replaced_by_others_that_make_its_results(record):
+    recording = record(lambda x: (x * 2) - 1, X)
+    graph = recording.graph
+    multiply, subtract = graph.operations
+    (x,), half = graph.inputs, Variable(X.shape, X.dtype)
+    new = [replace(multiply, results=(half,)), replace(multiply, name="add", arguments=(half, x))]
+    result = graph.replace({multiply: new})
+    assert result.operations == (*new, subtract)
+    assert result.makers == {half: new[0], multiply.result: new[1], subtract.result: subtract}
+    assert (result.inputs, result.outputs) == (graph.inputs, graph.outputs)
+    assert graph.operations == (multiply, subtract), "a graph stays as it is"
+    assert (result.recorded, result.replace({}).recorded) == (2, 2)
 
 
-@pytest.mark.parametrize(
-    "constants",
-    [
-        (0.0, -0.0),
-        (numpy.zeros(3), -numpy.zeros(3)),
-        (numpy.asarray(0.0), numpy.asarray(-0.0)),
-        (numpy.asarray([0.0, -0.0, 0.0]), numpy.zeros(3)),
-    ],
-    ids=["numbers", "arrays", "arrays of no axes", "elements"],
-)
-def test_zeros_of_both_signs_stay_two(record, constants):
-    first, second = constants
-    x = -numpy.zeros((2, 3))
-    recording = record(lambda x: (x * 1 + first, x * 1 + second), x)
-    recording.check([x], [x + 1])
+def test_variables_are_numbered_in_the_order_of_the_operations(record):
+    graph = record(lambda x: (x * 2) - 1, X).graph
+    multiply, subtract = graph.operations
+    new = Variable(X.shape, X.dtype)
+    result = graph.replace({multiply: [replace(multiply, results=(new,)), multiply]})
+    numbers = [x.number for x in (*graph.inputs, new, multiply.result, subtract.result)]
+    assert numbers == sorted(numbers)
+    assert result.variables == [*graph.inputs, new, multiply.result, subtract.result]
 
 
-def test_nan_is_a_constant_like_any_other(record):
-    recording = record(lambda x: (xp_of(x).maximum(x, numpy.nan), x + numpy.full(3, numpy.nan)), X)
-    recording.check([X])
+def test_what_reads_a_result_reads_what_stands_in_its_place(record):
+    """Also where that is an argument or a constant, where it is returned, and in lists and options."""
 
-
-def test_the_bits_of_a_constant_stay_when_it_is_made_smaller(record):
-    """Of equal elements one is enough, if they are equal bit for bit."""
-    equal, zeros = numpy.full((2, 3), -0.0), numpy.asarray([0.0, -0.0, 0.0])
-    recording = record(lambda x: (x + equal, x - zeros), X)
-    assert recording.lines == ["b = add(a, -0.0)", "c = subtract(a, array(3,))", "return b, c"]
-    recording.check([-numpy.zeros((2, 3))], [X])
-
-
-def test_a_constant_is_as_it_was_when_it_was_recorded(record):
-    constant = numpy.asarray([1.0, 2.0, 3.0])
-    recording = record(lambda x: (x * constant, constant), X)
-    constant[...] = 0
-    for _ in range(2):
-        product, returned = recording(X)
-        numpy.testing.assert_array_equal(product, X * [1.0, 2.0, 3.0])
-        numpy.testing.assert_array_equal(returned, [1.0, 2.0, 3.0])
-        returned[...] = 7  # it is the caller's own
-
-
-def test_what_depends_on_no_argument_is_computed_when_recording(record):
-    recording = record(lambda x: x + xp_of(x).sum(xp_of(x).ones(5) * 2), X)
-    assert recording.lines == ["b = add(a, 10.0)", "return b"]
-    recording.check([X])
-
-
-# -- broadcasting -------------------------------------------------------------------------------------------
-
-
-def test_elementwise_functions_broadcast_their_arguments_themselves(record):
-    recording = record(lambda x, y: x * xp_of(x).broadcast_to(y, (2, 3)), X, X[0])
-    assert recording.lines == ["c = multiply(a, b)", "return c"]
-    recording.check((X, X[1]))
-
-
-def test_what_gives_the_shape_is_broadcast_before(record):
     def f(x):
-        xp = xp_of(x)
-        whole = xp.broadcast_to(x, (4, 3))
-        return whole + 1, xp.broadcast_to(whole, (2, 4, 3)) * xp.ones((4, 1))
+        y = x * 1
+        return y - 1, xp_of(x).concat([y, y]), xp_of(x).clip(x, min=y), y
 
-    recording = record(f, X[0])
-    assert [x.shape for x in recording.graph.returned] == [(4, 3), (2, 4, 3)]
-    recording.check([X[1]])
+    graph = record(f, X).graph
+    (x,) = graph.inputs
 
+    def without_one(operation):
+        return ((), [operation.arguments[0]]) if operation.name == "multiply" else None
 
-def test_what_is_broadcast_stays_where_others_read_it(record):
-    def f(x, y):
-        whole = xp_of(x).broadcast_to(y, (2, 3))
-        return x - whole, xp_of(x).cumulative_sum(whole, axis=0)
+    result = graph.rewritten(without_one)
+    subtract, concat, clip = result.operations
+    assert subtract.inputs == (x,)
+    assert concat.arguments == ([x, x],)
+    assert clip.options == {"min": x}
+    assert result.outputs == (subtract.result, concat.result, clip.result, x)
 
-    recording = record(f, X, X[0])
-    assert recording.names == ["broadcast_to", "subtract", "cumulative_sum"]
-    assert recording.lines[1] == "d = subtract(a, b)"
-    recording.check((X, X[1]))
-
-
-# -- what is left out ---------------------------------------------------------------------------------------
+    zero = graph.rewritten(lambda each: ((), [0.0]) if each.name == "multiply" else None)
+    assert zero.operations[0].arguments == (0.0, 1)
+    assert zero.outputs[-1] == 0.0
 
 
-def test_what_leads_to_no_result_is_left_out(record):
-    def f(x):
-        unused = x * 3
-        _, used = xp_of(x).unstack(x), unused + 1
-        return x - 1 if used is not None else used
+def test_a_rewrite_is_given_what_was_rewritten_before(record):
+    graph = record(lambda x: ((x + 0) * 1) + 0, X).graph
+    seen = []
 
-    recording = record(f, X)
-    assert recording.lines == ["b = subtract(a, 1)", "return b"]
-    assert recording.graph.recorded == 4
+    def without(operation):
+        seen.append(operation.arguments[0])
+        return (), [operation.arguments[0]]
 
-
-def test_one_of_several_results_is_enough_to_stay(record):
-    recording = record(lambda x: xp_of(x).unstack(x * 2)[1], X)
-    assert recording.lines == ["b = multiply(a, 2)", "c, d = unstack(b)", "return d"]
-    recording.check([X], [-X])
+    result = graph.rewritten(without)
+    assert seen == [graph.inputs[0]] * 3
+    assert (result.operations, result.outputs) == ((), graph.inputs)
+    assert result.recorded == 3
 
 
-def test_what_is_read_in_a_list_an_index_or_an_option_stays(record):
-    def f(x, n):
-        xp = xp_of(x)
-        return xp.concat([x + 1, x * 2]), x[:, n - 1], xp.clip(x, min=xp.sum(n))
-
-    recording = record(f, X, numpy.asarray([0, 2]))
-    assert recording.names == ["add", "multiply", "concat", "subtract", "getitem", "sum", "clip"]
-    recording.check((X, numpy.asarray([1, 1])))
-
-
-def test_results_that_are_arguments_or_come_twice_stay(record):
-    recording = record(lambda x, y: (y, x + y, x + y, 2.0, x), X, X)
-    assert recording.lines == ["c = add(a, b)", "return b, c, c, a"]
-    recording.check((X, X * 2))
+def test_an_operation_that_reads_something_else_is_the_same_otherwise(record):
+    (operation,) = record(lambda x: xp_of(x).unstack(x, axis=1), X).graph.operations
+    operation = replace(operation, precision="tf32", layer="layers.0")
+    other = Variable(X.shape, X.dtype)
+    result = operation.reading({operation.inputs[0]: other})
+    assert result.inputs == result.arguments == (other,)
+    names = ("name", "function", "options", "results", "several", "shares", "precision", "layer")
+    assert [getattr(result, name) for name in names] == [getattr(operation, name) for name in names]
+    assert (result.several, result.shares, result.options) == (True, True, {"axis": 1})
+    assert operation.reading({other: 1}) is operation
 
 
 # -- cost ---------------------------------------------------------------------------------------------------

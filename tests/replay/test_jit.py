@@ -1,3 +1,4 @@
+import inspect
 import logging
 import pickle
 import threading
@@ -6,24 +7,16 @@ import weakref
 
 import numpy
 import pytest
-from helpers import assert_same, rounding
+from helpers import assert_same, assert_same_trees, batch, network, on, rounding
 
 import xpnet
 from xpnet import nn, tree
 from xpnet.errors import NotRecordableError
 
 
-def network(*, dropout=False, seed=0):
-    layers = [nn.Dense(6, 8, seed=seed), nn.ReLU(), nn.Dense(8, 3, seed=seed + 1)]
-    if dropout:
-        layers.insert(2, nn.Dropout(0.5, seed=seed + 2))
-    return nn.Sequential(*layers)
-
-
-def batch(seed=0, size=16):
-    random = numpy.random.default_rng(seed)
-    x = xpnet.asarray(random.normal(size=(size, 6)), device=xpnet.device(), dtype="float32")
-    return x, xpnet.asarray(random.integers(0, 3, size=size), device=xpnet.device())
+def labelled(seed=0, size=16):
+    labels = numpy.random.default_rng(seed).integers(0, 3, size=size)
+    return batch(size, 6, seed=seed), on(xpnet.device(), labels)
 
 
 def training_step(optimizer):
@@ -38,29 +31,16 @@ def training_step(optimizer):
     return step
 
 
-def assert_same_trees(actual, expected, tolerance=None):
-    for one, other in zip(tree.leaves(actual, state=True), tree.leaves(expected, state=True), strict=True):
-        assert_same(one, other, tolerance=tolerance)
-
-
-@pytest.fixture(params=["numba", "numpy"])
-def numba(request, monkeypatch):
-    """Once with kernels of numba, once without."""
-    if request.param == "numba":
-        pytest.importorskip("numba")
-    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: request.param == "numba")
-
-
 @pytest.mark.parametrize("donate", [(), ("net", "state")], ids=["kept", "donated"])
-@pytest.mark.parametrize("dropout", [False, True], ids=["plain", "dropout"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5], ids=["plain", "dropout"])
 def test_a_training_agrees_with_the_eager_one(xp, donate, dropout):
     step = training_step(xpnet.optim.Adam(0.01))
     recorded = xpnet.jit(step, donate=donate)
-    eager_net, net = network(dropout=dropout), network(dropout=dropout)
+    eager_net, net = network(6, 8, 3, dropout=dropout), network(6, 8, 3, dropout=dropout)
     optimizer = xpnet.optim.Adam(0.01)
     eager_state, state = optimizer.init(eager_net), optimizer.init(net)
     for number in range(6):
-        x, y = batch(number)
+        x, y = labelled(number)
         eager_net, eager_state, expected = step(eager_net, eager_state, x, y)
         net, state, value = recorded(net, state, x, y)
         assert_same(value, expected)
@@ -68,17 +48,18 @@ def test_a_training_agrees_with_the_eager_one(xp, donate, dropout):
     assert_same_trees(state, eager_state)
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop", "Lion"])
 def test_optimizers(optimizer):
     optimizer = getattr(xpnet.optim, optimizer)(0.01)
     step = training_step(xpnet.optim.chain(xpnet.optim.clip_by_global_norm(0.5), optimizer))
     init = xpnet.optim.chain(xpnet.optim.clip_by_global_norm(0.5), optimizer).init
     recorded = xpnet.jit(step, donate=("net", "state"))
-    eager_net, net = network(), network()
+    eager_net, net = network(6, 8, 3), network(6, 8, 3)
     eager_state, state = init(eager_net), init(net)
     for number in range(5):
-        x, y = batch(number)
+        x, y = labelled(number)
         eager_net, eager_state, _ = step(eager_net, eager_state, x, y)
         net, state, _ = recorded(net, state, x, y)
     assert_same_trees(net, eager_net)
@@ -88,10 +69,10 @@ def test_without_kernels_the_digits_are_the_same(monkeypatch):
     monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: False)
     step = training_step(xpnet.optim.Adam(0.01))
     recorded = xpnet.jit(step, donate=("net", "state"))
-    eager_net, net = network(), network()
+    eager_net, net = network(6, 8, 3), network(6, 8, 3)
     eager_state, state = (xpnet.optim.Adam(0.01).init(n) for n in (eager_net, net))
     for number in range(5):
-        x, y = batch(number)
+        x, y = labelled(number)
         eager_net, eager_state, _ = step(eager_net, eager_state, x, y)
         net, state, _ = recorded(net, state, x, y)
     assert_same_trees(net, eager_net, tolerance=0)
@@ -99,23 +80,23 @@ def test_without_kernels_the_digits_are_the_same(monkeypatch):
 
 def test_what_is_not_donated_stays(device):
     step = xpnet.jit(training_step(xpnet.optim.Adam(0.01)))
-    net = network()
+    net = network(6, 8, 3)
     state = xpnet.optim.Adam(0.01).init(net)
     before = pickle.dumps(xpnet.to_numpy((net, state)))
     for _ in range(3):
-        step(net, state, *batch())
+        step(net, state, *labelled())
     assert pickle.dumps(xpnet.to_numpy((net, state))) == before
 
 
 def test_donated_arrays_are_written_over():
     step = xpnet.jit(training_step(xpnet.optim.Adam(0.01)), donate=("net", "state"))
-    net = network()
+    net = network(6, 8, 3)
     first = net.layers[0].weight
     kept = first.copy()
-    net, state, _ = step(net, xpnet.optim.Adam(0.01).init(net), *batch())
+    net, state, _ = step(net, xpnet.optim.Adam(0.01).init(net), *labelled())
     numpy.testing.assert_array_equal(first, kept)  # the first call only records
     second = net.layers[0].weight
-    net, _, _ = step(net, state, *batch())
+    net, _, _ = step(net, state, *labelled())
     assert net.layers[0].weight is second
 
 
@@ -144,7 +125,8 @@ OVER = {
 }
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 @pytest.mark.parametrize("name", OVER)
 def test_a_donated_array_is_written_over_only_when_it_has_been_read(name):
     def f(x, y):
@@ -251,6 +233,20 @@ def test_methods():
 
     model = Model()
     numpy.testing.assert_array_equal(model.scale(numpy.ones(2)), [3, 3])
+    assert model.scale.explain() == Model.scale.explain()
+
+
+@pytest.mark.host
+def test_a_function_keeps_its_signature():
+    def f(x: int, *rest, scale: float = 2.0) -> float:
+        """Scale."""
+
+    transforms = (xpnet.jit, xpnet.grad, xpnet.value_and_grad, xpnet.jacobian, xpnet.hessian)
+    for transform in (*transforms, xpnet.checkpoint, xpnet.custom_gradient):
+        g = transform(f)
+        assert inspect.signature(g) == inspect.signature(f)
+        assert (g.__name__, g.__doc__, inspect.unwrap(g)) == ("f", "Scale.", f)
+    assert [*inspect.signature(xpnet.jit).parameters] == ["f", "donate", "precision"]
 
 
 def test_another_shape_dtype_number_or_mode_is_recorded_anew(xp):
@@ -267,7 +263,7 @@ def test_another_shape_dtype_number_or_mode_is_recorded_anew(xp):
             mode()
             for size in (2, 3):
                 for power in (1, 2):
-                    x, _ = batch(size=size)
+                    x, _ = labelled(size=size)
                     twin = tree.map(lambda x: x, net, state=True)
                     expected = twin(x) ** power
                     assert_same(recorded(net, x, power), expected)
@@ -399,7 +395,8 @@ VIEWS = {
 }
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_result_is_not_written_over_what_is_read_beside_it(name):
     def f(x, c):
@@ -437,7 +434,8 @@ CAREFUL = {
 }
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 @pytest.mark.filterwarnings("ignore:divide by zero")
 @pytest.mark.parametrize("name", CAREFUL)
 def test_what_is_easily_taken_for_something_else(name):
@@ -453,7 +451,8 @@ def test_what_is_easily_taken_for_something_else(name):
         assert_same_trees(one, other, tolerance=rounding(5000, "float64"))
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 def test_a_constant_that_is_returned_may_be_written_to():
     f = xpnet.jit(lambda x: (x + 1, xpnet.array_namespace(x).ones(3)))
     for _ in range(3):
@@ -472,7 +471,8 @@ def test_what_is_repeated_keeps_its_shape(device):
         assert_same(recorded(each), f(each))
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 def test_gradients_of_what_was_picked_by_indices():
     indices = [numpy.asarray([[1], [2], [2]]), numpy.asarray([[0], [2], [1]])]
 
@@ -519,7 +519,7 @@ def test_a_replay_allocates_nothing_of_the_size_of_its_arrays():
     step = xpnet.jit(training_step(xpnet.optim.Adam(0.01)), donate=("net", "state"))
     net = nn.Sequential(nn.Dense(6, 4000, seed=0), nn.ReLU(), nn.Dense(4000, 3, seed=1))
     state = xpnet.optim.Adam(0.01).init(net)
-    x, y = batch(size=64)
+    x, y = labelled(size=64)
     for _ in range(3):
         net, state, _ = step(net, state, x, y)
     tracemalloc.start()
@@ -558,7 +558,8 @@ def test_the_number_of_plans_is_bounded(caplog):
     assert [record.message.count("more than 16 kinds of arguments") for record in caplog.records] == [1]
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 def test_threads_side_by_side():
     step = xpnet.jit(lambda x, w: xpnet.array_namespace(x).tanh(x @ w) * 2 + 1)
     w = numpy.random.default_rng(0).normal(size=(300, 200))
@@ -637,7 +638,8 @@ def test_where_chooses_all_values(dtype, monkeypatch):
             assert one.tobytes() == other.tobytes()
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 def test_a_plan_needs_no_more_memory_than_the_function():
     def peak(step, width):
         layers = [nn.Dense(6, 4 * width, seed=0), nn.ReLU(), nn.Dense(4 * width, width), nn.ReLU()]
@@ -646,9 +648,9 @@ def test_a_plan_needs_no_more_memory_than_the_function():
         tracemalloc.start()
         try:
             for _ in range(3):  # the first one records
-                net, state, _ = step(net, state, *batch(size=512))
+                net, state, _ = step(net, state, *labelled(size=512))
                 tracemalloc.reset_peak()
-            net, state, _ = step(net, state, *batch(size=512))
+            net, state, _ = step(net, state, *labelled(size=512))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -1,13 +1,17 @@
+import functools
+
 import array_api_compat
+import helpers
 import numpy
 import pytest
-from helpers import assert_same, rounding
+from helpers import array, assert_same, rounding
 
 import xpnet
 from xpnet import nn
 from xpnet.replay import graph, precision
 from xpnet.replay.plans import plan
 
+draw = functools.partial(helpers.draw, dtype="float32")
 NAMES = ["tf32", "float16", "bfloat16"]
 
 
@@ -50,39 +54,30 @@ def assert_within(result, exact, magnitude, name):
     assert (abs(xpnet.to_numpy(result) - xpnet.to_numpy(exact)) <= bound).all()
 
 
-def on(x):
-    return xpnet.asarray(x, device=xpnet.device())
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_rounding_is_that_of_the_format_bit_for_bit(xp, name):
     # JAX takes float32 below the smallest normal number for 0.
     x = numbers(2.0**-126 if array_api_compat.is_jax_namespace(xp) else 0.0)
     with numpy.errstate(over="ignore"):
-        rounded = precision.rounded(xp, on(x), precision=name)
+        rounded = precision.rounded(xp, array(x), precision=name)
     assert rounded.dtype == xp.float32
     numpy.testing.assert_array_equal(xpnet.to_numpy(rounded), reference(x, name))
-    assert numpy.isnan(xpnet.to_numpy(precision.rounded(xp, on(numpy.float32([numpy.nan])), precision=name)))
+    assert numpy.isnan(
+        xpnet.to_numpy(precision.rounded(xp, array(numpy.float32([numpy.nan])), precision=name))
+    )
 
 
-@pytest.mark.parametrize("kernels", ["numba", "numpy"])
+@pytest.mark.plans("numba", "numpy")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_replay_rounds_as_well(device, monkeypatch, name, kernels):
-    if kernels == "numba":
-        pytest.importorskip("numba")
-    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: kernels == "numba")
+def test_a_replay_rounds_as_well(device, name, kind_of_plan):
     x = numbers(2.0**-126)
     x = x[numpy.isfinite(reference(x, "float16"))]
     product = xpnet.jit(lambda x, one: x @ one, precision=name)
-    result = product(on(x.reshape(-1, 1)), on(numpy.ones((1, 1), "float32")))
+    result = product(array(x.reshape(-1, 1)), array(numpy.ones((1, 1), "float32")))
     if by_the_library(device, name):
         assert_within(result[:, 0], x, abs(x), name)
         return
     numpy.testing.assert_array_equal(xpnet.to_numpy(result)[:, 0], reference(x, name))
-
-
-def draw(*shape, seed=0, dtype="float32"):
-    return numpy.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
 FUNCTIONS = {
@@ -92,7 +87,7 @@ FUNCTIONS = {
     "linalg": lambda xp, x, y: xp.linalg.matmul(x, y),
     "stacks": lambda xp, x, y: xp.broadcast_to(x, (2, *x.shape)) @ y,
     "transposes": lambda xp, x, y: xp.permute_dims(y, (1, 0)) @ xp.reshape(x.mT, (y.shape[0], -1)),
-    "a constant": lambda xp, x, y: x @ on(draw(6, 4, seed=1)),
+    "a constant": lambda xp, x, y: x @ array(draw(6, 4, seed=1)),
     "a part": lambda xp, x, y: x[:2, ::2] @ y[3:, :],
 }
 
@@ -104,16 +99,16 @@ def test_products_are_those_of_rounded_operands(xp, device, function, name):
         return FUNCTIONS[function](xpnet.array_namespace(x, y), x, y)
 
     x, y = draw(5, 6), draw(6, 4, seed=1)
-    expected = f(on(reference(x, name)), on(reference(y, name)))
+    expected = f(array(reference(x, name)), array(reference(y, name)))
     if function == "a constant":
-        expected = on(reference(x, name)) @ on(reference(y, name))
-    result = xpnet.jit(f, precision=name)(on(x), on(y))
+        expected = array(reference(x, name)) @ array(reference(y, name))
+    result = xpnet.jit(f, precision=name)(array(x), array(y))
     if by_the_library(device, name):
         function = "matmul" if function == "a constant" else function  # which is y
-        assert_within(result, f(on(x), on(y)), f(on(abs(x)), on(abs(y))), name)
+        assert_within(result, f(array(x), array(y)), f(array(abs(x)), array(abs(y))), name)
         return
     assert_same(result, expected, tolerance=rounding(10, "float32"))
-    assert abs(xpnet.to_numpy(result - f(on(x), on(y)))).max() > 1e-5
+    assert abs(xpnet.to_numpy(result - f(array(x), array(y)))).max() > 1e-5
 
 
 def test_all_else_keeps_its_digits(xp):
@@ -121,13 +116,13 @@ def test_all_else_keeps_its_digits(xp):
         xp = xpnet.array_namespace(x)
         return xp.exp(x), xp.sum(x), xp.vecdot(x, x), xp.tanh(x) * x
 
-    x = on(draw(40))
+    x = array(draw(40))
     for result, expected in zip(xpnet.jit(f, precision="bfloat16")(x), f(x), strict=True):
         assert_same(result, expected, tolerance=rounding(10, "float32"))
 
 
 def test_double_precision_stays(device):
-    x, y = on(draw(5, 6, dtype="float64")), on(draw(6, 4, dtype="float64"))
+    x, y = array(draw(5, 6, dtype="float64")), array(draw(6, 4, dtype="float64"))
     assert_same(xpnet.jit(lambda x, y: x @ y, precision="bfloat16")(x, y), x @ y)
 
 
@@ -139,8 +134,10 @@ def test_products_of_gradients_are_lowered_too(device, name):
     def loss(weight, x):
         return xpnet.losses.mse(xpnet.array_namespace(weight, x).matmul(x, weight), target)
 
-    x, weight, target = draw(8, 5), draw(5, 3, seed=1), on(draw(8, 3, seed=2))
-    value, gradient = xpnet.jit(lambda *a: xpnet.value_and_grad(loss)(*a), precision=name)(on(weight), on(x))
+    x, weight, target = draw(8, 5), draw(5, 3, seed=1), array(draw(8, 3, seed=2))
+    value, gradient = xpnet.jit(lambda *a: xpnet.value_and_grad(loss)(*a), precision=name)(
+        array(weight), array(x)
+    )
     rounded_x, y = reference(x, name), reference(x, name) @ reference(weight, name)
     g = 2 * (y - xpnet.to_numpy(target)) / y.size
     assert_same(value, numpy.mean((y - xpnet.to_numpy(target)) ** 2))
@@ -163,7 +160,7 @@ def test_layers_whose_products_are_deeper(device, layer):
 
         return xpnet.value_and_grad(loss)(net)
 
-    x = on(draw(*shape))
+    x = array(draw(*shape))
     exact, gradient = step(net, x)
     value, lowered = xpnet.jit(step, precision="bfloat16")(net, x)
     assert_same(value, exact, tolerance=0.02)
@@ -193,7 +190,7 @@ def test_products_in_the_step_of_a_loop(device):
     expected, w = carried, reference(weight, "bfloat16")
     for _ in range(2):
         expected = reference(expected, "bfloat16") @ w
-    arrays = on(carried), on(numpy.zeros((2, 1), "float32")), on(weight)
+    arrays = array(carried), array(numpy.zeros((2, 1), "float32")), array(weight)
     assert_same(xpnet.jit(last, precision="bfloat16")(*arrays), expected)
     expected = reference(numpy.ones((3, 4), "float32") @ w.T, "bfloat16") @ w.T
     assert_same(xpnet.jit(slope, precision="bfloat16")(*arrays), expected)
@@ -202,7 +199,7 @@ def test_products_in_the_step_of_a_loop(device):
 
 def test_the_step_of_one_loop_in_several_precisions(device):
     carried, weight = draw(3, 4), draw(4, 4, seed=1)
-    arrays = on(carried), on(numpy.zeros((1, 1), "float32")), on(weight)
+    arrays = array(carried), array(numpy.zeros((1, 1), "float32")), array(weight)
     for name in ("tf32", "bfloat16", "tf32"):
         received = xpnet.jit(lambda *arrays: xpnet.scan(power, *arrays)[0], precision=name)(*arrays)
         expected = reference(carried, name) @ reference(weight, name)
@@ -232,7 +229,7 @@ def test_a_plan_that_rounds_is_told_what(device):
         y = x @ weight
         return y, x.mT @ y, y @ weight.mT, xp.sum(x)
 
-    x, weight = on(draw(5, 6)), on(draw(6, 4, seed=1))
+    x, weight = array(draw(5, 6)), array(draw(6, 4, seed=1))
     whole, result = recorded(step, x, weight, name="float16", by_plan=True)
     products = [o for o in whole.operations if o.name == "matmul"]
     assert [o.precision for o in products] == ["float16"] * 3
@@ -254,13 +251,13 @@ def test_a_plan_that_rounds_is_told_what(device):
 
 
 def test_of_an_array_that_is_read_in_part_only_the_part_is_rounded(device):
-    x, weight = on(draw(5, 6)), on(draw(6, 4, seed=1))
+    x, weight = array(draw(5, 6)), array(draw(6, 4, seed=1))
     whole, _ = recorded(lambda x, w: x[:2, :] @ w, x, weight, name="tf32", by_plan=True)
     assert [o.result.shape for o in whole.operations if o.name == "rounded"] == [(2, 6), (6, 4)]
 
 
 def test_without_a_precision_nothing_is_added(device):
-    x, weight = on(draw(5, 6)), on(draw(6, 4, seed=1))
+    x, weight = array(draw(5, 6)), array(draw(6, 4, seed=1))
     whole, _ = recorded(lambda x, w: x @ w, x, weight, name="float32", by_plan=False)
     assert [type(o) for o in whole.operations] == [graph.Operation]
     assert whole.operations[0].precision == "float32"
@@ -268,7 +265,7 @@ def test_without_a_precision_nothing_is_added(device):
 
 def test_overflow_in_float16_is_infinite_and_silent(device):
     product = xpnet.jit(lambda x, y: x @ y, precision="float16")
-    x, y = on(numpy.float32([[70_000.0]])), on(numpy.float32([[2.0]]))
+    x, y = array(numpy.float32([[70_000.0]])), array(numpy.float32([[2.0]]))
     assert xpnet.to_numpy(product(x, y))[0, 0] == numpy.inf
     assert numpy.isnan(xpnet.to_numpy(product(x, 0 * y))[0, 0])
     assert xpnet.to_numpy(xpnet.jit(lambda x, y: x @ y, precision="bfloat16")(x, y))[0, 0] == 2 * 70_144

@@ -1,10 +1,10 @@
 """A small network and data for it, for the tests of training."""
 
 import numpy as np
+from helpers import network
 
 import xpnet
 from xpnet import losses, optim
-from xpnet.nn import Dense, ReLU, Sequential
 
 random = np.random.default_rng(0)
 X = random.normal(size=(60, 3))
@@ -12,7 +12,7 @@ Y = (X @ [1.0, -2.0, 0.5] > 0).astype("int64")
 
 
 def classifier(seed=0):
-    return Sequential(Dense(3, 8, seed=seed), ReLU(), Dense(8, 2, seed=seed + 1))
+    return network(3, 8, 2, seed=seed)
 
 
 def train(net, x=X, y=Y, **options):

@@ -8,22 +8,16 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from helpers import network
 
 import xpnet
 from training import soak
 from training.cases import X, Y, same, train, weights
-from xpnet import nn
-
-
-def network(seed):
-    return nn.Sequential(
-        nn.Dense(3, 8, seed=seed), nn.Dropout(0.2, seed=seed), nn.ReLU(), nn.Dense(8, 2, seed=seed)
-    )
 
 
 def work(seed, jit=True):
     """Train and predict; return all that comes of it."""
-    net = network(seed)
+    net = network(3, 8, 2, dropout=0.2, seed=seed)
     history = train(net, seed=seed, jit=jit, validation=0.2)
     return [*weights(net), np.asarray(history["loss"]), xpnet.predict(net, X)]
 
@@ -45,7 +39,7 @@ def test_eight_threads_share_a_plan():
         return *optimizer.update(gradients, state, net), value
 
     def trained(seed, step):
-        net = network(seed)
+        net = network(3, 8, 2, dropout=0.2, seed=seed)
         state = optimizer.init(net)
         for _ in range(30):
             net, state, _ = step(net, state, X.astype("float32"), Y)
@@ -60,7 +54,7 @@ def test_eight_threads_share_a_plan():
 
 
 def test_eight_threads_predict_with_one_network():
-    net = network(0)
+    net = network(3, 8, 2, dropout=0.2)
     expected = xpnet.predict(net, X, batch_size=7)
     with ThreadPoolExecutor(8) as pool:
         for outputs in pool.map(lambda _: xpnet.predict(net, X, batch_size=7), range(40)):
@@ -71,7 +65,7 @@ def test_eight_threads_predict_with_one_network():
     "make", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"]
 )
 def test_copies_are_networks_of_their_own(device, make):
-    net = network(0)
+    net = network(3, 8, 2, dropout=0.2)
     train(net)  # also a network that was trained
     before = weights(net)
     other = make(net)
@@ -102,9 +96,9 @@ def test_what_else_a_process_is_given_pickles(value):
 def test_processes_do_as_one():
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(work, range(2)))
-        outputs = pool.submit(xpnet.predict, network(0), X).result()
+        outputs = pool.submit(xpnet.predict, network(3, 8, 2, dropout=0.2), X).result()
     assert all(same(found[seed], work(seed)) for seed in range(2))
-    assert np.array_equal(outputs, xpnet.predict(network(0), X))
+    assert np.array_equal(outputs, xpnet.predict(network(3, 8, 2, dropout=0.2), X))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read by means of Linux")

@@ -8,7 +8,8 @@ import array_api_compat
 from xpnet import tree
 from xpnet.arrays import ArrayObject, hidden_by_numpy
 from xpnet.autodiff.backward import reachable, sweep
-from xpnet.autodiff.namespace import TracedNamespace, array_namespace, recording_of, traced_namespace
+from xpnet.autodiff.context import recording_of
+from xpnet.autodiff.namespace import TracedNamespace, array_namespace, traced_namespace
 from xpnet.autodiff.primitive import ARGUMENT, NO_PARAMETERS, NUMBERS
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Node, Tracer, numbers

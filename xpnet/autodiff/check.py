@@ -14,7 +14,7 @@ from xpnet.settings import at_least_zero, count
 
 
 def check_gradients(
-    f: Callable, *arguments: Any, order: int = 1, seed: int = 0, tolerance: float | None = None
+    f: Callable[..., Any], *arguments: Any, order: int = 1, seed: int = 0, tolerance: float | None = None
 ) -> None:
     """Check the gradients of a function against central finite differences.
 

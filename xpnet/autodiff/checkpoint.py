@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from xpnet import tree
 from xpnet.autodiff.custom import FROM_OUTSIDE
@@ -12,8 +12,11 @@ from xpnet.autodiff.tracer import Tracer
 from xpnet.autodiff.transforms import vjp
 from xpnet.errors import NoGradientError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def _compute(_xp: Any, *values: Any, run: Callable) -> Any:
+
+def _compute(_xp: Any, *values: Any, run: Callable[..., Any]) -> Any:
     result = run(*values)
     if type(result) is Tracer and result.node is not None:
         raise NoGradientError(FROM_OUTSIDE)
@@ -30,11 +33,11 @@ def _compute(_xp: Any, *values: Any, run: Callable) -> Any:
     joint=lambda xp, g, _y, *inputs, run: [conj(xp, one) for one in vjp(run, *inputs)[1](conj(xp, g))],
     compute=_compute,
 )
-def _recomputed(call: Any, *arrays: Any, run: Callable) -> Any:
+def _recomputed(call: Any, *arrays: Any, run: Callable[..., Any]) -> Any:
     return call(*arrays, run=run)
 
 
-def checkpoint(f: Callable) -> Callable:
+def checkpoint(f: Callable[P, R]) -> Callable[P, R]:
     """Make a function that keeps nothing of what it computes but its arguments.
 
     The backward sweep computes it a second time. A deep network whose blocks are wrapped needs memory for the
@@ -71,7 +74,7 @@ def checkpoint(f: Callable) -> Callable:
     """
 
     @functools.wraps(f)
-    def wrapped(*arguments: Any, **keywords: Any) -> Any:
+    def wrapped(*arguments: P.args, **keywords: P.kwargs) -> Any:
         module = f if isinstance(f, tree.Branch) else ()
         given = (module, arguments, keywords)
         leaves, structure = tree.flatten(given)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from xpnet import tree
 from xpnet.autodiff.backward import reachable
@@ -13,8 +13,13 @@ from xpnet.autodiff.tracer import Node, Tracer, numbers
 from xpnet.autodiff.transforms import carries_gradient
 from xpnet.errors import NoGradientError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Callable, namespace: Any) -> list[Any]:
+Backward = Callable[[Any], Any]
+
+
+def _custom(xp: Any, g: Any, _y: Any, *_inputs: Any, backward: Backward, namespace: Any) -> list[Any]:
     # `backward` closes over traced values, so it gets a traced gradient; a first-order sweep goes on plain.
     gradients = called(backward, namespace.lift(conj(xp, g)))
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
@@ -67,7 +72,7 @@ def _check_closure(node: Node, arguments: set[Node], start: int) -> None:
         raise NoGradientError(FROM_OUTSIDE)
 
 
-def _pair(returned: Any) -> tuple[Any, Callable]:
+def _pair(returned: Any) -> tuple[Any, Backward]:
     if not isinstance(returned, tuple) or len(returned) != 2 or not callable(returned[1]):
         raise TypeError(
             "a function with a custom gradient must return (result, backward), an array and a function, "
@@ -82,7 +87,7 @@ def _pair(returned: Any) -> tuple[Any, Callable]:
     return returned
 
 
-def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
+def custom_gradient(f: Callable[P, tuple[R, Backward]]) -> Callable[P, R]:
     """Give a function a gradient of one's own. Used as a decorator.
 
     Parameters
@@ -119,7 +124,7 @@ def custom_gradient(f: Callable[..., tuple[Any, Callable]]) -> Callable:
     """
 
     @functools.wraps(f)
-    def wrapped(*arrays: Any, **keywords: Any) -> Any:
+    def wrapped(*arrays: P.args, **keywords: P.kwargs) -> Any:
         for x in arrays:
             if not tree.is_array(x) and not isinstance(x, int | float | complex):
                 raise TypeError(

@@ -3,23 +3,26 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from xpnet import tree
 from xpnet.autodiff.call import FLOATING, Argnums, all_unless_given
 from xpnet.autodiff.namespace import array_namespace
 from xpnet.autodiff.transforms import grad, linearized
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def jvp(
-    f: Callable,
+    f: Callable[..., R],
     /,
-    arguments: Sequence,
+    arguments: Sequence[Any],
     tangents: Any,
     *,
     argnums: int | Sequence[int] | None = None,
     **keywords: Any,
-) -> tuple[Any, Any]:
+) -> tuple[R, R]:
     """Call ``f`` and carry directions of its arguments forward through it.
 
     The product of the Jacobian J of ``f`` and a vector v, by two backward sweeps: ``u ↦ Jᵀ u`` is linear in
@@ -79,7 +82,7 @@ def jvp(
     return result, tree.unflatten(structure, moved)
 
 
-def jacobian(f: Callable, argnums: int | Sequence[int] = 0) -> Callable:
+def jacobian(f: Callable[P, Any], argnums: int | Sequence[int] = 0) -> Callable[P, Any]:
     """Make a function that returns the Jacobian of ``f``: the derivative of each element of its result.
 
     Parameters
@@ -121,7 +124,7 @@ def jacobian(f: Callable, argnums: int | Sequence[int] = 0) -> Callable:
     Argnums(argnums)  # an error comes now, not with the first call
 
     @functools.wraps(f)
-    def derivative(*arguments: Any, **keywords: Any) -> Any:
+    def derivative(*arguments: P.args, **keywords: P.kwargs) -> Any:
         result, pullback = linearized(f, arguments, keywords, argnums)
         results, structure = tree.flatten(result)
         if result is None:
@@ -141,7 +144,7 @@ def jacobian(f: Callable, argnums: int | Sequence[int] = 0) -> Callable:
     return derivative
 
 
-def _rows(y: Any, pull: Callable) -> Any:
+def _rows(y: Any, pull: Callable[..., Any]) -> Any:
     """Return the derivatives of all elements of an array, from what pulls the gradient of one back."""
     xp, shape = array_namespace(y), tuple(y.shape)
     size = math.prod(shape)
@@ -171,10 +174,10 @@ def _complex(x: Any) -> Any:
 
 
 def _has_gradient(y: Any) -> bool:
-    return array_namespace(y).isdtype(y.dtype, FLOATING)
+    return bool(array_namespace(y).isdtype(y.dtype, FLOATING))
 
 
-def hessian(f: Callable, argnums: int | Sequence[int] = 0) -> Callable:
+def hessian(f: Callable[P, Any], argnums: int | Sequence[int] = 0) -> Callable[P, Any]:
     """Make a function that returns the Hessian of ``f``: all its second derivatives.
 
     Parameters
@@ -211,7 +214,7 @@ def hessian(f: Callable, argnums: int | Sequence[int] = 0) -> Callable:
     gradient = grad(f, argnums)
 
     @functools.wraps(f)
-    def real_gradient(*arguments: Any, **keywords: Any) -> Any:
+    def real_gradient(*arguments: P.args, **keywords: P.kwargs) -> Any:
         gradients = gradient(*arguments, **keywords)
         for g in tree.leaves(gradients):
             if array_namespace(g).isdtype(g.dtype, "complex floating"):
@@ -226,9 +229,9 @@ def hessian(f: Callable, argnums: int | Sequence[int] = 0) -> Callable:
 
 
 def hvp(
-    f: Callable,
+    f: Callable[..., Any],
     /,
-    arguments: Sequence,
+    arguments: Sequence[Any],
     vectors: Any,
     *,
     argnums: int | Sequence[int] | None = None,

@@ -4,16 +4,15 @@ There is one `TracedNamespace` for each library. Its functions come from the dec
 whatever is declared nowhere is the library's own function, whose result the sweep refuses to go through.
 """
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import cache, cached_property, partial
 from typing import Any
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject, calling_line
 from xpnet.autodiff import loops, rules, scatter, sparse, windows
-from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, opaque
+from xpnet.autodiff.context import current, recording_of
+from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, is_declared, opaque
 from xpnet.autodiff.tracer import Node, Tracer
 from xpnet.backends import (
     check_together,
@@ -56,13 +55,16 @@ class PlainNamespace:
     def __init__(self, xp: Any) -> None:
         self._xp = xp
         vars(self).update(quick_functions(xp))
-        self.isdtype = cache(lambda dtype, kind: xp.isdtype(dtype, kind))  # rules ask for it at every turn
+        # Rules ask for it at every turn.
+        self.isdtype: Callable[[Any, Any], bool] = cache(lambda dtype, kind: xp.isdtype(dtype, kind))
         self.setitem = partial(scatter.setitem, xp)
         self.scatter_add = partial(scatter.scatter_add, xp)
         self.scan_arrays = partial(loops.scan, xp)
         self.sparse_matmul = partial(sparse.sparse_matmul, xp)
         self.windows = partial(windows.windows, xp)
         self.add_windows = partial(windows.add_windows, xp)
+
+    declares = staticmethod(is_declared)
 
     def __getattr__(self, name: str) -> Any:
         value = _PlainSpecial(self) if name == "special" else getattr(self._xp, name)
@@ -129,6 +131,8 @@ class TracedNamespace:
             value = self.observed(name, _wrap(plain, name, self))
         setattr(self, name, value)
         return value
+
+    declares = staticmethod(is_declared)
 
     # What looks at the gradients in a sweep, if anything: `observe_gradient(node, g, gradient)`.
     observe_gradient = None
@@ -239,33 +243,12 @@ def _wrap(value: Any, name: str, namespace: TracedNamespace) -> Any:
     return opaque(name, value, namespace) if callable(value) and not isinstance(value, type) else value
 
 
-# The namespaces in use, and the class that new ones are of. `xpnet.raise_on_nan` puts others in their place.
-_Namespaces = tuple[type[TracedNamespace], dict[Any, TracedNamespace]]
-_namespaces: ContextVar[_Namespaces] = ContextVar("xpnet_namespaces")
-_usual: _Namespaces = (TracedNamespace, {})
-
-
 def traced_namespace(xp: Any) -> TracedNamespace:
-    """Return the traced namespace that wraps a library's namespace, always the same object."""
-    kind, known = _namespaces.get(_usual)
-    found = known.get(xp)
+    """Return the traced namespace that wraps a library's namespace, always the same object in a context."""
+    kind, _, known = current()
     # `setdefault` settles for one object where several threads make one at once.
-    return known.setdefault(xp, kind(xp)) if found is None else found
-
-
-def watched() -> bool:
-    """Say whether other namespaces than the usual ones are in use."""
-    return _namespaces.get(_usual) is not _usual
-
-
-@contextlib.contextmanager
-def namespaces_of(kind: type[TracedNamespace]) -> Iterator[None]:
-    """Use traced namespaces of another class inside a ``with`` block."""
-    token = _namespaces.set((kind, {}))
-    try:
-        yield
-    finally:
-        _namespaces.reset(token)
+    namespace: TracedNamespace = known.get(xp) or known.setdefault(xp, (kind or TracedNamespace)(xp))
+    return namespace
 
 
 def array_namespace(*arrays: Any) -> Any:
@@ -319,30 +302,6 @@ def extended_namespace(*arrays: Any) -> Any:
     """As `array_namespace`, with xpnet's functions beside the standard's: `windows`, `setitem` and so on."""
     xp = array_namespace(*arrays)
     return xp if isinstance(xp, TracedNamespace | PlainNamespace) else traced_namespace(xp).plain
-
-
-# The namespace that `xpnet.jit` records with, if it does: plain arrays met on the way are constants of it.
-active_recording: ContextVar[PlainNamespace | None] = ContextVar("xpnet_recording", default=None)
-
-
-@contextlib.contextmanager
-def outside_of_recording() -> Iterator[None]:
-    """Compute with plain arrays as if `xpnet.jit` did not record, in a function that is recorded whole."""
-    if active_recording.get() is None:
-        yield
-        return
-    tokens = active_recording.set(None), _namespaces.set(_usual)
-    try:
-        yield
-    finally:
-        active_recording.reset(tokens[0])
-        _namespaces.reset(tokens[1])
-
-
-def recording_of(xp: Any) -> Any:
-    """Return the namespace that records the calls of a library's functions, or the library's own."""
-    recording = active_recording.get()
-    return recording if recording is not None and recording._xp is xp else xp
 
 
 rules.load()

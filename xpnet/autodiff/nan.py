@@ -6,7 +6,8 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.arrays import calling_line
-from xpnet.autodiff.namespace import TracedNamespace, namespaces_of
+from xpnet.autodiff import context
+from xpnet.autodiff.namespace import TracedNamespace
 from xpnet.autodiff.tracer import Node, Tracer
 
 
@@ -73,5 +74,5 @@ def raise_on_nan() -> Iterator[None]:
     Traceback (most recent call last):
     FloatingPointError: the gradient of sqrt made the first NaN; it was called at ...
     """
-    with namespaces_of(_WatchedNamespace):
+    with context.using(kind=_WatchedNamespace, recording=context.current().recording):
         yield

@@ -33,6 +33,11 @@ PRIMITIVES: dict[str, "Primitive"] = {}  # recorded, each as one node
 COMPOSITES: dict[str, Callable] = {}  # written in terms of others: `define(xp, ...)`
 
 
+def is_declared(name: str) -> bool:
+    """Say whether there is a function of that name in `rules/`."""
+    return name in PRIMITIVES or name in COMPOSITES
+
+
 class Reads:
     """Which values a rule reads, by the names of its arguments."""
 

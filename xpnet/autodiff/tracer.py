@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from xpnet.arrays import ArrayObject
+from xpnet.backends import to_numpy
 from xpnet.errors import NoGradientError
 
 # One counter numbers all nodes. A node's inputs have lower numbers than the node itself, so sorting by number
@@ -73,6 +74,8 @@ class Tracer(ArrayObject):
     """
 
     __slots__ = ("node",)
+
+    _to_numpy = staticmethod(to_numpy)
 
     def __init__(self, value: Any, node: Node | None, namespace: Any) -> None:
         self.value = value

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from xpnet import tree
 from xpnet.autodiff.backward import reachable
@@ -12,10 +12,14 @@ from xpnet.autodiff.primitive import NUMBERS
 from xpnet.autodiff.tracer import Tracer
 from xpnet.settings import flag
 
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
 
 def value_and_grad(
-    f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False
-) -> Callable[..., tuple[Any, Any]]:
+    f: Callable[P, R], argnums: int | Sequence[int] = 0, has_aux: bool = False
+) -> Callable[P, tuple[R, Any]]:
     """Make a function that returns the value of ``f`` and its gradient.
 
     Parameters
@@ -71,9 +75,9 @@ def value_and_grad(
     chosen = Argnums(argnums)
 
     @functools.wraps(f)
-    def differentiated(*arguments: Any, **keywords: Any) -> tuple[Any, Any]:
+    def differentiated(*arguments: P.args, **keywords: P.kwargs) -> tuple[R, Any]:
         recording = TracedCall(arguments, keywords, chosen)
-        result = recording.run(f)
+        result: Any = recording.run(f)
         auxiliary = None
         if has_aux:
             if not isinstance(result, tuple) or len(result) != 2:
@@ -131,7 +135,7 @@ def carries_gradient(x: Any) -> bool:
     return type(x) is Tracer and x.node is not None
 
 
-def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
+def grad(f: Callable[P, Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[P, Any]:
     """Make a function that returns the gradient of ``f``.
 
     Parameters
@@ -158,7 +162,7 @@ def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
     differentiated = value_and_grad(f, argnums, has_aux)
 
     @functools.wraps(f)
-    def gradient(*arguments: Any, **keywords: Any) -> Any:
+    def gradient(*arguments: P.args, **keywords: P.kwargs) -> Any:
         value, gradients = differentiated(*arguments, **keywords)
         return (gradients, value[1]) if has_aux else gradients
 
@@ -166,8 +170,8 @@ def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
 
 
 def vjp(
-    f: Callable, /, *arguments: Any, argnums: int | Sequence[int] | None = None, **keywords: Any
-) -> tuple[Any, Callable[[Any], Any]]:
+    f: Callable[..., R], /, *arguments: Any, argnums: int | Sequence[int] | None = None, **keywords: Any
+) -> tuple[R, Callable[[Any], Any]]:
     """Call ``f`` and return its result with a function that carries gradients backward through it.
 
     Parameters
@@ -211,9 +215,9 @@ def vjp(
 
 
 def linearized(
-    f: Callable,
-    arguments: Sequence,
-    keywords: dict,
+    f: Callable[..., Any],
+    arguments: Sequence[Any],
+    keywords: dict[Any, Any],
     argnums: Any,
     *directions: Any,
     needed: str = "pullback needs a tree of arrays like the result of f",
@@ -257,7 +261,7 @@ def linearized(
     return recording.results(result, enclosed), pullback
 
 
-def stop_gradient(values: Any) -> Any:
+def stop_gradient(values: T) -> T:
     """Let no gradient flow through an array, or through all arrays of a tree.
 
     Parameters
@@ -280,7 +284,8 @@ def stop_gradient(values: Any) -> Any:
     def stop(x: Any) -> Any:
         return Tracer(x.value, None, x.namespace) if type(x) is Tracer else x
 
-    return tree.map(stop, values, state=True)
+    stopped: T = tree.map(stop, values, state=True)
+    return stopped
 
 
 def trace(values: Any) -> Any:

@@ -3,11 +3,11 @@
 Each library has a file that says what is particular to it, and its place in `LIBRARIES` in `specs.py`.
 """
 
+from xpnet.arrays import concrete
 from xpnet.backends.arrays import (
     asarray,
     at_least_single,
     check_together,
-    concrete,
     copied,
     describe,
     device_of,

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 import array_api_compat
 import numpy
@@ -14,6 +14,18 @@ from xpnet.backends.reading import as_numbers, unmasked
 from xpnet.backends.specs import LIBRARIES, library_of_type, use_device
 from xpnet.backends.specs import device as _device  # two functions have a parameter of that name
 from xpnet.errors import MixedArraysError, NotRecordableError
+
+T = TypeVar("T")
+
+
+class _Array(Protocol):
+    """An array, which may be one of another library on another device: a tree keeps its type."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    @property
+    def dtype(self) -> Any: ...
 
 
 def library_of(x: Any) -> Library | None:
@@ -112,12 +124,11 @@ def _check_finite(x: numpy.ndarray, dtype: str) -> None:
 def _converted(x: Any, device: str | Device | None, dtype: Any) -> Any:
     """Convert an array that is not of a library listed here, such as a traced one, by its own means."""
     xp = x.__array_namespace__()
-    plain = x.value if hasattr(x, "node") else x
+    plain = concrete(x)
     if device is not None and library_of(plain) not in (None, _device(device).library):
         raise MixedArraysError(
-            f"a traced array stays with its library, received one of {describe(plain)} and the device "
-            f'"{_device(device).spec}". Move it before its gradient is traced, or take '
-            "xpnet.to_numpy(xpnet.stop_gradient(x)) if no gradient shall flow through here."
+            f"a {x._kind} array stays with its library, received one of {describe(plain)} and the device "
+            f'"{_device(device).spec}". Move it before it is {x._kind}. {x._instead}'
         )
     dtype = _dtype(xp, dtype) if isinstance(dtype, str) else dtype
     if dtype is not None and x.dtype != dtype:
@@ -133,6 +144,10 @@ def _dtype(xp: Any, name: str) -> Any:
     return found
 
 
+@overload
+def to_device(values: _Array, spec: str | Device | None) -> Any: ...
+@overload
+def to_device(values: T, spec: str | Device | None) -> T: ...
 def to_device(values: Any, spec: str | Device | None) -> Any:
     """Move all arrays of a tree to a device.
 
@@ -161,6 +176,10 @@ def to_device(values: Any, spec: str | Device | None) -> Any:
         )
 
 
+@overload
+def to_numpy(values: _Array) -> numpy.ndarray: ...
+@overload
+def to_numpy(values: T) -> T: ...
 def to_numpy(values: Any) -> Any:
     """Bring all arrays of a tree to the host as NumPy arrays.
 
@@ -216,7 +235,7 @@ def _library_of_namespace(xp: Any) -> Library | None:
     return next((library for library in LIBRARIES if library.module == root), None)
 
 
-def quick_functions(xp: Any) -> dict[str, Callable]:
+def quick_functions(xp: Any) -> dict[str, Callable[..., Any]]:
     """Return functions that do the same as those of a namespace and cost less a call."""
     library = _library_of_namespace(xp)
     return library.quick if library else {}
@@ -257,7 +276,7 @@ class _SpecialFunctions:
 _NO_SCIPY = "special functions need SciPy. `pip install scipy` installs it."
 
 
-def _on_host(name: str) -> Callable:
+def _on_host(name: str) -> Callable[..., Any]:
     """Return a function of SciPy's for arrays of any library, which are brought to the host."""
     try:
         function = getattr(importlib.import_module("scipy.special"), name)

@@ -70,10 +70,10 @@ def unmasked(data: Any, name: str = "x") -> Any:
     may_be = kind is not numpy.ndarray and issubclass(kind, (numpy.ndarray, list, tuple))
     if not may_be or "numpy.ma" not in sys.modules:
         return data
-    parts = (data,) if issubclass(kind, numpy.ndarray) else data
+    parts: Any = (data,) if issubclass(kind, numpy.ndarray) else data
     if not any(issubclass(each, numpy.ma.MaskedArray) for each in set(map(type, parts))):
         return data
-    number = sum(int(numpy.ma.count_masked(x)) for x in parts if isinstance(x, numpy.ma.MaskedArray))
+    number = sum([int(numpy.ma.count_masked(x)) for x in parts if isinstance(x, numpy.ma.MaskedArray)])
     if number:
         raise TypeError(
             f"{name} must hold a number at each place, received a MaskedArray in which {number} are masked. "

@@ -60,7 +60,10 @@ def _known(name: str) -> Any:
     if name in _OF_ONNX:
         module, _, name = name.rpartition(".")
         return getattr(import_module(module), name)
-    return _named().get(name)
+    found = _named().get(name)
+    if found is None and name.startswith("xpnet.optim."):  # from before, when it stood in another module
+        found = _named().get(f"xpnet.optim.{name.rpartition('.')[2]}")
+    return found
 
 
 def _name_of(x: Any) -> str:
@@ -70,7 +73,8 @@ def _name_of(x: Any) -> str:
 
 
 def _full_name(x: Any) -> str:
-    return f"{x.__module__}.{x.__qualname__}"
+    is_public = getattr(optim, x.__qualname__, None) is x  # in whatever module it stands
+    return f"{optim.__name__ if is_public else x.__module__}.{x.__qualname__}"
 
 
 def _fields(cls: Any) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from xpnet import tree
 from xpnet.backends import Device, device, device_of
 from xpnet.files.description import build, describe, names_of_arrays
 from xpnet.files.tensors import Tensor, kind, pack, unpack
+from xpnet.tree import Tree
 from xpnet.writing import replace
 
 _VERSION = 1
@@ -20,7 +21,7 @@ _VERSION = 1
 _device = device  # some of these functions have a parameter of that name
 
 
-def save(net: Any, path: str | os.PathLike) -> None:
+def save(net: Tree, path: str | os.PathLike[str]) -> None:
     """Write a network, or any tree, to a safetensors file.
 
     Parameters
@@ -63,7 +64,7 @@ def save(net: Any, path: str | os.PathLike) -> None:
     write_parts(path, {"net": net})
 
 
-def load(path: str | os.PathLike, *, device: str | Device | None = None, into: Any = None) -> Any:
+def load(path: str | os.PathLike[str], *, device: str | Device | None = None, into: Any = None) -> Any:
     """Read a network, or any tree, from a file that `save` or `xpnet.callbacks.Checkpoint` wrote.
 
     Parameters
@@ -103,7 +104,7 @@ def load(path: str | os.PathLike, *, device: str | Device | None = None, into: A
     return read_parts(path).load("net", device=device, into=into)
 
 
-def write_parts(path: str | os.PathLike, parts: dict[str, Any]) -> None:
+def write_parts(path: str | os.PathLike[str], parts: dict[str, Any]) -> None:
     """Write several trees to one file, of which `load` reads the one named "net"."""
     replace(path, pack_parts(parts))
 
@@ -150,7 +151,7 @@ class Parts:
         return build(description, cache(lambda key: self._arrays[key].on(target)))
 
 
-def read_parts(path: str | os.PathLike) -> Parts:
+def read_parts(path: str | os.PathLike[str]) -> Parts:
     """Read a file that `write_parts` wrote.
 
     Raises

@@ -26,7 +26,7 @@ def _transposed(layer: Any, x: numpy.ndarray) -> numpy.ndarray:
     return numpy.concatenate([part.transpose(*range(2, x.ndim), 0, 1) for part in parts], axis=-1)
 
 
-def _part(index: int) -> Callable:
+def _part(index: int) -> Callable[..., Any]:
     """Return how to take one of the three layers that stand in one array."""
     return lambda layer, x: _inputs_first(layer, numpy.array_split(numpy.atleast_1d(x), 3)[index])
 
@@ -81,7 +81,7 @@ _UNUSED = "num_batches_tracked"
 
 
 def load_torch(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     into: Any,
     names: Mapping[str, str] | None = None,

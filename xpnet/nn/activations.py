@@ -1,12 +1,12 @@
 """Activation functions as layers."""
 
 import math
-from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.backends import at_least_single, in_dtype
 from xpnet.nn.module import Module
 from xpnet.settings import integer, number
+from xpnet.tree import Array
 
 
 class ReLU(Module):
@@ -20,7 +20,7 @@ class ReLU(Module):
     array([0., 0., 2.])
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         return array_namespace(x).maximum(x, 0)
 
 
@@ -42,7 +42,7 @@ class LeakyReLU(Module):
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = number("negative_slope", negative_slope)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         return array_namespace(x).where(x > 0, x, self.negative_slope * x)
 
 
@@ -67,7 +67,7 @@ class ELU(Module):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = number("alpha", alpha)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         xp = array_namespace(x)
         positive = x > 0
         # The exponential sees no positive number: where one overflows, its gradient would be NaN.
@@ -90,7 +90,7 @@ class GELU(Module):
     array([-0.159,  0.   ,  1.955])
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
         return 0.5 * x * (1 + array_namespace(x).tanh(inner))
 
@@ -110,7 +110,7 @@ class Sigmoid(Module):
 
     gives_probabilities = True
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         return 0.5 + 0.5 * array_namespace(x).tanh(0.5 * x)
 
 
@@ -128,7 +128,7 @@ class SiLU(Module):
     array([-0.269,  0.   ,  1.762])
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         half = 0.5 * x
         return half + half * array_namespace(x).tanh(half)
 
@@ -144,7 +144,7 @@ class Tanh(Module):
     array([-0.762,  0.   ,  0.964])
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         return array_namespace(x).tanh(x)
 
 
@@ -171,7 +171,7 @@ class Softmax(Module):
     def __init__(self, axis: int = -1) -> None:
         self.axis = integer("axis", axis)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         xp = array_namespace(x)
         wide = at_least_single(xp, x)  # float16 counts to 65,504
         # The shift keeps exp from overflowing. It changes no result, so that it needs no gradient.
@@ -198,7 +198,7 @@ class LogSoftmax(Module):
     def __init__(self, axis: int = -1) -> None:
         self.axis = integer("axis", axis)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         xp = array_namespace(x)
         wide = at_least_single(xp, x)
         shifted = wide - xp.max(stop_gradient(wide), axis=self.axis, keepdims=True)

@@ -15,6 +15,7 @@ from xpnet.nn.parameters import check_axes, check_features
 from xpnet.nn.positions import RotaryPositions
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag
+from xpnet.tree import Array
 
 Cache = dict[str, Any]
 _AXES = ("batch", "length", "features")
@@ -85,7 +86,7 @@ class MultiHeadAttention(Module):
         self.value = Dense(features, features, seed=random, **options)
         self.output = Dense(features, features, seed=random, **options)
 
-    def __call__(self, x: Any, context: Any = None, *, mask: Any = None) -> Any:
+    def __call__(self, x: Array, context: Array | None = None, *, mask: Array | None = None) -> Array:
         """Attend from each position of x to those of the context.
 
         Parameters
@@ -143,7 +144,7 @@ class MultiHeadAttention(Module):
         empty = [xp.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)]
         return {"keys": empty[0], "values": empty[1], "length": asarray(0, device=where, dtype="int32")}
 
-    def step(self, x: Any, cache: Cache) -> tuple[Any, Cache]:
+    def step(self, x: Array, cache: Cache) -> tuple[Array, Cache]:
         """Go on with a sequence: attend from new positions to those before, which the cache remembers.
 
         The result is that of a causal call with the whole sequence, and needs the new positions only. All
@@ -286,7 +287,7 @@ class TransformerBlock(Module):
         self.contract = Dense(hidden, features, weight_init=glorot_uniform, seed=random, dtype=dtype)
         self.dropout = Dropout(dropout, seed=random)
 
-    def __call__(self, x: Any, *, mask: Any = None) -> Any:
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
         """Transform x, of shape (batch, length, features); the mask is that of `MultiHeadAttention`."""
         x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
         return self._dense(x)
@@ -295,7 +296,7 @@ class TransformerBlock(Module):
         """Return the memory of a sequence: see `MultiHeadAttention.new_cache`."""
         return self.attention.new_cache(batch, length)
 
-    def step(self, x: Any, cache: Cache) -> tuple[Any, Cache]:
+    def step(self, x: Array, cache: Cache) -> tuple[Array, Cache]:
         """Go on with a sequence: see `MultiHeadAttention.step`."""
         y, cache = self.attention.step(self.attention_norm(x), cache)
         return self._dense(x + self.dropout(y)), cache

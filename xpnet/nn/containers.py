@@ -6,6 +6,7 @@ from typing import Any
 from xpnet.autodiff import array_namespace
 from xpnet.nn.module import Module, block
 from xpnet.settings import integer
+from xpnet.tree import Array
 
 
 class Lambda(Module):
@@ -32,7 +33,7 @@ class Lambda(Module):
             raise TypeError(f"Lambda needs a function of an array, received {function!r}.")
         self.function = function
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         return self.function(x)
 
 
@@ -71,7 +72,7 @@ class Sequential(Module):
     def takes_sparse(self) -> bool:  # type: ignore[override]
         return any(layer.takes_sparse for layer in self.layers[:1])
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         for layer in self.layers:
             x = layer(x)
         return x
@@ -123,7 +124,7 @@ class Residual(Module):
         self.inner = Sequential(*layers)
         self.shortcut = Sequential() if shortcut is None else Sequential(shortcut)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         y, x = self.inner(x), self.shortcut(x)
         if tuple(x.shape) != tuple(y.shape):
             raise ValueError(
@@ -163,7 +164,7 @@ class Concatenate(Module):
         self.layers = Sequential(*layers).layers
         self.axis = integer("axis", axis)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         parts = [layer(x) for layer in self.layers]
         shapes = [tuple(part.shape) for part in parts]
         ndim = len(shapes[0])
@@ -193,7 +194,7 @@ class Flatten(Module):
     (5, 784)
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         features = 1
         for size in x.shape[1:]:
             features *= size

@@ -14,6 +14,7 @@ from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, drawn, filled
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag, is_integer
+from xpnet.tree import Array
 
 Size: TypeAlias = int | tuple[int, ...]
 Padding: TypeAlias = str | Size
@@ -63,7 +64,7 @@ def ends(padding: Any, lengths: Any, sizes: Any, strides: Any, dilations: Any) -
     return [(n, n) for n in padding]
 
 
-def padded(xp: Any, x: Any, added: list[tuple[int, int]], value: float = 0.0) -> Any:
+def padded(xp: Any, x: Array, added: list[tuple[int, int]], value: float = 0.0) -> Array:
     """Put a border around the inner axes of an array."""
     if not any(map(any, added)):
         return x
@@ -74,7 +75,7 @@ def padded(xp: Any, x: Any, added: list[tuple[int, int]], value: float = 0.0) ->
 
 
 def check_windows(
-    lengths: Any, sizes: Any, dilations: Any, names: tuple[str, ...], x: Any, layer: str
+    lengths: Any, sizes: Any, dilations: Any, names: tuple[str, ...], x: Array, layer: str
 ) -> None:
     """Check that a window fits into each axis, with the border."""
     for name, length, size, dilation in zip(names, lengths, sizes, dilations, strict=True):
@@ -167,7 +168,7 @@ class _Convolution(Module):
             )
         return xp
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         xp = self._namespace(x)
         *kernel, _, out = self.weight.shape
         settings = tuple(kernel), self.stride, self.dilation
@@ -308,7 +309,7 @@ class ConvTranspose2d(_Convolution):
 
     axes = ("height", "width")
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         xp = self._namespace(x)
         *kernel, width, out = self.weight.shape
         batch, *lengths, channels = x.shape

@@ -9,6 +9,7 @@ from xpnet.nn.parameters import check_features, drawn, filled
 from xpnet.nn.sparse import SparseRows
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag
+from xpnet.tree import Array
 
 
 class Dense(Module):
@@ -60,7 +61,7 @@ class Dense(Module):
         self.weight = drawn(weight_init, (in_features, out_features), host_generator(seed), dtype)
         self.bias = filled(0.0, out_features, dtype) if flag("bias", bias) else None
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Compute the outputs.
 
         Parameters

@@ -1,11 +1,10 @@
 """Layers that disturb their input in training."""
 
-from typing import Any
-
 from xpnet import random
 from xpnet.autodiff import array_namespace
 from xpnet.nn.module import Module
 from xpnet.settings import fraction
+from xpnet.tree import Array
 
 
 class Dropout(Module):
@@ -49,7 +48,7 @@ class Dropout(Module):
         self.rate = fraction("rate", rate)
         self.random_state = random.new_state(seed)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         if not self.training or self.rate == 0:
             return x
         xp = array_namespace(x, self.random_state)

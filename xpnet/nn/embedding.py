@@ -11,6 +11,7 @@ from xpnet.nn.module import Module
 from xpnet.nn.parameters import drawn
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count
+from xpnet.tree import Array
 
 
 class Embedding(Module):
@@ -58,7 +59,7 @@ class Embedding(Module):
         entries, features = count("entries", entries), count("features", features)
         self.weight = drawn(weight_init, (entries, features), host_generator(seed), dtype)
 
-    def check_all_inputs(self, indices: Any) -> None:
+    def check_all_inputs(self, indices: Array) -> None:
         """Check that all indices are entries. `fit` and `predict` call it once with all that they are given.
 
         This reads from the device.
@@ -77,7 +78,7 @@ class Embedding(Module):
         self._check_dtype(indices)
         check_indices(indices, self.weight.shape[0], self._name)
 
-    def __call__(self, indices: Any) -> Any:
+    def __call__(self, indices: Array) -> Array:
         """Look up vectors.
 
         Parameters

@@ -7,10 +7,12 @@ of shape (in, out), ``in`` is the number of inputs of each unit, and ``out`` the
 
 import math
 from collections.abc import Callable
-from typing import Any
+
+import numpy
 
 from xpnet.autodiff import array_namespace
 from xpnet.settings import at_least_zero, number
+from xpnet.tree import Array
 
 __all__ = [
     "Initializer",
@@ -26,7 +28,7 @@ __all__ = [
     "zeros",
 ]
 
-Initializer = Callable[[tuple[int, ...], Any], Any]
+Initializer = Callable[[tuple[int, ...], "numpy.random.Generator"], Array]
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -37,12 +39,12 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[-2] * kernel, shape[-1] * kernel
 
 
-def _uniform(shape: tuple[int, ...], random: Any, deviation: float) -> Any:
+def _uniform(shape: tuple[int, ...], random: "numpy.random.Generator", deviation: float) -> Array:
     limit = math.sqrt(3) * deviation  # a uniform distribution on ±limit has this standard deviation
     return random.uniform(-limit, limit, size=shape)
 
 
-def he_normal(shape: tuple[int, ...], random: Any) -> Any:
+def he_normal(shape: tuple[int, ...], random: "numpy.random.Generator") -> Array:
     """Draw from a normal distribution of variance 2 / in, which keeps the size of signals through ReLUs.
 
     K. He et al., Delving Deep into Rectifiers, 2015.
@@ -57,7 +59,7 @@ def he_normal(shape: tuple[int, ...], random: Any) -> Any:
     return random.normal(0.0, math.sqrt(2 / _fans(shape)[0]), size=shape)
 
 
-def he_uniform(shape: tuple[int, ...], random: Any) -> Any:
+def he_uniform(shape: tuple[int, ...], random: "numpy.random.Generator") -> Array:
     """Draw from a uniform distribution of variance 2 / in. See `he_normal`.
 
     Examples
@@ -70,7 +72,7 @@ def he_uniform(shape: tuple[int, ...], random: Any) -> Any:
     return _uniform(shape, random, math.sqrt(2 / _fans(shape)[0]))
 
 
-def glorot_normal(shape: tuple[int, ...], random: Any) -> Any:
+def glorot_normal(shape: tuple[int, ...], random: "numpy.random.Generator") -> Array:
     """Draw from a normal distribution of variance 2 / (in + out), suited to tanh and sigmoid.
 
     X. Glorot and Y. Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010.
@@ -85,7 +87,7 @@ def glorot_normal(shape: tuple[int, ...], random: Any) -> Any:
     return random.normal(0.0, math.sqrt(2 / sum(_fans(shape))), size=shape)
 
 
-def glorot_uniform(shape: tuple[int, ...], random: Any) -> Any:
+def glorot_uniform(shape: tuple[int, ...], random: "numpy.random.Generator") -> Array:
     """Draw from a uniform distribution of variance 2 / (in + out). See `glorot_normal`.
 
     Examples
@@ -98,7 +100,7 @@ def glorot_uniform(shape: tuple[int, ...], random: Any) -> Any:
     return _uniform(shape, random, math.sqrt(2 / sum(_fans(shape))))
 
 
-def lecun_normal(shape: tuple[int, ...], random: Any) -> Any:
+def lecun_normal(shape: tuple[int, ...], random: "numpy.random.Generator") -> Array:
     """Draw from a normal distribution of variance 1 / in, which keeps the size of signals through sums.
 
     Y. LeCun et al., Efficient BackProp, 1998.
@@ -113,7 +115,7 @@ def lecun_normal(shape: tuple[int, ...], random: Any) -> Any:
     return random.normal(0.0, math.sqrt(1 / _fans(shape)[0]), size=shape)
 
 
-def lecun_uniform(shape: tuple[int, ...], random: Any) -> Any:
+def lecun_uniform(shape: tuple[int, ...], random: "numpy.random.Generator") -> Array:
     """Draw from a uniform distribution of variance 1 / in. See `lecun_normal`.
 
     Examples
@@ -166,7 +168,7 @@ def normal(deviation: float) -> Initializer:
     return lambda shape, random: random.normal(0.0, deviation, size=shape)
 
 
-def zeros(shape: tuple[int, ...], random: Any) -> Any:
+def zeros(shape: tuple[int, ...], random: "numpy.random.Generator") -> Array:
     """Return zeros.
 
     Examples
@@ -195,7 +197,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     """
     gain = number("gain", gain)
 
-    def initialize(shape: tuple[int, ...], random: Any) -> Any:
+    def initialize(shape: tuple[int, ...], random: "numpy.random.Generator") -> Array:
         _fans(shape)
         rows, columns = math.prod(shape[:-1]), shape[-1]
         draws = random.normal(size=(max(rows, columns), min(rows, columns)))

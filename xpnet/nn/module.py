@@ -4,7 +4,12 @@ import textwrap
 from typing import Any, Self
 
 from xpnet import tree
+from xpnet.arrays import calling_line
+from xpnet.autodiff.tracer import Tracer
+from xpnet.errors import NotRecordableError
 from xpnet.nn.summary import Summary, summarize
+from xpnet.replay.record import Recorded
+from xpnet.replay.same.outside import FromOutside
 from xpnet.settings import counts
 
 
@@ -57,6 +62,27 @@ class Module(tree.Branch):
             if "__call__" in vars(cls) and what not in vars(cls):
                 setattr(cls, what, False)  # what it does with x is not what the class above does
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.state and name in vars(self):
+            value = self._as_state(name, value)
+        super().__setattr__(name, value)
+
+    def _as_state(self, name: str, value: Any) -> Any:
+        """Return what state may become: in a module that lasts, nothing of a transform or a recording."""
+        before = vars(self)[name]
+        if _holds(before, Tracer):  # a copy that was passed to the transform
+            return value
+        if _holds(value, Tracer):
+            parts, structure = tree.flatten(value, state=True, is_leaf=tree.is_branch)
+            value = tree.unflatten(structure, [x.value if type(x) is Tracer else x for x in parts])
+        if _holds(value, Recorded) and tree.is_array(before) and type(before) is not Recorded:
+            raise NotRecordableError(
+                "a function under jit or in scan may write to the state of modules among its arguments "
+                f"alone; it writes to {name} of a {type(self).__name__} that is none of them, at "
+                f"{calling_line()}. Pass the module as an argument."
+            )
+        return value
+
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(
             f"{type(self).__name__} needs a method __call__(self, x) that computes its output."
@@ -101,6 +127,15 @@ class Module(tree.Branch):
         shown = {name: value for name, value in vars(self).items() if name[0] != "_" and value is not None}
         shown.pop("training", None)
         return block(type(self).__name__, {name: _describe(value) for name, value in shown.items()})
+
+
+def _holds(value: Any, kind: type) -> bool:
+    """Say whether there are arrays of a class among what is or becomes state."""
+    leaves = [value] if tree.is_array(value) else tree.outside_branches(value)
+    for leaf in leaves:
+        if type(leaf) is FromOutside:
+            leaf._leave("state")
+    return any(type(leaf) is kind for leaf in leaves)
 
 
 def _describe(value: Any) -> str:

@@ -11,6 +11,7 @@ from xpnet.backends import at_least_single, in_dtype
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features, filled
 from xpnet.settings import at_least_zero, count, up_to_one
+from xpnet.tree import Array
 
 
 def _standardized(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
@@ -119,7 +120,7 @@ class BatchNorm(_Normalization):
         self.running_mean = filled(0.0, features, dtype)
         self.running_variance = filled(1.0, features, dtype)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Normalize x, of shape (batch, ..., features)."""
         xp = self._namespace(x)
         if not self.training:
@@ -179,7 +180,7 @@ class LayerNorm(_Normalization):
     array([[-1.34, -0.45,  0.45,  1.34]])
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Normalize x, of shape (..., features)."""
         xp = self._namespace(x)
         return _standardized(xp, x, (-1,), self.epsilon)[0] * self.weight + self.bias
@@ -221,7 +222,7 @@ class RMSNorm(_Normalization):
         super().__init__(features, epsilon=epsilon, dtype=dtype)
         self.bias = None
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Divide x, of shape (..., features)."""
         xp = self._namespace(x)
         wide = at_least_single(xp, x)
@@ -278,7 +279,7 @@ class GroupNorm(_Normalization):
         if features % self.groups:
             raise ValueError(f"groups must divide the {features} features, received {self.groups}.")
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Normalize x, of shape (batch, ..., features)."""
         xp = self._namespace(x)
         features = x.shape[-1]

@@ -7,11 +7,14 @@ import numpy
 from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray, device
 from xpnet.nn.initializers import Initializer
+from xpnet.tree import Array
 
 _FLOATING = ("real floating", "complex floating")
 
 
-def drawn(initializer: Initializer, shape: tuple[int, ...], random: Any, dtype: str) -> Any:
+def drawn(
+    initializer: Initializer, shape: tuple[int, ...], random: "numpy.random.Generator", dtype: str
+) -> Array:
     """Draw a parameter on the host and put it on the current device.
 
     Raises

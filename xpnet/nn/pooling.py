@@ -9,6 +9,7 @@ from xpnet.autodiff import array_namespace, extended_namespace
 from xpnet.nn.convolution import Padding, Size, check_padding, check_windows, ends, padded, per_axis
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features
+from xpnet.tree import Array
 
 _AXES = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 
@@ -29,7 +30,7 @@ def _any_axes(value: Any) -> tuple[str, ...]:
     return _AXES.get(len(value) + 2, _AXES[4]) if isinstance(value, tuple | list) else ("length",)
 
 
-def _setting(value: Any, check: Callable, *rest: Any) -> Any:
+def _setting(value: Any, check: Callable[..., Any], *rest: Any) -> Any:
     """Return a setting after a check: one for all axes, or one for each."""
     checked = check(value, _any_axes(value), *rest)
     return checked if isinstance(value, str | tuple | list) else checked[0]
@@ -110,7 +111,7 @@ class MaxPool(_Pooling):
     (10, 14, 14, 3)
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         return self._along_each_axis(x, -float("inf"), _largest)
 
 
@@ -138,7 +139,7 @@ class AvgPool(_Pooling):
     (10, 14, 14, 3)
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         xp = array_namespace(x)
         if self.padding == "valid":
             return self._along_each_axis(x, 0.0, lambda w: xp.mean(w, axis=2))
@@ -161,6 +162,6 @@ class GlobalAvgPool(Module):
     (5, 32)
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         names = _inner_axes(x, "GlobalAvgPool()")
         return array_namespace(x).mean(x, axis=tuple(range(1, 1 + len(names))))

@@ -12,6 +12,7 @@ from xpnet.backends import is_known
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, check_features
 from xpnet.settings import count, integer, is_integer, positive
+from xpnet.tree import Array
 
 
 def _even(features: int) -> int:
@@ -67,7 +68,7 @@ class SinusoidalPositions(Module):
         self.features = _even(features)
         self.base = positive("base", base)
 
-    def __call__(self, x: Any, *, start: Any = 0) -> Any:
+    def __call__(self, x: Array, *, start: int | Array = 0) -> Array:
         """Add the waves to x, of shape (batch, length, features); ``start`` is the position of the first."""
         xp = array_namespace(x)
         layer = f"SinusoidalPositions({self.features})"
@@ -112,7 +113,7 @@ class RotaryPositions(Module):
         self.features = _even(features)
         self.base = positive("base", base)
 
-    def __call__(self, x: Any, *, start: Any = 0) -> Any:
+    def __call__(self, x: Array, *, start: int | Array = 0) -> Array:
         """Turn x, of shape (..., length, features); ``start`` is the position of the first."""
         xp = array_namespace(x)
         layer = f"RotaryPositions({self.features})"

@@ -11,6 +11,7 @@ from xpnet.nn.parameters import check_axes, check_features
 from xpnet.random import Seed, host_generator
 from xpnet.replay import scan
 from xpnet.settings import count
+from xpnet.tree import Array
 
 State = dict[str, Any]
 
@@ -49,7 +50,7 @@ class _Recurrent(Module):
 
     parts: ClassVar[int]
     remembers: ClassVar[tuple[str, ...]]
-    cell: ClassVar[Callable]
+    cell: ClassVar[Callable[..., Any]]
 
     def __init__(self, in_features: int, features: int, *, seed: Seed = None, dtype: str = "float32") -> None:
         in_features, features = count("in_features", in_features), count("features", features)
@@ -59,7 +60,7 @@ class _Recurrent(Module):
         own_bias = self.remembers == ("output",)
         self.recurrent = Dense(features, out, bias=own_bias, weight_init=orthogonal(), **options)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Go through whole sequences.
 
         Parameters
@@ -73,14 +74,14 @@ class _Recurrent(Module):
         """
         return self.step(x, None)[0]
 
-    def new_state(self, x: Any) -> State:
+    def new_state(self, x: Array) -> State:
         """Return the state before the first position of x: zeros, of shape (batch, features)."""
         weight = self.recurrent.weight
         xp, shape = array_namespace(x, weight), (x.shape[0], weight.shape[0])
         dtype = xp.result_type(x, weight)
         return {name: xp.zeros(shape, dtype=dtype, device=x.device) for name in self.remembers}
 
-    def step(self, x: Any, state: State | None) -> tuple[Any, State]:
+    def step(self, x: Array, state: State | None) -> tuple[Array, State]:
         """Go on with sequences.
 
         Parameters

@@ -94,7 +94,7 @@ _watching = threading.RLock()
 def watched_calls(
     modules: list[Any],
     note: Callable[[Any, Any], None] = lambda _module, _output: None,
-    enter: Callable[[Any, tuple], None] = lambda _module, _inputs: None,
+    enter: Callable[[Any, tuple[Any, ...]], None] = lambda _module, _inputs: None,
 ) -> Iterator[None]:
     """Report the calls of some modules.
 
@@ -103,7 +103,7 @@ def watched_calls(
     modules = [module for module in modules if callable(module)]
     waiting = {id(module) for module in modules}
 
-    def watch(original: Callable) -> Callable:
+    def watch(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(module: Any, *inputs: Any, **options: Any) -> Any:
             if id(module) not in waiting:  # not one of them, or called as super().__call__ from its own call
                 return original(module, *inputs, **options)

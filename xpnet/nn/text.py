@@ -9,7 +9,7 @@ from xpnet.backends import asarray, device, to_numpy
 from xpnet.indices import check_indices
 from xpnet.nn.module import Module
 from xpnet.settings import count
-from xpnet.tree import is_array
+from xpnet.tree import Array, is_array
 
 
 class ByteReader(Module):
@@ -44,7 +44,7 @@ class ByteReader(Module):
     def __init__(self, length: int) -> None:
         self.length = count("length", length)
 
-    def __call__(self, texts: Any) -> Any:
+    def __call__(self, texts: Any) -> Array:
         """Read texts.
 
         Parameters
@@ -82,11 +82,11 @@ class ByteReader(Module):
             rows.append([*data, *[256] * (self.length - len(data))])
         return asarray(numpy.asarray(rows, dtype="int32").reshape(-1, self.length), device=device())
 
-    def mask(self, indices: Any) -> Any:
+    def mask(self, indices: Array) -> Array:
         """Say where there is text: an array of bool of the shape of the indices, for attention."""
         return indices < 256
 
-    def texts(self, indices: Any) -> list[str]:
+    def texts(self, indices: Array) -> list[str]:
         """Return the texts of indices, of shape (batch, length). Bytes that are no UTF-8 become �.
 
         Raises

@@ -10,8 +10,8 @@ from onnx import helper, numpy_helper
 
 from xpnet import tree
 from xpnet.backends import asarray, to_numpy
-from xpnet.onnx.operators import OPERATORS
-from xpnet.onnx.recorded import Counted, Filled, Recording, Size, Step, for_any_batch
+from xpnet.onnx.operators import OPERATORS, direct
+from xpnet.onnx.recorded import Counted, Filled, LoopBody, RecordedNetwork, Size, for_any_batch
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.rewrite import without_dead
 from xpnet.settings import is_integer
@@ -124,11 +124,11 @@ def make_model(
     # A copy, as a call may write state.
     f = to_numpy(evaluation_copy(net)) if isinstance(net, tree.Branch) else net
     if batch is None:
-        recording = Recording(f, examples)
+        recording = RecordedNetwork(f, examples)
         shapes = recording.shapes
     else:
         small, large = (
-            Recording(_copy(f), [x.take(numpy.arange(size) % len(x), axis=0) for x in examples])
+            RecordedNetwork(_copy(f), [x.take(numpy.arange(size) % len(x), axis=0) for x in examples])
             for size in _SIZES
         )
         shapes = for_any_batch(small, large, _SIZES)
@@ -187,7 +187,7 @@ class Writer:
     makers : dict of Variable to Operation
     """
 
-    def __init__(self, recording: Recording, shapes: dict[Variable, tuple], batch: str | None) -> None:
+    def __init__(self, recording: RecordedNetwork, shapes: dict[Variable, tuple], batch: str | None) -> None:
         self._recording, self.shapes, self._batch = recording, shapes, batch
         self.makers: dict[Variable, Operation] = {}
         self._nodes: list[Any] = []
@@ -248,13 +248,13 @@ class Writer:
 
     def _write(self, operation: Operation) -> None:
         layer = operation.layer or self._loop
-        self._place = f"{layer}/{operation.name}" if layer else operation.name
-        write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name))
-        results = NotImplemented if write is None else write(self, operation)
+        self._place = f"{layer}/{operation.called}" if layer else operation.called
+        write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name, direct))
+        results = write(self, operation)
         if results is NotImplemented:
             arguments = ", ".join(str(x.dtype) for x in operation.inputs)
             raise ValueError(
-                f"an exported network is made of what ONNX has, received {operation.name} of {arguments}"
+                f"an exported network is made of what ONNX has, received {operation.called} of {arguments}"
                 f"{f' in {layer}' if layer else ''}, called with {operation.options or 'no options'}, for "
                 "which it has no counterpart. Write it with other functions, or leave it out of the export."
             )
@@ -309,7 +309,7 @@ class Writer:
         self._nodes.append(helper.make_node(kind, names, outputs, name=outputs[0], **attributes))
         return outputs[0] if results == 1 else outputs
 
-    def loop(self, step: Step, inputs: Sequence[Any], results: list[Variable]) -> list[str]:
+    def loop(self, step: LoopBody, inputs: Sequence[Any], results: list[Variable]) -> list[str]:
         """Write a loop; return the names of its results, "" for those that nothing reads."""
         carried, end = step.carried, step.carried + step.sequences
         names = [self._unused(f"{self._place}/input") for _ in range(end)]
@@ -394,7 +394,7 @@ class Writer:
         """Return the dtype of a variable or constant; a Python number has that of its own kind."""
         if type(x) is Size:
             return numpy.dtype("int64")
-        return numpy.dtype(x.value.dtype if type(x) is Filled else getattr(x, "dtype", type(x)))
+        return numpy.dtype(getattr(x, "dtype", type(x)))
 
     def kind(self, dtype: Any) -> int:
         return helper.np_dtype_to_tensor_dtype(numpy.dtype(dtype))

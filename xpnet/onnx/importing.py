@@ -128,7 +128,7 @@ def _as_array(xp: Any, x: Any, inputs: Any) -> Any:
     return xp.asarray(x, device=inputs[0].device) if isinstance(x, numpy.ndarray) and inputs else x
 
 
-def load(path: str | os.PathLike, *, device: str | Device | None = None) -> Graph:
+def load(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Graph:
     """Read a network from an ONNX file, such as PyTorch and skl2onnx write.
 
     Parameters

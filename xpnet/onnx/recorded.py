@@ -9,9 +9,10 @@ import numpy
 from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
+from xpnet.replay.decompositions import DECOMPOSITIONS, IN_DTYPE_OF_RESULT
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.record import RecordingNamespace, output
-from xpnet.replay.rewrite import simplified
+from xpnet.replay.rewrite import converted, expand, simplified
 
 
 class Size(NamedTuple):
@@ -27,6 +28,10 @@ class Filled(NamedTuple):
     value: Any
     shape: tuple[int | Size, ...]
 
+    @property
+    def dtype(self) -> Any:
+        return self.value.dtype
+
 
 class Counted(NamedTuple):
     """A constant that counts the examples, 0, 1, 2 and so on, along its one axis that is longer than 1."""
@@ -35,7 +40,7 @@ class Counted(NamedTuple):
     shape: tuple[int | Size, ...]
 
 
-class Recording:
+class RecordedNetwork:
     """The operations of one call.
 
     Attributes
@@ -49,7 +54,8 @@ class Recording:
     """
 
     def __init__(self, f: Callable, examples: list[numpy.ndarray]) -> None:
-        namespace = _Namespace(plain_namespace(examples[0]))
+        xp = plain_namespace(examples[0])
+        namespace = _Namespace(xp)
         leaves, structure = tree.flatten(f, state=True)
         self.parameters: dict[Variable, tuple[str, numpy.ndarray]] = {}
         self.trained: set[Variable] = set()
@@ -85,7 +91,10 @@ class Recording:
             result = namespace.record(f, *given)
         label()
         outputs = [output(x) for x in tree.leaves(result, state=True)]
-        self.graph = simplified(Graph([*self.parameters, *self.inputs], operations, outputs))
+        recorded = Graph([*self.parameters, *self.inputs], operations, outputs)
+        self.graph = simplified(
+            expand(converted(recorded, IN_DTYPE_OF_RESULT, xp), DECOMPOSITIONS, xp, "cpu")
+        )
 
     @property
     def shapes(self) -> dict[Variable, tuple]:
@@ -93,7 +102,7 @@ class Recording:
         shapes = {x: tuple(x.shape) for x in self.graph.variables}
         for operation in self.graph.operations:
             for step in operation.options.values():
-                shapes.update(step.shapes if isinstance(step, Recording) else {})
+                shapes.update(step.shapes if isinstance(step, RecordedNetwork) else {})
         return shapes
 
 
@@ -109,13 +118,13 @@ class _Namespace(RecordingNamespace):
             kinds += [(x.shape[1:], x.dtype) for x in sequences]
             kinds += [(x.shape, x.dtype) for x in constants]
             # Of ones, as what a step does must not depend on values.
-            step = Step(body, [numpy.ones(*kind) for kind in kinds])
+            step = LoopBody(body, [numpy.ones(*kind) for kind in kinds])
             operation = self.operations.pop()
             self.operations.append(replace(operation, options=operation.options | {"body": step}))
         return results
 
 
-class Step(Recording):
+class LoopBody(RecordedNetwork):
     """The operations of one step of a loop.
 
     Attributes
@@ -137,7 +146,9 @@ class Step(Recording):
             super().__init__(step, examples)
 
 
-def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) -> dict[Variable, tuple]:
+def for_any_batch(
+    small: RecordedNetwork, large: RecordedNetwork, sizes: tuple[int, int]
+) -> dict[Variable, tuple]:
     """Write what depends on the size of the batch into the operations of the first of two recordings.
 
     Returns
@@ -157,7 +168,7 @@ def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) ->
     for a, b in zip(small.graph.operations, large.graph.operations, strict=True):
         if a.name != b.name:
             raise merge.refusal(a.name)
-        merge.place = f"{a.name} in {a.layer}" if a.layer else a.name
+        merge.place = f"{a.called} in {a.layer}" if a.layer else a.called
         arguments, options = merge((a.arguments, a.options), (b.arguments, b.options))
         operations.append(replace(a, arguments=arguments, options=options))
         for x, y in zip(a.results, b.results, strict=True):
@@ -169,7 +180,7 @@ def for_any_batch(small: Recording, large: Recording, sizes: tuple[int, int]) ->
 
 
 class _Merge:
-    def __init__(self, small: Recording, large: Recording, sizes: tuple[int, int]) -> None:
+    def __init__(self, small: RecordedNetwork, large: RecordedNetwork, sizes: tuple[int, int]) -> None:
         self._sizes = sizes
         self.place = "an input"
         self.shapes: dict[Variable, tuple] = {}
@@ -205,7 +216,7 @@ class _Merge:
             if len(a) != len(b):
                 raise self.refusal(self.place)
             return type(a)(self(x, y) for x, y in zip(a, b, strict=True))
-        if type(a) is Step:
+        if type(a) is LoopBody:
             self.shapes.update(for_any_batch(a, b, self._sizes))
             return a
         if type(a) is dict:

@@ -16,8 +16,8 @@ class Bound:
         The first arguments.
     """
 
-    function: Callable
-    settings: tuple
+    function: Callable[..., Any]
+    settings: tuple[Any, ...]
 
     def __call__(self, *arguments: Any) -> Any:
         return self.function(*self.settings, *arguments)

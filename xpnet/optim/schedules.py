@@ -255,12 +255,12 @@ def _half_cosine(xp: Any, start: float, end: float, fraction: Any) -> Any:
     return end + (start - end) * (1 + xp.cos(math.pi * xp.minimum(fraction, 1.0))) / 2
 
 
-def _schedule(rate_at: Callable, *settings: float) -> Schedule:
+def _schedule(rate_at: Callable[..., Any], *settings: float) -> Schedule:
     """Make a schedule that takes arrays and Python numbers. It can be pickled, unlike a closure."""
     return Bound(_evaluate, (rate_at, settings))
 
 
-def _evaluate(rate_at: Callable, settings: tuple[float, ...], step: Any) -> Any:
+def _evaluate(rate_at: Callable[..., Any], settings: tuple[float, ...], step: Any) -> Any:
     if tree.is_array(step) and not (is_numpy_number(step) and step.dtype.kind != "f"):
         xp = array_namespace(step)
         if not xp.isdtype(step.dtype, "real floating"):

@@ -1,4 +1,9 @@
-"""Replay: a function is recorded once, and its plan is run again and again without Python in between."""
+"""Replay: a function is recorded once, and its plan is run again and again without Python in between.
+
+Modules import only from those to their right:
+
+    jit, scan ─ iteration ─ plans ─ kernels ─ rewrite ─ precision ─ record ─ graph ─ functions ─ same
+"""
 
 from xpnet.replay.jit import jit
 from xpnet.replay.scan import scan

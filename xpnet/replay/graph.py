@@ -8,24 +8,7 @@ from itertools import count
 from math import prod
 from typing import Any, NamedTuple
 
-# Functions of two or three arrays that broadcast them.
-ELEMENTWISE = frozenset(
-    {
-        "add", "bitwise_and", "bitwise_or", "bitwise_xor", "divide", "equal", "greater", "greater_equal",
-        "less", "less_equal", "logical_and", "logical_or", "maximum", "minimum", "multiply", "not_equal",
-        "pow", "subtract", "where",
-    }
-)  # fmt: skip
-
-# Functions that may return a view of their argument. Whether one does depends on the layout.
-VIEWS = frozenset(
-    {
-        "asarray", "astype", "broadcast_to", "expand_dims", "flip", "getitem", "imag", "matrix_transpose",
-        "moveaxis", "permute_dims", "real", "reshape", "squeeze", "windows", "linalg.diagonal",
-        "linalg.matrix_transpose",
-    }
-)  # fmt: skip
-
+from xpnet.replay.functions import VIEWS, WITHOUT_ARITHMETIC
 
 _numbers = count()
 
@@ -84,6 +67,8 @@ class Operation:
         Of a matrix product: what its operands were rounded to.
     layer : str
         Of a network, that called it, if that is known.
+    called : str
+        The function that was called, in whose place it stands; by default its own name.
     inputs : tuple of Variable
         The variables among the arguments, in order; one that is read twice is listed twice.
     """
@@ -97,10 +82,12 @@ class Operation:
     shares: bool = False
     precision: str = "float32"
     layer: str = ""
+    called: str = ""
     inputs: tuple[Variable, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(variables_in((self.arguments, self.options))))
+        object.__setattr__(self, "called", self.called or self.name)
 
     @property
     def result(self) -> Variable:
@@ -159,7 +146,7 @@ def _arithmetic(operation: Operation) -> int:
     result = operation.results[0]
     if operation.name in ("matmul", "product"):
         return 2 * result.size * operation.arguments[0].shape[-1]
-    if operation.name in VIEWS | {"concat", "setitem", "stack", "take", "take_along_axis"}:
+    if operation.name in WITHOUT_ARITHMETIC:
         return 0
     return max([result.size, *(x.size for x in operation.inputs)])
 

@@ -16,8 +16,8 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
+from xpnet.autodiff import context
 from xpnet.autodiff.call import check_results
-from xpnet.autodiff.namespace import active_recording
 from xpnet.autodiff.primitive import NUMBERS
 from xpnet.backends import asarray, concrete, device, is_numpy_number, plain_namespace
 from xpnet.errors import NotRecordableError
@@ -133,7 +133,7 @@ class Location(NamedTuple):
     def recording(self) -> RecordingNamespace:
         """Return a namespace that records functions of such arrays."""
         namespace = RecordingNamespace(self.namespace)
-        around = active_recording.get()
+        around = context.current().recording
         if around is not None:  # what must not be a constant there must not be one here
             namespace.owned = around.owned
         return namespace

@@ -7,14 +7,14 @@ import logging
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 import numpy
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject
+from xpnet.autodiff import context
 from xpnet.autodiff.call import check_results
-from xpnet.autodiff.namespace import watched
 from xpnet.backends import concrete, plain_namespace
 from xpnet.errors import NotRecordableError
 from xpnet.replay.graph import Cost, Graph, Variable
@@ -27,6 +27,10 @@ from xpnet.replay.same.match import builder, matcher
 from xpnet.replay.same.randomness import warn_of_draws
 
 _log = logging.getLogger("xpnet")
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
 
 # How many plans a function keeps: enough for training and evaluation with a smaller last batch each, few
 # enough that a function that is called with ever new shapes does not fill the memory.
@@ -45,7 +49,9 @@ class _Replay:
         The numbers from outside that the function changed.
     """
 
-    def __init__(self, f: Callable, arguments: Any, donated: Callable[..., list], precision: str) -> None:
+    def __init__(
+        self, f: Callable[..., Any], arguments: Any, donated: Callable[..., list[Any]], precision: str
+    ) -> None:
         facts = Facts(arguments, f)
         leaves, structure = tree.flatten(arguments, state=True)
         arrays = [index for index, leaf in enumerate(leaves) if stands_for_others(leaf)]
@@ -87,7 +93,7 @@ class _Replay:
         places = [over.get(x) if type(x) is Variable else None for x in ends]
         self.plan = make_plan(graph, places, first, precision)
 
-    def __call__(self, arguments: Any, arrays: list, settings: list, *, keep: bool = False) -> Any:
+    def __call__(self, arguments: Any, arrays: list[Any], settings: list[Any], *, keep: bool = False) -> Any:
         """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""
         result, written = self._build([*self.plan(arrays, keep=keep)], settings)
         if written:
@@ -97,12 +103,12 @@ class _Replay:
         return result
 
 
-def _first_of_library(arrays: list) -> Any:
+def _first_of_library(arrays: list[Any]) -> Any:
     """Return an array of the library that is recorded. NumPy's numbers may stand beside arrays of others."""
     return next((x for x in arrays if not isinstance(x, numpy.ndarray | numpy.generic)), arrays[0])
 
 
-def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], list]:
+def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], list[Any]]:
     """Return the state that a function wrote to the modules among its arguments: places and values."""
     places, values = [], []
     for number, (new, old) in enumerate(zip(tree.branches(copies), tree.branches(arguments), strict=True)):
@@ -114,11 +120,11 @@ def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], 
     return places, values
 
 
-def _leaves_of_each(trees: list) -> list[tuple[list, Any]]:
+def _leaves_of_each(trees: list[Any]) -> list[tuple[list[Any], Any]]:
     return [tree.flatten(each, state=True) for each in trees]
 
 
-def _written_over(donated: list[tuple[list, Any]], result: Any) -> dict[Any, Variable]:
+def _written_over(donated: list[tuple[list[Any], Any]], result: Any) -> dict[Any, Variable]:
     """Pair the parts of a result with donated arguments of the same structure, leaf by leaf."""
     parts = _leaves_of_each(list(result) if isinstance(result, tuple | list) else [result])
     over: dict[Any, Any] = {}
@@ -132,7 +138,7 @@ def _written_over(donated: list[tuple[list, Any]], result: Any) -> dict[Any, Var
     return over
 
 
-def _can_be_recorded(received: Any, arrays: list) -> bool:
+def _can_be_recorded(received: Any, arrays: list[Any]) -> bool:
     """Say whether a function may be recorded with these arguments.
 
     Not where it is recorded or differentiated outside already; not with a module at two places, of which a
@@ -146,7 +152,7 @@ def _can_be_recorded(received: Any, arrays: list) -> bool:
     )
 
 
-class jit:
+class jit(Generic[P, R]):
     """Record a function once, and replay what it did from then on.
 
     A replay does the same arithmetic with other values, without Python between the functions: on NumPy into
@@ -228,7 +234,7 @@ class jit:
     True
     """
 
-    def __init__(self, f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> None:
+    def __init__(self, f: Callable[P, R], *, donate: Sequence[str] = (), precision: str = "float32") -> None:
         check_precision(precision)
         functools.update_wrapper(self, f, updated=())  # an object has attributes of its own
         self._f = f
@@ -246,22 +252,27 @@ class jit:
                 f'{donate!r}. Write donate=("net", "state").'
             )
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+    def __call__(self, *arguments: P.args, **keywords: P.kwargs) -> R:
         received = (arguments, keywords)
         if self._precision == "float16":  # too large for it is no mistake, see `optim.LossScaling`
             with numpy.errstate(over="ignore", invalid="ignore"):
                 return self._call(received)
         return self._call(received)
 
-    def _call(self, received: Any) -> Any:
-        if watched():
+    def _call(self, received: Any) -> R:
+        if not context.is_usual():
             return self._f(*received[0], **received[1])
         for replay in self._replays:
             found = replay.match(received)
             if found is not None:
-                return replay(received, *found)
+                result: R = replay(received, *found)
+                return result
         return self._record(received)
 
+    @overload
+    def __get__(self, instance: None, _owner: Any = None) -> Self: ...
+    @overload
+    def __get__(self: "jit[Concatenate[Any, Q], R]", instance: object, _owner: Any = None) -> "jit[Q, R]": ...
     def __get__(self, instance: Any, _owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)  # it may be a method
 
@@ -273,7 +284,7 @@ class jit:
             where = getattr(where, name, None)
         return path if where is self else (_jit, (self._f, self._donate, self._precision))
 
-    def __deepcopy__(self, memo: dict) -> "jit":
+    def __deepcopy__(self, memo: dict[Any, Any]) -> "jit[P, R]":
         return _jit(copy.deepcopy(self._f, memo), self._donate, self._precision)
 
     def explain(self) -> str:
@@ -305,7 +316,7 @@ class jit:
             raise ValueError("cost needs a recording, received none. Call the function once.")
         return self._replays[0].plan.graph.cost()
 
-    def _record(self, received: Any) -> Any:
+    def _record(self, received: Any) -> R:
         arrays = [leaf for leaf in tree.leaves(received, state=True) if stands_for_others(leaf)]
         if not arrays or not _can_be_recorded(received, arrays):
             return self._f(*received[0], **received[1])
@@ -330,13 +341,14 @@ class jit:
         self._replays = [replay, *self._replays][:LIMIT]
         # Not what was computed while recording: a replay may differ from it in the last digits, and so would
         # two trainings, one of which was interrupted.
-        return replay(received, arrays, replay.settings, keep=True)
+        result: R = replay(received, arrays, replay.settings, keep=True)
+        return result
 
-    def _donated(self, *arguments: Any, **keywords: Any) -> list:
+    def _donated(self, *arguments: Any, **keywords: Any) -> list[Any]:
         """Return the arguments that may be overwritten."""
         given = [*zip(self._names, arguments, strict=False), *keywords.items()]
         return [value for name, value in given if name in self._donate]
 
 
-def _jit(f: Callable, donate: tuple[str, ...], precision: str) -> jit:
+def _jit(f: Callable[P, R], donate: tuple[str, ...], precision: str) -> jit[P, R]:
     return jit(f, donate=donate, precision=precision)

@@ -18,35 +18,16 @@ import numpy
 
 from xpnet import tree
 from xpnet.arrays import ABOUT_ARRAYS, ArrayObject, calling_line, raised_by_xpnet, raising_line
+from xpnet.autodiff import context
 from xpnet.autodiff.custom import FROM_OUTSIDE
-from xpnet.autodiff.namespace import (
-    PlainNamespace,
-    TracedNamespace,
-    active_recording,
-    from_function_around,
-    namespaces_of,
-    of_another_library,
-    own_special,
-)
+from xpnet.autodiff.namespace import PlainNamespace, from_function_around, of_another_library, own_special
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
-from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace
+from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
+from xpnet.replay.functions import OF_SETTINGS, OF_SHAPE_ALONE, SHAPED_BY_VALUES
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.same.outside import ArrayFromOutsideError, FromOutside, refused
-
-# Functions whose results depend on values in their shape.
-_SHAPED_BY_VALUES = frozenset(
-    {"argwhere", "nonzero", "unique_all", "unique_counts", "unique_inverse", "unique_values"}
-)
-
-# Functions of which only the shape and dtype of their argument matters.
-_OF_SHAPE_ALONE = frozenset({"empty_like", "ones_like", "zeros_like"})
-
-# Functions all of whose arguments are settings: sizes, and numbers from which sizes follow.
-_OF_SETTINGS = frozenset(
-    {"arange", "broadcast_shapes", "empty", "eye", "fft.fftfreq", "fft.rfftfreq", "ones", "zeros"}
-)
 
 
 class Recorded(ArrayObject):
@@ -64,6 +45,7 @@ class Recorded(ArrayObject):
 
     _kind = "recorded"
     _instead = "Say it with functions of its namespace, or return the array and look at it outside."
+    _to_numpy = staticmethod(to_numpy)
 
     def __init__(self, value: Any, variable: Variable | None, namespace: Any) -> None:
         self.value = value
@@ -195,14 +177,12 @@ class RecordingNamespace(PlainNamespace):
 
     def record(self, f: Callable, *arguments: Any, **keywords: Any) -> Any:
         """Call a function with such arguments, and write down what it does."""
-        token = active_recording.set(self)
         try:
-            with namespaces_of(TracedNamespace), refused(self.owned):
+            with context.using(recording=self), refused(self.owned):
                 return f(*arguments, **keywords)
         except Exception as error:
             raise _explained(error)  # noqa: B904  # it has its cause
         finally:
-            active_recording.reset(token)
             self._copies.clear()
 
     def setting(self, x: Recorded) -> int:
@@ -210,7 +190,7 @@ class RecordingNamespace(PlainNamespace):
 
         One that is a number of the host among the arguments is compared at each later call.
         """
-        if active_recording.get() is not self:
+        if context.current().recording is not self:
             raise from_function_around()
         value = _integer_of_host(x.value)
         if value is None or x.variable not in self.inputs:
@@ -249,7 +229,7 @@ class RecordingNamespace(PlainNamespace):
         traced = _first_traced(arguments)
         if traced is not None:  # x @ w, where only w has a gradient: that of x stands on the left
             return reduce(getattr, name.split("."), traced.namespace)(*arguments, **options)
-        if name in ABOUT_ARRAYS and name not in _OF_SETTINGS:
+        if name in ABOUT_ARRAYS and name not in OF_SETTINGS:
             arguments, options = _map((arguments, options), concrete)
             return function(*arguments, **options)
         found: list[Recorded] = []
@@ -260,9 +240,9 @@ class RecordingNamespace(PlainNamespace):
         results = list(result) if several else [result]
         if not any(tree.is_array(x) for x in results):
             return result  # something about shapes
-        if name in _OF_SHAPE_ALONE or all(x.variable is None for x in found):
+        if name in OF_SHAPE_ALONE or all(x.variable is None for x in found):
             lifted = [Recorded(x, None, self) for x in results]
-        elif name in _SHAPED_BY_VALUES:
+        elif name in SHAPED_BY_VALUES:
             raise _shaped_by_values(f"what {name} returns")
         else:
             kept, kept_options = _map(
@@ -296,7 +276,7 @@ class RecordingNamespace(PlainNamespace):
             return taken
         numbers = any(x.variable is None and is_numpy_number(x.value) for x in found)
         is_first = taken[0] and len(changing) == 1 and changing[0] is taken[0][0]
-        if not numbers and (not changing or (is_first and name not in _OF_SETTINGS)):
+        if not numbers and (not changing or (is_first and name not in OF_SETTINGS)):
             return taken
         # Each place has an array of its own, so that one may be data at one and a setting at another.
         arguments, options = _map(taken, copy.copy)
@@ -320,7 +300,7 @@ class RecordingNamespace(PlainNamespace):
 def _data(name: str, arguments: tuple, options: dict) -> Any:
     """Return those arguments of a function that are arrays for it, in a list or tuple, lists among them."""
     primitive, composite = PRIMITIVES.get(name), COMPOSITES.get(name)
-    if name in _OF_SETTINGS:
+    if name in OF_SETTINGS:
         return ()
     if name == "full":
         return [*arguments[1:2], options.get("fill_value")]

@@ -3,31 +3,17 @@ in terms of others.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy
 
-from xpnet.replay.graph import (
-    ELEMENTWISE,
-    VIEWS,
-    Graph,
-    Instead,
-    Operation,
-    Variable,
-    substitute,
-    variables_in,
-)
+from xpnet.replay.functions import BROADCASTING, PRODUCTS, REARRANGEMENTS
+from xpnet.replay.graph import Graph, Instead, Operation, Variable, substitute, variables_in
 from xpnet.replay.precision import rounded
 from xpnet.replay.record import Recorded, RecordingNamespace, output
 from xpnet.replay.same.data import data
-
-# Functions of two arrays that are matrix products. A sum such as `vecdot` is not: a norm needs all digits.
-PRODUCTS = frozenset({"matmul", "tensordot", "linalg.matmul", "linalg.tensordot"})
-
-# Views that have the elements of their argument, each at least once.
-_REARRANGEMENTS = VIEWS - {"asarray", "astype", "imag", "real"}
 
 
 def simplified(graph: Graph) -> Graph:
@@ -77,7 +63,7 @@ def _broadcast_late(graph: Graph) -> Graph:
         return before_broadcast(maker.arguments[0])
 
     def change(operation: Operation) -> Instead | None:
-        if operation.name not in ELEMENTWISE:
+        if operation.name not in BROADCASTING:
             return None
         small = tuple(map(before_broadcast, operation.arguments))
         shapes = [x.shape for x in small if hasattr(x, "shape")]
@@ -114,7 +100,7 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
         decompose = decompositions.get(operation.name.removeprefix("linalg."))
         if decompose is None:
             return None
-        namespace = RecordingNamespace(xp)
+        namespace = _ExpandingNamespace(xp, decompositions)
 
         def recorded(x: Variable) -> Recorded:
             zero = xp.zeros((), dtype=x.dtype, device=device)
@@ -125,15 +111,66 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
             made = namespace.record(decompose, namespace, *arguments, **options)
         if made is NotImplemented:
             return None
+        made = [
+            x if x.dtype == y.dtype else namespace.astype(x, y.dtype)
+            for x, y in zip(made if operation.several else [made], operation.results, strict=True)
+        ]
         operations = [
             replace(
                 each,
                 layer=operation.layer,
+                called=operation.called,
                 precision=operation.precision if each.name in PRODUCTS else each.precision,
             )
             for each in namespace.operations
         ]
-        return operations, [output(x) for x in (made if operation.several else [made])]
+        return operations, [output(x) for x in made]
+
+    return graph.rewritten(change)
+
+
+class _ExpandingNamespace(RecordingNamespace):
+    """A recording namespace that records plain array code in the place of functions."""
+
+    def __init__(self, xp: Any, decompositions: Mapping[str, Callable]) -> None:
+        super().__init__(xp)
+        self._decompositions = decompositions
+
+    def call(self, name: str, function: Any, arguments: tuple, options: dict) -> Any:
+        decompose = self._decompositions.get(name.removeprefix("linalg."))
+        made = decompose(self, *arguments, **options) if decompose else NotImplemented
+        return super().call(name, function, arguments, options) if made is NotImplemented else made
+
+
+def converted(graph: Graph, names: Container[str], xp: Any) -> Graph:
+    """Convert all arguments of some functions to the dtype of the result.
+
+    The parameters are those of `expand`, but for the names of the functions.
+    """
+
+    def change(operation: Operation) -> Instead | None:
+        if operation.name.removeprefix("linalg.") not in names:
+            return None
+        dtype, new = operation.result.dtype, list[Operation]()
+
+        def convert(x: Any) -> Any:
+            if type(x) is not Variable or x.dtype == dtype:
+                return x if type(x) is Variable else xp.asarray(x, dtype=dtype)
+            y = Variable(x.shape, dtype)
+            new.append(
+                replace(
+                    operation,
+                    name="astype",
+                    function=xp.astype,
+                    arguments=(x, dtype),
+                    options={},
+                    results=(y,),
+                )
+            )
+            return y
+
+        arguments = tuple(map(convert, operation.arguments))
+        return [*new, replace(operation, arguments=arguments)], operation.results
 
     return graph.rewritten(change)
 
@@ -190,7 +227,7 @@ def _is_rearrangement(operation: Operation) -> bool:
     """Say whether a result has the elements of its only argument, none of which is left out."""
     inputs = operation.inputs
     return (
-        operation.name in _REARRANGEMENTS
+        operation.name in REARRANGEMENTS
         and len(inputs) == 1
         and inputs[0].dtype == operation.result.dtype
         and inputs[0].size <= operation.result.size

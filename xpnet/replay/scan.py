@@ -18,8 +18,8 @@ from itertools import compress
 from typing import Any
 
 from xpnet import tree
-from xpnet.autodiff import extended_namespace, loops, trace, vjp
-from xpnet.autodiff.namespace import active_recording, outside_of_recording, traced_namespace, watched
+from xpnet.autodiff import context, extended_namespace, loops, trace, vjp
+from xpnet.autodiff.namespace import traced_namespace
 from xpnet.autodiff.primitive import function
 from xpnet.autodiff.rules.elementwise import conj
 from xpnet.autodiff.tracer import Tracer
@@ -62,11 +62,11 @@ class Body:
 
     def __init__(
         self,
-        plain: Callable,
+        plain: Callable[..., Any],
         carried: int,
         sequences: int,
         location: Location,
-        plans: dict,
+        plans: dict[Any, Any],
         *,
         order: int = 0,
         precision: str = "float32",
@@ -76,19 +76,21 @@ class Body:
         self._carried, self._sequences, self._plans = carried, sequences, plans
         self._order, self._precision = order, precision
 
-    def split(self, values: Any) -> tuple[list, list, list]:
+    def split(self, values: Any) -> tuple[list[Any], list[Any], list[Any]]:
         """Return what is carried, the sequences, and the constants."""
         end = self._carried + self._sequences
         return list(values[: self._carried]), list(values[self._carried : end]), list(values[end:])
 
-    def step(self, carried: list, elements: list, constants: list) -> tuple[list, list]:
+    def step(
+        self, carried: list[Any], elements: list[Any], constants: list[Any]
+    ) -> tuple[list[Any], list[Any]]:
         """Do what the function does, by a plan."""
         plan = self.record(carried, elements, constants)
-        with outside_of_recording():
+        with context.outside_of_recording():
             outputs = plan([*carried, *elements, *constants])
         return list(outputs[: self._carried]), list(outputs[self._carried :])
 
-    def record(self, carried: list, elements: list, constants: list) -> Any:
+    def record(self, carried: list[Any], elements: list[Any], constants: list[Any]) -> Any:
         """Return the plan, which is made for arrays like these."""
         name = (self._order, self._precision)
         if name in self._plans:
@@ -125,10 +127,12 @@ class Body:
         moving, sequences, _ = split(inputs)
         number = sum(moving)
 
-        def step(gradients: list, elements: list, constants: list) -> tuple[list, list]:
+        def step(
+            gradients: list[Any], elements: list[Any], constants: list[Any]
+        ) -> tuple[list[Any], list[Any]]:
             values, gs = [*elements[:end], *constants], elements[end:]
 
-            def forward(*arrays: Any) -> list:
+            def forward(*arrays: Any) -> list[Any]:
                 others = iter(arrays)
                 left, y = plain(
                     *split([next(others) if x else v for x, v in zip(inputs, values, strict=True)])
@@ -145,12 +149,14 @@ class Body:
 
         return self._with(step, sum(inputs) - sum(sequences), end + number + sum(results), self._order + 1)
 
-    def _with(self, plain: Callable, carried: int, sequences: int, order: int, precision: str = "") -> "Body":
+    def _with(
+        self, plain: Callable[..., Any], carried: int, sequences: int, order: int, precision: str = ""
+    ) -> "Body":
         options: Any = {"order": order, "precision": precision or self._precision}
         return Body(plain, carried, sequences, self.location, self._plans, **options)
 
 
-def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, list[list]]:
+def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, list[list[Any]]]:
     """Return the body of the loop backward, and what it carries, its sequences, and its constants.
 
     What comes out of the loop forward is: given to each step, results, carried on.
@@ -167,7 +173,7 @@ def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, l
 
 
 def _can_flow(xp: Any, x: Any) -> bool:
-    return xp.isdtype(x.dtype, FLOATING)
+    return bool(xp.isdtype(x.dtype, FLOATING))
 
 
 def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: Body, length: int) -> list[Any]:
@@ -191,7 +197,7 @@ def scan_arrays(call: Any, *arrays: Any, body: Body, length: int) -> Any:
 
 
 def scan(
-    f: Callable, carried: Any, sequences: Any = None, *constants: Any, length: int | None = None
+    f: Callable[..., Any], carried: Any, sequences: Any = None, *constants: Any, length: int | None = None
 ) -> tuple[Any, Any]:
     """Call a function for each element of a sequence, with what the call before has left.
 
@@ -291,11 +297,13 @@ def scan(
     return left.tree(), tree.unflatten(kind.results, results)
 
 
-def _one_by_one(plain: Callable, parts: list[list], length: int, location: Location) -> list:
+def _one_by_one(
+    plain: Callable[..., Any], parts: list[list[Any]], length: int, location: Location
+) -> list[Any]:
     """Do the steps as they are written, each function by itself."""
     moving, elements, staying = parts
 
-    def step(*lists: list) -> tuple[list, list]:
+    def step(*lists: list[Any]) -> Any:
         return plain(*map(trace, lists))
 
     xp = traced_namespace(location.namespace)
@@ -304,13 +312,13 @@ def _one_by_one(plain: Callable, parts: list[list], length: int, location: Locat
     return list(outputs) if is_traced else [*map(concrete, outputs)]
 
 
-def _as_one(body: Body, parts: list[list], length: int, xp: Any) -> list:
+def _as_one(body: Body, parts: list[list[Any]], length: int, xp: Any) -> list[Any]:
     """Do the steps as one operation."""
     inputs = [x for part in parts for x in part]
     outputs = list(xp.scan_arrays(*inputs, body=body, length=length))
     if any(type(x) is Tracer and x.node is not None for x in inputs):
         # The step backward is recorded now, as what the function reads from outside may have changed later.
-        with outside_of_recording():
+        with context.outside_of_recording():
             arrays, ys = [*map(concrete, inputs)], [*map(concrete, outputs)]
             back, (start, sequences, constants) = _turned(body.location.namespace, ys, ys, arrays, body)
             first = [x[0, ...] for x in sequences]
@@ -337,15 +345,15 @@ def _check_unshared(values: Any) -> None:
 
 def _is_watched() -> bool:
     """Say whether `xpnet.raise_on_nan` looks at each operation."""
-    return watched() and active_recording.get() is None
+    return not context.is_usual() and context.current().recording is None
 
 
-def _length(sequences: list, length: int | None) -> int:
+def _length(sequences: list[Any], length: int | None) -> int:
     """Return the number of steps."""
     for x in sequences:
         if not tree.is_array(x):
             raise TypeError(f"the sequences of scan must be arrays, received {type(x).__name__}: {x!r}.")
-    lengths = {x.shape[0] if len(x.shape) else None for x in sequences}
+    lengths: set[int | None] = {x.shape[0] if len(x.shape) else None for x in sequences}
     if length is not None:
         if not is_integer(length):
             raise TypeError(f"the length of scan must be an integer, received {length!r}.")

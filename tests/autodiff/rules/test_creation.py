@@ -1,9 +1,9 @@
 import numpy
 import pytest
-from helpers import assert_on, assert_same
+from helpers import array, assert_on, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, complexes, named
+from autodiff.cases import Case, complexes, named
 
 
 def linspace(xp, start, stop, num, **options):

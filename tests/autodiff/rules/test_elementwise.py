@@ -1,9 +1,9 @@
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, complexes, named, signed, uniform, values
+from autodiff.cases import Case, complexes, named, signed, uniform, values
 from xpnet.autodiff.rules.elementwise import logistic, one_less_square
 
 

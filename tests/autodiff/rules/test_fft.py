@@ -1,9 +1,9 @@
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, complexes, named, signed
+from autodiff.cases import Case, complexes, named, signed
 
 NORMS = ("backward", "ortho", "forward")
 

@@ -1,10 +1,10 @@
 import array_api_compat
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, complexes, named
+from autodiff.cases import Case, complexes, named
 from xpnet.autodiff import extended_namespace
 
 

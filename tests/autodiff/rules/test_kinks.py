@@ -2,10 +2,10 @@ import math
 
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, complexes, named
+from autodiff.cases import Case, complexes, named
 from xpnet.autodiff.rules.kinks import nan_where, subgradient
 
 CASES = {

@@ -2,10 +2,10 @@ import math
 
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, complexes, named, signed
+from autodiff.cases import Case, complexes, named, signed
 from autodiff.rules.test_decompositions import complex_matrices, each, matrices
 
 MATMUL = [

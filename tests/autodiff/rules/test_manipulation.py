@@ -1,9 +1,9 @@
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, complexes, named
+from autodiff.cases import Case, complexes, named
 
 
 def joined(name, *cases):

@@ -1,9 +1,9 @@
 import numpy
 import pytest
-from helpers import assert_same, needs_float16
+from helpers import array, assert_same, needs_float16
 
 import xpnet
-from autodiff.cases import Case, array, complexes, named, signed, values
+from autodiff.cases import Case, complexes, named, signed, values
 from xpnet import nn
 
 

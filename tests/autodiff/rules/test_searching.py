@@ -1,9 +1,9 @@
 import numpy
 import pytest
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, named
+from autodiff.cases import Case, named
 
 # Nothing is there twice: finite differences would move it apart.
 DIFFERENT = [(4,), (2, 3), lambda random: numpy.asarray(3.0)]

@@ -5,10 +5,10 @@ import pickle
 import numpy
 import pytest
 import scipy.special
-from helpers import assert_same
+from helpers import array, assert_same
 
 import xpnet
-from autodiff.cases import Case, array, uniform, values
+from autodiff.cases import Case, uniform, values
 from xpnet import special
 from xpnet.errors import NoGradientError, NotRecordableError
 

@@ -150,6 +150,34 @@ def test_a_kernel_takes_in_several_makers_from_both_sides(record):
     check(recording, X, W)
 
 
+def test_a_group_that_has_moved_moves_on(record):
+    def f(x, w):
+        y = x + 1
+        z = y * (x @ w)
+        z = z - x @ w.T
+        return z + x @ w @ w
+
+    recording = record(f, X, W)
+    assert recording.steps == ["matmul", "matmul", "matmul", "add_multiply_subtract"]
+    check(recording, X, W)
+
+
+def test_a_kernel_does_not_move_over_a_group_that_has_moved_down(record, monkeypatch):
+    """What the group makes was there before, and is no more."""
+
+    def f(x, w):
+        y, z = x + 1, x - 1
+        first = x @ w
+        product = y * first  # where y is made from now on
+        second = z @ w
+        return z * y, product, second
+
+    limit(monkeypatch, most_operations=2)
+    recording = record(f, X, W)
+    assert recording.steps == ["subtract", "matmul", "add_multiply", "matmul", "multiply"]
+    check(recording, X, W)
+
+
 def test_what_is_written_to_is_another_array_from_there_on(record):
     """What was read before a part is written stays in front of it, and what is read behind, behind."""
 
@@ -238,6 +266,9 @@ def test_a_row_is_used_behind_its_kernel(record):
     recording = record(lambda x: xp_of(x).sum(x * x, axis=0) + 1, X)
     assert recording.steps == ["multiply_sum", "add"]
     check(recording, X)
+    recording = record(lambda x: x - xp_of(x).sum(x * x, axis=0), X)
+    assert recording.steps == ["multiply_sum", "subtract"]
+    check(recording, X)
 
 
 def test_a_total_of_all_is_used_in_the_next_kernel(record):
@@ -293,6 +324,20 @@ def test_an_operation_on_a_column_is_done_for_each_row(record):
     recording = record(f, X, X[:, 0])
     assert recording.steps == ["add_multiply"]
     check(recording, X, X[:, 0])
+
+
+def test_an_operation_with_rows_of_its_own_is_none_on_a_column(record):
+    x = numpy.arange(24.0).reshape(2, 3, 4)
+    recording = record(lambda x, y, z: x * xp_of(x).expand_dims(y + z, axis=2), x, x[:, :, 0], x[0, :, 1])
+    assert recording.steps == ["add", "multiply"]
+    check(recording, x, x[:, :, 0], x[0, :, 1])
+
+
+@pytest.mark.plans("numba")
+def test_what_a_function_makes_in_a_layout_of_its_own_is_left_to_numpy(record):
+    recording = record(lambda x: (xp_of(x).sort(x.T, axis=0) + 1) * 2, X)
+    assert recording.steps == ["sort", "add", "multiply"]
+    check(recording, X)
 
 
 # -- limits -------------------------------------------------------------------------------------------------

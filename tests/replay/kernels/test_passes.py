@@ -128,6 +128,13 @@ def test_an_element_is_picked_from_a_row_once_that_is_there(record):
     recording.check((X, i), (-X, i))
 
 
+def test_a_row_from_which_an_element_is_picked_is_not_written_over(record):
+    i = numpy.asarray([[2], [-2]])
+    recording = record(lambda x, i: x - xp_of(x).take_along_axis(x, i, axis=1), X, i, donate=("x",))
+    assert recording.summary["over"] == 0
+    recording.check((X, i), (-X, i))
+
+
 @pytest.mark.plans("numba")
 def test_rows_of_a_stack_are_stored_beside_each_other(record):
     x = numpy.arange(18.0).reshape(2, 9)

@@ -164,6 +164,11 @@ def of_another_shape(x):
     return (b + x) @ x
 
 
+def of_the_sums_of_one_row(x):
+    b = x[:1] @ x
+    return xp_of(x).sum(b * 2, axis=0, keepdims=True) @ x
+
+
 def of_a_product(x):
     b = x @ x
     return (x @ b) @ x
@@ -196,7 +201,11 @@ def test_a_result_is_not_written_over_what_is_needed_or_does_not_fit(record, f):
     assert sum(first) <= second[0]
 
 
-@pytest.mark.parametrize("f", [*OVER_NOTHING, of_a_choice, of_what_is_chosen_by], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "f",
+    [*OVER_NOTHING, of_a_choice, of_what_is_chosen_by, of_the_sums_of_one_row],
+    ids=lambda f: f.__name__,
+)
 def test_what_is_needed_is_there(record, f):
     record(f, X).check(*CALLS)
 
@@ -240,10 +249,22 @@ def test_parts_that_are_written_to(record, f):
 
 @pytest.mark.plans("numpy")
 def test_a_part_is_written_where_the_array_is_unless_that_is_read_again(record):
-    places = record(written_to, X).places
-    assert places["b"] == places["c"]
-    places = record(written_to_from_itself, X).places
-    assert places["b"] != places["d"]
+    recording = record(written_to, X)
+    assert recording.places["b"] == recording.places["c"]
+    assert "copyto" not in recording.steps
+    recording = record(written_to_from_itself, X)
+    assert recording.places["b"] != recording.places["d"]
+    assert "copyto" in recording.steps
+
+
+def test_a_total_of_one_row_is_not_written_over_that(record):
+    """It has the same shape, and begins at zero before the row is read."""
+
+    def f(x, y):
+        row = x @ y
+        return xp_of(x).sum(row * 2, axis=0, keepdims=True) @ y
+
+    record(f, X[:1], X).check((X[:1], X), (X[1:2], X.T))
 
 
 # -- views --------------------------------------------------------------------------------------------------
@@ -336,6 +357,24 @@ def test_results_stay_and_are_arrays_of_their_own(record, f):
     record(f, X).check(*CALLS)
 
 
+def test_a_constant_that_is_returned_is_an_array_of_the_caller(record):
+    recording = record(constants, X)
+    for _ in range(2):
+        first, _, second = recording(X)
+        numpy.testing.assert_array_equal(first, numpy.arange(3.0))
+        numpy.testing.assert_array_equal(second, numpy.arange(3.0))
+        first[...] = 7.0
+
+
+@pytest.mark.plans("numpy", "numba")
+def test_what_a_function_makes_is_let_go_behind_its_last_reader(record):
+    recording = record(lambda x: xp_of(x).sort(xp_of(x).sort(x, axis=0) + 1, axis=1), X)
+    lines = [line.split("(")[0].strip() for line in recording.plan.source.splitlines()]
+    name = next(line.removesuffix(" = sort") for line in lines if line.endswith(" = sort"))
+    assert lines.index(f"del {name}") == lines.index(f"{name} = sort") + 2
+    recording.check(*CALLS)
+
+
 @pytest.mark.plans("numpy", "numba")
 def test_results_are_written_into_new_arrays_and_numbers_are_copied(record):
     assert record(returned_with_what_is_made_of_it, X).summary["new"] == 4
@@ -414,13 +453,14 @@ def test_arguments_that_are_exchanged(record):
 def test_a_donated_argument_is_not_written_over_by_what_is_unlike(record):
     assert_written_over(record, lambda x, y: (x @ y)[:, :2] + 1, 0)
     assert_written_over(record, lambda x, y: (x @ y) > 1, 0)
+    assert_written_over(record, lambda x, y: (x @ y @ y).T, 0)
 
 
 def test_a_donated_array_that_is_another_argument_too_stays(record):
     recording = record(lambda x, y: (x + 1, y), X, X, donate=("x",))
     x = X.copy()
-    for result in recording(x, x)[0], recording(x[:], x)[0], recording(x, x[:])[0]:
-        numpy.testing.assert_array_equal(result, X + 1)
+    for one, other in (x, x), (x[:], x), (x, x[:]), (x, numpy.asarray(memoryview(x))):
+        numpy.testing.assert_array_equal(recording(one, other)[0], X + 1)
         numpy.testing.assert_array_equal(x, X)
 
 

@@ -8,18 +8,7 @@ import numpy
 
 from xpnet import special
 from xpnet.onnx.nodes.node import NODES, Node, beside, check_together, dtype_of, namespace_of, operator
-
-_SAME = {
-    "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh", "Atan": "atan",
-    "Atanh": "atanh", "BitwiseNot": "bitwise_invert", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh",
-    "Exp": "exp", "Floor": "floor", "Identity": "positive", "IsInf": "isinf", "IsNaN": "isnan", "Log": "log",
-    "Neg": "negative", "Not": "logical_not", "Round": "round", "Sign": "sign", "Sin": "sin", "Sinh": "sinh",
-    "Sqrt": "sqrt", "Tan": "tan", "Tanh": "tanh",
-    "And": "logical_and", "BitwiseAnd": "bitwise_and", "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor",
-    "Equal": "equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Less": "less",
-    "LessOrEqual": "less_equal", "Or": "logical_or", "Xor": "logical_xor",
-    "Add": "add", "Mul": "multiply", "Pow": "pow", "Sub": "subtract", "Where": "where",
-}  # fmt: skip
+from xpnet.replay.functions import FUNCTIONS
 
 
 def _broadcast(*values: Any) -> tuple[Any, ...]:
@@ -40,11 +29,11 @@ def _same(name: str) -> Callable:
     return compute
 
 
-NODES.update({kind: _same(name) for kind, name in _SAME.items()})
+# Whatever a function is written as is read as that function, but for operators that are more than that.
+NODES.update({kind: _same(row.name) for row in FUNCTIONS.values() for kind in row.operators.values()})
 NODES["Identity"] = lambda xp, _node, x: x
 NODES["Dropout"] = lambda xp, _node, x, *_: x
 NODES["Relu"] = lambda xp, _node, x: xp.maximum(x, 0)
-NODES["Reciprocal"] = lambda xp, _node, x: 1 / x
 NODES["Sigmoid"] = lambda xp, _node, x: 0.5 + 0.5 * xp.tanh(0.5 * x)
 NODES["Softplus"] = lambda xp, _node, x: xp.logaddexp(x, xp.zeros_like(x))
 NODES["Softsign"] = lambda xp, _node, x: x / (1 + xp.abs(x))

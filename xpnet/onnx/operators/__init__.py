@@ -1,7 +1,8 @@
 """The functions of the standard as operators of ONNX, one file for each chapter.
 
 Each entry of `OPERATORS` is ``write(w, operation)``: it writes nodes with a `Writer` and returns the name of
-the result, or NotImplemented where ONNX cannot say what the operation does.
+the result, or NotImplemented where ONNX cannot say what the operation does. `direct` does so for a function
+whose row in `replay/functions.py` has an operator. What is made of others is in `replay/decompositions.py`.
 """
 
 from xpnet.onnx.operators import (  # noqa: F401
@@ -13,5 +14,6 @@ from xpnet.onnx.operators import (  # noqa: F401
     reductions,
 )
 from xpnet.onnx.operators.declare import OPERATORS
+from xpnet.onnx.operators.elementwise import direct
 
-__all__ = ["OPERATORS"]
+__all__ = ["OPERATORS", "direct"]

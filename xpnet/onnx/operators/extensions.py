@@ -7,7 +7,7 @@ import numpy
 
 from xpnet.autodiff.windows import count_windows
 from xpnet.onnx.operators.declare import arguments, reshaped, says
-from xpnet.onnx.operators.elementwise import two
+from xpnet.onnx.operators.elementwise import direct
 from xpnet.replay.graph import Operation, Variable
 
 
@@ -71,7 +71,7 @@ def _matmul(w: Any, operation: Operation) -> str:
     a, b = operation.arguments
     windows, dtype = _windows_in_rows(w, a), operation.result.dtype
     if windows is None or dtype != numpy.float32:  # onnxruntime has convolutions of float32 alone
-        return two("MatMul")(w, operation)
+        return direct(w, operation)
     (x,), options = windows.arguments, windows.options
     rank, out = len(options["sizes"]), w.shape(b)[-1]
     shape = (*options["sizes"], w.shape(x)[-1], out)

@@ -1,15 +1,11 @@
 """Reductions, and searching and sorting."""
 
-from collections.abc import Callable
-from math import inf
 from typing import Any
 
 import numpy
 
 from xpnet.onnx.operators.declare import (
-    OPERATORS,
     arguments,
-    as_indices,
     axes_of,
     is_bool,
     is_float,
@@ -18,6 +14,7 @@ from xpnet.onnx.operators.declare import (
     sliced,
 )
 from xpnet.onnx.recorded import Filled
+from xpnet.replay.functions import known
 from xpnet.replay.graph import Operation
 
 
@@ -27,35 +24,14 @@ def _reduced(w: Any, kind: str, x: Any, axes: list[int], keepdims: bool) -> str:
     return w.node(kind, x, numpy.asarray(axes, dtype="int64"), keepdims=int(keepdims))
 
 
-def _reduction(kind: str) -> Callable:
-    def write(w: Any, operation: Operation) -> Any:
-        x, axis, _, keepdims = arguments(operation, "x", "axis", "dtype", keepdims=False)
-        dtype = operation.result.dtype
-        if is_bool(dtype):
-            return NotImplemented
-        return _reduced(w, kind, w.tensor(x, dtype), axes_of(w, x, axis), keepdims)
-
-    return write
-
-
-OPERATORS.update(
-    {name: _reduction(f"Reduce{name.title()}") for name in ("max", "mean", "min", "prod", "sum")}
-)
-
-
-@says("any", "all")
-def _truths(w: Any, operation: Operation) -> str:
-    x, axis, keepdims = arguments(operation, "x", axis=None, keepdims=False)
-    kind = "ReduceMax" if operation.name == "any" else "ReduceMin"
-    numbers = w.cast(w.tensor(x, bool), "int32")
-    return w.cast(_reduced(w, kind, numbers, axes_of(w, x, axis), keepdims), bool)
-
-
-@says("count_nonzero")
-def _count_nonzero(w: Any, operation: Operation) -> str:
-    x, axis, keepdims = arguments(operation, "x", axis=None, keepdims=False)
-    numbers = w.cast(w.tensor(x, bool), operation.result.dtype)
-    return _reduced(w, "ReduceSum", numbers, axes_of(w, x, axis), keepdims)
+@says("max", "mean", "min", "prod", "sum")
+def _reduction(w: Any, operation: Operation) -> Any:
+    x, axis, _, keepdims = arguments(operation, "x", "axis", "dtype", keepdims=False)
+    dtype = operation.result.dtype
+    if is_bool(dtype):
+        return NotImplemented
+    kind = known(operation.name).operators[dtype.kind]
+    return _reduced(w, kind, w.tensor(x, dtype), axes_of(w, x, axis), keepdims)
 
 
 @says("var", "std")
@@ -108,26 +84,6 @@ def _cumulative(w: Any, operation: Operation) -> Any:
     return joined(1, 1, name) if initial else name
 
 
-@says("vector_norm")
-def _vector_norm(w: Any, operation: Operation) -> Any:
-    x, axis, keepdims, order = arguments(operation, "x", axis=None, keepdims=False, ord=2)
-    return norm(w, x, operation.result.dtype, axes_of(w, x, axis), keepdims, order)
-
-
-def norm(w: Any, x: Any, dtype: Any, axes: list[int], keepdims: bool, order: float) -> str:
-    """Write the norm of vectors."""
-    x = w.tensor(x, dtype)
-    if order in (1, 2):
-        return _reduced(w, f"ReduceL{order:.0f}", x, axes, keepdims)
-    size = w.node("Abs", x)
-    if order in (inf, -inf):
-        return _reduced(w, "ReduceMax" if order > 0 else "ReduceMin", size, axes, keepdims)
-    if order == 0:
-        return _reduced(w, "ReduceSum", w.node("Sign", size), axes, keepdims)
-    total = _reduced(w, "ReduceSum", w.node("Pow", size, w.tensor(order, dtype)), axes, keepdims)
-    return w.node("Pow", total, w.tensor(1 / order, dtype))
-
-
 @says("special.logsumexp")
 def _logsumexp(w: Any, operation: Operation) -> Any:
     x, axis, keepdims = arguments(operation, "x", axis=None, keepdims=False)
@@ -145,31 +101,8 @@ def _softmax(w: Any, operation: Operation) -> Any:
     return w.node(kind, w.tensor(x, operation.result.dtype), axis=axis)
 
 
-@says("isin")
-def _isin(w: Any, operation: Operation) -> str:
-    a, b, invert = arguments(operation, "x1", "x2", invert=False)
-    dtype = numpy.result_type(w.dtype(a), w.dtype(b))
-    last = numpy.asarray([-1], dtype="int64")
-    same = w.node("Equal", w.node("Unsqueeze", w.tensor(a, dtype), last), _flat(w, w.tensor(b, dtype)))
-    found = w.cast(w.node("ReduceMax", w.cast(same, "int32"), last, keepdims=0), bool)
-    return w.node("Not", found) if invert else found
-
-
 def _flat(w: Any, x: Any) -> str:
     return w.node("Reshape", x, numpy.asarray([-1], dtype="int64"))
-
-
-@says("searchsorted")
-def _searchsorted(w: Any, operation: Operation) -> str:
-    """Write how many of the sorted numbers are smaller."""
-    sorted_x, x, side, sorter = arguments(operation, "x1", "x2", side="left", sorter=None)
-    dtype = numpy.result_type(w.dtype(sorted_x), w.dtype(x))
-    name = w.tensor(sorted_x, dtype)
-    name = name if sorter is None else w.node("Gather", name, as_indices(w, sorter))
-    last = numpy.asarray([-1], dtype="int64")
-    kind = "Less" if side == "left" else "LessOrEqual"
-    before = w.node(kind, name, w.node("Unsqueeze", w.tensor(x, dtype), last))
-    return w.node("ReduceSum", w.cast(before, operation.result.dtype), last, keepdims=0)
 
 
 @says("sort", "argsort")

@@ -13,24 +13,10 @@ is the same each time.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from xpnet.replay.functions import ARITHMETIC, PICK, PLACE, REDUCTIONS, dtype_of_text, known
 from xpnet.replay.graph import Operation, Variable
-from xpnet.replay.kernels.kernel import (
-    COLUMN,
-    COPY,
-    FULL,
-    NUMBER,
-    PICK,
-    PLACE,
-    PREDICATES,
-    REDUCTIONS,
-    ROW,
-    STACK,
-    STACKED,
-    Kernel,
-    Part,
-    Target,
-)
-from xpnet.replay.kernels.passes import Passes
+from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, STACKED, Kernel, Part, Target
+from xpnet.replay.kernels.passes import Passes, indented
 
 # C's name of each dtype.
 TYPES = {
@@ -49,90 +35,30 @@ TYPES = {
     "bfloat16": "bfloat16",
 }
 
-# One element of each function. All arguments have been converted to the dtype in which it computes.
-ANY = {
-    "astype": "{0}",
-    COPY: "{0}",
-    "equal": "{0} == {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "maximum": "({0} > {1} || {0} != {0}) ? {0} : {1}",  # NaN in either gives NaN
-    "minimum": "({0} < {1} || {0} != {0}) ? {0} : {1}",
-    "not_equal": "{0} != {1}",
-    "where": "{0} ? {1} : {2}",
-}
-NUMBERS = {
-    "abs": "{0} < 0 ? -{0} : {0}",
-    "add": "{0} + {1}",
-    "multiply": "{0} * {1}",
-    "negative": "-{0}",
-    "positive": "{0}",
-    "square": "{0} * {0}",
-    "subtract": "{0} - {1}",
-}
-INTEGERS = {
-    "bitwise_and": "{0} & {1}",
-    "bitwise_invert": "~{0}",
-    "bitwise_left_shift": "{0} << {1}",
-    "bitwise_or": "{0} | {1}",
-    "bitwise_right_shift": "{0} >> {1}",
-    "bitwise_xor": "{0} ^ {1}",
-}
-BOOLEANS = {
-    "bitwise_and": "{0} && {1}",
-    "bitwise_invert": "!{0}",
-    "bitwise_or": "{0} || {1}",
-    "bitwise_xor": "{0} != {1}",
-    "logical_and": "{0} && {1}",
-    "logical_not": "!{0}",
-    "logical_or": "{0} || {1}",
-    "logical_xor": "{0} != {1}",
-}
-FLOATS = {
-    **{name: f"{name}({{0}})" for name in ("ceil", "cos", "cosh", "exp", "expm1", "floor", "log", "log10")},
-    **{name: f"{name}({{0}})" for name in ("log1p", "log2", "sin", "sinh", "sqrt", "tan", "tanh", "trunc")},
-    "abs": "fabs({0})",
-    "acos": "acos({0})",
-    "acosh": "acosh({0})",
-    "asin": "asin({0})",
-    "asinh": "asinh({0})",
-    "atan": "atan({0})",
-    "atan2": "atan2({0}, {1})",
-    "atanh": "atanh({0})",
-    "copysign": "copysign({0}, {1})",
-    "divide": "{0} / {1}",
-    "hypot": "hypot({0}, {1})",
-    "isfinite": "{0} - {0} == 0",
-    "isinf": "{0} == {0} && {0} - {0} != 0",
-    "isnan": "{0} != {0}",
-    "pow": "pow({0}, {1})",
-    "reciprocal": "1 / {0}",
-    "round": "rint({0})",
-    "sign": "{0} > 0 ? 1 : {0} < 0 ? -1 : {0} == 0 ? 0 : {0}",
-    "special.erf": "erf({0})",
-}
-_WRAPPING = frozenset({"add", "multiply", "negative", "square", "subtract"})
-
 # Bytes of a block's memory that rows may be kept in.
 MOST_KEPT = 40_960
 THREADS = 256
 STRIP, DEPTH = 32, 8  # threads beside and below each other, for totals that leave a row
 
-PRELUDE = """\
+
+def _functor(name: str) -> str:
+    """Return the struct that puts two totals together."""
+    element = known(name).c["f"].format("a", "b")
+    of = f"template <class T> __device__ static T of(T a, T b) {{ return {element}; }}"
+    return f"struct {name.title()} {{ {of} }};"
+
+
+_FUNCTORS = "\n".join(_functor(name) for name in sorted({take_in for take_in, _ in REDUCTIONS.values()}))
+
+PRELUDE = (
+    f"""\
 typedef long long Index;
 
 // Totals are put together by all threads of a block, each of which then has the result. They are so in pairs:
 // equal numbers, where their number is a power of two, have a sum that was never rounded.
-struct Add { template <class T> __device__ static T of(T a, T b) { return a + b; } };
-struct Largest {
-    template <class T> __device__ static T of(T a, T b) { return (a > b || a != a) ? a : b; }
-};
-struct Smallest {
-    template <class T> __device__ static T of(T a, T b) { return (a < b || a != a) ? a : b; }
-};
-
+{_FUNCTORS}
+"""
+    + """
 template <class F, class T> __device__ T total_of_block(T x) {
     __shared__ T warps[32];
     for (int lane = 16; lane; lane /= 2) x = F::of(x, __shfl_xor_sync(0xffffffffu, x, lane));
@@ -177,6 +103,7 @@ struct float16 {
     __device__ operator float() const { return float_from_half(bits); }
 };
 """
+)
 
 # Options of the compiler. Without --fmad=false it would round a product and the sum behind it once, together:
 # x * y - x * y would not be zero, and a replay would not give what the functions give one by one.
@@ -198,38 +125,12 @@ __device__ float float_from_half(unsigned short bits) {
 }
 """
 
-_FUNCTORS = {"add": "Add", "maximum": "Largest", "minimum": "Smallest"}
 
-
-def _element(operation: Operation, dtype: Any) -> str | None:
-    """Return the text of one element of a function that computes in a dtype; None if there is none."""
-    kind = "f" if dtype.name == "bfloat16" else dtype.kind
-    tables = {"f": (FLOATS, NUMBERS), "b": (BOOLEANS,), "i": (INTEGERS, NUMBERS), "u": (INTEGERS, NUMBERS)}
-    found = [table[operation.name] for table in (ANY, *tables.get(kind, ())) if operation.name in table]
-    return found[0] if found else None
-
-
-def _can_make(operation: Operation) -> bool:
-    name, arguments = operation.name, operation.arguments
-    if name in (PICK, PLACE, STACK):
-        return operation.result.dtype.name in TYPES
-    arguments = arguments[:1] if name == "astype" else arguments
-    if not all(_fits(x) for x in (operation.result, *arguments)):
-        return False
-    if "shift" in name and type(arguments[1]) is not int:
-        return False  # C leaves open what shifting by more than there is gives
-    return _element(operation, computed_in(operation)) is not None
-
-
-def computed_in(operation: Operation) -> Any:
-    """Return the dtype that says which text an operation has."""
-    if operation.name in PREDICATES:
-        return operation.arguments[0].dtype
-    return operation.result.dtype
-
-
-def _fits(x: Any) -> bool:
-    return isinstance(x, bool | int | float) or (hasattr(x, "dtype") and x.dtype.name in TYPES)
+def _text(operation: Operation) -> str | None:
+    if "shift" in operation.name and type(operation.arguments[1]) is not int:
+        return None  # C leaves open what shifting by more than there is gives
+    dtype = dtype_of_text(operation)
+    return known(operation.name).c.get("f" if dtype.name == "bfloat16" else dtype.kind)
 
 
 def _accepts(kernel: Kernel) -> bool:
@@ -329,79 +230,57 @@ class Block(Passes):
         value = {"True": "true", "False": "false", "nan": "not_a_number"}.get(value, value)
         return f"({computed(dtype)})({value})"
 
-    def _load(self, x: Variable, name: str, element: str) -> None:
-        kind = self.kernel.kinds[x]
-        self._values[x] = f"{name}_"
-        self._rows[x] = f"{name}[{self._place_in(x, '{0}')}]"
-        where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
-        for number, lines in enumerate(where):
-            if kind != FULL or number in self._readers.get(x, ()):
-                lines.append(f"const {computed(x.dtype)} {name}_ = {element};")
+    def _assign(self, dtype: Any, name: str, value: str) -> str:
+        return f"const {computed(dtype)} {name} = {value};"
 
-    def _make(self, number: int, part: Part) -> None:
-        x, value, name = part.result, f"v{number}", part.operation.name
-        kind, result = self.kernel.kinds[x], computed(x.dtype)
-        lines = (self._inside if kind == FULL else self._before)[self._pass[x]]
-        if name == PICK:
+    def _row(self, x: Variable, name: str) -> str:
+        return f"{name}[{self._place_in(x, '{0}')}]"
+
+    def _keep(self, x: Variable, name: str) -> str:
+        self.kept += self.kernel.columns * x.dtype.itemsize
+        self._shared.append(f"__shared__ {TYPES[x.dtype.name]} {name}[{self.kernel.columns}];")
+        return f"{name}[{{}}]"
+
+    def _once(self, line: str) -> str:
+        return f"if ({'threadIdx.x' if self.way == 'rows' else 'j'} == 0) {line}"
+
+    def _text(self, part: Part, lines: list[str]) -> str:
+        operation, dtype = part.operation, part.result.dtype
+        if operation.name == PICK:
             row, index = part.read[0][0], self._values[part.read[1][0]]
             # An error cannot be raised here: what is not there is not a number.
-            nothing = "inf - inf" if "float" in x.dtype.name else "0"
+            nothing = "inf - inf" if "float" in dtype.name else "0"
             is_there = f"-columns <= {index} && {index} < columns"
             if row in self._pass:  # which the other threads have made
                 lines.append("__syncthreads();")
             element = self._rows[row].format(f"({index} < 0 ? {index} + columns : {index})")
-            text = f"({is_there}) ? {result}({element}) : {result}({nothing})"
-        elif name == PLACE:
+            result = computed(dtype)
+            return self._cast(dtype, f"({is_there}) ? {result}({element}) : {result}({nothing})")
+        if operation.name == PLACE:
             element, index = (self._values[x] for x, _ in part.read)
-            text = f"(j == {index} || j == {index} + columns) ? {element} : {result}(0)"
-        else:
-            text = self._text(part)
-        lines.append(f"const {result} {value} = ({result})({text});")
-        self._values[x] = value
-        if x in self._stores:
-            store = self._store(self._stores[x], value)
-            lines.append(store if kind == FULL else f"if ({self._first_of_row}) {store}")
-        if self._is_kept(x):
-            self.kept += self.kernel.columns * x.dtype.itemsize
-            self._shared.append(f"__shared__ {TYPES[x.dtype.name]} k{number}[{self.kernel.columns}];")
-            self._rows[x] = f"k{number}[{{}}]"
-            lines.append(f"k{number}[j] = {value};")
-            for later in self._inside[self._pass[x] + 1 :]:
-                later.append(f"const {result} {value} = k{number}[j];")
-
-    @property
-    def _first_of_row(self) -> str:
-        """Which of the threads that compute what a row has in common stores it."""
-        return "threadIdx.x == 0" if self.way == "rows" else "j == 0"
-
-    def _text(self, part: Part) -> str:
-        operation = part.operation
+            at = f"(j == {index} || j == {index} + columns)"
+            return self._cast(dtype, f"{at} ? {element} : {computed(dtype)}(0)")
         texts, dtypes = zip(*self._arguments(part), strict=True)
-        dtype = computed_in(operation)
-        element = _element(operation, dtype)
-        assert element is not None
-        if operation.name in _WRAPPING and dtype.kind == "i":  # C leaves open what signed numbers do
+        if operation.name in ARITHMETIC and dtype.kind == "i":  # C leaves open what signed numbers do
             texts = tuple(f"(unsigned long long)({text})" for text in texts)
-        if operation.name == "astype" and operation.result.dtype.kind == "u" and dtypes[0].kind == "f":
+        if operation.name == "astype" and dtype.kind == "u" and dtypes[0].kind == "f":
             texts = (f"(long long)({texts[0]})",)
-        return element.format(*(f"({text})" for text in texts))
+        element = _text(operation)
+        assert element is not None
+        return self._cast(dtype, element.format(*(f"({text})" for text in texts)))
 
     def _total(self, number: int, part: Part) -> None:
         x, (source, _) = part.result, part.read[0]
         kinds, dtype = self.kernel.kinds, computed(x.dtype)
         function, start = REDUCTIONS[part.operation.name]
         wide = "double" if start == "0.0" else dtype
-        total, value, functor = f"t{number}", f"v{number}", _FUNCTORS[function]
-        when = self._pass.get(source, 0)
-        of_elements = kinds[source] == FULL
-        lines = (self._inside if of_elements else self._before)[when]
+        total, value, functor = f"t{number}", f"v{number}", function.title()
+        lines = self._where(source)
         take_in = f"{total} = {functor}::of({total}, ({wide})({self._values[source]}));"
-        divisor = ""
-        if part.operation.name == "mean":
-            divisor = {COLUMN: " / columns", ROW: " / rows"}.get(kinds[x], "")
-            divisor = divisor or (" / size" if of_elements else " / rows")
+        divisor = f" / {divisor}" if (divisor := self._divisor(part)) else ""
         self._values[x] = value
         if kinds[x] == COLUMN:
+            when = self._pass.get(source, 0)
             self._before[when].append(f"{wide} {total} = {start};")
             lines.append(take_in)
             behind = self._before[when + 1]
@@ -411,7 +290,7 @@ class Block(Passes):
                 behind.append(f"if (threadIdx.x == 0) {self._store(self._stores[x], value)}")
             return
         self._first.append(f"{wide} {total} = {start};")
-        lines.append(take_in if of_elements else f"if ({self._first_of_row}) {take_in}")
+        lines.append(take_in if kinds[source] == FULL else self._once(take_in))
         store = self._store(self._stores[x], f"({dtype})({total}{divisor})") if x in self._stores else ""
         self._totals.append(_Total(total, wide, functor, start, store))
 
@@ -429,8 +308,8 @@ class Block(Passes):
                 f"{t.name} = total_of_block<{t.functor}>({t.name});",
             ]
         gate = "if (!is_last((unsigned int*)scratch, gridDim.x)) return;"
-        lines += ["if (gridDim.x > 1) {", *_indent([*leave, gate, *take]), "}"]
-        return [*lines, "if (threadIdx.x == 0) {", *_indent([t.store for t in self._totals]), "}"]
+        lines += ["if (gridDim.x > 1) {", *indented([*leave, gate, *take]), "}"]
+        return [*lines, "if (threadIdx.x == 0) {", *indented([t.store for t in self._totals]), "}"]
 
     def _of_strips(self) -> list[str]:
         """Put together rows: threads below each other first, then the blocks below each other."""
@@ -452,8 +331,8 @@ class Block(Passes):
                 f"    {t.name} = {t.functor}::of({t.name}, ({t.type}){left}block) * columns + j]);",
             ]
         gate = "if (!is_last((unsigned int*)scratch + blockIdx.x, gridDim.y)) return;"
-        lines += ["if (gridDim.y > 1) {", *_indent([*leave, gate, *take]), "}"]
-        stores = _indent([t.store for t in self._totals])
+        lines += ["if (gridDim.y > 1) {", *indented([*leave, gate, *take]), "}"]
+        stores = indented([t.store for t in self._totals])
         return [*lines, "if (threadIdx.y == 0 && j < columns) {", *stores, "}"]
 
     def _put_together(self, names: dict[Variable, str]) -> str:
@@ -472,17 +351,17 @@ class Block(Passes):
                 if inside:
                     row += [
                         "for (Index j = threadIdx.x; j < columns; j += blockDim.x) {",
-                        *_indent(inside),
+                        *indented(inside),
                         "}",
                     ]
             row += [*self._before[-1], "__syncthreads();"]
-            loop = ["for (Index i = blockIdx.x; i < rows; i += gridDim.x) {", *_indent(row), "}"]
+            loop = ["for (Index i = blockIdx.x; i < rows; i += gridDim.x) {", *indented(row), "}"]
         elif self.way == "strips":
             head.append(f"const Index j = blockIdx.x * {STRIP} + threadIdx.x;")
             row = [*self._before[0], *self._inside[0]]
             start = f"Index i = blockIdx.y * {DEPTH} + threadIdx.y"
             rows = f"for ({start}; i < rows; i += gridDim.y * {DEPTH}) {{"
-            loop = ["if (j < columns) {", *_indent([rows, *_indent(row), "}"]), "}"]
+            loop = ["if (j < columns) {", *indented([rows, *indented(row), "}"]), "}"]
         else:
             start = "blockIdx.x * (Index)blockDim.x + threadIdx.x"
             row = [*self._before[0], *self._inside[0]]
@@ -490,10 +369,10 @@ class Block(Passes):
             if kernel.columns:
                 row = ["const Index i = e / columns, j = e - i * columns;", *row]
             step = f"{element} += gridDim.x * (Index)blockDim.x"
-            loop = [f"for (Index {element} = {start}; {element} < size; {step}) {{", *_indent(row), "}"]
+            loop = [f"for (Index {element} = {start}; {element} < size; {step}) {{", *indented(row), "}"]
         together = self._of_strips if self.way == "strips" else self._of_all_blocks
         behind = together() if self._totals else []
-        body = _indent([*head, *self._first, *loop, *behind])
+        body = indented([*head, *self._first, *loop, *behind])
         return "\n".join([f'extern "C" __global__ void kernel({", ".join(arguments)}) {{', *body, "}", ""])
 
 
@@ -502,8 +381,4 @@ def computed(dtype: Any) -> str:
     return "float" if dtype.name in ("float16", "bfloat16") else TYPES[dtype.name]
 
 
-def _indent(lines: list[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
-
-
-TARGET = Target(48, 256, _can_make, lambda *_: True, _accepts, shortest=0)
+TARGET = Target(48, 256, _text, lambda _: TYPES, lambda *_: True, _accepts, shortest=0)

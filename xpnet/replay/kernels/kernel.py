@@ -4,10 +4,10 @@ A `Kernel` is a description that knows no library. It goes through an array of s
 every other array is *full* (an element for each), a *row* (repeated for each row), a *column* (repeated along
 each row) or a *number*. A row may be gone through several times: what is known only at its end, such as its
 sum, can be used the next time. What is read may be a view, and full ones may be *stacked* into the rows of a
-larger array. `loops.py` renders it for numba, `blocks.py` for CUDA.
+larger array. `python.py` renders it for numba, `c.py` for CUDA.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,27 +15,10 @@ import numpy
 
 from xpnet import tree
 from xpnet.backends import to_numpy
+from xpnet.replay.functions import COMPARISONS, PICK, PLACE, REDUCTIONS, STACK
 from xpnet.replay.graph import Operation, Variable
 
-COMPARISONS = frozenset({"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"})
-PREDICATES = frozenset({"isfinite", "isinf", "isnan"})
-
 FULL, ROW, COLUMN, NUMBER, STACKED = "full", "row", "column", "number", "stacked"
-
-# Functions that leave a row, a column or a number: which function takes in an element, and what a total
-# starts from.
-REDUCTIONS = {
-    "max": ("maximum", "-inf"),
-    "mean": ("add", "0.0"),  # and divided at the end
-    "min": ("minimum", "inf"),
-    "sum": ("add", "0.0"),
-}
-
-# One element of each row, and zeros but for one element of each row.
-PICK, PLACE = "take_along_axis", "scatter_add"
-# What has the elements of its argument one after the other, and arrays beside each other.
-COPY = "copy"
-STACK = "stack"
 
 
 class View(NamedTuple):
@@ -104,8 +87,10 @@ class Target(NamedTuple):
     ----------
     most_arrays, most_operations : int
         In one kernel.
-    can_make : callable
-        Says of an operation whether its elements can be computed one by one.
+    text : callable
+        Returns the text of one element of an operation; None if there is none, or it is not worth it.
+    dtypes : callable
+        Returns the names of the dtypes that an operation can have.
     can_total : callable
         Says so of a reduction, given what it leaves.
     accepts : callable
@@ -117,10 +102,29 @@ class Target(NamedTuple):
 
     most_arrays: int
     most_operations: int
-    can_make: Callable[[Operation], bool]
+    text: Callable[[Operation], str | None]
+    dtypes: Callable[[Operation], Container[str]]
     can_total: Callable[[Operation, str], bool]
     accepts: "Callable[[Kernel], bool]"
     shortest: int
+
+    def can_make(self, operation: Operation) -> bool:
+        """Say whether the elements of an operation can be computed one by one."""
+        dtypes = self.dtypes(operation)
+        if operation.result.dtype.name not in dtypes:
+            return False
+        return operation.name in (PICK, PLACE, STACK) or (
+            self.text(operation) is not None
+            and all(
+                x.dtype.name in dtypes if hasattr(x, "dtype") else isinstance(x, bool | int | float)
+                for x in elements(operation)
+            )
+        )
+
+
+def elements(operation: Operation) -> tuple:
+    """Return those arguments of an elementwise function of which it reads elements."""
+    return operation.arguments[:1] if operation.name == "astype" else operation.arguments
 
 
 class Part(NamedTuple):
@@ -215,7 +219,7 @@ def _elementwise(operation: Operation) -> Part | None:
     result = operation.result
     if operation.options and operation.name != "astype":
         return None
-    arguments = operation.arguments[:1] if operation.name == "astype" else operation.arguments
+    arguments = elements(operation)
     if any(type(x) is not Variable and getattr(x, "shape", ()) != () for x in arguments):
         return None  # a constant array, which is rare, would have to be handed in
     if operation.name in COMPARISONS and not _fit_together(arguments):

@@ -1,7 +1,7 @@
 """How a kernel goes through the rows of an array: what is loaded, made and stored in which pass.
 
 What is known only at the end of a row, such as the largest element that a softmax subtracts, can be used in
-the next *pass* through that row. Renderers for numba (`loops.py`) and for CUDA (`blocks.py`) write the lines.
+the next *pass* through that row. Renderers for numba (`python.py`) and for CUDA (`c.py`) write the lines.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,19 +9,9 @@ from typing import Any
 
 import numpy
 
+from xpnet.replay.functions import PICK, REDUCTIONS, STACK, dtypes_of
 from xpnet.replay.graph import Variable
-from xpnet.replay.kernels.kernel import (
-    COLUMN,
-    COMPARISONS,
-    FULL,
-    PICK,
-    PREDICATES,
-    REDUCTIONS,
-    STACK,
-    STACKED,
-    Kernel,
-    Part,
-)
+from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, STACKED, Kernel, Part, elements
 
 
 class Passes:
@@ -48,7 +38,7 @@ class Passes:
     def __init__(self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable]) -> None:
         self.kernel = kernel
         self.numbers: list[float] = []
-        inputs = {x: f"a{index}" for index, x in enumerate(kernel.inputs)}
+        self._inputs = inputs = {x: f"a{index}" for index, x in enumerate(kernel.inputs)}
         stores = {x: inputs[alias[x]] if x in alias else f"o{index}" for index, x in enumerate(outputs)}
         self._stacks = {x: name for x, name in stores.items() if kernel.kinds[x] == STACKED}
         self._stores = {x: f"{name}[{self._place(x)}]" for x, name in stores.items() if x not in self._stacks}
@@ -118,18 +108,8 @@ class Passes:
 
     def _arguments(self, part: Part) -> Iterator[tuple[Any, numpy.dtype]]:
         """Yield the arguments of one element, as text or as numbers, and in which dtype they are computed."""
-        operation = part.operation
-        name, result = operation.name, operation.result.dtype
-        arguments = operation.arguments[:1] if name == "astype" else operation.arguments
-        if name in COMPARISONS:
-            dtype = numpy.result_type(*[x.dtype if hasattr(x, "dtype") else x for x in arguments])
-            dtypes = [dtype] * len(arguments)
-        elif name == "astype" or name in PREDICATES:
-            dtypes = [arguments[0].dtype]
-        elif name == "where":
-            dtypes = [numpy.dtype(bool), result, result]
-        else:
-            dtypes = [result] * len(arguments)
+        name, arguments = part.operation.name, elements(part.operation)
+        dtypes = dtypes_of(name, arguments, part.operation.result.dtype)
         read = iter(part.read)
         for x, dtype in zip(arguments, dtypes, strict=True):
             if type(x) is Variable:
@@ -143,6 +123,45 @@ class Passes:
                 yield self._cast(dtype, f"c{len(self.numbers) - 1}"), dtype
             else:
                 yield self._cast(dtype, repr(number)), dtype
+
+    def _load(self, x: Variable, name: str, element: str) -> None:
+        """Write how an input is read."""
+        kind = self.kernel.kinds[x]
+        self._values[x] = f"{name}_"
+        self._rows[x] = self._row(x, name)
+        where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
+        for number, lines in enumerate(where):
+            if kind != FULL or number in self._readers.get(x, ()):
+                lines.append(self._assign(x.dtype, f"{name}_", element))
+
+    def _make(self, number: int, part: Part) -> None:
+        """Write how an element is made, stored and kept."""
+        x, value, lines = part.result, f"v{number}", self._where(part.result)
+        lines.append(self._assign(x.dtype, value, self._text(part, lines)))
+        self._values[x] = value
+        if x in self._stores:
+            store = self._store(self._stores[x], value)
+            lines.append(store if self.kernel.kinds[x] == FULL else self._once(store))
+        if self._is_kept(x):
+            self._rows[x] = self._keep(x, f"k{number}")
+            lines.append(self._store(f"k{number}[j]", value))
+            for later in self._inside[self._pass[x] + 1 :]:
+                later.append(self._assign(x.dtype, value, f"k{number}[j]"))
+
+    def _where(self, x: Variable) -> list[str]:
+        """Return the lines in which an element is loaded or made."""
+        return (self._inside if self.kernel.kinds[x] == FULL else self._before)[self._pass.get(x, 0)]
+
+    def _divisor(self, part: Part) -> str:
+        """Return of how many elements a mean is; "" for another total."""
+        if part.operation.name != "mean":
+            return ""
+        of_number = "size" if self.kernel.kinds[part.read[0][0]] == FULL else "rows"
+        return {COLUMN: "columns", ROW: "rows"}.get(self.kernel.kinds[part.result], of_number)
+
+    def _once(self, line: str) -> str:
+        """Return a line that is run once for a row."""
+        return line
 
     # -- what a renderer writes ---------------------------------------------------------------------------
 
@@ -158,12 +177,20 @@ class Passes:
         """Return an element in another dtype."""
         raise NotImplementedError
 
-    def _load(self, x: Variable, name: str, element: str) -> None:
-        """Write how an input is read."""
+    def _assign(self, dtype: numpy.dtype, name: str, value: str) -> str:
+        """Return the line that gives a name to an element."""
         raise NotImplementedError
 
-    def _make(self, number: int, part: Part) -> None:
-        """Write how an element is made."""
+    def _row(self, x: Variable, name: str) -> Any:
+        """Return where the present row of an input is."""
+        raise NotImplementedError
+
+    def _keep(self, x: Variable, name: str) -> Any:
+        """Write an array for the present row, and return where it is."""
+        raise NotImplementedError
+
+    def _text(self, part: Part, lines: list[str]) -> str:
+        """Return an element of a result, and write what must come before it."""
         raise NotImplementedError
 
     def _total(self, number: int, part: Part) -> None:
@@ -173,3 +200,7 @@ class Passes:
     def _put_together(self, names: dict[Variable, str]) -> str:
         """Return the function."""
         raise NotImplementedError
+
+
+def indented(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]

@@ -1,72 +1,21 @@
 """A kernel as a loop in Python, which numba compiles: its source."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy
 
+from xpnet.replay.functions import CHOICES, COMPARISONS, PICK, PLACE, REDUCTIONS, TRANSCENDENTAL, known
 from xpnet.replay.graph import Operation, Variable
-from xpnet.replay.kernels.kernel import (
-    COLUMN,
-    COMPARISONS,
-    FULL,
-    NUMBER,
-    PICK,
-    PLACE,
-    REDUCTIONS,
-    ROW,
-    STACK,
-    Kernel,
-    Part,
-    Target,
-)
-from xpnet.replay.kernels.passes import Passes
+from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, Kernel, Part, Target
+from xpnet.replay.kernels.passes import Passes, indented
 
-# One element of each function. All arguments have been converted to the dtype in which it computes.
-ELEMENT = {
-    "abs": "abs({0})",
-    "add": "{0} + {1}",
-    "astype": "{0}",
-    "bitwise_and": "{0} & {1}",
-    "bitwise_invert": "~{0}",
-    "bitwise_or": "{0} | {1}",
-    "bitwise_xor": "{0} ^ {1}",
-    "divide": "{0} / {1}",
-    "equal": "{0} == {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "logical_and": "{0} and {1}",
-    "logical_not": "not {0}",
-    "logical_or": "{0} or {1}",
-    "maximum": "{0} if ({0} > {1} or {0} != {0}) else {1}",  # NaN if one is; the second if both are zero
-    "minimum": "{0} if ({0} < {1} or {0} != {0}) else {1}",
-    "multiply": "{0} * {1}",
-    "negative": "-{0}",
-    "not_equal": "{0} != {1}",
-    "reciprocal": "1 / {0}",
-    "sqrt": "sqrt({0})",
-    "square": "{0} * {0}",
-    "subtract": "{0} - {1}",
-    "where": "{1} if {0} else {2}",
-}
-# These are faster in NumPy, which computes several elements at once, unless there are only a few.
+# Transcendental functions are faster in NumPy, which computes several elements at once, unless there are only
+# as few as these.
 FEW = 512
-ELEMENT_OF_FEW = {
-    "cos": "cos({0})",
-    "exp": "exp({0})",
-    "expm1": "expm1({0})",
-    "log": "log({0})",
-    "log1p": "log1p({0})",
-    "pow": "{0} ** {1}",
-    "sin": "sin({0})",
-    "tanh": "tanh({0})",
-}
 _DTYPES = frozenset({"float32", "float64", "bool"})
 _INTEGERS = frozenset({"int32", "int64"})
 # What cannot overflow or divide by zero, which numba and NumPy do differently with integers.
-_OF_INTEGERS = COMPARISONS | {"maximum", "minimum", "where"}
+_OF_INTEGERS = COMPARISONS | CHOICES
 
 # Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
 # several elements at once.
@@ -79,19 +28,14 @@ PART = 1_024
 SUMS = ("sum", "mean")
 
 
-def _can_make(operation: Operation) -> bool:
-    name, result = operation.name, operation.result
-    if name in (PICK, PLACE, STACK):
-        return result.dtype.name in _DTYPES
-    few = name in ELEMENT_OF_FEW and result.size <= FEW
-    dtypes = _DTYPES | _INTEGERS if name in _OF_INTEGERS else _DTYPES
-    arguments = operation.arguments[:1] if name == "astype" else operation.arguments
-    known = name in ELEMENT or few
-    return known and result.dtype.name in dtypes and all(_fits(x, dtypes) for x in arguments)
+def _text(operation: Operation) -> str | None:
+    if operation.name in TRANSCENDENTAL and operation.result.size > FEW:
+        return None
+    return known(operation.name).python or None
 
 
-def _fits(x: Any, dtypes: frozenset[str]) -> bool:
-    return isinstance(x, bool | int | float) or (hasattr(x, "dtype") and x.dtype.name in dtypes)
+def _dtypes(operation: Operation) -> frozenset[str]:
+    return _DTYPES | _INTEGERS if operation.name in _OF_INTEGERS else _DTYPES
 
 
 def _can_total(operation: Operation, kind: str) -> bool:
@@ -109,7 +53,7 @@ def _accepts(kernel: Kernel) -> bool:
 
 # A loop over many more arrays is no faster: the processor follows a limited number of streams, and the
 # compiler checks each pair for overlap. A loop of many more operations takes long to compile.
-TARGET = Target(12, 64, _can_make, _can_total, _accepts, shortest=8)
+TARGET = Target(12, 64, _text, _dtypes, _can_total, _accepts, shortest=8)
 
 
 class Loop(Passes):
@@ -132,7 +76,6 @@ class Loop(Passes):
         self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable], *, parallel: bool
     ) -> None:
         self._parallel = parallel
-        self._names: dict[Variable, str] = {}  # of inputs
         self._overwritten = set(alias.values())
         self._parts: list[str] = []  # lines behind each part of a loop, for sums of all elements
         super().__init__(kernel, outputs, alias)
@@ -162,44 +105,26 @@ class Loop(Passes):
     def _cast(self, dtype: numpy.dtype, value: str) -> str:
         return f"{_name(dtype)}({value})"
 
-    def _load(self, x: Variable, name: str, element: str) -> None:
-        kind = self.kernel.kinds[x]
-        self._values[x] = f"{name}_"
-        self._names[x] = name
-        self._rows[x] = name, self._place_of_row(*self._start_and_step(x), "0")
-        where = {NUMBER: [self._first], COLUMN: [self._before[0]]}.get(kind, self._inside)
-        for number, lines in enumerate(where):
-            if kind != FULL or number in self._readers.get(x, ()):
-                lines.append(f"{name}_ = {element}")
+    def _assign(self, _dtype: numpy.dtype, name: str, value: str) -> str:
+        return f"{name} = {value}"
 
-    def _make(self, number: int, part: Part) -> None:
-        """Write how an element is made."""
-        x, value = part.result, f"v{number}"
-        full = self.kernel.kinds[x] == FULL
-        lines = (self._inside if full else self._before)[self._pass[x]]
-        if part.operation.name == PICK:
-            row, index = part.read[0][0], self._values[part.read[1][0]]
+    def _row(self, x: Variable, name: str) -> tuple[str, str]:
+        return name, self._place_of_row(*self._start_and_step(x), "0")
+
+    def _keep(self, x: Variable, name: str) -> tuple[str, str]:
+        return self._buffer(name, "columns", x), "uint64(0)"
+
+    def _text(self, part: Part, lines: list[str]) -> str:
+        x, name = part.result, part.operation.name
+        if name == PICK:
+            (array, start), index = self._rows[part.read[0][0]], self._values[part.read[1][0]]
             problem = "the indices of take_along_axis must be smaller than the axis is long."
             lines += [f"if not -columns <= {index} < columns:", f'    raise IndexError("{problem}")']
-            array, start = self._rows[row]
-            lines.append(f"{value} = {array}[{start} + uint64({index} % columns)]")
-        elif part.operation.name == PLACE:
+            return f"{array}[{start} + uint64({index} % columns)]"
+        if name == PLACE:
             element, index = (self._values[x] for x, _ in part.read)
-            zero = f"{_name(x.dtype)}(0)"
-            lines.append(f"{value} = {element} if j == {index} or j == {index} + columns else {zero}")
-        else:
-            name = part.operation.name
-            texts = [text for text, _ in self._arguments(part)]
-            element = (ELEMENT.get(name) or ELEMENT_OF_FEW[name]).format(*texts)
-            lines.append(f"{value} = {self._cast(x.dtype, element)}")
-        self._values[x] = value
-        if x in self._stores:
-            lines.append(self._store(self._stores[x], value))
-        if self._is_kept(x):
-            self._rows[x] = self._buffer(f"k{number}", "columns", x), "uint64(0)"
-            lines.append(f"k{number}[j] = {value}")
-            for later in self._inside[self._pass[x] + 1 :]:
-                later.append(f"{value} = k{number}[j]")
+            return f"{element} if j == {index} or j == {index} + columns else {_name(x.dtype)}(0)"
+        return self._cast(x.dtype, known(name).python.format(*(text for text, _ in self._arguments(part))))
 
     def _total(self, number: int, part: Part) -> None:
         """Write how a total takes in elements: one after the other, or all of them once they are there."""
@@ -223,21 +148,16 @@ class Loop(Passes):
             else:
                 first = self._before[self._pass.get(source, 0)] if kind == COLUMN else self._first
                 first.append(f"{total} = {start}")
-            take_in = ELEMENT[function].format(total, self._values[source])
+            take_in = known(function).python.format(total, self._values[source])
             self._where(source).append(f"{total} = {dtype}({take_in})")
         if kind == ROW:
             return
-        if part.operation.name == "mean":
-            along = "columns" if kind == COLUMN else "size" if self.kernel.kinds[source] == FULL else "rows"
-            total = f"({total}) / {along}"
+        if divisor := self._divisor(part):
+            total = f"({total}) / {divisor}"
         self._values[x] = f"v{number}"
         behind.append(f"v{number} = {dtype}({total})")
         if x in self._stores:
             behind.append(f"{self._stores[x]} = v{number}")
-
-    def _where(self, x: Variable) -> list[str]:
-        """Return the lines in which an element is loaded or made."""
-        return (self._inside if self.kernel.kinds[x] == FULL else self._before)[self._pass.get(x, 0)]
 
     def _adds_up(self, part: Part) -> bool:
         """Say whether a total is a sum of elements that are there: NumPy's of fewer than eight is not."""
@@ -247,8 +167,8 @@ class Loop(Passes):
         )
 
     def _sum_of_part(self, number: int, source: Variable) -> str:
-        if source in self._names and source not in self._overwritten:
-            return f"add_up({self._names[source]}, uint64(first), uint64(end))"
+        if source in self._inputs and source not in self._overwritten:
+            return f"add_up({self._inputs[source]}, uint64(first), uint64(end))"
         array = self._buffer(f"s{number}", str(PART), source)
         first = "first" if self.kernel.columns else "uint64(first)"
         self._where(source).append(f"{array}[i - {first}] = {self._values[source]}")
@@ -270,23 +190,19 @@ class Loop(Passes):
         if kernel.columns:
             each = []
             for before, inside in zip(self._before, self._inside, strict=False):
-                each += [*before, "for j in range(columns):", *_indent(inside)] if inside else before
+                each += [*before, "for j in range(columns):", *indented(inside)] if inside else before
             each += self._before[-1]
         else:  # unsigned, as a place is
             each, first, end = self._inside[0], f"uint64({first})", f"uint64({end})"
-        body = [f"for i in {loop}({first}, {end}):", *_indent(each)] if each else []
+        body = [f"for i in {loop}({first}, {end}):", *indented(each)] if each else []
         if self._parts:
             lines = [f"end, halves = end_of_part(first, {over}, {PART})", *body, *self._parts]
             lines += ["number += 1 - halves", "first = end"]
-            body = ["first = number = 0", f"while first < {over}:", *_indent(lines)]
+            body = ["first = number = 0", f"while first < {over}:", *indented(lines)]
         head = ["rows = size // columns"] if kernel.columns else []
         decorator = f"@njit(parallel={self._parallel}, error_model='numpy')"
         lines = [decorator, f"def kernel({', '.join(arguments)}):"]
-        return "\n".join([*lines, *_indent([*head, *self._first, *body, *self._behind]), ""])
-
-
-def _indent(lines: list[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
+        return "\n".join([*lines, *indented([*head, *self._first, *body, *self._behind]), ""])
 
 
 def _name(dtype: numpy.dtype) -> str:

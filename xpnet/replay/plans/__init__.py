@@ -23,13 +23,13 @@ def _plan_of(x: Any) -> "type[Plan]":
     spec = library.spec if library else ""
     # Imported here, as they would be a good part of the time to import xpnet.
     if spec == "cpu":
-        from xpnet.replay.plans.cpu import NumpyPlan
+        from xpnet.replay.plans.cpu import CpuPlan
 
-        return NumpyPlan
+        return CpuPlan
     if spec == "cuda":
-        from xpnet.replay.plans.cuda import CupyPlan
+        from xpnet.replay.plans.cuda import CudaPlan
 
-        return CupyPlan
+        return CudaPlan
     from xpnet.replay.plans.plan import JaxPlan, Plan
 
     return JaxPlan if spec == "jax" else Plan

@@ -5,10 +5,10 @@ CUDA then starts all of them at once, for the arrays that were handed in. Argume
 in each call, the batches, are copied to one place; for donated ones that do, parameters, it is captured anew.
 """
 
+import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
 from functools import reduce
 from math import gcd, prod
 from typing import Any
@@ -19,10 +19,11 @@ import numpy
 
 from xpnet.autodiff.namespace import PlainNamespace
 from xpnet.backends import plain_namespace
-from xpnet.replay.graph import VIEWS, Graph, Operation, Variable
+from xpnet.replay.functions import VIEWS
+from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels import c
 from xpnet.replay.kernels.c import Block
-from xpnet.replay.kernels.kernel import Target
+from xpnet.replay.kernels.kernel import Kernel
 from xpnet.replay.plans.cuda_lowering import lowered, with_constants_handed_in, with_copies
 from xpnet.replay.plans.cuda_products import (
     ALIGNMENT,
@@ -39,8 +40,9 @@ from xpnet.replay.plans.cuda_products import (
     stored_as,
     widening,
 )
-from xpnet.replay.plans.memory import MemoryPlan
-from xpnet.replay.plans.plan import Step, call, first_line
+from xpnet.replay.plans.memory import Prototypes
+from xpnet.replay.plans.plan import MemoryPlan, Over, Variables, first_line
+from xpnet.replay.plans.step import CALL, PRODUCT, VIEW, Call, Scratch, Step, recorded
 
 _log = logging.getLogger("xpnet")
 
@@ -48,7 +50,7 @@ _log = logging.getLogger("xpnet")
 GRAPHS = 4
 
 
-class CupyPlan(MemoryPlan):
+class CudaPlan(MemoryPlan):
     """A plan that runs on a CUDA device.
 
     Parameters
@@ -63,18 +65,15 @@ class CupyPlan(MemoryPlan):
     rounds = True
     may_fail = True
 
-    alignment = ALIGNMENT
-    has_numbers = False
+    _runtime: Any  # `Cuda` of `cuda_runtime.py`
+    _stored_as = staticmethod(stored_as)
 
     def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:
         runtime = self._runtime = self._runtime_of(like)
-        self._assign = runtime.assign  # one object, which the source names once
-        # Why no graph can be captured, if so.
-        self._problem = runtime.problem
         with runtime.active():
             self._namespace = plain_namespace(like)
             graph, constants = with_constants_handed_in(graph)
-            self._more_inputs = [runtime.contiguous(x) for x in constants]  # once, so that none moves
+            self._more_inputs = runtime.contiguous(constants)  # once, so that none moves
             graph = lowered(graph, self._namespace, array_api_compat.device(like))
             super().__init__(graph if runtime.problem else narrow(graph), over, like)
 
@@ -85,94 +84,85 @@ class CupyPlan(MemoryPlan):
         return Cuda.of(like)
 
     def _build(self, over: list[Variable | None]) -> None:
-        # Bytes of memory for each kernel that puts together totals of several blocks.
-        self._scratch: list[int] = []
+        self._target = c.TARGET
+        self._problem = self._runtime.problem  # why no graph can be captured, if so
+        self._assign = self._runtime.assign  # one object, which the source names once
         # By the stream that they run on: what is idle for the host may still be at work there.
-        self._idle: dict[Any, list[_Bound]] = {}
-        self._in_graphs: list[_Bound] = []
+        self._idle_on: dict[Any, list[Callable]] = {}
         # What multiplies, by the operation; None where cuBLASLt cannot.
         self._planned: dict[Operation, Any] = {}
         # What products leave that could end with a ReLU, but for NaN.
         self._without_relu: set[Variable] = set()
-        self._begin()
-        for operation in self.graph.operations:
-            self._lay_out(operation)
-        whole = with_copies(self.graph, self._namespace, self._prototypes.__getitem__)
-        for operation in whole.operations:
-            self._lay_out(operation)
-        self.graph = merged(whole, lambda product: self._multiply(product) is not None)
+        self._merge()
         super()._build(over)
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
         # Outputs that are arguments, or are written over them; the others are copied, and so is what the
         # function returns twice, which is two arrays.
-        places = [self._place.get(x, x) if type(x) is Variable else None for x in self.graph.outputs]
+        place = self._layout.place
+        places = [place.get(x, x) if type(x) is Variable else None for x in self.graph.outputs]
         self._handed_in = {
             index: inputs[x] for index, x in enumerate(places) if x in inputs and x not in places[:index]
         }
         # Where in memory an argument may begin: at any of its elements, but for products.
+        root = self._prototypes.root
         multiplied = {
-            self._place.get(root, root)
+            place.get(root[x], root[x])
             for operation, function in self._planned.items()
             if function
             for x in (*operation.inputs, *operation.results)
-            if (root := self._root.get(x))
+            if x in root
         }
         self._alignments = [ALIGNMENT if x in multiplied else 1 for x in self.graph.inputs]
 
-    @property
-    def target(self) -> Target:
-        return c.TARGET
+    def _merge(self) -> None:
+        """Copy what products need in another order, and let them do what comes right behind them."""
+        self._prototypes = Prototypes(self.graph.inputs, stored_as)
+        for operation in self.graph.operations:
+            self._is_view(operation)
+        whole = with_copies(self.graph, self._namespace, self._prototypes.__getitem__)
+        for operation in whole.operations:
+            self._is_view(operation)
+        self.graph = merged(whole, lambda product: self._multiply(product) is not None)
 
     # -- what each operation becomes ----------------------------------------------------------------------
 
-    def _called(self, operation: Operation) -> Any:
-        if operation.name == "getitem":
-            return operation.function
-        return reduce(getattr, operation.name.split("."), PlainNamespace(array_api_compat.numpy))
-
-    def _lay_out(self, operation: Operation) -> bool:
-        """Note where the results of an operation are, and say whether they are views."""
-        if operation.name in VIEWS and self._is_view(operation):
-            return True
+    def _is_view(self, operation: Operation) -> bool:
+        """Add the results of an operation to the prototypes, and say whether they are views."""
+        function, of_numpy = operation.function, PlainNamespace(array_api_compat.numpy)
+        with contextlib.suppress(Exception):  # with a constant of CuPy's, say, as an index
+            if operation.name != "getitem":
+                function = reduce(getattr, operation.name.split("."), of_numpy)
+            if operation.name in VIEWS and self._prototypes.is_view(operation, function):
+                return True
         for x in operation.results:
-            self._root[x] = x
-            self._prototypes[x] = numpy.empty(x.shape, stored_as(x.dtype))
+            self._prototypes.add(x)
         return False
 
     def _lower(self, operation: Operation) -> Step:
-        if self._lay_out(operation):
-            self._view.add(operation)
-            return call(self._constants, operation)
+        if self._is_view(operation):
+            return Step.of(operation, recorded(operation, VIEW))
         return self._product(operation) or self._as_recorded(operation)
-
-    def _is_view(self, operation: Operation) -> bool:
-        try:
-            return super()._is_view(operation)
-        except Exception:  # with a constant of CuPy's, say, as an index
-            return False
 
     def _as_recorded(self, operation: Operation) -> Step:
         """Call a function as it was recorded, and put what it makes into buffers."""
-        step = call(self._constants, operation)
+        value = recorded(operation)._replace(results=())
         # What rearranges narrow numbers has narrow results.
         widens = not isinstance(operation.result.dtype, NarrowType)
         if widens and any(isinstance(x.dtype, NarrowType) for x in operation.inputs):
-            step = call(self._constants, replace(operation, function=widening(operation)))
-        assign = self._constants.constant(self._assign, "assign")
-        _, _, value = step.lines[0].partition(" = ")
-        results = [self._constants.text(x) for x in operation.results]
-        targets = f"[{', '.join(results)}]" if operation.several else results[0]
-        return Step(operation, [f"{assign}({targets}, {value})"])
+            value = value._replace(function=widening(operation))
+        targets = list(operation.results) if operation.several else operation.result
+        return Step.of(operation, Call(CALL, self._assign, (targets, value), "assign"))
 
     def _product(self, operation: Operation) -> Step | None:
         """Return a product by cuBLASLt, or None where it is called as it was recorded."""
         function = self._multiply(operation)
         if function is None:
             return None
-        name = self._constants.constant(function, operation.options.get("epilogue", "product").lower())
         (first, second, *more), (result, *others) = operation.arguments, operation.results
-        arguments = self._constants.items(first, second, result, *more, *others)
-        return Step(operation, [f"{name}(workspace, {arguments})"])
+        workspace = Scratch("workspace", function.workspace)
+        name = operation.options.get("epilogue", "product").lower()
+        arguments = (workspace, first, second, result, *more, *others)
+        return Step.of(operation, Call(PRODUCT, function, arguments, name))
 
     def _multiply(self, operation: Operation) -> Any:
         """Return what multiplies, as cuBLASLt plans it, or None where that cannot."""
@@ -240,80 +230,45 @@ class CupyPlan(MemoryPlan):
 
     def _alignment_of(self, x: Variable) -> int:
         """Return of how many bytes the place of an array is a multiple: buffers, and views of them."""
-        here, base = (self._prototypes[v].ctypes.data for v in (x, self._root[x]))
-        return gcd(ALIGNMENT, here - base)
+        return gcd(ALIGNMENT, self._prototypes.offset(x))
 
-    def _kernel_line(self, step: Step) -> str:
-        kernel, operation = step.kernel, step.operation
-        assert kernel
-        alias = self._written_over(step)
-        block = Block(kernel, operation.results, alias)
+    def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
+        block = Block(kernel, results, over)
         grid = block.grid(kernel.size, self._runtime.processors)
-        function = self._runtime.kernel(block.source, grid)
-        names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts)).replace(".", "_")
-        name = self._constants.constant(function, names)
-        rest = [x for x in operation.results if x not in alias]
-        arguments = self._constants.items(*kernel.handed_in, *rest, *block.numbers, kernel.size)
-        if not grid.scratch:
-            return f"{name}({arguments})"
         # Of its own: it must be zero when the kernel starts, and another one would leave there what is not.
-        self._scratch.append(grid.scratch)
-        return f"{name}({arguments}, scratch_{len(self._scratch) - 1})"
+        scratch = [Scratch(f"scratch_{results[0].number}", grid.scratch)] if grid.scratch else []
+        return self._runtime.kernel(block.source, grid), [*arrays, *block.numbers, kernel.size, *scratch]
 
-    def _new(self, x: Variable) -> str:  # noqa: ARG002
-        return ""
-
-    def _outputs(self) -> list[str]:
-        text, constant = self._constants.text, self._constants.constant
-        return [text(x) if type(x) is Variable else constant(x) for x in self.graph.outputs]
+    def _output(self, x: Any, _again: bool) -> Any:
+        return x  # it is copied behind the function, as a graph makes no arrays
 
     # -- running it ---------------------------------------------------------------------------------------
 
+    def _shared(self, inputs: list) -> list[int]:
+        pointers = [self._runtime.pointer(x) for x in inputs]
+        wholes = {id(x.base) for x in inputs}  # of which an argument is a part
+        return [
+            index
+            for index in self._written
+            if (x := inputs[index]).base is not None
+            or id(x) in wholes
+            or pointers.count(pointers[index]) > 1
+            or pointers[index] % self._alignments[index]
+        ]
+
+    @property
+    def _idle(self) -> list[Callable]:
+        # What is captured in a graph around this one stays in use by that: nobody finds it again.
+        where = object() if self._runtime.is_capturing() else self._runtime.queue()
+        return self._idle_on.setdefault(where, [])
+
     def _bind(self) -> Callable:
-        """Return the function with memory of its own."""
-        runtime = self._runtime
-        memory = runtime.memory(self.nbytes)
-        names = dict(self._constants.constants)
-        names |= {f"scratch_{number}": runtime.memory(size) for number, size in enumerate(self._scratch)}
-        workspace = max((function.workspace for function in self._planned.values() if function), default=0)
-        names["workspace"] = runtime.memory(workspace)
-        for x, (offset, _) in self.sizes.items():
-            names[self._name(x)] = runtime.array(memory, offset, x.shape, stored_as(x.dtype))
-        for line in self._once:
-            exec(line, names)
-        return self._function(self._code, names)
+        return _Bound(self, super()._bind())
 
     def __call__(self, inputs: list, *, keep: bool = False) -> tuple:
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
         with self._runtime.active():
-            return self._run(inputs, keep=keep)
-
-    def _run(self, inputs: list, *, keep: bool) -> tuple:
-        runtime = self._runtime
-        inputs = [*map(runtime.contiguous, inputs), *self._more_inputs]
-        if self._written:
-            pointers = [runtime.pointer(x) for x in inputs]
-            wholes = {id(x.base) for x in inputs}  # of which an argument is a part
-            for index in self._written:
-                x, pointer = inputs[index], pointers[index]
-                shared = x.base is not None or id(x) in wholes or pointers.count(pointer) > 1
-                if keep or shared or pointer % self._alignments[index]:
-                    inputs[index] = runtime.copies([x])[0]
-        try:
-            bound = self._idle[runtime.queue()].pop()
-        except (KeyError, IndexError):
-            bound = _Bound(self)
-        made = bound.run(inputs)
-        copied = [x for index, x in enumerate(made) if index not in self._handed_in]
-        fresh = iter(runtime.copies(copied))
-        outputs = tuple(
-            inputs[self._handed_in[index]] if index in self._handed_in else next(fresh)
-            for index in range(len(made))
-        )
-        # A graph around this one goes on to use its memory.
-        in_graph = runtime.is_capturing()
-        (self._in_graphs if in_graph else self._idle.setdefault(runtime.queue(), [])).append(bound)
-        return outputs
+            return super().__call__([*inputs, *self._more_inputs], keep=keep)
 
     def explain(self) -> str:
         """Describe the plan: what was recorded, the memory, the function, and whether it is captured."""
@@ -326,17 +281,21 @@ class CupyPlan(MemoryPlan):
 class _Bound:
     """The function of a plan with memory of its own, and its graphs."""
 
-    def __init__(self, plan: CupyPlan) -> None:
-        self._plan = plan
-        self._runtime = plan._runtime
-        self._function = plan._bind()
+    def __init__(self, plan: CudaPlan, function: Callable) -> None:
+        self._plan, self._runtime, self._function = plan, plan._runtime, function
         self._donated = set(plan._written)
         # Arguments that come at another place each time, and where they are copied.
         self._moving: dict[int, Any] = {}
         self._graphs: dict[tuple, tuple[Callable, tuple]] = {}
         self._before: list[int] | None = None
 
-    def run(self, inputs: list) -> tuple:
+    def __call__(self, *inputs: Any) -> tuple:
+        """Compute the outputs, into the memory of the arguments and into new arrays."""
+        outputs, handed_in = self._run(inputs), self._plan._handed_in
+        fresh = iter(self._runtime.copies([x for i, x in enumerate(outputs) if i not in handed_in]))
+        return tuple(inputs[handed_in[i]] if i in handed_in else next(fresh) for i in range(len(outputs)))
+
+    def _run(self, inputs: Sequence) -> tuple:
         """Compute the outputs, into the memory of this plan or of the arguments."""
         pointers = [self._runtime.pointer(x) for x in inputs]
         # Arguments that begin where products cannot read them.
@@ -360,10 +319,10 @@ class _Bound:
             self._moving[index] = self._runtime.copies([x])[0]
             self._graphs.clear()
 
-    def _places(self, inputs: list, moved: Collection[int]) -> list:
+    def _places(self, inputs: Sequence, moved: Collection[int]) -> list:
         return [self._moving[index] if index in moved else x for index, x in enumerate(inputs)]
 
-    def _graph(self, inputs: list, pointers: list[int]) -> tuple[Callable, tuple] | None:
+    def _graph(self, inputs: Sequence, pointers: list[int]) -> tuple[Callable, tuple] | None:
         """Return the graph for arguments at these places, once nothing but batches has another one."""
         found = self._graphs.get(self._key(pointers))
         if found is None and self._before is not None and not self._plan._problem:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.replay.graph import ELEMENTWISE, Graph, Instead, Operation, Variable
-from xpnet.replay.kernels.kernel import COPY, REDUCTIONS, pattern
+from xpnet.replay.decompositions import DECOMPOSITIONS
+from xpnet.replay.functions import BROADCASTING, COPY, REDUCTIONS
+from xpnet.replay.graph import Graph, Instead, Operation, Variable
+from xpnet.replay.kernels.kernel import pattern
 from xpnet.replay.plans.cuda_products import Matrix, as_matrices, is_product, operand_shapes
 from xpnet.replay.rewrite import expand
 
@@ -55,10 +57,14 @@ def lowered(graph: Graph, xp: Any, device: Any) -> Graph:
     device : device
         Where the arrays are.
     """
-    known = expand(graph, {"tensordot": _tensordot, "unstack": _unstack, "vecdot": _vecdot}, xp, device)
+    made: dict[str, Callable[..., Any]] = {
+        "tensordot": _tensordot,
+        "unstack": DECOMPOSITIONS["unstack"],
+        "vecdot": _vecdot,
+    }
     shaped = {name: _with_axes_beside_each_other(name) for name in REDUCTIONS}
-    shaped |= {name: _with_operands_repeated(name) for name in ELEMENTWISE}
-    return expand(known, shaped | {"getitem": _as_view}, xp, device)
+    shaped |= {name: _with_operands_repeated(name) for name in BROADCASTING}
+    return expand(expand(graph, made, xp, device), shaped | {"getitem": _as_view}, xp, device)
 
 
 def _is_real(x: Any) -> bool:
@@ -79,13 +85,9 @@ def _tensordot(xp: Any, x: Any, y: Any, *, axes: Any = 2) -> Any:
     return xp.reshape(xp.matmul(first, second), shape)
 
 
-def _unstack(_xp: Any, x: Any, *, axis: int = 0) -> list:
-    before = (slice(None),) * (axis % x.ndim)
-    return [x[(*before, number, ...)] for number in range(x.shape[axis])]
-
-
-def _vecdot(xp: Any, x: Any, y: Any, *, axis: int = -1) -> Any:
-    return xp.sum(xp.multiply(x, y), axis=axis) if _is_real(x) and _is_real(y) else NotImplemented
+def _vecdot(xp: Any, x: Any, y: Any, **options: Any) -> Any:
+    of_reals = _is_real(x) and _is_real(y)  # kernels have no totals of others
+    return DECOMPOSITIONS["vecdot"](xp, x, y, **options) if of_reals else NotImplemented
 
 
 def _as_view(_xp: Any, x: Any, key: Any) -> Any:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy
 
 from xpnet.backends import plain_namespace
-from xpnet.replay.graph import VIEWS, Graph, Instead, Operation, Variable
+from xpnet.replay.functions import VIEWS
+from xpnet.replay.graph import Graph, Instead, Operation, Variable
 
 # What is done with the elements of a product, in cuBLASLt's names.
 BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"

@@ -41,7 +41,7 @@ class ProductError(RuntimeError):
 
 
 class Cuda:
-    """A CUDA device, as plans see it.
+    """A CUDA device, as plans see it: a `Runtime`, and more.
 
     Attributes
     ----------
@@ -50,6 +50,10 @@ class Cuda:
     processors : int
         How many multiprocessors the device has.
     """
+
+    alignment = ALIGNMENT
+    has_numbers = False
+    empty = None  # what is captured makes no arrays
 
     ProductError = ProductError
 
@@ -92,9 +96,9 @@ class Cuda:
         """Return an array in a part of memory."""
         return cupy.ndarray(shape, dtype, memory.data + offset)
 
-    def contiguous(self, x: Any) -> Any:
-        """Return an array with its elements one after the other."""
-        return x if x.flags.c_contiguous else cupy.ascontiguousarray(x)
+    def contiguous(self, arrays: Sequence) -> list:
+        """Return arrays with their elements one after the other."""
+        return [x if x.flags.c_contiguous else cupy.ascontiguousarray(x) for x in arrays]
 
     def pointer(self, x: Any) -> int:
         """Return where an array is."""
@@ -228,8 +232,20 @@ class _Multiply:
                 Matrix(rows, columns, False, columns, product.first.matrices, rows * columns),
             ),
         ]
-        # Which pointers the descriptor holds, in the order in which they are handed in.
-        self._pointers = [
+        self._pointers = self._set_epilogue(epilogue, columns)
+        self._algorithm = self._choose()
+        self.workspace = int(self._algorithm["workspace_size"][0])
+        if self.workspace and epilogue:
+            self.workspace += 16  # as nvmath-python does, around a fault of cuBLASLt
+
+    def _set(self, attribute: int, value: int) -> None:
+        buffer = numpy.full(1, int(value), self._library.get_matmul_desc_attribute_dtype(attribute))
+        self._library.matmul_desc_set_attribute(self._what, attribute, buffer.ctypes.data, buffer.nbytes)
+
+    def _set_epilogue(self, epilogue: str, columns: int) -> list[int]:
+        """Return which pointers the descriptor holds, in the order in which they are handed in."""
+        library, attribute = self._library, self._library.MatmulDescAttribute
+        pointers = [
             pointer
             for pointer, names in (
                 (attribute.BIAS_POINTER, (BIAS, RELU_BIAS, RELU_AUX_BIAS)),
@@ -239,19 +255,12 @@ class _Multiply:
             if epilogue in names
         ]
         if epilogue:
-            self._set(attribute.EPILOGUE, cublasLt.Epilogue[epilogue])
-        if attribute.EPILOGUE_AUX_POINTER in self._pointers:
+            self._set(attribute.EPILOGUE, library.Epilogue[epilogue])
+        if attribute.EPILOGUE_AUX_POINTER in pointers:
             self._set(attribute.EPILOGUE_AUX_LD, -(-columns // 128) * 128)
-        for pointer in self._pointers:  # without one, no algorithm would be found
+        for pointer in pointers:  # without one, no algorithm would be found
             self._set(pointer, ALIGNMENT_OF_BIAS)
-        self._algorithm = self._choose()
-        self.workspace = int(self._algorithm["workspace_size"][0])
-        if self.workspace and epilogue:
-            self.workspace += 16  # as nvmath-python does, around a fault of cuBLASLt
-
-    def _set(self, attribute: int, value: int) -> None:
-        buffer = numpy.full(1, int(value), self._library.get_matmul_desc_attribute_dtype(attribute))
-        self._library.matmul_desc_set_attribute(self._what, attribute, buffer.ctypes.data, buffer.nbytes)
+        return pointers
 
     def _layout(self, kind: int, matrix: Matrix) -> int:
         library, attribute = self._library, self._library.MatrixLayoutAttribute

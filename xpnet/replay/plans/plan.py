@@ -1,84 +1,27 @@
 """A plan: recorded operations as the source of one straight Python function.
 
-The one here calls each function as it was recorded, on any library. `cpu.py` and `cuda.py` do better.
+`Plan` calls each function as it was recorded, on any library. `MemoryPlan` lets functions write into memory
+that is laid out beforehand (`memory.py`); `cpu.py` and `cuda.py` say how each operation is done there.
 """
 
 import linecache
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import count
-from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
 from xpnet.backends import copied
 from xpnet.replay.graph import Graph, Operation, Variable
-from xpnet.replay.kernels.kernel import Kernel
+from xpnet.replay.kernels.fusion import fuse
+from xpnet.replay.kernels.kernel import Kernel, Target
+from xpnet.replay.plans.memory import Layout, Prototypes
+from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step, recorded
 
 _numbers = count()
 
-
-@dataclass
-class Step:
-    """An operation, as lines of source.
-
-    Attributes
-    ----------
-    operation : Operation
-    lines : list of str
-        They name variables as ``{v7}``, to be filled in when it is known where each one is.
-    in_place : tuple of Variable
-        Inputs whose memory the result may take over, if nothing else needs them any more.
-    kernel : Kernel or None
-        What stands for the lines, which depend on the memory that is shared.
-    copied : Variable or None
-        The input that the first line copies to the result, which is left out if they share memory.
-    """
-
-    operation: Operation
-    lines: list[str]
-    in_place: tuple[Variable, ...] = ()
-    kernel: Kernel | None = None
-    copied: Variable | None = None
-
-
-class Source:
-    """What lowerings write with: variables, constants and literals as text."""
-
-    def __init__(self) -> None:
-        self.constants: dict[str, Any] = {}
-
-    def constant(self, value: Any, name: str = "constant") -> str:
-        """Return the name of a constant: one like this, with a number if others are called so."""
-        names = (f"{name}_{number}" if number > 1 else name for number in count(1))
-        return next(each for each in names if self.constants.setdefault(each, value) is value)
-
-    def text(self, value: Any) -> str:
-        """Return the source of an argument."""
-        if type(value) is Variable:
-            return f"{{v{value.number}}}"
-        if type(value) in (list, tuple):
-            items = "".join(f"{self.text(item)}, " for item in value)
-            return f"[{items}]" if type(value) is list else f"({items})"
-        if value is None or value is ... or type(value) in (bool, int):
-            return repr(value)
-        if type(value) is slice:
-            return f"slice({self.items(value.start, value.stop, value.step)})"
-        if type(value) is float and isfinite(value):
-            return repr(value)
-        return self.constant(value)
-
-    def items(self, *values: Any) -> str:
-        return ", ".join(map(self.text, values))
-
-
-def call(source: Source, operation: Operation) -> Step:
-    """Call a function as it was recorded."""
-    names = "".join(f"{source.text(x)}, " for x in operation.results)
-    function = source.constant(operation.function, operation.name.replace(".", "_"))
-    options = "".join(f", {key}={source.text(value)}" for key, value in operation.options.items())
-    call = f"{function}({source.items(*operation.arguments)}{options})"
-    return Step(operation, [f"{names if operation.several else names[:-2]} = {call}"])
+Variables = Sequence[Variable]
+Over = dict[Variable, Variable]  # results, each with what it is written over
 
 
 class Plan:
@@ -107,29 +50,27 @@ class Plan:
 
     def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:  # noqa: ARG002
         self.graph = graph
-        self._constants = Source()
         self._build(over)
 
     def _build(self, _over: list[Variable | None]) -> None:
         graph = self.graph
+        text = self._text = Source(self._names())
         last = {x: step for step, operation in enumerate(graph.operations) for x in operation.inputs}
         last.update(dict.fromkeys(graph.returned, len(graph.operations)))
         lines = []
         for step, operation in enumerate(graph.operations):
-            lines += call(self._constants, operation).lines
+            lines.append(text.line(recorded(operation)))
             used = [*operation.inputs, *operation.results]
             done = [x for x in dict.fromkeys(used) if last.get(x, step) == step]
             if done:  # or it would stay in memory until the end
-                lines.append(f"del {self._constants.items(*done)}")
-        names = {f"v{x.number}": self._name(x) for x in graph.variables}
-        outputs = [self._output(x) for x in graph.outputs]
-        code = self._compile([x.format_map(names) for x in lines], [x.format_map(names) for x in outputs])
-        self._replay = self._function(code, dict(self._constants.constants))
+                lines.append(f"del {text.items(done)}")
+        code = self._compile(lines)
+        self._replay = self._function(code, dict(text.constants))
 
-    def _output(self, x: Any) -> str:
-        if type(x) is Variable:
-            return self._constants.text(x)
-        return f"{self._constants.constant(copied)}({self._constants.constant(x)})"  # it is the caller's own
+    def _output(self, x: Any, _again: bool) -> Any:
+        """Return what is returned for an output: a variable, which may be there again, or a constant."""
+        # A constant is the caller's own.
+        return x if type(x) is Variable else Call(CALL, copied, (x,), "copied")
 
     def explain(self) -> str:
         """Describe the plan: what was recorded, and the function."""
@@ -139,14 +80,17 @@ class Plan:
             f"out, {self.source.count(chr(10)) - 2} steps\n{self.source}"
         )
 
-    def _name(self, x: Variable) -> str:
-        return f"{'x' if x in self.graph.makers else 'input'}_{x.number}"
+    def _names(self) -> dict[Variable, str]:
+        names = {x: f"x_{x.number}" for x in self.graph.variables}
+        return names | {x: f"input_{x.number}" for x in self.graph.inputs}
 
-    def _compile(self, lines: list[str], outputs: list[str]) -> Any:
+    def _compile(self, lines: list[str]) -> Any:
         """Write the function, so that a traceback shows its lines."""
-        arguments = ", ".join(self._name(x) for x in self.graph.inputs)
-        returned = "".join(f"{x}, " for x in outputs)
-        body = "\n    ".join([*lines, f"return ({returned})"])
+        outputs = self.graph.outputs
+        again = (any(x is y for y in outputs[:index]) for index, x in enumerate(outputs))
+        values = tuple(map(self._output, outputs, again))
+        arguments = ", ".join(map(self._text.text, self.graph.inputs))
+        body = "\n    ".join([*lines, f"return {self._text.text(values)}"])
         self.source = f"def replay({arguments}):\n    {body}\n"
         filename = f"<xpnet plan {next(_numbers)}>"
         linecache.cache[filename] = (len(self.source), None, self.source.splitlines(True), filename)
@@ -169,6 +113,209 @@ class JaxPlan(Plan):
         import jax
 
         return jax.jit(super()._function(code, names))
+
+
+class Runtime(Protocol):
+    """What a plan in memory asks of a processor.
+
+    Attributes
+    ----------
+    alignment : int
+        Bytes, of which the places of buffers are multiples.
+    has_numbers : bool
+        Whether functions give numbers, which cannot be written to, in place of arrays without axes.
+    empty : callable or None
+        Makes an array of a shape and a dtype for a result that is returned; None where plans copy buffers.
+    """
+
+    alignment: int
+    has_numbers: bool
+    empty: Callable | None
+
+    def memory(self, nbytes: int) -> Any:
+        """Return memory."""
+
+    def array(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return an array in a part of memory."""
+
+    def contiguous(self, arrays: Sequence) -> list:
+        """Return arrays with their elements one after the other."""
+
+    def copies(self, arrays: Sequence) -> list:
+        """Return copies of arrays."""
+
+
+class MemoryPlan(Plan):
+    """A plan that computes into memory of its own.
+
+    Arrays that are handed in are read where they are; donated ones are written to. Views of buffers are made
+    once.
+
+    Attributes
+    ----------
+    sizes : dict of Variable to (int, int)
+        Where in the plan's memory each buffer is: its first byte, and its number of bytes.
+    nbytes : int
+        The size of the plan's memory.
+    """
+
+    _runtime: Runtime
+    _target: Target | None  # what may be put together in kernels
+    _stored_as: Callable[[Any], Any] = staticmethod(lambda dtype: dtype)  # what is in memory for a dtype
+
+    # -- what differs from one processor to another -------------------------------------------------------
+
+    @cached_property
+    def _idle(self) -> list[Callable]:
+        """Functions with memory of their own that are not running."""
+        return []
+
+    def _lower(self, operation: Operation) -> Step:
+        """Return what an operation becomes, and add its results to the prototypes."""
+        raise NotImplementedError
+
+    def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
+        """Return the function of a kernel, and its arguments: first of all the arrays.
+
+        ``over`` has the results that are written over an input, each with that.
+        """
+        raise NotImplementedError
+
+    def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:  # noqa: ARG002
+        """Say whether a single operation is faster as a kernel of its own."""
+        return True
+
+    def _shared(self, inputs: list) -> list[int]:
+        """Return which of the arguments that are written over cannot be, by their numbers.
+
+        They are read-only, or something else may have a part of their memory.
+        """
+        raise NotImplementedError
+
+    # -- making it ----------------------------------------------------------------------------------------
+
+    def _build(self, over: list[Variable | None]) -> None:
+        graph, runtime, target = self.graph, self._runtime, self._target
+        self._prototypes = Prototypes(graph.inputs, self._stored_as)
+        steps = [self._lower(operation) for operation in graph.operations]
+        steps = self._fused(steps, target) if target else steps
+
+        def is_array(x: Variable) -> bool:
+            return bool(x.shape) or not runtime.has_numbers
+
+        donated = {x: y for x, y in zip(graph.outputs, over, strict=True) if y is not None and is_array(y)}
+        returned = dict.fromkeys(self._prototypes.root[x] for x in graph.returned if is_array(x))
+        anew = [*returned] if runtime.empty else []
+        self._layout = Layout(graph, steps, self._prototypes, donated, anew, runtime.alignment)
+        self.sizes, self.nbytes = self._layout.sizes, self._layout.nbytes
+        self._write(steps)
+        self._prototypes.clear()  # they were needed for their layout alone
+        written = self._layout.place.values()
+        self._written = [index for index, x in enumerate(graph.inputs) if x in written]
+
+    def _fused(self, steps: list[Step], target: Target) -> list[Step]:
+        """Put elementwise steps together in kernels."""
+        groups = fuse(self.graph, *self._prototypes.for_kernels(target.shortest), target)
+        step_of = dict(zip(self.graph.operations, steps, strict=True))
+        for group in groups:
+            alone = step_of[group.operations[0]] if len(group.operations) == 1 else None
+            if alone and group.kernel and not self._is_worth_it(alone, group.kernel):
+                group.kernel = None
+        last: dict[Variable, int] = {}
+        for index, group in enumerate(groups):
+            read = group.kernel.inputs if group.kernel else group.operations[0].inputs
+            last.update(dict.fromkeys(read, index))
+        last.update(dict.fromkeys(self.graph.returned, len(groups)))
+        fused = []
+        for index, group in enumerate(groups):
+            kernel = group.kernel
+            if kernel:
+                results = [o.result for o in group.operations if last.get(o.result, -1) > index]
+                fused.append(Step(kernel.inputs, results, (), kernel.in_place, kernel))
+            else:
+                fused.append(step_of[group.operations[0]])
+        return fused
+
+    def _names(self) -> dict[Variable, str]:
+        names = super()._names()
+        return names | {x: names[y] for x, y in self._layout.place.items()}
+
+    def _write(self, steps: list[Step]) -> None:
+        layout = self._layout
+        lasting = {x for x in self._prototypes.root if layout.is_in_buffer(x)}
+        text = self._text = Source(self._names(), lasting)
+        left = layout.left_behind()
+        self._once: list[str] = []
+        lines = [
+            text.line(Call(CALL, self._runtime.empty, (x.shape, x.dtype), "empty", results=(x,)))
+            for x in layout.anew
+        ]
+        for index, step in enumerate(steps):
+            calls = [self._call(step, step.kernel)] if step.kernel else step.calls
+            written = [text.line(call) for call in calls if not self._is_there_already(call)]
+            once = step.is_view and step.results[0] in lasting
+            (self._once if once else lines).extend(written)
+            if index in left:
+                lines.append(f"del {text.items(left[index])}")
+        self._code = self._compile(lines)
+
+    def _call(self, step: Step, kernel: Kernel) -> Call:
+        """Return the call of a kernel."""
+        over = self._layout.written_over(step)
+        arrays = [*kernel.handed_in, *(x for x in step.results if x not in over)]
+        function, arguments = self._kernel(kernel, step.results, over, arrays)
+        names = "_".join(dict.fromkeys(part.operation.name for part in kernel.parts)).replace(".", "_")
+        return Call(KERNEL, function, arguments, names)
+
+    def _is_there_already(self, call: Call) -> bool:
+        """Say whether a call copies an array to a result that takes over its memory."""
+        if call.kind != COPY or call.options:
+            return False
+        target, value = call.arguments
+        return type(target) is type(value) is Variable and self._layout.shares(target, value)
+
+    # -- running it ---------------------------------------------------------------------------------------
+
+    def _bind(self) -> Callable:
+        """Return the function with memory of its own."""
+        runtime, text = self._runtime, self._text
+        memory = runtime.memory(self.nbytes)
+        names = dict(text.constants)
+        names |= {name: runtime.memory(nbytes) for name, nbytes in text.scratch.items()}
+        for x, (offset, _) in self.sizes.items():
+            names[text.text(x)] = runtime.array(memory, offset, x.shape, self._stored_as(x.dtype))
+        for line in (*self._once, *text.flat.values()):
+            exec(line, names)
+        return self._function(self._code, names)
+
+    def __call__(self, inputs: list, *, keep: bool = False) -> tuple:
+        """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
+        runtime, idle = self._runtime, self._idle
+        inputs = runtime.contiguous(inputs)
+        if self._written:
+            for index in self._written if keep else self._shared(inputs):
+                (inputs[index],) = runtime.copies([inputs[index]])
+        try:
+            replay = idle.pop()
+        except IndexError:
+            replay = self._bind()
+        outputs = replay(*inputs)
+        idle.append(replay)
+        return outputs
+
+    def explain(self) -> str:
+        """Describe the plan: what was recorded, the memory, and the function."""
+        layout, alone = self._layout, sum(x.nbytes for x in self.sizes)
+        summary = (
+            f"{len(self.sizes)} buffers in {self.nbytes:,} bytes, of {alone:,} if each had its own; "
+            f"{len(self._once)} views made once; {len(layout.place)} results written over arguments, "
+            f"{len(layout.anew)} into new arrays"
+        )
+        buffers = (
+            f"    {self._text.text(x)}: {x.dtype} {x.shape}, {size} bytes from {start}"
+            for x, (start, size) in self.sizes.items()
+        )
+        return "\n".join([super().explain(), summary, *buffers])
 
 
 def first_line(error: Exception) -> str:

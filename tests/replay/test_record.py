@@ -9,7 +9,7 @@ import pickle
 
 import numpy
 import pytest
-from helpers import assert_same, rounding
+from helpers import array, assert_same, rounding
 
 import xpnet
 from xpnet import nn, tree
@@ -20,20 +20,8 @@ from xpnet.replay.record import RecordingNamespace
 THIS = os.path.basename(__file__)
 
 
-def array(values, dtype="float64"):
-    return xpnet.asarray(numpy.asarray(values), device=xpnet.device(), dtype=dtype)
-
-
 def namespace(x):
     return xpnet.array_namespace(x)
-
-
-@pytest.fixture(params=["numba", "numpy"])
-def numba(request, monkeypatch):
-    """Once with kernels of numba, once without."""
-    if request.param == "numba":
-        pytest.importorskip("numba")
-    monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: request.param == "numba")
 
 
 # -- sizes, axes, counts and bounds of slices ---------------------------------------------------------------
@@ -207,7 +195,8 @@ def test_a_size_of_the_function_around_is_refused():
 # -- arrays from outside ------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("numba")
+@pytest.mark.plans("numba", "numpy")
+@pytest.mark.usefixtures("kind_of_plan")
 @pytest.mark.parametrize("gradient", [False, True], ids=["value", "gradient"])
 def test_arrays_from_outside_are_copied(gradient, xp):
     W, b, c = array([0.1, 0.2, 0.3]), array([1.0, 2.0, 3.0]), array(numpy.arange(6.0).reshape(2, 3))
@@ -302,6 +291,8 @@ def test_an_owned_array_is_refused_by_name(xp):
 def test_arrays_of_another_library_are_refused():
     with pytest.raises(MixedArraysError, match="numpy and array-api-strict"):
         xpnet.jit(lambda x: x * xpnet.asarray([1.0], device="strict"))(numpy.ones(1))
+    with pytest.raises(MixedArraysError, match=r"a recorded array stays with its library.*return the array"):
+        xpnet.jit(lambda x: xpnet.to_device(x, "strict"))(numpy.ones(1))
 
 
 # -- arrays that follow other rules -------------------------------------------------------------------------

@@ -513,7 +513,7 @@ def test_asarray_converts_on_the_host_before_it_moves(device, monkeypatch):
 # -- trees ------------------------------------------------------------------------------------------------
 
 
-def network():
+def network_of_two_dtypes():
     return xpnet.nn.Sequential(
         xpnet.nn.Dense(3, 4, seed=0),
         xpnet.nn.ReLU(),
@@ -523,7 +523,7 @@ def network():
 
 
 def test_to_device_moves_modules_with_their_state(device, other):
-    net = network()
+    net = network_of_two_dtypes()
     leaves = xpnet.tree.leaves(net, state=True)
     moved = xpnet.to_device(net, other)
     assert xpnet.tree.paths(moved, state=True) == xpnet.tree.paths(net, state=True)
@@ -543,7 +543,7 @@ def test_to_device_moves_modules_with_their_state(device, other):
 
 
 def test_to_device_shares_what_is_there(device):
-    net = network()
+    net = network_of_two_dtypes()
     moved = xpnet.to_device(net, device)
     pairs = zip(xpnet.tree.leaves(moved, state=True), xpnet.tree.leaves(net, state=True), strict=True)
     assert moved is not net
@@ -563,7 +563,7 @@ def test_to_device_and_to_numpy_leave_other_leaves_alone(device, other):
 
 
 def test_to_numpy_brings_modules_with_their_state(device):
-    net = network()
+    net = network_of_two_dtypes()
     leaves = xpnet.tree.leaves(net, state=True)
     brought = xpnet.tree.leaves(xpnet.to_numpy(net), state=True)
     assert len(brought) == len(leaves) == 4
@@ -644,7 +644,7 @@ def test_networks_run_inside_jax_jit(device):
         return
     import jax
 
-    net, x = network(), xpnet.asarray(numpy.ones((2, 3), dtype="float32"), device=device)
+    net, x = network_of_two_dtypes(), xpnet.asarray(numpy.ones((2, 3), dtype="float32"), device=device)
     assert_same(jax.jit(lambda x: net(x))(x), net(x), tolerance=rounding(10, "float32"))
 
     def loss(net, x):

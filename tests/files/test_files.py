@@ -15,7 +15,7 @@ import numpy
 import pytest
 import safetensors
 import safetensors.numpy
-from helpers import assert_on, assert_same
+from helpers import assert_on, assert_same, batch
 
 import xpnet
 from xpnet import losses, metrics, nn, optim
@@ -36,7 +36,7 @@ ALL_LAYERS = [
 ]
 
 
-def network(seed=0, dtype="float32"):
+def whole_network(seed=0, dtype="float32"):
     return nn.Sequential(
         nn.Dense(3, 4, seed=seed, dtype=dtype),
         *ALL_LAYERS,
@@ -56,10 +56,6 @@ def other_layers():
         *(nn.MultiHeadAttention(4, 2), nn.TransformerBlock(4, 2, hidden=3, causal=True, rotary=True)),
         *(nn.MaxPool(2, padding="same"), nn.AvgPool((2, 3), stride=1), nn.GlobalAvgPool()),
     ]
-
-
-def batch(device, dtype="float32"):
-    return xpnet.asarray(numpy.random.default_rng(0).normal(size=(5, 3)), device=device, dtype=dtype)
 
 
 def contents(net):
@@ -98,8 +94,8 @@ class Own(nn.Module):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_round_trip(device, path, dtype):
-    net = network(dtype=dtype)
-    net(batch(device, dtype))  # moves the state of dropout on
+    net = whole_network(dtype=dtype)
+    net(batch(5, 3, dtype=dtype))  # moves the state of dropout on
     before = contents(net)
     xpnet.save(net, path)
     assert contents(net) == before
@@ -114,16 +110,16 @@ def test_round_trip(device, path, dtype):
     ):
         assert_on(leaf, device)
         assert leaf.dtype == other.dtype
-    assert_same(loaded(batch(device, dtype)), net(batch(device, dtype)), tolerance=0)
+    assert_same(loaded(batch(5, 3, dtype=dtype)), net(batch(5, 3, dtype=dtype)), tolerance=0)
     # A loaded network is as good as any: it can be trained and saved.
-    xpnet.grad(lambda net, x: xpnet.array_namespace(x).mean(net(x)))(loaded, batch(device, dtype))
+    xpnet.grad(lambda net, x: xpnet.array_namespace(x).mean(net(x)))(loaded, batch(5, 3, dtype=dtype))
     xpnet.tree.map(lambda a, b: None, loaded, net)
     xpnet.save(loaded, path)
 
 
 def test_every_layer_can_be_saved(path):
     layers = {getattr(nn, name) for name in nn.__all__ if isinstance(getattr(nn, name), type)}
-    everywhere = {type(module) for module in xpnet.tree.branches([network(), *other_layers()])}
+    everywhere = {type(module) for module in xpnet.tree.branches([whole_network(), *other_layers()])}
     assert layers - everywhere == {nn.Module, nn.Lambda}
     for layer in other_layers():
         xpnet.save(layer, path)
@@ -134,7 +130,7 @@ def test_every_layer_can_be_saved(path):
 
 def test_file_of_another_library(device, path):
     with xpnet.use_device("cpu"):
-        net = network()
+        net = whole_network()
     xpnet.save(net, path)
     loaded = xpnet.load(path)
     assert contents(loaded) == contents(net)
@@ -146,7 +142,7 @@ def test_file_of_another_library(device, path):
 
 
 def test_device_of_a_loaded_network(device, path):
-    xpnet.save(network(), path)
+    xpnet.save(whole_network(), path)
     for spec in ("cpu", "strict:device1", xpnet.device("strict")):
         loaded = xpnet.load(path, device=spec)
         for leaf in xpnet.tree.leaves(loaded, state=True):
@@ -155,7 +151,7 @@ def test_device_of_a_loaded_network(device, path):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_switch_is_kept(path, training):
-    xpnet.save(network().train() if training else network().eval(), path)
+    xpnet.save(whole_network().train() if training else whole_network().eval(), path)
     assert xpnet.load(path)[11].training is training
 
 
@@ -193,10 +189,10 @@ def test_path_may_be_a_string(path):
 
 def test_one_network_is_one_file(device, path):
     with xpnet.use_device("cpu"):
-        expected = network()
+        expected = whole_network()
     xpnet.save(expected, path)
     content = path.read_bytes()
-    xpnet.save(network(), path)
+    xpnet.save(whole_network(), path)
     assert path.read_bytes() == content
     xpnet.save(xpnet.load(path), path)
     assert path.read_bytes() == content
@@ -236,14 +232,17 @@ def test_settings_keep_their_bits(path, number):
     ],
 )
 def test_state_of_an_optimizer(device, path, optimizer):
-    net = network()
+    net = whole_network()
     state = optimizer.init(net)
     gradient = xpnet.tree.map(lambda x: x + 0.5, net)
     net, state = optimizer.update(gradient, state, net)
     xpnet.save({"net": net, "state": state}, path)
     for loaded in (
         xpnet.load(path),
-        xpnet.load(path, into={"net": network(5), "state": optimizer.init(network(5))}),
+        xpnet.load(
+            path,
+            into={"net": whole_network(5), "state": optimizer.init(whole_network(5))},
+        ),
     ):
         assert contents(loaded["state"]) == contents(state)
         assert xpnet.tree.flatten(loaded["state"])[1] == xpnet.tree.flatten(state)[1]
@@ -324,6 +323,18 @@ def test_what_is_saved_comes_back_equal(path, name):
         else:
             assert repr(found) == repr(value)
             assert name in ("keys", "dates", "depth") or found == value
+
+
+@pytest.mark.parametrize("module", ["xpnet.optim", "xpnet.optim.optimizers"])
+def test_an_optimizer_is_named_whatever_module_it_stood_in(path, module):
+    xpnet.save({"optimizer": optim.Adam(0.1), "x": numpy.ones(2)}, path)
+
+    def other_module(content):
+        assert "xpnet.optim.Adam" in json.dumps(content)
+        return json.loads(json.dumps(content).replace("xpnet.optim.Adam", f"{module}.Adam"))
+
+    damaged(path, other_module)
+    assert xpnet.load(path)["optimizer"] == optim.Adam(0.1)
 
 
 class Level(enum.IntEnum):
@@ -428,8 +439,8 @@ def test_into_a_network_of_ones_own(device, path):
 
 
 def test_into_keeps_the_device_of_the_network(device, path):
-    xpnet.save(network(seed=5), path)
-    net = network()
+    xpnet.save(whole_network(seed=5), path)
+    net = whole_network()
     with xpnet.use_device("strict:device2"):
         xpnet.load(path, into=net)
     assert all(xpnet.backends.device_of(leaf) == device for leaf in xpnet.tree.leaves(net, state=True))
@@ -593,7 +604,7 @@ def test_function_needs_into(device, path):
     with pytest.raises(ValueError, match=r"has a function abs, and code is not read.*load\(path, into=net\)"):
         xpnet.load(path)
     into = nn.Sequential(nn.Dense(3, 2, seed=1), nn.Lambda(abs))
-    assert_same(xpnet.load(path, into=into)(batch(device)), net(batch(device)), tolerance=0)
+    assert_same(xpnet.load(path, into=into)(batch(5, 3)), net(batch(5, 3)), tolerance=0)
 
 
 def test_a_callable_without_a_name_goes_by_its_class(path):
@@ -806,7 +817,7 @@ def test_missing_directory(tmp_path):
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
 def test_interrupted_write_leaves_the_old_file(path, monkeypatch, function, error):
-    old = network(seed=0)
+    old = whole_network(seed=0)
     xpnet.save(old, path)
 
     def interrupt(*_):
@@ -815,7 +826,7 @@ def test_interrupted_write_leaves_the_old_file(path, monkeypatch, function, erro
     with monkeypatch.context() as patch:
         patch.setattr(os, function, interrupt)
         with pytest.raises(type(error)):
-            xpnet.save(network(seed=9), path)
+            xpnet.save(whole_network(seed=9), path)
     assert contents(xpnet.load(path)) == contents(old)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -863,7 +874,7 @@ def test_directory_without_the_right_to_write(path):
 
 
 def test_readers_see_the_old_file_or_the_new_one(path):
-    first, second = network(seed=0), network(seed=9)
+    first, second = whole_network(seed=0), whole_network(seed=9)
     expected = [contents(first), contents(second)]
     xpnet.save(first, path)
     stop = threading.Event()

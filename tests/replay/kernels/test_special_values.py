@@ -7,8 +7,7 @@ import pytest
 
 import xpnet
 from tests.replay.cases import assert_identical
-from tests.replay.host import COMPILER, Host, plan_on
-from xpnet.replay.kernels.kernel import COMPARISONS
+from xpnet.replay.functions import COMPARISONS
 
 DTYPES = ["float32", "float64", "int8", "int32", "int64", "uint8", "uint64", "bool"]
 
@@ -63,21 +62,6 @@ def special(dtype):
     return numpy.unique(numpy.asarray([limits.min, limits.max, 0, 1, 2, 3, 100], dtype))
 
 
-@pytest.fixture(params=["with numba", "without numba", "CUDA"])
-def way(request, monkeypatch):
-    """Replay in each way that there is: on a stand-in for CUDA, too."""
-    if request.param == "with numba":
-        pytest.importorskip("numba")
-    elif request.param == "without numba":
-        monkeypatch.setattr("xpnet.replay.plans.numba.numba_is_there", lambda: False)
-    else:
-        if COMPILER is None:
-            pytest.skip("no C++ compiler")
-        plan = plan_on(Host())
-        monkeypatch.setattr("xpnet.replay.plans._plan_of", lambda _: plan)
-    return request.param
-
-
 def check(functions, *arrays):
     """Compare those of some functions that the library has for such arrays, all of them in one recording."""
     xp = xpnet.array_namespace(*arrays)
@@ -112,8 +96,8 @@ def pairs(dtype, other):
     return (x.reshape(-1) for x in numpy.meshgrid(special(dtype), special(other)))
 
 
-@pytest.mark.parametrize("way", ["with numba", "without numba"], indirect=True)
-def test_functions(way):
+@pytest.mark.plans("numpy", "numba")
+def test_functions(kind_of_plan):
     x, y = pairs("float32", "float32")
     assert {"add", "equal", "logical_or"} <= check(named(OF_TWO), x, y)
     assert {"abs", "logical_not", "sqrt"} <= check(named(OF_ONE), x)
@@ -121,7 +105,7 @@ def test_functions(way):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "other"), list(combinations_with_replacement(DTYPES, 2)))
-def test_functions_of_two_dtypes(dtype, other, way):
+def test_functions_of_two_dtypes(dtype, other, kind_of_plan):
     x, y = pairs(dtype, other)
     check(named(OF_TWO), x, y)
     check(named(OF_ONE), x)
@@ -132,7 +116,7 @@ def test_functions_of_two_dtypes(dtype, other, way):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int8", "int32", "uint8", "uint64"])
-def test_where_with_a_condition_of_numbers(dtype, way):
+def test_where_with_a_condition_of_numbers(dtype, kind_of_plan):
     condition = special(dtype)
     x = numpy.linspace(-3, 3, len(condition))
     f = lambda xp, c, x: xp.where(c, x * 2, x)
@@ -140,12 +124,12 @@ def test_where_with_a_condition_of_numbers(dtype, way):
 
 
 @pytest.mark.parametrize(("dtype", "number"), [("int32", 2**40), ("int8", 300), ("uint8", -1), ("bool", 2)])
-def test_comparisons_with_numbers_that_a_dtype_does_not_have(dtype, number, way):
+def test_comparisons_with_numbers_that_a_dtype_does_not_have(dtype, number, kind_of_plan):
     functions = {name: lambda xp, x, name=name: getattr(xp, name)(x, number) for name in COMPARISONS}
     assert check(functions, special(dtype)) == COMPARISONS
 
 
-def test_a_rectified_zero_is_positive(way):
+def test_a_rectified_zero_is_positive(kind_of_plan):
     x = special("float32")
     check({"relu": lambda xp, x: xp.maximum(x, 0), "its inverse": lambda xp, x: 1 / xp.maximum(x, 0)}, x)
     check(
@@ -154,7 +138,7 @@ def test_a_rectified_zero_is_positive(way):
     )
 
 
-def test_totals(way):
+def test_totals(kind_of_plan):
     """Of pairs of numbers, so that the order does not matter: -0.0 and -0.0 are 0.0 together."""
     x = numpy.stack(list(pairs("float32", "float32")), axis=1)
     functions = {}
@@ -169,8 +153,8 @@ def test_totals(way):
     assert len(check(functions, x)) == len(functions)
 
 
-@pytest.mark.parametrize("way", ["with numba", "without numba"], indirect=True)
-def test_sums_of_negative_zeros(way):
+@pytest.mark.plans("numpy", "numba")
+def test_sums_of_negative_zeros(kind_of_plan):
     functions = {
         f"{name}, {axis}": lambda xp, x, name=name, axis=axis: getattr(xp, name)(x * 1, axis=axis)
         for name, axis in product(["sum", "mean"], [0, 1, None])

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 import xpnet
-from replay.programs import Drawing, Run, fault, smallest, working
+from replay.same.programs import Drawing, Run, fault, smallest, working
 from xpnet.errors import NotRecordableError
 
 PROGRAMS = {"jax": 10}  # JAX compiles for seconds what others record in no time

@@ -14,7 +14,7 @@ def path(tmp_path):
     return tmp_path / "torch.safetensors"
 
 
-def network(seed=0):
+def nested_network(seed=0):
     return nn.Sequential(
         nn.Dense(4, 4, seed=seed),  # square, so that only the values show whether it was transposed
         nn.Tanh(),
@@ -25,7 +25,7 @@ def network(seed=0):
 
 class Named(nn.Module):
     def __init__(self):
-        self.first, self.body = nn.Dense(4, 5), network()
+        self.first, self.body = nn.Dense(4, 5), nested_network()
 
     def __call__(self, x):
         return self.body(x) + self.first(x)[..., :3]
@@ -43,7 +43,7 @@ def test_predictions_agree(device, path):
         torch.nn.Linear(6, 3, bias=False),
     ).eval()
     save_file(theirs.state_dict(), path)
-    net = network().eval()
+    net = nested_network().eval()
     assert xpnet.load_torch(path, into=net) is net
     assert_on(net[0].weight, device, "float32", (4, 4))
     x = numpy.random.default_rng(0).normal(size=(7, 4)).astype("float32")
@@ -252,7 +252,7 @@ def test_file_that_does_not_fit_changes_nothing(path, change, message):
     arrays = arrays_of(lambda key: key)
     change(arrays)
     safetensors.numpy.save_file(arrays, path)
-    net = network(seed=3)
+    net = nested_network(seed=3)
     before = [x.tolist() for x in xpnet.tree.leaves(net)]
     with pytest.raises(ValueError, match=message):
         xpnet.load_torch(path, into=net)
@@ -262,7 +262,7 @@ def test_file_that_does_not_fit_changes_nothing(path, change, message):
 def test_damaged_file(path):
     path.write_bytes(b"\x80\x02}q\x00.")  # a pickle
     with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
-        xpnet.load_torch(path, into=network())
+        xpnet.load_torch(path, into=nested_network())
 
 
 # -- flattened images ------------------------------------------------------------------------------------

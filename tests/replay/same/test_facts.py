@@ -514,7 +514,7 @@ def test_arrays_of_a_module_from_outside_are_refused(device, read):
     net.more = [ones(2)]
     before = vars(net).copy()
     with pytest.raises(
-        NotRecordableError, match=r"net\.(weight|more\.0) of a Scaled .*outside, at .*test_same\.py:\d"
+        NotRecordableError, match=r"net\.(weight|more\.0) of a Scaled .*outside, at .*test_facts\.py:\d"
     ):
         xpnet.jit(lambda x: read(net, x))(x)
     assert vars(net) == before
@@ -552,7 +552,7 @@ def test_a_loss_that_reads_the_network_is_refused(device, penalty, jit):
 
     options = {"optimizer": xpnet.optim.SGD(0.1), "progress": False, "jit": jit}
     with pytest.raises(
-        NoGradientError, match=r"reads .*net\.weight of a Scaled, at .*test_same.*weight_decay"
+        NoGradientError, match=r"reads .*net\.weight of a Scaled, at .*test_facts.*weight_decay"
     ):
         xpnet.fit(net, x, x, loss=loss, **options)
     assert_same(net.weight, ones(2))

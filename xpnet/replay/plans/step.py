@@ -1,0 +1,205 @@
+"""What a plan does, as data, and the one place that writes it as Python.
+
+An operation becomes a `Step` of one or more `Call`s. A call says what is done to which variables; where these
+are in memory is decided later, in `memory.py`. `Source` then writes each call as a line.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from math import isfinite
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy
+
+from xpnet.replay.graph import Operation, Variable
+from xpnet.replay.kernels.kernel import Kernel
+
+# What a call is: a loop that was compiled, a product of matrices, a copy to an array from another one or from
+# a number, a view, which is made once if its array is always at the same place, or any other function.
+KERNEL, PRODUCT, COPY, VIEW, CALL = "kernel", "product", "copy", "view", "call"
+
+
+class Call(NamedTuple):
+    """A call of a function.
+
+    Attributes
+    ----------
+    kind : str
+        What it is.
+    function : callable or None
+        None for a view that its one argument already is.
+    arguments : sequence
+        Variables, also as `Flat`, `Item` or `Member` of one, `Scratch`, other calls, and constants. Those of
+        a copy are where to, and what.
+    name : str
+        Of the function, in the source.
+    options : dict
+        The keyword arguments.
+    results : sequence of Variable
+        The arrays that it makes. Buffers that it writes to are among the arguments.
+    several : bool
+        Whether it returns a sequence of arrays.
+    """
+
+    kind: str
+    function: Callable | None
+    arguments: Sequence[Any]
+    name: str = ""
+    options: Mapping[str, Any] = MappingProxyType({})
+    results: Sequence[Variable] = ()
+    several: bool = False
+
+
+class Flat(NamedTuple):
+    """All elements of an array, one after the other."""
+
+    array: Variable
+
+
+class Item(NamedTuple):
+    """Elements of an array, by a key."""
+
+    array: Any
+    key: Any
+
+
+class Member(NamedTuple):
+    """What an array makes of itself: by a method, or without arguments by an attribute."""
+
+    array: Any
+    name: str
+    arguments: tuple | None = None
+
+
+class Scratch(NamedTuple):
+    """Memory beside the buffers, in which all bytes are zero at first; the largest of those of one name."""
+
+    name: str
+    nbytes: int
+
+
+@dataclass
+class Step:
+    """What is done at one place in the order.
+
+    Attributes
+    ----------
+    inputs, results : sequence of Variable
+        What is read and what is made.
+    calls : sequence of Call
+        One after the other. A copy to a result that takes over the memory of what is copied is left out.
+    in_place : sequence of Variable
+        Inputs whose memory the result may take over, if nothing else needs them any more.
+    kernel : Kernel or None
+        What stands for the calls, as it depends on the memory that is shared.
+    """
+
+    inputs: Sequence[Variable]
+    results: Sequence[Variable]
+    calls: Sequence[Call] = ()
+    in_place: Sequence[Variable] = ()
+    kernel: Kernel | None = None
+
+    @classmethod
+    def of(cls, operation: Operation, *calls: Call, in_place: Sequence[Variable] = ()) -> "Step":
+        return cls(operation.inputs, operation.results, calls, in_place)
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it makes nothing but views."""
+        return any(call.kind == VIEW for call in self.calls)
+
+
+def recorded(operation: Operation, kind: str = CALL) -> Call:
+    """Return the call of a function as it was recorded."""
+    name = operation.name.replace(".", "_")
+    arguments, options = operation.arguments, operation.options
+    return Call(kind, operation.function, arguments, name, options, operation.results, operation.several)
+
+
+class Source:
+    """The text of a plan's function.
+
+    Parameters
+    ----------
+    names : mapping of Variable to str
+    lasting : collection of Variable
+        Those in buffers, so that what sees them otherwise can be made once.
+
+    Attributes
+    ----------
+    constants : dict of str to object
+        What the text names: functions, arrays and so on.
+    scratch : dict of str to int
+        The memory that it names, in bytes.
+    flat : dict of str to str
+        The names for all elements of buffers one after the other, and the lines that make these views.
+    """
+
+    def __init__(self, names: Mapping[Variable, str], lasting: Collection[Variable] = ()) -> None:
+        self._names, self._lasting = names, lasting
+        self.constants: dict[str, Any] = {}
+        self.scratch: dict[str, int] = {}
+        self.flat: dict[str, str] = {}
+
+    def line(self, call: Call) -> str:
+        """Return the line that does a call."""
+        if call.kind == COPY and type(call.arguments[0]) is Item:
+            return " = ".join(map(self.text, call.arguments))
+        results = self.items(call.results) + "," * call.several
+        return f"{results} = {self.text(call)}" if results else self.text(call)
+
+    def text(self, value: Any) -> str:
+        """Return the text of an argument."""
+        match value:
+            case Variable():
+                return self._names[value]
+            case Call():
+                return self._call(value)
+            case Flat(array):
+                return self._flat(array)
+            case Item(array, key):
+                return f"{self.text(array)}[{self.text(key)}]"
+            case Member(array, name, arguments):
+                called = "" if arguments is None else f"({self.items(arguments)})"
+                return f"{self.text(array)}.{name}{called}"
+            case Scratch(name, nbytes):
+                self.scratch[name] = max(self.scratch.get(name, 0), nbytes)
+                return name
+            case slice():
+                return f"slice({self.items((value.start, value.stop, value.step))})"
+            case numpy.dtype():
+                return self._constant(value, str(value))
+        if type(value) is list:
+            return f"[{self.items(value)}]"
+        if type(value) is tuple:
+            return f"({self.items(value)}{',' * (len(value) == 1)})"
+        if type(value) in (bool, int, str) or value is None or (type(value) is float and isfinite(value)):
+            return repr(value)
+        return "..." if value is ... else self._constant(value, "constant")
+
+    def items(self, values: Sequence[Any]) -> str:
+        return ", ".join(map(self.text, values))
+
+    def _constant(self, value: Any, name: str) -> str:
+        """Return the name of a constant: one like this, with a number if others are called so."""
+        names = (f"{name}_{number}" if number > 1 else name for number in count(1))
+        return next(each for each in names if self.constants.setdefault(each, value) is value)
+
+    def _call(self, call: Call) -> str:
+        arguments = self.items(call.arguments)
+        if call.function is None:
+            return arguments
+        options = "".join(f", {key}={self.text(value)}" for key, value in call.options.items())
+        return f"{self._constant(call.function, call.name)}({arguments}{options})"
+
+    def _flat(self, x: Variable) -> str:
+        if len(x.shape) == 1:
+            return self.text(x)
+        name, made = f"flat_{x.number}", self.text(Member(x, "reshape", (-1,)))
+        if x not in self._lasting:
+            return made
+        self.flat[name] = f"{name} = {made}"
+        return name
