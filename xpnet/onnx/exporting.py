@@ -27,9 +27,9 @@ _SIZES = (11, 64)
 
 
 def export(
-    net: Callable,
+    net: Callable[..., Any],
     example: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     batch: str | None = "batch",
     input_names: Sequence[str] | None = None,
@@ -187,7 +187,9 @@ class Writer:
     makers : dict of Variable to Operation
     """
 
-    def __init__(self, recording: RecordedNetwork, shapes: dict[Variable, tuple], batch: str | None) -> None:
+    def __init__(
+        self, recording: RecordedNetwork, shapes: dict[Variable, tuple[Any, ...]], batch: str | None
+    ) -> None:
         self._recording, self.shapes, self._batch = recording, shapes, batch
         self.makers: dict[Variable, Operation] = {}
         self._nodes: list[Any] = []
@@ -363,7 +365,8 @@ class Writer:
         return self._known[key]
 
     def cast(self, name: str, dtype: Any) -> str:
-        return self.node("Cast", name, to=self.kind(dtype))
+        cast: str = self.node("Cast", name, to=self.kind(dtype))
+        return cast
 
     def lengths(self, shape: Sequence[int | Size]) -> str:
         """Return the name of a tensor that holds some lengths."""
@@ -385,7 +388,8 @@ class Writer:
                 parts.append(part)
             else:
                 parts.append(self._constant(numpy.asarray([size], dtype="int64")))
-        return parts[0] if len(parts) == 1 else self.node("Concat", *parts, axis=0)
+        joined: str = parts[0] if len(parts) == 1 else self.node("Concat", *parts, axis=0)
+        return joined
 
     def shape(self, x: Any) -> tuple[int | Size, ...]:
         return self.shapes[x] if type(x) is Variable else tuple(getattr(x, "shape", ()))
@@ -397,4 +401,4 @@ class Writer:
         return numpy.dtype(getattr(x, "dtype", type(x)))
 
     def kind(self, dtype: Any) -> int:
-        return helper.np_dtype_to_tensor_dtype(numpy.dtype(dtype))
+        return int(helper.np_dtype_to_tensor_dtype(numpy.dtype(dtype)))

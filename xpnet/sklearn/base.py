@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy
 from sklearn.base import BaseEstimator
@@ -42,7 +42,7 @@ ROWS_IN_ONE_CALL = 1024
 Role = Literal["fit", "partial_fit", "validation_data"]
 
 
-def unchanged_if_refused(train: Callable) -> Callable:
+def unchanged_if_refused(train: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method that puts all attributes back where it raises before an epoch has ended."""
 
     @functools.wraps(train)
@@ -63,7 +63,7 @@ def unchanged_if_refused(train: Callable) -> Callable:
 class MLP(BaseEstimator):
     """The base class of `MLPClassifier` and `MLPRegressor`."""
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[Any, Any]] = {
         "hidden_layer_sizes": [Numbers(Integral, 1, None, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS)), list, tuple, numpy.ndarray, callable],
         "solver": [StrOptions({"lbfgs", "sgd", "adam"})],
@@ -138,7 +138,7 @@ class MLP(BaseEstimator):
 
     # -- fit ------------------------------------------------------------------------------------------------
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False) -> Any:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool = False) -> Self:
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         data = self._examples(X, y, sample_weight, "partial_fit" if incremental else "fit", reset=first_pass)
         seed = self.random_state
@@ -226,7 +226,7 @@ class MLP(BaseEstimator):
         coefs, intercepts = initial_weights(widths, activations, self._random_state)
         return self._stack(coefs, intercepts, where, dtype_on(where, X))
 
-    def _stack(self, coefs: list, intercepts: list, where: Device, dtype: str) -> nn.Sequential:
+    def _stack(self, coefs: list[Any], intercepts: list[Any], where: Device, dtype: str) -> nn.Sequential:
         return dense_stack(
             coefs,
             intercepts,
@@ -343,7 +343,7 @@ class MLP(BaseEstimator):
         """Return the names of what `_predicted` returns, each with the labels that its numbers stand for."""
         raise NotImplementedError
 
-    def _predicted(self, outputs: Any) -> tuple:
+    def _predicted(self, outputs: Any) -> tuple[Any, ...]:
         """Return the predictions that the outputs of the network stand for, as arrays of numbers."""
         raise NotImplementedError
 
@@ -377,7 +377,7 @@ class MLP(BaseEstimator):
 
     # -- files ----------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike, *, include_optimizer: bool = True) -> None:
+    def save(self, path: str | os.PathLike[str], *, include_optimizer: bool = True) -> None:
         """Write the fitted estimator to a file, from which `load` reads it without running code.
 
         Parameters
@@ -405,7 +405,7 @@ class MLP(BaseEstimator):
         files.save(self, path, flag("include_optimizer", include_optimizer))
 
     @classmethod
-    def load(cls, path: str | os.PathLike, *, device: str | Device | None = None) -> "MLP":
+    def load(cls, path: str | os.PathLike[str], *, device: str | Device | None = None) -> "MLP":
         """Read an estimator from a file that `save` wrote.
 
         Parameters
@@ -426,7 +426,8 @@ class MLP(BaseEstimator):
         DeviceUnavailableError
             If this machine has no such device. That of the parameter is looked for here if it is a `Device`.
         """
-        return files.load(cls, path, device)
+        loaded: MLP = files.load(cls, path, device)
+        return loaded
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -152,7 +152,7 @@ class MLPClassifier(ClassifierMixin, MLP):
     True
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[Any, Any]] = {
         **MLP._parameter_constraints,
         "loss": [StrOptions({"log_loss", "focal"}), callable],
         "class_weight": [StrOptions({"balanced"}), dict, None],
@@ -284,7 +284,7 @@ class MLPClassifier(ClassifierMixin, MLP):
     @property
     def _several_labels(self) -> bool:
         """Whether an example may have several labels."""
-        return self._label_binarizer.y_type_.startswith("multilabel")
+        return bool(self._label_binarizer.y_type_.startswith("multilabel"))
 
     def _check_classes(self, y: numpy.ndarray, role: Role) -> None:
         received = unique_labels(y)
@@ -313,7 +313,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         return replace(objective_of(self.loss), takes_logits=True)
 
     def _metric(self, _held_out: Samples) -> Metric:
-        def totals(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple:
+        def totals(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple[Any, ...]:
             logits, y = outputs["outputs"], targets["y"]
             xp = xpnet.array_namespace(logits, y)
             if len(y.shape) == 1:
@@ -402,7 +402,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         -------
         float
         """
-        return accuracy_score(host(y), host(self.predict(X)), sample_weight=host(sample_weight))
+        return float(accuracy_score(host(y), host(self.predict(X)), sample_weight=host(sample_weight)))
 
     # -- what the outputs of the network stand for -----------------------------------------------------------
 
@@ -422,7 +422,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         p = LINKS[self.out_activation_](logits)
         return xpnet.array_namespace(p).concat([1 - p, p], axis=1) if p.shape[1] == 1 else p
 
-    def _predicted(self, outputs: Any) -> tuple:
+    def _predicted(self, outputs: Any) -> tuple[Any, ...]:
         return self._places(outputs), self._probabilities(outputs)
 
     def _named_outputs(self) -> dict[str, numpy.ndarray | None]:

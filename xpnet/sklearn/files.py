@@ -71,7 +71,7 @@ _MADE_ANEW = ("_class_weights", "_label_binarizer", "_learned", "_own_recording"
 _ASKING = ("fit", "partial_fit", "score")
 
 
-def save(estimator: Any, path: str | os.PathLike, include_optimizer: bool) -> None:
+def save(estimator: Any, path: str | os.PathLike[str], include_optimizer: bool) -> None:
     """Write a fitted estimator to a file. See `MLP.save`."""
     estimator._validate_params()
     parameters = estimator.get_params(deep=False)
@@ -217,7 +217,7 @@ def _refusal(estimator: Any, name: str, reason: str) -> TypeError:
     )
 
 
-def load(cls: type, path: str | os.PathLike, device: str | Device | None) -> Any:
+def load(cls: type, path: str | os.PathLike[str], device: str | Device | None) -> Any:
     """Read an estimator from a file. See `MLP.load`."""
     where = None if device is None else xpnet.device(device)  # what is wrong with it is no damage of the file
     return load_parts(cls, read_parts(path), where)

@@ -20,7 +20,7 @@ from xpnet.training.networks import jit_where_possible, place_of
 NUMBERS_IN_BATCH = 2**24
 
 
-def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any) -> Any:
+def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable[..., Any], **options: Any) -> Any:
     """Minimize a loss over all examples by L-BFGS, and leave the result in the network.
 
     R. H. Byrd, P. Lu and J. Nocedal, A Limited Memory Algorithm for Bound Constrained Optimization, 1995.
@@ -83,7 +83,7 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable, **options: Any
 
 
 @lru_cache(maxsize=8)
-def _gradient_of(loss: Callable, _shapes: Any) -> Callable:
+def _gradient_of(loss: Callable[..., Any], _shapes: Any) -> Callable[..., Any]:
     """Return what is recorded once for networks of some shapes."""
 
     def value(net: Any, x: Any, y: dict[str, Any]) -> Any:

@@ -41,7 +41,7 @@ LINKS: dict[str, Any] = {
 }
 
 
-def for_each_layer(name: str, value: Any, layers: int) -> list:
+def for_each_layer(name: str, value: Any, layers: int) -> list[Any]:
     """Return a setting for each hidden layer, of one for all or a list of them.
 
     Raises
@@ -60,7 +60,7 @@ def for_each_layer(name: str, value: Any, layers: int) -> list:
 
 
 def initial_weights(
-    widths: Sequence[int], activations: list, random: "numpy.random.RandomState"
+    widths: Sequence[int], activations: list[Any], random: "numpy.random.RandomState"
 ) -> tuple[list[numpy.ndarray], list[numpy.ndarray]]:
     """Draw weights and biases as scikit-learn does, so that one ``random_state`` gives the same.
 
@@ -108,8 +108,8 @@ def network_of(module: Any, features: int, outputs: int, where: Device) -> nn.Mo
 
 
 def dense_stack(
-    coefs: list,
-    intercepts: list,
+    coefs: list[Any],
+    intercepts: list[Any],
     activation: Any,
     dropout: Any,
     batch_norm: bool,
@@ -165,7 +165,7 @@ def dense_stack(
     return nn.Sequential(*layers)
 
 
-def _activation(activation: Any) -> list:
+def _activation(activation: Any) -> list[Any]:
     if isinstance(activation, str):
         make = ACTIVATIONS[activation]
         return [] if make is None else [make()]
@@ -180,11 +180,11 @@ def dense_layers(net: Any) -> list[nn.Dense]:
 class Exported(nn.Module):
     """The network of an estimator, and what follows it."""
 
-    def __init__(self, network: nn.Module, predicted: Callable[[Any], tuple]) -> None:
+    def __init__(self, network: nn.Module, predicted: Callable[[Any], tuple[Any, ...]]) -> None:
         self.network, self.predicted = network, predicted
         self.dtype = str(place_of(network)[1]).rpartition(".")[2]  # its name, which all libraries share
 
-    def __call__(self, X: Any) -> tuple:
+    def __call__(self, X: Any) -> tuple[Any, ...]:
         xp = array_namespace(X)
         X = xp.astype(X, getattr(xp, self.dtype), copy=False)
         return self.predicted(one_array(self.network(X)))

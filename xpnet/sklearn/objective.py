@@ -82,7 +82,7 @@ class Objective:
         Whether outputs are scores, of which the loss or the estimator makes probabilities by itself.
     """
 
-    each: Callable
+    each: Callable[..., Any]
     options: tuple[tuple[str, Any], ...] = ()
     mean: bool = True
     shown_as_mean: bool = False
@@ -90,7 +90,7 @@ class Objective:
     takes_logits: bool = False
 
     @property
-    def check_targets(self) -> Callable | None:
+    def check_targets(self) -> Callable[..., Any] | None:
         """What the loss itself checks, of outputs and targets as `fit` has them."""
         check = attribute_of(self.each, "check_targets")
         return check and (lambda outputs, targets: check(outputs["outputs"], targets["y"]))

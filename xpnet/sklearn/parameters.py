@@ -34,6 +34,6 @@ def is_several(value: Any) -> bool:
     return is_sequence or getattr(value, "shape", ()) != ()
 
 
-def several(value: Any) -> list:
+def several(value: Any) -> list[Any]:
     """Return what is in a sequence or an array, or one value alone, as a list."""
     return list(value) if is_several(value) else [value]

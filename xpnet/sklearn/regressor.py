@@ -134,7 +134,7 @@ class MLPRegressor(RegressorMixin, MLP):
     True
     """
 
-    _parameter_constraints: ClassVar[dict] = {
+    _parameter_constraints: ClassVar[dict[Any, Any]] = {
         **MLP._parameter_constraints,
         "loss": [StrOptions({"squared_error", "poisson", "absolute_error", "huber", "quantile"}), callable],
         "quantile": [Numbers(Real, 0, 1, closed="neither")],
@@ -274,7 +274,7 @@ class MLPRegressor(RegressorMixin, MLP):
         y, middle, link = held_out.y, self._middle, LINKS[self.out_activation_]
         spread = weights @ (y - numpy.average(y, axis=0, weights=weights)) ** 2
 
-        def errors(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple:
+        def errors(outputs: dict[str, Any], targets: dict[str, Any]) -> tuple[Any, ...]:
             predicted = link(outputs["outputs"])[:, middle]
             xp = xpnet.array_namespace(predicted)
             squares = (wide(predicted) - wide(targets["y"])) ** 2
@@ -318,9 +318,9 @@ class MLPRegressor(RegressorMixin, MLP):
         """
         predicted = host(self.predict(X))
         predicted = predicted[:, self._middle] if predicted.ndim > 1 else predicted
-        return r2_score(host(y), predicted, sample_weight=host(sample_weight))
+        return float(r2_score(host(y), predicted, sample_weight=host(sample_weight)))
 
-    def _predicted(self, outputs: Any) -> tuple:
+    def _predicted(self, outputs: Any) -> tuple[Any, ...]:
         return (LINKS[self.out_activation_](outputs),)
 
     def _named_outputs(self) -> dict[str, numpy.ndarray | None]:

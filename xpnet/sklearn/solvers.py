@@ -41,7 +41,7 @@ class Decayed(optim.Optimizer):
         return self.optimizer.learning_rate
 
     @property
-    def transforms(self) -> tuple[Transform, ...]:  # type: ignore[override]
+    def transforms(self) -> tuple[Transform, ...]:
         return (*self.optimizer.transforms, add_decayed_weights(self.weight_decay))
 
 
@@ -56,7 +56,7 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
         If there are an optimizer and a schedule, the schedule is a layer, or the optimizer cannot have the
         decay.
     """
-    found = estimator.optimizer
+    found: optim.Optimizer | None = estimator.optimizer
     if found is not None:
         check_optimizer(found)
     if found is not None and estimator.schedule is not None:
@@ -97,8 +97,9 @@ def order_of(random: "numpy.random.RandomState") -> Callable[[numpy.ndarray], nu
         nonlocal rows
         drawn = numpy.arange(len(given))
         random.shuffle(drawn)
-        rows = (given if rows is None else rows)[drawn]
-        return rows
+        found: numpy.ndarray = (given if rows is None else rows)[drawn]
+        rows = found
+        return found
 
     return order
 
@@ -230,7 +231,7 @@ def _batch_size(estimator: Any) -> int:
             "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
             stacklevel=CALLER + 1,
         )
-    size = min(wanted, estimator._samples)
+    size = int(min(wanted, estimator._samples))
     # The last batch of an epoch has a variance only if it has two examples.
     while estimator.batch_norm and size < estimator._samples and estimator._samples % size == 1:
         size += 1

@@ -56,7 +56,7 @@ def class_weights(class_weight: Any, classes: numpy.ndarray | None, targets: num
 def weights_of(targets: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:
     """Return how much each example counts, shape (examples,): of several labels, the product."""
     each = [of_class[column] for of_class, column in zip(weights, _columns(targets), strict=True)]
-    return numpy.prod(each, axis=0)
+    return numpy.asarray(numpy.prod(each, axis=0))
 
 
 def _columns(targets: numpy.ndarray) -> numpy.ndarray:

@@ -49,7 +49,7 @@ def callbacks_of(callbacks: Any) -> list[Callback]:
     return sorted(listed, key=lambda callback: callback.order)
 
 
-def _listed(name: str, values: Any) -> list:
+def _listed(name: str, values: Any) -> list[Any]:
     if isinstance(values, str | dict) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list, received {described(values)}. Write {name}=[...].")
     return list(values)
@@ -92,7 +92,8 @@ def order_of(shuffle: Any, random: "numpy.random.Generator") -> Order:
         raise TypeError(
             f"shuffle must be True, False or a function of the rows, received {described(shuffle)}."
         )
-    return shuffle
+    order: Order = shuffle
+    return order
 
 
 def split(

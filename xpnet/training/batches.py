@@ -88,7 +88,7 @@ class Examples:
         self.where = where
         self._dtype = dtype
         self._host_dtype = numpy_dtype(dtype, where)
-        self.columns: dict[str, list] = {}
+        self.columns: dict[str, list[Any]] = {}
         lengths: dict[str, int] = {}
 
         def prepared(name: str, value: Any) -> Any:
@@ -233,7 +233,7 @@ class Examples:
                 part = slice(begin, min(begin + batch_size, number))
                 yield tuple(_part(value, part) for value in gathered)
 
-    def _gathered(self, rows: numpy.ndarray, together: int) -> Iterator[list]:
+    def _gathered(self, rows: numpy.ndarray, together: int) -> Iterator[list[Any]]:
         """Yield so many rows at a time of all values: of those on the host there, of others on the device."""
         there = any(not _is_on_host(leaf) for leaf in tree.leaves(self.values))
         order = asarray(rows, device=self.where) if there else rows
@@ -241,9 +241,9 @@ class Examples:
             part = slice(start, min(start + together, len(rows)))
             yield [self._taken(value, rows[part], order[part]) for value in self.values]
 
-    def _checked(self, rows: Any) -> numpy.ndarray:
+    def _checked(self, given: Any) -> numpy.ndarray:
         """Return rows in an order from outside. On a device, no index out of range would be noticed."""
-        rows, number = numpy.asarray(rows), tree.leaves(self.values)[0].shape[0]
+        rows, number = numpy.asarray(given), tree.leaves(self.values)[0].shape[0]
         is_index = rows.dtype.kind in "iu" and rows.ndim == 1
         if not is_index or (len(rows) and not 0 <= rows.min() <= rows.max() < number):
             received = f"{rows.min()} to {rows.max()}" if is_index else f"{rows.dtype} of shape {rows.shape}"
@@ -267,14 +267,14 @@ class Examples:
             return some
         return asarray(some, device=self.where, dtype=self._dtype)
 
-    def _uploaded(self, groups: Iterable[list]) -> Iterator[list]:
+    def _uploaded(self, groups: Iterable[list[Any]]) -> Iterator[list[Any]]:
         """Move what was gathered on the host; where the library can, one ahead of what is computed."""
         on_host = any(_is_on_host(leaf) for leaf in tree.leaves(self.values))
         if self.where.library.uploads is None or not on_host:
             yield from (tree.map(self._moved, group) for group in groups)
             return
         with contextlib.closing(self.where.library.uploads()) as uploads:
-            under_way: deque[tuple[Any, Callable[[], list]]] = deque()
+            under_way: deque[tuple[Any, Callable[[], list[Any]]]] = deque()
             for group in groups:
                 leaves, structure = tree.flatten(group)
                 under_way.append((structure, uploads.begin(leaves)))
@@ -289,7 +289,7 @@ def length(batch: Any) -> int:
     """Return the number of examples in an array or in a dict of them."""
     while isinstance(batch, dict):
         batch = next(iter(batch.values()))
-    return batch.shape[0]
+    return int(batch.shape[0])
 
 
 def _elements(value: Any) -> int:

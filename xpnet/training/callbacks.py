@@ -228,7 +228,7 @@ class Checkpoint(Callback):
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         *,
         every: int | None = None,
         keep: int | None = None,

@@ -51,7 +51,7 @@ def watched_outputs(net: Any, x: Any) -> tuple[Any, list[tuple[str, Any]]]:
         return net(x), found
 
 
-def check_logits(takers: list[tuple[Any, list]], probabilities: list[tuple[str, Any]]) -> None:
+def check_logits(takers: list[tuple[Any, list[Any]]], probabilities: list[tuple[str, Any]]) -> None:
     """Check that nothing that takes logits is given what is probabilities already.
 
     Parameters
@@ -93,7 +93,7 @@ def check_logits(takers: list[tuple[Any, list]], probabilities: list[tuple[str, 
         return
 
 
-def check_noted_targets(noted: list[tuple[Callable, Any, Any]], y: Any, all_targets: Any) -> None:
+def check_noted_targets(noted: list[tuple[Callable[..., Any], Any, Any]], y: Any, all_targets: Any) -> None:
     """Let losses that were called inside another one look at all targets, or at what was made of a batch."""
     known = {id(part): whole for part, whole in zip(tree.leaves(y), tree.leaves(all_targets), strict=True)}
     for loss, logits, targets in noted:
@@ -123,7 +123,7 @@ def _adds_up_to_one(x: Any) -> bool:
     return bool(xp.all(xp.abs(xp.sum(x, axis=-1) - 1) <= tolerance))
 
 
-def read_from_outside(loss: Callable, net: Any) -> tuple[dict[int, str], str | None]:
+def read_from_outside(loss: Callable[..., Any], net: Any) -> tuple[dict[int, str], str | None]:
     """Return the arrays of a network that modules hold which a loss can reach, and one that it reads."""
     trained = {id(leaf) for leaf in tree.leaves(net)}
     facts = Facts((), loss)
@@ -131,7 +131,9 @@ def read_from_outside(loss: Callable, net: Any) -> tuple[dict[int, str], str | N
     return owned, next((name for number, name in facts.constants.items() if number in trained), None)
 
 
-def check_reach(loss: Callable, owned: dict[int, str], found: str | None, outputs: Any, y: Any) -> None:
+def check_reach(
+    loss: Callable[..., Any], owned: dict[int, str], found: str | None, outputs: Any, y: Any
+) -> None:
     """Check that a loss does not read the network from outside, where its arrays have no gradient."""
     if owned and not found:
         recording = RecordingNamespace(plain_namespace(tree.leaves(outputs)[0]))
@@ -164,7 +166,7 @@ def named_arrays(x: Any, name: str = "x") -> dict[str, Any]:
     return {name: x} if tree.is_array(x) else {}
 
 
-def checking_layers(net: Any) -> list:
+def checking_layers(net: Any) -> list[Any]:
     """Return the layers with a method ``check_all_inputs(x)``, such as `xpnet.nn.Embedding`."""
     return [module for module in tree.branches(net) if hasattr(module, "check_all_inputs")]
 
@@ -202,7 +204,7 @@ def check_inputs(net: Any, batch: Any, arrays: dict[str, Any], name: str = "x") 
     numbers = {id(layer): number for number, layer in enumerate(layers)}
     names = {id(array): path for path, array in named_arrays(batch, name).items() if path in arrays}
 
-    def enter(layer: Any, inputs: tuple) -> None:
+    def enter(layer: Any, inputs: tuple[Any, ...]) -> None:
         new = {(numbers[id(layer)], names[id(x)]) for x in inputs if id(x) in names}
         check_reads(layers, arrays, new - reads)  # before the layer sees the batch, which is a part of them
         reads.update(new)
@@ -212,7 +214,7 @@ def check_inputs(net: Any, batch: Any, arrays: dict[str, Any], name: str = "x") 
     return reads
 
 
-def check_reads(layers: list, arrays: dict[str, Any], reads: Reads) -> None:
+def check_reads(layers: list[Any], arrays: dict[str, Any], reads: Reads) -> None:
     """Let layers look at the arrays that they are known to read, see `check_inputs`."""
     for number, name in reads:
         try:

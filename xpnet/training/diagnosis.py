@@ -54,7 +54,7 @@ _GRADIENT = (
 
 
 def first_bad_step(
-    run: Run, step: Callable, batches: Iterable[tuple[Any, Any]], names: Sequence[str]
+    run: Run, step: Callable[..., Any], batches: Iterable[tuple[Any, Any]], names: Sequence[str]
 ) -> tuple[int, BadValue] | None:
     """Take the steps of an epoch again, up to the first that is bad.
 
@@ -76,10 +76,10 @@ def first_bad_step(
         as a callback changed the steps.
     """
 
-    def steps_from(net: Any, state: Any) -> tuple[Callable, Callable]:
+    def steps_from(net: Any, state: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Return what takes a step from here, and what says whether one from here is good."""
 
-        def take(x: Any, y: Any) -> tuple:
+        def take(x: Any, y: Any) -> Any:
             return step(*deep_copied((net, state)), x, y, run.optimizer)
 
         def is_good(x: Any, y: Any) -> bool:
@@ -108,7 +108,7 @@ def first_bad_step(
 
 
 def first_bad_evaluation(
-    net: Any, evaluate: Callable, batches: Iterable[tuple[Any, Any]], names: Sequence[str]
+    net: Any, evaluate: Callable[..., Any], batches: Iterable[tuple[Any, Any]], names: Sequence[str]
 ) -> tuple[int, BadValue] | None:
     """Do for the evaluation of a network what `first_bad_step` does for its training."""
 
@@ -152,7 +152,9 @@ def explained(
     return f", batch {batch + 1}, first in {place}. {value.advice}"
 
 
-def check_validation(run: Run, loss: float, examples: Examples, evaluate: Callable, batch_size: int) -> None:
+def check_validation(
+    run: Run, loss: float, examples: Examples, evaluate: Callable[..., Any], batch_size: int
+) -> None:
     """Raise an error if bad values in the data for validation made its loss bad; else warn of such a loss."""
     earlier = run.history["validation_loss"] if len(run.history) else []
     if math.isfinite(loss) or not all(map(math.isfinite, earlier)):  # said already
@@ -188,7 +190,7 @@ def _first_bad_output(net: Any, x: Any) -> BadValue | None:
             weights = are_finite(tree.leaves(module))
             bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)]}")
 
-    def enter(module: Any, inputs: tuple) -> None:
+    def enter(module: Any, inputs: tuple[Any, ...]) -> None:
         for array in filter(tree.is_array, inputs if hasattr(module, "check_all_inputs") else ()):
             module.check_all_inputs(array)
 

@@ -26,7 +26,7 @@ def is_finite(x: Any) -> bool:
     return are_finite([x]) if tree.is_array(x) else math.isfinite(x)
 
 
-def are_finite(arrays: list) -> bool:
+def are_finite(arrays: list[Any]) -> bool:
     """Say whether all numbers in some arrays of one device are finite, waiting for it once."""
     if all(map(is_on_host, arrays)):  # in a third of the time, after each epoch of small networks
         return all(x.dtype.kind not in "fc" or numpy.isfinite(x).all() for x in arrays)
@@ -39,4 +39,4 @@ def are_finite(arrays: list) -> bool:
 
 def has_points(x: Any) -> bool:
     """Say whether an array has numbers with a point, which may be infinite or NaN."""
-    return plain_namespace(x).isdtype(x.dtype, ("real floating", "complex floating"))
+    return bool(plain_namespace(x).isdtype(x.dtype, ("real floating", "complex floating")))

@@ -58,14 +58,14 @@ def fit(
     epochs: int = 10,
     batch_size: int = 32,
     validation: tuple[Any, Any] | float | None = None,
-    metrics: Sequence[Metric | Callable] = (),
+    metrics: Sequence[Metric | Callable[..., Any]] = (),
     callbacks: Iterable[Callback] = (),
     seed: Seed = None,
     shuffle: bool | Order = True,
     progress: bool = True,
     jit: bool = True,
     precision: str = "float32",
-    resume: str | os.PathLike | None = None,
+    resume: str | os.PathLike[str] | None = None,
 ) -> History:
     """Train a network.
 
@@ -310,7 +310,8 @@ class _Loop:
                     break
                 look = monotonic() + _LOOK
         run.check_finite()
-        return run.totals.results()
+        found: dict[str, float] = run.totals.results()
+        return found
 
     def _batches(self, rows: numpy.ndarray) -> Iterable[tuple[Any, Any]]:
         return self.examples.batches(self.batch_size, rows, first=self.run.batch)

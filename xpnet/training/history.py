@@ -53,7 +53,7 @@ class History(dict[str, list[float]]):
         ending = ", interrupted" if self.interrupted else ""
         return f"History({len(self)} epochs{ending}; last: {values})"
 
-    def plot(self, path: str | os.PathLike | None = None) -> Any:
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draw learning curves: the losses, and each metric, with its validation beside it.
 
         Parameters

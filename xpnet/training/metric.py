@@ -20,7 +20,7 @@ from xpnet.backends import to_numpy
 from xpnet.settings import flag
 
 
-def added(totals: tuple, more: tuple) -> tuple:
+def added(totals: tuple[Any, ...], more: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(x + y for x, y in zip(totals, more, strict=True))
 
 
@@ -76,10 +76,10 @@ class Metric:
     """
 
     name: str
-    totals: Callable[[Any, Any], tuple]
+    totals: Callable[[Any, Any], tuple[Any, ...]]
     result: Callable[..., float]
     description: str = field(default="", repr=False)
-    merge: Callable[[tuple, tuple], tuple] = field(default=added, repr=False)
+    merge: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Any, ...]] = field(default=added, repr=False)
     check_targets: Callable[[Any, Any], None] | None = field(default=None, repr=False)
     takes_logits: bool = False
 
@@ -93,7 +93,7 @@ class Metric:
             self.check_targets(outputs, targets)
         return self.of(to_host(self.totals(outputs, targets)))
 
-    def of(self, totals: tuple) -> float:
+    def of(self, totals: tuple[Any, ...]) -> float:
         """Make the metric of totals on the host."""
         with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
             result = self.result(*totals)
@@ -136,11 +136,11 @@ class Metric:
         )
 
 
-def _of_part(f: Callable, part: Callable, outputs: Any, targets: Any) -> Any:
+def _of_part(f: Callable[..., Any], part: Callable[..., Any], outputs: Any, targets: Any) -> Any:
     return f(*part(outputs, targets))
 
 
-def attribute_of(function: Callable, name: str) -> Any:
+def attribute_of(function: Callable[..., Any], name: str) -> Any:
     """Return an attribute of a loss or a metric, also through `functools.partial`; None if it has none."""
     while isinstance(function, functools.partial) and not hasattr(function, name):
         function = function.func
@@ -159,7 +159,7 @@ def wide(x: Any) -> Any:
     return xp.astype(x, known["float64" if "float64" in known else "float32"], copy=False)
 
 
-def to_host(totals: Iterable) -> tuple:
+def to_host(totals: Iterable[Any]) -> tuple[Any, ...]:
     """Return totals as Python floats, and as NumPy arrays where they have axes, waiting for the device."""
     return tuple(map(_number_or_array, totals))
 

@@ -43,7 +43,7 @@ def as_metric(metric: Any) -> Metric:
         raise TypeError(f"{must}, received top_k_accuracy, which makes one. Write top_k_accuracy(5).")
     name = attribute_of(metric, "__name__") or type(metric).__name__
 
-    def totals(outputs: Any, targets: Any) -> tuple:
+    def totals(outputs: Any, targets: Any) -> tuple[Any, ...]:
         number, examples = metric(outputs, targets), length(targets)
         if not (isinstance(number, Real) or (tree.is_array(number) and not number.shape)):
             kind = f"shape {tuple(number.shape)}" if tree.is_array(number) else type(number).__name__
@@ -87,7 +87,7 @@ def _check_arrays(name: str, **values: Any) -> None:
 # -- classes -----------------------------------------------------------------------------------------------
 
 
-def share_totals(outputs: Any, right: Any, weights: Any = None) -> tuple:
+def share_totals(outputs: Any, right: Any, weights: Any = None) -> tuple[Any, ...]:
     """Return the totals of a share of what is right: how much is, how much there is, and how many are NaN."""
     xp = array_namespace(outputs, right)
     unknown = xp.count_nonzero(outputs != outputs)
@@ -174,7 +174,7 @@ def _labels(targets: Any, outputs: Any) -> Any:
     return xp.astype(targets, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
 
 
-def _accuracy(outputs: Any, targets: Any) -> tuple:
+def _accuracy(outputs: Any, targets: Any) -> tuple[Any, ...]:
     _check_scores_of_batch("accuracy", outputs, targets)
     xp = array_namespace(outputs, targets)
     return share_totals(outputs, xp.argmax(outputs, axis=-1) == _labels(targets, outputs))
@@ -236,7 +236,7 @@ def top_k_accuracy(k: int = 5) -> Metric:
     return Metric(name, functools.partial(_top_k_accuracy, k), share, check_targets=check_targets)
 
 
-def _top_k_accuracy(k: int, outputs: Any, targets: Any) -> tuple:
+def _top_k_accuracy(k: int, outputs: Any, targets: Any) -> tuple[Any, ...]:
     _check_scores_of_batch(f"top_k_accuracy({k})", outputs, targets)
     xp = array_namespace(outputs, targets)
     labels = xp.expand_dims(_labels(targets, outputs), axis=-1)
@@ -285,7 +285,7 @@ def _check_answers(outputs: Any, targets: Any) -> None:
         )
 
 
-def _binary_accuracy(outputs: Any, targets: Any) -> tuple:
+def _binary_accuracy(outputs: Any, targets: Any) -> tuple[Any, ...]:
     _check_shapes_of_batch("binary_accuracy", outputs, targets)
     return share_totals(outputs, (outputs > 0) == (wide(targets) > 0.5))
 
@@ -318,7 +318,7 @@ def _columns(outputs: Any, targets: Any) -> tuple[Any, Any]:
     return xp.reshape(wide(outputs), shape), xp.reshape(wide(targets), shape)
 
 
-def _absolute_errors(outputs: Any, targets: Any) -> tuple:
+def _absolute_errors(outputs: Any, targets: Any) -> tuple[Any, ...]:
     _check_shapes_of_batch("mean_absolute_error", outputs, targets)
     xp = array_namespace(outputs, targets)
     return xp.sum(xp.abs(wide(outputs) - wide(targets))), math.prod(outputs.shape)
@@ -341,7 +341,7 @@ mean_absolute_error = Metric(
 )
 
 
-def _squared_errors(outputs: Any, targets: Any) -> tuple:
+def _squared_errors(outputs: Any, targets: Any) -> tuple[Any, ...]:
     _check_shapes_of_batch("root_mean_squared_error", outputs, targets)
     predicted, true = _columns(outputs, targets)
     xp = array_namespace(predicted)
@@ -371,7 +371,7 @@ root_mean_squared_error = Metric(
 )
 
 
-def _r2_totals(outputs: Any, targets: Any) -> tuple:
+def _r2_totals(outputs: Any, targets: Any) -> tuple[Any, ...]:
     """Return for each column its squared errors, and number, mean and squared deviations of the targets.
 
     The mean is in two parts, a number near it and the sum of the deviations from that: the difference of two
@@ -389,7 +389,7 @@ def _r2_totals(outputs: Any, targets: Any) -> tuple:
     return xp.sum((predicted - true) ** 2, axis=0), number, center[0, ...], total, spread
 
 
-def _merge_r2(totals: tuple, more: tuple) -> tuple:
+def _merge_r2(totals: tuple[Any, ...], more: tuple[Any, ...]) -> tuple[Any, ...]:
     """Merge means and squared deviations.
 
     T. F. Chan, G. H. Golub and R. J. LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample

@@ -76,11 +76,13 @@ def _copy(x: Any) -> Any:
     return x.copy() if type(x) is numpy.ndarray else plain_namespace(x).asarray(x, copy=True)
 
 
-def jit_where_possible(f: Callable, *, donate: Sequence[str] = (), precision: str = "float32") -> Callable:
+def jit_where_possible(
+    f: Callable[..., Any], *, donate: Sequence[str] = (), precision: str = "float32"
+) -> Callable[..., Any]:
     """Return a function of a network by `jit`, or as it is for networks with which it cannot be recorded."""
     recorded: Any = jit(f, donate=donate, precision=precision)
     without = "" if precision == "float32" else f", and in float32 in place of {precision}"
-    refused: list[Callable] = []  # tell the kinds of networks that cannot be recorded
+    refused: list[Callable[..., Any]] = []  # tell the kinds of networks that cannot be recorded
 
     @functools.wraps(f)
     def call(net: Any, *arguments: Any) -> Any:

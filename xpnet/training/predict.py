@@ -54,7 +54,7 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     net = evaluation_copy(net)
     with use_device(where):
         output, reads = _of_kind(net) if jit else (_output, _reads_of(net))
-        parts: list[list] = []
+        parts: list[list[Any]] = []
         structure: Any = None
         for (batch,) in examples.batches(batch_size):
             if reads is not None and not parts:
@@ -80,7 +80,7 @@ def _output(net: Any, x: Any) -> Any:
     return net(x)
 
 
-def _check_outputs(leaves: list, outputs: Any, examples: int) -> None:
+def _check_outputs(leaves: list[Any], outputs: Any, examples: int) -> None:
     """Check that outputs can be put together with those of other batches, also if there are no others."""
     for number, leaf in enumerate(leaves):
         is_array = tree.is_array(leaf)
@@ -98,14 +98,14 @@ def _check_outputs(leaves: list, outputs: Any, examples: int) -> None:
 
 # Of each kind of networks: what tells it, its recordings, and which layers check which inputs, by what the
 # inputs are like; None if none does. The latest comes first.
-_kinds: list[tuple[Callable, Callable, dict[Any, Reads] | None]] = []
+_kinds: list[tuple[Callable[..., Any], Callable[..., Any], dict[Any, Reads] | None]] = []
 
 
 def _reads_of(net: Any) -> dict[Any, Reads] | None:
     return {} if checking_layers(net) else None
 
 
-def _of_kind(net: Any) -> tuple[Callable, dict[Any, Reads] | None]:
+def _of_kind(net: Any) -> tuple[Callable[..., Any], dict[Any, Reads] | None]:
     """Return what is known of the networks like one."""
     found = next((known for known in _kinds if known[0](net)), None)
     found = found or (like(net), jit_where_possible(_output), _reads_of(net))

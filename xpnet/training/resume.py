@@ -13,7 +13,7 @@ from xpnet.training.history import History
 from xpnet.training.run import Callback, Run
 
 
-def write_checkpoint(run: Run, path: str | os.PathLike) -> None:
+def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
     """Write all that is needed to go on with a training as if it had not been interrupted."""
     states = {name: callback.state() for name, callback in _named(run.callbacks)}
     training = {
@@ -48,7 +48,7 @@ class SavedTraining:
         If it is no such file, or is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike, where: Device, random: "numpy.random.Generator") -> None:
+    def __init__(self, path: str | os.PathLike[str], where: Device, random: "numpy.random.Generator") -> None:
         self._parts: Parts = read_parts(path)
         if "training" not in self._parts or "optimizer" not in self._parts:
             raise ValueError(

@@ -68,7 +68,7 @@ class Steps:
                 "are rounded; received jit=False. Leave one of the two away."
             )
         self.loss, self.precision = loss, precision
-        self._tried: list[tuple[list, bool]] = []  # the latest first
+        self._tried: list[tuple[list[Any], bool]] = []  # the latest first
         self.train, self.evaluate = _training_step(loss, self.optimizer), _evaluation_step(loss)
         if jit:
             donate = ("net", "optimizer_state")
@@ -98,12 +98,12 @@ class Steps:
         NoGradientError
             If the loss reads the parameters of the network from outside.
         """
-        watching: list[Callable] = [self.loss, *metrics]
+        watching: list[Callable[..., Any]] = [self.loss, *metrics]
         on_logits = [each for each in watching if attribute_of(each, "takes_logits")]
         found = [attribute_of(each, "check_targets") for each in watching]
         checks = [check_targets for check_targets in found if check_targets is not None]
         in_use = evaluation_copy(net)
-        noted: list[tuple[Callable, Any, Any]] = []
+        noted: list[tuple[Callable[..., Any], Any, Any]] = []
         for examples in data:
             name = examples.names[0]
             try:
@@ -120,7 +120,7 @@ class Steps:
                         value = self.loss(outputs, y)
                 if is_new:
                     check_number(value)
-                    takers: list[tuple[Any, list]] = [(each, tree.leaves(outputs)) for each in on_logits]
+                    takers: list[tuple[Any, list[Any]]] = [(each, tree.leaves(outputs)) for each in on_logits]
                     takers += [(loss, [logits]) for loss, logits, _ in noted]
                     check_logits(takers, probabilities)
                     check_reach(self.loss, *read, outputs, y)
@@ -143,7 +143,7 @@ NO_DEPENDENCE = (
 )
 
 
-def _training_step(loss: Callable, scaled: Callable[[Any], Any]) -> Callable:
+def _training_step(loss: Callable[..., Any], scaled: Callable[[Any], Any]) -> Callable[..., Any]:
     """Return what is done with each batch."""
 
     def batch_loss(net: Any, x: Any, y: Any, scale: Any) -> tuple[Any, Any]:
@@ -153,7 +153,7 @@ def _training_step(loss: Callable, scaled: Callable[[Any], Any]) -> Callable:
             raise NoGradientError(NO_DEPENDENCE)
         return (value if scale is None else value * scale), (value, outputs)
 
-    def step(net: Any, optimizer_state: Any, x: Any, y: Any, optimizer: Any) -> tuple:
+    def step(net: Any, optimizer_state: Any, x: Any, y: Any, optimizer: Any) -> tuple[Any, ...]:
         optimizer = scaled(optimizer)
         scale = optimizer_state["loss_scale"] if isinstance(optimizer, LossScaling) else None
         (_, (value, outputs)), gradients = value_and_grad(batch_loss, has_aux=True)(net, x, y, scale)
@@ -163,8 +163,8 @@ def _training_step(loss: Callable, scaled: Callable[[Any], Any]) -> Callable:
     return step
 
 
-def _evaluation_step(loss: Callable) -> Callable:
-    def step(net: Any, x: Any, y: Any) -> tuple:
+def _evaluation_step(loss: Callable[..., Any]) -> Callable[..., Any]:
+    def step(net: Any, x: Any, y: Any) -> tuple[Any, ...]:
         outputs = net(x)
         return loss(outputs, y), outputs
 

@@ -29,8 +29,8 @@ class Totals:
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
         self._merges = [added, *(metric.merge for metric in metrics)]
-        self._merged: list | None = None
-        self._waiting: list[list[tuple]] = []
+        self._merged: list[Any] | None = None
+        self._waiting: list[list[tuple[Any, ...]]] = []
         self._numbers = 0
 
     def add(self, loss: Any, outputs: Any, targets: Any) -> int:
@@ -45,7 +45,7 @@ class Totals:
         return examples
 
     @property
-    def sums(self) -> list | None:
+    def sums(self) -> list[Any] | None:
         """The merged totals of the loss and of each metric, as lists of numbers; None before the first batch.
 
         Reading them waits for the device. What is assigned is gone on from.
@@ -56,7 +56,7 @@ class Totals:
         ]
 
     @sums.setter
-    def sums(self, sums: list | None) -> None:
+    def sums(self, sums: list[Any] | None) -> None:
         self._merged = sums and [to_host(map(numpy.asarray, totals)) for totals in sums]
         self._waiting, self._numbers = [], 0
 
@@ -65,7 +65,7 @@ class Totals:
         merged = self._merged
         with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
             for batch in self._waiting:
-                new: list = [to_host(totals) for totals in batch]
+                new: list[Any] = [to_host(totals) for totals in batch]
                 triples = zip(self._merges, merged or new, new, strict=True)
                 merged = [merge(totals, more) for merge, totals, more in triples] if merged else new
         self._merged, self._waiting, self._numbers = merged, [], 0
@@ -74,7 +74,7 @@ class Totals:
         """Return the mean loss, waiting for the device; NaN before the first batch."""
         self._merge()
         total, examples = (self._merged or [(math.nan, 1)])[0]
-        return total / examples
+        return float(total / examples)
 
     def results(self) -> dict[str, float]:
         """Return the loss and the metrics by name, waiting for the device; nothing before the first batch."""
