@@ -57,7 +57,11 @@ def lowered(graph: Graph, xp: Any, device: Any) -> Graph:
     device : device
         Where the arrays are.
     """
-    made = {"tensordot": _tensordot, "unstack": DECOMPOSITIONS["unstack"], "vecdot": _vecdot}
+    made: dict[str, Callable] = {
+        "tensordot": _tensordot,
+        "unstack": DECOMPOSITIONS["unstack"],
+        "vecdot": _vecdot,
+    }
     shaped = {name: _with_axes_beside_each_other(name) for name in REDUCTIONS}
     shaped |= {name: _with_operands_repeated(name) for name in BROADCASTING}
     return expand(expand(graph, made, xp, device), shaped | {"getitem": _as_view}, xp, device)
