@@ -2,7 +2,7 @@
 
 Modules import only from those to their right:
 
-    jit, scan ─ iteration ─ plans ─ kernels ─ rewrite ─ precision ─ record ─ graph ─ functions ─ same
+    jit, scan ─ iteration ─ plans ─ kernels ─ rewrite ─ record ─ graph ─ decompositions, functions, precision ─ same
 """
 
 from xpnet.replay.jit import jit
