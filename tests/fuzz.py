@@ -227,7 +227,7 @@ class Graphs(Networks):
 
     def read(self, path):
         loaded = xpnet.load(path)
-        if isinstance(loaded, xpnet.onnx.Graph):
+        if isinstance(loaded, xpnet.onnx.Network):
             with np.errstate(all="ignore"):
                 loaded(*(np.ones((3, 4, 2), dtype="float32") for _ in loaded.inputs))
         return loaded

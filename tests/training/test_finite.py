@@ -242,6 +242,22 @@ def test_weights_that_a_callback_makes_bad_at_any_moment(device, moment):
     assert same(weights(net), before) == (moment in ("start", "epoch_start"))
 
 
+def test_going_back_keeps_what_a_callback_assigned_before_the_epoch(device):
+    class Assign(Callback):
+        def epoch_start(self, run):
+            run.net = xpnet.tree.map(lambda x: x * 2, run.net)
+            self.assigned = weights(run.net)
+
+        def step_end(self, run):
+            if run.epoch == 2:
+                raise FloatingPointError("of my own")
+
+    net, assign = classifier(), Assign()
+    with pytest.raises(FloatingPointError, match="of my own"):
+        train(net, callbacks=[assign])
+    assert same(weights(net), assign.assigned)
+
+
 def test_weights_that_a_callback_made_bad_are_looked_at(device, tmp_path):
     class Break(Callback):
         def epoch_end(self, run):

@@ -299,13 +299,19 @@ def test_progress_bar_shows_loss_metrics_and_speed(capsys, monkeypatch):
             bars.append(self)
 
     monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
-    train(classifier(), metrics=[xpnet.metrics.accuracy], epochs=2)
+    train(classifier(), metrics=[xpnet.metrics.accuracy], epochs=2, progress=True)
     shown = capsys.readouterr().err
     assert bars[0].n == bars[0].total == 120
     assert "epoch 2/2" in shown
     assert "loss=" in shown
     assert "accuracy=" in shown
     assert "samples/s" in shown
+
+
+def test_no_progress_makes_no_bar(monkeypatch):
+    # One of tqdm's that shows nothing takes a lock, which a signal's handler that raises may leave locked.
+    monkeypatch.setattr("tqdm.auto.tqdm", None)
+    train(classifier(), epochs=1, progress=False)
 
 
 def test_progress_bar_stays_out_of_a_log(capsys):

@@ -38,11 +38,14 @@ _MODULES = (losses, initializers, *(x for x in vars(optim).values() if isinstanc
 
 # What comes from files of ONNX. It needs the package onnx, which is imported with it, where it is asked for.
 _OF_ONNX = {
-    "xpnet.onnx.importing.Graph",
+    "xpnet.onnx.importing.Network",
     "xpnet.onnx.nodes.node.Body",
     "xpnet.onnx.nodes.node.Constant",
     "xpnet.onnx.nodes.node.Node",
 }
+
+# What files from before call by another name.
+_RENAMED = {"xpnet.onnx.importing.Graph": "xpnet.onnx.importing.Network"}
 
 
 @cache
@@ -57,6 +60,7 @@ def _named() -> dict[str, Any]:
 
 def _known(name: str) -> Any:
     """Return the class or function of xpnet's that a file calls by some name; None if there is none."""
+    name = _RENAMED.get(name, name)
     if name in _OF_ONNX:
         module, _, name = name.rpartition(".")
         return getattr(import_module(module), name)

@@ -8,6 +8,6 @@ except ImportError:
     ) from None
 
 from xpnet.onnx.exporting import export
-from xpnet.onnx.importing import Graph, load
+from xpnet.onnx.importing import Network, load
 
-__all__ = ["Graph", "export", "load"]
+__all__ = ["Network", "export", "load"]

@@ -19,7 +19,7 @@ from xpnet.onnx.nodes.node import DTYPES, bounded_run
 _device = device  # `load` has a parameter of that name
 
 
-class Graph(Module):
+class Network(Module):
     """A network of an ONNX file: nodes that are computed one after the other.
 
     Attributes
@@ -128,7 +128,7 @@ def _as_array(xp: Any, x: Any, inputs: Any) -> Any:
     return xp.asarray(x, device=inputs[0].device) if isinstance(x, numpy.ndarray) and inputs else x
 
 
-def load(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Graph:
+def load(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Network:
     """Read a network from an ONNX file, such as PyTorch and skl2onnx write.
 
     Parameters
@@ -140,7 +140,7 @@ def load(path: str | os.PathLike[str], *, device: str | Device | None = None) ->
 
     Returns
     -------
-    Graph
+    Network
         A module that is called with the inputs. Its weights can be trained.
 
     Raises
@@ -178,7 +178,7 @@ def load(path: str | os.PathLike[str], *, device: str | Device | None = None) ->
             f"{path} cannot be read as an ONNX file, it is damaged or another kind of file: "
             f"{str(error).strip()[:300] or type(error).__name__}."
         ) from None
-    return Graph(whole.body, whole.arrays, whole.trained - whole.statistics, _device(device))
+    return Network(whole.body, whole.arrays, whole.trained - whole.statistics, _device(device))
 
 
 class _Unknown(Exception):

@@ -2,8 +2,8 @@
 
 Modules import only from those to their right:
 
-    jit, scan ─ iteration ─ plans ─ kernels ─ rewrite ─ precision ─ record ─ graph ─ functions ─ same
-"""
+    jit, scan ─ iteration ─ plans ─ kernels ─ rewrite ─ record ─ graph ─ decompositions, functions, precision ─ same
+"""  # noqa: E501
 
 from xpnet.replay.jit import jit
 from xpnet.replay.scan import scan

@@ -407,8 +407,29 @@ class _Loop:
             )
 
 
+class _NoBar:
+    """Shows nothing.
+
+    A bar of tqdm's that shows nothing takes a lock all the same, which a signal's handler that raises may
+    leave locked for other threads.
+    """
+
+    disable = True
+
+    def set_description(self, _text: str) -> None:
+        pass
+
+    def update(self, _samples: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _bar(samples: int, progress: bool) -> Any:
+    if not progress:
+        return _NoBar()
     from tqdm.auto import tqdm  # here, as it would be a good part of the time that importing xpnet takes
 
     # None: where the output is no terminal, a bar would fill a log with lines.
-    return tqdm(total=samples, unit=" samples", unit_scale=True, disable=None if progress else True)
+    return tqdm(total=samples, unit=" samples", unit_scale=True, disable=None)

@@ -70,6 +70,22 @@ def test_what_nothing_reads_is_free_at_once(record):
     record(f, X).check(*CALLS)
 
 
+@pytest.mark.plans("numpy")
+def test_what_a_function_makes_goes_behind_its_last_reader(record):
+    """It is in no buffer, and would stay in memory until the end."""
+
+    def f(x):
+        made = xp_of(x).sort(x)
+        b = made @ x
+        return b @ x
+
+    recording = record(f, X)
+    lines = [line.split("(")[0].strip() for line in recording.plan.source.splitlines()]
+    made = lines[2].removesuffix(" = sort")
+    assert lines[3:5] == ["dot", f"del {made}"]
+    recording.check(*CALLS)
+
+
 @pytest.mark.parametrize("length", range(2, 7))
 def test_chains_of_products(record, length):
     """Each product reads the two before it, so that three buffers serve, however long the chain is."""

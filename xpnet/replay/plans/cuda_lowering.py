@@ -57,7 +57,7 @@ def lowered(graph: Graph, xp: Any, device: Any) -> Graph:
     device : device
         Where the arrays are.
     """
-    made: dict[str, Callable[..., Any]] = {
+    made: dict[str, Callable] = {
         "tensordot": _tensordot,
         "unstack": DECOMPOSITIONS["unstack"],
         "vecdot": _vecdot,
