@@ -175,6 +175,29 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(device):
     assert all(map(np.array_equal, weights(net), steps.weights[6]))
 
 
+def test_ctrl_c_ends_a_validation(device):
+    class Press(xpnet.nn.Module):
+        """Presses Ctrl-C with each batch in use, and notes it."""
+
+        def __call__(self, x):
+            if not self.training and started:
+                pressed.append(1)
+                signal.raise_signal(signal.SIGINT)
+            return x
+
+    class Start(Callback):
+        def start(self, run):  # network and loss were tried before
+            started.append(1)
+
+    started, pressed, steps = [], [], Steps()
+    net = Sequential(Dense(3, 2, seed=0), Press())
+    history = train(net, validation=(X, Y), callbacks=[Start(), steps], jit=False)
+    assert history.interrupted
+    assert len(history) == 0
+    assert len(pressed) == 1
+    assert all(map(np.array_equal, weights(net), steps.weights[4]))
+
+
 def test_ctrl_c_at_each_line_of_a_loop_of_ones_own():
     optimizer, x = xpnet.optim.Adam(0.02), X.astype("float32")
 
