@@ -270,7 +270,7 @@ class FailAt(xpnet.callbacks.Callback):
     """Raises an error at the end of a step, and notes the weights before its epoch."""
 
     def __init__(self, step, error):
-        self.step, self.error = step, error
+        self.step, self.error, self.weights = step, error, []
 
     def epoch_start(self, run):
         self.weights = weights(run.net)
@@ -290,6 +290,20 @@ def test_a_training_that_runs_out_of_memory_can_go_on(fake_cupy, jit, error):
     assert cupy.pool.freed == 1
     assert all(map(numpy.array_equal, weights(net), fail.weights))
     assert len(train(net, jit=jit)) == 3
+
+
+def test_a_training_whose_validation_runs_out_of_memory_goes_back(fake_cupy):
+    class Fail(xpnet.nn.Module):
+        def __call__(self, x):
+            if not self.training and fail.weights:
+                raise CUDARuntimeError(2, "cudaErrorMemoryAllocation")
+            return x
+
+    fake_cupy()
+    net, fail = xpnet.nn.Sequential(classifier(), Fail()), FailAt(0, None)
+    with pytest.raises(OutOfDeviceMemoryError, match="batch_size"):
+        train(net, validation=(X, Y), callbacks=[fail], jit=False)
+    assert all(map(numpy.array_equal, weights(net), fail.weights))
 
 
 def test_predictions_and_moves_that_run_out_of_memory(fake_cupy, monkeypatch):

@@ -12,7 +12,7 @@ from helpers import assert_on, assert_same, half_of_the_digits, rounding
 from sklearn.datasets import load_digits
 
 import xpnet
-from training.cases import X, Y, classifier, train, weights
+from training.cases import X, Y, classifier, same, train, weights
 from xpnet import losses, optim
 from xpnet.nn import Dense, Dropout, ReLU, Sequential
 
@@ -286,6 +286,19 @@ def test_bad_input_changes_nothing(device, changes, error, message):
 def test_bad_early_stopping(options, message):
     with pytest.raises(ValueError, match=message):
         xpnet.callbacks.EarlyStopping(**options)
+
+
+def test_network_has_its_weights_when_callbacks_see_the_end_of_an_epoch(device):
+    net, seen = classifier(), []
+
+    class Look(xpnet.callbacks.Callback):
+        def epoch_end(self, run):
+            seen.append(same(weights(net), weights(run.net)))
+
+    before = weights(net)
+    train(net, callbacks=[Look()], epochs=2)
+    assert seen == [True, True]
+    assert not same(weights(net), before)
 
 
 def test_progress_bar_shows_loss_metrics_and_speed(capsys, monkeypatch):

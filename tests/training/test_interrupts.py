@@ -175,6 +175,94 @@ def test_ctrl_c_inside_a_step_waits_for_its_end(device):
     assert all(map(np.array_equal, weights(net), steps.weights[6]))
 
 
+def test_ctrl_c_ends_a_validation(device):
+    class Press(xpnet.nn.Module):
+        """Presses Ctrl-C with each batch in use, and notes it."""
+
+        def __call__(self, x):
+            if not self.training and started:
+                pressed.append(1)
+                signal.raise_signal(signal.SIGINT)
+            return x
+
+    class Start(Callback):
+        def start(self, run):  # network and loss were tried before
+            started.append(1)
+
+    started, pressed, steps = [], [], Steps()
+    net = Sequential(Dense(3, 2, seed=0), Press())
+    history = train(net, validation=(X, Y), callbacks=[Start(), steps], jit=False)
+    assert history.interrupted
+    assert len(history) == 0
+    assert len(pressed) == 1
+    assert all(map(np.array_equal, weights(net), steps.weights[4]))
+
+
+class PressAt(Callback):
+    """Presses Ctrl-C at the end of a step or of an epoch."""
+
+    def __init__(self, *, step=None, epoch=None):
+        self.step, self.epoch = step, epoch
+
+    def step_end(self, run):
+        if run.step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+    def epoch_end(self, run):
+        if run.epoch == self.epoch:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_at_the_end_of_an_epoch_takes_no_further_step(device):
+    steps, net = Steps(), classifier()
+    history = train(net, callbacks=[steps, PressAt(epoch=1)])
+    assert history.interrupted
+    assert len(history) == 1
+    assert len(steps.weights) == 1 + 4
+
+
+def test_weights_are_handed_over_if_the_end_of_a_callback_raises(device):
+    class Fail(Callback):
+        def end(self, run):
+            raise RuntimeError("of my own")
+
+    steps, net = Steps(), classifier()
+    with pytest.raises(RuntimeError, match="of my own"):
+        train(net, callbacks=[steps, PressAt(step=6), Fail()])
+    assert all(map(np.array_equal, weights(net), steps.weights[6]))
+
+
+def test_weights_are_handed_over_if_a_handler_raises_meanwhile(device, monkeypatch):
+    assign, steps, net = xpnet.tree.assign, Steps(), classifier()
+
+    def exit_once(*trees):
+        monkeypatch.setattr(xpnet.tree, "assign", assign)
+        sys.exit(3)
+
+    monkeypatch.setattr(xpnet.tree, "assign", exit_once)
+    with pytest.raises(SystemExit):
+        train(net, callbacks=[steps, PressAt(step=2)])
+    assert all(map(np.array_equal, weights(net), steps.weights[2]))
+
+
+def test_a_handler_that_raises_while_the_training_goes_back(device, monkeypatch):
+    go_back, steps, net = xpnet.training.Run.go_back, Steps(), classifier()
+
+    def exit_once(run):
+        monkeypatch.setattr(xpnet.training.Run, "go_back", go_back)
+        sys.exit(3)
+
+    def loss(outputs, targets):
+        if len(steps.weights) == 1 + 5:
+            raise RuntimeError("inside the sixth step")
+        return losses.cross_entropy(outputs, targets)
+
+    monkeypatch.setattr(xpnet.training.Run, "go_back", exit_once)
+    with pytest.raises(FloatingPointError):
+        train(net, loss=loss, callbacks=[steps], jit=False)
+    assert all(map(np.array_equal, weights(net), steps.weights[4]))
+
+
 def test_ctrl_c_at_each_line_of_a_loop_of_ones_own():
     optimizer, x = xpnet.optim.Adam(0.02), X.astype("float32")
 
