@@ -4,6 +4,7 @@ See `Recording.lines` for how a graph is shown.
 """
 
 from dataclasses import replace
+from itertools import product
 
 import numpy
 import pytest
@@ -37,6 +38,18 @@ def test_equal_operations_are_done_once(record):
     recording = record(lambda x: ((x + 1) * (x + 1), x + 1), X)
     assert recording.lines == ["b = add(a, 1)", "c = multiply(b, b)", "return c, b"]
     assert recording.graph.recorded == 4
+    recording.check([X], [-X])
+
+
+@on_numpy
+def test_what_is_returned_stays_two_arrays(record):
+    recording = record(lambda x: ((x + 1).T, x + 1, (x * 2)[0], x * 2), X)
+    assert recording.names == ["add", "matrix_transpose", "add", "multiply", "getitem", "multiply"]
+    given = numpy.array(X)
+    results, expected = recording(given), recording.f(given)
+    for a, b in product(range(4), repeat=2):
+        shared, in_eager_code = (numpy.shares_memory(each[a], each[b]) for each in (results, expected))
+        assert shared == in_eager_code
     recording.check([X], [-X])
 
 
@@ -208,7 +221,7 @@ def test_what_is_read_in_a_list_an_index_or_an_option_stays(record):
 
 @on_numpy
 def test_results_that_are_arguments_or_come_twice_stay(record):
-    recording = record(lambda x, y: (y, x + y, x + y, 2.0, x), X, X)
+    recording = record(lambda x, y: (y, *[x + y] * 2, 2.0, x), X, X)
     assert recording.lines == ["c = add(a, b)", "return b, c, c, a"]
     recording.check((X, X * 2))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from xpnet.replay.functions import BROADCASTING, PRODUCTS, REARRANGEMENTS
+from xpnet.replay.functions import BROADCASTING, PRODUCTS, REARRANGEMENTS, VIEWS
 from xpnet.replay.graph import Graph, Instead, Operation, Variable, substitute, variables_in
 from xpnet.replay.precision import rounded
 from xpnet.replay.record import Recorded, RecordingNamespace, output
@@ -34,15 +34,29 @@ def without_dead(graph: Graph) -> Graph:
 
 
 def _shared(graph: Graph) -> Graph:
-    """Do once what was recorded several times with the same arguments."""
+    """Do once what was recorded several times with the same arguments.
+
+    Arrays that are returned, or seen by one that is, stay two: the caller may write to one of them.
+    """
+    seen = set(graph.returned)
+    for operation in reversed(graph.operations):
+        if _may_be_view(operation) and not seen.isdisjoint(operation.results):
+            seen.update(operation.inputs)
     first: dict[Any, Operation] = {}
 
     def change(operation: Operation) -> Instead | None:
         key = operation.name, data((operation.arguments, operation.options), _identity)
         before = first.setdefault(key, operation)
-        return None if before is operation else ((), before.results)
+        both_seen = not (seen.isdisjoint(before.results) or seen.isdisjoint(operation.results))
+        if before is operation or (both_seen and not _may_be_view(operation)):
+            return None
+        return (), before.results
 
     return graph.rewritten(change)
+
+
+def _may_be_view(operation: Operation) -> bool:
+    return operation.shares or operation.name in VIEWS
 
 
 def _identity(value: Any) -> Any:
