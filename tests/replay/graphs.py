@@ -16,7 +16,7 @@ from tests.replay.kinds import use
 from xpnet import tree
 from xpnet.replay.functions import VIEWS
 from xpnet.replay.graph import Variable
-from xpnet.replay.jit import _Replay
+from xpnet.replay.jit import _Recording
 from xpnet.replay.kernels import c, python
 from xpnet.replay.plans import numba
 from xpnet.replay.plans.memory import _Memory
@@ -41,9 +41,9 @@ class Recording:
         self._names, self._donate = f.__code__.co_varnames, donate
         self.jit = xpnet.jit(f, donate=donate, precision=precision)
         before = len(kernels)
-        replay = _Replay(f, (arguments, {}), self.jit._donated, precision)
-        self.jit._replays = [replay]
-        self.plan, self.graph = replay.plan, replay.plan.graph
+        recording = _Recording(f, (arguments, {}), self.jit._donated, precision)
+        self.jit._recordings = [recording]
+        self.plan, self.graph = recording.plan, recording.plan.graph
         self.kernels = kernels[before:]
         assert isinstance(self.plan, MemoryPlan), "the functions are called one after the other"
         letters = (f"{letter}{n or ''}" for n in count() for letter in ascii_lowercase)
@@ -139,7 +139,7 @@ class Recording:
     @property
     def places(self):
         """Where in the plan's memory each buffer begins, and how long it is, in bytes."""
-        return {self._letters[x]: place for x, place in self.plan.sizes.items() if x in self._letters}
+        return {self._letters[x]: place for x, place in self.plan.buffers.items() if x in self._letters}
 
     @property
     def summary(self):

@@ -551,7 +551,7 @@ def test_the_number_of_plans_is_bounded(caplog):
     with caplog.at_level(logging.WARNING, logger="xpnet"):
         for size in range(40):
             assert f(numpy.zeros(size)).shape == (size,)
-    assert len(f._replays) == 16
+    assert len(f._recordings) == 16
     f(numpy.zeros(39))
     f(numpy.zeros(24))
     assert len(recorded) == 40  # those of the latest 16 are there

@@ -111,7 +111,7 @@ def test_a_number_of_numpys_from_outside_is_recorded_as_one_of_pythons(name, gra
     def recorded(n):
         replay = xpnet.jit(lambda x: f(x, n))
         replay(x)
-        operations = replay._replays[0].plan.graph.operations
+        operations = replay._recordings[0].plan.graph.operations
         return [described([each.name, each.arguments, each.options]) for each in operations]
 
     for number in (numpy.int64(2), numpy.uint8(2), numpy.asarray(2)):

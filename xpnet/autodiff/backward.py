@@ -1,4 +1,4 @@
-"""The sweep: from a result back to the arguments, one rule a node.
+"""The sweep, or backward pass: from a result back to the arguments, one rule a node.
 
 Inside a sweep, gradients of complex values are conjugated, so that a rule multiplies by the plain derivative,
 with no conjugates. `xpnet.autodiff.call` conjugates at both ends.

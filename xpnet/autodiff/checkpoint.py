@@ -1,4 +1,7 @@
-"""Recomputation in the place of storage."""
+"""`checkpoint` of a function: recomputation in the place of storage.
+
+Checkpoints of trainings, which are files, are in `xpnet.training.resume`.
+"""
 
 import functools
 from collections.abc import Callable

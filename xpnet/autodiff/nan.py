@@ -1,4 +1,7 @@
-"""Finding the operation that made the first NaN."""
+"""`raise_on_nan`: finding the operation that made the first NaN.
+
+How a training recovers from one is in `xpnet.training.fit`.
+"""
 
 import contextlib
 from collections.abc import Iterator

@@ -45,7 +45,7 @@ class Dense(Module):
     (2, 3)
     """
 
-    takes_sparse = True
+    takes_sparse = True  # see `Module`
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Dense(Module):
         Parameters
         ----------
         x : array, shape (..., in_features)
-            Or the rows of a sparse matrix, as `xpnet.fit` makes batches of those of SciPy.
+            Or a batch of a sparse matrix of SciPy's, as `xpnet.fit` makes it.
 
         Returns
         -------

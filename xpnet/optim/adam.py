@@ -15,11 +15,14 @@ __all__ = ["Adam", "AdamW", "scale_by_adam"]
 
 
 def _adam(inputs: Inputs, *, beta1: float, beta2: float, epsilon: float, epsilon_hat: bool) -> Updated:
+    """Return the steps for a learning rate of 1: the equation of `Adam`."""
     xp = array_namespace(*inputs.gradients)
     gradients, (mean, mean_square), step, _params = inputs
     mean = [beta1 * m + (1 - beta1) * g for m, g in zip(mean, gradients, strict=True)]
     mean_square = [beta2 * v + (1 - beta2) * (g * g) for v, g in zip(mean_square, gradients, strict=True)]
-    # The fraction times root / root: two numbers have the corrections, in place of two passes over m and v.
+    # With root = sqrt(1 - beta2**t), the step m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + epsilon) is
+    # m / (sqrt(v) + epsilon * root) * (root / (1 - beta1**t)): both sides of the fraction times root. So two
+    # numbers have the corrections, in place of two passes over m and v.
     root = xp.sqrt(_one_minus_power(xp, beta2, step + 1))
     factors = each_dtype(root / _one_minus_power(xp, beta1, step + 1), gradients)
     epsilons = [epsilon] * len(gradients) if epsilon_hat else each_dtype(epsilon * root, gradients)

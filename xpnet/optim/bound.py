@@ -1,4 +1,4 @@
-"""Functions with settings, of which two with the same settings are equal."""
+"""Functions with settings, like `functools.partial`, but two with the same settings are equal."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -354,6 +354,8 @@ class Kind:
         self.plans: dict[Any, Any] = {}
         self.match: Callable | None = None
         self.location = step.location
+        # Record the step. A number that turns out to change from call to call must be an array: then record
+        # it again, with that.
         while True:
             trees = self.with_arrays(step.trees)
             numbers = [index for index, leaf in enumerate(trees[0].leaves) if type(leaf) in NUMBERS]
@@ -423,7 +425,7 @@ def kind_of(step: Iteration, function: Any) -> Kind:
     warn_of_draws(facts)
     reads_arrays = facts.reads_arrays or after.reads_arrays  # whose elements are not compared
     if not reads_arrays and step.location.is_lasting():
-        facts.keep(after)
+        facts.leave_out_changed(after)
         places = [index for index, leaf in enumerate(step.trees[2].leaves) if tree.is_array(leaf)]
         for index, place in zip(places, facts.arrays[len(facts.arrays) - len(places) :], strict=True):
             if index in kind.settings:

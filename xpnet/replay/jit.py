@@ -1,4 +1,8 @@
-"""`jit`: from a function to its plans, one for each kind of arguments."""
+"""`jit`: from a function to its plans, one for each kind of arguments.
+
+A call looks for a recording that serves its arguments (`same/`). If there is none, the function is recorded
+(`record.py`), the graph of what it did is simplified (`rewrite.py`), and a plan is made of it (`plans/`).
+"""
 
 import copy
 import functools
@@ -37,14 +41,16 @@ R = TypeVar("R")
 LIMIT = 16
 
 
-class _Replay:
-    """A plan, and how its arguments and results are taken apart and put together.
+class _Recording:
+    """What one call left: a plan, what must hold to use it again, and how results are put together.
 
     Attributes
     ----------
     match : callable
         Returns the arrays of other arguments, and settings; or None if the plan is not for them.
     plan : Plan
+    settings : list
+        Those of the arguments that it was recorded with.
     changed : list of str
         The numbers from outside that the function changed.
     """
@@ -52,7 +58,9 @@ class _Replay:
     def __init__(
         self, f: Callable[..., Any], arguments: Any, donated: Callable[..., list[Any]], precision: str
     ) -> None:
+        # What it takes in besides the values of arrays, before it is called.
         facts = Facts(arguments, f)
+        # A copy of the arguments, with recorded arrays in the place of arrays.
         leaves, structure = tree.flatten(arguments, state=True)
         arrays = [index for index, leaf in enumerate(leaves) if stands_for_others(leaf)]
         first = _first_of_library([leaves[index] for index in arrays])
@@ -63,23 +71,26 @@ class _Replay:
             recorded[index] = namespace.argument(leaves[index])
         inputs: list[Any] = namespace.inputs
         copies: Any = tree.unflatten(structure, recorded)
-        # Now, as the function may write state to them.
+        # Taken apart before the call, in which the function may write state to them.
         given = _leaves_of_each(donated(*copies[0], **copies[1]))
         result = namespace.record(f, *copies[0], **copies[1])
         warn_of_draws(facts)
+        # What holds afterwards: what the function changed itself is not compared.
         after = Facts(arguments, f)
         if after.recorded and not facts.recorded:
             raise NotRecordableError(
                 f"a function under xpnet.jit must return its arrays, and wrote one to {after.recorded}, "
                 "which a replay would not do. Return it, and write it there yourself."
             )
-        self.changed = facts.keep(after)
+        self.changed = facts.leave_out_changed(after)
+        # What only the call showed: arrays that were used as sizes, and arrays that were written to.
         for place, x in zip(facts.arrays, inputs, strict=True):
             if x in namespace.settings:
                 facts.fix(place, namespace.settings[x])
         assigned = [place for place, x in zip(facts.arrays, inputs, strict=True) if x in namespace.assigned]
         if assigned:
             facts.separate(assigned, arguments)
+        # What comes out: the result, and the state that was written to modules.
         self._written, written = _written_state(copies, arguments)
         for part in (result, written):
             check_results(part, NotRecordableError)
@@ -88,12 +99,12 @@ class _Replay:
         self.match = matcher(facts, settings)
         self.settings = [*settings.values()]
         ends = [output(x) for x in outputs if stands_for_others(x)]
-        over = _written_over(given, result)
+        donated_to = _written_over(given, result)
+        over = [donated_to.get(x) if type(x) is Variable else None for x in ends]
         graph = simplified(Graph(inputs, namespace.operations, ends))
-        places = [over.get(x) if type(x) is Variable else None for x in ends]
-        self.plan = make_plan(graph, places, first, precision)
+        self.plan = make_plan(graph, over, first, precision)
 
-    def __call__(self, arguments: Any, arrays: list[Any], settings: list[Any], *, keep: bool = False) -> Any:
+    def replay(self, arguments: Any, arrays: list[Any], settings: list[Any], *, keep: bool = False) -> Any:
         """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""
         result, written = self._build([*self.plan(arrays, keep=keep)], settings)
         if written:
@@ -125,7 +136,10 @@ def _leaves_of_each(trees: list[Any]) -> list[tuple[list[Any], Any]]:
 
 
 def _written_over(donated: list[tuple[list[Any], Any]], result: Any) -> dict[Any, Variable]:
-    """Pair the parts of a result with donated arguments of the same structure, leaf by leaf."""
+    """Pair the parts of a result with donated arguments of the same structure, leaf by leaf.
+
+    The plan decides which of these it does write over the argument: see `plans/memory.py`.
+    """
     parts = _leaves_of_each(list(result) if isinstance(result, tuple | list) else [result])
     over: dict[Any, Any] = {}
     for leaves, structure in donated:
@@ -240,11 +254,10 @@ class jit(Generic[P, R]):
         self._f = f
         self._donate = tuple(donate)
         self._precision = precision
-        self._replays: list[_Replay] = []
+        self._recordings: list[_Recording] = []
         self._said = False  # that there are too many kinds of arguments
-        self._names = (
-            list(inspect.signature(f).parameters) if donate else []
-        )  # which not every function tells
+        # Not every function tells its parameters.
+        self._names = list(inspect.signature(f).parameters) if donate else []
         unknown = [name for name in self._donate if name not in self._names]
         if isinstance(donate, str) or unknown:
             raise ValueError(
@@ -260,12 +273,12 @@ class jit(Generic[P, R]):
         return self._call(received)
 
     def _call(self, received: Any) -> R:
-        if not context.is_usual():
+        if not context.is_usual():  # inside `raise_on_nan`, or another recording
             return self._f(*received[0], **received[1])
-        for replay in self._replays:
-            found = replay.match(received)
+        for recording in self._recordings:
+            found = recording.match(received)
             if found is not None:
-                result: R = replay(received, *found)
+                result: R = recording.replay(received, *found)
                 return result
         return self._record(received)
 
@@ -295,9 +308,9 @@ class jit(Generic[P, R]):
         str
             The latest plan first.
         """
-        if not self._replays:
+        if not self._recordings:
             return "Nothing is recorded yet: call the function once."
-        return "\n\n".join(replay.plan.explain() for replay in self._replays)
+        return "\n\n".join(recording.plan.explain() for recording in self._recordings)
 
     def cost(self) -> Cost:
         """Count what one replay of the latest plan takes.
@@ -312,23 +325,23 @@ class jit(Generic[P, R]):
         ValueError
             If nothing is recorded yet.
         """
-        if not self._replays:
+        if not self._recordings:
             raise ValueError("cost needs a recording, received none. Call the function once.")
-        return self._replays[0].plan.graph.cost()
+        return self._recordings[0].plan.graph.cost()
 
     def _record(self, received: Any) -> R:
         arrays = [leaf for leaf in tree.leaves(received, state=True) if stands_for_others(leaf)]
         if not arrays or not _can_be_recorded(received, arrays):
             return self._f(*received[0], **received[1])
-        replay = _Replay(self._f, received, self._donated, self._precision)
-        if replay.changed and not self._replays:
+        recording = _Recording(self._f, received, self._donated, self._precision)
+        if recording.changed and not self._recordings:
             _log.warning(
                 "xpnet: %s reads %s from outside, and changes it when it is recorded and not when it is "
                 "replayed. Pass it as an argument, as an array, and return it.",
                 getattr(self._f, "__name__", "a function"),
-                ", ".join(replay.changed),
+                ", ".join(recording.changed),
             )
-        if len(self._replays) == LIMIT and not self._said:
+        if len(self._recordings) == LIMIT and not self._said:
             self._said = True
             name = getattr(self._f, "__name__", "a function")
             _log.warning(
@@ -338,10 +351,10 @@ class jit(Generic[P, R]):
                 LIMIT,
             )
         # Of two threads that record at once, one may lose its recording, and records again.
-        self._replays = [replay, *self._replays][:LIMIT]
+        self._recordings = [recording, *self._recordings][:LIMIT]
         # Not what was computed while recording: a replay may differ from it in the last digits, and so would
         # two trainings, one of which was interrupted.
-        result: R = replay(received, arrays, replay.settings, keep=True)
+        result: R = recording.replay(received, arrays, recording.settings, keep=True)
         return result
 
     def _donated(self, *arguments: Any, **keywords: Any) -> list[Any]:

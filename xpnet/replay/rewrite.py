@@ -1,5 +1,10 @@
 """Rewrites of a graph that hold for every library: what is done once or not at all, rounding, and functions
 in terms of others.
+
+- `simplified` drops operations that lead to no output (dead code), does equal ones once (common
+  subexpressions), and leaves broadcasting to elementwise functions;
+- `expand` and `converted` put plain array code in the place of functions;
+- `in_precision` rounds the operands of matrix products.
 """
 
 import functools

@@ -271,12 +271,14 @@ def scan(
     xp = extended_namespace(*(arrays or [location.array(0)]))
     first = [each.mapped(concrete) for each in given]
     first[1] = first[1].mapped(lambda x: x[0, ...])
+    # What is known of a step: which numbers are carried as arrays, where it writes state, its results.
     kind = kind_of(Iteration(first, bind, location), function)
     if any(kind.written):
         _check_unshared(values)
     for index in kind.settings:  # which a recording around this one must know of
         operator.index(given[2].leaves[index])
 
+    # State that a step writes is carried, too, behind the arrays that the function carries.
     trees = kind.with_arrays(given)
     state = sorted(kind.written[1])
     moving = [*trees[0].arrays, *(trees[2].leaves[index] for index in state)]
@@ -288,6 +290,7 @@ def scan(
     else:
         outputs = _as_one(Body(plain, len(moving), len(elements), location, kind.plans), parts, length, xp)
 
+    # The loop returns the results of all steps, and behind them what the last one left.
     end = len(outputs) - len(moving)
     results, last = outputs[len(moving) : end], outputs[end:]
     left = trees[0].filled(last[: len(trees[0].arrays)])

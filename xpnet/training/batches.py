@@ -1,4 +1,4 @@
-"""Data sets and their batches."""
+"""Data sets and their batches, and how these come to the device of a network, such as a GPU."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""Training a network: what is prepared, each epoch, and how a training recovers."""
+"""Training a network: what is prepared, each epoch, and how a training recovers from a NaN or from Ctrl-C."""
 
 import logging
 import math
@@ -187,7 +187,7 @@ def fit(
         run = loop.prepare(optimizer, optimizer_state, epochs, callbacks, random_before)
         loop.start(saved, progress)
         try:
-            run.check_finite()  # here, and below: what a callback assigned
+            run.check_finite()  # a callback may have assigned weights
             while run.batch or (run.epoch < epochs and not run.stop):
                 loop.epoch()
         except BaseException as error:
@@ -278,7 +278,7 @@ class _Loop:
         self._bar.set_description(f"epoch {run.epoch}/{run.epochs}")
         # The steps write over what they are given. What others hold of the epoch before stays.
         run.net, run.optimizer_state = deep_copied((run.net, run.optimizer_state))
-        return self.order(self.examples.rows)
+        return self.order(self.examples.rows)  # of a resumed epoch the same as before: the draw is repeated
 
     def _train(self, rows: numpy.ndarray) -> dict[str, float]:
         """Take the steps; of a loss or a weight that becomes NaN, go back and say where it came from."""
@@ -385,9 +385,7 @@ class _Loop:
         """Write the weights into the network, all of them also if a signal's handler raises meanwhile."""
         run = self.run
         is_good = run.whole and run.is_finite()
-        if (
-            not is_good
-        ):  # as a callback's end left them, or where a handler raised while the training went back
+        if not is_good:  # a callback's end left them so, or a handler raised while the training went back
             run.go_back()
         try:
             tree.assign(run.net, self.net)

@@ -1,4 +1,7 @@
-"""A training under way as a file, and back."""
+"""Checkpoints: a training under way as a file, and back.
+
+`Checkpoint` of `xpnet.training.callbacks` says when one is written.
+"""
 
 import os
 from collections.abc import Callable, Sequence

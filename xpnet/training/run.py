@@ -46,13 +46,15 @@ class Run:
     stop : bool
         Set it to end the training after this epoch.
     data : dict
-        The numbers of examples and of those in a batch.
+        How many ``"examples"`` there are, and the ``"batch_size"``.
     random : dict
-        The states of the random numbers before the training, and before the order of the epoch was drawn.
+        The states of the random numbers before the training, ``"start"``, and before the order of the epoch
+        was drawn, ``"epoch"``.
     totals : Totals
         The losses and metrics of the epoch so far, by its ``results()``, which waits for the device.
     whole : bool
-        Whether all of these belong to one step. Inside a step, some weights may be a step ahead of others.
+        Whether network and state are those after a whole step. Inside a step, which writes over them, some
+        weights may be a step ahead of others.
 
     Examples
     --------

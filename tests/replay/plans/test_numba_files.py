@@ -109,7 +109,7 @@ def test_loops_of_plans_are_kept(base):
         of_numba.compiled.cache_clear()
         f = xpnet.jit(lambda x: (x + 0.125) * 0.375 - x)
         numpy.testing.assert_array_equal(f(x), (x + 0.125) * 0.375 - x)
-        (kernel,) = [x for x in f._replays[0].plan._text.constants.values() if hasattr(x, "overloads")]
+        (kernel,) = [x for x in f._recordings[0].plan._text.constants.values() if hasattr(x, "overloads")]
         assert sum(kernel._cache_hits.values()) == expected
     assert len(files(base)) == 1
 

@@ -1,4 +1,7 @@
-"""Elementwise functions: arithmetic, powers, exponentials, trigonometry, comparisons."""
+"""Elementwise functions: arithmetic, powers, exponentials, trigonometry, comparisons.
+
+What a rule receives, ``xp, g, y`` and the inputs, is said in `xpnet.autodiff.primitive`.
+"""
 
 import cmath
 import math

@@ -1,4 +1,4 @@
-"""Operators of ONNX as functions of the standard, one file for each chapter.
+"""Load: operators of ONNX as functions of the standard, one file for each chapter.
 
 Each entry of `NODES` is ``compute(xp, node, *values)``, which returns an array or several. What a node
 needs to know as numbers (shapes, axes) is read with `integers`.

@@ -1,4 +1,4 @@
-"""Indexing."""
+"""Indexing from operators of ONNX."""
 
 from collections.abc import Sequence
 from math import prod

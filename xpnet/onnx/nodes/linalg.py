@@ -1,4 +1,4 @@
-"""Products and normalizations."""
+"""Products and normalizations from operators of ONNX."""
 
 from typing import Any
 

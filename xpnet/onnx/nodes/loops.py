@@ -1,4 +1,4 @@
-"""Loops."""
+"""Loops from operators of ONNX."""
 
 from typing import Any
 

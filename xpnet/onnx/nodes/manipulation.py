@@ -1,4 +1,4 @@
-"""Shapes and manipulation."""
+"""Shapes and manipulation from operators of ONNX."""
 
 from itertools import accumulate
 from math import prod

@@ -1,4 +1,4 @@
-"""Reductions, and searching and sorting."""
+"""Reductions, and searching and sorting, from operators of ONNX."""
 
 from typing import Any
 

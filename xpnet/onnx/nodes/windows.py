@@ -1,4 +1,4 @@
-"""Convolutions and pooling."""
+"""Convolutions and pooling from operators of ONNX."""
 
 from collections.abc import Sequence
 from itertools import product

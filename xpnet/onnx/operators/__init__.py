@@ -1,4 +1,4 @@
-"""The functions of the standard as operators of ONNX, one file for each chapter.
+"""Export: the functions of the standard as operators of ONNX, one file for each chapter.
 
 Each entry of `OPERATORS` is ``write(w, operation)``: it writes nodes with a `Writer` and returns the name of
 the result, or NotImplemented where ONNX cannot say what the operation does. `direct` does so for a function

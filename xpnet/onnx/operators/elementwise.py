@@ -1,4 +1,7 @@
-"""Elementwise functions."""
+"""Elementwise functions as operators of ONNX.
+
+That `tanh` is ``Tanh`` stands in its row of `xpnet/replay/functions.py`. Here is what is more than a name.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Functions that xpnet has beside the standard: windows, and loops."""
+"""Functions that xpnet has beside the standard, as operators of ONNX: windows, and loops."""
 
 from math import prod
 from typing import Any

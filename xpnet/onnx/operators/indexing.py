@@ -1,4 +1,4 @@
-"""Indexing."""
+"""Indexing as operators of ONNX."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Products, and what else of matrices ONNX has."""
+"""Products, and what else of matrices ONNX has, as operators of ONNX."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Manipulation."""
+"""Manipulation as operators of ONNX."""
 
 from typing import Any
 

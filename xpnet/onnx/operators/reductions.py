@@ -1,4 +1,4 @@
-"""Reductions, and searching and sorting."""
+"""Reductions, and searching and sorting, as operators of ONNX."""
 
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A kernel as CUDA C: its source, and how many threads it is run with.
 
+The text of one element of each function, of `tanh` say, is in `xpnet/replay/functions.py`.
+
 There are three ways to go through an array, by what is to be found out:
 
 - *flat*: a thread takes one element after the other, wherever it stands in its row;
@@ -139,7 +141,7 @@ def _accepts(kernel: Kernel) -> bool:
     if ROW in left and (len(left) > 1 or picks):
         return False
     stacks = [x for x, kind in kernel.kinds.items() if kind == STACKED]  # which are there to be stored
-    return Block(kernel, stacks, {}).kept <= MOST_KEPT
+    return CudaSource(kernel, stacks, {}).kept <= MOST_KEPT
 
 
 class Grid(NamedTuple):
@@ -174,7 +176,7 @@ class _Total(NamedTuple):
     store: str
 
 
-class Block(Passes):
+class CudaSource(Passes):
     """The source of a kernel in CUDA C. Its parameters are those of `Passes`.
 
     Attributes
@@ -183,14 +185,15 @@ class Block(Passes):
         Bytes of a block's memory that are taken by rows that are kept from pass to pass.
     """
 
-    def __init__(self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable]) -> None:
+    def __init__(self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable]) -> None:
         left = [kernel.kinds[part.result] for part in kernel.parts if part.operation.name in REDUCTIONS]
         picks = any(part.operation.name == PICK for part in kernel.parts)
+        # Which of the three ways to go through an array.
         self.way = "strips" if ROW in left else "rows" if COLUMN in left or picks else "flat"
         self.kept = 0
         self._shared: list[str] = []
         self._totals: list[_Total] = []
-        super().__init__(kernel, outputs, alias)
+        super().__init__(kernel, outputs, over)
 
     def grid(self, size: int, processors: int) -> Grid:
         """Return with how many threads to go through an array, on a device of so many processors."""

@@ -43,7 +43,7 @@ def fuse(
     graph: Graph,
     contiguous: set[Variable],
     origin: dict[Variable, Variable],
-    apart: Mapping[Variable, View],
+    strided: Mapping[Variable, View],
     target: Target,
 ) -> list[Group]:
     """Put elementwise operations together.
@@ -58,8 +58,8 @@ def fuse(
         The variables whose elements stand one after the other in memory.
     origin : dict of Variable to Variable
         For a view in another shape, with the same elements in the same order, the array that it is a view of.
-    apart : dict of Variable to View
-        The views whose elements do not, and which a kernel can read, too.
+    strided : dict of Variable to View
+        The views whose elements do not stand one after the other, and which a kernel can read, too.
     target : Target
         What a kernel may be.
 
@@ -84,15 +84,15 @@ def fuse(
         made = {maker[x].current for o in group.operations for x in map(first, o.inputs) if x in maker}
         return all(each is group or each.place <= to.place for each in made)
 
-    reshaped = []
+    reshaped = []  # views in another shape, which kernels see through
     for place, operation in enumerate(graph.operations):
         if not operation.several and operation.result in origin:
             reshaped.append(operation)
             continue
         kernel = None
-        readable = all(x in contiguous or x in apart for x in operation.inputs)
+        readable = all(x in contiguous or x in strided for x in operation.inputs)
         if readable and contiguous.issuperset(operation.results):
-            part = part_of(operation, first, apart, target)
+            part = part_of(operation, first, strided, target)
             kernel = Kernel.of([part]) if part else None
             kernel = kernel if kernel and target.accepts(kernel) else None
         group = Group(place, operation, kernel)
@@ -103,6 +103,7 @@ def fuse(
             readers.setdefault(x, []).append(group)
         if kernel is None:
             continue
+        # Join with the groups that make what it reads, the nearest first.
         producers = {maker[x].current for x in read if x in maker}
         for other in sorted(producers, key=lambda g: -g.place):
             here = group.current
@@ -119,6 +120,7 @@ def fuse(
                 here.take(other, together)
             elif can_move_up(here, other):
                 other.take(here, together)
+    # Of the views in another shape, those stay that something other than a kernel reads.
     remaining = {group.current for group in groups}
     alone = [group.operations[0] for group in remaining if len(group.operations) == 1]
     named = {x for operation in alone for x in operation.inputs}

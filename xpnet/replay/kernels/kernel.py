@@ -158,13 +158,13 @@ class Part(NamedTuple):
 def part_of(
     operation: Operation,
     origin: Callable[[Variable], Variable],
-    apart: Mapping[Variable, View],
+    strided: Mapping[Variable, View],
     target: Target,
 ) -> Part | None:
     """Return what an operation is in a kernel; None if it cannot be in one.
 
     ``origin`` gives the variable whose elements another one has in the same order, in another shape, and
-    ``apart`` where the elements of a view are that do not stand one after the other.
+    ``strided`` where the elements of a view are that do not stand one after the other.
     """
     if operation.name in REDUCTIONS:
         part = _reduction(operation)
@@ -175,7 +175,7 @@ def part_of(
         part = special.get(operation.name, _elementwise)(operation) if can else None
     if part is None or not part.size or not can:
         return None
-    views = {x: apart[x] for x, _ in part.read if x in apart}
+    views = {x: strided[x] for x, _ in part.read if x in strided}
     columns = {part.columns}
     if target.shortest:
         columns |= {view.columns for view in views.values()}
@@ -216,6 +216,7 @@ def _reduction(operation: Operation) -> Part | None:
 
 
 def _elementwise(operation: Operation) -> Part | None:
+    """A function of elements reads each argument as it is repeated to the shape of the result."""
     result = operation.result
     if operation.options and operation.name != "astype":
         return None
@@ -246,6 +247,7 @@ def _fit_together(arguments: tuple) -> bool:
 
 
 def _pick(operation: Operation) -> Part | None:
+    """`take_along_axis` of one element in each row leaves a column: the logit of the label, say."""
     x, indices, *rest = operation.arguments
     axis = (*rest, operation.options.get("axis", -1))[0]
     if type(x) is not Variable or not _is_index(indices, x.shape) or axis not in (-1, len(x.shape) - 1):
@@ -254,6 +256,7 @@ def _pick(operation: Operation) -> Part | None:
 
 
 def _place(operation: Operation) -> Part | None:
+    """The gradient of that: `scatter_add` of one element into each row of zeros."""
     values, key, shape = operation.arguments
     shape = tuple(shape)
     if type(key) is not tuple or len(key) != len(shape) or type(values) is not Variable:
@@ -271,6 +274,7 @@ def _place(operation: Operation) -> Part | None:
 
 
 def _stack(operation: Operation) -> Part | None:
+    """A `stack` stores the rows of its arrays beside each other."""
     arrays, *rest = operation.arguments
     result, axis = operation.result, operation.options.get("axis", 0)
     if rest or not all(type(x) is Variable and x.dtype == result.dtype for x in arrays):

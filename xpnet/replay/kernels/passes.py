@@ -25,8 +25,8 @@ class Passes:
     kernel : Kernel
     outputs : sequence of Variable
         What is stored.
-    alias : dict of Variable to Variable
-        The inputs that an output is written over: they are handed in once.
+    over : dict of Variable to Variable
+        The outputs that are written over an input, each with that: both are handed in as one.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class Passes:
     source : str
     """
 
-    def __init__(self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable]) -> None:
+    def __init__(self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable]) -> None:
         self.kernel = kernel
         self.numbers: list[float] = []
         self._inputs = inputs = {x: f"a{index}" for index, x in enumerate(kernel.inputs)}
-        stores = {x: inputs[alias[x]] if x in alias else f"o{index}" for index, x in enumerate(outputs)}
+        stores = {x: inputs[over[x]] if x in over else f"o{index}" for index, x in enumerate(outputs)}
         self._stacks = {x: name for x, name in stores.items() if kernel.kinds[x] == STACKED}
         self._stores = {x: f"{name}[{self._place(x)}]" for x, name in stores.items() if x not in self._stacks}
         # The pass in which a full variable is made, and before which any other is; and in which it is read.
@@ -47,7 +47,7 @@ class Passes:
         self._readers: dict[Variable, set[int]] = {}
         self._last = 0
         self._schedule()
-        for x in alias:
+        for x in over:
             self._readers.setdefault(x, set()).add(self._last)
         # Lines before all rows, before each pass through a row, in each pass, and behind all rows.
         self._first: list[str] = []
@@ -58,7 +58,7 @@ class Passes:
         self._rows: dict[Variable, Any] = {}  # where the present row is, as the renderer writes it
         for x, name in inputs.items():
             self._load(x, name, f"{name}[{self._place(x)}]")
-        over = {x: self._stores.pop(x) for x in alias}
+        late = {x: self._stores.pop(x) for x in over}
         for number, part in enumerate(kernel.parts):
             if part.operation.name == STACK:
                 self._stack(part)
@@ -66,7 +66,7 @@ class Passes:
             write = self._total if part.operation.name in REDUCTIONS else self._make
             write(number, part)
         # At the end of the last pass: by then, the input that was there has been read.
-        for x, place in over.items():
+        for x, place in late.items():
             self._inside[-1].append(self._store(place, self._values[x]))
         self.source = self._put_together({**inputs, **stores})
 
@@ -74,16 +74,18 @@ class Passes:
         """Find out what must wait for the end of which pass."""
         kinds = self.kernel.kinds
         for part in self.kernel.parts:
+            # The first pass in which all is there that it reads.
             ready = max((self._pass.get(x, 0) for x, _ in part.read), default=0)
             elements = [x for x, _ in part.read if kinds[x] == FULL]
             takes_row = self._takes_row(part)
-            if takes_row:
+            if takes_row:  # what is made here must be there to the end of the row: one pass later
                 elements = [x for x in elements if x in self._pass]
                 ready = max([ready, *(self._pass[x] + 1 for x in elements)])
             elif elements or kinds[part.result] == FULL:
                 self._last = max(self._last, ready)
             for x in elements:
                 self._readers.setdefault(x, set()).add(ready)
+            # A total along a row is known behind the pass that takes in its elements: before the next one.
             behind = bool(elements) and kinds[part.result] == COLUMN and not takes_row
             self._pass[part.result] = ready + behind
 

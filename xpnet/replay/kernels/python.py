@@ -1,4 +1,7 @@
-"""A kernel as a loop in Python, which numba compiles: its source."""
+"""A kernel as a loop in Python, which numba compiles: its source.
+
+The text of one element of each function is in `xpnet/replay/functions.py`.
+"""
 
 from collections.abc import Sequence
 
@@ -56,7 +59,7 @@ def _accepts(kernel: Kernel) -> bool:
 TARGET = Target(12, 64, _text, _dtypes, _can_total, _accepts, shortest=8)
 
 
-class Loop(Passes):
+class PythonSource(Passes):
     """The source of a kernel in Python, for numba.
 
     All arrays are handed in with one axis: numba compiles once for all shapes, and in half of the time.
@@ -66,19 +69,19 @@ class Loop(Passes):
     kernel : Kernel
     outputs : sequence of Variable
         What is stored.
-    alias : dict of Variable to Variable
-        The inputs that an output is written over: they are handed in once.
+    over : dict of Variable to Variable
+        The outputs that are written over an input, each with that: both are handed in as one.
     parallel : bool
         Whether the rows are shared among the cores.
     """
 
     def __init__(
-        self, kernel: Kernel, outputs: Sequence[Variable], alias: dict[Variable, Variable], *, parallel: bool
+        self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable], *, parallel: bool
     ) -> None:
         self._parallel = parallel
-        self._overwritten = set(alias.values())
+        self._overwritten = set(over.values())
         self._parts: list[str] = []  # lines behind each part of a loop, for sums of all elements
-        super().__init__(kernel, outputs, alias)
+        super().__init__(kernel, outputs, over)
 
     def _takes_row(self, part: Part) -> bool:
         of_row = self.kernel.kinds[part.result] == COLUMN

@@ -1,4 +1,8 @@
-"""Plans: how a recorded graph is run, by the means of its library or one call after the other."""
+"""Plans: how a recorded graph is run, by the means of its library or one call after the other.
+
+`make_plan` chooses by the library of the arrays: `cpu.py` for NumPy, `cuda.py` for CuPy, `plan.py` for JAX
+and all others.
+"""
 
 import logging
 from typing import TYPE_CHECKING, Any

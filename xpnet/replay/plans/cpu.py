@@ -12,7 +12,7 @@ from xpnet.replay.functions import VIEWS
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import python
 from xpnet.replay.kernels.kernel import NUMBER, Kernel
-from xpnet.replay.kernels.python import MOST_REDUCED, Loop
+from xpnet.replay.kernels.python import MOST_REDUCED, PythonSource
 from xpnet.replay.plans import numba
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
@@ -43,7 +43,7 @@ class CpuPlan(MemoryPlan):
     def _lower(self, operation: Operation) -> Step:
         prototypes = self._prototypes
         may_share = operation.shares or operation.name in VIEWS
-        if may_share and prototypes.is_view(operation, operation.function):
+        if may_share and prototypes.add_views(operation, operation.function):
             return view(operation)
         step = LOWERINGS.get(operation.name, elementwise)(operation)
         for x in operation.results:
@@ -62,13 +62,13 @@ class CpuPlan(MemoryPlan):
         return len(step.calls) > 1 or bool(kernel.views) or (kernel.has_totals and small)
 
     def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
-        loop = Loop(kernel, results, over, parallel=False)
+        loop = PythonSource(kernel, results, over, parallel=False)
         several = kernel.size >= PARALLEL and not kernel.has_totals
-        parallel = Loop(kernel, results, over, parallel=True).source if several else ""
+        parallel = PythonSource(kernel, results, over, parallel=True).source if several else ""
         sizes = [kernel.size, *([kernel.columns] if kernel.columns else [])]
         return self._runtime.kernel(loop.source, parallel), [*map(Flat, arrays), *loop.numbers, *sizes]
 
-    def _shared(self, inputs: list[numpy.ndarray]) -> list[int]:
+    def _must_copy(self, inputs: list[numpy.ndarray]) -> list[int]:
         bases = [x.base for x in inputs]
         parts = set(map(id, bases))
         twice = len(set(map(id, inputs))) < len(inputs)

@@ -22,7 +22,7 @@ from xpnet.backends import plain_namespace
 from xpnet.replay.functions import VIEWS
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels import c
-from xpnet.replay.kernels.c import Block
+from xpnet.replay.kernels.c import CudaSource
 from xpnet.replay.kernels.kernel import Kernel
 from xpnet.replay.plans.cuda_lowering import lowered, with_constants_handed_in, with_copies
 from xpnet.replay.plans.cuda_products import (
@@ -118,28 +118,28 @@ class CudaPlan(MemoryPlan):
         """Copy what products need in another order, and let them do what comes right behind them."""
         self._prototypes = Prototypes(self.graph.inputs, stored_as)
         for operation in self.graph.operations:
-            self._is_view(operation)
+            self._add_results(operation)
         whole = with_copies(self.graph, self._namespace, self._prototypes.__getitem__)
         for operation in whole.operations:
-            self._is_view(operation)
+            self._add_results(operation)
         self.graph = merged(whole, lambda product: self._multiply(product) is not None)
 
     # -- what each operation becomes ----------------------------------------------------------------------
 
-    def _is_view(self, operation: Operation) -> bool:
+    def _add_results(self, operation: Operation) -> bool:
         """Add the results of an operation to the prototypes, and say whether they are views."""
         function, of_numpy = operation.function, PlainNamespace(array_api_compat.numpy)
         with contextlib.suppress(Exception):  # with a constant of CuPy's, say, as an index
             if operation.name != "getitem":
                 function = reduce(getattr, operation.name.split("."), of_numpy)
-            if operation.name in VIEWS and self._prototypes.is_view(operation, function):
+            if operation.name in VIEWS and self._prototypes.add_views(operation, function):
                 return True
         for x in operation.results:
             self._prototypes.add(x)
         return False
 
     def _lower(self, operation: Operation) -> Step:
-        if self._is_view(operation):
+        if self._add_results(operation):  # as views
             return Step.of(operation, recorded(operation, VIEW))
         return self._product(operation) or self._as_recorded(operation)
 
@@ -233,7 +233,7 @@ class CudaPlan(MemoryPlan):
         return gcd(ALIGNMENT, self._prototypes.offset(x))
 
     def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
-        block = Block(kernel, results, over)
+        block = CudaSource(kernel, results, over)
         grid = block.grid(kernel.size, self._runtime.processors)
         # Of its own: it must be zero when the kernel starts, and another one would leave there what is not.
         scratch = [Scratch(f"scratch_{results[0].number}", grid.scratch)] if grid.scratch else []
@@ -244,7 +244,7 @@ class CudaPlan(MemoryPlan):
 
     # -- running it ---------------------------------------------------------------------------------------
 
-    def _shared(self, inputs: list) -> list[int]:
+    def _must_copy(self, inputs: list) -> list[int]:
         pointers = [self._runtime.pointer(x) for x in inputs]
         wholes = {id(x.base) for x in inputs}  # of which an argument is a part
         return [

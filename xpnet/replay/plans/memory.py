@@ -1,8 +1,9 @@
 """Where each variable is in memory.
 
 `Prototypes` finds which arrays are views of which. `Layout` decides the rest: until which step each array is
-needed, its lifetime (`_lifetimes`); which results are written over arguments (`_donate`); and where in the
-plan's memory each other result has its *buffer*, which makes room when it is done with (`_allocate`).
+needed, its lifetime (`_lifetimes`); which results take over the memory of donated arguments (`_donate`); and
+where in the plan's memory each other result has its *buffer*, which makes room when it is done with
+(`_allocate`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,8 +51,8 @@ class Prototypes:
         self.root[x] = x
         self._arrays[x] = numpy.empty(x.shape, self._stored_as(x.dtype))
 
-    def is_view(self, operation: Operation, function: Callable) -> bool:
-        """Say whether all results of an operation are views of its one argument; if so, add them.
+    def add_views(self, operation: Operation, function: Callable) -> bool:
+        """Add the results of an operation if all are views of its one argument, and say whether they are.
 
         The function takes arrays of NumPy's, and is called with the prototypes.
         """
@@ -88,7 +89,7 @@ class Prototypes:
         for x, base in self._view_of.items():
             if x.size == base.size and x.dtype == base.dtype and contiguous.issuperset((x, base)):
                 origin[x] = origin.get(base, base)
-        apart = {
+        strided = {
             x: view
             for x, root in self.root.items()
             if root in contiguous
@@ -96,7 +97,7 @@ class Prototypes:
             and (view := View.of(root, self[root], self[x]))
             and view.columns >= shortest
         }
-        return contiguous, origin, apart
+        return contiguous, origin, strided
 
     def offset(self, x: Variable) -> int:
         """Return how many bytes from the beginning of its memory a variable begins."""
@@ -134,7 +135,7 @@ class Layout:
         The results that are written over an argument, each with that.
     anew : list of Variable
         The results for which an array is made at each call.
-    sizes : dict of Variable to (int, int)
+    buffers : dict of Variable to (int, int)
         Where in the plan's memory each buffer is: its first byte, and its number of bytes.
     nbytes : int
         The size of the plan's memory.
@@ -149,7 +150,7 @@ class Layout:
         self._last = self._lifetimes(graph.returned)
         self.place = self._donate(over)
         self.anew = [x for x in anew if x not in self._elsewhere and x not in self.place]
-        self.sizes: dict[Variable, tuple[int, int]] = {}
+        self.buffers: dict[Variable, tuple[int, int]] = {}
         self.nbytes = self._allocate(alignment)
 
     def _lifetimes(self, returned: Sequence[Variable]) -> dict[Variable, int]:
@@ -177,16 +178,16 @@ class Layout:
             for x in step.results:
                 if x in in_no_buffer or step.is_view:
                     continue
-                candidates = (v for v in step.in_place if v in self.sizes)
+                candidates = (v for v in step.in_place if v in self.buffers)
                 taken = next((v for v in candidates if self._can_take(v, x, step, index)), None)
                 if taken is None:
-                    self.sizes[x] = memory.take(max(x.nbytes, 1))
+                    self.buffers[x] = memory.take(max(x.nbytes, 1))
                 else:
-                    self.sizes[x] = self.sizes[taken]
+                    self.buffers[x] = self.buffers[taken]
                     self._last[taken] = -1  # it is the new one's to free
             for x in {self._root[v] for v in (*step.inputs, *step.results)}:
-                if x in self.sizes and self._last.get(x, index) == index:
-                    memory.free(*self.sizes[x])
+                if x in self.buffers and self._last.get(x, index) == index:
+                    memory.free(*self.buffers[x])
         return memory.size
 
     def _can_take(self, taken: Variable, x: Variable, step: Step, index: int) -> bool:
@@ -202,7 +203,7 @@ class Layout:
     def shares(self, x: Variable, y: Variable) -> bool:
         """Say whether a result is written over an input."""
         y = self.place.get(y, y)
-        return self.place.get(x, x) is y or (x in self.sizes and self.sizes[x] == self.sizes.get(y))
+        return self.place.get(x, x) is y or (x in self.buffers and self.buffers[x] == self.buffers.get(y))
 
     def written_over(self, step: Step) -> dict[Variable, Variable]:
         """Return the results of a step that are written over an input, each with that input."""
@@ -211,7 +212,7 @@ class Layout:
 
     def is_in_buffer(self, x: Variable) -> bool:
         """Say whether a variable is a buffer or a view of one, which are at the same place in each call."""
-        return self.place.get(x, self._root[x]) in self.sizes
+        return self.place.get(x, self._root[x]) in self.buffers
 
     def left_behind(self) -> dict[int, list[Variable]]:
         """Return by the number of the step behind which nothing needs them the arrays that calls make."""

@@ -153,7 +153,7 @@ class MemoryPlan(Plan):
 
     Attributes
     ----------
-    sizes : dict of Variable to (int, int)
+    buffers : dict of Variable to (int, int)
         Where in the plan's memory each buffer is: its first byte, and its number of bytes.
     nbytes : int
         The size of the plan's memory.
@@ -185,8 +185,8 @@ class MemoryPlan(Plan):
         """Say whether a single operation is faster as a kernel of its own."""
         return True
 
-    def _shared(self, inputs: list) -> list[int]:
-        """Return which of the arguments that are written over cannot be, by their numbers.
+    def _must_copy(self, inputs: list) -> list[int]:
+        """Return which of the arguments that are written over must be copied first, by their numbers.
 
         They are read-only, or something else may have a part of their memory.
         """
@@ -207,7 +207,7 @@ class MemoryPlan(Plan):
         returned = dict.fromkeys(self._prototypes.root[x] for x in graph.returned if is_array(x))
         anew = [*returned] if runtime.empty else []
         self._layout = Layout(graph, steps, self._prototypes, donated, anew, runtime.alignment)
-        self.sizes, self.nbytes = self._layout.sizes, self._layout.nbytes
+        self.buffers, self.nbytes = self._layout.buffers, self._layout.nbytes
         self._write(steps)
         self._prototypes.clear()  # they were needed for their layout alone
         written = self._layout.place.values()
@@ -282,7 +282,7 @@ class MemoryPlan(Plan):
         memory = runtime.memory(self.nbytes)
         names = dict(text.constants)
         names |= {name: runtime.memory(nbytes) for name, nbytes in text.scratch.items()}
-        for x, (offset, _) in self.sizes.items():
+        for x, (offset, _) in self.buffers.items():
             names[text.text(x)] = runtime.array(memory, offset, x.shape, self._stored_as(x.dtype))
         for line in (*self._once, *text.flat.values()):
             exec(line, names)
@@ -293,7 +293,7 @@ class MemoryPlan(Plan):
         runtime, idle = self._runtime, self._idle
         inputs = runtime.contiguous(inputs)
         if self._written:
-            for index in self._written if keep else self._shared(inputs):
+            for index in self._written if keep else self._must_copy(inputs):
                 (inputs[index],) = runtime.copies([inputs[index]])
         try:
             replay = idle.pop()
@@ -305,15 +305,15 @@ class MemoryPlan(Plan):
 
     def explain(self) -> str:
         """Describe the plan: what was recorded, the memory, and the function."""
-        layout, alone = self._layout, sum(x.nbytes for x in self.sizes)
+        layout, alone = self._layout, sum(x.nbytes for x in self.buffers)
         summary = (
-            f"{len(self.sizes)} buffers in {self.nbytes:,} bytes, of {alone:,} if each had its own; "
+            f"{len(self.buffers)} buffers in {self.nbytes:,} bytes, of {alone:,} if each had its own; "
             f"{len(self._once)} views made once; {len(layout.place)} results written over arguments, "
             f"{len(layout.anew)} into new arrays"
         )
         buffers = (
             f"    {self._text.text(x)}: {x.dtype} {x.shape}, {size} bytes from {start}"
-            for x, (start, size) in self.sizes.items()
+            for x, (start, size) in self.buffers.items()
         )
         return "\n".join([super().explain(), summary, *buffers])
 

@@ -1,4 +1,6 @@
-"""What the code of a function names: globals, cells, modules that it imports, and attributes of these."""
+"""What the code of a function names: globals, cells (of its closure), modules that it imports, and attributes
+of these.
+"""
 
 import dis
 import functools

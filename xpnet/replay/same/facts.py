@@ -4,7 +4,8 @@ A recording is replayed only where everything that went into it is known to be t
 
 - *arrays among the arguments* stand for others of the same library, device, shape and dtype;
 - *everything else* that a function was given, or that it and the functions it calls read from outside
-  (cells, globals, defaults, attributes, methods), is compared, by type and value and in its order;
+  (closures, which Python keeps in *cells*, globals, defaults, attributes, methods), is compared, by type and
+  value and in its order;
 - *arrays from outside* are constants: they were copied, and are not compared. Those of a module are refused
   when they are used, as networks are trained, and the recording would go on with the old ones.
 
@@ -32,9 +33,9 @@ from xpnet.replay.same.data import Identity, data, data_or_none, elements, is_co
 from xpnet.replay.same.objects import (
     UNKNOWN,
     contents_of_cells,
+    is_cached_property,
     is_fixed,
     is_installed,
-    is_kept,
     names_of,
     names_of_slots,
     owners,
@@ -93,7 +94,7 @@ class Fact(NamedTuple):
     place : tuple of Access
         Where the part is; an empty one is the whole.
     test : str
-        What is compared, see `match.py`.
+        What is compared: the method of `match._Checks` of that name, after an underscore, writes how.
     expected : object
     """
 
@@ -156,8 +157,9 @@ class Facts:
         # The attributes that functions of the user's name: of anything, and of objects by their identity.
         self._names: set[str] = set()
         self._named: set[tuple[int, str]] = set()
+        # Again, as long as functions are found that name more attributes: these may have been passed by.
         found = -1
-        while found != len(self._names) + len(self._named):  # functions were found that name more
+        while found != len(self._names) + len(self._named):
             found = len(self._names) + len(self._named)
             self.facts: dict[Fact, bool] = {}
             self.arrays: list[Place] = []
@@ -201,15 +203,15 @@ class Facts:
         """Return the objects of some classes that were looked at."""
         return [value for _, value in self._seen.values() if isinstance(value, kinds)]
 
-    def keep(self, others: "Facts") -> list[str]:
-        """Leave out what the function changed itself while it was recorded: what does not hold in others.
+    def leave_out_changed(self, after: "Facts") -> list[str]:
+        """Leave out what the function changed itself while it was recorded: what does not hold afterwards.
 
         Returns
         -------
         list of str
             The numbers among it, by their names for people.
         """
-        changed = [fact for fact, is_outside in self.facts.items() if is_outside and fact not in others.facts]
+        changed = [fact for fact, is_outside in self.facts.items() if is_outside and fact not in after.facts]
         for fact in changed:
             del self.facts[fact]
         numbers = [
@@ -244,6 +246,7 @@ class Facts:
         return [fact for fact, is_outside in self.facts.items() if not is_outside]
 
     def _hold(self, place: Place, test: str, expected: Any, reached: _Reached) -> None:
+        """Write down a fact."""
         self.facts[Fact(place, test, expected)] = reached.by == "outside"
 
     def _visit(self, value: Any, place: Place, reached: _Reached) -> None:
@@ -381,7 +384,7 @@ class Facts:
         self._visit(getattr(value, name), (*place, Access("attribute", name)), reached)
 
     def _function(self, function: types.FunctionType, place: Place, reached: _Reached) -> None:
-        """Look at what a function reads from outside."""
+        """Look at what a function reads from outside: its defaults, its closure and globals that it names."""
         code = function.__code__
         self._hold((*place, Access("attribute", "__code__")), "code", Identity(code), reached)
         for name in ("__defaults__", "__kwdefaults__"):
@@ -431,6 +434,7 @@ class Facts:
             self._read(each, function)
 
     def _follow(self, value: Any, attributes: tuple[str, ...]) -> None:
+        """Note which attributes are read, one from the other, beginning with those of a value."""
         for number, name in enumerate(attributes):
             if value is UNKNOWN:  # any object may be meant
                 self._names.update(attributes[number:])
@@ -519,7 +523,7 @@ class Facts:
 
     def _all_attributes(self, value: Any, place: Place, reached: _Reached) -> None:
         # What an optimizer keeps of what it computed follows from its settings.
-        kept = {name for name in vars(value) if is_installed(type(value)) and is_kept(value, name)}
+        kept = {name for name in vars(value) if is_installed(type(value)) and is_cached_property(value, name)}
         attributes = {name: item for name, item in vars(value).items() if name not in kept}
         if not kept:
             self._hold(place, "names", tuple(attributes), reached)
@@ -571,7 +575,10 @@ def key(value: Any) -> tuple[Fact, ...]:
 
 
 def stands_for_others(x: Any) -> bool:
-    """Say whether an argument is an array that stands for others: not of texts, which are compared."""
+    """Say whether an argument is an array that stands for others, a *dynamic* one: its values may change.
+
+    An array of texts or dates does not: it is compared.
+    """
     is_of_numbers = not isinstance(x, numpy.ndarray | numpy.generic) or x.dtype.kind not in "MOSUm"
     return is_of_numbers and tree.is_array(x)
 

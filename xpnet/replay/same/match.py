@@ -137,7 +137,7 @@ class _Checks(_Source):
         return f"{part} is not {code} and {part} != {code}"
 
     def _names(self, part: str, expected: tuple[str, ...]) -> str:
-        # The first is the usual one: a module that came out of a tree.
+        # First what is sooner compared, and usually so: the attributes of a module that came out of a tree.
         with_children = f"[*{part}] != {self._constant([*expected, '_children'])}"
         return f"{with_children} and names_of({part}) != {self._constant(expected)}"
 

@@ -114,7 +114,8 @@ def static(value: Any, name: str) -> Any:
     return getattr(value, name, UNKNOWN) if isinstance(found, types.MemberDescriptorType) else UNKNOWN
 
 
-def is_kept(value: Any, name: str) -> bool:
+def is_cached_property(value: Any, name: str) -> bool:
+    """Say whether an attribute is one that `functools.cached_property` keeps."""
     return isinstance(getattr(type(value), name, None), functools.cached_property)
 
 
