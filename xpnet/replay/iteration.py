@@ -49,6 +49,11 @@ class Leaves(NamedTuple):
     def arrays(self) -> list:
         return [leaf for leaf in self.leaves if tree.is_array(leaf)]
 
+    @property
+    def places(self) -> list[int]:
+        """Where the arrays are among the leaves."""
+        return [index for index, leaf in enumerate(self.leaves) if tree.is_array(leaf)]
+
     def filled(self, arrays: Sequence) -> "Leaves":
         """Return the tree with other arrays."""
         others = iter(arrays)
@@ -63,6 +68,19 @@ class Leaves(NamedTuple):
 
     def tree(self) -> Any:
         return tree.unflatten(self.structure, self.leaves)
+
+
+class ByRole(NamedTuple):
+    """Something for each role that an array may have in a loop: trees, arrays, or places in them."""
+
+    carried: Any
+    elements: Any
+    constants: Any
+
+    @classmethod
+    def of(cls, f: Callable, *parts: Sequence) -> "ByRole":
+        """Return what a function returns for each of the three."""
+        return cls(*map(f, *parts))
 
 
 def taken_apart(f: Callable) -> tuple[Any, Any, Callable[[Any], Callable]]:
@@ -106,15 +124,15 @@ class Outcome(NamedTuple):
     results : list of array
     structure : structure of a tree
         That of its results.
-    written : tuple of set of int
-        The places where it wrote state: among the leaves that it was given to carry, and among the constants.
+    written : ByRole
+        Where it wrote state: sets of places among the leaves of what is carried, and of the constants.
     """
 
     carried: list
     constants: list
     results: list
     structure: Any
-    written: tuple[set[int], set[int]]
+    written: ByRole
 
 
 class Location(NamedTuple):
@@ -157,23 +175,24 @@ class Iteration:
 
     Parameters
     ----------
-    trees : sequence of Leaves
-        What is carried, an element, and the constants: a pair of what the function brings along and others.
+    trees : ByRole of Leaves
+        The constants are a pair, of what the function brings along and of others.
     bind : callable
         See `taken_apart`.
     location : Location
     """
 
-    def __init__(self, trees: Sequence[Leaves], bind: Callable, location: Location) -> None:
+    def __init__(self, trees: ByRole, bind: Callable, location: Location) -> None:
         self.trees, self.bind, self.location = trees, bind, location
 
     def __call__(self, *arrays: Sequence) -> Outcome:
         """Call the function with other arrays in its trees."""
-        given = [each.filled(part) for each, part in zip(self.trees, arrays, strict=True)]
+        given = ByRole.of(Leaves.filled, self.trees, arrays)
         # With handles of its own, as the function may rebind those of traced and recorded arrays (x += 1).
         before, x, rest = (each.mapped(_handle).tree() for each in given)
-        states = _State(before, given[0]), _State(rest, given[2])
-        returned = self.bind(rest[0])(before, x, *rest[1])
+        states = _State(before, given.carried), _State(rest, given.constants)
+        own, others = rest
+        returned = self.bind(own)(before, x, *others)
         if not isinstance(returned, tuple | list) or len(returned) != 2:
             received = "one array" if tree.is_array(returned) else f"{type(returned).__name__}: {returned!r}"
             raise TypeError(
@@ -182,17 +201,20 @@ class Iteration:
             )
         for part in returned:
             check_results(part, NotRecordableError)
-        written = states[0].written(), states[1].written()
-        left = self._constants(given[2], rest, written[1])
-        results, structure = tree.flatten(returned[1], state=True)
-        return Outcome(self._carried(given[0], returned[0]), left, self._results(results), structure, written)
+        written = ByRole(states[0].written(), set(), states[1].written())
+        constants = self._constants(given.constants, rest, written.constants)
+        left, y = returned
+        results, structure = tree.flatten(y, state=True)
+        return Outcome(
+            self._carried(given.carried, left), constants, self._results(results), structure, written
+        )
 
     def plain(self, state: set[int]) -> Callable[[list, list, list], tuple[list, list]]:
         """Return the step of a loop: it also carries the state at some places of the constants."""
-        number, places = len(self.trees[0].arrays), sorted(state)
-        is_state = [index in state for index, leaf in enumerate(self.trees[2].leaves) if tree.is_array(leaf)]
+        number, places = len(self.trees.carried.arrays), sorted(state)
+        is_state = [index in state for index in self.trees.constants.places]
         # Without its arrays, which would stay in memory with it.
-        trees = [each.mapped(lambda x: _ANY if tree.is_array(x) else x) for each in self.trees]
+        trees = ByRole.of(lambda each: each.mapped(lambda x: _ANY if tree.is_array(x) else x), self.trees)
         call = Iteration(trees, self.bind, self.location)
 
         def step(carried: list, element: list, constants: list) -> tuple[list, list]:
@@ -334,10 +356,10 @@ class Kind:
 
     Attributes
     ----------
-    numbers : list of (int, int, dtype)
-        The Python numbers that change from step to step: among the leaves of what is carried (0) or of the
-        constants (2), at which place, and as what they are carried.
-    written : tuple of set of int
+    numbers : list of (str, int, dtype)
+        The Python numbers that change from step to step: in which role, at which place among the
+        leaves, and as what they are carried.
+    written : ByRole
         Where a step writes state, see `Outcome`.
     settings : dict of int to int
         The numbers of NumPy's among the leaves of the constants that a step uses as sizes and the like.
@@ -350,7 +372,7 @@ class Kind:
     """
 
     def __init__(self, step: Iteration) -> None:
-        self.numbers: list[tuple[int, int, Any]] = []
+        self.numbers: list[tuple[str, int, Any]] = []
         self.plans: dict[Any, Any] = {}
         self.match: Callable | None = None
         self.location = step.location
@@ -358,7 +380,7 @@ class Kind:
         # it again, with that.
         while True:
             trees = self.with_arrays(step.trees)
-            numbers = [index for index, leaf in enumerate(trees[0].leaves) if type(leaf) in NUMBERS]
+            numbers = [index for index, leaf in enumerate(trees.carried.leaves) if type(leaf) in NUMBERS]
             namespace = step.location.recording()
             arrays = stand_ins(namespace, *(each.arrays for each in trees))
             try:
@@ -367,37 +389,37 @@ class Kind:
                 if not numbers:
                     raise
                 # The function needs arrays where it was given numbers.
-                self.numbers += [(0, index, self._dtype_beside(trees, index)) for index in numbers]
+                self.numbers += [("carried", index, self._dtype_beside(trees, index)) for index in numbers]
                 continue
-            becoming = [(0, index, outcome.carried[index]) for index in numbers]
+            becoming = [("carried", index, outcome.carried[index]) for index in numbers]
             becoming += [
-                (2, index, outcome.constants[index])
-                for index in outcome.written[1]
-                if type(trees[2].leaves[index]) in NUMBERS
+                ("constants", index, outcome.constants[index])
+                for index in outcome.written.constants
+                if type(trees.constants.leaves[index]) in NUMBERS
             ]
             if not becoming:
                 break
             for part, index, left in becoming:
                 array = concrete(left) if tree.is_array(left) else self.location.array(left)
-                x = _like(trees[part].leaves[index], array)
+                x = _like(getattr(trees, part).leaves[index], array)
                 self.numbers.append((part, index, (x if tree.is_array(x) else self.location.array(x)).dtype))
         self.written, self.results = outcome.written, outcome.structure
-        places = [index for index, leaf in enumerate(trees[2].leaves) if tree.is_array(leaf)]
-        pairs = zip(places, namespace.inputs, strict=True)
+        pairs = zip(trees.constants.places, namespace.inputs, strict=True)
         self.settings = {index: namespace.settings[x] for index, x in pairs if x in namespace.settings}
 
-    def _dtype_beside(self, trees: list[Leaves], index: int) -> Any:
+    def _dtype_beside(self, trees: ByRole, index: int) -> Any:
         """Return the dtype for a number that is carried: that of the floating-point numbers, if it is one."""
-        x, xp = trees[0].leaves[index], self.location.namespace
+        x, xp = trees.carried.leaves[index], self.location.namespace
         dtypes = [x.dtype for each in trees for x in each.arrays if xp.isdtype(x.dtype, "real floating")]
         return xp.result_type(*dtypes) if type(x) is float and dtypes else self.location.array(x).dtype
 
-    def with_arrays(self, trees: Sequence[Leaves]) -> list[Leaves]:
+    def with_arrays(self, trees: ByRole) -> ByRole:
         """Return the trees of a step with arrays in the place of the numbers that change."""
-        changed: list[dict[int, Any]] = [{}, {}, {}]
         for part, index, dtype in self.numbers:
-            changed[part][index] = self.location.array(trees[part].leaves[index], dtype)
-        return [each.changed(leaves) for each, leaves in zip(trees, changed, strict=True)]
+            leaves = getattr(trees, part)
+            array = self.location.array(leaves.leaves[index], dtype)
+            trees = trees._replace(**{part: leaves.changed({index: array})})
+        return trees
 
 
 def stand_ins(namespace: RecordingNamespace, carried: list, elements: list, constants: list) -> list[list]:
@@ -412,8 +434,8 @@ _kinds: list[Kind] = []
 def kind_of(step: Iteration, function: Any) -> Kind:
     """Return what is known about a step, or find it out."""
     # The value of a number that is carried does not matter.
-    carried = step.trees[0].mapped(lambda x: type(x) if type(x) in NUMBERS else x)
-    values = (function, *(each.tree() for each in (carried, *step.trees[1:])))
+    carried = step.trees.carried.mapped(lambda x: type(x) if type(x) in NUMBERS else x)
+    values = (function, *ByRole.of(Leaves.tree, step.trees._replace(carried=carried)))
     for known in _kinds:
         if known.location == step.location and known.match and known.match(values) is not None:
             return known
@@ -426,7 +448,7 @@ def kind_of(step: Iteration, function: Any) -> Kind:
     reads_arrays = facts.reads_arrays or after.reads_arrays  # whose elements are not compared
     if not reads_arrays and step.location.is_lasting():
         facts.leave_out_changed(after)
-        places = [index for index, leaf in enumerate(step.trees[2].leaves) if tree.is_array(leaf)]
+        places = step.trees.constants.places
         for index, place in zip(places, facts.arrays[len(facts.arrays) - len(places) :], strict=True):
             if index in kind.settings:
                 facts.fix(place, kind.settings[index])

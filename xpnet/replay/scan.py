@@ -28,6 +28,7 @@ from xpnet.errors import NoGradientError
 from xpnet.replay.graph import Graph
 from xpnet.replay.iteration import (
     FLOATING,
+    ByRole,
     Iteration,
     Leaves,
     Location,
@@ -261,30 +262,30 @@ def scan(
     array([1.   , 1.5  , 1.75 , 1.875])
     """
     function, own, bind = taken_apart(f)
-    values = (carried, sequences, (own, constants))
-    given = [Leaves(*tree.flatten(each, state=True)) for each in values]
-    length = _length(given[1].leaves, length)
+    values = ByRole(carried, sequences, (own, constants))
+    given = ByRole.of(lambda each: Leaves(*tree.flatten(each, state=True)), values)
+    length = _length(given.elements.leaves, length)
     arrays = [x for each in given for x in each.arrays]
     location = location_of(arrays)
-    given = [each.mapped(location.beside) for each in given]
+    given = ByRole.of(lambda each: each.mapped(location.beside), given)
     arrays = [x for each in given for x in each.arrays]
     xp = extended_namespace(*(arrays or [location.array(0)]))
-    first = [each.mapped(concrete) for each in given]
-    first[1] = first[1].mapped(lambda x: x[0, ...])
+    first = ByRole.of(lambda each: each.mapped(concrete), given)
+    first = first._replace(elements=first.elements.mapped(lambda x: x[0, ...]))
     # What is known of a step: which numbers are carried as arrays, where it writes state, its results.
     kind = kind_of(Iteration(first, bind, location), function)
     if any(kind.written):
         _check_unshared(values)
     for index in kind.settings:  # which a recording around this one must know of
-        operator.index(given[2].leaves[index])
+        operator.index(given.constants.leaves[index])
 
     # State that a step writes is carried, too, behind the arrays that the function carries.
     trees = kind.with_arrays(given)
-    state = sorted(kind.written[1])
-    moving = [*trees[0].arrays, *(trees[2].leaves[index] for index in state)]
-    elements, staying = trees[1].arrays, trees[2].changed(dict.fromkeys(state)).arrays
-    plain = Iteration(trees, bind, location).plain(kind.written[1])
-    parts = [moving, elements, staying]
+    state, number = sorted(kind.written.constants), len(trees.carried.arrays)
+    moving = [*trees.carried.arrays, *(trees.constants.leaves[index] for index in state)]
+    elements, staying = trees.elements.arrays, trees.constants.changed(dict.fromkeys(state)).arrays
+    plain = Iteration(trees, bind, location).plain(kind.written.constants)
+    parts = ByRole(moving, elements, staying)
     if _is_watched() or not all(getattr(x.dtype, "isnative", True) for x in arrays):
         outputs = _one_by_one(plain, parts, length, location)
     else:
@@ -293,16 +294,14 @@ def scan(
     # The loop returns the results of all steps, and behind them what the last one left.
     end = len(outputs) - len(moving)
     results, last = outputs[len(moving) : end], outputs[end:]
-    left = trees[0].filled(last[: len(trees[0].arrays)])
-    new_state = dict(zip(state, last[len(trees[0].arrays) :], strict=True))
-    _write(given[0], {index: left.leaves[index] for index in kind.written[0]}, carried)
-    _write(given[2], new_state, (own, constants))
+    left = trees.carried.filled(last[:number])
+    new_state = dict(zip(state, last[number:], strict=True))
+    _write(given.carried, {index: left.leaves[index] for index in kind.written.carried}, carried)
+    _write(given.constants, new_state, (own, constants))
     return left.tree(), tree.unflatten(kind.results, results)
 
 
-def _one_by_one(
-    plain: Callable[..., Any], parts: list[list[Any]], length: int, location: Location
-) -> list[Any]:
+def _one_by_one(plain: Callable[..., Any], parts: ByRole, length: int, location: Location) -> list[Any]:
     """Do the steps as they are written, each function by itself."""
     moving, elements, staying = parts
 
@@ -315,7 +314,7 @@ def _one_by_one(
     return list(outputs) if is_traced else [*map(concrete, outputs)]
 
 
-def _as_one(body: Body, parts: list[list[Any]], length: int, xp: Any) -> list[Any]:
+def _as_one(body: Body, parts: ByRole, length: int, xp: Any) -> list[Any]:
     """Do the steps as one operation."""
     inputs = [x for part in parts for x in part]
     outputs = list(xp.scan_arrays(*inputs, body=body, length=length))
