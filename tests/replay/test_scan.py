@@ -377,15 +377,15 @@ def test_kinds_of_arrays(device):
 
 def test_what_is_kept_is_bounded(device, monkeypatch):
     kept = sys.modules["xpnet.replay.iteration"]
-    monkeypatch.setattr(kept, "LIMIT", 4)
+    monkeypatch.setattr(kept, "MOST_KINDS", 4)
     one, x = draws((), (3,))
 
     class Large:
         pass
 
-    for factor in range(kept.LIMIT + 5):
+    for factor in range(kept.MOST_KINDS + 5):
         xpnet.scan(lambda carried, x, factor=float(factor): (carried, x * factor), one, x)
-    assert len(kept._kinds) == kept.LIMIT
+    assert len(kept._kinds) == kept.MOST_KINDS
     large = Large()
     large.weight = x
     there = weakref.ref(large)

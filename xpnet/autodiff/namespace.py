@@ -26,7 +26,7 @@ from xpnet.errors import MixedArraysError, NotRecordableError
 
 __all__ = ["array_namespace", "traced_namespace"]
 
-_EXTENSIONS = ("linalg", "fft", "special")
+EXTENSIONS = ("linalg", "fft", "special")
 
 
 class Inspection:
@@ -125,7 +125,7 @@ class TracedNamespace:
         if name.startswith("__") and name != "__array_api_version__":
             raise AttributeError(name)
         plain = getattr(self.plain, name)
-        if name in _EXTENSIONS:
+        if name in EXTENSIONS:
             value: Any = _Extension(name, self)
         else:
             value = self.observed(name, _wrap(plain, name, self))

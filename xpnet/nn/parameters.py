@@ -5,11 +5,10 @@ from typing import Any
 import numpy
 
 from xpnet.autodiff import array_namespace
+from xpnet.autodiff.call import FLOATING
 from xpnet.backends import asarray, device
 from xpnet.nn.initializers import Initializer
 from xpnet.tree import Array
-
-_FLOATING = ("real floating", "complex floating")
 
 
 def drawn(
@@ -52,7 +51,7 @@ def filled(value: float, shape: int | tuple[int, ...], dtype: str) -> Any:
 def _parameter(values: Any, dtype: str) -> Any:
     here = device()
     made = asarray(values, device=here, dtype=dtype)
-    if not here.namespace.isdtype(made.dtype, _FLOATING):
+    if not here.namespace.isdtype(made.dtype, FLOATING):
         raise ValueError(f'a layer learns floating-point numbers, received dtype={dtype!r}. Try "float32".')
     return made
 
@@ -74,7 +73,7 @@ def check_features(x: Any, features: int, layer: str) -> None:
             f"{layer}, x has the shape {tuple(x.shape)}. Make the "
             "layer for as many features as x has, or give it other features."
         )
-    if not array_namespace(x).isdtype(x.dtype, _FLOATING):
+    if not array_namespace(x).isdtype(x.dtype, FLOATING):
         raise TypeError(
             f"{layer} needs floating-point numbers, received {x.dtype}. Convert x with "
             "xpnet.asarray(x, dtype='float32')."

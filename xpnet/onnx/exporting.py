@@ -121,18 +121,7 @@ def make_model(
     if any(not x.shape or not x.size for x in examples):
         received = ", ".join(str(x.shape) for x in examples)
         raise ValueError(f"example must hold at least one example, received the shape {received}.")
-    # A copy, as a call may write state.
-    f = to_numpy(evaluation_copy(net)) if isinstance(net, tree.Branch) else net
-    if batch is None:
-        recording = RecordedNetwork(f, examples)
-        shapes = recording.shapes
-    else:
-        small, large = (
-            RecordedNetwork(_copy(f), [x.take(numpy.arange(size) % len(x), axis=0) for x in examples])
-            for size in _SIZES
-        )
-        shapes = for_any_batch(small, large, _SIZES)
-        recording = small
+    recording, shapes = _recorded(net, examples, for_one_size=batch is None)
     number = len(recording.graph.outputs)
     names = _names("output", output_names, number)
     model = Writer(recording, shapes, batch).model(
@@ -157,6 +146,22 @@ def _labels(classes: numpy.ndarray | None) -> numpy.ndarray | None:
     return found
 
 
+def _recorded(
+    net: Any, examples: list[numpy.ndarray], *, for_one_size: bool
+) -> tuple[RecordedNetwork, dict[Variable, tuple[Any, ...]]]:
+    """Record what a network does with a batch, and return the shapes of all that it makes."""
+    # A copy, as a call may write state.
+    f = to_numpy(evaluation_copy(net)) if isinstance(net, tree.Branch) else net
+    if for_one_size:
+        recording = RecordedNetwork(f, examples)
+        return recording, recording.shapes
+    small, large = (
+        RecordedNetwork(_copy(f), [x.take(numpy.arange(size) % len(x), axis=0) for x in examples])
+        for size in _SIZES
+    )
+    return small, for_any_batch(small, large, _SIZES)
+
+
 def _copy(f: Any) -> Any:
     return tree.copied(f) if isinstance(f, tree.Branch) else f
 
@@ -178,7 +183,7 @@ def _names_read(nodes: Iterable[Any]) -> Iterator[str]:
 
 
 class Writer:
-    """Writes a recorded graph as nodes of ONNX. The functions in `operators.py` write with it.
+    """Writes a recorded graph as nodes of ONNX. The functions in `operators/` write with it.
 
     Attributes
     ----------
@@ -251,7 +256,7 @@ class Writer:
     def _write(self, operation: Operation) -> None:
         layer = operation.layer or self._loop
         self._place = f"{layer}/{operation.called}" if layer else operation.called
-        write = OPERATORS.get(operation.name.removeprefix("linalg."), OPERATORS.get(operation.name, direct))
+        write: Callable[..., Any] = OPERATORS.get(operation.short_name, direct)
         results = write(self, operation)
         if results is NotImplemented:
             arguments = ", ".join(str(x.dtype) for x in operation.inputs)

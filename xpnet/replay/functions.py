@@ -79,9 +79,9 @@ def _rows(kind: str, *names: str) -> list[Function]:
 
 
 # One element of each row, and zeros but for one element of each row.
-PICK, PLACE = "take_along_axis", "scatter_add"
-# What has the elements of its argument one after the other, and arrays beside each other.
-COPY, STACK = "copy", "stack"
+PICK, SCATTER = "take_along_axis", "scatter_add"
+# The elements of an array one after the other, and arrays beside each other.
+IN_ORDER, STACK = "copy", "stack"
 
 # Integers are rounded already.
 _WHOLE = integers("Identity") | truths("Identity")
@@ -180,7 +180,7 @@ ROWS = [
     *_rows("view", "broadcast_to", "expand_dims", "flip", "getitem", "linalg.diagonal",
            "linalg.matrix_transpose", "matrix_transpose", "moveaxis", "permute_dims", "reshape", "squeeze",
            "windows"),
-    Function(COPY, c=anything("{0}")),
+    Function(IN_ORDER, c=anything("{0}")),
     *_rows("move", "concat", "setitem", "take", PICK, STACK),
     # what recording treats in its own way
     *_rows("shaped by values", "argwhere", "nonzero", "unique_all", "unique_counts", "unique_inverse",
@@ -193,7 +193,7 @@ ROWS = [
 FUNCTIONS = {row.name: row for row in ROWS}
 
 
-def known(name: str) -> Function:
+def row_of(name: str) -> Function:
     """Return the row of a function: an empty one, of a function that is not listed."""
     return FUNCTIONS.get(name, Function(name))
 

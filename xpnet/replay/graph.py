@@ -93,6 +93,11 @@ class Operation:
     def result(self) -> Variable:
         return self.results[0]
 
+    @property
+    def short_name(self) -> str:
+        """The name without `linalg`, some of whose functions stand in the main namespace, too."""
+        return self.name.removeprefix("linalg.")
+
     def reading(self, instead: Mapping[Variable, Any]) -> "Operation":
         """Return the operation that reads something else in the place of some variables."""
         if instead.keys().isdisjoint(self.inputs):
@@ -116,15 +121,20 @@ def variables_in(value: Any) -> Iterator[Variable]:
         yield from variables_in(tuple(value.values()))
 
 
-def substitute(value: Any, change: Callable[[Variable], Any]) -> Any:
-    """Put something else in the place of each variable in the arguments of an operation."""
-    if type(value) is Variable:
-        return change(value)
-    if type(value) in (list, tuple):
-        return type(value)(substitute(item, change) for item in value)
-    if type(value) is dict:
-        return {key: substitute(item, change) for key, item in value.items()}
-    return value
+def _is_variable(x: Any) -> bool:
+    return type(x) is Variable
+
+
+def substitute(value: Any, change: Callable[[Any], Any], is_one: Callable[[Any], bool] = _is_variable) -> Any:
+    """Put something else in the place of each variable in the arguments of a function, or of what is one."""
+    kind = type(value)
+    if kind in (list, tuple):
+        return kind([substitute(item, change, is_one) for item in value])
+    if kind is dict:
+        return {key: substitute(item, change, is_one) for key, item in value.items()}
+    if kind is slice:
+        return slice(*substitute((value.start, value.stop, value.step), change, is_one))
+    return change(value) if is_one(value) else value
 
 
 class Cost(NamedTuple):

@@ -17,7 +17,7 @@ import numpy
 from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.autodiff import context
-from xpnet.autodiff.call import check_results
+from xpnet.autodiff.call import FLOATING, check_results
 from xpnet.autodiff.primitive import NUMBERS
 from xpnet.backends import asarray, concrete, device, is_numpy_number, plain_namespace
 from xpnet.errors import NotRecordableError
@@ -28,9 +28,7 @@ from xpnet.replay.same.randomness import warn_of_draws
 
 # How many kinds of steps are kept: enough for the layers of a deep network, few enough that functions that
 # are made anew for each call do not fill the memory.
-LIMIT = 64
-
-FLOATING = ("real floating", "complex floating")
+MOST_KINDS = 64
 
 # An array that stands for others.
 _ANY = numpy.empty(0)
@@ -453,7 +451,7 @@ def kind_of(step: Iteration, function: Any) -> Kind:
             if index in kind.settings:
                 facts.fix(place, kind.settings[index])
         kind.match = matcher(facts)
-        _kinds[:] = [kind, *_kinds][:LIMIT]
+        _kinds[:] = [kind, *_kinds][:MOST_KINDS]
     return kind
 
 

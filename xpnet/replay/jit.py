@@ -38,7 +38,7 @@ R = TypeVar("R")
 
 # How many plans a function keeps: enough for training and evaluation with a smaller last batch each, few
 # enough that a function that is called with ever new shapes does not fill the memory.
-LIMIT = 16
+MOST_RECORDINGS = 16
 
 
 class _Recording:
@@ -341,17 +341,17 @@ class jit(Generic[P, R]):
                 getattr(self._f, "__name__", "a function"),
                 ", ".join(recording.changed),
             )
-        if len(self._recordings) == LIMIT and not self._said:
+        if len(self._recordings) == MOST_RECORDINGS and not self._said:
             self._said = True
             name = getattr(self._f, "__name__", "a function")
             _log.warning(
                 "xpnet: jit has recorded %s for more than %d kinds of arguments, and forgets the oldest. "
                 "Pass numbers that change as arrays, and keep to few shapes.",
                 name,
-                LIMIT,
+                MOST_RECORDINGS,
             )
         # Of two threads that record at once, one may lose its recording, and records again.
-        self._recordings = [recording, *self._recordings][:LIMIT]
+        self._recordings = [recording, *self._recordings][:MOST_RECORDINGS]
         # Not what was computed while recording: a replay may differ from it in the last digits, and so would
         # two trainings, one of which was interrupted.
         result: R = recording.replay(received, arrays, recording.settings, keep=True)

@@ -20,13 +20,20 @@ from xpnet import tree
 from xpnet.arrays import ABOUT_ARRAYS, ArrayObject, calling_line, raised_by_xpnet, raising_line
 from xpnet.autodiff import context
 from xpnet.autodiff.custom import FROM_OUTSIDE
-from xpnet.autodiff.namespace import PlainNamespace, from_function_around, of_another_library, own_special
+from xpnet.autodiff.namespace import (
+    EXTENSIONS,
+    PlainNamespace,
+    from_function_around,
+    of_another_library,
+    own_special,
+)
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, SETTINGS, settled, settled_key
 from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.replay.functions import OF_SETTINGS, OF_SHAPE_ALONE, SHAPED_BY_VALUES
-from xpnet.replay.graph import Operation, Variable
+from xpnet.replay.graph import Operation, Variable, substitute
+from xpnet.replay.same.facts import share_memory
 from xpnet.replay.same.outside import ArrayFromOutsideError, FromOutside, refused
 
 
@@ -248,7 +255,7 @@ class RecordingNamespace(PlainNamespace):
             kept, kept_options = _map(
                 (arguments, options), lambda x: x.value if x.variable is None else x.variable
             )
-            shares = any(_share_memory(y, x.value) for y in results for x in found)
+            shares = any(share_memory(y, x.value) for y in results for x in found)
             made = tuple(map(self.variable, results))
             self.operations.append(Operation(name, function, kept, kept_options, made, several, shares))
             lifted = [Recorded(value, x, self) for value, x in zip(results, made, strict=True)]
@@ -373,7 +380,7 @@ def output(x: Any) -> Any:
     return x.variable if type(x) is Recorded and x.variable is not None else copied(concrete(x))
 
 
-class _Part:
+class _Extension:
     """`linalg`, `fft` or `special` of a recording namespace."""
 
     def __init__(self, namespace: RecordingNamespace, name: str, part: Any) -> None:
@@ -390,8 +397,8 @@ class _Part:
 
 
 def _recording(namespace: RecordingNamespace, name: str, value: Any) -> Any:
-    if name in ("linalg", "fft", "special"):
-        return _Part(namespace, name, value)
+    if name in EXTENSIONS:
+        return _Extension(namespace, name, value)
     if not callable(value) or isinstance(value, type):
         return value
 
@@ -400,10 +407,6 @@ def _recording(namespace: RecordingNamespace, name: str, value: Any) -> Any:
 
     call.__name__ = call.__qualname__ = name
     return call
-
-
-def _share_memory(x: Any, y: Any) -> bool:
-    return isinstance(x, numpy.ndarray) and isinstance(y, numpy.ndarray) and numpy.may_share_memory(x, y)
 
 
 def _getitem(x: Any, key: Any) -> Any:
@@ -428,16 +431,9 @@ def _same_bytes(x: Any, y: Any) -> bool:
     return bool(xp.all(xp.equal(x, y) & xp.equal(xp.signbit(x), xp.signbit(y))))
 
 
-def _map(value: Any, change: Any) -> Any:
+def _map(value: Any, change: Callable[[Any], Any]) -> Any:
     """Put something else in the place of each array in the arguments of a function."""
-    kind = type(value)
-    if kind is list or kind is tuple:
-        return kind([_map(item, change) for item in value])
-    if kind is dict:
-        return {key: _map(item, change) for key, item in value.items()}
-    if kind is slice:
-        return slice(*(_map(item, change) for item in (value.start, value.stop, value.step)))
-    return change(value) if tree.is_array(value) else value
+    return substitute(value, change, tree.is_array)
 
 
 def _shaped_by_values(name: str) -> NotRecordableError:

@@ -23,7 +23,7 @@ from xpnet.replay.same.data import data
 
 def simplified(graph: Graph) -> Graph:
     """Return a graph that does the same with fewer operations."""
-    return without_dead(_broadcast_late(_shared(graph)))
+    return without_dead(_broadcast_late(_without_repeats(graph)))
 
 
 def without_dead(graph: Graph) -> Graph:
@@ -38,7 +38,7 @@ def without_dead(graph: Graph) -> Graph:
     return graph.replace(dict.fromkeys(dead, ()))
 
 
-def _shared(graph: Graph) -> Graph:
+def _without_repeats(graph: Graph) -> Graph:
     """Do once what was recorded several times with the same arguments.
 
     Arrays that are returned, or seen by one that is, stay two: the caller may write to one of them.
@@ -116,7 +116,7 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
     """
 
     def change(operation: Operation) -> Instead | None:
-        decompose = decompositions.get(operation.name.removeprefix("linalg."))
+        decompose = decompositions.get(operation.short_name)
         if decompose is None:
             return None
         namespace = _ExpandingNamespace(xp, decompositions)
@@ -168,7 +168,7 @@ def converted(graph: Graph, names: Container[str], xp: Any) -> Graph:
     """
 
     def change(operation: Operation) -> Instead | None:
-        if operation.name.removeprefix("linalg.") not in names:
+        if operation.short_name not in names:
             return None
         dtype, new = operation.result.dtype, list[Operation]()
 

@@ -7,7 +7,7 @@ take longer for longer sequences.
 Three things carry it:
 
 - `iteration.py` has the function of one call as a function of lists of arrays, and what is kept of it;
-- `Body` is what the loops of `xpnet.autodiff.loops` call: the step, or that of the loop backward;
+- `ScanBody` is what the loops of `xpnet.autodiff.loops` call: the step, or that of the loop backward;
 - `scan_arrays` is the loop as one operation, which can be recorded and has a gradient rule.
 """
 
@@ -19,6 +19,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.autodiff import context, extended_namespace, loops, trace, vjp
+from xpnet.autodiff.call import FLOATING
 from xpnet.autodiff.namespace import traced_namespace
 from xpnet.autodiff.primitive import function
 from xpnet.autodiff.rules.elementwise import conj
@@ -27,7 +28,6 @@ from xpnet.backends import concrete
 from xpnet.errors import NoGradientError
 from xpnet.replay.graph import Graph
 from xpnet.replay.iteration import (
-    FLOATING,
     ByRole,
     Iteration,
     Leaves,
@@ -43,7 +43,7 @@ from xpnet.replay.rewrite import simplified
 from xpnet.settings import is_integer
 
 
-class Body:
+class ScanBody:
     """A step of a loop: a function of lists of arrays, recorded when it is first called.
 
     Parameters
@@ -109,11 +109,11 @@ class Body:
             self._plans[name] = plan
         return plan
 
-    def in_precision(self, precision: str) -> "Body":
+    def in_precision(self, precision: str) -> "ScanBody":
         """Return the body whose matrix products have operands of another precision."""
         return self._with(self.plain, self._carried, self._sequences, self._order, precision)
 
-    def backward(self, inputs: list[bool], results: list[bool]) -> "Body":
+    def backward(self, inputs: list[bool], results: list[bool]) -> "ScanBody":
         """Return the body of the loop in the other direction.
 
         It carries the gradients of what is carried and the sums of those of the constants. An element of its
@@ -152,12 +152,12 @@ class Body:
 
     def _with(
         self, plain: Callable[..., Any], carried: int, sequences: int, order: int, precision: str = ""
-    ) -> "Body":
+    ) -> "ScanBody":
         options: Any = {"order": order, "precision": precision or self._precision}
-        return Body(plain, carried, sequences, self.location, self._plans, **options)
+        return ScanBody(plain, carried, sequences, self.location, self._plans, **options)
 
 
-def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: Body) -> tuple[Body, list[list[Any]]]:
+def _turned(xp: Any, gs: Any, ys: Any, inputs: Any, body: ScanBody) -> tuple[ScanBody, list[list[Any]]]:
     """Return the body of the loop backward, and what it carries, its sequences, and its constants.
 
     What comes out of the loop forward is: given to each step, results, carried on.
@@ -177,7 +177,7 @@ def _can_flow(xp: Any, x: Any) -> bool:
     return bool(xp.isdtype(x.dtype, FLOATING))
 
 
-def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: Body, length: int) -> list[Any]:
+def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: ScanBody, length: int) -> list[Any]:
     """Go through the sequence from its end."""
     back, (start, elements, constants) = _turned(xp, [conj(xp, g) for g in gs], ys, inputs, body)
     outputs = xp.scan_arrays(*start, *elements, *constants, body=back, length=length)
@@ -193,7 +193,7 @@ def _scan_back(xp: Any, gs: Any, ys: Any, *inputs: Any, body: Body, length: int)
     several=True,
     compute=lambda xp, *values, body, length: xp.scan_arrays(*values, body=body, length=length),
 )
-def scan_arrays(call: Any, *arrays: Any, body: Body, length: int) -> Any:
+def scan_arrays(call: Any, *arrays: Any, body: ScanBody, length: int) -> Any:
     return call(*arrays, body=body, length=length)
 
 
@@ -289,7 +289,8 @@ def scan(
     if _is_watched() or not all(getattr(x.dtype, "isnative", True) for x in arrays):
         outputs = _one_by_one(plain, parts, length, location)
     else:
-        outputs = _as_one(Body(plain, len(moving), len(elements), location, kind.plans), parts, length, xp)
+        body = ScanBody(plain, len(moving), len(elements), location, kind.plans)
+        outputs = _as_one(body, parts, length, xp)
 
     # The loop returns the results of all steps, and behind them what the last one left.
     end = len(outputs) - len(moving)
@@ -314,7 +315,7 @@ def _one_by_one(plain: Callable[..., Any], parts: ByRole, length: int, location:
     return list(outputs) if is_traced else [*map(concrete, outputs)]
 
 
-def _as_one(body: Body, parts: ByRole, length: int, xp: Any) -> list[Any]:
+def _as_one(body: ScanBody, parts: ByRole, length: int, xp: Any) -> list[Any]:
     """Do the steps as one operation."""
     inputs = [x for part in parts for x in part]
     outputs = list(xp.scan_arrays(*inputs, body=body, length=length))

@@ -17,7 +17,7 @@ from xpnet.errors import OF_WRONG_VALUES
 from xpnet.files.description import CodeNeededError, build, describe
 from xpnet.files.networks import Parts, pack_parts, read_parts, unpack_parts
 from xpnet.optim.transforms import check_state
-from xpnet.replay.same.data import Identity, data, elements
+from xpnet.replay.same.data import Identity, data, data_of_array
 from xpnet.settings import is_bool, is_integer, is_number
 from xpnet.sklearn.network import ACTIVATIONS, LINKS, dense_layers
 from xpnet.sklearn.objective import Penalized
@@ -196,7 +196,7 @@ def _facts_of_object(value: Any) -> Any:
     if kind is numpy.ndarray and value.dtype == object:
         return kind, value.shape, _facts(value.ravel().tolist())
     if isinstance(value, numpy.ndarray | numpy.generic):
-        return elements(value)
+        return data_of_array(value)
     if isinstance(value, nn.Module):  # whose arrays are where the network is
         attributes = vars(xpnet.to_device(value, "cpu"))
         return kind, _facts({name: x for name, x in attributes.items() if name != "_children"})

@@ -36,7 +36,7 @@ _OF_TEXTS = {
 # most numbers that all nodes read and make, where a call of a node counts as some; and the most steps of all
 # loops, also of those in loops.
 MOST_NUMBERS, TIMES, KEPT = 2**20, 1000, 8
-MOST_WORK, WORK_TIMES, CALL = 2**27, 100_000, 1000
+MOST_WORK, WORK_TIMES, CALL_WORK = 2**27, 100_000, 1000
 MOST_STEPS = 2**16
 
 
@@ -59,7 +59,7 @@ class Bounds:
         """
         made_now = numbers_in(made)
         self.kept -= made_now
-        self.work -= CALL + numbers_in(read) + made_now
+        self.work -= CALL_WORK + numbers_in(read) + made_now
         if self.kept < 0 or self.work < 0:
             raise ValueError(
                 "what a network computes and keeps must be in proportion to its inputs and weights, received "

@@ -7,13 +7,13 @@ from typing import Any
 
 from xpnet.onnx.operators.declare import is_float, says
 from xpnet.onnx.recorded import Size
-from xpnet.replay.functions import dtype_of_text, dtypes_of, known
+from xpnet.replay.functions import dtype_of_text, dtypes_of, row_of
 from xpnet.replay.graph import Operation
 
 
 def direct(w: Any, operation: Operation) -> Any:
     """Write the operator that computes a function by itself."""
-    kind = known(operation.name).operators.get(dtype_of_text(operation).kind)
+    kind = row_of(operation.name).operators.get(dtype_of_text(operation).kind)
     if kind is None:
         return NotImplemented
     numbers = [0 if type(x) is Size else x for x in operation.arguments]

@@ -42,15 +42,15 @@ def _add_windows(w: Any, operation: Operation) -> Any:
     return w.node("Transpose", y, perm=[0, *range(2, 2 + rank), 1])
 
 
-def _operation(w: Any, x: Any, *names: str) -> Operation | None:
-    """Return the operation that makes a variable, if it has one of some names."""
+def _operation(w: Any, x: Any, name: str) -> Operation | None:
+    """Return the operation that makes a variable, if it has a name."""
     maker = w.makers.get(x) if type(x) is Variable else None
-    return maker if maker is not None and maker.name in names else None
+    return maker if maker is not None and maker.short_name == name else None
 
 
 def _windows_in_rows(w: Any, x: Any) -> Operation | None:
     """Return the windows that are the rows of a matrix, as convolutions multiply them."""
-    turned = _operation(w, x, "matrix_transpose", "linalg.matrix_transpose")
+    turned = _operation(w, x, "matrix_transpose")
     shaped = _operation(w, turned.arguments[0] if turned else x, "reshape")
     given = shaped.arguments[0] if shaped else None
     moved = _operation(w, given, "permute_dims") if turned else None

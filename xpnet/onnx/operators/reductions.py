@@ -14,7 +14,7 @@ from xpnet.onnx.operators.declare import (
     sliced,
 )
 from xpnet.onnx.recorded import Filled
-from xpnet.replay.functions import known
+from xpnet.replay.functions import FUNCTIONS, row_of
 from xpnet.replay.graph import Operation
 
 
@@ -24,13 +24,13 @@ def _reduced(w: Any, kind: str, x: Any, axes: list[int], keepdims: bool) -> str:
     return w.node(kind, x, numpy.asarray(axes, dtype="int64"), keepdims=int(keepdims))
 
 
-@says("max", "mean", "min", "prod", "sum")
+@says(*(row.name for row in FUNCTIONS.values() if row.kind == "reduction" and row.onnx))
 def _reduction(w: Any, operation: Operation) -> Any:
     x, axis, _, keepdims = arguments(operation, "x", "axis", "dtype", keepdims=False)
     dtype = operation.result.dtype
     if is_bool(dtype):
         return NotImplemented
-    kind = known(operation.name).operators[dtype.kind]
+    kind = row_of(operation.name).operators[dtype.kind]
     return _reduced(w, kind, w.tensor(x, dtype), axes_of(w, x, axis), keepdims)
 
 

@@ -15,7 +15,7 @@ is the same each time.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from xpnet.replay.functions import ARITHMETIC, PICK, PLACE, REDUCTIONS, dtype_of_text, known
+from xpnet.replay.functions import ARITHMETIC, PICK, REDUCTIONS, SCATTER, dtype_of_text, row_of
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, STACKED, Kernel, Part, Target
 from xpnet.replay.kernels.passes import Passes, indented
@@ -45,7 +45,7 @@ STRIP, DEPTH = 32, 8  # threads beside and below each other, for totals that lea
 
 def _functor(name: str) -> str:
     """Return the struct that puts two totals together."""
-    element = known(name).c["f"].format("a", "b")
+    element = row_of(name).c["f"].format("a", "b")
     of = f"template <class T> __device__ static T of(T a, T b) {{ return {element}; }}"
     return f"struct {name.title()} {{ {of} }};"
 
@@ -132,7 +132,7 @@ def _text(operation: Operation) -> str | None:
     if "shift" in operation.name and type(operation.arguments[1]) is not int:
         return None  # C leaves open what shifting by more than there is gives
     dtype = dtype_of_text(operation)
-    return known(operation.name).c.get("f" if dtype.name == "bfloat16" else dtype.kind)
+    return row_of(operation.name).c.get("f" if dtype.name == "bfloat16" else dtype.kind)
 
 
 def _accepts(kernel: Kernel) -> bool:
@@ -214,17 +214,17 @@ class CudaSource(Passes):
 
     # -- lines --------------------------------------------------------------------------------------------
 
-    def _place(self, x: Variable) -> str:
-        return self._place_in(x, "j")
+    def _index(self, x: Variable) -> str:
+        return self._index_in(x, "j")
 
-    def _place_in(self, x: Variable, column: str) -> str:
+    def _index_in(self, x: Variable, column: str) -> str:
         """Return the index of the element in a column of the present row."""
         kind, columns = self.kernel.kinds[x], self.kernel.columns
         view = self.kernel.views.get(x)
         if kind == FULL and columns:
-            return view.place("i", column, columns) if view else f"i * columns + {column}"
+            return view.index_of("i", column, columns) if view else f"i * columns + {column}"
         index = {FULL: "i", ROW: column, COLUMN: "i", NUMBER: "0"}[kind]
-        return view.place(index, "0", 1) if view else index
+        return view.index_of(index, "0", 1) if view else index
 
     def _store(self, place: str, value: str) -> str:
         return f"{place} = {value};"
@@ -237,7 +237,7 @@ class CudaSource(Passes):
         return f"const {computed(dtype)} {name} = {value};"
 
     def _row(self, x: Variable, name: str) -> str:
-        return f"{name}[{self._place_in(x, '{0}')}]"
+        return f"{name}[{self._index_in(x, '{0}')}]"
 
     def _keep(self, x: Variable, name: str) -> str:
         self.kept += self.kernel.columns * x.dtype.itemsize
@@ -259,7 +259,7 @@ class CudaSource(Passes):
             element = self._rows[row].format(f"({index} < 0 ? {index} + columns : {index})")
             result = computed(dtype)
             return self._cast(dtype, f"({is_there}) ? {result}({element}) : {result}({nothing})")
-        if operation.name == PLACE:
+        if operation.name == SCATTER:
             element, index = (self._values[x] for x, _ in part.read)
             at = f"(j == {index} || j == {index} + columns)"
             return self._cast(dtype, f"{at} ? {element} : {computed(dtype)}(0)")

@@ -15,7 +15,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.backends import to_numpy
-from xpnet.replay.functions import COMPARISONS, PICK, PLACE, REDUCTIONS, STACK
+from xpnet.replay.functions import COMPARISONS, PICK, REDUCTIONS, SCATTER, STACK
 from xpnet.replay.graph import Operation, Variable
 
 FULL, ROW, COLUMN, NUMBER, STACKED = "full", "row", "column", "number", "stacked"
@@ -58,7 +58,7 @@ class View(NamedTuple):
         """How long its rows are, where they are equally far apart and each is one stretch; else 0."""
         return self.axes[1][0] if len(self.axes) == 2 and self.axes[1][1] == 1 else 0
 
-    def place(self, row: str, column: str, columns: int) -> str:
+    def index_of(self, row: str, column: str, columns: int) -> str:
         """Return the text of where an element is, by its row and its column among so many."""
         lengths = [prod(n for n, _ in self.axes[number:]) for number in range(len(self.axes) + 1)]
         if columns in lengths:
@@ -113,7 +113,7 @@ class Target(NamedTuple):
         dtypes = self.dtypes(operation)
         if operation.result.dtype.name not in dtypes:
             return False
-        return operation.name in (PICK, PLACE, STACK) or (
+        return operation.name in (PICK, SCATTER, STACK) or (
             self.text(operation) is not None
             and all(
                 x.dtype.name in dtypes if hasattr(x, "dtype") else isinstance(x, bool | int | float)
@@ -171,7 +171,7 @@ def part_of(
         can = part is not None and target.can_total(operation, part.kind)
     else:
         can = target.can_make(operation)
-        special = {PICK: _pick, PLACE: _place, STACK: _stack}
+        special = {PICK: _pick, SCATTER: _scatter, STACK: _stack}
         part = special.get(operation.name, _elementwise)(operation) if can else None
     if part is None or not part.size or not can:
         return None
@@ -255,7 +255,7 @@ def _pick(operation: Operation) -> Part | None:
     return Part(operation, operation.result, x.size, x.shape[-1], ((x, FULL), (indices, COLUMN)), COLUMN)
 
 
-def _place(operation: Operation) -> Part | None:
+def _scatter(operation: Operation) -> Part | None:
     """The gradient of that: `scatter_add` of one element into each row of zeros."""
     values, key, shape = operation.arguments
     shape = tuple(shape)

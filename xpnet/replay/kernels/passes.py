@@ -41,7 +41,7 @@ class Passes:
         self._inputs = inputs = {x: f"a{index}" for index, x in enumerate(kernel.inputs)}
         stores = {x: inputs[over[x]] if x in over else f"o{index}" for index, x in enumerate(outputs)}
         self._stacks = {x: name for x, name in stores.items() if kernel.kinds[x] == STACKED}
-        self._stores = {x: f"{name}[{self._place(x)}]" for x, name in stores.items() if x not in self._stacks}
+        self._stores = {x: f"{name}[{self._index(x)}]" for x, name in stores.items() if x not in self._stacks}
         # The pass in which a full variable is made, and before which any other is; and in which it is read.
         self._pass: dict[Variable, int] = {}
         self._readers: dict[Variable, set[int]] = {}
@@ -57,7 +57,7 @@ class Passes:
         self._values: dict[Variable, str] = {}
         self._rows: dict[Variable, Any] = {}  # where the present row is, as the renderer writes it
         for x, name in inputs.items():
-            self._load(x, name, f"{name}[{self._place(x)}]")
+            self._load(x, name, f"{name}[{self._index(x)}]")
         late = {x: self._stores.pop(x) for x in over}
         for number, part in enumerate(kernel.parts):
             if part.operation.name == STACK:
@@ -76,17 +76,17 @@ class Passes:
         for part in self.kernel.parts:
             # The first pass in which all is there that it reads.
             ready = max((self._pass.get(x, 0) for x, _ in part.read), default=0)
-            elements = [x for x, _ in part.read if kinds[x] == FULL]
+            full = [x for x, _ in part.read if kinds[x] == FULL]
             takes_row = self._takes_row(part)
             if takes_row:  # what is made here must be there to the end of the row: one pass later
-                elements = [x for x in elements if x in self._pass]
-                ready = max([ready, *(self._pass[x] + 1 for x in elements)])
-            elif elements or kinds[part.result] == FULL:
+                full = [x for x in full if x in self._pass]
+                ready = max([ready, *(self._pass[x] + 1 for x in full)])
+            elif full or kinds[part.result] == FULL:
                 self._last = max(self._last, ready)
-            for x in elements:
+            for x in full:
                 self._readers.setdefault(x, set()).add(ready)
             # A total along a row is known behind the pass that takes in its elements: before the next one.
-            behind = bool(elements) and kinds[part.result] == COLUMN and not takes_row
+            behind = bool(full) and kinds[part.result] == COLUMN and not takes_row
             self._pass[part.result] = ready + behind
 
     def _takes_row(self, part: Part) -> bool:
@@ -97,11 +97,11 @@ class Passes:
         """Write how the rows of several arrays are stored beside each other."""
         arrays = [x for x, _ in part.read]
         for number, x in enumerate(arrays):
-            place = self._place_of_row(number * part.columns, len(arrays) * part.columns)
+            place = self._index_in_row(number * part.columns, len(arrays) * part.columns)
             line = self._store(f"{self._stacks[part.result]}[{place}]", self._values[x])
             self._inside[self._pass[part.result]].append(line)
 
-    def _place_of_row(self, start: int, step: int | str, column: str = "j") -> str:
+    def _index_in_row(self, start: int, step: int | str, column: str = "j") -> str:
         return f"i * {step} + {start} + {column}"
 
     def _is_kept(self, x: Variable) -> bool:
@@ -167,7 +167,7 @@ class Passes:
 
     # -- what a renderer writes ---------------------------------------------------------------------------
 
-    def _place(self, x: Variable) -> str:
+    def _index(self, x: Variable) -> str:
         """Return the index of an element."""
         raise NotImplementedError
 

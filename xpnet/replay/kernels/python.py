@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from xpnet.replay.functions import CHOICES, COMPARISONS, PICK, PLACE, REDUCTIONS, TRANSCENDENTAL, known
+from xpnet.replay.functions import CHOICES, COMPARISONS, PICK, REDUCTIONS, SCATTER, TRANSCENDENTAL, row_of
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, Kernel, Part, Target
 from xpnet.replay.kernels.passes import Passes, indented
@@ -26,15 +26,15 @@ MOST_REDUCED = 16_384
 # Up to this number for sums of all elements, which take as long as NumPy does, and no array of what is added.
 # Beyond, loops without sums are shared among the cores.
 MOST_ADDED = 8_388_608
-# How many elements of a long sum are made before they are added up, at most.
-PART = 1_024
-SUMS = ("sum", "mean")
+# How many elements of a long sum are made before they are added up, at most: a chunk of them.
+CHUNK = 1_024
+SUMS = frozenset(name for name, (take_in, _) in REDUCTIONS.items() if take_in == "add")
 
 
 def _text(operation: Operation) -> str | None:
     if operation.name in TRANSCENDENTAL and operation.result.size > FEW:
         return None
-    return known(operation.name).python or None
+    return row_of(operation.name).python or None
 
 
 def _dtypes(operation: Operation) -> frozenset[str]:
@@ -49,7 +49,7 @@ def _can_total(operation: Operation, kind: str) -> bool:
 
 
 def _accepts(kernel: Kernel) -> bool:
-    """Refuse sums of all elements in a loop over rows, as a part of such a sum may end within a row."""
+    """Refuse sums of all elements in a loop over rows, as a chunk of such a sum may end within a row."""
     left = [p for p in kernel.parts if p.operation.name in SUMS and kernel.kinds[p.result] == NUMBER]
     return not kernel.columns or all(kernel.kinds[p.read[0][0]] == COLUMN for p in left)
 
@@ -80,17 +80,17 @@ class PythonSource(Passes):
     ) -> None:
         self._parallel = parallel
         self._overwritten = set(over.values())
-        self._parts: list[str] = []  # lines behind each part of a loop, for sums of all elements
+        self._chunks: list[str] = []  # lines behind each chunk of a loop, for sums of all elements
         super().__init__(kernel, outputs, over)
 
     def _takes_row(self, part: Part) -> bool:
         of_row = self.kernel.kinds[part.result] == COLUMN
         return super()._takes_row(part) or (of_row and self._adds_up(part))
 
-    def _place(self, x: Variable) -> str:
+    def _index(self, x: Variable) -> str:
         kind = self.kernel.kinds[x]
         if kind == FULL and self.kernel.columns:
-            return self._place_of_row(*self._start_and_step(x))
+            return self._index_in_row(*self._start_and_step(x))
         return {FULL: "i", ROW: "j", COLUMN: "i", NUMBER: "0"}[kind]
 
     def _start_and_step(self, x: Variable) -> tuple[int, int | str]:
@@ -98,9 +98,9 @@ class PythonSource(Passes):
         view = self.kernel.views.get(x)
         return (view.start, view.axes[0][1]) if view else (0, "columns")
 
-    def _place_of_row(self, start: int, step: int | str, column: str = "j") -> str:
+    def _index_in_row(self, start: int, step: int | str, column: str = "j") -> str:
         # numba would ask of other numbers whether they are negative, and compute one element at a time.
-        return f"uint64({super()._place_of_row(start, step, column)})"
+        return f"uint64({super()._index_in_row(start, step, column)})"
 
     def _store(self, place: str, value: str) -> str:
         return f"{place} = {value}"
@@ -112,7 +112,7 @@ class PythonSource(Passes):
         return f"{name} = {value}"
 
     def _row(self, x: Variable, name: str) -> tuple[str, str]:
-        return name, self._place_of_row(*self._start_and_step(x), "0")
+        return name, self._index_in_row(*self._start_and_step(x), "0")
 
     def _keep(self, x: Variable, name: str) -> tuple[str, str]:
         return self._buffer(name, "columns", x), "uint64(0)"
@@ -124,10 +124,10 @@ class PythonSource(Passes):
             problem = "the indices of take_along_axis must be smaller than the axis is long."
             lines += [f"if not -columns <= {index} < columns:", f'    raise IndexError("{problem}")']
             return f"{array}[{start} + uint64({index} % columns)]"
-        if name == PLACE:
+        if name == SCATTER:
             element, index = (self._values[x] for x, _ in part.read)
             return f"{element} if j == {index} or j == {index} + columns else {_name(x.dtype)}(0)"
-        return self._cast(x.dtype, known(name).python.format(*(text for text, _ in self._arguments(part))))
+        return self._cast(x.dtype, row_of(name).python.format(*(text for text, _ in self._arguments(part))))
 
     def _total(self, number: int, part: Part) -> None:
         """Write how a total takes in elements: one after the other, or all of them once they are there."""
@@ -143,7 +143,7 @@ class PythonSource(Passes):
                 behind.append(f"{total} = {start} + add_up({array}, {place}, {place} + uint64(columns))")
             else:
                 totals = self._buffer(f"b{number}", "64", x)
-                self._parts.append(f"put({self._sum_of_part(number, source)}, {totals}, number, halves)")
+                self._chunks.append(f"put({self._sum_of_chunk(number, source)}, {totals}, number, halves)")
                 behind.append(f"{total} = {start} + {totals}[0]")
         else:
             if kind == ROW:
@@ -151,7 +151,7 @@ class PythonSource(Passes):
             else:
                 first = self._before[self._pass.get(source, 0)] if kind == COLUMN else self._first
                 first.append(f"{total} = {start}")
-            take_in = known(function).python.format(total, self._values[source])
+            take_in = row_of(function).python.format(total, self._values[source])
             self._where(source).append(f"{total} = {dtype}({take_in})")
         if kind == ROW:
             return
@@ -169,10 +169,10 @@ class PythonSource(Passes):
             kind == NUMBER or (kind == COLUMN and self.kernel.columns >= 8)
         )
 
-    def _sum_of_part(self, number: int, source: Variable) -> str:
+    def _sum_of_chunk(self, number: int, source: Variable) -> str:
         if source in self._inputs and source not in self._overwritten:
             return f"add_up({self._inputs[source]}, uint64(first), uint64(end))"
-        array = self._buffer(f"s{number}", str(PART), source)
+        array = self._buffer(f"s{number}", str(CHUNK), source)
         first = "first" if self.kernel.columns else "uint64(first)"
         self._where(source).append(f"{array}[i - {first}] = {self._values[source]}")
         return f"add_up({array}, uint64(0), uint64(end - first))"
@@ -189,7 +189,7 @@ class PythonSource(Passes):
         arguments = [*dict.fromkeys(names.values()), *numbers, *sizes]
         loop = "prange" if self._parallel else "range"
         over = "rows" if kernel.columns else "size"
-        first, end = ("first", "end") if self._parts else ("0", over)
+        first, end = ("first", "end") if self._chunks else ("0", over)
         if kernel.columns:
             each = []
             for before, inside in zip(self._before, self._inside, strict=False):
@@ -198,8 +198,8 @@ class PythonSource(Passes):
         else:  # unsigned, as a place is
             each, first, end = self._inside[0], f"uint64({first})", f"uint64({end})"
         body = [f"for i in {loop}({first}, {end}):", *indented(each)] if each else []
-        if self._parts:
-            lines = [f"end, halves = end_of_part(first, {over}, {PART})", *body, *self._parts]
+        if self._chunks:
+            lines = [f"end, halves = end_of_chunk(first, {over}, {CHUNK})", *body, *self._chunks]
             lines += ["number += 1 - halves", "first = end"]
             body = ["first = number = 0", f"while first < {over}:", *indented(lines)]
         head = ["rows = size // columns"] if kernel.columns else []

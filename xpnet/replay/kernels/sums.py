@@ -43,8 +43,8 @@ def add_up(x: Any, start: numpy.uint64, end: numpy.uint64) -> Any:
 
 
 @njit(error_model="numpy")
-def end_of_part(first: int, count: int, most: int) -> tuple[int, int]:
-    """Return where the part ends that begins at a place, of at most so many elements, and halves with it."""
+def end_of_chunk(first: int, count: int, most: int) -> tuple[int, int]:
+    """Return where the chunk ends that begins at a place, of at most so many elements, and halves with it."""
     start, end, halves = 0, count, 0
     while end - start > most:
         middle = start + (end - start) // 16 * 8
@@ -57,7 +57,7 @@ def end_of_part(first: int, count: int, most: int) -> tuple[int, int]:
 
 @njit(error_model="numpy")
 def put(total: Any, totals: Any, number: int, halves: int) -> None:
-    """Add the sum of a part to those of the halves before it that end there, and put it behind the others."""
+    """Add the sum of a chunk to those of the halves before it that end there; put it behind the others."""
     for _ in range(halves):
         number -= 1
         total = totals[number] + total

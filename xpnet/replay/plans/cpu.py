@@ -17,7 +17,7 @@ from xpnet.replay.plans import numba
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
-from xpnet.replay.plans.step import CALL, Call, Flat, Item, Member, Step, recorded
+from xpnet.replay.plans.step import CALL, Call, Flat, Item, Member, Step
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
 # a product, so that other threads gain nothing before.
@@ -51,7 +51,7 @@ class CpuPlan(MemoryPlan):
         if step is not None:
             return step
         prototypes.made.update(operation.results)
-        calls = [recorded(operation)]
+        calls = [Call.of(operation)]
         if operation.shares:  # of several arguments, say: what is not a view of one is a copy of its own
             results = operation.results
             calls.append(Call(CALL, _copied, results, "copied", results=results, several=True))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy
 
 from xpnet.autodiff.scatter import may_repeat
-from xpnet.replay.functions import FUNCTIONS
+from xpnet.replay.functions import FUNCTIONS, row_of
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.kernels import python
 from xpnet.replay.plans import numba
-from xpnet.replay.plans.step import CALL, COPY, PRODUCT, VIEW, Call, Item, Member, Step, recorded
+from xpnet.replay.plans.step import CALL, COPY, PRODUCT, VIEW, Call, Item, Member, Step
 
 Lowering = Callable[[Operation], Step | None]
 LOWERINGS: dict[str, Lowering] = {}
@@ -42,12 +42,15 @@ def _copy(target: Any, value: Any, **options: Any) -> Call:
 
 
 def elementwise(operation: Operation) -> Step | None:
-    known = isinstance(operation.function, numpy.ufunc)  # SciPy's
-    ufunc = operation.function if known else getattr(numpy, operation.name, None)
-    arguments = operation.arguments
-    if not isinstance(ufunc, numpy.ufunc) or ufunc.signature or operation.options:
+    """Let a ufunc write into the result, and copy what any other function with a text for kernels makes."""
+    own, arguments = operation.function, operation.arguments  # SciPy's are ufuncs, too
+    ufunc = own if isinstance(own, numpy.ufunc) else getattr(numpy, operation.name, None)
+    if operation.options:
         return None
-    if ufunc.nout != 1 or ufunc.nin != len(arguments):
+    if not isinstance(ufunc, numpy.ufunc):
+        made = Call.of(operation)._replace(results=())
+        return Step.of(operation, _copy(operation.result, made)) if row_of(operation.name).python else None
+    if ufunc.signature or ufunc.nout != 1 or ufunc.nin != len(arguments):
         return None
     name = operation.name.replace(".", "_")
     call = _call(ufunc, *arguments, name=name, out=operation.result)
@@ -55,8 +58,9 @@ def elementwise(operation: Operation) -> Step | None:
 
 
 _REDUCTIONS = {
-    name: getattr(numpy, FUNCTIONS[name].total[0]).reduce
-    for name in ("all", "any", "max", "min", "prod", "sum")
+    row.name: getattr(numpy, row.total[0]).reduce
+    for row in FUNCTIONS.values()
+    if row.kind == "reduction" and row.name != "mean"  # which is divided at the end
 }
 
 
@@ -219,6 +223,6 @@ def view(operation: Operation) -> Step:
         "reshape": Member(x, "reshape", (result.shape,)),
         "asarray": x,  # that it is a view says that there is nothing to change
         "astype": x,
-    }.get(operation.name.removeprefix("linalg."))
-    call = recorded(operation, VIEW) if made is None else Call(VIEW, None, (made,), results=(result,))
+    }.get(operation.short_name)
+    call = Call.of(operation, VIEW) if made is None else Call(VIEW, None, (made,), results=(result,))
     return Step.of(operation, call)

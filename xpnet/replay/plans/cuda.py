@@ -42,7 +42,7 @@ from xpnet.replay.plans.cuda_products import (
 )
 from xpnet.replay.plans.memory import Prototypes
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables, first_line
-from xpnet.replay.plans.step import CALL, PRODUCT, VIEW, Call, Scratch, Step, recorded
+from xpnet.replay.plans.step import CALL, PRODUCT, VIEW, Call, Scratch, Step
 
 _log = logging.getLogger("xpnet")
 
@@ -98,15 +98,15 @@ class CudaPlan(MemoryPlan):
         inputs = {x: index for index, x in enumerate(self.graph.inputs)}
         # Outputs that are arguments, or are written over them; the others are copied, and so is what the
         # function returns twice, which is two arrays.
-        place = self._layout.place
-        places = [place.get(x, x) if type(x) is Variable else None for x in self.graph.outputs]
+        written_over = self._layout.over
+        places = [written_over.get(x, x) if type(x) is Variable else None for x in self.graph.outputs]
         self._handed_in = {
             index: inputs[x] for index, x in enumerate(places) if x in inputs and x not in places[:index]
         }
         # Where in memory an argument may begin: at any of its elements, but for products.
         root = self._prototypes.root
         multiplied = {
-            place.get(root[x], root[x])
+            written_over.get(root[x], root[x])
             for operation, function in self._planned.items()
             if function
             for x in (*operation.inputs, *operation.results)
@@ -140,12 +140,12 @@ class CudaPlan(MemoryPlan):
 
     def _lower(self, operation: Operation) -> Step:
         if self._add_results(operation):  # as views
-            return Step.of(operation, recorded(operation, VIEW))
+            return Step.of(operation, Call.of(operation, VIEW))
         return self._product(operation) or self._as_recorded(operation)
 
     def _as_recorded(self, operation: Operation) -> Step:
         """Call a function as it was recorded, and put what it makes into buffers."""
-        value = recorded(operation)._replace(results=())
+        value = Call.of(operation)._replace(results=())
         # What rearranges narrow numbers has narrow results.
         widens = not isinstance(operation.result.dtype, NarrowType)
         if widens and any(isinstance(x.dtype, NarrowType) for x in operation.inputs):

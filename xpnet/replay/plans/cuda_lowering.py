@@ -12,7 +12,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.replay.decompositions import DECOMPOSITIONS
-from xpnet.replay.functions import BROADCASTING, COPY, REDUCTIONS
+from xpnet.replay.functions import BROADCASTING, IN_ORDER, REDUCTIONS
 from xpnet.replay.graph import Graph, Instead, Operation, Variable
 from xpnet.replay.kernels.kernel import pattern
 from xpnet.replay.plans.cuda_products import Matrix, as_matrices, is_product, operand_shapes
@@ -185,7 +185,7 @@ def _copied(x: Variable, shape: tuple[int, ...], xp: Any) -> list[Operation]:
         y = add("expand_dims", xp.expand_dims, y, shape=(*x.shape, 1), axis=1)
     if y.shape != shape:
         y = add("broadcast_to", xp.broadcast_to, y, shape, shape=shape)
-    add(COPY, _copy, y, shape=shape)
+    add(IN_ORDER, _copy, y, shape=shape)
     return operations
 
 

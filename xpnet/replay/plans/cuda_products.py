@@ -138,7 +138,7 @@ class Product(NamedTuple):
 
 def is_product(operation: Operation) -> bool:
     """Say whether an operation is a product of floating-point numbers, as cuBLASLt has it."""
-    if operation.name not in ("matmul", "linalg.matmul", "product"):
+    if operation.short_name not in ("matmul", "product"):
         return False
     both = operation.arguments[:2]
     return (

@@ -108,6 +108,15 @@ class Prototypes:
         self._arrays.clear()
 
 
+def last_readers(reads: Sequence[Iterable[Variable]], returned: Iterable[Variable]) -> dict[Variable, int]:
+    """Return the number of the last of some steps that reads each variable, given what each of them reads.
+
+    What is returned is read behind all.
+    """
+    last = {x: number for number, read in enumerate(reads) for x in read}
+    return last | dict.fromkeys(returned, len(reads))
+
+
 def _alike(a: Variable, b: Variable) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype
 
@@ -122,7 +131,7 @@ class Layout:
         In order.
     prototypes : Prototypes
         Of all variables.
-    over : mapping of Variable to Variable
+    donated : mapping of Variable to Variable
         The outputs that may be written over an argument, each with that.
     anew : sequence of Variable
         Whose memory is handed out, so that the next call must not write to it.
@@ -131,7 +140,7 @@ class Layout:
 
     Attributes
     ----------
-    place : dict of Variable to Variable
+    over : dict of Variable to Variable
         The results that are written over an argument, each with that.
     anew : list of Variable
         The results for which an array is made at each call.
@@ -143,37 +152,37 @@ class Layout:
 
     def __init__(
         self, graph: Graph, steps: Sequence[Step], prototypes: Prototypes,
-        over: Mapping[Variable, Variable], anew: Sequence[Variable], alignment: int,
+        donated: Mapping[Variable, Variable], anew: Sequence[Variable], alignment: int,
     ) -> None:  # fmt: skip
         self._steps, self._root, self._made = steps, prototypes.root, prototypes.made
         self._elsewhere = prototypes.made.union(graph.inputs)  # in no buffer
         self._last = self._lifetimes(graph.returned)
-        self.place = self._donate(over)
-        self.anew = [x for x in anew if x not in self._elsewhere and x not in self.place]
+        self.over = self._donate(donated)
+        self.anew = [x for x in anew if x not in self._elsewhere and x not in self.over]
         self.buffers: dict[Variable, tuple[int, int]] = {}
         self.nbytes = self._allocate(alignment)
 
     def _lifetimes(self, returned: Sequence[Variable]) -> dict[Variable, int]:
         """Return the number of the last step that reads each variable's memory."""
-        last = {self._root[x]: index for index, step in enumerate(self._steps) for x in step.inputs}
-        return last | {self._root[x]: len(self._steps) for x in returned}
+        reads = [[self._root[x] for x in step.inputs] for step in self._steps]
+        return last_readers(reads, [self._root[x] for x in returned])
 
-    def _donate(self, over: Mapping[Variable, Variable]) -> dict[Variable, Variable]:
+    def _donate(self, donated: Mapping[Variable, Variable]) -> dict[Variable, Variable]:
         """Choose the outputs that are written over a donated argument."""
-        place = {}
+        over = {}
         for index, step in enumerate(self._steps):
             for x in step.results:
-                y = over.get(x)
+                y = donated.get(x)
                 if y is None or x in self._elsewhere or self._root[x] is not x or not _alike(x, y):
                     continue
                 if self._last.get(y, -1) < index or self._can_take(y, x, step, index):
-                    place[x] = y
-        return place
+                    over[x] = y
+        return over
 
     def _allocate(self, alignment: int) -> int:
         """Give each other result a buffer; one that is done with makes room for others."""
         memory = _Memory(alignment)
-        in_no_buffer = {*self._elsewhere, *self.place, *self.anew}
+        in_no_buffer = {*self._elsewhere, *self.over, *self.anew}
         for index, step in enumerate(self._steps):
             for x in step.results:
                 if x in in_no_buffer or step.is_view:
@@ -202,8 +211,8 @@ class Layout:
 
     def shares(self, x: Variable, y: Variable) -> bool:
         """Say whether a result is written over an input."""
-        y = self.place.get(y, y)
-        return self.place.get(x, x) is y or (x in self.buffers and self.buffers[x] == self.buffers.get(y))
+        y = self.over.get(y, y)
+        return self.over.get(x, x) is y or (x in self.buffers and self.buffers[x] == self.buffers.get(y))
 
     def written_over(self, step: Step) -> dict[Variable, Variable]:
         """Return the results of a step that are written over an input, each with that input."""
@@ -212,7 +221,7 @@ class Layout:
 
     def is_in_buffer(self, x: Variable) -> bool:
         """Say whether a variable is a buffer or a view of one, which are at the same place in each call."""
-        return self.place.get(x, self._root[x]) in self.buffers
+        return self.over.get(x, self._root[x]) in self.buffers
 
     def left_behind(self) -> dict[int, list[Variable]]:
         """Return by the number of the step behind which nothing needs them the arrays that calls make."""

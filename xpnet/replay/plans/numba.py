@@ -14,10 +14,10 @@ from xpnet.replay.plans import numba_files
 # The compiler is given no liberties: it may not round a product and a sum together, nor add up in another
 # order, so that x * y - x * y is 0 and a sum has the digits that it has in NumPy.
 _HEADER = """\
-from math import cos, exp, expm1, inf, log, log1p, nan, sin, sqrt, tanh
+from math import *
 from numpy import empty
 from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
-from xpnet.replay.kernels.sums import add_up, end_of_part, put
+from xpnet.replay.kernels.sums import add_up, end_of_chunk, put
 
 
 """

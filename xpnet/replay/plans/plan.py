@@ -15,8 +15,8 @@ from xpnet.backends import copied
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels.fusion import fuse
 from xpnet.replay.kernels.kernel import Kernel, Target
-from xpnet.replay.plans.memory import Layout, Prototypes
-from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step, recorded
+from xpnet.replay.plans.memory import Layout, Prototypes, last_readers
+from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step
 
 _numbers = count()
 
@@ -55,11 +55,10 @@ class Plan:
     def _build(self, _over: list[Variable | None]) -> None:
         graph = self.graph
         text = self._text = Source(self._names())
-        last = {x: step for step, operation in enumerate(graph.operations) for x in operation.inputs}
-        last.update(dict.fromkeys(graph.returned, len(graph.operations)))
+        last = last_readers([operation.inputs for operation in graph.operations], graph.returned)
         lines = []
         for step, operation in enumerate(graph.operations):
-            lines.append(text.line(recorded(operation)))
+            lines.append(text.line(Call.of(operation)))
             used = [*operation.inputs, *operation.results]
             done = [x for x in dict.fromkeys(used) if last.get(x, step) == step]
             if done:  # or it would stay in memory until the end
@@ -210,7 +209,7 @@ class MemoryPlan(Plan):
         self.buffers, self.nbytes = self._layout.buffers, self._layout.nbytes
         self._write(steps)
         self._prototypes.clear()  # they were needed for their layout alone
-        written = self._layout.place.values()
+        written = self._layout.over.values()
         self._written = [index for index, x in enumerate(graph.inputs) if x in written]
 
     def _fused(self, steps: list[Step], target: Target) -> list[Step]:
@@ -221,11 +220,8 @@ class MemoryPlan(Plan):
             alone = step_of[group.operations[0]] if len(group.operations) == 1 else None
             if alone and group.kernel and not self._is_worth_it(alone, group.kernel):
                 group.kernel = None
-        last: dict[Variable, int] = {}
-        for index, group in enumerate(groups):
-            read = group.kernel.inputs if group.kernel else group.operations[0].inputs
-            last.update(dict.fromkeys(read, index))
-        last.update(dict.fromkeys(self.graph.returned, len(groups)))
+        reads = [group.kernel.inputs if group.kernel else group.operations[0].inputs for group in groups]
+        last = last_readers(reads, self.graph.returned)
         fused = []
         for index, group in enumerate(groups):
             kernel = group.kernel
@@ -238,7 +234,7 @@ class MemoryPlan(Plan):
 
     def _names(self) -> dict[Variable, str]:
         names = super()._names()
-        return names | {x: names[y] for x, y in self._layout.place.items()}
+        return names | {x: names[y] for x, y in self._layout.over.items()}
 
     def _write(self, steps: list[Step]) -> None:
         layout = self._layout
@@ -308,7 +304,7 @@ class MemoryPlan(Plan):
         layout, alone = self._layout, sum(x.nbytes for x in self.buffers)
         summary = (
             f"{len(self.buffers)} buffers in {self.nbytes:,} bytes, of {alone:,} if each had its own; "
-            f"{len(self._once)} views made once; {len(layout.place)} results written over arguments, "
+            f"{len(self._once)} views made once; {len(layout.over)} results written over arguments, "
             f"{len(layout.anew)} into new arrays"
         )
         buffers = (

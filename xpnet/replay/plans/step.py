@@ -51,6 +51,13 @@ class Call(NamedTuple):
     results: Sequence[Variable] = ()
     several: bool = False
 
+    @classmethod
+    def of(cls, operation: Operation, kind: str = CALL) -> "Call":
+        """Return the call of a function as it was recorded."""
+        name = operation.name.replace(".", "_")
+        arguments, options = operation.arguments, operation.options
+        return cls(kind, operation.function, arguments, name, options, operation.results, operation.several)
+
 
 class Flat(NamedTuple):
     """All elements of an array, one after the other."""
@@ -110,13 +117,6 @@ class Step:
     def is_view(self) -> bool:
         """Whether it makes nothing but views."""
         return any(call.kind == VIEW for call in self.calls)
-
-
-def recorded(operation: Operation, kind: str = CALL) -> Call:
-    """Return the call of a function as it was recorded."""
-    name = operation.name.replace(".", "_")
-    arguments, options = operation.arguments, operation.options
-    return Call(kind, operation.function, arguments, name, options, operation.results, operation.several)
 
 
 class Source:

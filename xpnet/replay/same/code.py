@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 
-class Chain(NamedTuple):
+class Reference(NamedTuple):
     """A name and the attributes that are read from it, one from the other: ``self.optimizer.update``.
 
     Attributes
     ----------
     kind : {"global", "cell", "local", "module", ""}
-        What the name is of; "" for a chain that begins with the result of an expression.
+        What the name is of; "" for a reference that begins with the result of an expression.
     name : str
     attributes : tuple of str
     is_argument : bool
@@ -41,21 +41,21 @@ _BETWEEN = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL"})
 
 
 @functools.cache
-def steps(code: types.CodeType) -> list[dis.Instruction]:
+def instructions(code: types.CodeType) -> list[dis.Instruction]:
     """Return the instructions of a function, without those that say nothing about what it does."""
     return [step for step in dis.get_instructions(code) if step.opname not in _BETWEEN]
 
 
 @functools.cache
-def chains(code: types.CodeType) -> tuple[Chain, ...]:
+def references(code: types.CodeType) -> tuple[Reference, ...]:
     """Return what a function names, without the functions inside it.
 
-    A text may be the name of an attribute, for `getattr` or in a class pattern, and is a chain as well.
+    A text may be the name of an attribute, for `getattr` or in a class pattern, and is a reference as well.
     """
-    found = [*_chains(code)]
+    found = [*_references(code)]
     for constant in code.co_consts:
         texts = constant if isinstance(constant, tuple) else (constant,)
-        found += [Chain("", "", (text,)) for text in texts if isinstance(text, str)]
+        found += [Reference("", "", (text,)) for text in texts if isinstance(text, str)]
     return tuple(dict.fromkeys(found))
 
 
@@ -64,29 +64,29 @@ def inner(code: types.CodeType) -> list[types.CodeType]:
     return [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
 
 
-def _chains(code: types.CodeType) -> Iterator[Chain]:
+def _references(code: types.CodeType) -> Iterator[Reference]:
     # Parameters that are what the caller gave: until they are assigned to, if no loop leads back.
     arguments = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
-    if any(step.opname.startswith("JUMP_BACKWARD") for step in steps(code)):
-        stores = [step for step in steps(code) if step.opname.startswith("STORE_")]
+    if any(step.opname.startswith("JUMP_BACKWARD") for step in instructions(code)):
+        stores = [step for step in instructions(code) if step.opname.startswith("STORE_")]
         arguments -= {name for step in stores for name in _texts(step)}
-    chain = Chain("", "", ())
-    for step in steps(code):
+    reference = Reference("", "", ())
+    for step in instructions(code):
         operation, names = step.opname, _texts(step)
         if operation in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "IMPORT_FROM"):
-            chain = chain._replace(attributes=(*chain.attributes, *names))
+            reference = reference._replace(attributes=(*reference.attributes, *names))
             if operation == "IMPORT_FROM":  # of the same module, perhaps several
-                yield chain
-                chain = chain._replace(attributes=chain.attributes[:-1])
+                yield reference
+                reference = reference._replace(attributes=reference.attributes[:-1])
             continue
-        yield chain
-        chain = Chain("", "", ())
+        yield reference
+        reference = Reference("", "", ())
         if operation.startswith("STORE_"):
             arguments -= set(names[:1])
         beginning = next((kind for start, kind in _BEGINNINGS.items() if operation.startswith(start)), None)
         if beginning and names:
-            chain = Chain(beginning, names[-1], (), beginning == "local" and names[-1] in arguments)
-    yield chain
+            reference = Reference(beginning, names[-1], (), beginning == "local" and names[-1] in arguments)
+    yield reference
 
 
 def _texts(step: dis.Instruction) -> tuple[str, ...]:
@@ -97,5 +97,5 @@ def _texts(step: dis.Instruction) -> tuple[str, ...]:
 @functools.cache
 def names_of_globals(code: types.CodeType) -> tuple[str, ...]:
     """Return the globals that a function names, and those inside it."""
-    own = [named.name for named in chains(code) if named.kind == "global"]
+    own = [named.name for named in references(code) if named.kind == "global"]
     return tuple(dict.fromkeys([*own, *(name for each in inner(code) for name in names_of_globals(each))]))

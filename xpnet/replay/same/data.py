@@ -106,7 +106,7 @@ def has_items(value: Any, kind: Any, items: list) -> bool:
     return number == len(items) and all(map(operator.is_, found, items))
 
 
-def elements(x: Any) -> Hashable:
+def data_of_array(x: Any) -> Hashable:
     """Describe a NumPy array by its values."""
     values = data(x.tolist(), Identity) if x.dtype.hasobject else x.tobytes()
     return type(x), x.shape, x.dtype, values

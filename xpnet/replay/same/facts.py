@@ -28,8 +28,8 @@ from xpnet import tree
 from xpnet.arrays import ArrayObject
 from xpnet.backends import library_of
 from xpnet.errors import NotRecordableError
-from xpnet.replay.same.code import chains, inner, names_of_globals
-from xpnet.replay.same.data import Identity, data, data_or_none, elements, is_constant
+from xpnet.replay.same.code import inner, names_of_globals, references
+from xpnet.replay.same.data import Identity, data, data_of_array, data_or_none, is_constant
 from xpnet.replay.same.objects import (
     UNKNOWN,
     contents_of_cells,
@@ -318,8 +318,10 @@ class Facts:
             self._object(value, place, reached)
 
     def _array(self, value: Any, place: Place, reached: _Reached) -> None:
-        if not stands_for_others(value):
-            self._hold(place, "elements", _Described(elements(value), value), reached)
+        # A number that is read from outside is as one of Python's.
+        kinds: dict[str, Any] = {"tree": (), "outside": numpy.generic, "setting": numpy.ndarray}
+        if not stands_for_others(value) or isinstance(value, kinds[reached.by]):
+            self._hold(place, "elements", _Described(data_of_array(value), value), reached)
             if reached.by == "tree":
                 self.settings[id(value)] = place
         elif reached.by == "tree":
@@ -328,16 +330,12 @@ class Facts:
             library = library_of(value)
             if library and library.defaults:
                 self._hold((Access("object", Identity(library)),), "defaults", library.defaults(), reached)
-        elif reached.by == "outside" and isinstance(value, numpy.generic):  # a number, as one of Python's
-            self._hold(place, "elements", _Described(elements(value), value), reached)
         elif reached.by == "outside":
             if self._of_arguments:  # another function, or another class, may come with another one
                 self._hold(place, "is", Identity(value), reached)
             if isinstance(value, ArrayObject) and place[-2:-1] == (Access("vars"),):
                 self.recorded = self.recorded or _name(place)
             (self.owned if reached.owner else self.constants)[id(value)] = _name(place, reached.owner)
-        elif isinstance(value, numpy.ndarray):
-            self._hold(place, "elements", _Described(elements(value), value), reached)
         elif self._refuse:
             raise NotRecordableError(
                 f"xpnet.jit takes arrays in modules, dataclasses, dicts, lists and tuples, received "
@@ -413,7 +411,7 @@ class Facts:
         """Find out which attributes a function names, and those inside it, and of what."""
         first = code.co_varnames[:1] if code is function.__code__ and code.co_argcount else ()
         cells = {name: content for _, name, content in contents_of_cells(function)}
-        for named in chains(code):
+        for named in references(code):
             value: Any = UNKNOWN
             if named.name in _ALL_ATTRIBUTES:
                 self._names.add(named.name)
@@ -595,12 +593,13 @@ def kind_of_array(x: Any) -> tuple:
 
 def apart(arrays: list, written: tuple[int, ...]) -> bool:
     """Say whether the arrays with some numbers share no memory with others."""
+    pairs = ((arrays[i], y) for i in written for j, y in enumerate(arrays) if j != i)
+    return not any(x is y or share_memory(x, y) for x, y in pairs)
 
-    def shares(x: Any, y: Any) -> bool:
-        hosted = isinstance(x, numpy.ndarray) and isinstance(y, numpy.ndarray)
-        return x is y or (hosted and numpy.may_share_memory(x, y))
 
-    return not any(shares(arrays[i], y) for i in written for j, y in enumerate(arrays) if j != i)
+def share_memory(x: Any, y: Any) -> bool:
+    """Say whether two arrays of NumPy's may have memory in common; those of others do not say."""
+    return isinstance(x, numpy.ndarray) and isinstance(y, numpy.ndarray) and numpy.may_share_memory(x, y)
 
 
 def _name(place: Place, owner: str = "") -> str:

@@ -13,12 +13,12 @@ import array_api_compat
 import numpy
 
 from xpnet import tree
-from xpnet.replay.same.data import data, elements, has_items, snapshot
+from xpnet.replay.same.data import data, data_of_array, has_items, snapshot
 from xpnet.replay.same.facts import Fact, Facts, Place, apart, stands_for_others
 from xpnet.replay.same.objects import is_empty, names_of, reduced
 
 
-class _Source:
+class _Writer:
     """The lines of a function, and the objects that they name."""
 
     def __init__(self, **constants: Any) -> None:
@@ -59,7 +59,7 @@ def alike(value: Any) -> Callable[[Any], bool | None]:
     return _Checks(Facts(value, refuse=False).inside()).function("True")
 
 
-class _Checks(_Source):
+class _Checks(_Writer):
     """Writes how facts are checked, and how their parts are reached."""
 
     def __init__(self, facts: Iterable[Fact]) -> None:
@@ -67,7 +67,7 @@ class _Checks(_Source):
             apart=apart,
             data=data,
             device=array_api_compat.device,
-            elements=elements,
+            data_of_array=data_of_array,
             has_items=has_items,
             is_empty=is_empty,
             names_of=names_of,
@@ -196,7 +196,7 @@ class _Checks(_Source):
         return f"{part}.defaults() != {self._constant(expected)}"
 
     def _elements(self, part: str, expected: Any) -> str:
-        return f"elements({part}) != {self._constant(expected.description)}"
+        return f"data_of_array({part}) != {self._constant(expected.description)}"
 
     def _number(self, part: str, expected: int) -> str:
         return f"{part} != {expected}"
@@ -242,7 +242,7 @@ class _Array(NamedTuple):
     number: int
 
 
-class _Builder(_Source):
+class _Builder(_Writer):
     """Writes the expressions that make a tree anew."""
 
     def __init__(self, facts: Facts) -> None:

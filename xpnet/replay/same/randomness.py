@@ -20,7 +20,7 @@ from typing import Any
 import numpy
 
 from xpnet.arrays import line_of
-from xpnet.replay.same.code import inner, steps
+from xpnet.replay.same.code import inner, instructions
 from xpnet.replay.same.facts import Access, Facts, Place
 from xpnet.replay.same.objects import UNKNOWN, contents_of_cells, is_installed
 
@@ -110,7 +110,7 @@ def _loads(code: types.CodeType, names: dict[str, Any], cells: dict[str, Any]) -
     cells = {name: cells[name] for name in code.co_freevars if name in cells}
     local: dict[str, Any] = {}
     name, value, module = "", None, None
-    found = steps(code)
+    found = instructions(code)
     for before, step, after in zip(found, found[1:], found[2:], strict=False):
         operation, argument = step.opname, step.argval
         if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
