@@ -174,6 +174,7 @@ ROWS = [
     Function("matmul", "product", onnx="MatMul"),
     Function("linalg.matmul", "product", onnx="MatMul"),
     *_rows("product", "tensordot", "linalg.tensordot"),
+    *_rows("product", "product"),  # with what comes behind it, see `plans/cuda_products.py`
     # what moves elements
     Function("astype", "conversion", "{0}", anything("{0}")),
     *_rows("conversion", "asarray", "imag", "real"),

@@ -8,7 +8,7 @@ from itertools import count
 from math import prod
 from typing import Any, NamedTuple
 
-from xpnet.replay.functions import VIEWS, WITHOUT_ARITHMETIC
+from xpnet.replay.functions import PRODUCTS, VIEWS, WITHOUT_ARITHMETIC
 
 _numbers = count()
 
@@ -154,8 +154,11 @@ class Cost(NamedTuple):
 
 def _arithmetic(operation: Operation) -> int:
     result = operation.results[0]
-    if operation.name in ("matmul", "product"):
-        return 2 * result.size * operation.arguments[0].shape[-1]
+    if operation.name in PRODUCTS:
+        shape = operation.arguments[0].shape
+        axes = operation.options.get("axes", 2) if operation.short_name == "tensordot" else 1
+        inner = range(-axes, 0) if isinstance(axes, int) else axes[0]
+        return 2 * result.size * prod(shape[axis] for axis in inner)
     if operation.name in WITHOUT_ARITHMETIC:
         return 0
     return max([result.size, *(x.size for x in operation.inputs)])
