@@ -347,17 +347,9 @@ class CudaSource(Passes):
         head = [*self._shared]
         if kernel.columns:
             head += [f"const Index columns = {kernel.columns}, rows = size / columns;"]
-        row = []
         if self.way == "rows":
-            for before, inside in zip(self._before, self._inside, strict=False):
-                row += before
-                if inside:
-                    row += [
-                        "for (Index j = threadIdx.x; j < columns; j += blockDim.x) {",
-                        *indented(inside),
-                        "}",
-                    ]
-            row += [*self._before[-1], "__syncthreads();"]
+            row = self._lines_of_row("for (Index j = threadIdx.x; j < columns; j += blockDim.x) {", "}")
+            row.append("__syncthreads();")
             loop = ["for (Index i = blockIdx.x; i < rows; i += gridDim.x) {", *indented(row), "}"]
         elif self.way == "strips":
             head.append(f"const Index j = blockIdx.x * {STRIP} + threadIdx.x;")

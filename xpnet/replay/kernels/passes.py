@@ -165,6 +165,13 @@ class Passes:
         """Return a line that is run once for a row."""
         return line
 
+    def _lines_of_row(self, head: str, *foot: str) -> list[str]:
+        """Return what is done with a row: each pass is a loop that begins and ends with some lines."""
+        lines: list[str] = []
+        for before, inside in zip(self._before, self._inside, strict=False):
+            lines += [*before, head, *indented(inside), *foot] if inside else before
+        return [*lines, *self._before[-1]]
+
     # -- what a renderer writes ---------------------------------------------------------------------------
 
     def _index(self, x: Variable) -> str:

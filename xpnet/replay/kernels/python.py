@@ -191,10 +191,7 @@ class PythonSource(Passes):
         over = "rows" if kernel.columns else "size"
         first, end = ("first", "end") if self._chunks else ("0", over)
         if kernel.columns:
-            each = []
-            for before, inside in zip(self._before, self._inside, strict=False):
-                each += [*before, "for j in range(columns):", *indented(inside)] if inside else before
-            each += self._before[-1]
+            each = self._lines_of_row("for j in range(columns):")
         else:  # unsigned, as a place is
             each, first, end = self._inside[0], f"uint64({first})", f"uint64({end})"
         body = [f"for i in {loop}({first}, {end}):", *indented(each)] if each else []
