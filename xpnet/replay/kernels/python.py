@@ -60,17 +60,12 @@ TARGET = Target(12, 64, _text, _dtypes, _can_total, _accepts, shortest=8)
 
 
 class PythonSource(Passes):
-    """The source of a kernel in Python, for numba.
+    """The source of a kernel in Python, for numba. Its parameters are those of `Passes`, and one more.
 
     All arrays are handed in with one axis: numba compiles once for all shapes, and in half of the time.
 
     Parameters
     ----------
-    kernel : Kernel
-    outputs : sequence of Variable
-        What is stored.
-    over : dict of Variable to Variable
-        The outputs that are written over an input, each with that: both are handed in as one.
     parallel : bool
         Whether the rows are shared among the cores.
     """

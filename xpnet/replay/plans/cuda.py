@@ -51,16 +51,7 @@ GRAPHS = 4
 
 
 class CudaPlan(MemoryPlan):
-    """A plan that runs on a CUDA device.
-
-    Parameters
-    ----------
-    graph : Graph
-    over : list of Variable or None
-        For each output, the input that it may be written over.
-    like : array
-        An array on the device.
-    """
+    """A plan that runs on a CUDA device. Its parameters are those of `Plan`."""
 
     rounds = True
     may_fail = True
