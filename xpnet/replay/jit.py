@@ -77,9 +77,9 @@ class _Recording:
         warn_of_draws(facts)
         # What holds afterwards: what the function changed itself is not compared.
         after = Facts(arguments, f)
-        if after.recorded and not facts.recorded:
+        if after.holder and not facts.holder:
             raise NotRecordableError(
-                f"a function under xpnet.jit must return its arrays, and wrote one to {after.recorded}, "
+                f"a function under xpnet.jit must return its arrays, and wrote one to {after.holder}, "
                 "which a replay would not do. Return it, and write it there yourself."
             )
         self.changed = facts.leave_out_changed(after)

@@ -142,7 +142,7 @@ class Facts:
         Where the arguments hold objects that are no arrays and may change, by their identity.
     owned, constants : dict of int to str
         The arrays from outside that modules hold, and all others, by their identity, with names for people.
-    recorded : str
+    holder : str
         Which attribute of an object holds a traced or recorded array, for people; empty if none does.
 
     Raises
@@ -166,7 +166,7 @@ class Facts:
             self.settings: dict[int, Place] = {}
             self.owned: dict[int, str] = {}
             self.constants: dict[int, str] = {}
-            self.recorded = ""
+            self.holder = ""
             self._seen: dict[int, tuple[Place, Any]] = {}
             # What functions have as their first argument, by their identity: an object, or its class.
             self._bound: dict[int, Any] = {}
@@ -334,7 +334,7 @@ class Facts:
             if self._of_arguments:  # another function, or another class, may come with another one
                 self._hold(place, "is", Identity(value), reached)
             if isinstance(value, ArrayObject) and place[-2:-1] == (Access("vars"),):
-                self.recorded = self.recorded or _name(place)
+                self.holder = self.holder or _name(place)
             (self.owned if reached.owner else self.constants)[id(value)] = _name(place, reached.owner)
         elif self._refuse:
             raise NotRecordableError(
