@@ -170,5 +170,6 @@ def test_cost(record):
     assert cost(lambda x: xp_of(x).linalg.matmul(x, x.T), X) == (2 * 4 * 3, 48 + 48 + 32)
     assert cost(lambda x: xp_of(x).tensordot(x, x), X) == (2 * 6, 48 + 48 + 8)
     assert cost(lambda x: xp_of(x).tensordot(x, x, axes=((0,), (0,))), X) == (2 * 9 * 2, 48 + 48 + 72)
+    assert cost(lambda x: xp_of(x).tensordot(x, x, axes=0), X) == (2 * 36, 48 + 48 + 8 * 36)
     assert cost(lambda x: xp_of(x).concat([x, x]), X) == (0, 4 * 48)
     assert cost(lambda x: x > 2, X) == (6, 48 + 6)

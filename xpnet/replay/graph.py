@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
-from math import prod
+from math import isqrt, prod
 from typing import Any, NamedTuple
 
 from xpnet.replay.functions import PRODUCTS, VIEWS, WITHOUT_ARITHMETIC
@@ -155,10 +155,11 @@ class Cost(NamedTuple):
 def _arithmetic(operation: Operation) -> int:
     result = operation.results[0]
     if operation.name in PRODUCTS:
-        shape = operation.arguments[0].shape
-        axes = operation.options.get("axes", 2) if operation.short_name == "tensordot" else 1
-        inner = range(-axes, 0) if isinstance(axes, int) else axes[0]
-        return 2 * result.size * prod(shape[axis] for axis in inner)
+        first, second = (x.shape for x in operation.arguments[:2])
+        if operation.short_name != "tensordot":
+            return 2 * result.size * first[-1]
+        # Whatever the axes are: both operands have the inner length, the result has not.
+        return 2 * isqrt(result.size * prod(first) * prod(second))
     if operation.name in WITHOUT_ARITHMETIC:
         return 0
     return max([result.size, *(x.size for x in operation.inputs)])
