@@ -46,8 +46,6 @@ class Recording:
         self.plan, self.graph = recording.plan, recording.plan.graph
         self.kernels = kernels[before:]
         assert isinstance(self.plan, MemoryPlan), "the functions are called one after the other"
-        letters = (f"{letter}{n or ''}" for n in count() for letter in ascii_lowercase)
-        self._letters = dict(zip(self.graph.variables, letters, strict=False))
 
     def __call__(self, *arguments):
         """Call the recording, with memory in which nothing is left of the call before."""
@@ -86,6 +84,11 @@ class Recording:
             assert_identical(numpy.asarray(now), before, "a result of an earlier call")
 
     # -- the graph ----------------------------------------------------------------------------------------
+
+    @property
+    def _letters(self):
+        letters = (f"{letter}{n or ''}" for n in count() for letter in ascii_lowercase)
+        return dict(zip(self.graph.variables, letters, strict=False))
 
     @property
     def lines(self):

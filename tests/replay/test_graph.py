@@ -69,6 +69,27 @@ def test_the_only_reader_reads_once_what_is_not_returned(record):
     assert [graph.only_reader(v) for v in (y, first, second, difference)] == [None] * 4
 
 
+def test_what_reads_a_variable_twice_is_not_its_only_reader(record):
+    graph = record(lambda x: (x + 1) * x * 2, X).graph
+    add, multiply, double = graph.operations
+    assert graph.only_reader(add.result) is multiply
+    twice = graph.replace({multiply: [replace(multiply, arguments=(add.result, add.result))]})
+    assert twice.only_reader(add.result) is None
+    assert twice.only_reader(multiply.result) is double
+
+
+def test_a_view_is_one_of_the_first_argument_where_that_alone_is_read(record):
+    table, rows = numpy.ones((4, 3)), numpy.asarray([1, 0])
+
+    def f(x, i):
+        xp = xp_of(x)
+        return x[1:], xp.asarray(table)[i, :], x[i, :], xp.broadcast_arrays(x, x[:1])[1]
+
+    graph = record(f, X, rows).graph
+    x = graph.inputs[0]
+    assert [operation.base for operation in graph.operations] == [x, None, None, x, None]
+
+
 def test_several_results_have_one_maker(record):
     graph = record(lambda x: xp_of(x).unstack(x), X).graph
     (unstack,) = graph.operations
@@ -127,6 +148,12 @@ def test_what_reads_a_result_reads_what_stands_in_its_place(record):
     assert zero.outputs[-1] == 0.0
 
 
+def test_something_stands_in_the_place_of_each_result(record):
+    graph = record(lambda x: [part + 1 for part in xp_of(x).unstack(x)], X).graph
+    result = graph.rewritten(lambda each: ((), [2.0, 3.0]) if each.name == "unstack" else None)
+    assert [operation.arguments for operation in result.operations] == [(2.0, 1), (3.0, 1)]
+
+
 def test_a_rewrite_is_given_what_was_rewritten_before(record):
     graph = record(lambda x: ((x + 0) * 1) + 0, X).graph
     seen = []
@@ -143,11 +170,11 @@ def test_a_rewrite_is_given_what_was_rewritten_before(record):
 
 def test_an_operation_that_reads_something_else_is_the_same_otherwise(record):
     (operation,) = record(lambda x: xp_of(x).unstack(x, axis=1), X).graph.operations
-    operation = replace(operation, precision="tf32", layer="layers.0")
+    operation = replace(operation, precision="tf32", layer="layers.0", called="split")
     other = Variable(X.shape, X.dtype)
     result = operation.reading({operation.inputs[0]: other})
     assert result.inputs == result.arguments == (other,)
-    names = ("name", "function", "options", "results", "several", "shares", "precision", "layer")
+    names = ("name", "function", "options", "results", "several", "shares", "precision", "layer", "called")
     assert [getattr(result, name) for name in names] == [getattr(operation, name) for name in names]
     assert (result.several, result.shares, result.options) == (True, True, {"axis": 1})
     assert operation.reading({other: 1}) is operation

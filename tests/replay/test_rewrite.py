@@ -12,8 +12,8 @@ import pytest
 import xpnet
 from tests.replay.cases import assert_identical
 from xpnet import tree
-from xpnet.replay.graph import Graph
-from xpnet.replay.rewrite import expand
+from xpnet.replay.graph import Graph, Operation, Variable
+from xpnet.replay.rewrite import converted, expand, simplified
 
 pytestmark = [pytest.mark.host]
 
@@ -186,6 +186,55 @@ def test_what_is_broadcast_stays_where_others_read_it(record):
     recording.check((X, X[1]))
 
 
+@on_numpy
+def test_what_is_broadcast_twice_is_read_as_it_was_before_both(record):
+    def f(x, y):
+        xp = xp_of(x)
+        return x * xp.broadcast_to(xp.broadcast_to(y, (2, 3)), (4, 2, 3))
+
+    stack = numpy.arange(24.0).reshape(4, 2, 3)
+    recording = record(f, stack, X[0])
+    assert recording.lines == ["c = multiply(a, b)", "return c"]
+    recording.check((stack, X[1]))
+
+
+@on_numpy
+def test_another_shape_is_not_what_broadcasting_gives(record):
+    square = numpy.arange(9.0).reshape(3, 3)
+    recording = record(lambda x, y: x + xp_of(x).reshape(y, (3, 1)), square, X[0])
+    assert recording.names == ["reshape", "add"]
+    recording.check((square, X[1]))
+
+
+@on_numpy
+@pytest.mark.parametrize("dtype", ["float64", "int64", "bool"])
+def test_all_functions_of_several_arrays_broadcast_late(record, dtype):
+    names = {
+        "float64": ["atan2", "copysign", "hypot", "maximum", "pow"],
+        "int64": ["bitwise_left_shift", "bitwise_right_shift", "bitwise_xor"],
+        "bool": ["logical_and", "logical_xor"],
+    }[dtype]
+
+    def f(x, y):
+        xp = xp_of(x)
+        whole = xp.broadcast_to(y, (2, 3))
+        return [getattr(xp, name)(*pair) for name in names for pair in ((x, whole), (whole, x))]
+
+    recording = record(f, X.astype(dtype), X[0].astype(dtype))
+    assert "broadcast_to" not in recording.names
+    recording.check((X.astype(dtype), X[1].astype(dtype)))
+
+
+def test_an_operation_that_broadcasts_late_is_the_same_otherwise():
+    x, row, whole, y = (Variable(shape, X.dtype) for shape in ((2, 3), (3,), (2, 3), (2, 3)))
+    broadcast = Operation("broadcast_to", numpy.broadcast_to, (row, (2, 3)), {}, (whole,))
+    options = {"precision": "tf32", "layer": "layers.0", "called": "scale"}
+    multiply = Operation("multiply", numpy.multiply, (x, whole), {}, (y,), **options)
+    (found,) = simplified(Graph([x, row], [broadcast, multiply], [y])).operations
+    assert found.arguments == (x, row)
+    assert {name: getattr(found, name) for name in options} == options
+
+
 # -- what is left out ---------------------------------------------------------------------------------------
 
 
@@ -301,6 +350,8 @@ def test_what_products_do_not_read_keeps_its_digits(record):
     double = single.astype("float64")
     recording = record(lambda x: x @ x.T, double, precision="bfloat16")
     check(recording, double)
+    recording = record(lambda x, y: x @ y.T, single, double, precision="bfloat16")
+    check(recording, single, double)
 
 
 @on_numpy
@@ -310,6 +361,25 @@ def test_of_a_part_only_the_part_is_rounded(record):
     whole = record(lambda x: x.T @ x, single, precision="tf32")
     assert part.names[:3] == ["getitem", "getitem", "abs"]
     assert whole.names[-2:] == ["matrix_transpose", "matmul"]
+    assert whole.names.count("matrix_transpose") == 1
+
+
+@pytest.mark.plans("numpy", "cuda")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_that_are_picked_are_rounded_and_their_numbers_are_not(record, precision):
+    constant, rows = MATRIX.astype("float32") * ROUNDED_AWAY, numpy.asarray([2, 0, 1, 1, 0])
+    single = MATRIX.T.astype("float32")
+    recording = record(lambda x, i: xp_of(x).asarray(constant)[i, :] @ x, single, rows, precision=precision)
+    assert_identical(recording(single, rows), MATRIX.astype("float32")[rows] @ single)
+
+
+@pytest.mark.plans("numpy", "cuda")
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_operands_in_loops_are_rounded(record, precision):
+    def f(x, y):
+        return xpnet.scan(lambda x, matrix: (x, x @ matrix), x, xp_of(x).stack([y.T, y.T * 2]))[1]
+
+    check_rounding(record, f, MATRIX, MATRIX[::-1], precision=precision)
 
 
 # -- options ------------------------------------------------------------------------------------------------
@@ -413,12 +483,12 @@ def test_code_may_return_an_argument_a_constant_or_several_arrays(record):
 def test_what_code_calls_keeps_layer_and_precision(record):
     recording = record(lambda x, y: xp_of(x).tensordot(x, y, axes=1), X, X.T)
     (operation,) = recording.graph.operations
-    operation = replace(operation, precision="tf32", layer="layers.0")
+    operation = replace(operation, precision="tf32", layer="layers.0", called="product")
     recording.graph = Graph(recording.graph.inputs, [operation], recording.graph.outputs)
     after = expanded(recording, {"tensordot": lambda xp, x, y, axes: xp.matmul(x * 1, y)}).graph
-    assert [(each.precision, each.layer) for each in after.operations] == [
-        ("float32", "layers.0"),
-        ("tf32", "layers.0"),
+    assert [(each.precision, each.layer, each.called) for each in after.operations] == [
+        ("float32", "layers.0", "product"),
+        ("tf32", "layers.0", "product"),
     ]
 
 
@@ -426,3 +496,52 @@ def test_what_code_calls_keeps_layer_and_precision(record):
 def test_a_function_of_linalg_is_found_by_its_name(record):
     recording = record(lambda x, y: xp_of(x).linalg.matmul(x, y), X, X.T)
     assert expanded(recording, {"matmul": lambda xp, x, y: xp.zeros((2, 2))}).names == []
+
+
+@on_numpy
+def test_code_may_call_functions_that_code_stands_for(record):
+    recording = record(lambda x, y: xp_of(x).hypot(x, y), X, X)
+    decompositions = {"hypot": lambda xp, x, y: xp.square(x) + y, "square": lambda _xp, x: x * x}
+    assert expanded(recording, decompositions).names == ["multiply", "add"]
+
+
+@on_numpy
+def test_what_code_returns_has_the_dtype_of_the_function(record):
+    recording = record(lambda x, y: xp_of(x).hypot(x, y) + 1, X, X)
+    after = expanded(recording, {"hypot": lambda xp, x, y: x > y})
+    assert after.lines[:2] == ["c = greater(a, b)", "d = astype(c, float64)"]
+
+
+@on_numpy
+def test_code_that_gives_up_leaves_nothing(record):
+    def code(_xp, x, y):
+        return NotImplemented if (x + y).shape else x
+
+    recording = record(lambda x, y: xp_of(x).hypot(x, y), X, X)
+    assert expanded(recording, {"hypot": code}).names == ["hypot"]
+
+
+@on_numpy
+def test_what_values_code_meets_does_not_matter(record):
+    recording = record(lambda x, y: xp_of(x).hypot(x, y), X, X)
+    after = expanded(recording, {"hypot": lambda xp, x, y: xp.log(x) / y})  # of zeros, a warning
+    assert after.names == ["log", "divide"]
+
+
+@on_numpy
+def test_arguments_are_converted_to_the_dtype_of_the_result(record):
+    def f(x, y):
+        xp = xp_of(x)
+        return xp.atan2(x, y), xp.add(y, 2), xp.sum(x, axis=0, dtype=xp.float64), xp.linalg.vecdot(x, y)
+
+    recording = record(f, X.astype("float32"), X)
+    recording.graph = converted(recording.graph, {"add", "atan2", "sum", "vecdot"}, numpy)
+    assert recording.lines[:-1] == [
+        "c = astype(a, float64)",
+        "d = atan2(c, b)",
+        "e = add(b, 2.0)",
+        "f = astype(a, float64)",
+        "g = sum(f, axis=0, dtype=float64)",
+        "h = astype(a, float64)",
+        "i = linalg.vecdot(h, b)",
+    ]

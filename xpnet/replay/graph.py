@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import count
 from math import isqrt, prod
 from typing import Any, NamedTuple
@@ -11,6 +11,13 @@ from typing import Any, NamedTuple
 from xpnet.replay.functions import PRODUCTS, VIEWS, WITHOUT_ARITHMETIC
 
 _numbers = count()
+
+
+@cache
+def _itemsize(dtype: Any) -> int:
+    """Return how long an element is, which not every library says."""
+    bits = re.search(r"\d+$", str(dtype))
+    return int(bits[0]) // 8 if bits else 1
 
 
 class Variable:
@@ -37,16 +44,18 @@ class Variable:
 
     @property
     def nbytes(self) -> int:
-        bits = re.search(r"\d+$", str(self.dtype))  # not every library says how long an element is
-        return self.size * (int(bits[0]) // 8 if bits else 1)
+        return self.size * _itemsize(self.dtype)
 
     def __repr__(self) -> str:
         return f"%{self.number}"
 
 
-@dataclass(frozen=True, eq=False, slots=True, repr=False)
+@dataclass(eq=False, slots=True, repr=False)
 class Operation:
     """A call of a function of a library. `dataclasses.replace` makes one like it, of other arguments, say.
+
+    Graphs share operations, so that none is changed. (A frozen dataclass would take three times as long to
+    make.)
 
     Attributes
     ----------
@@ -86,8 +95,8 @@ class Operation:
     inputs: tuple[Variable, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", tuple(variables_in((self.arguments, self.options))))
-        object.__setattr__(self, "called", self.called or self.name)
+        self.inputs = tuple(variables_in((self.arguments, self.options)))
+        self.called = self.called or self.name
 
     @property
     def result(self) -> Variable:
@@ -97,6 +106,12 @@ class Operation:
     def short_name(self) -> str:
         """The name without `linalg`, some of whose functions stand in the main namespace, too."""
         return self.name.removeprefix("linalg.")
+
+    @property
+    def base(self) -> Variable | None:
+        """The first argument, if no other variable is read: what a view of one array is a view of."""
+        alone = len(self.inputs) == 1
+        return next((x for x in self.arguments[:1] if alone and x is self.inputs[0]), None)
 
     def reading(self, instead: Mapping[Variable, Any]) -> "Operation":
         """Return the operation that reads something else in the place of some variables."""
@@ -237,7 +252,11 @@ class Graph:
         operations: list[Operation] = []
         for operation in self.operations:
             operation = operation.reading(instead)
-            new, results = change(operation) or ([operation], operation.results)
+            changed = change(operation)
+            if changed is None:
+                operations.append(operation)
+                continue
+            new, results = changed
             operations += new
             pairs = zip(operation.results, results, strict=True)
             instead.update((x, y) for x, y in pairs if x is not y)

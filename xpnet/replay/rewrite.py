@@ -219,8 +219,9 @@ def in_precision(graph: Graph, precision: str, xp: Any, device: Any, *, by_plan:
             return rounded(xp, x, precision=precision)
         if x not in known:
             maker = graph.makers.get(x)
-            if maker is not None and _is_rearrangement(maker):
-                new = maker.reading({maker.inputs[0]: of(maker.inputs[0], operations)})
+            base = _rearranged(maker) if maker else None
+            if maker and base:
+                new = maker.reading({base: of(base, operations)})
             else:
                 function = functools.partial(rounded, xp)
                 new = Operation("rounded", function, (x,), {"precision": precision}, (x,))
@@ -242,12 +243,8 @@ def in_precision(graph: Graph, precision: str, xp: Any, device: Any, *, by_plan:
     return lowered if by_plan else expand(lowered, {"rounded": rounded}, xp, device)
 
 
-def _is_rearrangement(operation: Operation) -> bool:
-    """Say whether a result has the elements of its only argument, none of which is left out."""
-    inputs = operation.inputs
-    return (
-        operation.name in REARRANGEMENTS
-        and len(inputs) == 1
-        and inputs[0].dtype == operation.result.dtype
-        and inputs[0].size <= operation.result.size
-    )
+def _rearranged(operation: Operation) -> Variable | None:
+    """Return the array whose elements a result has, if none of them is left out."""
+    base = operation.base
+    has_all = operation.name in REARRANGEMENTS and base is not None and base.size <= operation.result.size
+    return base if has_all else None

@@ -62,6 +62,33 @@ def test_a_buffer_is_kept_for_readers_of_its_views(record):
 
 
 @pytest.mark.plans("numpy")
+def test_a_buffer_is_kept_for_readers_of_views_of_its_views(record):
+    def f(x):
+        b = x @ x
+        turned = b.T[::-1, :]
+        c = x @ b
+        d = c @ x
+        return d @ turned
+
+    recording = record(f, X)
+    assert recording.places == {"b": (0, 128), "e": (128, 128), "f": (256, 128)}
+    recording.check(*CALLS)
+
+
+@pytest.mark.plans("numpy")
+def test_a_buffer_is_free_behind_the_last_reader_of_its_views(record):
+    def f(x):
+        b = x @ x
+        c = b.T @ x
+        d = c @ x  # where b was
+        return d @ x
+
+    recording = record(f, X)
+    assert recording.places == {"b": (0, 128), "d": (128, 128), "e": (0, 128)}
+    recording.check(*CALLS)
+
+
+@pytest.mark.plans("numpy")
 def test_what_nothing_reads_is_free_at_once(record):
     def f(x):
         values, vectors = xp_of(x).linalg.eigh(x @ x.T)
@@ -308,9 +335,36 @@ def views_that_are_returned(x, y):
     return b.T, b[0], b[1:] @ x, y[0]
 
 
+def views_that_are_returned_while_others_are_made(x, y):
+    b = x @ y
+    return b.T, (b[0] @ y @ x @ y) + 1, x @ y.T @ x @ y
+
+
+def no_views(x, y):
+    """What the functions that return views return here is in memory of its own."""
+    xp, b = xp_of(x), x @ y
+    return xp.reshape(b.T, (16,)) + 1, b[xp.asarray([2, 0]), :] @ x, xp.astype(b, xp.float32) * 2
+
+
+def rows_of_a_constant(x, y):
+    xp = xp_of(x)
+    return xp.asarray(X)[xp.astype(x[:, 1], xp.int64), :] @ y
+
+
+VIEWS = [
+    views_of_arguments,
+    views_of_what_functions_make,
+    views_of_views,
+    views_that_are_returned,
+    views_that_are_returned_while_others_are_made,
+    no_views,
+    rows_of_a_constant,
+]
+
+
 @pytest.mark.parametrize(
     "f",
-    [views_of_arguments, views_of_what_functions_make, views_of_views, views_that_are_returned],
+    VIEWS,
     ids=lambda f: f.__name__,
 )
 def test_views_are_of_the_arrays_of_this_call(record, f):
@@ -326,6 +380,27 @@ def test_what_gives_views_of_several_arrays_gives_copies(record):
         return first, second + 1, rows[0], rows[1] + rows[2]
 
     record(f, X, X).check(*PAIRS)
+
+
+def test_the_real_part_of_one_number_is_read_as_such(record):
+    """It begins where the number does, is as long, and is of another dtype."""
+    z = numpy.asarray([1.0 + 2.0j])
+    record(lambda z: xp_of(z).real(z * 1j) * 2 + 1, z).check([z], [-z])
+
+
+@pytest.mark.plans("numpy")
+def test_what_a_function_makes_goes_with_its_views(record):
+    recording = record(lambda x: xp_of(x).sort(x, axis=0).T @ x + 1, X)
+    lines = [line.strip() for line in recording.plan.source.splitlines()]
+    (left,) = (line for line in lines if line.startswith("del "))
+    assert left.count("x_") == 2
+    recording.check(*CALLS)
+
+
+def test_views_of_a_constant_are_not_of_the_memory_of_the_plan(record):
+    row = numpy.arange(4.0)
+    recording = record(lambda x: xp_of(x).broadcast_arrays(x + 1, row)[1] + 0, X)
+    recording.check(*CALLS)
 
 
 # -- results ------------------------------------------------------------------------------------------------
@@ -446,6 +521,22 @@ def test_an_argument_is_not_written_over_while_a_view_of_it_is_read(record):
 
 def test_an_argument_that_is_returned_is_not_written_over(record):
     assert_written_over(record, lambda x, y: (y + 1, x), 0)
+    assert_written_over(record, lambda x, y: (y + 1, x.T), 0)
+
+
+def test_the_first_call_writes_over_nothing(kind_of_plan):
+    """Its arguments have been read already, when the function was recorded."""
+    f, x = xpnet.jit(lambda x: x + 1, donate=("x",)), X.copy()
+    numpy.testing.assert_array_equal(f(x), X + 1)
+    numpy.testing.assert_array_equal(x, X)
+
+
+@pytest.mark.plans("numpy", "numba")
+def test_a_donated_array_that_cannot_be_written_to_stays(record):
+    recording, x = record(lambda x: x + 1, X, donate=("x",)), X.copy()
+    x.flags.writeable = False
+    numpy.testing.assert_array_equal(recording(x), X + 1)
+    numpy.testing.assert_array_equal(x, X)
 
 
 def test_arguments_that_are_exchanged(record):

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 
-from xpnet.replay.graph import Variable
+from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.plans.step import (
     CALL,
     COPY,
@@ -17,6 +17,7 @@ from xpnet.replay.plans.step import (
     Scratch,
     Source,
     Step,
+    recorded,
 )
 
 pytestmark = pytest.mark.host
@@ -46,6 +47,8 @@ def source():
         (Call(COPY, numpy.copyto, (X, Y), "copyto"), "copyto(x, y)"),
         (Call(COPY, numpy.copyto, (Item(X, ...), Item(Y, (0, 1)))), "x[...] = y[(0, 1)]"),
         (Call(VIEW, None, (Member(X, "mT"),), results=(Y,)), "y = x.mT"),
+        (Call(CALL, len, (slice(1, None, 2),), "len"), "len(slice(1, None, 2))"),
+        (Call(CALL, len, (Member(X, "copy", ()),), "len"), "len(x.copy())"),
         (Call(VIEW, None, (Member(X, "reshape", ((3, 2),)),), results=(Y,)), "y = x.reshape((3, 2))"),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
@@ -58,6 +61,18 @@ def test_kernels_see_buffers_flat_by_views_that_are_made_once(source):
     call = Call(KERNEL, loop, (Flat(X), Flat(Y), Flat(ROW), 6), "multiply_add")
     assert source.line(call) == f"multiply_add(x.reshape(-1), flat_{Y.number}, row, 6)"
     assert source.flat == {f"flat_{Y.number}": f"flat_{Y.number} = y.reshape(-1)"}
+
+
+def test_a_number_is_seen_flat_as_an_array_of_one(source):
+    number = Variable((), FLOAT)
+    text = Source({number: "number"}).text(Flat(number))
+    assert text == "number.reshape(-1)"
+
+
+def test_a_recorded_operation_is_a_call(source):
+    split = Operation("linalg.split", numpy.split, (X, 2), {"axis": 1}, (Y, ROW), several=True)
+    assert source.line(recorded(split)) == "y, row, = linalg_split(x, 2, axis=1)"
+    assert recorded(split, VIEW).kind == VIEW
 
 
 def test_functions_and_arrays_are_constants_with_names(source):
@@ -80,4 +95,5 @@ def test_memory_of_one_name_is_as_large_as_the_largest(source):
 def test_a_step_is_a_view_or_none():
     view = Call(VIEW, None, (Member(X, "mT"),), results=(Y,))
     assert Step([X], [Y], [view]).is_view
+    assert not Step([X], [Y]).is_view
     assert not Step([X], [Y], [Call(COPY, numpy.copyto, (Y, X))]).is_view

@@ -257,12 +257,12 @@ class CudaSource(Passes):
             if row in self._pass:  # which the other threads have made
                 lines.append("__syncthreads();")
             element = self._rows[row].format(f"({index} < 0 ? {index} + columns : {index})")
-            result = computed(dtype)
-            return self._cast(dtype, f"({is_there}) ? {result}({element}) : {result}({nothing})")
+            element, nothing = self._cast(dtype, element), self._cast(dtype, nothing)
+            return f"({is_there}) ? {element} : {nothing}"
         if operation.name == SCATTER:
             element, index = (self._values[x] for x, _ in part.read)
             at = f"(j == {index} || j == {index} + columns)"
-            return self._cast(dtype, f"{at} ? {element} : {computed(dtype)}(0)")
+            return f"{at} ? {self._cast(dtype, element)} : {self._cast(dtype, '0')}"
         texts, dtypes = zip(*self._arguments(part), strict=True)
         if operation.name in ARITHMETIC and dtype.kind == "i":  # C leaves open what signed numbers do
             texts = tuple(f"(unsigned long long)({text})" for text in texts)

@@ -56,9 +56,9 @@ class Prototypes:
 
         The function takes arrays of NumPy's, and is called with the prototypes.
         """
-        if len(operation.inputs) != 1:
+        base = operation.base
+        if base is None:
             return False
-        (base,) = operation.inputs
         arguments, options = substitute((operation.arguments, operation.options), self.__getitem__)
         with numpy.errstate(all="ignore"):  # the values are whatever was in memory
             result = function(*arguments, **options)
@@ -221,7 +221,7 @@ class Layout:
 
     def is_in_buffer(self, x: Variable) -> bool:
         """Say whether a variable is a buffer or a view of one, which are at the same place in each call."""
-        return self.over.get(x, self._root[x]) in self.buffers
+        return self._root[x] in self.buffers
 
     def left_behind(self) -> dict[int, list[Variable]]:
         """Return by the number of the step behind which nothing needs them the arrays that calls make."""

@@ -6,6 +6,7 @@ are in memory is decided later, in `memory.py`. `Source` then writes each call a
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from math import isfinite
 from types import MappingProxyType
@@ -116,7 +117,10 @@ class Step:
     @property
     def is_view(self) -> bool:
         """Whether it makes nothing but views."""
-        return any(call.kind == VIEW for call in self.calls)
+        return VIEW in [call.kind for call in self.calls]
+
+
+_name_of = cache(str)  # of a dtype, which takes NumPy some time
 
 
 class Source:
@@ -153,9 +157,9 @@ class Source:
 
     def text(self, value: Any) -> str:
         """Return the text of an argument."""
+        if type(value) is Variable:  # most are
+            return self._names[value]
         match value:
-            case Variable():
-                return self._names[value]
             case Call():
                 return self._call(value)
             case Flat(array):
@@ -171,7 +175,7 @@ class Source:
             case slice():
                 return f"slice({self.items((value.start, value.stop, value.step))})"
             case numpy.dtype():
-                return self._constant(value, str(value))
+                return self._constant(value, _name_of(value))
         if type(value) is list:
             return f"[{self.items(value)}]"
         if type(value) is tuple:
