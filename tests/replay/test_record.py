@@ -295,6 +295,30 @@ def test_arrays_of_another_library_are_refused():
         xpnet.jit(lambda x: xpnet.to_device(x, "strict"))(numpy.ones(1))
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, spec: xpnet.to_device({"x": x}, spec)["x"] + 1,
+        lambda x, spec: xpnet.asarray(x, device=spec) + 1,
+        lambda x, spec: x.to_device(x.device) + 1,
+        lambda x, spec: xpnet.grad(lambda x: 0.5 * xpnet.to_device(x, spec)[0] ** 2)(x) + 1,
+        lambda x, spec: x + xpnet.to_device(namespace(x).ones(2, dtype=x.dtype), spec),
+    ],
+    ids=["to_device", "asarray", "method", "gradient", "constant"],
+)
+def test_what_is_on_the_device_already_comes_back_as_it_is(f, device):
+    f = xpnet.jit(f)
+    for value in (1.0, 2.0):
+        assert_same(f(array([value, 0.0]), device.spec), array([value + 1, 1.0]))
+
+
+def test_moves_to_another_device_are_refused():
+    x = xpnet.asarray([1.0, 2.0], device="strict")
+    with pytest.raises(NotRecordableError, match=r"of one device.*strict.*Move it before") as e:
+        xpnet.jit(lambda x: xpnet.to_device(x, "strict:device1"))(x)
+    assert THIS in str(e.value)
+
+
 # -- arrays that follow other rules -------------------------------------------------------------------------
 
 

@@ -167,6 +167,18 @@ class RecordingNamespace(PlainNamespace):
             raise _shaped_by_values("what repeat with an array of counts returns")
         return self.call("repeat", self._plain.repeat, (x, settled(repeats)), {"axis": axis})
 
+    def to_device(self, x: Recorded, device: Any, /, *, stream: Any = None) -> Recorded:
+        """Return an array as it is, if it is on the device already: a recording is of one."""
+        moved = array_api_compat.to_device(x.value, device, stream=stream)
+        if x.variable is None:
+            return self.lift(moved)
+        if array_api_compat.device(moved) != x.device:
+            raise NotRecordableError(
+                f"a recording is of one device, {x.device}, received an array that is moved to {device}, at "
+                f"{calling_line()}. Move it before the call or behind it, or leave jit away."
+            )
+        return x
+
     def variable(self, value: Any) -> Variable:
         return Variable(tuple(value.shape), value.dtype)
 
