@@ -17,7 +17,6 @@ from xpnet.replay.plans.step import (
     Scratch,
     Source,
     Step,
-    recorded,
 )
 
 pytestmark = pytest.mark.host
@@ -71,8 +70,8 @@ def test_a_number_is_seen_flat_as_an_array_of_one(source):
 
 def test_a_recorded_operation_is_a_call(source):
     split = Operation("linalg.split", numpy.split, (X, 2), {"axis": 1}, (Y, ROW), several=True)
-    assert source.line(recorded(split)) == "y, row, = linalg_split(x, 2, axis=1)"
-    assert recorded(split, VIEW).kind == VIEW
+    assert source.line(Call.of(split)) == "y, row, = linalg_split(x, 2, axis=1)"
+    assert Call.of(split, VIEW).kind == VIEW
 
 
 def test_functions_and_arrays_are_constants_with_names(source):
