@@ -161,7 +161,7 @@ def test_sizes_and_data_are_told_apart(xp):
     recording = RecordingNamespace(xp)
     both = recording.argument(n)
     recording.record(lambda n: namespace(n).broadcast_to(n, (n,)), both)
-    assert recording.settings == {both.variable: 2}
+    assert recording.sizes == {both.variable: 2}
     (operation,) = recording.operations
     assert (operation.arguments, operation.options) == ((both.variable, (2,)), {})
     indexed = xpnet.jit(lambda x, n: calls.append(n) or x[n] * n)

@@ -359,7 +359,7 @@ class Kind:
         leaves, and as what they are carried.
     written : ByRole
         Where a step writes state, see `Outcome`.
-    settings : dict of int to int
+    sizes : dict of int to int
         The numbers of NumPy's among the leaves of the constants that a step uses as sizes and the like.
     results : structure of a tree
     plans : dict
@@ -403,7 +403,7 @@ class Kind:
                 self.numbers.append((part, index, (x if tree.is_array(x) else self.location.array(x)).dtype))
         self.written, self.results = outcome.written, outcome.structure
         pairs = zip(trees.constants.places, namespace.inputs, strict=True)
-        self.settings = {index: namespace.settings[x] for index, x in pairs if x in namespace.settings}
+        self.sizes = {index: namespace.sizes[x] for index, x in pairs if x in namespace.sizes}
 
     def _dtype_beside(self, trees: ByRole, index: int) -> Any:
         """Return the dtype for a number that is carried: that of the floating-point numbers, if it is one."""
@@ -448,8 +448,8 @@ def kind_of(step: Iteration, function: Any) -> Kind:
         facts.leave_out_changed(after)
         places = step.trees.constants.places
         for index, place in zip(places, facts.arrays[len(facts.arrays) - len(places) :], strict=True):
-            if index in kind.settings:
-                facts.fix(place, kind.settings[index])
+            if index in kind.sizes:
+                facts.fix(place, kind.sizes[index])
         kind.match = matcher(facts)
         _kinds[:] = [kind, *_kinds][:MOST_KINDS]
     return kind

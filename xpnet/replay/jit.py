@@ -85,8 +85,8 @@ class _Recording:
         self.changed = facts.leave_out_changed(after)
         # What only the call showed: arrays that were used as sizes, and arrays that were written to.
         for place, x in zip(facts.arrays, inputs, strict=True):
-            if x in namespace.settings:
-                facts.fix(place, namespace.settings[x])
+            if x in namespace.sizes:
+                facts.fix(place, namespace.sizes[x])
         assigned = [place for place, x in zip(facts.arrays, inputs, strict=True) if x in namespace.assigned]
         if assigned:
             facts.separate(assigned, arguments)

@@ -80,11 +80,11 @@ class Recorded(ArrayObject):
         return self.variable in self.namespace.inputs and _integer_of_host(self.value) is not None
 
     def __index__(self) -> int:
-        return operator.index(self.value) if self.variable is None else self.namespace.setting(self)
+        return operator.index(self.value) if self.variable is None else self.namespace.as_size(self)
 
     def __format__(self, format_spec: str) -> str:
         if self._is_setting():
-            return format(self.namespace.setting(self), format_spec)
+            return format(self.namespace.as_size(self), format_spec)
         if not format_spec or self.shape:  # `print(x)` says what it is
             return self._text(format_spec)
         self._leave("a text")
@@ -109,7 +109,7 @@ class RecordingNamespace(PlainNamespace):
         What stands for the arguments.
     operations : list of Operation
         What was recorded so far.
-    settings : dict of Variable to int
+    sizes : dict of Variable to int
         Arguments that are numbers of the host, and were used as a size, an axis, a count or a bound of a
         slice: what was recorded is for these values.
     assigned : set of Variable
@@ -127,7 +127,7 @@ class RecordingNamespace(PlainNamespace):
         self.isdtype = self._plain.isdtype
         self.inputs: list[Variable] = []
         self.operations: list[Operation] = []
-        self.settings: dict[Variable, int] = {}
+        self.sizes: dict[Variable, int] = {}
         self.assigned: set[Variable | None] = set()
         self.owned: dict[int, str] = {}
         self._copies: dict[int, tuple[Any, Any]] = {}  # of arrays from outside, beside these
@@ -190,7 +190,7 @@ class RecordingNamespace(PlainNamespace):
         variable = self.variable(value)
         self.inputs.append(variable)
         if plain_namespace(value) is not self._xp and (number := _integer_of_host(value)) is not None:
-            self.settings[variable] = number
+            self.sizes[variable] = number
             return number
         return Recorded(value, variable, self)
 
@@ -204,7 +204,7 @@ class RecordingNamespace(PlainNamespace):
         finally:
             self._copies.clear()
 
-    def setting(self, x: Recorded) -> int:
+    def as_size(self, x: Recorded) -> int:
         """Return the value of an array that is used as a size, an axis, a count or a bound of a slice.
 
         One that is a number of the host among the arguments is compared at each later call.
@@ -219,7 +219,7 @@ class RecordingNamespace(PlainNamespace):
                 f"received an array of {x.dtype} and shape {tuple(x.shape)}{computed}, at {calling_line()}. "
                 "A recording has fixed shapes. Pass a Python integer as an argument of the function."
             )
-        self.settings[x.variable] = value
+        self.sizes[x.variable] = value
         return value
 
     def lift(self, value: Any) -> Any:
@@ -307,7 +307,7 @@ class RecordingNamespace(PlainNamespace):
         def settle(x: Recorded) -> Any:
             if id(x) not in places:
                 if x.variable is not None:
-                    return self.setting(x)
+                    return self.as_size(x)
                 if is_numpy_number(x.value):
                     return x.value.item()
             found.append(x)

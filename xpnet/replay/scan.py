@@ -276,7 +276,7 @@ def scan(
     kind = kind_of(Iteration(first, bind, location), function)
     if any(kind.written):
         _check_unshared(values)
-    for index in kind.settings:  # which a recording around this one must know of
+    for index in kind.sizes:  # which a recording around this one must know of
         operator.index(given.constants.leaves[index])
 
     # State that a step writes is carried, too, behind the arrays that the function carries.
