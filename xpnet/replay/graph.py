@@ -54,7 +54,8 @@ class Variable:
 class Operation:
     """A call of a function of a library. `dataclasses.replace` makes one like it, of other arguments, say.
 
-    Graphs share operations, so that none is changed. (A frozen dataclass would take three times as long to make.)
+    Graphs share operations, so that none is changed. (A frozen dataclass would take three times as long to
+    make.)
 
     Attributes
     ----------
