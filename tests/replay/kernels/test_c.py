@@ -293,6 +293,16 @@ def test_totals_of_several_kernels_and_steps(on_host):
         assert_within_roundings(recorded(*arrays), f(*arrays), roundings=100)
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float16", "float64"])
+def test_elements_of_any_dtype_are_picked_from_rows(dtype, on_host):
+    on_host()
+    f = xpnet.jit(lambda x, i: xpnet.array_namespace(x).take_along_axis(x, i, axis=-1))
+    x, i = numpy.arange(12).reshape(3, 4).astype(dtype), numpy.asarray([[2], [0], [-1]])
+    found = f(x, i)
+    assert found.dtype == x.dtype
+    numpy.testing.assert_array_equal(found, numpy.take_along_axis(x, i, axis=-1))
+
+
 def test_an_index_out_of_range_is_not_a_number(on_host):
     on_host()
     f = xpnet.jit(lambda x, i: xpnet.array_namespace(x).take_along_axis(x * 2, i, axis=-1) + 1)

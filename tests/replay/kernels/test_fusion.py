@@ -228,6 +228,34 @@ def test_a_view_in_another_shape_stays_where_others_read_it(record):
     check(recording, X, W)
 
 
+def test_views_of_views_in_another_shape_are_read_as_the_first(record):
+    def f(x):
+        flat = xp_of(x).reshape(xp_of(x).reshape(x + 1, (4, 3)), (12,))
+        return xp_of(x).reshape(flat * 2, (2, 6)) - xp_of(x).reshape(flat, (2, 6))
+
+    recording = record(f, X)
+    assert recording.steps == ["add_multiply_subtract"]
+    check(recording, X)
+
+
+def test_views_in_another_shape_that_are_returned_stay_with_what_they_are_views_of(record):
+    def f(x):
+        square = xp_of(x).reshape(x + 1, (2, 6))
+        return xp_of(x).reshape(square, (12,)), xp_of(x).reshape(square, (4, 3))[1:], square * 2
+
+    recording = record(f, X)
+    assert recording.steps == ["add_multiply"]
+    check(recording, X)
+
+
+@pytest.mark.plans("numba")
+def test_parts_of_what_a_function_makes_in_a_layout_of_its_own_are_left_to_numpy(record):
+    x = numpy.arange(144.0).reshape(12, 12)
+    recording = record(lambda x: (xp_of(x).sort(x.T, axis=0)[:, 3:] + 1) * 2, x)
+    assert recording.steps == ["sort", "add", "multiply"]
+    check(recording, x)
+
+
 def test_rows_that_stand_apart_are_read_where_they_are(record):
     x = numpy.arange(36.0).reshape(3, 12)
     recording = record(lambda x: (x[:, 3:] - x[:, :-3]) * 2, x)
@@ -358,3 +386,33 @@ def test_a_kernel_has_no_more_arrays_than_its_target_allows(record, monkeypatch)
     recording = record(lambda x, y, z: x + y - z * y, X, X, X)
     assert recording.steps == ["add_multiply_subtract"]
     check(recording, X, X + 1, X + 2)
+
+
+def test_a_kernel_is_none_that_its_target_does_not_accept(record, monkeypatch):
+    limit(monkeypatch, accepts=lambda kernel: len(kernel.parts) < 3)
+    recording = record(lambda x: ((x + 1) * 2 - 3) / 4, X)
+    assert recording.steps == ["add_multiply", "subtract_divide"]
+    check(recording, X)
+
+
+# -- what a loop cannot do ----------------------------------------------------------------------------------
+
+SINGLE, SMALL = X.astype("float32"), X.astype("uint8")
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda xp, x: xp.sum(x * x, axis=1, dtype=xp.float64), SINGLE),
+        (lambda xp, x: xp.where(x == 300, x, x + x), SMALL),
+        (lambda xp, x: xp.stack([x, x + 1], axis=1) * 2, numpy.arange(36.0).reshape(3, 12)),
+        (lambda xp, x: xp.stack([xp.astype(x, xp.float32), x], axis=1), numpy.arange(36.0).reshape(3, 12)),
+        (lambda xp, x: xp.take_along_axis(x + 1, xp.asarray([[2, 1, 0, 0]]), axis=0) * 2, X),
+        (lambda xp, x: (x + 1) * xp.asarray([1.0, 2.0, 3.0, 4.0]), X),
+        (lambda xp, x: (x[:, 1] + 1) * 2 - x[:, 0], X),
+        (lambda xp, x: xp.real(x * 2) + 1, X + 1j),
+        (lambda xp, x: x * xp.broadcast_to(x[:1, :], x.shape) + x[:, :1], W),
+    ],
+)
+def test_what_does_not_fit_in_a_loop_is_done_outside(record, f, x):
+    record(lambda x: f(xp_of(x), x), x).check([x], [x[::-1].copy()])
