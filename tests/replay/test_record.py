@@ -314,7 +314,7 @@ def test_what_is_on_the_device_already_comes_back_as_it_is(f, device):
 
 def test_moves_to_another_device_are_refused():
     x = xpnet.asarray([1.0, 2.0], device="strict")
-    with pytest.raises(NotRecordableError, match="of one device.*strict.*Move it before") as e:
+    with pytest.raises(NotRecordableError, match=r"of one device.*strict.*Move it before") as e:
         xpnet.jit(lambda x: xpnet.to_device(x, "strict:device1"))(x)
     assert THIS in str(e.value)
 
