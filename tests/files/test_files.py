@@ -337,6 +337,26 @@ def test_an_optimizer_is_named_whatever_module_it_stood_in(path, module):
     assert xpnet.load(path)["optimizer"] == optim.Adam(0.1)
 
 
+def test_a_chain_of_what_is_no_longer_there_is_to_be_made_anew(path):
+    xpnet.save(optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(0.1)), path)
+
+    def earlier(content):
+        text = json.dumps(content)
+        for now, before in (
+            ("optimizer.Chain", "optimizers.Chain"),
+            ("transforms._zeros", "transforms._no_state"),
+        ):
+            assert now in text
+            text = text.replace(now, before)
+        return json.loads(text)
+
+    damaged(path, earlier)
+    with pytest.raises(
+        ValueError, match=r"function xpnet\.optim\.transforms\._no_state.*Make what was saved anew"
+    ):
+        xpnet.load(path)
+
+
 class Level(enum.IntEnum):
     HIGH = 3
 

@@ -45,7 +45,10 @@ _OF_ONNX = {
 }
 
 # What files from before call by another name.
-_RENAMED = {"xpnet.onnx.importing.Graph": "xpnet.onnx.importing.Network"}
+_RENAMED = {
+    "xpnet.onnx.importing.Graph": "xpnet.onnx.importing.Network",
+    "xpnet.optim.optimizers.Chain": "xpnet.optim.optimizer.Chain",
+}
 
 
 @cache

@@ -201,14 +201,14 @@ class Writer:
         self._constants: dict[str, Any] = {}
         self._known: dict[Any, str] = {}  # constants by what they are
         self._tensors: dict[Variable, str] = {}
-        self._used: set[str] = set()
+        self._used: dict[str, int] = {}  # names, and how often each was asked for
         self._read: set[Variable] = set()
         self._place = self._loop = ""
 
     def model(self, inputs: list[str], outputs: dict[str, numpy.ndarray | None], opset: int) -> Any:
         """Return the model, with these names, and of each output the labels that it takes, or None."""
         graph = self._recording.graph
-        self._used.update(inputs, outputs)
+        self._used.update(dict.fromkeys([*inputs, *outputs], 1))
         self._tensors.update(zip(self._recording.inputs, inputs, strict=True))
         weights: dict[str, numpy.ndarray] = {}
         for x, (name, value) in self._recording.parameters.items():
@@ -260,20 +260,22 @@ class Writer:
         results = write(self, operation)
         if results is NotImplemented:
             arguments = ", ".join(str(x.dtype) for x in operation.inputs)
+            called = operation.called if operation.called != operation.name else ""
+            inside = "".join(f" in {place}" for place in (called, layer) if place)
             raise ValueError(
-                f"an exported network is made of what ONNX has, received {operation.called} of {arguments}"
-                f"{f' in {layer}' if layer else ''}, called with {operation.options or 'no options'}, for "
+                f"an exported network is made of what ONNX has, received {operation.name} of {arguments}"
+                f"{inside}, called with {operation.options or 'no options'}, for "
                 "which it has no counterpart. Write it with other functions, or leave it out of the export."
             )
         names = [results] if isinstance(results, str) else results
         self._tensors.update(zip(operation.results, names, strict=True))
 
     def _unused(self, name: str) -> str:
-        found, number = name, 1
+        found = name
         while found in self._used:
-            number += 1
-            found = f"{name}_{number}"
-        self._used.add(found)
+            self._used[name] += 1
+            found = f"{name}_{self._used[name]}"
+        self._used[found] = 1
         return found
 
     def _drop_dead(self, outputs: Iterable[str]) -> None:

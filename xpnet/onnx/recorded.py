@@ -10,7 +10,7 @@ from xpnet import tree
 from xpnet.backends import plain_namespace
 from xpnet.nn.summary import watched_calls
 from xpnet.replay.decompositions import DECOMPOSITIONS, IN_DTYPE_OF_RESULT
-from xpnet.replay.graph import Graph, Operation, Variable
+from xpnet.replay.graph import Graph, Variable
 from xpnet.replay.record import RecordingNamespace, output
 from xpnet.replay.rewrite import converted, expand, simplified
 
@@ -72,26 +72,20 @@ class RecordedNetwork:
         given = [namespace.argument(x) for x in examples]
         self.inputs = [output(x) for x in given]
         names = {id(module): name for name, module in tree.named_branches(f)} if is_net else {}
-        inside, operations = [""], list[Operation]()
-
-        def label() -> None:
-            """Note which layer does the operations that were recorded since."""
-            new = namespace.operations[len(operations) :]
-            operations.extend(replace(operation, layer=inside[-1]) for operation in new)
+        inside = [""]
 
         def enter(module: Any, _inputs: tuple) -> None:
-            label()
             inside.append(names[id(module)])
+            namespace.layer = inside[-1]
 
         def leave(_module: Any, _output: Any) -> None:
-            label()
             inside.pop()
+            namespace.layer = inside[-1]
 
         with watched_calls(tree.branches(f), leave, enter):
             result = namespace.record(f, *given)
-        label()
         outputs = [output(x) for x in tree.leaves(result, state=True)]
-        recorded = Graph([*self.parameters, *self.inputs], operations, outputs)
+        recorded = Graph([*self.parameters, *self.inputs], namespace.operations, outputs)
         self.graph = simplified(
             expand(converted(recorded, IN_DTYPE_OF_RESULT, xp), DECOMPOSITIONS, xp, "cpu")
         )

@@ -31,6 +31,10 @@ def _is_negative(xp: Any, x: Any) -> Any:
     return xp.logical_or(x < 0, xp.reciprocal(x) < 0)
 
 
+def _isfinite(xp: Any, x: Any) -> Any:
+    return xp.abs(xp.astype(x, xp.int32) if xp.isdtype(x.dtype, "bool") else x) < inf
+
+
 def _copysign(xp: Any, x: Any, sign: Any) -> Any:
     return xp.where(_is_negative(xp, sign), -xp.abs(x), xp.abs(x))
 
@@ -123,8 +127,8 @@ def _diagonal(xp: Any, x: Any, *, offset: int = 0) -> Any:
 def _matrix_power(xp: Any, x: Any, n: int) -> Any:
     if n > 0:
         return COMPOSITES["linalg.matrix_power"](xp, x, n)
-    one = xp.eye(x.shape[-1], dtype=x.dtype)
-    return NotImplemented if n else xp.where(x == 0, one, one)  # of the shape of x
+    one = xp.eye(x.shape[-1], dtype=xp.int32)
+    return NotImplemented if n else xp.astype(xp.where(x == 0, one, one), x.dtype)  # of the shape of x
 
 
 # -- manipulation -----------------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "bitwise_right_shift": _shifted(lambda xp, x, factor: xp.floor_divide(x, factor)),
     "conj": _if_floats(lambda _xp, x: x),
     "floor_divide": _if_floats(lambda xp, a, b: xp.floor(a / b)),
-    "isfinite": lambda xp, x: xp.abs(x) < inf,
+    "isfinite": _isfinite,
     "not_equal": lambda xp, a, b: xp.logical_not(xp.equal(a, b)),
     "real": _if_floats(lambda _xp, x: x),
     "remainder": _if_floats(lambda xp, a, b: a - xp.floor(a / b) * b),

@@ -118,6 +118,8 @@ class RecordingNamespace(PlainNamespace):
     owned : dict of int to str
         Arrays that must be arguments, by their `id`: what they are, for an error message. A recording would
         not see how they change.
+    layer : str
+        Of a network, that calls functions at the moment, if that is known.
     """
 
     def __init__(self, xp: Any) -> None:
@@ -130,6 +132,7 @@ class RecordingNamespace(PlainNamespace):
         self.sizes: dict[Variable, int] = {}
         self.assigned: set[Variable | None] = set()
         self.owned: dict[int, str] = {}
+        self.layer = ""
         self._copies: dict[int, tuple[Any, Any]] = {}  # of arrays from outside, beside these
 
     def __getattr__(self, name: str) -> Any:
@@ -269,7 +272,9 @@ class RecordingNamespace(PlainNamespace):
             )
             shares = any(share_memory(y, x.value) for y in results for x in found)
             made = tuple(map(self.variable, results))
-            self.operations.append(Operation(name, function, kept, kept_options, made, several, shares))
+            self.operations.append(
+                Operation(name, function, kept, kept_options, made, several, shares, layer=self.layer)
+            )
             lifted = [Recorded(value, x, self) for value, x in zip(results, made, strict=True)]
         if not several:
             return lifted[0]
