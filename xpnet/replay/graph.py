@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import count
 from math import prod
 from typing import Any, NamedTuple
@@ -11,13 +11,6 @@ from typing import Any, NamedTuple
 from xpnet.replay.functions import VIEWS, WITHOUT_ARITHMETIC
 
 _numbers = count()
-
-
-@cache
-def _itemsize(dtype: Any) -> int:
-    """Return how long an element is, which not every library says."""
-    bits = re.search(r"\d+$", str(dtype))
-    return int(bits[0]) // 8 if bits else 1
 
 
 class Variable:
@@ -44,7 +37,8 @@ class Variable:
 
     @property
     def nbytes(self) -> int:
-        return self.size * _itemsize(self.dtype)
+        bits = re.search(r"\d+$", str(self.dtype))  # not every library says how long an element is
+        return self.size * (int(bits[0]) // 8 if bits else 1)
 
     def __repr__(self) -> str:
         return f"%{self.number}"
