@@ -248,6 +248,14 @@ def test_views_in_another_shape_that_are_returned_stay_with_what_they_are_views_
     check(recording, X)
 
 
+def test_a_view_in_another_shape_comes_behind_the_only_part_that_it_is_a_view_of(record):
+    def f(x):
+        (part,) = xp_of(x).unstack(x[:, :, None], axis=2)
+        return xp_of(x).reshape(part, (12,)), part + 1
+
+    check(record(f, X), X)
+
+
 @pytest.mark.plans("numba")
 def test_parts_of_what_a_function_makes_in_a_layout_of_its_own_are_left_to_numpy(record):
     x = numpy.arange(144.0).reshape(12, 12)

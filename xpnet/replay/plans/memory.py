@@ -67,7 +67,7 @@ class Prototypes:
             return False
         for x, array in zip(operation.results, arrays, strict=True):
             self.root[x], self._arrays[x] = self.root[base], array
-        if len(arrays) == 1:
+        if not operation.several:  # a part of a sequence is there only behind the call
             self._view_of[operation.result] = base
         return True
 
