@@ -1,10 +1,10 @@
 """What was recorded: operations between variables, as a graph that is rewritten and never patched."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from math import isqrt, prod
 from typing import Any, NamedTuple
 
@@ -122,15 +122,23 @@ class Operation:
         return f"{results} = {self.name}({', '.join(map(repr, self.inputs))})"
 
 
-def variables_in(value: Any) -> Iterator[Variable]:
-    """Yield the variables among arguments, in lists, tuples and dicts too."""
-    if type(value) is Variable:
-        yield value
-    elif type(value) in (list, tuple):
+def variables_in(value: Any) -> list[Variable]:
+    """Return the variables among arguments, in lists, tuples and dicts too."""
+    found: list[Variable] = []
+    _gather(value, found)
+    return found
+
+
+def _gather(value: Any, found: list[Variable]) -> None:
+    kind = type(value)
+    if kind is Variable:
+        found.append(value)
+    elif kind is tuple or kind is list:
         for item in value:
-            yield from variables_in(item)
-    elif type(value) is dict:
-        yield from variables_in(tuple(value.values()))
+            _gather(item, found)
+    elif kind is dict:
+        for item in value.values():
+            _gather(item, found)
 
 
 def _is_variable(x: Any) -> bool:
@@ -203,7 +211,8 @@ class Graph:
     ) -> None:
         self.inputs, self.operations, self.outputs = tuple(inputs), tuple(operations), tuple(outputs)
         self.recorded = len(self.operations) if recorded is None else recorded
-        for x in self.variables:  # in the order of the operations, which is the order within kernels
+        made = (operation.results for operation in self.operations)
+        for x in chain(self.inputs, *made):  # in order, which is the order within kernels, too
             x.number = next(_numbers)
 
     @property

@@ -52,10 +52,10 @@ def _without_repeats(graph: Graph) -> Graph:
     def change(operation: Operation) -> Instead | None:
         key = operation.name, data((operation.arguments, operation.options), _identity)
         before = first.setdefault(key, operation)
-        both_seen = not (seen.isdisjoint(before.results) or seen.isdisjoint(operation.results))
-        if before is operation or (both_seen and not _may_be_view(operation)):
+        if before is operation:
             return None
-        return (), before.results
+        both_seen = not (seen.isdisjoint(before.results) or seen.isdisjoint(operation.results))
+        return None if both_seen and not _may_be_view(operation) else ((), before.results)
 
     return graph.rewritten(change)
 
