@@ -1,7 +1,8 @@
 """What replays, kernels and files of ONNX know of each function: one row for each.
 
 A new elementwise function is a row here, and a gradient rule in `xpnet/autodiff/rules/`. A function that is
-not listed, or that has no text for a processor, is called as it was recorded.
+not listed, or that has no text for a processor, is called as it was recorded; one without an operator of ONNX
+is taken apart by `decompositions.py`.
 """
 
 from collections.abc import Mapping, Sequence

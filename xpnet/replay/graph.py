@@ -178,7 +178,7 @@ def _arithmetic(operation: Operation) -> int:
         first, second = (x.shape for x in operation.arguments[:2])
         if operation.short_name != "tensordot":
             return 2 * result.size * first[-1]
-        # Whatever the axes are: both operands have the inner length, the result has not.
+        # Whatever the axes are: of sizes n k, k m and n m, the product is (n k m) squared.
         return 2 * isqrt(result.size * prod(first) * prod(second))
     if operation.name in WITHOUT_ARITHMETIC:
         return 0
@@ -191,6 +191,8 @@ Instead = tuple[Sequence[Operation], Sequence[Any]]
 
 class Graph:
     """Operations in an order in which they can be done, with what goes in and what comes out.
+
+    Graphs share variables, and a new one numbers them anew.
 
     Attributes
     ----------
@@ -251,8 +253,8 @@ class Graph:
         ----------
         change : callable
             ``change(operation)`` returns the operations that stand in its place and, for each of its results,
-            what stands in the place of that; None where it stays. It is given one after the other, with what
-            stands in the place of its inputs by then.
+            what stands in the place of that; None where it stays. It is called for one after the other, in
+            whose arguments what was put in the place of others stands already.
         """
         instead: dict[Variable, Any] = {}
         operations: list[Operation] = []

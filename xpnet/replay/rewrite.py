@@ -41,12 +41,13 @@ def without_dead(graph: Graph) -> Graph:
 def _without_repeats(graph: Graph) -> Graph:
     """Do once what was recorded several times with the same arguments.
 
-    Arrays that are returned, or seen by one that is, stay two: the caller may write to one of them.
+    Arrays whose memory the caller gets, themselves or by a view, stay two, as one of them may be written to.
+    Of two equal views of one array, one is enough.
     """
-    seen = set(graph.returned)
+    visible = set(graph.returned)
     for operation in reversed(graph.operations):
-        if _may_be_view(operation) and not seen.isdisjoint(operation.results):
-            seen.update(operation.inputs)
+        if _may_be_view(operation) and not visible.isdisjoint(operation.results):
+            visible.update(operation.inputs)
     first: dict[Any, Operation] = {}
 
     def change(operation: Operation) -> Instead | None:
@@ -54,8 +55,8 @@ def _without_repeats(graph: Graph) -> Graph:
         before = first.setdefault(key, operation)
         if before is operation:
             return None
-        both_seen = not (seen.isdisjoint(before.results) or seen.isdisjoint(operation.results))
-        return None if both_seen and not _may_be_view(operation) else ((), before.results)
+        both_visible = not (visible.isdisjoint(before.results) or visible.isdisjoint(operation.results))
+        return None if both_visible and not _may_be_view(operation) else ((), before.results)
 
     return graph.rewritten(change)
 
@@ -149,7 +150,7 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
 
 
 class _ExpandingNamespace(RecordingNamespace):
-    """A recording namespace that records plain array code in the place of functions."""
+    """A recording namespace that records plain array code for functions, also inside such code."""
 
     def __init__(self, xp: Any, decompositions: Mapping[str, Callable]) -> None:
         super().__init__(xp)
@@ -162,10 +163,7 @@ class _ExpandingNamespace(RecordingNamespace):
 
 
 def converted(graph: Graph, names: Container[str], xp: Any) -> Graph:
-    """Convert all arguments of some functions to the dtype of the result.
-
-    The parameters are those of `expand`, but for the names of the functions.
-    """
+    """Convert all arguments of the functions of some names to the dtype of the result."""
 
     def change(operation: Operation) -> Instead | None:
         if operation.short_name not in names:
@@ -218,15 +216,15 @@ def in_precision(graph: Graph, precision: str, xp: Any, device: Any, *, by_plan:
         if type(x) is not Variable:
             return rounded(xp, x, precision=precision)
         if x not in known:
-            maker = graph.makers.get(x)
+            maker, result = graph.makers.get(x), Variable(x.shape, x.dtype)
             base = _rearranged(maker) if maker else None
             if maker and base:
-                new = maker.reading({base: of(base, operations)})
+                new = replace(maker.reading({base: of(base, operations)}), results=(result,))
             else:
                 function = functools.partial(rounded, xp)
-                new = Operation("rounded", function, (x,), {"precision": precision}, (x,))
-            known[x] = Variable(x.shape, x.dtype)
-            operations.append(replace(new, results=(known[x],)))
+                new = Operation("rounded", function, (x,), {"precision": precision}, (result,))
+            known[x] = result
+            operations.append(new)
         return known[x]
 
     def change(operation: Operation) -> Instead | None:

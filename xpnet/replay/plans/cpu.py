@@ -50,7 +50,7 @@ class CpuPlan(MemoryPlan):
             prototypes.add(x)
         if step is not None:
             return step
-        prototypes.made.update(operation.results)
+        prototypes.made_by_calls.update(operation.results)
         calls = [Call.of(operation)]
         if operation.shares:  # of several arguments, say: what is not a view of one is a copy of its own
             results = operation.results

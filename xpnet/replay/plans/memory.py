@@ -30,7 +30,7 @@ class Prototypes:
     ----------
     root : dict of Variable to Variable
         Whose memory each variable is in: its own, or that of what it is a view of.
-    made : set of Variable
+    made_by_calls : set of Variable
         Results of functions that make arrays anew, in a layout that only a call shows.
     """
 
@@ -38,7 +38,7 @@ class Prototypes:
         self._stored_as = stored_as
         self._arrays: dict[Variable, numpy.ndarray] = {}
         self.root: dict[Variable, Variable] = {}
-        self.made: set[Variable] = set()
+        self.made_by_calls: set[Variable] = set()
         self._view_of: dict[Variable, Variable] = {}
         for x in inputs:
             self.add(x)
@@ -76,14 +76,19 @@ class Prototypes:
     ) -> tuple[set[Variable], dict[Variable, Variable], dict[Variable, View]]:
         """Return what kernels can read.
 
-        That are the variables whose elements are known to stand one after the other; those of them that are
-        views of all elements of another one in the same order, with that; and the other views that have rows
-        of at least a length.
+        Returns
+        -------
+        contiguous : set of Variable
+            The variables whose elements are known to stand one after the other.
+        origin : dict of Variable to Variable
+            Those of them that are views of all elements of another one in the same order, with that one.
+        strided : dict of Variable to View
+            The other views, with rows of at least a length.
         """
         contiguous = {
             x
             for x, array in self._arrays.items()
-            if array.flags.c_contiguous and self.root[x] not in self.made
+            if array.flags.c_contiguous and self.root[x] not in self.made_by_calls
         }
         origin: dict[Variable, Variable] = {}
         for x, base in self._view_of.items():
@@ -154,8 +159,8 @@ class Layout:
         self, graph: Graph, steps: Sequence[Step], prototypes: Prototypes,
         donated: Mapping[Variable, Variable], anew: Sequence[Variable], alignment: int,
     ) -> None:  # fmt: skip
-        self._steps, self._root, self._made = steps, prototypes.root, prototypes.made
-        self._elsewhere = prototypes.made.union(graph.inputs)  # in no buffer
+        self._steps, self._root, self._made_by_calls = steps, prototypes.root, prototypes.made_by_calls
+        self._elsewhere = prototypes.made_by_calls.union(graph.inputs)  # in no buffer
         self._last = self._lifetimes(graph.returned)
         self.over = self._donate(donated)
         self.anew = [x for x in anew if x not in self._elsewhere and x not in self.over]
@@ -175,6 +180,7 @@ class Layout:
                 y = donated.get(x)
                 if y is None or x in self._elsewhere or self._root[x] is not x or not _alike(x, y):
                     continue
+                # The argument is read before this step alone, or here by what writes in place.
                 if self._last.get(y, -1) < index or self._can_take(y, x, step, index):
                     over[x] = y
         return over
@@ -202,7 +208,8 @@ class Layout:
     def _can_take(self, taken: Variable, x: Variable, step: Step, index: int) -> bool:
         """Say whether a result may be written over an input, which nothing else needs."""
         if step.kernel and step.kernel.kinds[x] != FULL:
-            return False
+            return False  # its elements are not written where those of the input were read
+        # No other view of the input's memory is read here.
         alone = all(v is taken for v in step.inputs if self._root[v] is taken)
         last = self._last.get(taken, -1)
         return last == index and _alike(taken, x) and taken in step.in_place and alone
@@ -216,6 +223,7 @@ class Layout:
 
     def written_over(self, step: Step) -> dict[Variable, Variable]:
         """Return the results of a step that are written over an input, each with that input."""
+        # The first of them, as where it was decided.
         pairs = ((x, v) for x in step.results for v in reversed(step.in_place))
         return {x: v for x, v in pairs if self.shares(x, v)}
 
@@ -224,11 +232,11 @@ class Layout:
         return self._root[x] in self.buffers
 
     def left_behind(self) -> dict[int, list[Variable]]:
-        """Return by the number of the step behind which nothing needs them the arrays that calls make."""
+        """Return for each step, by its number, the arrays made by calls that nothing needs after it."""
         left: dict[int, list[Variable]] = {}
         for x, root in self._root.items():
             last = self._last.get(root, -1)
-            if root in self._made and 0 <= last < len(self._steps):
+            if root in self._made_by_calls and 0 <= last < len(self._steps):
                 left.setdefault(last, []).append(x)
         return left
 

@@ -234,6 +234,7 @@ class MemoryPlan(Plan):
 
     def _names(self) -> dict[Variable, str]:
         names = super()._names()
+        # A result that is written over an argument has the argument's name.
         return names | {x: names[y] for x, y in self._layout.over.items()}
 
     def _write(self, steps: list[Step]) -> None:
