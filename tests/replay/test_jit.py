@@ -5,9 +5,10 @@ import threading
 import tracemalloc
 import weakref
 
+import array_api_compat
 import numpy
 import pytest
-from helpers import assert_same, assert_same_trees, batch, network, on, rounding
+from helpers import array, assert_same, assert_same_trees, batch, network, on, rounding
 
 import xpnet
 from xpnet import nn, tree
@@ -86,6 +87,17 @@ def test_what_is_not_donated_stays(device):
     for _ in range(3):
         step(net, state, *labelled())
     assert pickle.dumps(xpnet.to_numpy((net, state))) == before
+
+
+def test_what_is_made_twice_is_two_arrays(device):
+    double = xpnet.jit(lambda x: (x + 1, x + 1, (x * 2)[0, :], x * 2))
+    for _ in range(2):
+        first, second, row, whole = double(array([[1.0, 2.0], [3.0, 4.0]]))
+        assert first is not second
+        if not array_api_compat.is_jax_array(first):  # which are never written to
+            first[0, 0], row[...] = 7, 7
+        assert xpnet.to_numpy(second).tolist() == [[2.0, 3.0], [4.0, 5.0]]
+        assert xpnet.to_numpy(whole).tolist() == [[2.0, 4.0], [6.0, 8.0]]
 
 
 def test_donated_arrays_are_written_over():
