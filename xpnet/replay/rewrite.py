@@ -115,17 +115,17 @@ def expand(graph: Graph, decompositions: Mapping[str, Callable], xp: Any, device
     device : device
         Where the arrays are.
     """
+    namespace = _ExpandingNamespace(xp, decompositions)
+
+    def recorded(x: Variable) -> Recorded:
+        zero = xp.zeros((), dtype=x.dtype, device=device)
+        return Recorded(xp.broadcast_to(zero, x.shape), x, namespace)
 
     def change(operation: Operation) -> Instead | None:
         decompose = decompositions.get(operation.short_name)
         if decompose is None:
             return None
-        namespace = _ExpandingNamespace(xp, decompositions)
-
-        def recorded(x: Variable) -> Recorded:
-            zero = xp.zeros((), dtype=x.dtype, device=device)
-            return Recorded(xp.broadcast_to(zero, x.shape), x, namespace)
-
+        namespace.operations.clear()
         arguments, options = substitute((operation.arguments, operation.options), recorded)
         with numpy.errstate(all="ignore"):  # the values are zeros
             made = namespace.record(decompose, namespace, *arguments, **options)
