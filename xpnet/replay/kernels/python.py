@@ -62,7 +62,10 @@ TARGET = Target(12, 64, _text, _dtypes, _can_total, _accepts, shortest=8)
 class PythonSource(Passes):
     """The source of a kernel in Python, for numba. Its parameters are those of `Passes`, and one more.
 
-    All arrays are handed in with one axis: numba compiles once for all shapes, and in half of the time.
+    All arrays have one axis: numba compiles once for all shapes, and in half of the time. The arrays, the
+    numbers, ``size`` and, where there are rows, ``columns`` stand in this order in words at an address; or
+    they are arguments, where cores share the rows. A function with words returns 0, or 1 if an index is none;
+    the index is put into the word behind the others.
 
     Parameters
     ----------
@@ -116,8 +119,8 @@ class PythonSource(Passes):
         x, name = part.result, part.operation.name
         if name == PICK:
             (array, start), index = self._rows[part.read[0][0]], self._values[part.read[1][0]]
-            problem = "the indices of take_along_axis must be smaller than the axis is long."
-            lines += [f"if not -columns <= {index} < columns:", f'    raise IndexError("{problem}")']
+            stop = [f"store(received, {index})", "return 1"]
+            lines += [f"if not -columns <= {index} < columns:", *indented(stop)]
             return f"{array}[{start} + uint64({index} % columns)]"
         if name == SCATTER:
             element, index = (self._values[x] for x, _ in part.read)
@@ -179,9 +182,6 @@ class PythonSource(Passes):
 
     def _put_together(self, names: dict[Variable, str]) -> str:
         kernel = self.kernel
-        numbers = [f"c{index}" for index in range(len(self.numbers))]
-        sizes = ["size", *(["columns"] if kernel.columns else [])]
-        arguments = [*dict.fromkeys(names.values()), *numbers, *sizes]
         loop = "prange" if self._parallel else "range"
         over = "rows" if kernel.columns else "size"
         first, end = ("first", "end") if self._chunks else ("0", over)
@@ -195,9 +195,21 @@ class PythonSource(Passes):
             lines += ["number += 1 - halves", "first = end"]
             body = ["first = number = 0", f"while first < {over}:", *indented(lines)]
         head = ["rows = size // columns"] if kernel.columns else []
-        decorator = f"@njit(parallel={self._parallel}, error_model='numpy')"
-        lines = [decorator, f"def kernel({', '.join(arguments)}):"]
-        return "\n".join([*lines, *indented([*head, *self._first, *body, *self._behind]), ""])
+        return "\n".join([*self._head(names), *indented([*head, *self._first, *body, *self._behind, "return 0"]), ""])
+
+    def _head(self, names: dict[Variable, str]) -> list[str]:
+        """Return the first lines: arrays, numbers and sizes are arguments, or words at an address."""
+        arrays = {name: x for x, name in names.items()}
+        numbers = [f"c{index}" for index in range(len(self.numbers))]
+        sizes = ["size", *(["columns"] if self.kernel.columns else [])]
+        if self._parallel:
+            arguments = ", ".join([*arrays, *numbers, *sizes])
+            return ["@njit(parallel=True, error_model='numpy')", f"def kernel({arguments}):"]
+        read = {name: f"array(load(words + {{}}), {_name(x.dtype)})" for name, x in arrays.items()}
+        read |= dict.fromkeys(numbers, "float_at(words + {})") | dict.fromkeys(sizes, "load(words + {})")
+        lines = [f"{name} = {text.format(8 * index)}" for index, (name, text) in enumerate(read.items())]
+        lines.append(f"received = words + {8 * len(lines)}")
+        return ["def kernel(words):", *indented(lines)]
 
 
 def _name(dtype: numpy.dtype) -> str:

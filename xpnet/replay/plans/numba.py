@@ -1,5 +1,6 @@
 """Kernels that numba compiles: making functions of their source, and calling them with threads or without."""
 
+import ctypes
 import hashlib
 import importlib.resources
 import importlib.util
@@ -18,9 +19,11 @@ from math import *
 from numpy import empty
 from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
 from xpnet.replay.kernels.sums import add_up, end_of_chunk, put
+from xpnet.replay.plans.native import array, float_at, load, store
 
 
 """
+_MODULES = ("kernels", "sums.py"), ("plans", "native.py")
 
 
 @cache
@@ -42,15 +45,37 @@ def _choose_threads() -> None:
 
 @cache
 def compiled(source: str) -> Callable:
-    """Return the function of a rendered kernel."""
+    """Return the function of a rendered kernel for all cores, which takes arrays."""
     _choose_threads()
-    return numba_files.function(f"# with sums of {_sums()}\n{_HEADER}{source}")
+    return numba_files.function(_text(source))
 
 
 @cache
-def _sums() -> str:
-    """Return what changes with `sums.py`, as compiled loops that are kept contain its functions."""
-    text = importlib.resources.files("xpnet.replay.kernels").joinpath("sums.py").read_bytes()
+def native(source: str, *arguments: str) -> Any:
+    """Return a function of C with an ``address``: that of a source which takes the address of its words."""
+    return numba_files.c_function(_text(source), *(arguments or ("int64",)))
+
+
+@cache
+def driver() -> list[Callable]:
+    """Return what goes through a table: with the interpreter's lock, and while others may have it.
+
+    Both take the address of the table and a tuple of arrays, see `native.py`.
+    """
+    run = native("from xpnet.replay.plans.native import run as kernel", "int64", "int64")
+    kinds = ctypes.PYFUNCTYPE, ctypes.CFUNCTYPE
+    return [kind(ctypes.c_int64, ctypes.c_int64, ctypes.py_object)(run.address) for kind in kinds]
+
+
+def _text(source: str) -> str:
+    return f"# with what is in {_contained()}\n{_HEADER}{source}"
+
+
+@cache
+def _contained() -> str:
+    """Return what changes with the modules whose functions compiled code contains."""
+    files = importlib.resources.files("xpnet.replay")
+    text = b"".join(files.joinpath(*path).read_bytes() for path in _MODULES)
     return hashlib.sha256(text).hexdigest()[:16]
 
 

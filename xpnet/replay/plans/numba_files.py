@@ -174,9 +174,30 @@ def function(text: str) -> Callable:
     """
     load_numba()
     with _locks[0]:
-        # A module of its own: names in machine code begin with its name, and must differ between functions.
-        module = types.ModuleType(f"xpnet_kernel_{_digest(text.encode()).hex()[:16]}")
-        sys.modules[module.__name__] = module
-        exec(compile(text, f"<{module.__name__}>", "exec"), vars(module))
-        module.kernel._cache = _Files(text)
+        kernel: Callable = _kernel(text)
+        kernel._cache = _Files(text)  # type: ignore[attr-defined]
+    return kernel
+
+
+def c_function(text: str, *arguments: str) -> Any:
+    """Return the function ``kernel`` of a text as one of C, with an ``address`` that is valid while it is there.
+
+    It takes arguments of numba's types of these names, and returns an int64. It is kept between runs, too.
+    """
+    numba = load_numba()
+    with _locks[0]:
+        from numba.core.ccallback import CFunc
+
+        signature = (tuple(getattr(numba.types, name) for name in arguments), numba.types.int64)
+        compiled = CFunc(_kernel(text), signature, {}, {"error_model": "numpy"})
+        compiled._cache = _Files(text)
+        compiled.compile()
+    return compiled
+
+
+def _kernel(text: str) -> Any:
+    # A module of its own: names in machine code begin with its name, and must differ between functions.
+    module = types.ModuleType(f"xpnet_kernel_{_digest(text.encode()).hex()[:16]}")
+    sys.modules[module.__name__] = module
+    exec(compile(text, f"<{module.__name__}>", "exec"), vars(module))
     return module.kernel

@@ -1,0 +1,129 @@
+"""Steps of a plan as a table that native code goes through, without Python in between.
+
+Steps that follow one another and that native code can do are a `Stretch`: one line of a plan's function. Its
+table is made for each memory that the function is bound to; what is in a table stands in `native.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy
+
+from xpnet.replay.graph import Variable
+from xpnet.replay.plans.native import HEAD, PLACE, STOPPED
+
+# Nanoseconds. Longer ones let other threads of Python go on meanwhile, which costs up to 5 ms if these do not
+# stop on their own; the longest end in time for someone who presses Ctrl-C.
+SHORT, LONGEST = 50_000, 30_000_000
+
+
+class Row(NamedTuple):
+    """What native code does at one step.
+
+    Attributes
+    ----------
+    function : int
+        The address of a function that is given the address of its words, and returns whether it is stopped.
+    words : sequence of Variable, numpy.ndarray, int or float
+        Variables stand for the addresses of their first elements, and so do constant arrays.
+    nanoseconds : float
+        About how long it takes.
+    problem : str
+        What to say if it is stopped, with ``{}`` for the last of its words.
+    """
+
+    function: int
+    words: Sequence[Any]
+    nanoseconds: float
+    problem: str = ""
+
+
+class Where(NamedTuple):
+    """Where a variable begins: in the plan's memory, or in an array that is handed in under a name."""
+
+    array: str | None
+    offset: int
+
+
+class Stretch:
+    """Steps that native code does in one call.
+
+    Attributes
+    ----------
+    arrays : list of str
+        The names of the arrays that are handed in.
+    """
+
+    def __init__(self, rows: Sequence[Row], where: Mapping[Variable, Where]) -> None:
+        self._rows = rows
+        self._constants: list[numpy.ndarray] = []
+        self._starts: list[int] = []  # of the words of each row
+        names: dict[str, int] = {}
+        places: list[int] = []
+        words: list[int] = []
+        in_memory: list[int] = []
+        for row in rows:
+            words += [row.function, len(row.words)]
+            self._starts.append(len(words))
+            for word in row.words:
+                value = word
+                if type(word) is Variable:
+                    array, value = where[word]
+                    if array is None:
+                        in_memory.append(len(words))
+                    else:
+                        places += [len(words), names.setdefault(array, len(names)), value]
+                        value = 0
+                elif isinstance(word, numpy.ndarray):
+                    self._constants.append(word)
+                    value = word.ctypes.data
+                elif type(word) is float:
+                    value = int(numpy.float64(word).view(numpy.int64))
+                words.append(value)
+        self.arrays = [*names]
+        before = HEAD + len(places)
+        self._template = numpy.zeros(before + len(words), numpy.int64)
+        self._template[:2] = len(places) // PLACE, len(rows)
+        self._template[HEAD:before] = places
+        self._template[before:] = words
+        self._in_memory = numpy.asarray(in_memory, numpy.int64) + before
+        # A place has the address of its word, once the table has one.
+        self._places = numpy.arange(HEAD, before, PLACE)
+        self._starts = [start + before for start in self._starts]
+        self._before = before
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is over before other threads of Python would miss anything."""
+        return sum(row.nanoseconds for row in self._rows) < SHORT
+
+    def bind(self, memory: numpy.ndarray) -> "Table":
+        """Return the table for a plan's memory."""
+        words = self._template.copy()
+        words[self._in_memory] += memory.ctypes.data
+        words[self._places] = words.ctypes.data + 8 * (self._before + words[self._places])
+        return Table(self, words)
+
+    def error(self, words: numpy.ndarray) -> Exception:
+        """Return what stopped a table with these words."""
+        number = int(words[STOPPED]) - 1
+        row = self._rows[number]
+        return IndexError(row.problem.format(words[self._starts[number] + len(row.words) - 1]))
+
+
+class Table:
+    """A stretch in memory.
+
+    Attributes
+    ----------
+    address : int
+        Of its words.
+    """
+
+    def __init__(self, stretch: Stretch, words: numpy.ndarray) -> None:
+        self._stretch, self._words = stretch, words
+        self.address = words.ctypes.data
+
+    def error(self) -> Exception:
+        """Return what stopped it."""
+        return self._stretch.error(self._words)
