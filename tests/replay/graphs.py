@@ -133,9 +133,14 @@ class Recording:
         views = {x.number for o in self.graph.operations if o.name in VIEWS for x in o.results}
         found = []
         for line in self.plan.source.splitlines()[1:-1]:
-            made = re.match(r"\s*x_(\d+) = ", line)
+            made = re.match(r"\s*(?:# )?x_(\d+) = ", line)
             name = re.search(r"(?:assign\(.*?, )?(\w+?)(?:_\d+)?\(", line)
-            if name and name[1] != "empty" and not (made and int(made[1]) in views):
+            if (
+                name
+                and not line.lstrip().startswith("if run")
+                and name[1] != "empty"
+                and not (made and int(made[1]) in views)
+            ):
                 found.append({"dot": "matmul", "product": "matmul"}.get(name[1], name[1]))
         return found
 
@@ -189,8 +194,14 @@ def recorder(kind, monkeypatch):
         kernel = host.kernel
         monkeypatch.setattr(host, "kernel", lambda text, grid: (kernels.append(text), kernel(text, grid))[1])
     else:
-        compiled = numba.compiled
-        monkeypatch.setattr(numba, "compiled", lambda text: (kernels.append(text), compiled(text))[1])
+        native = numba.native
+
+        def kept(text, *arguments):
+            if text.startswith("def kernel"):
+                kernels.append(text)
+            return native(text, *arguments)
+
+        monkeypatch.setattr(numba, "native", kept)
 
     def record(f, *arguments, **options):
         return Recording(f, *arguments, kernels=kernels, **options)

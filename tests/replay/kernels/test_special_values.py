@@ -54,9 +54,10 @@ def special(dtype):
     if dtype.kind == "b":
         return numpy.asarray([False, True])
     if dtype.kind == "f":
-        tiny = numpy.finfo(dtype).smallest_subnormal
+        # None of which, nor what becomes of two of them, is too small to be normal and not zero.
         return numpy.asarray(
-            [numpy.nan, numpy.inf, -numpy.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -0.5, 300, -1e10, tiny, 1e30], dtype
+            [numpy.nan, numpy.inf, -numpy.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -0.5, 300, -1e10, 1e-25, 1e30],
+            dtype,
         )
     limits = numpy.iinfo(dtype)
     return numpy.unique(numpy.asarray([limits.min, limits.max, 0, 1, 2, 3, 100], dtype))

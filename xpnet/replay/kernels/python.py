@@ -195,7 +195,9 @@ class PythonSource(Passes):
             lines += ["number += 1 - halves", "first = end"]
             body = ["first = number = 0", f"while first < {over}:", *indented(lines)]
         head = ["rows = size // columns"] if kernel.columns else []
-        return "\n".join([*self._head(names), *indented([*head, *self._first, *body, *self._behind, "return 0"]), ""])
+        return "\n".join(
+            [*self._head(names), *indented([*head, *self._first, *body, *self._behind, "return 0"]), ""]
+        )
 
     def _head(self, names: dict[Variable, str]) -> list[str]:
         """Return the first lines: arrays, numbers and sizes are arguments, or words at an address."""
@@ -204,7 +206,7 @@ class PythonSource(Passes):
         sizes = ["size", *(["columns"] if self.kernel.columns else [])]
         if self._parallel:
             arguments = ", ".join([*arrays, *numbers, *sizes])
-            return ["@njit(parallel=True, error_model='numpy')", f"def kernel({arguments}):"]
+            return [f"def kernel({arguments}):"]
         read = {name: f"array(load(words + {{}}), {_name(x.dtype)})" for name, x in arrays.items()}
         read |= dict.fromkeys(numbers, "float_at(words + {})") | dict.fromkeys(sizes, "load(words + {})")
         lines = [f"{name} = {text.format(8 * index)}" for index, (name, text) in enumerate(read.items())]
@@ -235,7 +237,6 @@ def add_windows(operation: Operation) -> str:
     lines = [f"{'    ' * depth}{loop}" for depth, loop in enumerate(loops, start=2)]
     lines.append(f"{'    ' * (2 + len(loops))}out[n, {place}, c] += w[n, {element}, c]")
     head = [
-        "@njit(error_model='numpy')",
         "def kernel(w, out):",
         "    for n in range(w.shape[0]):",
     ]

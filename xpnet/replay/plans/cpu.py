@@ -3,6 +3,7 @@
 What `cpu_steps.py` does not know is called as it was recorded, and gives an array of its own.
 """
 
+from collections.abc import Sequence
 from types import NoneType
 from typing import Any
 
@@ -17,7 +18,8 @@ from xpnet.replay.plans import numba
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
-from xpnet.replay.plans.step import CALL, Call, Flat, Item, Member, Step
+from xpnet.replay.plans.step import CALL, KERNEL, Call, Flat, Item, Member, Step
+from xpnet.replay.plans.table import Row, Stretch, Where, objects_are_readable, of_arguments
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
 # a product, so that other threads gain nothing before.
@@ -37,8 +39,11 @@ class CpuPlan(MemoryPlan):
     _runtime = Cpu()
 
     def _build(self, over: list[Variable | None]) -> None:
-        self._target = python.TARGET if numba.numba_is_there() else None
+        self._target = python.TARGET if numba.numba_is_there() and objects_are_readable() else None
+        self._stretches: list[Stretch] = []
         super()._build(over)
+        self._arguments = of_arguments(len(self.graph.inputs), self._written)
+        self._arguments_at = self._arguments.ctypes.data
 
     def _lower(self, operation: Operation) -> Step:
         prototypes = self._prototypes
@@ -62,11 +67,48 @@ class CpuPlan(MemoryPlan):
         return len(step.calls) > 1 or bool(kernel.views) or (kernel.has_totals and small)
 
     def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
-        loop = PythonSource(kernel, results, over, parallel=False)
-        several = kernel.size >= PARALLEL and not kernel.has_totals
-        parallel = PythonSource(kernel, results, over, parallel=True).source if several else ""
+        parallel = kernel.size >= PARALLEL and not kernel.has_totals
+        loop = PythonSource(kernel, results, over, parallel=parallel)
         sizes = [kernel.size, *([kernel.columns] if kernel.columns else [])]
-        return self._runtime.kernel(loop.source, parallel), [*map(Flat, arrays), *loop.numbers, *sizes]
+        if parallel:
+            return numba.on_all_cores(loop.source), [*map(Flat, arrays), *loop.numbers, *sizes]
+        return numba.native(loop.source), [*arrays, *loop.numbers, *sizes]
+
+    def _rows(self, step: Step, call: Call) -> Sequence[Row]:
+        if call.kind == KERNEL and step.kernel and hasattr(call.function, "address"):
+            nanoseconds = step.kernel.size * len(step.kernel.parts)
+            problem = (
+                f"the indices of take_along_axis must be smaller than the axis is long, {step.kernel.columns}"
+            )
+            return [Row(call.function, [*call.arguments, 0], nanoseconds, problem)]
+        return ()
+
+    def _run(self, rows: Sequence[Row]) -> list[str]:
+        if not rows:
+            return []
+        stretch = Stretch(rows, self._where)
+        self._stretches.append(stretch)
+        number = len(self._stretches)
+        function = self._text.constant(
+            getattr(numba.driver(), "run" if stretch.is_short else "run_long"), "run"
+        )
+        arrays = "".join(f"{name}, " for name in stretch.arrays)
+        return [f"if {function}(address_{number}, ({arrays})): raise steps_{number}.error()"]
+
+    def _where(self, x: Variable) -> Where:
+        root, offset = self._prototypes.root[x], self._prototypes.offset(x)
+        if root in self.buffers:
+            return Where(None, self.buffers[root][0] + offset)
+        return Where(self._text.text(root), offset)
+
+    def _bound(self, memory: numpy.ndarray) -> dict[str, Any]:
+        tables = [stretch.bind(memory) for stretch in self._stretches]
+        names = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
+        return names | {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
+
+    def _prepared(self, inputs: list, keep: bool) -> list:
+        usual = self._target and not keep and not numba.driver().is_unusual(self._arguments_at, inputs)
+        return inputs if usual else super()._prepared(inputs, keep)
 
     def _must_copy(self, inputs: list[numpy.ndarray]) -> list[int]:
         bases = [x.base for x in inputs]

@@ -1,11 +1,9 @@
-"""What a plan asks of the processor: memory of NumPy's, and loops that numba compiles."""
+"""What a plan asks of the processor: memory of NumPy's."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
-
-from xpnet.replay.plans import numba
 
 
 class Cpu:
@@ -36,8 +34,3 @@ class Cpu:
     def copies(self, arrays: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
         """Return copies of arrays."""
         return [x.copy() for x in arrays]
-
-    def kernel(self, source: str, parallel: str = "") -> Callable:
-        """Return the function of a loop, and of one on all cores where there is one."""
-        function = numba.compiled(source)
-        return numba.on_all_cores(numba.compiled(parallel), function) if parallel else function

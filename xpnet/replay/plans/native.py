@@ -1,11 +1,7 @@
-"""Native code that goes through a table of steps: what numba compiles once, for all plans.
+"""Native code that goes through a table: what numba compiles once, for all plans.
 
-A table is a stretch of words of 64 bits. It begins with the words that are named here; behind them stand the
-*places*, words that are filled in at each call as they depend on arrays that are handed in, and the *rows*.
-A row is the address of a function, the number of its words, and these words: addresses of operands, sizes,
-numbers. The function is given the address of its words, and returns 0 unless something is wrong.
-
-The modules that compiled code is made of are compared with it before it is used again: see `numba.py`.
+What a table is says `table.py`. Compiled code that is kept is compared with these modules before it is used
+again: see `numba.py`.
 """
 
 import platform
@@ -15,15 +11,8 @@ from llvmlite import ir
 from numba import carray, float64, njit, types
 from numba.extending import intrinsic
 
-# Words of a table before its places: how many places and rows there are, what stopped it (0, or the number of
-# the row, from 1), and the processor's settings for numbers, as they were and as they are meanwhile.
-PLACES, ROWS, STOPPED, BEFORE, WITHIN, HEAD = range(6)
-# Words of a place: what is filled in, the number of the array, and how many bytes behind its beginning.
-WORD, ARRAY, OFFSET, PLACE = range(4)
-
-# Where Python's objects have what is read of them: the length and the items of a tuple, and the address of
-# the elements of an array, which is the first field of NumPy's structure. `numba.py` tries it.
-TUPLE_ITEMS, ARRAY_DATA = tuple.__basicsize__, object.__basicsize__
+from xpnet.replay.plans.table import ARRAY, BEFORE, HEAD, OFFSET, PLACE, PLACES, ROWS, STOPPED, WITHIN, WORD
+from xpnet.replay.plans.table import BASE, ELEMENTS, FLAGS, IN_ORDER, ITEMS, TYPE, WRITEABLE
 
 _WORD = ir.IntType(64)
 
@@ -143,8 +132,8 @@ def run(table: int, arrays: int) -> int:
     """Go through a table with a tuple of arrays; return 0, or the number of the row that stopped it."""
     place = table + 8 * HEAD
     for _ in range(load(table + 8 * PLACES)):
-        item = load(arrays + TUPLE_ITEMS + 8 * load(place + 8 * ARRAY))
-        store(load(place + 8 * WORD), load(item + ARRAY_DATA) + load(place + 8 * OFFSET))
+        item = load(arrays + ITEMS + 8 * load(place + 8 * ARRAY))
+        store(load(place + 8 * WORD), load(item + ELEMENTS) + load(place + 8 * OFFSET))
         place += 8 * PLACE
     store(table + 8 * STOPPED, 0)
     get_settings(table + 8 * BEFORE)
@@ -158,3 +147,50 @@ def run(table: int, arrays: int) -> int:
         row += 16 + 8 * load(row + 8)
     set_settings(table + 8 * BEFORE)
     return load(table + 8 * STOPPED)
+
+
+# -- what arguments are -----------------------------------------------------------------------------------
+
+
+def is_unusual(table: int, arrays: int) -> int:
+    """Return 1 if one of a list of arrays must be copied before a plan is called, or may have to be.
+
+    The table has the class `numpy.ndarray`, how many words are behind it in which arrays are looked up, a
+    power of two, and for each array whether it is written over.
+    """
+    of_numpy, count, size = load(table), load(table + 8), load(table + 16)
+    written, found = table + 24, table + 24 + 8 * count
+    items = load(arrays + ITEMS)
+    any_written = False
+    for index in range(size):
+        store(found + 8 * index, 0)
+    for index in range(count):
+        x = load(items + 8 * index)
+        if load(x + TYPE) != of_numpy or load(x + FLAGS) & IN_ORDER != IN_ORDER:
+            return 1
+        if load(written + 8 * index):
+            any_written = True
+            slot = _slot(found, size, x)
+            if load(x + BASE) or not load(x + FLAGS) & WRITEABLE or load(slot):
+                return 1
+            store(slot, x)
+    if any_written:
+        for index in range(count):
+            x = load(items + 8 * index)
+            base = load(x + BASE)
+            if base and (load(base + TYPE) != of_numpy or load(_slot(found, size, base))):
+                return 1
+            if not load(written + 8 * index) and load(_slot(found, size, x)):
+                return 1
+    return 0
+
+
+@njit(error_model="numpy")
+def _slot(found: int, size: int, x: int) -> int:
+    """Return where an object is, or would be put, among those that were found."""
+    index = x >> 4
+    while True:
+        slot = found + 8 * (index & (size - 1))
+        if load(slot) == x or load(slot) == 0:
+            return slot
+        index += 1

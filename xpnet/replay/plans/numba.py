@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from xpnet.replay.plans import numba_files
 
@@ -23,7 +23,7 @@ from xpnet.replay.plans.native import array, float_at, load, store
 
 
 """
-_MODULES = ("kernels", "sums.py"), ("plans", "native.py")
+_MODULES = ("kernels", "sums.py"), ("plans", "native.py"), ("plans", "table.py")
 
 
 @cache
@@ -44,10 +44,10 @@ def _choose_threads() -> None:
 
 
 @cache
-def compiled(source: str) -> Callable:
-    """Return the function of a rendered kernel for all cores, which takes arrays."""
+def compiled(source: str, *, parallel: bool = False) -> Callable:
+    """Return the function of a source that takes arrays."""
     _choose_threads()
-    return numba_files.function(_text(source))
+    return numba_files.function(_text(f"@njit(parallel={parallel}, error_model='numpy')\n{source}"))
 
 
 @cache
@@ -56,15 +56,34 @@ def native(source: str, *arguments: str) -> Any:
     return numba_files.c_function(_text(source), *(arguments or ("int64",)))
 
 
-@cache
-def driver() -> list[Callable]:
-    """Return what goes through a table: with the interpreter's lock, and while others may have it.
+class Driver(NamedTuple):
+    """Functions that go through tables, see `native.py`.
 
-    Both take the address of the table and a tuple of arrays, see `native.py`.
+    Attributes
+    ----------
+    run, run_long : callable
+        Take the address of a table and a tuple of arrays. During a long one, other threads of Python go on.
+    is_unusual : callable
+        Takes the address of a table of `of_arguments` and a list of arrays.
     """
-    run = native("from xpnet.replay.plans.native import run as kernel", "int64", "int64")
-    kinds = ctypes.PYFUNCTYPE, ctypes.CFUNCTYPE
-    return [kind(ctypes.c_int64, ctypes.c_int64, ctypes.py_object)(run.address) for kind in kinds]
+
+    run: Callable[[int, tuple], int]
+    run_long: Callable[[int, tuple], int]
+    is_unusual: Callable[[int, list], int]
+
+
+@cache
+def driver() -> Driver:
+    """Compile the functions that go through tables."""
+    run, is_unusual = (
+        native(f"from xpnet.replay.plans.native import {name} as kernel", "int64", "int64")
+        for name in ("run", "is_unusual")
+    )
+    with_lock, without = (
+        kind(ctypes.c_int64, ctypes.c_int64, ctypes.py_object)
+        for kind in (ctypes.PYFUNCTYPE, ctypes.CFUNCTYPE)
+    )
+    return Driver(with_lock(run.address), without(run.address), with_lock(is_unusual.address))
 
 
 def _text(source: str) -> str:
@@ -93,8 +112,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def on_all_cores(parallel: Callable, serial: Callable) -> Callable:
-    """Return a function that runs a kernel with threads where that is possible."""
+def on_all_cores(source: str) -> Callable:
+    """Return the function of a kernel whose rows are shared among the cores where that is possible."""
+    parallel, serial = compiled(source, parallel=True), compiled(source)
 
     def call(*arguments: Any) -> None:
         if _forked:

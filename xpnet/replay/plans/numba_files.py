@@ -180,7 +180,7 @@ def function(text: str) -> Callable:
 
 
 def c_function(text: str, *arguments: str) -> Any:
-    """Return the function ``kernel`` of a text as one of C, with an ``address`` that is valid while it is there.
+    """Return the function ``kernel`` of a text as one of C, whose ``address`` is valid while it is there.
 
     It takes arguments of numba's types of these names, and returns an int64. It is kept between runs, too.
     """

@@ -74,9 +74,11 @@ class Plan:
     def explain(self) -> str:
         """Describe the plan: what was recorded, and the function."""
         graph = self.graph
+        _, *lines, _ = self.source.splitlines()
+        steps = sum(not line.startswith("    if ") for line in lines)
         return (
             f"{graph.recorded} functions recorded, {len(graph.operations)} left after sharing and leaving "
-            f"out, {self.source.count(chr(10)) - 2} steps\n{self.source}"
+            f"out, {steps} steps\n{self.source}"
         )
 
     def _names(self) -> dict[Variable, str]:
@@ -184,6 +186,18 @@ class MemoryPlan(Plan):
         """Say whether a single operation is faster as a kernel of its own."""
         return True
 
+    def _rows(self, step: Step, call: Call) -> Sequence:  # noqa: ARG002
+        """Return what native code does in place of a call; nothing if Python calls the function."""
+        return ()
+
+    def _run(self, rows: Sequence) -> list[str]:  # noqa: ARG002
+        """Return the lines that let native code do some steps."""
+        return []
+
+    def _bound(self, memory: Any) -> dict[str, Any]:  # noqa: ARG002
+        """Return what those lines name, for a plan's memory."""
+        return {}
+
     def _must_copy(self, inputs: list) -> list[int]:
         """Return which of the arguments that are written over must be copied first, by their numbers.
 
@@ -241,20 +255,45 @@ class MemoryPlan(Plan):
         layout = self._layout
         lasting = {x for x in self._prototypes.root if layout.is_in_buffer(x)}
         text = self._text = Source(self._names(), lasting)
+        # What is done at each step, and what native code does in place of each call.
+        calls = [self._calls(step) for step in steps]
+        rows = [[self._rows(step, call) for call in each] for step, each in zip(steps, calls, strict=True)]
+        named = self._named(steps, rows)
         left = layout.left_behind()
         self._once: list[str] = []
         lines = [
             text.line(Call(CALL, self._runtime.empty, (x.shape, x.dtype), "empty", results=(x,)))
             for x in layout.anew
         ]
+        stretch: list[Any] = []
         for index, step in enumerate(steps):
-            calls = [self._call(step, step.kernel)] if step.kernel else step.calls
-            written = [text.line(call) for call in calls if not self._is_there_already(call)]
-            once = step.is_view and step.results[0] in lasting
-            (self._once if once else lines).extend(written)
-            if index in left:
-                lines.append(f"del {text.items(left[index])}")
-        self._code = self._compile(lines)
+            for call, native in zip(calls[index], rows[index], strict=True):
+                line = text.line(call)
+                if native or (step.is_view and named.isdisjoint(step.results)):
+                    stretch += native
+                    lines.append(f"# {line}")
+                elif step.is_view:
+                    (self._once if step.results[0] in lasting else lines).append(line)
+                else:
+                    lines += [*self._run(stretch), line]
+                    stretch = []
+            done = named.intersection(left.get(index, ()))
+            if done:
+                lines.append(f"del {text.items(sorted(done, key=lambda x: x.number))}")
+        self._code = self._compile([*lines, *self._run(stretch)])
+
+    def _named(self, steps: Sequence[Step], rows: Sequence[Sequence]) -> set[Variable]:
+        """Return the variables that lines of Python name, of which views are made for no one else."""
+        named = set(self.graph.returned)
+        for step, native in zip(reversed(steps), reversed(rows), strict=True):
+            if not all(native) and (not step.is_view or not named.isdisjoint(step.results)):
+                named.update(step.inputs, step.results)
+        return named
+
+    def _calls(self, step: Step) -> list[Call]:
+        """Return the calls of a step without those that have nothing to do."""
+        calls = [self._call(step, step.kernel)] if step.kernel else step.calls
+        return [call for call in calls if not self._is_there_already(call)]
 
     def _call(self, step: Step, kernel: Kernel) -> Call:
         """Return the call of a kernel."""
@@ -283,15 +322,21 @@ class MemoryPlan(Plan):
             names[text.text(x)] = runtime.array(memory, offset, x.shape, self._stored_as(x.dtype))
         for line in (*self._once, *text.flat.values()):
             exec(line, names)
+        names |= self._bound(memory)
         return self._function(self._code, names)
+
+    def _prepared(self, inputs: list, keep: bool) -> list:
+        """Return arguments as the function takes them: one element after the other, and its to write over."""
+        inputs = self._runtime.contiguous(inputs)
+        if self._written:
+            for index in self._written if keep else self._must_copy(inputs):
+                (inputs[index],) = self._runtime.copies([inputs[index]])
+        return inputs
 
     def __call__(self, inputs: list, *, keep: bool = False) -> tuple:
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
-        runtime, idle = self._runtime, self._idle
-        inputs = runtime.contiguous(inputs)
-        if self._written:
-            for index in self._written if keep else self._must_copy(inputs):
-                (inputs[index],) = runtime.copies([inputs[index]])
+        idle = self._idle
+        inputs = self._prepared(inputs, keep)
         try:
             replay = idle.pop()
         except IndexError:

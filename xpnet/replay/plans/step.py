@@ -175,19 +175,19 @@ class Source:
             case slice():
                 return f"slice({self.items((value.start, value.stop, value.step))})"
             case numpy.dtype():
-                return self._constant(value, _name_of(value))
+                return self.constant(value, _name_of(value))
         if type(value) is list:
             return f"[{self.items(value)}]"
         if type(value) is tuple:
             return f"({self.items(value)}{',' * (len(value) == 1)})"
         if type(value) in (bool, int, str) or value is None or (type(value) is float and isfinite(value)):
             return repr(value)
-        return "..." if value is ... else self._constant(value, "constant")
+        return "..." if value is ... else self.constant(value, "constant")
 
     def items(self, values: Sequence[Any]) -> str:
         return ", ".join(map(self.text, values))
 
-    def _constant(self, value: Any, name: str) -> str:
+    def constant(self, value: Any, name: str) -> str:
         """Return the name of a constant: one like this, with a number if others are called so."""
         names = (f"{name}_{number}" if number > 1 else name for number in count(1))
         return next(each for each in names if self.constants.setdefault(each, value) is value)
@@ -197,7 +197,7 @@ class Source:
         if call.function is None:
             return arguments
         options = "".join(f", {key}={self.text(value)}" for key, value in call.options.items())
-        return f"{self._constant(call.function, call.name)}({arguments}{options})"
+        return f"{self.constant(call.function, call.name)}({arguments}{options})"
 
     def _flat(self, x: Variable) -> str:
         if len(x.shape) == 1:

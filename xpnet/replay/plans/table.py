@@ -1,17 +1,36 @@
 """Steps of a plan as a table that native code goes through, without Python in between.
 
 Steps that follow one another and that native code can do are a `Stretch`: one line of a plan's function. Its
-table is made for each memory that the function is bound to; what is in a table stands in `native.py`.
+table is a stretch of words of 64 bits, made for each memory that the function is bound to. It begins with the
+words that are named below. Behind them stand the *places*, words that are filled in at each call, as they are
+addresses in arrays that are handed in; and the *rows*, one for each step: the address of a function, the
+number of its words, and these words, which are addresses of operands, sizes and numbers. The function is
+given the address of its words, and returns 0 unless something is wrong.
 """
 
-from collections.abc import Mapping, Sequence
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy
 
 from xpnet.replay.graph import Variable
-from xpnet.replay.plans.native import HEAD, PLACE, STOPPED
 
+# Words of a table before its places: how many places and rows there are, what stopped it (0, or the number of
+# the row, from 1), and the processor's settings for numbers, as they were and as they are meanwhile.
+PLACES, ROWS, STOPPED, BEFORE, WITHIN, HEAD = range(6)
+# Words of a place: the address of what is filled in, the number of the array, and how many bytes behind its
+# beginning.
+WORD, ARRAY, OFFSET, PLACE = range(4)
+
+# Where objects of Python have what native code reads of them, in bytes: a tuple its items, and a list their
+# address; an array, whose first fields are always the same, its elements, what it is a view of, and its flags.
+ITEMS = tuple.__basicsize__
+TYPE, ELEMENTS, BASE, FLAGS = (object.__basicsize__ + behind for behind in (-8, 0, 32, 48))
+# Of NumPy's flags: that elements stand one after the other where they should, and that they may be written.
+IN_ORDER, WRITEABLE = 0x101, 0x400
 # Nanoseconds. Longer ones let other threads of Python go on meanwhile, which costs up to 5 ms if these do not
 # stop on their own; the longest end in time for someone who presses Ctrl-C.
 SHORT, LONGEST = 50_000, 30_000_000
@@ -22,8 +41,9 @@ class Row(NamedTuple):
 
     Attributes
     ----------
-    function : int
-        The address of a function that is given the address of its words, and returns whether it is stopped.
+    function : object
+        With the ``address`` of a function of C that is given the address of its words, and returns whether it
+        is stopped.
     words : sequence of Variable, numpy.ndarray, int or float
         Variables stand for the addresses of their first elements, and so do constant arrays.
     nanoseconds : float
@@ -32,7 +52,7 @@ class Row(NamedTuple):
         What to say if it is stopped, with ``{}`` for the last of its words.
     """
 
-    function: int
+    function: Any
     words: Sequence[Any]
     nanoseconds: float
     problem: str = ""
@@ -54,7 +74,7 @@ class Stretch:
         The names of the arrays that are handed in.
     """
 
-    def __init__(self, rows: Sequence[Row], where: Mapping[Variable, Where]) -> None:
+    def __init__(self, rows: Sequence[Row], where: Callable[[Variable], Where]) -> None:
         self._rows = rows
         self._constants: list[numpy.ndarray] = []
         self._starts: list[int] = []  # of the words of each row
@@ -63,12 +83,12 @@ class Stretch:
         words: list[int] = []
         in_memory: list[int] = []
         for row in rows:
-            words += [row.function, len(row.words)]
+            words += [row.function.address, len(row.words)]
             self._starts.append(len(words))
             for word in row.words:
                 value = word
                 if type(word) is Variable:
-                    array, value = where[word]
+                    array, value = where(word)
                     if array is None:
                         in_memory.append(len(words))
                     else:
@@ -127,3 +147,33 @@ class Table:
     def error(self) -> Exception:
         """Return what stopped it."""
         return self._stretch.error(self._words)
+
+
+def of_arguments(arrays: int, written: Sequence[int]) -> numpy.ndarray:
+    """Return the table by which a list of so many arrays is looked at, some of which are written over."""
+    size = 1 << (2 * len(written)).bit_length()
+    words = numpy.zeros(3 + arrays + size, numpy.int64)
+    words[:3] = id(numpy.ndarray), arrays, size
+    words[3 : 3 + arrays][[*written]] = 1
+    return words
+
+
+@cache
+def objects_are_readable() -> bool:
+    """Say whether objects are in memory as native code reads them."""
+    x = numpy.ones((2, 3))
+    views = [x[1:], x.T]
+    views[0].flags.writeable = False
+    read = ctypes.c_int64.from_address
+    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    return all(
+        read(id(y) + TYPE).value == id(numpy.ndarray)
+        and read(id(y) + ELEMENTS).value == y.ctypes.data
+        and read(id(y) + BASE).value == (0 if y is x else id(x))
+        and (read(id(y) + FLAGS).value & IN_ORDER == IN_ORDER) == y.flags.c_contiguous
+        and bool(read(id(y) + FLAGS).value & WRITEABLE) == y.flags.writeable
+        and read(read(id([y]) + ITEMS).value).value == id(y)
+        and read(id((y,)) + ITEMS).value == id(y)
+        for y in (x, *views)
+    )
