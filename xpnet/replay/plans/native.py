@@ -11,8 +11,25 @@ from llvmlite import ir
 from numba import carray, float64, njit, types
 from numba.extending import intrinsic
 
-from xpnet.replay.plans.table import ARRAY, BEFORE, HEAD, OFFSET, PLACE, PLACES, ROWS, STOPPED, WITHIN, WORD
-from xpnet.replay.plans.table import BASE, ELEMENTS, FLAGS, IN_ORDER, ITEMS, TYPE, WRITEABLE
+from xpnet.replay.plans.table import (
+    ARRAY,
+    BASE,
+    BEFORE,
+    ELEMENTS,
+    FLAGS,
+    HEAD,
+    IN_ORDER,
+    ITEMS,
+    OFFSET,
+    PLACE,
+    PLACES,
+    ROWS,
+    STOPPED,
+    TYPE,
+    WITHIN,
+    WORD,
+    WRITEABLE,
+)
 
 _WORD = ir.IntType(64)
 

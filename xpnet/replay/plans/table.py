@@ -25,8 +25,8 @@ PLACES, ROWS, STOPPED, BEFORE, WITHIN, HEAD = range(6)
 # beginning.
 WORD, ARRAY, OFFSET, PLACE = range(4)
 
-# Where objects of Python have what native code reads of them, in bytes: a tuple its items, and a list their
-# address; an array, whose first fields are always the same, its elements, what it is a view of, and its flags.
+# Where objects of Python have what native code reads of them, in bytes: a tuple its items, a list the address
+# of these, and an array, whose first fields NumPy never moves, its elements, what it views, and its flags.
 ITEMS = tuple.__basicsize__
 TYPE, ELEMENTS, BASE, FLAGS = (object.__basicsize__ + behind for behind in (-8, 0, 32, 48))
 # Of NumPy's flags: that elements stand one after the other where they should, and that they may be written.
@@ -161,19 +161,20 @@ def of_arguments(arrays: int, written: Sequence[int]) -> numpy.ndarray:
 @cache
 def objects_are_readable() -> bool:
     """Say whether objects are in memory as native code reads them."""
+    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
     x = numpy.ones((2, 3))
     views = [x[1:], x.T]
     views[0].flags.writeable = False
+    arrays, same = [x, *views], (x, *views)
     read = ctypes.c_int64.from_address
-    if sys.implementation.name != "cpython" or ctypes.sizeof(ctypes.c_void_p) != 8:
-        return False
     return all(
         read(id(y) + TYPE).value == id(numpy.ndarray)
         and read(id(y) + ELEMENTS).value == y.ctypes.data
         and read(id(y) + BASE).value == (0 if y is x else id(x))
         and (read(id(y) + FLAGS).value & IN_ORDER == IN_ORDER) == y.flags.c_contiguous
         and bool(read(id(y) + FLAGS).value & WRITEABLE) == y.flags.writeable
-        and read(read(id([y]) + ITEMS).value).value == id(y)
-        and read(id((y,)) + ITEMS).value == id(y)
-        for y in (x, *views)
+        and read(read(id(arrays) + ITEMS).value + 8 * index).value == id(y)
+        and read(id(same) + ITEMS + 8 * index).value == id(y)
+        for index, y in enumerate(arrays)
     )
