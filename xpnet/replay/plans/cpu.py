@@ -12,8 +12,8 @@ import numpy
 from xpnet.replay.functions import VIEWS
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import python
-from xpnet.replay.kernels.kernel import NUMBER, Kernel
-from xpnet.replay.kernels.python import MOST_REDUCED, PythonSource
+from xpnet.replay.kernels.kernel import Kernel
+from xpnet.replay.kernels.python import PythonSource
 from xpnet.replay.plans import numba
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
@@ -61,10 +61,6 @@ class CpuPlan(MemoryPlan):
             results = operation.results
             calls.append(Call(CALL, _copied, results, "copied", results=results, several=True))
         return Step.of(operation, *calls)
-
-    def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:
-        small = kernel.size <= MOST_REDUCED or kernel.kinds[step.results[0]] == NUMBER
-        return len(step.calls) > 1 or bool(kernel.views) or (kernel.has_totals and small)
 
     def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
         parallel = kernel.size >= PARALLEL and not kernel.has_totals

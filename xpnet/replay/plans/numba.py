@@ -23,7 +23,7 @@ from xpnet.replay.plans.native import array, float_at, load, store
 
 
 """
-_MODULES = ("kernels", "sums.py"), ("plans", "native.py"), ("plans", "table.py")
+_MODULES = "kernels/sums.py", "plans/native.py", "plans/table.py"
 
 
 @cache
@@ -93,8 +93,8 @@ def _text(source: str) -> str:
 @cache
 def _contained() -> str:
     """Return what changes with the modules whose functions compiled code contains."""
-    files = importlib.resources.files("xpnet.replay")
-    text = b"".join(files.joinpath(*path).read_bytes() for path in _MODULES)
+    folder = importlib.resources.files("xpnet").joinpath("replay")
+    text = b"".join(folder.joinpath(*path.split("/")).read_bytes() for path in _MODULES)
     return hashlib.sha256(text).hexdigest()[:16]
 
 
