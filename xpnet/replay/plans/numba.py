@@ -23,7 +23,10 @@ from xpnet.replay.plans.native import array, float_at, load, store
 
 
 """
-_MODULES = "kernels/sums.py", "plans/native.py", "plans/table.py"
+_MODULES = (
+    "kernels/sums.py",
+    *(f"plans/{name}.py" for name in ("native", "native_products", "products", "table")),
+)
 
 
 @cache
