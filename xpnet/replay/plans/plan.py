@@ -15,6 +15,7 @@ from xpnet.backends import copied
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels.fusion import fuse
 from xpnet.replay.kernels.kernel import Kernel, Target
+from xpnet.replay.plans.check import Check, check_is_on
 from xpnet.replay.plans.memory import Layout, Prototypes, last_readers
 from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step
 
@@ -257,6 +258,10 @@ class MemoryPlan(Plan):
             text.line(Call(CALL, self._runtime.empty, (x.shape, x.dtype), "empty", results=(x,)))
             for x in layout.anew
         ]
+        check = Check(self.graph) if check_is_on() else None
+        if check:
+            text.constants["check"] = check
+            lines.append(f"check.begin({text.items(self.graph.inputs)})")
         stretch: list[Any] = []
         for index, step in enumerate(steps):
             for call, native in zip(calls[index], rows[index], strict=True):
@@ -269,6 +274,10 @@ class MemoryPlan(Plan):
                 else:
                     lines += [*self._run(stretch), line]
                     stretch = []
+            if check and not step.is_view and step.results:
+                what = self._text.constant((f"step {index}, {line}", step.results), "made")
+                lines += [*self._run(stretch), f"check.compare(*{what}, ({text.items(step.results)}, ))"]
+                stretch = []
             done = named.intersection(left.get(index, ()))
             if done:
                 lines.append(f"del {text.items(sorted(done, key=lambda x: x.number))}")
