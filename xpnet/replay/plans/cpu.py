@@ -20,7 +20,7 @@ from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
 from xpnet.replay.plans.products import Operand
 from xpnet.replay.plans.step import CALL, KERNEL, PRODUCT, Call, Flat, Item, Member, Step
-from xpnet.replay.plans.table import Row, Stretch, Where, objects_are_readable, of_arguments
+from xpnet.replay.plans.table import SHORT, Row, Stretch, Where, of_arguments, stretches
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
 # a product, so that other threads gain nothing before.
@@ -40,7 +40,7 @@ class CpuPlan(MemoryPlan):
     _runtime = Cpu()
 
     def _build(self, over: list[Variable | None]) -> None:
-        self._target = python.TARGET if numba.numba_is_there() and objects_are_readable() else None
+        self._target = None if numba.why_not() else python.TARGET
         self._stretches: list[Stretch] = []
         super()._build(over)
         self._arguments = of_arguments(len(self.graph.inputs), self._written)
@@ -76,11 +76,15 @@ class CpuPlan(MemoryPlan):
             return ()
         if call.kind == PRODUCT:
             library = products.library()
-            operands = [self._operand(x) for x in call.arguments]
-            return () if isinstance(library, str) or None in operands else products.rows(library, *operands)
+            operands = [x for x in map(self._operand, call.arguments) if x is not None]
+            if isinstance(library, str) or len(operands) < len(call.arguments):
+                return ()
+            return products.rows(library, *operands)
         if call.kind == KERNEL and step.kernel and hasattr(call.function, "address"):
             size, columns = step.kernel.size, step.kernel.columns
-            problem = f"the indices of take_along_axis must be smaller than the axis is long, {columns}"
+            problem = (
+                f"an index of take_along_axis must be less than the axis is long, {columns}; received {{}}"
+            )
             return [Row(call.function, [*call.arguments, 0], size * len(step.kernel.parts), problem)]
         return ()
 
@@ -93,16 +97,15 @@ class CpuPlan(MemoryPlan):
         return Operand(x, self._where(x), x.shape, self._prototypes[x].strides, x.dtype)
 
     def _run(self, rows: Sequence[Row]) -> list[str]:
-        if not rows:
-            return []
-        stretch = Stretch(rows, self._where)
-        self._stretches.append(stretch)
-        number = len(self._stretches)
-        function = self._text.constant(
-            getattr(numba.driver(), "run" if stretch.is_short else "run_long"), "run"
-        )
-        arrays = "".join(f"{name}, " for name in stretch.arrays)
-        return [f"if {function}(address_{number}, ({arrays})): raise steps_{number}.error()"]
+        lines = []
+        for part in stretches(rows):
+            self._stretches.append(Stretch(part, self._where))
+            number, driver = len(self._stretches), numba.driver()
+            function = driver.run if sum(row.nanoseconds for row in part) < SHORT else driver.run_long
+            run = self._text.constant(function, "run")
+            arrays = "".join(f"{name}, " for name in self._stretches[-1].arrays)
+            lines.append(f"if {run}(address_{number}, ({arrays})): raise steps_{number}.error()")
+        return lines
 
     def _where(self, x: Variable) -> Where:
         root, offset = self._prototypes.root[x], self._prototypes.offset(x)
@@ -140,3 +143,14 @@ class CpuPlan(MemoryPlan):
             return Member(x, "copy", ())
         # A number is read from its buffer.
         return x if x.shape or not self._layout.is_in_buffer(x) else Item(x, ())
+
+    def explain(self) -> str:
+        """Describe the plan: what was recorded, the function, the memory, and what native code does."""
+        if self._target is None:
+            native = numba.why_not()
+        else:
+            library = products.library()
+            by = library if isinstance(library, str) else library.name
+            steps, calls = self.source.count("    # "), len(self._stretches)
+            native = f"{steps} steps, in {calls} calls; products: {by}"
+        return f"{super().explain()}\nnative code: {native}"

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from xpnet.replay.plans import numba_files
+from xpnet.replay.plans.table import objects_are_readable
 
 # The compiler is given no liberties: it may not round a product and a sum together, nor add up in another
 # order, so that x * y - x * y is 0 and a sum has the digits that it has in NumPy.
@@ -33,6 +34,13 @@ _MODULES = (
 def numba_is_there() -> bool:
     """Say whether numba is installed."""
     return importlib.util.find_spec("numba") is not None
+
+
+def why_not() -> str:
+    """Return why native code cannot do what plans ask for; "" if it can."""
+    if not numba_is_there():
+        return "numba is not installed"
+    return "" if objects_are_readable() else "this Python has objects in memory as no other has"
 
 
 @cache

@@ -10,7 +10,7 @@ given the address of its words, and returns 0 unless something is wrong.
 
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -112,11 +112,6 @@ class Stretch:
         self._starts = [start + before for start in self._starts]
         self._before = before
 
-    @property
-    def is_short(self) -> bool:
-        """Whether it is over before other threads of Python would miss anything."""
-        return sum(row.nanoseconds for row in self._rows) < SHORT
-
     def bind(self, memory: numpy.ndarray) -> "Table":
         """Return the table for a plan's memory."""
         words = self._template.copy()
@@ -129,6 +124,19 @@ class Stretch:
         number = int(words[STOPPED]) - 1
         row = self._rows[number]
         return IndexError(row.problem.format(words[self._starts[number] + len(row.words) - 1]))
+
+
+def stretches(rows: Iterable[Row]) -> list[list[Row]]:
+    """Divide rows into stretches of which none takes too long."""
+    found: list[list[Row]] = []
+    left = 0.0
+    for row in rows:
+        left -= row.nanoseconds
+        if not found or left < 0:
+            found.append([])
+            left = LONGEST - row.nanoseconds
+        found[-1].append(row)
+    return found
 
 
 class Table:

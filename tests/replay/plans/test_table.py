@@ -1,0 +1,299 @@
+"""What native code goes through: which arguments it takes, what stops it, and how it leaves the processor."""
+
+import threading
+
+import numpy
+import pytest
+
+import xpnet
+from tests.replay.cases import assert_identical
+from xpnet.replay.functions import FUNCTIONS
+from xpnet.replay.plans import numba, table
+from xpnet.replay.plans.memory import Layout
+
+pytest.importorskip("numba")
+pytestmark = [pytest.mark.host, pytest.mark.plans("numba")]
+
+X = numpy.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+
+
+def xp_of(x):
+    return xpnet.array_namespace(x)
+
+
+def lines(recording):
+    """The lines of Python in a plan's function, but for what is returned."""
+    _, *body, _ = (line.strip() for line in recording.plan.source.splitlines())
+    return [line for line in body if not line.startswith("# ")]
+
+
+# -- one call -----------------------------------------------------------------------------------------------
+
+
+def test_steps_between_which_python_does_nothing_are_one_call(record):
+    recording = record(lambda x: (x @ (x * 2).T + 1) @ x, X)
+    assert [line.partition("(")[0].split()[-1] for line in lines(recording)] == ["empty", "run"]
+    assert "in 1 calls; products: " in recording.plan.explain()
+    recording.check([X], [-X])
+
+
+def test_what_native_code_cannot_do_stands_between_two_calls(record):
+    recording = record(lambda x: xp_of(x).sort(x * 2, axis=1) @ xp_of(x).permute_dims(x + 1, (1, 0)), X)
+    names = [line.partition("(")[0] for line in lines(recording)]
+    assert [name for name in names if "run" in name or "sort" in name][1].endswith("sort")
+    recording.check([X], [-X])
+
+
+def test_a_view_is_made_where_python_needs_it_alone(record):
+    native = record(lambda x: (x + 1) @ x.T, X)
+    assert not any(".mT" in line for line in lines(native))
+    python = record(lambda x: xp_of(x).sort(x.T, axis=0) + (x + 1).T, X)
+    assert sum(".mT" in line for line in lines(python)) == 1
+    native.check([X], [-X])
+    python.check([X], [-X])
+
+
+def test_without_native_code_numpy_is_called(record, monkeypatch):
+    monkeypatch.setattr(numba, "objects_are_readable", lambda: False)
+    recording = record(lambda x: (x + 1) @ x.T, X)
+    assert "native code: this Python has objects" in recording.plan.explain()
+    assert not any("run" in line for line in lines(recording))
+    recording.check([X], [-X])
+
+
+def test_a_library_without_products_is_named(record, monkeypatch):
+    monkeypatch.setattr("xpnet.replay.plans.products.library", lambda: "there are no products today")
+    recording = record(lambda x: (x + 1) @ x.T, X)
+    assert "products: there are no products today" in recording.plan.explain()
+    assert any(line.startswith("dot(") for line in lines(recording))
+    recording.check([X], [-X])
+
+
+# -- how long a call lasts ----------------------------------------------------------------------------------
+
+
+def row(nanoseconds):
+    return table.Row(None, (), nanoseconds)
+
+
+def test_no_stretch_takes_long():
+    rows = [row(table.LONGEST * part) for part in (0.0, 0.5, 0.5, 0.1, 2.0, 0.1, 0.9)]
+    assert table.stretches(rows) == [rows[:3], rows[3:4], rows[4:5], rows[5:]]
+    assert table.stretches([]) == []
+
+
+def test_other_threads_go_on_during_long_stretches(record):
+    driver = numba.driver()
+    assert record(lambda x: x + 1, X).plan._text.constants["run"] is driver.run
+    long = record(lambda x: x @ x, numpy.ones((600, 600), "float32"))
+    assert long.plan._text.constants["run"] is driver.run_long
+
+
+# -- arguments ----------------------------------------------------------------------------------------------
+
+
+class OfAnotherClass(numpy.ndarray):
+    pass
+
+
+def some_arrays():
+    """Arrays of many kinds, some of which share memory."""
+    whole, other = numpy.ones((4, 4)), numpy.ones((4, 4))
+    fixed = numpy.ones((4, 4))
+    fixed.flags.writeable = False
+    unaligned = numpy.frombuffer(bytearray(8 * 16 + 1), numpy.uint8)[1:].view(float).reshape(4, 4)
+    return {
+        "whole": whole,
+        "other": other,
+        "view": whole[1:],
+        "view of a view": whole[1:][:2],
+        "column": other[:, 1],
+        "fixed": fixed,
+        "unaligned": unaligned,
+        "of another class": numpy.ones((2, 2)).view(OfAnotherClass),
+        "number": numpy.float64(3.0),
+        "from bytes": numpy.frombuffer(bytearray(64)),
+        "transposed": numpy.ones((3, 2)).T,
+    }
+
+
+def test_unusual_arguments_are_known_as_such():
+    random = numpy.random.default_rng(0)
+    arrays = some_arrays()
+    seen = set()
+    for _ in range(3000):
+        names = random.choice(list(arrays), size=random.integers(1, 6))
+        given = [arrays[name] for name in names]
+        written = [index for index in range(len(given)) if random.random() < 0.3]
+        words = table.of_arguments(len(given), written)
+        unusual = numba.driver().is_unusual(words.ctypes.data, given)
+        as_they_are = all(
+            type(x) is numpy.ndarray and x.flags.c_contiguous and x.flags.aligned for x in given
+        )
+        alone = all(
+            given[index].flags.writeable
+            and given[index].base is None
+            and not any(numpy.shares_memory(given[index], y) for y in [*given[:index], *given[index + 1 :]])
+            for index in written
+        )
+        if not as_they_are or not alone:
+            assert unusual, (names, written)
+        elif not written or "from bytes" not in names:  # whose memory is that of no array
+            assert not unusual, (names, written)
+        seen.add(unusual)
+    assert seen == {0, 1}
+
+
+@pytest.mark.parametrize("count", [1, 7, 1000])
+def test_the_same_array_twice_is_noticed_among_many(count):
+    arrays = [numpy.ones(1) for _ in range(count)]
+    for written in ([], [count - 1], range(count)):
+        words = table.of_arguments(count, list(written))
+        assert not numba.driver().is_unusual(words.ctypes.data, arrays)
+        words = table.of_arguments(count + 1, list(written))
+        twice = [*arrays, arrays[-1]]
+        assert numba.driver().is_unusual(words.ctypes.data, twice) == bool(written)
+
+
+@pytest.mark.parametrize("name", some_arrays())
+def test_unusual_arguments_give_the_same(name):
+    def f(x):
+        return x * 2 + 1, xp_of(x).sum(x * x)
+
+    x = some_arrays()[name]
+    recorded = xpnet.jit(f, donate=("x",))
+    before = numpy.array(x)
+    expected = f(before)
+    for _ in range(2):
+        for one, other in zip(recorded(x), expected, strict=True):
+            numpy.testing.assert_array_equal(one, other)
+        if name not in ("whole", "other"):
+            numpy.testing.assert_array_equal(x, before)
+        else:
+            x = numpy.array(before)
+
+
+# -- what stops it ------------------------------------------------------------------------------------------
+
+
+def test_an_index_that_is_none_says_so_and_the_next_call_is_right(record):
+    def f(x, index):
+        return xp_of(x).take_along_axis(x * 2, index, axis=1) + 1
+
+    good, bad = numpy.zeros((4, 1), "int64"), numpy.full((4, 1), 6)
+    recording = record(f, X, good)
+    for wrong in (bad, -bad - 1):
+        with pytest.raises(IndexError, match=rf"take_along_axis must .* long, 6; received {wrong[0, 0]}"):
+            recording(X, wrong)
+        recording.check([X, good], [X, good + 5], [-X, good - 6])
+
+
+# -- numbers too small to be normal -------------------------------------------------------------------------
+
+TINY = {"float32": 1e-40, "float64": 1e-310}
+
+
+@pytest.mark.parametrize("dtype", TINY)
+@pytest.mark.plans("numpy", "numba")
+def test_what_is_too_small_is_zero_in_native_code_alone(dtype, record, kind_of_plan):
+    def f(x):
+        xp = xp_of(x)
+        smaller = x * 1e-5
+        return smaller, xp.cumulative_sum(x), xp.sum(xp.astype(x > 0, x.dtype))
+
+    usual = numpy.full(8, numpy.finfo(dtype).tiny * 4, dtype)
+    recording = record(f, usual)
+    tiny = numpy.full(8, TINY[dtype], dtype)
+    for _ in range(2):
+        smaller, total, count = recording(usual)
+        assert numpy.all(smaller == 0) == (kind_of_plan == "numba")
+        assert count == 8
+        _, total, count = recording(tiny)
+        assert total[-1] > 0  # by NumPy, between two stretches
+        assert count == (0 if kind_of_plan == "numba" else 8)
+        assert numpy.all(usual * 1e-5 > 0)
+        assert numpy.all(tiny * numpy.asarray(1.0, dtype) > 0)
+
+
+def test_the_processor_is_left_as_it_was_when_a_table_is_stopped():
+    def f(x, index):
+        return xp_of(x).take_along_axis(x * 2, index, axis=1) + 1
+
+    recorded = xpnet.jit(f)
+    recorded(X, numpy.zeros((4, 1), "int64"))
+    with pytest.raises(IndexError):
+        recorded(X, numpy.full((4, 1), 6))
+    assert numpy.all(numpy.full(8, TINY["float32"], "float32") * numpy.float32(1) > 0)
+
+
+def test_threads_have_settings_of_their_own():
+    """A table that runs in one thread changes nothing for arithmetic in others."""
+    recorded = xpnet.jit(lambda x: x @ x)
+    big = numpy.ones((1500, 1500), "float32")
+    recorded(big)
+    tiny, lost = numpy.full(64, TINY["float32"], "float32"), []
+    done = threading.Event()
+
+    def others():
+        while not done.is_set():
+            if not numpy.all(tiny * numpy.float32(1) > 0):
+                lost.append(1)
+
+    thread = threading.Thread(target=others)
+    thread.start()
+    for _ in range(3):
+        recorded(big)
+    done.set()
+    thread.join()
+    assert not lost
+
+
+# -- the checked mode ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    monkeypatch.setenv("XPNET_CHECK", "1")
+
+
+def training(x, w):
+    xp = xp_of(x)
+    hidden = xp.tanh(x @ w + 1)
+    return xp.sort(hidden, axis=1) * 2, xp.sum(hidden * hidden), w - hidden.T @ x @ w
+
+
+def test_a_plan_that_does_as_the_functions_do_passes(checked, record):
+    w = numpy.random.default_rng(1).normal(size=(6, 6)).astype("float32")
+    x = numpy.random.default_rng(2).normal(size=(6, 6)).astype("float32")
+    recording = record(training, x, w, donate=("w",))
+    assert recording.plan.source.count("check.compare(") > 3
+    for one, other in zip(recording(x, w.copy()), training(x, w), strict=True):
+        numpy.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_kernel_that_does_something_else_is_named(checked, record, monkeypatch):
+    multiply = FUNCTIONS["multiply"]
+    monkeypatch.setitem(FUNCTIONS, "multiply", multiply._replace(python="{0} * {1} + 1"))
+    recording = record(lambda x: (x + 1) @ ((x @ x.T) * 3), numpy.ones((6, 6), "float32"))
+    with pytest.raises(RuntimeError, match=r"step \d, multiply\("):
+        recording(numpy.ones((6, 6), "float32"))
+
+
+def test_memory_that_is_written_over_too_early_is_noticed(checked, record, monkeypatch):
+    monkeypatch.setattr(Layout, "_lifetimes", lambda self, returned: {})
+    recording = record(lambda x: ((x + 1) @ x.T) @ (x + 1), X)
+    with pytest.raises(RuntimeError, match=r"must do what was recorded; step \d"):
+        recording(X)
+
+
+def test_numbers_agree_within_roundings_alone():
+    from xpnet.replay.plans.check import _difference
+
+    x = numpy.asarray([1.0, 1e-3, numpy.nan, numpy.inf, 0.0], "float32")
+    assert _difference(x, x * numpy.float32(1 + 1e-6)) is None
+    for index, wrong in ((0, 1.001), (1, 2e-3), (2, 1.0), (3, -numpy.inf), (4, numpy.nan)):
+        y = x.copy()
+        y[index] = wrong
+        assert _difference(y, x) == (index,)
+    assert _difference(numpy.asarray([True, False]), numpy.asarray([True, True])) == (1,)
+    assert_identical(x, x)
