@@ -271,7 +271,11 @@ def test_the_threads_of_the_caller_are_as_they_were(library):
     assert {*seen, count()} == {before}
 
 
-def functions_of_python(library, integer, change=lambda result: None):
+def put(result, found):
+    result[...] = found
+
+
+def functions_of_python(library, integer, put=put):
     """A library whose product of matrices of float32 is written in Python and takes integers of a type."""
     enum, pointer, number = ctypes.c_int, ctypes.POINTER(ctypes.c_float), ctypes.c_float
     of_c = ctypes.CFUNCTYPE(
@@ -288,9 +292,8 @@ def functions_of_python(library, integer, change=lambda result: None):
     @of_c
     def gemm(order, by_columns_1, by_columns_2, m, n, k, one, x1, step_1, x2, step_2, zero, result, step):
         calls.append((order, one, zero))
-        found = matrix(result, m, n, step)
-        found[...] = matrix(x1, m, k, step_1, by_columns_1) @ matrix(x2, k, n, step_2, by_columns_2)
-        change(found)
+        found = matrix(x1, m, k, step_1, by_columns_1) @ matrix(x2, k, n, step_2, by_columns_2)
+        put(matrix(result, m, n, step), found)
 
     address = ctypes.cast(gemm, ctypes.c_void_p).value
     return gemm, calls, library._replace(addresses=library.addresses | {("gemm", "float32"): address})
@@ -303,11 +306,24 @@ def test_integers_of_both_widths(library, integer):
     assert set(calls) == {(101, 1.0, 0.0)}
 
 
-def test_a_library_with_other_results_is_not_used(library, monkeypatch):
-    def change(result):
-        result[-1, -1] += 1
+def off_by_one(result, found):
+    result[...] = found
+    result[-1, -1] += 1
 
-    _alive, _calls, other = functions_of_python(library, ctypes.c_int64, change)
+
+def beside(result, found):
+    result[...] = found
+    as_strided(result, (len(result), result.shape[1] + 1), result.strides)[:, -1] = 0
+
+
+def added(result, found):
+    result *= 0  # which leaves NaN
+    result += found
+
+
+@pytest.mark.parametrize("put", [off_by_one, beside, added])
+def test_a_library_with_other_results_is_not_used(library, monkeypatch, put):
+    _alive, _calls, other = functions_of_python(library, ctypes.c_int64, put)
     monkeypatch.setattr(blas, "find", lambda: other)
     reason = products.library.__wrapped__()
     assert library.name in reason
