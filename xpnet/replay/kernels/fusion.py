@@ -153,9 +153,8 @@ class _Fusion:
     def groups(self) -> list[Group]:
         """Return the groups in order, with the views in another shape that not only kernels read."""
         remaining = {group.current for group in self._groups}
-        # A plan may call a single operation without its kernel, and then needs the view.
-        alone = [group.operations[0] for group in remaining if len(group.operations) == 1]
-        named = {x for operation in alone for x in operation.inputs}
+        called = [group.operations[0] for group in remaining if group.kernel is None]
+        named = {x for operation in called for x in operation.inputs}
         named.update(self._graph.returned)
         for operation in reversed(self._reshaped):
             if operation.result in named:

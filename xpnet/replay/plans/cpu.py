@@ -12,13 +12,14 @@ import numpy
 from xpnet.replay.functions import VIEWS
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import python
-from xpnet.replay.kernels.kernel import NUMBER, Kernel
-from xpnet.replay.kernels.python import MOST_REDUCED, PythonSource
-from xpnet.replay.plans import numba
+from xpnet.replay.kernels.kernel import Kernel
+from xpnet.replay.kernels.python import PythonSource
+from xpnet.replay.plans import numba, products
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
-from xpnet.replay.plans.step import CALL, KERNEL, Call, Flat, Item, Member, Step
+from xpnet.replay.plans.products import Operand
+from xpnet.replay.plans.step import CALL, KERNEL, PRODUCT, Call, Flat, Item, Member, Step
 from xpnet.replay.plans.table import Row, Stretch, Where, objects_are_readable, of_arguments
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
@@ -62,10 +63,6 @@ class CpuPlan(MemoryPlan):
             calls.append(Call(CALL, _copied, results, "copied", results=results, several=True))
         return Step.of(operation, *calls)
 
-    def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:
-        small = kernel.size <= MOST_REDUCED or kernel.kinds[step.results[0]] == NUMBER
-        return len(step.calls) > 1 or bool(kernel.views) or (kernel.has_totals and small)
-
     def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
         parallel = kernel.size >= PARALLEL and not kernel.has_totals
         loop = PythonSource(kernel, results, over, parallel=parallel)
@@ -75,13 +72,25 @@ class CpuPlan(MemoryPlan):
         return numba.native(loop.source), [*arrays, *loop.numbers, *sizes]
 
     def _rows(self, step: Step, call: Call) -> Sequence[Row]:
+        if self._target is None:
+            return ()
+        if call.kind == PRODUCT:
+            library = products.library()
+            operands = [self._operand(x) for x in call.arguments]
+            return () if isinstance(library, str) or None in operands else products.rows(library, *operands)
         if call.kind == KERNEL and step.kernel and hasattr(call.function, "address"):
-            nanoseconds = step.kernel.size * len(step.kernel.parts)
-            problem = (
-                f"the indices of take_along_axis must be smaller than the axis is long, {step.kernel.columns}"
-            )
-            return [Row(call.function, [*call.arguments, 0], nanoseconds, problem)]
+            size, columns = step.kernel.size, step.kernel.columns
+            problem = f"the indices of take_along_axis must be smaller than the axis is long, {columns}"
+            return [Row(call.function, [*call.arguments, 0], size * len(step.kernel.parts), problem)]
         return ()
+
+    def _operand(self, x: Any) -> Operand | None:
+        """Return where an operand of a product is; None if only a call shows that."""
+        if type(x) is not Variable:
+            return Operand(x, id(x), x.shape, x.strides, x.dtype)
+        if self._prototypes.root[x] in self._prototypes.made_by_calls:
+            return None
+        return Operand(x, self._where(x), x.shape, self._prototypes[x].strides, x.dtype)
 
     def _run(self, rows: Sequence[Row]) -> list[str]:
         if not rows:

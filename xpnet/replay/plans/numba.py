@@ -24,8 +24,8 @@ from xpnet.replay.plans.native import array, float_at, load, store
 
 """
 _MODULES = (
-    ("kernels", "sums.py"),
-    *(("plans", f"{name}.py") for name in ("native", "native_products", "products", "table")),
+    "kernels/sums.py",
+    *(f"plans/{name}.py" for name in ("native", "native_products", "products", "table")),
 )
 
 
@@ -96,8 +96,8 @@ def _text(source: str) -> str:
 @cache
 def _contained() -> str:
     """Return what changes with the modules whose functions compiled code contains."""
-    files = importlib.resources.files("xpnet.replay")
-    text = b"".join(files.joinpath(*path).read_bytes() for path in _MODULES)
+    folder = importlib.resources.files("xpnet").joinpath("replay")
+    text = b"".join(folder.joinpath(*path.split("/")).read_bytes() for path in _MODULES)
     return hashlib.sha256(text).hexdigest()[:16]
 
 

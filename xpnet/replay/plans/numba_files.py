@@ -189,7 +189,7 @@ def c_function(text: str, *arguments: str) -> Any:
         from numba.core.ccallback import CFunc
 
         signature = (tuple(getattr(numba.types, name) for name in arguments), numba.types.int64)
-        compiled = CFunc(_kernel(text), signature, {}, {"error_model": "numpy"})
+        compiled: Any = CFunc(_kernel(text), signature, {}, {"error_model": "numpy"})
         compiled._cache = _Files(text)
         compiled.compile()
     return compiled

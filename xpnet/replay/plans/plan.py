@@ -182,10 +182,6 @@ class MemoryPlan(Plan):
         """
         raise NotImplementedError
 
-    def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:  # noqa: ARG002
-        """Say whether a single operation is faster as a kernel of its own."""
-        return True
-
     def _rows(self, step: Step, call: Call) -> Sequence:  # noqa: ARG002
         """Return what native code does in place of a call; nothing if Python calls the function."""
         return ()
@@ -230,10 +226,6 @@ class MemoryPlan(Plan):
         """Put elementwise steps together in kernels."""
         groups = fuse(self.graph, *self._prototypes.for_kernels(target.shortest), target)
         step_of = dict(zip(self.graph.operations, steps, strict=True))
-        for group in groups:
-            alone = step_of[group.operations[0]] if len(group.operations) == 1 else None
-            if alone and group.kernel and not self._is_worth_it(alone, group.kernel):
-                group.kernel = None
         reads = [group.kernel.inputs if group.kernel else group.operations[0].inputs for group in groups]
         last = last_readers(reads, self.graph.returned)
         fused = []
