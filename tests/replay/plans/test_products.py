@@ -5,12 +5,14 @@ on one processor. Elsewhere, numbers are whole and small, so that any order give
 """
 
 import ctypes
+import threading
 from itertools import product
 
 import numpy
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
+import xpnet
 from xpnet.replay.plans import blas, products
 
 pytest.importorskip("numba")
@@ -254,21 +256,37 @@ def test_what_cannot_be_done_in_parts(library, monkeypatch):
 # -- the library --------------------------------------------------------------------------------------------
 
 
-def test_the_threads_of_the_caller_are_as_they_were(library):
+@pytest.fixture
+def threads():
+    """What says how many threads the library has."""
     loaded = ctypes.CDLL(blas._multiarray_umath.__file__)
     names = "scipy_openblas_get_num_threads64_", "scipy_openblas_get_num_threads", "openblas_get_num_threads"
     count = next((getattr(loaded, name) for name in names if hasattr(loaded, name)), None)
     if count is None:
         pytest.skip("the library does not say how many threads it has")
-    before = count()
-    seen = []
-    x = drawn(90, 90, dtype="float32")
-    y, result = x.copy(), numpy.empty_like(x)
-    for row in rows_of(library, x, y, result):
-        products.run(row)
-        seen.append(count())
-    assert products._wrong(library) == ""
-    assert {*seen, count()} == {before}
+    return count
+
+
+def test_the_threads_of_the_caller_are_as_they_were(library, threads):
+    """Before, after and, for another thread, during a replay."""
+    before, seen, ended = threads(), set(), threading.Event()
+
+    def look():
+        while not ended.wait(1e-4):
+            seen.add(threads())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        step = xpnet.jit(lambda x, y: (x @ y) @ (y + 1))
+        x, y = drawn(2, 90, 90, dtype="float32")
+        for _ in range(100):
+            step(x, y)
+            seen.add(threads())
+    finally:
+        ended.set()
+        looking.join()
+    assert seen == {before} == {threads()}
 
 
 def put(result, found):
