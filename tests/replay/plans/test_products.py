@@ -5,12 +5,14 @@ on one processor. Elsewhere, numbers are whole and small, so that any order give
 """
 
 import ctypes
+import threading
 from itertools import product
 
 import numpy
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
+import xpnet
 from xpnet.replay.plans import blas, products
 
 pytest.importorskip("numba")
@@ -254,24 +256,44 @@ def test_what_cannot_be_done_in_parts(library, monkeypatch):
 # -- the library --------------------------------------------------------------------------------------------
 
 
-def test_the_threads_of_the_caller_are_as_they_were(library):
+@pytest.fixture
+def threads():
+    """What says how many threads the library has."""
     loaded = ctypes.CDLL(blas._multiarray_umath.__file__)
     names = "scipy_openblas_get_num_threads64_", "scipy_openblas_get_num_threads", "openblas_get_num_threads"
     count = next((getattr(loaded, name) for name in names if hasattr(loaded, name)), None)
     if count is None:
         pytest.skip("the library does not say how many threads it has")
-    before = count()
-    seen = []
-    x = drawn(90, 90, dtype="float32")
-    y, result = x.copy(), numpy.empty_like(x)
-    for row in rows_of(library, x, y, result):
-        products.run(row)
-        seen.append(count())
-    assert products._wrong(library) == ""
-    assert {*seen, count()} == {before}
+    return count
 
 
-def functions_of_python(library, integer, change=lambda result: None):
+def test_the_threads_of_the_caller_are_as_they_were(library, threads):
+    """Before, after and, for another thread, during a replay."""
+    before, seen, ended = threads(), set(), threading.Event()
+
+    def look():
+        while not ended.wait(1e-4):
+            seen.add(threads())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        step = xpnet.jit(lambda x, y: (x @ y) @ (y + 1))
+        x, y = drawn(2, 90, 90, dtype="float32")
+        for _ in range(100):
+            step(x, y)
+            seen.add(threads())
+    finally:
+        ended.set()
+        looking.join()
+    assert seen == {before} == {threads()}
+
+
+def put(result, found):
+    result[...] = found
+
+
+def functions_of_python(library, integer, put=put):
     """A library whose product of matrices of float32 is written in Python and takes integers of a type."""
     enum, pointer, number = ctypes.c_int, ctypes.POINTER(ctypes.c_float), ctypes.c_float
     of_c = ctypes.CFUNCTYPE(
@@ -288,9 +310,8 @@ def functions_of_python(library, integer, change=lambda result: None):
     @of_c
     def gemm(order, by_columns_1, by_columns_2, m, n, k, one, x1, step_1, x2, step_2, zero, result, step):
         calls.append((order, one, zero))
-        found = matrix(result, m, n, step)
-        found[...] = matrix(x1, m, k, step_1, by_columns_1) @ matrix(x2, k, n, step_2, by_columns_2)
-        change(found)
+        found = matrix(x1, m, k, step_1, by_columns_1) @ matrix(x2, k, n, step_2, by_columns_2)
+        put(matrix(result, m, n, step), found)
 
     address = ctypes.cast(gemm, ctypes.c_void_p).value
     return gemm, calls, library._replace(addresses=library.addresses | {("gemm", "float32"): address})
@@ -303,11 +324,24 @@ def test_integers_of_both_widths(library, integer):
     assert set(calls) == {(101, 1.0, 0.0)}
 
 
-def test_a_library_with_other_results_is_not_used(library, monkeypatch):
-    def change(result):
-        result[-1, -1] += 1
+def off_by_one(result, found):
+    result[...] = found
+    result[-1, -1] += 1
 
-    _alive, _calls, other = functions_of_python(library, ctypes.c_int64, change)
+
+def beside(result, found):
+    result[...] = found
+    as_strided(result, (len(result), result.shape[1] + 1), result.strides)[:, -1] = 0
+
+
+def added(result, found):
+    result *= 0  # which leaves NaN
+    result += found
+
+
+@pytest.mark.parametrize("put", [off_by_one, beside, added])
+def test_a_library_with_other_results_is_not_used(library, monkeypatch, put):
+    _alive, _calls, other = functions_of_python(library, ctypes.c_int64, put)
     monkeypatch.setattr(blas, "find", lambda: other)
     reason = products.library.__wrapped__()
     assert library.name in reason

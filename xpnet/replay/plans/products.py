@@ -1,8 +1,8 @@
 """Matrix products as rows of a table: which function of BLAS does them, and what it is told.
 
-Both are as `numpy.dot` and `numpy.matmul` choose them, so that results have the same bits. NumPy itself does
-what is left: a product of a matrix and its own transpose, of which it computes half, and products of operands
-that BLAS cannot read where they are.
+Both are as `numpy.matmul` chooses them, and as `numpy.dot` does for matrices without anything between their
+rows, so that results have the same bits. NumPy itself does what is left: a product of a matrix and its own
+transpose, of which it computes half, and products of operands that BLAS cannot read where they are.
 """
 
 import ctypes
@@ -179,8 +179,8 @@ def rows(library: Blas, x1: Operand, x2: Operand, result: Operand) -> list[Row]:
     if not prod((*x1.shape, *result.shape)) or any(stride % dtype.itemsize for stride in strides):
         return []
     products = _Products.of(x1, x2, result)
-    is_square = x1.begins == x2.begins and products.x1[2:] == products.x2.transposed[2:]
-    if result.begins in (x1.begins, x2.begins) or (is_square and 1 not in products.x1[2:4]):
+    by_itself = x1.begins == x2.begins and products.x1[2:] == products.x2.transposed[2:]
+    if result.begins in (x1.begins, x2.begins) or (by_itself and 1 not in products.x1[2:4]):
         return []
     if products.result.columns > products.result.rows:
         products = products.transposed
@@ -262,7 +262,7 @@ def _wrong(found: Blas) -> str:
         x2 = (numpy.arange(inner * width, dtype=dtype) % 5 - 2).reshape(inner, width)
         expected = numpy.dot(x1, x2)
         for order_1, order_2, order in product("CF", repeat=3):
-            result = _framed(numpy.zeros_like(expected), order)
+            result = _framed(numpy.full_like(expected, numpy.nan), order)
             operands = [_framed(x1, order_1), _framed(x2, order_2), result]
             for row in rows(found, *(operand(x[1:-1, 1:-1]) for x in operands)):
                 run(row)
