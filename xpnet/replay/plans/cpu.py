@@ -89,9 +89,9 @@ class CpuPlan(MemoryPlan):
         return ()
 
     def _operand(self, x: Any) -> Operand | None:
-        """Return where an operand of a product is; None if only a call shows that."""
+        """Return where an operand of a product is; None if only a call shows that, or BLAS cannot read it."""
         if type(x) is not Variable:
-            return Operand(x, id(x), x.shape, x.strides, x.dtype)
+            return Operand(x, id(x), x.shape, x.strides, x.dtype) if x.flags.aligned else None
         if self._prototypes.root[x] in self._prototypes.made_by_calls:
             return None
         return Operand(x, self._where(x), x.shape, self._prototypes[x].strides, x.dtype)
