@@ -4,6 +4,7 @@ What `cpu_steps.py` does not know is called as it was recorded, and gives an arr
 """
 
 from collections.abc import Sequence
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy
 from xpnet.replay.functions import VIEWS
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import python
-from xpnet.replay.kernels.kernel import Kernel
+from xpnet.replay.kernels.kernel import COLUMN, FULL, STACKED, Kernel
 from xpnet.replay.kernels.python import PythonSource
 from xpnet.replay.plans import numba, products
 from xpnet.replay.plans.cpu_runtime import Cpu
@@ -20,7 +21,7 @@ from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
 from xpnet.replay.plans.products import Operand
 from xpnet.replay.plans.step import CALL, KERNEL, PRODUCT, Call, Flat, Item, Member, Step
-from xpnet.replay.plans.table import SHORT, Row, Stretch, Where, of_arguments, stretches
+from xpnet.replay.plans.table import LONGEST, SHORT, Row, Stretch, Where, of_arguments, stretches
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
 # a product, so that other threads gain nothing before.
@@ -44,7 +45,8 @@ class CpuPlan(MemoryPlan):
         self._stretches: list[Stretch] = []
         super()._build(over)
         self._arguments = of_arguments(len(self.graph.inputs), self._written)
-        self._arguments_at = self._arguments.ctypes.data
+        if self._target:
+            self._is_unusual = partial(numba.driver().is_unusual, self._arguments.ctypes.data)
 
     def _lower(self, operation: Operation) -> Step:
         prototypes = self._prototypes
@@ -67,9 +69,16 @@ class CpuPlan(MemoryPlan):
         parallel = kernel.size >= PARALLEL and not kernel.has_totals
         loop = PythonSource(kernel, results, over, parallel=parallel)
         sizes = [kernel.size, *([kernel.columns] if kernel.columns else [])]
-        if parallel:
-            return numba.on_all_cores(loop.source), [*map(Flat, arrays), *loop.numbers, *sizes]
-        return numba.native(loop.source), [*arrays, *loop.numbers, *sizes]
+        if not parallel:
+            return numba.native(loop.source), [*arrays, *loop.numbers, *sizes]
+        inputs = [*kernel.inputs, *(x for x in results if x not in over)]
+        # How many elements of each array a row has, so that many rows are done a part at a time.
+        of_row = [{FULL: kernel.columns or 1, COLUMN: 1}.get(kernel.kinds[x], 0) for x in inputs]
+        most = LONGEST // len(kernel.parts) // (kernel.columns or 1)
+        if kernel.views or STACKED in kernel.kinds.values():
+            most = kernel.size
+        function = numba.on_all_cores(loop.source, of_row, kernel.columns, max(most, 1))
+        return function, [*map(Flat, arrays), *loop.numbers, kernel.size]
 
     def _rows(self, step: Step, call: Call) -> Sequence[Row]:
         if self._target is None:
@@ -119,7 +128,7 @@ class CpuPlan(MemoryPlan):
         return names | {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
 
     def _prepared(self, inputs: list, keep: bool) -> list:
-        usual = self._target and not keep and not numba.driver().is_unusual(self._arguments_at, inputs)
+        usual = self._target and not keep and not self._is_unusual(inputs)
         return inputs if usual else super()._prepared(inputs, keep)
 
     def _must_copy(self, inputs: list[numpy.ndarray]) -> list[int]:

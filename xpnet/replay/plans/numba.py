@@ -6,7 +6,7 @@ import importlib.resources
 import importlib.util
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -123,15 +123,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def on_all_cores(source: str) -> Callable:
-    """Return the function of a kernel whose rows are shared among the cores where that is possible."""
+def on_all_cores(source: str, of_row: Sequence[int], columns: int, most: int) -> Callable:
+    """Return the function of a kernel whose rows are shared among the cores where that is possible.
+
+    It takes the arrays, of which a row has some elements each (0: all of them serve each row), numbers, and
+    how many elements there are. At most some rows are done at once, so that Ctrl-C is heard between.
+    """
     parallel, serial = compiled(source, parallel=True), compiled(source)
+    sizes, width = [columns] * bool(columns), columns or 1
 
     def call(*arguments: Any) -> None:
-        if _forked:
-            serial(*arguments)
-        else:
-            with _team:
-                parallel(*arguments)
+        arrays, (*numbers, size) = arguments[: len(of_row)], arguments[len(of_row) :]
+        for first in range(0, size // width, most):
+            last = min(first + most, size // width)
+            parts = [x[first * n : last * n] if n else x for x, n in zip(arrays, of_row, strict=True)]
+            given = (*parts, *numbers, (last - first) * width, *sizes)
+            if _forked:
+                serial(*given)
+            else:
+                with _team:
+                    parallel(*given)
 
     return call
