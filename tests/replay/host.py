@@ -187,13 +187,15 @@ class Host:
         function = compiled(source)
 
         def launch(*arguments):
+            arguments = [by_value(x) if type(x) is list else x for x in arguments]
             values = [
                 ctypes.c_void_p(x.ctypes.data) if isinstance(x, numpy.ndarray)
                 else ctypes.c_double(x) if isinstance(x, float) else ctypes.c_longlong(x)
                 for x in arguments
             ]  # fmt: skip
             (gx, gy), (bx, by), _ = grid
-            self._do("kernel", lambda: function(gx, gy, bx, by, *values))
+            # The arguments are kept until then.
+            self._do("kernel", lambda _kept=arguments: function(gx, gy, bx, by, *values))
 
         return launch
 
@@ -296,11 +298,16 @@ def epilogue(product, relu, first, second, result, *more):
     result[...] = x.reshape(result.shape)
 
 
+def by_value(values):
+    """Return numbers, or where arrays are, as they are handed in by value."""
+    return numpy.array([x.ctypes.data if isinstance(x, numpy.ndarray) else x for x in values])
+
+
 @functools.cache
 def compiled(source):
-    """Return a kernel as a function of its grid and its arguments."""
-    head, _, _ = source.partition("{")
-    arguments = head[head.index("(") + 1 : head.rindex(")")].replace("__restrict__", "")
+    """Return a kernel as a function of its grid and its arguments, those by value by where they are."""
+    head, _, _ = source[source.index("void kernel(") :].partition("{")
+    arguments = head[head.index("(") + 1 : head.rindex(")")].replace("__restrict__", "").replace("const ", "")
     parts = [part.strip() for part in arguments.split(",")]
     names = [part.replace("*", " ").split()[-1] for part in parts]
     kept = "".join(
@@ -310,7 +317,7 @@ def compiled(source):
         [
             BUILTINS, PRELUDE, source, RUN, kept,
             f"static void start() {{ kernel({', '.join(f'given_{name}' for name in names)}); }}",
-            f'extern "C" void launch(int gx, int gy, int bx, int by, {arguments}) {{',
+            f'extern "C" void launch(int gx, int gy, int bx, int by, {arguments.replace("> ", ">& ")}) {{',
             *(f"    given_{name} = {name};" for name in names),
             "    run(start, gx, gy, bx, by);",
             "}",

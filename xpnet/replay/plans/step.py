@@ -102,6 +102,9 @@ class Step:
         Inputs whose memory the result may take over, if nothing else needs them any more.
     kernel : Kernel or None
         What stands for the calls, as it depends on the memory that is shared.
+    at_once : sequence of Step
+        Of what it is put together, if it is: steps with kernels, none of which reads what another one makes,
+        and which may be done in any order.
     """
 
     inputs: Sequence[Variable]
@@ -109,10 +112,27 @@ class Step:
     calls: Sequence[Call] = ()
     in_place: Sequence[Variable] = ()
     kernel: Kernel | None = None
+    at_once: Sequence["Step"] = ()
 
     @classmethod
     def of(cls, operation: Operation, *calls: Call, in_place: Sequence[Variable] = ()) -> "Step":
         return cls(operation.inputs, operation.results, calls, in_place)
+
+    @classmethod
+    def of_several(cls, steps: Sequence["Step"]) -> "Step":
+        """Return what does several steps, with kernels, at once."""
+        inputs = [x for step in steps for x in step.inputs]
+        return cls(inputs, [x for step in steps for x in step.results], at_once=steps)
+
+    @property
+    def parts(self) -> Sequence["Step"]:
+        """The steps that it is put together of, or itself."""
+        return self.at_once or (self,)
+
+    @property
+    def made(self) -> list[tuple["Step", Variable]]:
+        """The results, each with the part that makes it."""
+        return [(part, x) for part in self.parts for x in part.results]
 
     @property
     def is_view(self) -> bool:
