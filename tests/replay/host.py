@@ -36,6 +36,7 @@ using namespace std;
 #define __global__
 #define __device__
 #define __shared__ static
+#define LISTS
 #define inf ((double)INFINITY)
 #define not_a_number ((double)NAN)
 struct Three { int x, y, z; };
@@ -307,7 +308,8 @@ def by_value(values):
 def compiled(source):
     """Return a kernel as a function of its grid and its arguments, those by value by where they are."""
     head, _, _ = source[source.index("void kernel(") :].partition("{")
-    arguments = head[head.index("(") + 1 : head.rindex(")")].replace("__restrict__", "").replace("const ", "")
+    arguments = head[head.index("(") + 1 : head.rindex(")")]
+    arguments = arguments.replace("__restrict__", "").replace("LISTS const ", "")
     parts = [part.strip() for part in arguments.split(",")]
     names = [part.replace("*", " ").split()[-1] for part in parts]
     kept = "".join(

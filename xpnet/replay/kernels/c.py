@@ -12,7 +12,7 @@ A total over several blocks is put together by the last one that ends, in the or
 is the same each time.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from xpnet.replay.functions import ARITHMETIC, PICK, REDUCTIONS, SCATTER, dtype_of_text, row_of
@@ -114,6 +114,11 @@ OPTIONS = ("-std=c++17", "--fmad=false")
 
 # What CUDA has, and other compilers do not.
 CUDA = """\
+#if __CUDA_ARCH__ >= 700
+#define LISTS __grid_constant__
+#else
+#define LISTS
+#endif
 #define inf __longlong_as_double(0x7ff0000000000000ll)
 #define not_a_number __longlong_as_double(0x7ff8000000000000ll)
 __device__ unsigned short half_from_float(float x) {

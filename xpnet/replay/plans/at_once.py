@@ -75,8 +75,9 @@ class _Order:
         for number, read in enumerate([*(step.inputs for step in steps), returned]):
             for x in read:
                 self._readers[root[x]][number] = None
-        # The steps that make what each reads, and the memory of it and of what it makes. Numbers take next to none.
-        self._makers, self._memory = [], []
+        # Which steps make what each reads, and the memory of that and of what it makes, but for numbers.
+        self._makers: list[set[int]] = []
+        self._memory: list[set[Variable]] = []
         for step in steps:
             read = {y for x in step.inputs for y in (x, root[x])}
             self._makers.append({self._maker[x] for x in read if x in self._maker})

@@ -32,7 +32,10 @@ class Launch(NamedTuple):
 
 
 def together(calls: Iterable[Call]) -> list[Call]:
-    """Return as few calls of kernels as can do the work of some, none of which needs what another one makes."""
+    """Return as few calls as can do the work of some, whose functions are launches.
+
+    None needs what another one makes. Those of one text become one, if that can take all their arguments.
+    """
     alike: dict[str, list[Call]] = {}
     for call in calls:
         alike.setdefault(call.function.source, []).append(call)
@@ -62,17 +65,18 @@ def _one(calls: Sequence[Call], apart: Sequence[bool]) -> Call:
     # With more threads than it asks for, a kernel does the same.
     grid = Grid((blocks, 1), max(grid.threads for grid in grids), 0)
     kernel = call.function.kernel
-    return call._replace(function=Launch(kernel, grid, _source(kernel, len(calls), apart)), arguments=arguments)
+    launch = Launch(kernel, grid, _source(kernel, len(calls), apart))
+    return call._replace(function=launch, arguments=arguments)
 
 
 def _source(kernel: CudaSource, number: int, apart: Sequence[bool]) -> str:
     """Return the source that does the work of a number of kernels."""
-    parameters, own = ["const Each<Index> first"], []  # the first block of each
+    parameters, own = ["LISTS const Each<Index> first"], []  # the first block of each
     for parameter, differs in zip(kernel.parameters, apart, strict=True):
         kind, _, name = parameter.rpartition(" ")
         if differs:
             own.append(f"{parameter} = each_{name}.of[which];")
-            parameter = f"const Each<{kind.removesuffix(' __restrict__')}> each_{name}"
+            parameter = f"LISTS const Each<{kind.removesuffix(' __restrict__')}> each_{name}"
         parameters.append(parameter)
     lines = [
         "unsigned int which = 0;",

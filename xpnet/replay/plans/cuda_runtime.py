@@ -134,7 +134,7 @@ class Cuda:
         blocks, threads, _ = grid
 
         def launch(*arguments: Any) -> None:
-            function(blocks, threads, tuple(_by_value(x) if type(x) is list else x for x in arguments))
+            function(blocks, threads, tuple(by_value(x) if type(x) is list else x for x in arguments))
 
         return launch
 
@@ -192,9 +192,9 @@ def _compiled(source: str) -> Any:
     return cupy.RawModule(code=source, options=OPTIONS).get_function("kernel")
 
 
-def _by_value(values: list) -> numpy.ndarray:
-    """Return a struct of numbers, or of where arrays are, which CuPy hands in as it is, as one array of size 1."""
-    numbers = numpy.array([x.data.ptr if isinstance(x, cupy.ndarray) else x for x in values])
+def by_value(values: list) -> numpy.ndarray:
+    """Return a struct of numbers, or of where arrays are: the only array of the host that CuPy hands in."""
+    numbers = numpy.asarray([x if isinstance(x, int | float) else x.data.ptr for x in values])
     return numbers.view([("of", numbers.dtype, len(values))])
 
 

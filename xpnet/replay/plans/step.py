@@ -4,7 +4,7 @@ An operation becomes a `Step` of one or more `Call`s. A call says what is done t
 are in memory is decided later, in `memory.py`. `Source` then writes each call as a line.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -30,7 +30,7 @@ class Call(NamedTuple):
     kind : str
         What it is.
     function : callable or None
-        None for a view that its one argument already is.
+        None for a view that its one argument already is. On CUDA a `Launch`, until that is compiled.
     arguments : sequence
         Variables, also as `Flat`, `Item` or `Member` of one, `Scratch`, other calls, and constants. Those of
         a copy are where to, and what.
@@ -45,7 +45,7 @@ class Call(NamedTuple):
     """
 
     kind: str
-    function: Callable | None
+    function: Any
     arguments: Sequence[Any]
     name: str = ""
     options: Mapping[str, Any] = MappingProxyType({})
