@@ -101,6 +101,11 @@ def plan_on(host):
         def _runtime_of(self, like):
             return host
 
+        def _build(self, over):
+            super()._build(over)
+            for step in self._layout._steps:
+                assert_apart(self._layout, step.parts)
+
         def _keeps_nan(self, product, function):
             launched = list(host.launched)
             try:
@@ -109,6 +114,24 @@ def plan_on(host):
                 host.launched[:] = launched  # as this is no run of the plan
 
     return HostPlan
+
+
+def assert_apart(layout, parts):
+    """Assert that none of what a device does at once touches what another one writes."""
+
+    def places(variables):
+        """Return which memory they are in, and from where to where: those in no buffer have all of it."""
+        for x in map(layout._root.get, variables):
+            start, size = layout.buffers.get(x, (0, 1))
+            yield None if x in layout.buffers else layout.over.get(x, x), start, start + size
+
+    for one, other in itertools.permutations(parts, 2):
+        touched = [*places(other.inputs), *places(other.results)]
+        for memory, start, end in places(one.results):
+            meet = [x for x in touched if x[0] is memory and start < x[2] and x[1] < end]
+            assert not meet, (
+                f"{one.results} are written where {other.inputs} or {other.results} are"
+            )
 
 
 class Host:

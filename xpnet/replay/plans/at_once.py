@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import numpy
 
 from xpnet.replay.graph import Variable
+from xpnet.replay.kernels.kernel import Kernel
 from xpnet.replay.plans.step import Step
 
 
@@ -16,7 +17,7 @@ def at_once(
     root: Mapping[Variable, Variable],
     returned: Iterable[Variable],
     elsewhere: Collection[Variable],
-    text_of: Callable[[Step], str],
+    text_of: Callable[[Kernel, Sequence[Variable]], str],
 ) -> list[Step]:
     """Put steps together that can be done at once.
 
@@ -34,13 +35,13 @@ def at_once(
     elsewhere : collection of Variable
         What takes no memory of the plan.
     text_of : callable
-        Returns the text of a step's kernel.
+        Returns the text of a kernel with some results.
     """
     order = _Order(steps, root, returned, elsewhere)
     alike: dict[str, list[int]] = {}
     for number, step in enumerate(steps):
         if step.kernel:
-            alike.setdefault(text_of(step), []).append(number)
+            alike.setdefault(text_of(step.kernel, step.results), []).append(number)
     for numbers in alike.values():
         for some in [*order.meeting(numbers)]:
             last = min(map(order.end, some))

@@ -233,9 +233,8 @@ class CudaPlan(MemoryPlan):
         return Launch(block, grid, block.source), [*arrays, *block.numbers, kernel.size, *scratch]
 
     def _in_order(self, steps: list[Step], donated: Collection[Variable]) -> list[Step]:
-        def text_of(step: Step) -> str:
-            assert step.kernel is not None
-            return CudaSource(step.kernel, step.results, {}).source
+        def text_of(kernel: Kernel, results: Variables) -> str:
+            return CudaSource(kernel, results, {}).source
 
         elsewhere = {*self.graph.inputs, *donated}
         return at_once(steps, self._prototypes.root, self.graph.returned, elsewhere, text_of)
