@@ -129,9 +129,7 @@ def assert_apart(layout, parts):
         touched = [*places(other.inputs), *places(other.results)]
         for memory, start, end in places(one.results):
             meet = [x for x in touched if x[0] is memory and start < x[2] and x[1] < end]
-            assert not meet, (
-                f"{one.results} are written where {other.inputs} or {other.results} are"
-            )
+            assert not meet, f"{one.results} are written where {other.inputs} or {other.results} are"
 
 
 class Host:

@@ -12,6 +12,10 @@ from xpnet.replay.plans.memory import Layout
 
 pytestmark = [pytest.mark.host, pytest.mark.plans("cuda")]
 
+# Of whole numbers, so that products and sums are exact in any order.
+X, Y = numpy.asarray([[1.0, 2.0], [0.0, -1.0]]), numpy.asarray([[2.0, -2.0], [1.0, 1.0]])
+PAIRS = (X, Y), (Y, X), (X + 1, 2 * Y)
+
 OPTIMIZERS = {
     "Adam": optim.Adam(0.01),
     "AdamW": optim.AdamW(0.01),
@@ -79,25 +83,28 @@ def test_trainings_are_the_same_to_the_last_bit(name, on_host, layouts, monkeypa
     assert not several(layouts[-1])
 
 
-def test_a_plan_needs_no_more_memory(on_host, layouts, monkeypatch):
-    """Gradients of biases would need those of all layers at once, if they were added up at once."""
+def test_what_would_need_more_memory_is_not_done_at_once(record, layouts, monkeypatch):
+    """Both totals at once would need both products at once."""
 
-    def memory():
-        on_host()
-        train(dense(6), steps=1, batch=64)
-        return layouts[-1].nbytes
+    def f(x, w):
+        xp = xp_of(x)
+        return xp.sum(x @ w, axis=0), xp.sum(w @ x, axis=0)
 
-    at_once = memory()
+    def g(x, w):
+        """Where as much is needed anyway."""
+        return *f(x, w), (x + w) @ (x - w)
+
+    x, w = numpy.ones((64, 64)), numpy.eye(64)
+    for function, at_once in ((f, []), (g, [2])):
+        recording = record(function, x, w)
+        assert several(layouts[-1]) == at_once
+        recording.check((x, w), (w, w), (w, x))
+    memory = [layout.nbytes for layout in layouts]
     one_by_one(monkeypatch)
-    assert at_once <= memory()
+    assert memory == [record(function, x, w).plan.nbytes for function in (f, g)]
 
 
 # -- which may be done at once ------------------------------------------------------------------------------
-
-
-def draw(seed, *shapes):
-    random = numpy.random.default_rng(seed)
-    return [random.integers(-9, 9, size=shape) / 8 for shape in shapes]
 
 
 def flat(xp, x):
@@ -124,10 +131,13 @@ def test_arrays_of_any_size(function, columns, on_host, layouts, monkeypatch):
     def results():
         host = on_host()
         f = xpnet.jit(lambda *arrays: [function(xp_of(*arrays), x) for x in arrays])
-        found = [tree.leaves(f(*draw(seed, *shapes))) for seed in range(2)]
-        return [x for some in found for x in some], host.launched
+        found = []
+        for seed in range(2):
+            random = numpy.random.default_rng(seed)
+            # Of one block, and of several.
+            found += tree.leaves(f(*(random.normal(size=(n, columns)) for n in (2, 3, 40, 300))))
+        return found, host.launched
 
-    shapes = [(n, columns) for n in (2, 3, 40, 300)]  # of one block, and of several
     found, launched = results()
     assert set(several(layouts[-1])) == {4}
     one_by_one(monkeypatch)
@@ -139,7 +149,7 @@ def test_arrays_of_any_size(function, columns, on_host, layouts, monkeypatch):
 
 def test_no_more_is_handed_in_than_a_kernel_can_take(on_host, monkeypatch):
     host = on_host()
-    arrays = draw(0, *[(n,) for n in range(1, 12)])
+    arrays = [numpy.arange(float(n)) for n in range(1, 12)]
     kernels = []
     kernel = host.kernel
     monkeypatch.setattr(host, "kernel", lambda text, grid: kernels.append(text) or kernel(text, grid))
@@ -151,21 +161,19 @@ def test_no_more_is_handed_in_than_a_kernel_can_take(on_host, monkeypatch):
         assert_identical(one, x * 2)
 
 
-def test_numbers_that_are_not_the_same(record):
-    numbers = [numpy.float64(x) for x in (0.0, -0.0, 1.5, numpy.nan, 1.5)]
+@pytest.mark.parametrize("numbers", [(0.0, -0.0), (1.5, 2.5), (1.5, 1.5), (numpy.nan, 1.5)])
+def test_numbers(numbers, record):
+    one, other = map(numpy.float64, numbers)
 
-    def f(a, b, c, d, e):
-        return [x * number for x, number in zip((a, b, c, d, e), numbers, strict=True)]
+    def f(x, y):
+        return x * one, y * other
 
-    recording = record(f, *draw(0, *[(3,)] * 5))
+    recording = record(f, X, Y)
     assert recording.steps == ["multiply"]
-    recording.check(*[draw(seed, *[(3,)] * 5) for seed in range(3)])
+    recording.check(*PAIRS)
 
 
 # -- which may be done at once ------------------------------------------------------------------------------
-
-X, Y = numpy.asarray([[1.0, 2.0], [0.0, -1.0]]), numpy.asarray([[2.0, -2.0], [1.0, 1.0]])
-PAIRS = (X, Y), (Y, X), (X + 1, 2 * Y)
 
 
 def test_what_one_makes_another_one_needs(record, layouts):
@@ -189,6 +197,42 @@ def test_what_one_makes_a_view_of_which_another_one_needs(record, layouts):
     assert sorted(recording.steps) == ["matmul", "multiply", "multiply"]
     assert several(layouts[-1]) == [2]
     recording.check(*PAIRS)
+
+
+def test_totals_that_need_each_other(record, layouts):
+    def f(x, w, number):
+        sum = xp_of(x).sum
+        a = sum(x * number)
+        b = sum(w * a)
+        return b, sum(x * b)
+
+    recording = record(f, X, Y, numpy.asarray(2.0))
+    assert recording.steps == ["multiply_sum"] * 3
+    recording.check(*[(*pair, numpy.asarray(3.0)) for pair in PAIRS])
+
+
+def test_between_where_both_are(record, layouts):
+    def f(x, w, large):
+        exp = xp_of(x).exp
+        a = exp(x)
+        b = w @ w
+        c = x @ w
+        d = a @ c
+        return d @ exp(b), b, (large @ large)[0]
+
+    large = numpy.zeros((9, 9))
+    recording = record(f, X, Y, large)
+    assert recording.steps == ["matmul", "exp", "matmul", "matmul", "matmul", "matmul"]
+    recording.check(*[(*pair, large) for pair in PAIRS])
+
+
+def test_a_view_of_an_argument_comes_before_what_reads_it(record, layouts):
+    def f(x, w):
+        exp = xp_of(x).exp
+        a = exp(w[0]) @ w
+        return exp(x[1]) @ w, a
+
+    record(f, X, Y).check(*PAIRS)
 
 
 def test_one_moves_up_to_where_all_is_there_that_it_reads(record, layouts):

@@ -44,8 +44,10 @@ def at_once(
             alike.setdefault(text_of(step.kernel, step.results), []).append(number)
     for numbers in alike.values():
         for some in [*order.meeting(numbers)]:
-            last = min(map(order.end, some))
-            place = max(p for p in map(order.place.__getitem__, some) if p <= last)
+            start, end = max(map(order.behind, some)), min(map(order.before, some))
+            between = [order.place[number] for number in some if start < order.place[number] < end]
+            # Else right behind what is made last, where there is no other step.
+            place = max(between, default=(start + min(end, start // 1 + 1)) / 2)
             # The nearest first, as memory may not suffice for all.
             for number in sorted(some, key=lambda number: abs(order.place[number] - place)):
                 order.move(number, place)
@@ -57,8 +59,8 @@ class _Order:
 
     Attributes
     ----------
-    place : list of int
-        Of each step, and one behind all of them.
+    place : list of float
+        Of each step, and one behind all of them. What makes an array is at a lower one than what reads it.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class _Order:
         elsewhere: Collection[Variable],
     ) -> None:
         self._steps = steps
-        self.place = list(range(len(steps) + 1))
+        self.place = [float(number) for number in range(len(steps) + 1)]
         # The step that makes each variable, and those that read its memory.
         self._maker = {x: number for number, step in enumerate(steps) for x in step.results}
         self._readers: dict[Variable, dict[int, None]] = {x: {} for x in root.values()}
@@ -88,36 +90,36 @@ class _Order:
         self._count(set().union(*self._memory), 1)
         self._most = self._in_use.max()
 
-    def begin(self, number: int) -> int:
-        """Return the first place at which all is there that a step reads."""
-        return 1 + max((self.place[maker] for maker in self._makers[number]), default=-1)
+    def behind(self, number: int) -> float:
+        """Return the last place at which something is made that a step reads."""
+        return max((self.place[maker] for maker in self._makers[number]), default=-1.0)
 
-    def end(self, number: int) -> int:
-        """Return the last place before any at which something is read that a step makes."""
+    def before(self, number: int) -> float:
+        """Return the first place at which something is read that a step makes."""
         readers = {reader for x in self._steps[number].results for reader in self._readers[x]}
-        return min((self.place[reader] for reader in readers), default=len(self._steps)) - 1
+        return min((self.place[reader] for reader in readers), default=self.place[-1])
 
     def meeting(self, numbers: Iterable[int]) -> Iterator[list[int]]:
-        """Yield those of some steps for which there is a place between the beginnings and the ends of all."""
+        """Yield those of some steps for which there may be one place."""
         some: list[int] = []
-        end = 0
-        for number in sorted(numbers, key=self.begin):
-            if some and self.begin(number) > end:
+        end = 0.0
+        for number in sorted(numbers, key=self.behind):
+            if some and self.behind(number) >= end:
                 yield some
                 some = []
-            end = min(end, self.end(number)) if some else self.end(number)
+            end = min(end, self.before(number)) if some else self.before(number)
             some.append(number)
         yield some
 
-    def move(self, number: int, place: int) -> None:
+    def move(self, number: int, place: float) -> None:
         """Do a step at another place, if it can be done there and there is memory."""
         before = self.place[number]
-        if before != place and self.begin(number) <= place <= self.end(number):
+        if before != place and self.behind(number) < place < self.before(number):
             self._put(number, place)
             if self._in_use.max() > self._most:
                 self._put(number, before)
 
-    def _put(self, number: int, place: int) -> None:
+    def _put(self, number: int, place: float) -> None:
         self._count(self._memory[number], -1)
         self.place[number] = place
         self._count(self._memory[number], 1)
@@ -127,11 +129,11 @@ class _Order:
         for x in memory:
             made = self.place[self._maker[x]]
             last = max((self.place[reader] for reader in self._readers[x]), default=made)
-            self._in_use[made : last + 1] += times * x.nbytes
+            self._in_use[int(made) : int(last) + 1] += times * x.nbytes
 
     def steps(self) -> list[Step]:
         """Return the steps in order, those at one place as one."""
-        found: dict[int, list[Step]] = {}
+        found: dict[float, list[Step]] = {}
         for step, place in zip(self._steps, self.place, strict=False):
             found.setdefault(place, []).append(step)
         return [Step.of_several(some) if len(some) > 1 else some[0] for _, some in sorted(found.items())]
