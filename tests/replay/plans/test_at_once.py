@@ -211,6 +211,19 @@ def test_totals_that_need_each_other(record, layouts):
     recording.check(*[(*pair, numpy.asarray(3.0)) for pair in PAIRS])
 
 
+def test_the_one_that_is_needed_does_not_join_the_other(record, layouts):
+    def f(x, w, number):
+        sum = xp_of(x).sum
+        a = sum(x * number)
+        product = x @ w
+        c = sum(product * number)
+        return sum(w * a), c, product
+
+    recording = record(f, X, Y, numpy.asarray(2.0))
+    assert recording.steps == ["multiply_sum", "matmul", "multiply_sum"]
+    recording.check(*[(*pair, numpy.asarray(3.0)) for pair in PAIRS])
+
+
 def test_between_where_both_are(record, layouts):
     def f(x, w, large):
         exp = xp_of(x).exp
