@@ -307,6 +307,22 @@ def kernels_in_strips(device):
 
 
 @check
+def kernels_at_once(device):
+    """Of each kind, for arrays of one block and of several."""
+
+    def f(*arrays):
+        xp = xpnet.array_namespace(*arrays)
+        return [
+            (2 * x + 1, xp.sum(x), x - xp.max(x, axis=-1, keepdims=True), xp.sum(x, axis=0)) for x in arrays
+        ]
+
+    def draw(random):
+        return [integers(random, rows, columns) for columns in (5, 70) for rows in (2, 3, 300)]
+
+    replay(device, f, draw, assert_close)
+
+
+@check
 def sums_in_double_precision(device):
     """Rounded once, at the end."""
 

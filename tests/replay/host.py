@@ -36,6 +36,7 @@ using namespace std;
 #define __global__
 #define __device__
 #define __shared__ static
+#define LISTS
 #define inf ((double)INFINITY)
 #define not_a_number ((double)NAN)
 struct Three { int x, y, z; };
@@ -100,6 +101,11 @@ def plan_on(host):
         def _runtime_of(self, like):
             return host
 
+        def _build(self, over):
+            super()._build(over)
+            for step in self._layout._steps:
+                assert_apart(self._layout, step.parts)
+
         def _keeps_nan(self, product, function):
             launched = list(host.launched)
             try:
@@ -108,6 +114,22 @@ def plan_on(host):
                 host.launched[:] = launched  # as this is no run of the plan
 
     return HostPlan
+
+
+def assert_apart(layout, parts):
+    """Assert that none of what a device does at once touches what another one writes."""
+
+    def places(variables):
+        """Return which memory they are in, and from where to where: those in no buffer have all of it."""
+        for x in map(layout._root.get, variables):
+            start, size = layout.buffers.get(x, (0, 1))
+            yield None if x in layout.buffers else layout.over.get(x, x), start, start + size
+
+    for one, other in itertools.permutations(parts, 2):
+        touched = [*places(other.inputs), *places(other.results)]
+        for memory, start, end in places(one.results):
+            meet = [x for x in touched if x[0] is memory and start < x[2] and x[1] < end]
+            assert not meet, f"{one.results} are written where {other.inputs} or {other.results} are"
 
 
 class Host:
@@ -187,13 +209,15 @@ class Host:
         function = compiled(source)
 
         def launch(*arguments):
+            arguments = [by_value(x) if type(x) is list else x for x in arguments]
             values = [
                 ctypes.c_void_p(x.ctypes.data) if isinstance(x, numpy.ndarray)
                 else ctypes.c_double(x) if isinstance(x, float) else ctypes.c_longlong(x)
                 for x in arguments
             ]  # fmt: skip
             (gx, gy), (bx, by), _ = grid
-            self._do("kernel", lambda: function(gx, gy, bx, by, *values))
+            # The arguments are kept until then.
+            self._do("kernel", lambda _kept=arguments: function(gx, gy, bx, by, *values))
 
         return launch
 
@@ -296,11 +320,17 @@ def epilogue(product, relu, first, second, result, *more):
     result[...] = x.reshape(result.shape)
 
 
+def by_value(values):
+    """Return numbers, or where arrays are, as they are handed in by value."""
+    return numpy.array([x.ctypes.data if isinstance(x, numpy.ndarray) else x for x in values])
+
+
 @functools.cache
 def compiled(source):
-    """Return a kernel as a function of its grid and its arguments."""
-    head, _, _ = source.partition("{")
-    arguments = head[head.index("(") + 1 : head.rindex(")")].replace("__restrict__", "")
+    """Return a kernel as a function of its grid and its arguments, those by value by where they are."""
+    head, _, _ = source[source.index("void kernel(") :].partition("{")
+    arguments = head[head.index("(") + 1 : head.rindex(")")]
+    arguments = arguments.replace("__restrict__", "").replace("LISTS const ", "")
     parts = [part.strip() for part in arguments.split(",")]
     names = [part.replace("*", " ").split()[-1] for part in parts]
     kept = "".join(
@@ -310,7 +340,7 @@ def compiled(source):
         [
             BUILTINS, PRELUDE, source, RUN, kept,
             f"static void start() {{ kernel({', '.join(f'given_{name}' for name in names)}); }}",
-            f'extern "C" void launch(int gx, int gy, int bx, int by, {arguments}) {{',
+            f'extern "C" void launch(int gx, int gy, int bx, int by, {arguments.replace("> ", ">& ")}) {{',
             *(f"    given_{name} = {name};" for name in names),
             "    run(start, gx, gy, bx, by);",
             "}",

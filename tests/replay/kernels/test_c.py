@@ -404,6 +404,20 @@ def test_nvidia_compiles_the_kernels(sources, nvidia):
         nvidia(source, "sm_90")  # to the end, where the size of a block's memory is known
 
 
+def test_lists_stay_where_they_are_handed_in(sources, nvidia):
+    """Each thread would copy them otherwise, to pick from them."""
+    arrays = [numpy.ones(n, "float32") for n in (2, 30, 400)]
+    for function in ("exp", "sum"):
+        for number in (2, 3):
+            xpnet.jit(lambda *x, f=function: [getattr(xpnet.array_namespace(*x), f)(a) for a in x])(
+                *arrays[:number]
+            )
+    assert len(sources) == 4
+    for source in sources:
+        assert "each_a0" in source
+        assert ".local" not in nvidia(source, "compute_90")
+
+
 def test_nvidia_does_not_contract(sources, nvidia):
     """A product and a sum are rounded one by one, as the functions that were recorded are."""
     with numpy.errstate(all="ignore"):

@@ -358,6 +358,17 @@ def at(place, nbytes=0):
     return types.SimpleNamespace(data=types.SimpleNamespace(ptr=place), nbytes=nbytes)
 
 
+@pytest.mark.parametrize("values", [[1, 2], [0.5, -0.0, 2.0], [at(0x100), at(2**47)]])
+def test_a_list_is_handed_in_by_value(values):
+    """As an array of size 1, the only one of the host that CuPy lets pass: the bytes of a struct."""
+    cuda = importlib.import_module("xpnet.replay.plans.cuda_runtime")
+    found = cuda.by_value(values)
+    assert found.size == 1
+    numbers = [x.data.ptr if isinstance(x, types.SimpleNamespace) else x for x in values]
+    assert found.tobytes() == numpy.asarray(numbers).tobytes()
+    assert found.nbytes == 8 * len(values)
+
+
 @pytest.mark.parametrize("epilogue", EPILOGUES)
 def test_a_product_is_called_with_its_operands(epilogue, cublaslt, multiply, monkeypatch):
     read, calls, taken = Descriptors(cublaslt), [], len(parameters(cublaslt.matmul))

@@ -55,6 +55,7 @@ _FUNCTORS = "\n".join(_functor(name) for name in sorted({take_in for take_in, _ 
 PRELUDE = (
     f"""\
 typedef long long Index;
+struct Place {{ unsigned int x, y; }};
 
 // Totals are put together by all threads of a block, each of which then has the result. They are so in pairs:
 // equal numbers, where their number is a power of two, have a sum that was never rounded.
@@ -113,6 +114,11 @@ OPTIONS = ("-std=c++17", "--fmad=false")
 
 # What CUDA has, and other compilers do not.
 CUDA = """\
+#if __CUDA_ARCH__ >= 700
+#define LISTS __grid_constant__
+#else
+#define LISTS
+#endif
 #define inf __longlong_as_double(0x7ff0000000000000ll)
 #define not_a_number __longlong_as_double(0x7ff8000000000000ll)
 __device__ unsigned short half_from_float(float x) {
@@ -183,6 +189,10 @@ class CudaSource(Passes):
     ----------
     kept : int
         Bytes of a block's memory that are taken by rows that are kept from pass to pass.
+    parameters, body : list of str
+        What the kernel takes, and what it does. There, ``block`` is which of the ``blocks`` of its grid runs.
+    strips : int
+        How many blocks are beside each other, where they go down strips; else 0.
     """
 
     def __init__(self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable]) -> None:
@@ -190,6 +200,7 @@ class CudaSource(Passes):
         picks = any(part.operation.name == PICK for part in kernel.parts)
         # Which of the three ways to go through an array.
         self.way = "strips" if ROW in left else "rows" if COLUMN in left or picks else "flat"
+        self.strips = -(-kernel.columns // STRIP) if self.way == "strips" else 0
         self.kept = 0
         self._shared: list[str] = []
         self._totals: list[_Total] = []
@@ -200,7 +211,7 @@ class CudaSource(Passes):
         columns = self.kernel.columns
         rows = size // columns if columns else 0
         if self.way == "strips":
-            strips = -(-columns // STRIP)
+            strips = self.strips
             deep = max(1, min(rows // (4 * DEPTH), -(-4 * processors // strips)))
             left = 4 * strips + 8 * len(self._totals) * deep * columns if deep > 1 else 0
             return Grid((strips, deep), (STRIP, DEPTH), 8 + left)
@@ -302,16 +313,16 @@ class CudaSource(Passes):
         lines = [f"{t.name} = total_of_block<{t.functor}>({t.name});" for t in self._totals]
         leave, take = [], []
         for number, t in enumerate(self._totals):
-            left = f"((double*)(scratch + 8))[{number} * gridDim.x + "
-            leave.append(f"if (threadIdx.x == 0) {left}blockIdx.x] = {t.name};")
+            left = f"((double*)(scratch + 8))[{number} * blocks.x + "
+            leave.append(f"if (threadIdx.x == 0) {left}block.x] = {t.name};")
             take += [
                 f"{t.name} = {t.start};",
-                "for (unsigned int block = threadIdx.x; block < gridDim.x; block += blockDim.x)",
-                f"    {t.name} = {t.functor}::of({t.name}, ({t.type}){left}block]);",
+                "for (unsigned int each = threadIdx.x; each < blocks.x; each += blockDim.x)",
+                f"    {t.name} = {t.functor}::of({t.name}, ({t.type}){left}each]);",
                 f"{t.name} = total_of_block<{t.functor}>({t.name});",
             ]
-        gate = "if (!is_last((unsigned int*)scratch, gridDim.x)) return;"
-        lines += ["if (gridDim.x > 1) {", *indented([*leave, gate, *take]), "}"]
+        gate = "if (!is_last((unsigned int*)scratch, blocks.x)) return;"
+        lines += ["if (blocks.x > 1) {", *indented([*leave, gate, *take]), "}"]
         return [*lines, "if (threadIdx.x == 0) {", *indented([t.store for t in self._totals]), "}"]
 
     def _of_strips(self) -> list[str]:
@@ -326,49 +337,56 @@ class CudaSource(Passes):
                 f"    {t.name} = {t.functor}::of({t.name}, ({t.type})below[y][threadIdx.x]);",
                 "__syncthreads();",
             ]
-            left = f"((double*)(scratch + (4 * gridDim.x + 7) / 8 * 8))[({number} * gridDim.y + "
-            leave.append(f"if (threadIdx.y == 0 && j < columns) {left}blockIdx.y) * columns + j] = {t.name};")
+            left = f"((double*)(scratch + (4 * blocks.x + 7) / 8 * 8))[({number} * blocks.y + "
+            leave.append(f"if (threadIdx.y == 0 && j < columns) {left}block.y) * columns + j] = {t.name};")
             take += [
                 f"{t.name} = {t.start};",
-                "if (j < columns) for (unsigned int block = 0; block < gridDim.y; block++)",
-                f"    {t.name} = {t.functor}::of({t.name}, ({t.type}){left}block) * columns + j]);",
+                "if (j < columns) for (unsigned int each = 0; each < blocks.y; each++)",
+                f"    {t.name} = {t.functor}::of({t.name}, ({t.type}){left}each) * columns + j]);",
             ]
-        gate = "if (!is_last((unsigned int*)scratch + blockIdx.x, gridDim.y)) return;"
-        lines += ["if (gridDim.y > 1) {", *indented([*leave, gate, *take]), "}"]
+        gate = "if (!is_last((unsigned int*)scratch + block.x, blocks.y)) return;"
+        lines += ["if (blocks.y > 1) {", *indented([*leave, gate, *take]), "}"]
         stores = indented([t.store for t in self._totals])
         return [*lines, "if (threadIdx.y == 0 && j < columns) {", *stores, "}"]
 
     def _put_together(self, names: dict[Variable, str]) -> str:
         kernel = self.kernel
         types = {name: x.dtype.name for x, name in names.items()}  # one that is written over has one name
-        arguments = [f"{TYPES[x]}* __restrict__ {name}" for name, x in types.items()]
-        arguments += [f"double c{index}" for index in range(len(self.numbers))]
-        arguments += ["Index size", *(["char* scratch"] if self._totals else [])]
+        self.parameters = [f"{TYPES[x]}* __restrict__ {name}" for name, x in types.items()]
+        self.parameters += [f"double c{index}" for index in range(len(self.numbers))]
+        self.parameters += ["Index size", *(["char* scratch"] if self._totals else [])]
         head = [*self._shared]
         if kernel.columns:
             head += [f"const Index columns = {kernel.columns}, rows = size / columns;"]
         if self.way == "rows":
             row = self._lines_of_row("for (Index j = threadIdx.x; j < columns; j += blockDim.x) {", "}")
             row.append("__syncthreads();")
-            loop = ["for (Index i = blockIdx.x; i < rows; i += gridDim.x) {", *indented(row), "}"]
+            loop = ["for (Index i = block.x; i < rows; i += blocks.x) {", *indented(row), "}"]
         elif self.way == "strips":
-            head.append(f"const Index j = blockIdx.x * {STRIP} + threadIdx.x;")
+            head.append(f"const Index j = block.x * {STRIP} + threadIdx.x;")
             row = [*self._before[0], *self._inside[0]]
-            start = f"Index i = blockIdx.y * {DEPTH} + threadIdx.y"
-            rows = f"for ({start}; i < rows; i += gridDim.y * {DEPTH}) {{"
+            start = f"Index i = block.y * {DEPTH} + threadIdx.y"
+            rows = f"for ({start}; i < rows; i += blocks.y * {DEPTH}) {{"
             loop = ["if (j < columns) {", *indented([rows, *indented(row), "}"]), "}"]
         else:
-            start = "blockIdx.x * (Index)blockDim.x + threadIdx.x"
+            start = "block.x * (Index)blockDim.x + threadIdx.x"
             row = [*self._before[0], *self._inside[0]]
             element = "e" if kernel.columns else "i"
             if kernel.columns:
                 row = ["const Index i = e / columns, j = e - i * columns;", *row]
-            step = f"{element} += gridDim.x * (Index)blockDim.x"
+            step = f"{element} += blocks.x * (Index)blockDim.x"
             loop = [f"for (Index {element} = {start}; {element} < size; {step}) {{", *indented(row), "}"]
         together = self._of_strips if self.way == "strips" else self._of_all_blocks
         behind = together() if self._totals else []
-        body = indented([*head, *self._first, *loop, *behind])
-        return "\n".join([f'extern "C" __global__ void kernel({", ".join(arguments)}) {{', *body, "}", ""])
+        self.body = [*head, *self._first, *loop, *behind]
+        alone = "const Place block = {blockIdx.x, blockIdx.y}, blocks = {gridDim.x, gridDim.y};"
+        return function(self.parameters, [alone, *self.body])
+
+
+def function(parameters: list[str], body: list[str]) -> str:
+    """Return the text of a kernel."""
+    head = f'extern "C" __global__ void kernel({", ".join(parameters)}) {{'
+    return "\n".join([head, *indented(body), "}", ""])
 
 
 def computed(dtype: Any) -> str:

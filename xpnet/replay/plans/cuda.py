@@ -24,6 +24,8 @@ from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels import c
 from xpnet.replay.kernels.c import CudaSource
 from xpnet.replay.kernels.kernel import Kernel
+from xpnet.replay.plans.at_once import at_once
+from xpnet.replay.plans.cuda_launches import Launch, together
 from xpnet.replay.plans.cuda_lowering import lowered, with_constants_handed_in, with_copies
 from xpnet.replay.plans.cuda_products import (
     ALIGNMENT,
@@ -228,7 +230,18 @@ class CudaPlan(MemoryPlan):
         grid = block.grid(kernel.size, self._runtime.processors)
         # Of its own: it must be zero when the kernel starts, and another one would leave there what is not.
         scratch = [Scratch(f"scratch_{results[0].number}", grid.scratch)] if grid.scratch else []
-        return self._runtime.kernel(block.source, grid), [*arrays, *block.numbers, kernel.size, *scratch]
+        return Launch(block, grid, block.source), [*arrays, *block.numbers, kernel.size, *scratch]
+
+    def _in_order(self, steps: list[Step], donated: Collection[Variable]) -> list[Step]:
+        def text_of(kernel: Kernel, results: Variables) -> str:
+            return CudaSource(kernel, results, {}).source
+
+        elsewhere = {*self.graph.inputs, *donated}
+        return at_once(steps, self._prototypes.root, self.graph.returned, elsewhere, text_of)
+
+    def _at_once(self, calls: list[Call]) -> list[Call]:
+        kernel = self._runtime.kernel
+        return [x._replace(function=kernel(x.function.source, x.function.grid)) for x in together(calls)]
 
     def _output(self, x: Any, _again: bool) -> Any:
         return x  # it is copied behind the function, as a graph makes no arrays

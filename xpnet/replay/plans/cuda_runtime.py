@@ -129,12 +129,12 @@ class Cuda:
     # -- work ---------------------------------------------------------------------------------------------
 
     def kernel(self, source: str, grid: Grid) -> Callable:
-        """Return a function that launches a kernel."""
+        """Return a function that launches a kernel, which takes lists of arrays or of numbers by value."""
         function = _compiled(CUDA + PRELUDE + source)
         blocks, threads, _ = grid
 
         def launch(*arguments: Any) -> None:
-            function(blocks, threads, arguments)
+            function(blocks, threads, tuple(by_value(x) if type(x) is list else x for x in arguments))
 
         return launch
 
@@ -190,6 +190,12 @@ def _device(number: int) -> Cuda:
 def _compiled(source: str) -> Any:
     # CuPy keeps what it compiled on disk.
     return cupy.RawModule(code=source, options=OPTIONS).get_function("kernel")
+
+
+def by_value(values: list) -> numpy.ndarray:
+    """Return a struct of numbers, or of where arrays are: the only array of the host that CuPy hands in."""
+    numbers = numpy.asarray([x if isinstance(x, int | float) else x.data.ptr for x in values])
+    return numbers.view([("of", numbers.dtype, len(values))])
 
 
 class _Multiply:

@@ -6,6 +6,7 @@ where in the plan's memory each other result has its *buffer*, which makes room 
 (`_allocate`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -161,6 +162,8 @@ class Layout:
     ) -> None:  # fmt: skip
         self._steps, self._root, self._made_by_calls = steps, prototypes.root, prototypes.made_by_calls
         self._elsewhere = prototypes.made_by_calls.union(graph.inputs)  # in no buffer
+        # How often each step reads the memory of each variable.
+        self._reads = [Counter(self._root[x] for x in step.inputs) for step in steps]
         self._last = self._lifetimes(graph.returned)
         self.over = self._donate(donated)
         self.anew = [x for x in anew if x not in self._elsewhere and x not in self.over]
@@ -169,19 +172,18 @@ class Layout:
 
     def _lifetimes(self, returned: Sequence[Variable]) -> dict[Variable, int]:
         """Return the number of the last step that reads each variable's memory."""
-        reads = [[self._root[x] for x in step.inputs] for step in self._steps]
-        return last_readers(reads, [self._root[x] for x in returned])
+        return last_readers(self._reads, [self._root[x] for x in returned])
 
     def _donate(self, donated: Mapping[Variable, Variable]) -> dict[Variable, Variable]:
         """Choose the outputs that are written over a donated argument."""
         over = {}
         for index, step in enumerate(self._steps):
-            for x in step.results:
+            for part, x in step.made:
                 y = donated.get(x)
                 if y is None or x in self._elsewhere or self._root[x] is not x or not _alike(x, y):
                     continue
                 # The argument is read before this step alone, or here by what writes in place.
-                if self._last.get(y, -1) < index or self._can_take(y, x, step, index):
+                if self._last.get(y, -1) < index or self._can_take(y, x, part, index):
                     over[x] = y
         return over
 
@@ -190,11 +192,11 @@ class Layout:
         memory = _Memory(alignment)
         in_no_buffer = {*self._elsewhere, *self.over, *self.anew}
         for index, step in enumerate(self._steps):
-            for x in step.results:
+            for part, x in step.made:
                 if x in in_no_buffer or step.is_view:
                     continue
-                candidates = (v for v in step.in_place if v in self.buffers)
-                taken = next((v for v in candidates if self._can_take(v, x, step, index)), None)
+                candidates = (v for v in part.in_place if v in self.buffers)
+                taken = next((v for v in candidates if self._can_take(v, x, part, index)), None)
                 if taken is None:
                     self.buffers[x] = memory.take(max(x.nbytes, 1))
                 else:
@@ -205,14 +207,15 @@ class Layout:
                     memory.free(*self.buffers[x])
         return memory.size
 
-    def _can_take(self, taken: Variable, x: Variable, step: Step, index: int) -> bool:
-        """Say whether a result may be written over an input, which nothing else needs."""
-        if step.kernel and step.kernel.kinds[x] != FULL:
+    def _can_take(self, taken: Variable, x: Variable, part: Step, index: int) -> bool:
+        """Say whether a result of a part may be written over an input, which nothing else needs."""
+        if part.kernel and part.kernel.kinds[x] != FULL:
             return False  # its elements are not written where those of the input were read
-        # No other view of the input's memory is read here.
-        alone = all(v is taken for v in step.inputs if self._root[v] is taken)
+        # No other view of the input's memory is read here, and no other part of the step reads it.
+        read = [v for v in part.inputs if self._root[v] is taken]
+        alone = len(read) == self._reads[index][taken] and all(v is taken for v in read)
         last = self._last.get(taken, -1)
-        return last == index and _alike(taken, x) and taken in step.in_place and alone
+        return last == index and _alike(taken, x) and taken in part.in_place and alone
 
     # -- what was decided ---------------------------------------------------------------------------------
 

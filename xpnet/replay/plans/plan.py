@@ -6,7 +6,7 @@ that is laid out beforehand (`memory.py`); `cpu.py` and `cuda.py` say how each o
 
 import linecache
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from itertools import count
 from typing import Any, Protocol
@@ -214,6 +214,7 @@ class MemoryPlan(Plan):
             return bool(x.shape) or not runtime.has_numbers
 
         donated = {x: y for x, y in zip(graph.outputs, over, strict=True) if y is not None and is_array(y)}
+        steps = self._in_order(steps, donated)
         returned = dict.fromkeys(self._prototypes.root[x] for x in graph.returned if is_array(x))
         anew = [*returned] if runtime.empty else []
         self._layout = Layout(graph, steps, self._prototypes, donated, anew, runtime.alignment)
@@ -238,6 +239,10 @@ class MemoryPlan(Plan):
             else:
                 fused.append(step_of[group.operations[0]])
         return fused
+
+    def _in_order(self, steps: list[Step], donated: Collection[Variable]) -> list[Step]:  # noqa: ARG002
+        """Return the steps in the order in which they are done, given what may be written over arguments."""
+        return steps
 
     def _names(self) -> dict[Variable, str]:
         names = super()._names()
@@ -293,8 +298,13 @@ class MemoryPlan(Plan):
 
     def _calls(self, step: Step) -> list[Call]:
         """Return the calls of a step without those that have nothing to do."""
-        calls = [self._call(step, step.kernel)] if step.kernel else step.calls
+        kernels = [self._call(part, part.kernel) for part in step.parts if part.kernel]
+        calls = self._at_once(kernels) if kernels else step.calls
         return [call for call in calls if not self._is_there_already(call)]
+
+    def _at_once(self, calls: list[Call]) -> list[Call]:
+        """Return what calls kernels of which none needs what another one makes."""
+        return calls
 
     def _call(self, step: Step, kernel: Kernel) -> Call:
         """Return the call of a kernel."""

@@ -4,7 +4,7 @@ An operation becomes a `Step` of one or more `Call`s. A call says what is done t
 are in memory is decided later, in `memory.py`. `Source` then writes each call as a line.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -30,7 +30,7 @@ class Call(NamedTuple):
     kind : str
         What it is.
     function : callable or None
-        None for a view that its one argument already is.
+        None for a view that its one argument already is. On CUDA a `Launch`, until that is compiled.
     arguments : sequence
         Variables, also as `Flat`, `Item` or `Member` of one, `Scratch`, other calls, and constants. Those of
         a copy are where to, and what.
@@ -45,7 +45,7 @@ class Call(NamedTuple):
     """
 
     kind: str
-    function: Callable | None
+    function: Any
     arguments: Sequence[Any]
     name: str = ""
     options: Mapping[str, Any] = MappingProxyType({})
@@ -102,6 +102,9 @@ class Step:
         Inputs whose memory the result may take over, if nothing else needs them any more.
     kernel : Kernel or None
         What stands for the calls, as it depends on the memory that is shared.
+    at_once : sequence of Step
+        Of what it is put together, if it is: steps with kernels, none of which reads what another one makes,
+        and which may be done in any order.
     """
 
     inputs: Sequence[Variable]
@@ -109,10 +112,27 @@ class Step:
     calls: Sequence[Call] = ()
     in_place: Sequence[Variable] = ()
     kernel: Kernel | None = None
+    at_once: Sequence["Step"] = ()
 
     @classmethod
     def of(cls, operation: Operation, *calls: Call, in_place: Sequence[Variable] = ()) -> "Step":
         return cls(operation.inputs, operation.results, calls, in_place)
+
+    @classmethod
+    def of_several(cls, steps: Sequence["Step"]) -> "Step":
+        """Return what does several steps, with kernels, at once."""
+        inputs = [x for step in steps for x in step.inputs]
+        return cls(inputs, [x for step in steps for x in step.results], at_once=steps)
+
+    @property
+    def parts(self) -> Sequence["Step"]:
+        """The steps that it is put together of, or itself."""
+        return self.at_once or (self,)
+
+    @property
+    def made(self) -> list[tuple["Step", Variable]]:
+        """The results, each with the part that makes it."""
+        return [(part, x) for part in self.parts for x in part.results]
 
     @property
     def is_view(self) -> bool:
