@@ -244,3 +244,21 @@ def test_what_is_no_list_or_tuple_is_not_taken_apart():
     with pytest.raises(TypeError, match="not subscriptable"):
         f(x, y)
     assert len([*y]) == 2
+
+
+def test_a_class_that_lets_nobody_set_attributes():
+    class Fixed(nn.Dense):
+        pass
+
+    def refuse(net, name, _value):
+        raise AttributeError(f"{name} of a {type(net).__name__} is set once")
+
+    net = Fixed(2, 3, seed=0)
+    Fixed.__setattr__ = refuse
+    f = xpnet.jit(lambda net: tree.map(lambda x: x + 1, net))
+    expected = tree.map(lambda x: x + 1, net)
+    for _ in range(2):
+        result = f(net)
+        assert type(result) is Fixed
+        assert [*vars(result)] == [*vars(expected)]
+        assert_same(result.weight, expected.weight)

@@ -296,14 +296,15 @@ class _Builder(_Writer):
         if kind is _Array:
             return value.name
         if isinstance(value, tree.Branch):
-            name = f"part_{len(self.lines)}"
-            self.lines.append(f"{name} = new({self._constant(kind)})")
             children = vars(value).get("_children", ())
-            items = (
-                f"{key!r}: {self.text(item) if key in children else self._setting(item)}"
+            items = {
+                key: self.text(item) if key in children else self._setting(item)
                 for key, item in vars(value).items()
-            )
-            self.lines.append(f"{name}.__dict__ = {{{', '.join(items)}}}")
+            }
+            name = f"part_{len(self.lines)}"
+            # Not by `__setattr__`, which may do anything.
+            self.lines += [f"{name} = new({self._constant(kind)})", f"attributes = {name}.__dict__"]
+            self.lines += [f"attributes[{key!r}] = {item}" for key, item in items.items()]
             return name
         if kind in (dict, list, tuple):
             return self._container(value, self.text)
