@@ -1,3 +1,4 @@
+import gc
 import inspect
 import logging
 import pickle
@@ -550,6 +551,16 @@ def test_inputs_are_not_kept():
         f(x)
         del x
         assert alive() is None
+
+
+def test_a_network_whose_state_is_written_is_not_kept():
+    f = xpnet.jit(lambda net, x: net(x))
+    net = nn.Sequential(nn.BatchNorm(3), nn.Dropout(0.5, seed=0))
+    alive = weakref.ref(net)
+    f(net, numpy.ones((2, 3), "float32"))
+    del net
+    gc.collect()
+    assert alive() is None
 
 
 def test_the_number_of_plans_is_bounded(caplog):

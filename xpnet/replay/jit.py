@@ -47,10 +47,10 @@ class _Recording:
     Attributes
     ----------
     match : callable
-        Returns the arrays of other arguments, and settings; or None if the plan is not for them.
+        Returns the arrays of other arguments and what else is needed of these; None if it is not for them.
     plan : Plan
-    settings : list
-        Those of the arguments that it was recorded with.
+    others : list
+        What else is needed of the arguments that it was recorded with, until they have been replayed.
     changed : list of str
         The numbers from outside that the function changed.
     """
@@ -91,27 +91,26 @@ class _Recording:
         if assigned:
             facts.separate(assigned, arguments)
         # What comes out: the result, and the state that was written to modules.
-        self._written, written = _written_state(copies, arguments)
-        for part in (result, written):
+        places, values = _written_state(copies, arguments)
+        for part in (result, values):
             check_results(part, NotRecordableError)
-        outputs, results = tree.flatten((result, written), state=True)
-        self._build, settings = builder(results, outputs, facts)
-        self.match = matcher(facts, settings)
-        self.settings = [*settings.values()]
+        outputs, results = tree.flatten((result, values), state=True)
+        self._build, others = builder(results, outputs, places, facts)
+        self.match = matcher(facts, others)
+        self.others = [*others.values()]
         ends = [output(x) for x in outputs if stands_for_others(x)]
         donated_to = _written_over(given, result)
         over = [donated_to.get(x) if type(x) is Variable else None for x in ends]
         graph = simplified(Graph(inputs, namespace.operations, ends))
         self.plan = make_plan(graph, over, first, precision)
+        self._overflows = precision == "float16"  # too large for it is no mistake, see `optim.LossScaling`
 
-    def replay(self, arguments: Any, arrays: list[Any], settings: list[Any], *, keep: bool = False) -> Any:
+    def replay(self, arrays: Any, others: Any, *, keep: bool = False) -> Any:
         """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""
-        result, written = self._build([*self.plan(arrays, keep=keep)], settings)
-        if written:
-            branches = tree.branches(arguments)
-            for (number, name), value in zip(self._written, written, strict=True):
-                setattr(branches[number], name, value)
-        return result
+        if self._overflows:
+            with numpy.errstate(over="ignore", invalid="ignore"):
+                return self._build(self.plan(arrays, keep=keep), others)
+        return self._build(self.plan(arrays, keep=keep), others)
 
 
 def _first_of_library(arrays: list[Any]) -> Any:
@@ -119,14 +118,14 @@ def _first_of_library(arrays: list[Any]) -> Any:
     return next((x for x in arrays if not isinstance(x, numpy.ndarray | numpy.generic)), arrays[0])
 
 
-def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[int, str]], list[Any]]:
-    """Return the state that a function wrote to the modules among its arguments: places and values."""
+def _written_state(copies: Any, arguments: Any) -> tuple[list[tuple[tree.Branch, str]], list[Any]]:
+    """Return the state that a function wrote to the modules among its arguments: where, and what."""
     places, values = [], []
-    for number, (new, old) in enumerate(zip(tree.branches(copies), tree.branches(arguments), strict=True)):
+    for new, old in zip(tree.branches(copies), tree.branches(arguments), strict=True):
         for name in new.state:
             value = vars(new).get(name)
             if value is not None and concrete(value) is not vars(old).get(name):
-                places.append((number, name))
+                places.append((old, name))
                 values.append(value)
     return places, values
 
@@ -266,19 +265,14 @@ class jit(Generic[P, R]):
             )
 
     def __call__(self, *arguments: P.args, **keywords: P.kwargs) -> R:
-        received = (arguments, keywords)
-        if self._precision == "float16":  # too large for it is no mistake, see `optim.LossScaling`
-            with numpy.errstate(over="ignore", invalid="ignore"):
-                return self._call(received)
-        return self._call(received)
-
-    def _call(self, received: Any) -> R:
+        received = arguments, keywords
         if not context.is_usual():  # inside `raise_on_nan`, or another recording
-            return self._f(*received[0], **received[1])
+            return self._f(*arguments, **keywords)
         for recording in self._recordings:
             found = recording.match(received)
             if found is not None:
-                result: R = recording.replay(received, *found)
+                arrays, others = found
+                result: R = recording.replay(arrays, others)
                 return result
         return self._record(received)
 
@@ -354,7 +348,8 @@ class jit(Generic[P, R]):
         self._recordings = [recording, *self._recordings][:MOST_RECORDINGS]
         # Not what was computed while recording: a replay may differ from it in the last digits, and so would
         # two trainings, one of which was interrupted.
-        result: R = recording.replay(received, arrays, recording.settings, keep=True)
+        others, recording.others = recording.others, []
+        result: R = recording.replay(arrays, others, keep=True)
         return result
 
     def _donated(self, *arguments: Any, **keywords: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """A plan never serves arguments that it was not made for."""
 
+import pickle
 from collections import OrderedDict
 
 import numpy
@@ -193,3 +194,71 @@ def test_the_matcher_finds_the_leaves_of_the_tree():
     found, _ = match(values)
     assert all(a is b for a, b in zip(found, expected, strict=True))
     assert match(((net,), {})) is None
+
+
+def test_a_class_of_arrays_is_not_taken_for_numpys_numbers():
+    class Marked(numpy.ndarray):
+        pass
+
+    f = xpnet.jit(lambda x: x + 1)
+    for shape in ((), (2,)):
+        x = numpy.zeros(shape)
+        for value in (x, x.view(Marked), x, x.view(Marked)):
+            assert type(f(value)) is type(value + 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "longlong"])
+def test_numbers_and_arrays_without_axes_stand_for_each_other(dtype):
+    seen = []
+
+    def f(x):
+        seen.append(x.dtype)
+        return x * 2
+
+    recorded = xpnet.jit(f)
+    x = numpy.asarray(3, dtype)
+    for value in (x, x[()], x.copy(), x.astype("float64"), x.astype("float64")[()], x[None]):
+        assert_same(recorded(value), value * 2)
+    assert len(seen) == 3
+
+
+def test_equal_dtypes_of_several_objects():
+    seen = []
+
+    def f(x):
+        seen.append(x)
+        return x + 1
+
+    recorded = xpnet.jit(f)
+    x = numpy.zeros(2, "float32")
+    for value in (x, pickle.loads(pickle.dumps(x)), x.view(numpy.dtype("float32", metadata={"unit": "m"}))):
+        assert_same(recorded(value), value + 1)
+    assert len(seen) == 1
+
+
+def test_what_is_no_list_or_tuple_is_not_taken_apart():
+    f = xpnet.jit(lambda x, y: x + y[0])
+    x = numpy.ones(2)
+    f(x, [x])
+    y = iter([x, x])
+    with pytest.raises(TypeError, match="not subscriptable"):
+        f(x, y)
+    assert len([*y]) == 2
+
+
+def test_a_class_that_lets_nobody_set_attributes():
+    class Fixed(nn.Dense):
+        pass
+
+    def refuse(net, name, _value):
+        raise AttributeError(f"{name} of a {type(net).__name__} is set once")
+
+    net = Fixed(2, 3, seed=0)
+    Fixed.__setattr__ = refuse
+    f = xpnet.jit(lambda net: tree.map(lambda x: x + 1, net))
+    expected = tree.map(lambda x: x + 1, net)
+    for _ in range(2):
+        result = f(net)
+        assert type(result) is Fixed
+        assert [*vars(result)] == [*vars(expected)]
+        assert_same(result.weight, expected.weight)

@@ -94,7 +94,8 @@ class Fact(NamedTuple):
     place : tuple of Access
         Where the part is; an empty one is the whole.
     test : str
-        What is compared: the method of `match._Checks` of that name, after an underscore, writes how.
+        What is compared: the method of `match._Checks` of that name, after an underscore, writes how. With
+        "items", the parts of a list or a tuple are reached as well.
     expected : object
     """
 
@@ -138,6 +139,8 @@ class Facts:
         In the order in which they are to be checked, and whether they are about something from outside.
     arrays : list of Place
         Where the arrays are that stand for others, in the order of `tree.leaves`.
+    branches : dict of int to Place
+        Where the modules of the arguments are, by their identity.
     settings : dict of int to Place
         Where the arguments hold objects that are no arrays and may change, by their identity.
     owned, constants : dict of int to str
@@ -163,6 +166,7 @@ class Facts:
             found = len(self._names) + len(self._named)
             self.facts: dict[Fact, bool] = {}
             self.arrays: list[Place] = []
+            self.branches: dict[int, Place] = {}
             self.settings: dict[int, Place] = {}
             self.owned: dict[int, str] = {}
             self.constants: dict[int, str] = {}
@@ -349,6 +353,8 @@ class Facts:
         inside = (*place, Access("vars"))
         self._hold(inside, "names", names, reached)
         self._class(type(value))
+        if reached.by == "tree":
+            self.branches[id(value)] = place
         owner = type(value).__name__
         by = "setting" if reached.by == "tree" else reached.by
         for name in names:
@@ -362,6 +368,8 @@ class Facts:
             return
         if isinstance(value, dict):
             self._hold(place, "keys", _Described(data([*value], Identity), [*value]), reached)
+        elif type(value) in (list, tuple):
+            self._hold(place, "items", (type(value), len(parts)), reached)
         else:
             self._hold(place, "length", len(parts), reached)
         for entry, item in parts:

@@ -6,7 +6,8 @@ here. `matcher` also checks the facts of `facts.py`, which must hold for a plan 
 """
 
 import copy
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import array_api_compat
@@ -14,7 +15,7 @@ import numpy
 
 from xpnet import tree
 from xpnet.replay.same.data import data, data_of_array, has_items, snapshot
-from xpnet.replay.same.facts import Fact, Facts, Place, apart, stands_for_others
+from xpnet.replay.same.facts import Access, Fact, Facts, Place, apart, stands_for_others
 from xpnet.replay.same.objects import is_empty, names_of, reduced
 
 
@@ -24,31 +25,41 @@ class _Writer:
     def __init__(self, **constants: Any) -> None:
         self.lines: list[str] = []
         self.constants: dict[str, Any] = constants
+        self._named = {id(value): name for name, value in constants.items()}
 
     def _constant(self, value: Any) -> str:
-        name = f"constant_{len(self.constants)}"
+        """Return the name of an object."""
+        name = self._named.setdefault(id(value), f"constant_{len(self.constants)}")
         self.constants[name] = value
         return name
 
+    def _literal(self, value: Any) -> str:
+        return repr(value) if type(value) in (int, str) else self._constant(value)
 
-def matcher(facts: Facts, settings: Iterable[Place] = ()) -> Callable[[Any], tuple[list, list] | None]:
+    def function(self, head: str, body: Iterable[str]) -> Callable[..., Any]:
+        """Return the function that the lines make."""
+        exec(f"def {head}:\n" + "".join(f"    {line}\n" for line in body), self.constants)
+        return self.constants[head.partition("(")[0]]
+
+
+def matcher(facts: Facts, others: Iterable[Place] = ()) -> Callable[[Any], tuple[tuple, tuple] | None]:
     """Return a function that checks what must hold of arguments, and takes the arrays out of them.
 
     Parameters
     ----------
     facts : Facts
-    settings : iterable of Place
+    others : iterable of Place
         What else is to be taken out.
 
     Returns
     -------
     callable
-        ``match(values)`` returns the arrays, in the order of `tree.leaves`, and the settings; or None if a
+        ``match(values)`` returns the arrays, in the order of `tree.leaves`, and the other parts; or None if a
         fact does not hold.
     """
     writer = _Checks(facts.facts)
-    arrays, others = ([writer.part(place) for place in places] for places in (facts.arrays, settings))
-    return writer.function(f"[{', '.join(arrays)}], [{', '.join(others)}]")
+    arrays, rest = ("".join(f"{writer.part(place)}, " for place in each) for each in (facts.arrays, others))
+    return writer.matching(f"({arrays}), ({rest})")
 
 
 def alike(value: Any) -> Callable[[Any], bool | None]:
@@ -56,7 +67,15 @@ def alike(value: Any) -> Callable[[Any], bool | None]:
 
     Functions may read other things from outside. What cannot be compared has to be the same object.
     """
-    return _Checks(Facts(value, refuse=False).inside()).function("True")
+    return _Checks(Facts(value, refuse=False).inside()).matching("True")
+
+
+# What objects have as long as they live, so that it is looked up once.
+_LASTING: dict[str, Any] = {
+    "__closure__": types.FunctionType,
+    "__dict__": (type, types.ModuleType),
+    "__globals__": types.FunctionType,
+}
 
 
 class _Checks(_Writer):
@@ -71,52 +90,63 @@ class _Checks(_Writer):
             has_items=has_items,
             is_empty=is_empty,
             names_of=names_of,
-            numbers=(numpy.ndarray, numpy.generic),
+            ndarray=numpy.ndarray,
+            number=numpy.generic,
             reduced=reduced,
         )
         self._parts: dict[Place, str] = {(): "values"}
         for fact in facts:
             self._check(fact)
 
-    def function(self, result: str) -> Callable[[Any], Any]:
+    def matching(self, result: str) -> Callable[[Any], Any]:
         """Return a function that gives a result, or None if a fact does not hold."""
-        body = [*self.lines, f"return {result}"]
-        exec("def match(values):\n" + "".join(f"    {line}\n" for line in body), self.constants)
-        match = self.constants["match"]
-
-        def safe(values: Any) -> Any:
-            try:
-                return match(values)
-            except Exception:  # a part is missing, or an object of another class cannot be compared
-                return None
-
-        return safe
+        lines = [*self.lines, f"return {result}"]
+        # An exception tells that a part is missing, or that an object of another class cannot be compared.
+        body = ["try:", *(f"    {line}" for line in lines), "except Exception:", "    return None"]
+        return self.function("match(values)", body)
 
     def part(self, place: Place) -> str:
         """Return the name of a part, after the lines that reach it."""
         if place not in self._parts:
-            step = place[-1]
-            if step.how == "object":
-                self._parts[place] = self._constant(step.what.value)
-                return self._parts[place]
-            whole = self.part(place[:-1])
-            if step.how == "cell":
-                text = f"{whole}.__closure__[{step.what}].cell_contents"
-            elif step.how == "item":
-                text = f"{whole}[{self._literal(step.what)}]"
-            elif step.how == "reduced":
-                text = f"reduced({whole})"
+            text = self._reached(place[-1], place[:-1])
+            if text in self.constants:
+                self._parts[place] = text
             else:
-                text = f"{whole}.{'__dict__' if step.how == 'vars' else step.what}"
-            self._parts[place] = name = f"part_{len(self._parts)}"
-            self.lines.append(f"{name} = {text}")
+                self.lines.append(f"{self._new(place)} = {text}")
+        return self._parts[place]
+
+    def _reached(self, step: Access, place: Place) -> str:
+        """Return the expression of what is one step from a place."""
+        if step.how == "object":
+            return self._constant(step.what.value)
+        whole = self.part(place)
+        if step.how == "item":
+            return f"{whole}[{self._literal(step.what)}]"
+        if step.how == "reduced":
+            return f"reduced({whole})"
+        name = {"cell": "__closure__", "vars": "__dict__"}.get(step.how, step.what)
+        known = self.constants.get(whole)
+        if isinstance(known, _LASTING.get(name, ())):
+            text = self._constant(getattr(known, name))
+        else:
+            text = f"{whole}.{name}"
+        return f"{text}[{step.what}].cell_contents" if step.how == "cell" else text
+
+    def _new(self, place: Place) -> str:
+        """Return a name for a part that the next line reaches."""
+        self._parts[place] = f"part_{len(self._parts)}"
         return self._parts[place]
 
     def _check(self, fact: Fact) -> None:
         """Write that a fact must hold."""
         part = self.part(fact.place)
-        wrong = getattr(self, f"_{fact.test}")(part, fact.expected)
-        self.lines.append(f"if {wrong}: return None")
+        if fact.test == "items":  # taken all at once, which raises where there are more, or fewer
+            _, length = fact.expected
+            places = ((*fact.place, Access("item", index, str(index))) for index in range(length))
+            self.lines.append(f"[{', '.join(map(self._new, places))}] = {part}")
+        else:
+            wrong = getattr(self, f"_{fact.test}")(part, fact.expected)
+            self.lines.append(f"if {wrong}: return None")
 
     # -- what does not hold, for each test ----------------------------------------------------------------
 
@@ -137,9 +167,9 @@ class _Checks(_Writer):
         return f"{part} is not {code} and {part} != {code}"
 
     def _names(self, part: str, expected: tuple[str, ...]) -> str:
-        # First what is sooner compared, and usually so: the attributes of a module that came out of a tree.
-        with_children = f"[*{part}] != {self._constant([*expected, '_children'])}"
-        return f"{with_children} and names_of({part}) != {self._constant(expected)}"
+        # First what is sooner compared: the attributes of a module that came out of a tree, or was in none.
+        usual = self._constant(([*expected, "_children"], [*expected]))
+        return f"[*{part}] not in {usual} and names_of({part}) != {self._constant(expected)}"
 
     def _class_names(self, part: str, expected: tuple) -> str:
         names, everything = expected
@@ -177,11 +207,14 @@ class _Checks(_Writer):
 
     def _array(self, part: str, expected: tuple) -> str:
         kind, shape, dtype, *rest = expected
-        is_number = kind is numpy.generic
-        wrong = (
-            f"not isinstance({part}, numbers)" if is_number else f"type({part}) is not {self._constant(kind)}"
-        )
-        wrong += f" or {part}.shape != {shape} or {part}.dtype != {self._constant(dtype)}"
+        known = self._constant(dtype)
+        wrong = f"{part}.shape != {shape} or ({part}.dtype is not {known} and {part}.dtype != {known})"
+        if kind is not numpy.generic:
+            wrong = f"type({part}) is not {self._constant(kind)} or {wrong}"
+        else:
+            wrong = f"not (type({part}) is ndarray or isinstance({part}, number)) or {wrong}"
+            if numpy.dtype(dtype.type) == dtype:  # the class of a number says all
+                wrong = f"type({part}) is not {self._constant(dtype.type)} and ({wrong})"
         if rest:
             place, weak = rest
             wrong += f" or device({part}) != {self._constant(place.value)}"
@@ -201,45 +234,50 @@ class _Checks(_Writer):
     def _number(self, part: str, expected: int) -> str:
         return f"{part} != {expected}"
 
-    def _literal(self, value: Any) -> str:
-        return repr(value) if type(value) in (int, str) else self._constant(value)
-
 
 def builder(
-    structure: Any, leaves: list, facts: Facts
-) -> tuple[Callable[[list, list], Any], dict[Place, Any]]:
+    structure: Any, leaves: list, written: list[tuple[tree.Branch, str]], facts: Facts
+) -> tuple[Callable[[Sequence, Sequence], Any], dict[Place, Any]]:
     """Return a function that puts arrays into a tree.
 
     Parameters
     ----------
     structure : structure of a tree
-        As `tree.flatten` returns it.
+        As `tree.flatten` returns it, of a pair: what is returned, and a list of what is written.
     leaves : list
         The leaves. In the place of those that are arrays, others will stand.
+    written : list of (tree.Branch, str)
+        To which attributes of modules among the arguments.
     facts : Facts
         Of the arguments: what the tree holds of these is taken from them each time.
 
     Returns
     -------
     build : callable
-        ``build(arrays, settings)`` returns the tree.
-    settings : dict of Place to object
+        ``build(arrays, others)`` returns the first of the pair, and writes what is in the second.
+    others : dict of Place to object
         Which parts of the arguments it needs, and what is there now.
     """
     template = list(leaves)
-    for number, place in enumerate(index for index, leaf in enumerate(leaves) if stands_for_others(leaf)):
-        template[place] = _Array(number)
+    names: list[str] = []
+    for index in (index for index, leaf in enumerate(leaves) if stands_for_others(leaf)):
+        names.append(f"array_{len(names)}")
+        template[index] = _Array(names[-1])
     writer = _Builder(facts)
-    result = writer.text(tree.unflatten(structure, template))
-    body = [*writer.lines, f"return {result}"]
-    exec("def build(x, settings):\n" + "".join(f"    {line}\n" for line in body), writer.constants)
-    return writer.constants["build"], writer.settings
+    returned, values = tree.unflatten(structure, template)
+    result = writer.text(returned)
+    writes = [
+        f"setattr({writer.other(facts.branches[id(branch)], branch)}, {name!r}, {writer.text(value)})"
+        for (branch, name), value in zip(written, values, strict=True)
+    ]
+    body = [f"[{', '.join(names)}] = arrays", *writer.lines, f"result = {result}", *writes, "return result"]
+    return writer.function("build(arrays, others)", body), writer.others
 
 
 class _Array(NamedTuple):
     """Where an array will stand."""
 
-    number: int
+    name: str
 
 
 class _Builder(_Writer):
@@ -248,22 +286,25 @@ class _Builder(_Writer):
     def __init__(self, facts: Facts) -> None:
         super().__init__(new=object.__new__, copied=_copied)
         self._facts = facts
-        self.settings: dict[Place, Any] = {}
+        self._outside = facts.outside()
+        self._numbers: dict[Place, int] = {}
+        self.others: dict[Place, Any] = {}
 
     def text(self, value: Any) -> str:
         """Return the expression of a part of the tree."""
         kind = type(value)
         if kind is _Array:
-            return f"x[{value.number}]"
+            return value.name
         if isinstance(value, tree.Branch):
-            name = f"part_{len(self.lines)}"
-            self.lines.append(f"{name} = new({self._constant(kind)})")
             children = vars(value).get("_children", ())
-            items = (
-                f"{key!r}: {self.text(item) if key in children else self._setting(item)}"
+            items = {
+                key: self.text(item) if key in children else self._setting(item)
                 for key, item in vars(value).items()
-            )
-            self.lines.append(f"{name}.__dict__ = {{{', '.join(items)}}}")
+            }
+            name = f"part_{len(self.lines)}"
+            # Not by `__setattr__`, which may do anything.
+            self.lines += [f"{name} = new({self._constant(kind)})", f"attributes = {name}.__dict__"]
+            self.lines += [f"attributes[{key!r}] = {item}" for key, item in items.items()]
             return name
         if kind in (dict, list, tuple):
             return self._container(value, self.text)
@@ -275,24 +316,27 @@ class _Builder(_Writer):
     def _container(self, value: Any, text: Callable[[Any], str]) -> str:
         """Return the expression of a dict, a list or a tuple, from those of what is in it."""
         if type(value) is dict:
-            return f"{{{', '.join(f'{self._constant(key)}: {text(item)}' for key, item in value.items())}}}"
+            return f"{{{', '.join(f'{self._literal(key)}: {text(item)}' for key, item in value.items())}}}"
         items = "".join(f"{text(item)}, " for item in value)
         return f"[{items}]" if type(value) is list else f"({items})"
 
     def _setting(self, value: Any) -> str:
         """Return the expression of something that is no array."""
         if id(value) in self._facts.settings:
-            place = self._facts.settings[id(value)]
-            self.settings[place] = value
-            return f"settings[{[*self.settings].index(place)}]"
+            return self.other(self._facts.settings[id(value)], value)
         constant = self._constant(value)
         if self._facts.must_be_same(value):
             return constant
         # What the function made, and may be changed, is made anew each time.
         if type(value) in (dict, list, tuple):
             return self._container(value, self._setting)
-        outside = self._constant(self._facts.outside())
-        return f"copied({self._constant(_copied(value, self._facts.outside()))}, {outside})"
+        copied = self._constant(_copied(value, self._outside))
+        return f"copied({copied}, {self._constant(self._outside)})"
+
+    def other(self, place: Place, value: Any) -> str:
+        """Return the expression of a part of the arguments."""
+        self.others[place] = value
+        return f"others[{self._numbers.setdefault(place, len(self._numbers))}]"
 
 
 def _copied(value: Any, outside: dict[int, Any]) -> Any:
