@@ -709,14 +709,15 @@ def check(processes):
     """Stop where libraries do not come to the same losses."""
     for case, step in CHECKS.items():
         found = {}
-        for name in step.libraries:
-            if name in processes and name != FLOOR:
-                found[name] = processes[name].ask(other=case).get("losses")
-        known = {name: each for name, each in found.items() if each is not None}
-        for name, each in known.items():
-            first = next(iter(known))
-            if differ(each, known[first]):
-                sys.exit(f"{case}: the losses of {first} are {known[first]}, those of {name} {each}")
+        for name in (name for name in step.libraries if name in processes and name != FLOOR):
+            answer = processes[name].ask(other=case)
+            if "missing" in answer:
+                print(f"{name} did not train {case}: {answer['missing']}")
+                continue
+            found[name] = answer["losses"]
+            first = next(iter(found))
+            if differ(found[name], found[first]):
+                sys.exit(f"{case}: the losses of {first} are {found[first]}, those of {name} {found[name]}")
 
 
 def rows_of(threads, options):
@@ -733,10 +734,13 @@ def rows_of(threads, options):
     check(processes)
     for case, libraries in cases.items():
         able = {}
-        for name in libraries:
+        for name in (name for name in libraries if name in processes):
             start = time.perf_counter()
-            if name in processes and "missing" not in processes[name].ask(case=case):
+            answer = processes[name].ask(case=case)
+            if "missing" not in answer:
                 able[name] = processes[name]
+            elif case in TRAININGS:  # in which each is to take part
+                print(f"{name} is left out of {case}: {answer['missing']}")
             if (seconds := time.perf_counter() - start) > 2:
                 print(f"{name} prepared {case} in {seconds:.0f} s")
         yield row(named(case, threads), measure(able, options.rounds, options.seconds))
