@@ -356,13 +356,8 @@ class PyTensor:
         values = [*arrays, *zeros, *map(numpy.copy, zeros), numpy.zeros((), "float32")]
         inputs = [pt.tensor(dtype=v.dtype.name, shape=v.shape) for v in (*values, x, y)]
         *state, x_in, y_in = inputs
-        count = len(arrays)
-        parameters, means, squares, number = (
-            state[:count],
-            state[count : -count - 1],
-            state[-count - 1 : -1],
-            state[-1],
-        )
+        n = len(arrays)
+        parameters, means, squares, number = state[:n], state[n : 2 * n], state[2 * n : -1], state[-1]
 
         def dense(x, i):
             return x @ parameters[2 * i] + parameters[2 * i + 1]
