@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy
 from machine import description, gpu_memory, keep
 from tables import ran_on
-from training import FLOOR, STEPS, Jax, Process, Torch, Xpnet, measure, row, serve
+from training import FLOOR, RATE, STEPS, Jax, Process, Torch, Xpnet, measure, ratios_text, row, serve
 
 PRECISIONS = ("tf32", "float16", "bfloat16")
 CASES = {  # widths of the layers, batch, precision
-    **{f"{name}, float32": (*case, "float32") for name, case in STEPS.items()},
+    **{f"{name}, float32": (step.sizes, step.batch, "float32") for name, step in STEPS.items()},
     **{f"4096-4096-4096-10, batch 8192, {p}": ((4096, 4096, 4096, 10), 8192, p) for p in PRECISIONS},
 }
 SMALL_CASES = {f"8-16-4, batch 8, {p}": ((8, 16, 4), 8, p) for p in ("float32", *PRECISIONS)}
@@ -50,7 +50,7 @@ class XpnetOn(Xpnet):
     def step(self, sizes, x, y, precision):
         import xpnet
 
-        optimizer = xpnet.optim.Adam(1e-3)
+        optimizer = xpnet.optim.Adam(RATE)
         options = {} if precision == "float32" else {"precision": precision}
         if precision == "float16":
             optimizer = xpnet.optim.LossScaling(optimizer)
@@ -111,10 +111,10 @@ class TorchOn(Torch):
         import torch
 
         dtype = self.set_precision(precision)
-        net = Torch.net(PlainTorch, sizes).to(self.device)
+        net = self.net(sizes).to(self.device)
         on_gpu = self.device != "cpu"
         fused = {"fused": True} if self.mode is None or precision == "float16" else {}
-        optimizer = torch.optim.Adam(net.parameters(), 1e-3, capturable=on_gpu, **fused)
+        optimizer = torch.optim.Adam(net.parameters(), RATE, capturable=on_gpu, **fused)
         scaler = torch.amp.GradScaler(self.device, enabled=precision == "float16")
         x, y = torch.asarray(x, device=self.device), torch.asarray(y, device=self.device)
         low = dtype != torch.float32
@@ -149,14 +149,6 @@ class TorchOn(Torch):
         import torch
 
         return torch.cuda.max_memory_allocated() if self.device != "cpu" else None
-
-
-class PlainTorch:
-    """Makes networks that are compiled later."""
-
-    @staticmethod
-    def compiled(net):
-        return net
 
 
 class TorchCompiled(TorchOn):
@@ -219,11 +211,11 @@ class JaxOn(Jax):
             adam, scale, steps = state
             value, g = jax.value_and_grad(loss)(parameters, x, y, scale)
             if not scaled:
-                parameters, adam = self.adam(parameters, g, adam)
+                parameters, adam = self.adam(parameters, g, adam, RATE)
                 return parameters, (adam, scale, steps), value
             g = jax.tree.map(lambda g: g / scale, g)
             finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(g)]))
-            new = self.adam(parameters, g, adam)
+            new = self.adam(parameters, g, adam, RATE)
             parameters, adam = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, (parameters, adam))
             steps = jnp.where(finite, (steps + 1) % 2000, 0)
             grown = jnp.where(steps == 0, 2 * scale, scale)
@@ -348,10 +340,7 @@ def show(found):
     for name, seconds in sorted(found["seconds"].items(), key=lambda item: item[1]):
         memory = found["memory"].get(name)
         text = "" if memory is None else f", {memory / 2**20:,.0f} MiB"
-        ratios = "".join(
-            f"   {ratio['median']:.2f} of {other} ({ratio['low']:.2f} to {ratio['high']:.2f})"
-            for other, ratio in found["ratios"].get(name, {}).items()
-        )
+        ratios = ratios_text(found, name)
         print(f"  {name:32} {seconds * 1e6:12,.1f} µs, host {found['host'][name] * 1e6:,.1f}{text}{ratios}")
 
 
