@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy
 
-from xpnet.replay.functions import CHOICES, COMPARISONS, PICK, REDUCTIONS, SCATTER, TRANSCENDENTAL, row_of
+from xpnet.replay.functions import CHOICES, COMPARISONS, PICK, REDUCTIONS, SCATTER, row_of
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, Kernel, Part, Target
 from xpnet.replay.kernels.passes import Passes, indented
 
-# Transcendental functions are faster in NumPy, which computes several elements at once, unless there are only
-# as few as these.
+# Transcendental functions that `elementary.py` lacks are faster in NumPy, which computes several elements at
+# once, unless there are only as few as these.
 FEW = 512
 _DTYPES = frozenset({"float32", "float64", "bool"})
 _INTEGERS = frozenset({"int32", "int64"})
@@ -32,9 +32,12 @@ SUMS = frozenset(name for name, (take_in, _) in REDUCTIONS.items() if take_in ==
 
 
 def _text(operation: Operation) -> str | None:
-    if operation.name in TRANSCENDENTAL and operation.result.size > FEW:
+    row, result = row_of(operation.name), operation.result
+    if row.kind == "elementary" and result.dtype.name == "float32":
+        return f"elementary.{row.name.removeprefix('special.')}({{0}})"
+    if row.kind in ("elementary", "transcendental") and result.size > FEW:
         return None
-    return row_of(operation.name).python or None
+    return row.python or None
 
 
 def _dtypes(operation: Operation) -> frozenset[str]:
@@ -122,7 +125,8 @@ class PythonSource(Passes):
         if name == SCATTER:
             element, index = (self._values[x] for x, _ in part.read)
             return f"{element} if j == {index} or j == {index} + columns else {_name(x.dtype)}(0)"
-        return self._cast(x.dtype, row_of(name).python.format(*(text for text, _ in self._arguments(part))))
+        text = _text(part.operation) or ""
+        return self._cast(x.dtype, text.format(*(argument for argument, _ in self._arguments(part))))
 
     def _total(self, number: int, part: Part) -> None:
         """Write how a total takes in elements: one after the other, or all of them once they are there."""

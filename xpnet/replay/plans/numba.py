@@ -17,6 +17,7 @@ _HEADER = """\
 from math import *
 from numpy import empty
 from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
+from xpnet.replay.kernels import elementary
 from xpnet.replay.kernels.sums import add_up, end_of_chunk, put
 
 
@@ -44,14 +45,15 @@ def _choose_threads() -> None:
 def compiled(source: str) -> Callable:
     """Return the function of a rendered kernel."""
     _choose_threads()
-    return numba_files.function(f"# with sums of {_sums()}\n{_HEADER}{source}")
+    return numba_files.function(f"# with functions of {_functions()}\n{_HEADER}{source}")
 
 
 @cache
-def _sums() -> str:
-    """Return what changes with `sums.py`, as compiled loops that are kept contain its functions."""
-    text = importlib.resources.files("xpnet.replay.kernels").joinpath("sums.py").read_bytes()
-    return hashlib.sha256(text).hexdigest()[:16]
+def _functions() -> str:
+    """Return what changes with the modules of functions that compiled loops, which are kept, contain."""
+    folder = importlib.resources.files("xpnet.replay.kernels")
+    texts = b"".join(folder.joinpath(name).read_bytes() for name in ("elementary.py", "sums.py"))
+    return hashlib.sha256(texts).hexdigest()[:16]
 
 
 # numba's threads are one team: two Python threads must not use it at once, and a forked process has none.
