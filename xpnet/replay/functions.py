@@ -118,8 +118,8 @@ ROWS = [
     Function("log1p", "elementary", "log1p({0})", floats("log1p({0})")),
     Function("log2", "transcendental", c=floats("log2({0})")),
     Function("pow", "transcendental", "{0} ** {1}", floats("pow({0}, {1})"), "Pow"),
-    Function("special.erf", "elementary", "erf({0})", floats("erf({0})"), "Erf"),
-    Function("special.expit", "elementary", "1 / (1 + exp(-{0}))", floats("1 / (1 + exp(-{0}))"), "Sigmoid"),
+    Function("special.erf", "elementary", c=floats("erf({0})"), onnx="Erf"),
+    Function("special.expit", "elementary", c=floats("1 / (1 + exp(-{0}))"), onnx="Sigmoid"),
     # trigonometric and hyperbolic functions
     Function("acos", "transcendental", c=floats("acos({0})"), onnx="Acos"),
     Function("acosh", "transcendental", c=floats("acosh({0})"), onnx="Acosh"),

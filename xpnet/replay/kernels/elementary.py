@@ -96,7 +96,7 @@ DIGITS, BIAS = int32(23), int32(127)
 ROUNDING = float32(1.5 * 2**23)
 BITS_OF_ROUNDING = ROUNDING.view(int32)
 
-# Below and above these, exp is 0 or infinity in float32, expm1 -1 or infinity, and tanh 0 or 1 of positive ones.
+# Below and above these, exp is 0 or infinity in float32, expm1 -1 or infinity, and tanh of positive ones 1.
 OF_EXP, OF_EXPM1, OF_TANH = [(float32(low), float32(high)) for low, high in ((-104, 89), (-18, 89), (0, 10))]
 SMALL = float32(0.35)
 FAR = int32(64)  # 2^-64 is nothing beside 1

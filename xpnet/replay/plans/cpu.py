@@ -58,6 +58,8 @@ class CpuPlan(MemoryPlan):
         return Step.of(operation, *calls)
 
     def _is_worth_it(self, step: Step, kernel: Kernel) -> bool:
+        if python.is_elementary(kernel.parts[0].operation):
+            return True
         small = kernel.size <= MOST_REDUCED or kernel.kinds[step.results[0]] == NUMBER
         return len(step.calls) > 1 or bool(kernel.views) or (kernel.has_totals and small)
 

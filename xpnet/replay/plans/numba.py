@@ -19,6 +19,7 @@ from numpy import empty
 from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
 from xpnet.replay.kernels import elementary
 from xpnet.replay.kernels.sums import add_up, end_of_chunk, put
+from xpnet.replay.kernels.sums import max_of_float32, max_of_float64, min_of_float32, min_of_float64
 
 
 """
