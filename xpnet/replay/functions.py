@@ -119,7 +119,7 @@ ROWS = [
     Function("log2", "transcendental", c=floats("log2({0})")),
     Function("pow", "transcendental", "{0} ** {1}", floats("pow({0}, {1})"), "Pow"),
     Function("special.erf", "elementary", c=floats("erf({0})"), onnx="Erf"),
-    Function("special.expit", "elementary", c=floats("1 / (1 + exp(-{0}))"), onnx="Sigmoid"),
+    Function("special.expit", "elementary", onnx="Sigmoid"),
     # trigonometric and hyperbolic functions
     Function("acos", "transcendental", c=floats("acos({0})"), onnx="Acos"),
     Function("acosh", "transcendental", c=floats("acosh({0})"), onnx="Acosh"),

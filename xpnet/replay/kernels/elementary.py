@@ -85,7 +85,7 @@ def _limited(x: Any, low: Any, high: Any) -> Any:
 _expm1_of_rest = _polynomial(EXPM1, float32)
 _tanh_of_square = _polynomial(TANH, float32)
 
-ONE, TWO = float32(1), float32(2)
+ONE = float32(1)
 LOG2_E = float32(log2(e))
 # log(2) in two parts. The first has 15 digits, so that its product with a whole number up to 185 is exact.
 LOG_2_FIRST = float32(0.693145751953125)
