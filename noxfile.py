@@ -260,6 +260,13 @@ def kills(session: nox.Session) -> None:
     session.run("python", "tests/training/kills.py", *(session.posargs or ["200"]))
 
 
+@nox.session(name="every-float32")
+def every_float32(session: nox.Session) -> None:
+    """The functions of compiled loops, of each float32: how far the worst is from the true value."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/replay/kernels/every_float32.py")
+
+
 @nox.session
 def soak(session: nox.Session) -> None:
     """Many fits and a million steps, in which memory must stay flat: `nox -s soak -- FITS STEPS`."""

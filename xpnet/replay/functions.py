@@ -23,11 +23,13 @@ class Function(NamedTuple):
         In the standard, such as ``"linalg.matmul"``, or xpnet's own.
     kind : str
         Of elementwise functions: "arithmetic", which wraps integers around; "transcendental", which takes
-        long; "comparison"; "predicate", which says something of one argument; "choice", which returns one of
-        its arguments; or "element". Of others: "view", which may return a view of all elements; "conversion",
-        which may return one of others; "move"; "reduction"; "product"; "shaped by values", whose results have
-        shapes that depend on values; "of shape alone", to which only the shape and dtype of its argument
-        matter; and "of settings", all of whose arguments are sizes, or numbers from which sizes follow.
+        long; "elementary", which does so but for float32, where `kernels/elementary.py` has it;
+        "comparison"; "predicate", which says something of one argument; "choice", which returns one of its
+        arguments; or "element". Of others: "view", which may return a view of all elements; "conversion",
+        which may return one of others; "move"; "reduction"; "product"; "shaped by values", whose results
+        have shapes that depend on values; "of shape alone", to which only the shape and dtype of its
+        argument matter; and "of settings", all of whose arguments are sizes, or numbers from which sizes
+        follow.
     python : str
         An element in Python, for numba; "" where it has none, or NumPy is as fast.
     c : dict of str to str
@@ -108,16 +110,16 @@ ROWS = [
     Function("remainder", onnx=integers("Mod")),
     Function("trunc", c=floats("trunc({0})"), onnx=_WHOLE),
     # powers, exponentials and logarithms
-    Function("exp", "transcendental", "exp({0})", floats("exp({0})"), "Exp"),
-    Function("expm1", "transcendental", "expm1({0})", floats("expm1({0})")),
+    Function("exp", "elementary", "exp({0})", floats("exp({0})"), "Exp"),
+    Function("expm1", "elementary", "expm1({0})", floats("expm1({0})")),
     Function("hypot", "transcendental", c=floats("hypot({0}, {1})")),
-    Function("log", "transcendental", "log({0})", floats("log({0})"), "Log"),
+    Function("log", "elementary", "log({0})", floats("log({0})"), "Log"),
     Function("log10", "transcendental", c=floats("log10({0})")),
-    Function("log1p", "transcendental", "log1p({0})", floats("log1p({0})")),
+    Function("log1p", "elementary", "log1p({0})", floats("log1p({0})")),
     Function("log2", "transcendental", c=floats("log2({0})")),
     Function("pow", "transcendental", "{0} ** {1}", floats("pow({0}, {1})"), "Pow"),
-    Function("special.erf", "transcendental", c=floats("erf({0})"), onnx="Erf"),
-    Function("special.expit", "transcendental", onnx="Sigmoid"),
+    Function("special.erf", "elementary", c=floats("erf({0})"), onnx="Erf"),
+    Function("special.expit", "elementary", onnx="Sigmoid"),
     # trigonometric and hyperbolic functions
     Function("acos", "transcendental", c=floats("acos({0})"), onnx="Acos"),
     Function("acosh", "transcendental", c=floats("acosh({0})"), onnx="Acosh"),
@@ -131,7 +133,7 @@ ROWS = [
     Function("sin", "transcendental", "sin({0})", floats("sin({0})"), "Sin"),
     Function("sinh", "transcendental", c=floats("sinh({0})"), onnx="Sinh"),
     Function("tan", "transcendental", c=floats("tan({0})"), onnx="Tan"),
-    Function("tanh", "transcendental", "tanh({0})", floats("tanh({0})"), "Tanh"),
+    Function("tanh", "elementary", "tanh({0})", floats("tanh({0})"), "Tanh"),
     # comparisons, predicates and choices
     Function("equal", "comparison", "{0} == {1}", anything("{0} == {1}"), "Equal"),
     Function("greater", "comparison", "{0} > {1}", anything("{0} > {1}"), "Greater"),
@@ -204,7 +206,7 @@ def _of(*kinds: str) -> frozenset[str]:
     return frozenset(row.name for row in ROWS if row.kind in kinds)
 
 
-ARITHMETIC, TRANSCENDENTAL = _of("arithmetic"), _of("transcendental")
+ARITHMETIC = _of("arithmetic")
 COMPARISONS, PREDICATES, CHOICES = _of("comparison"), _of("predicate"), _of("choice")
 # Functions of two or three arrays that broadcast them.
 BROADCASTING = frozenset(row.name for row in ROWS if "{1}" in "".join((row.python, *row.c.values())))

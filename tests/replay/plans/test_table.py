@@ -126,7 +126,7 @@ def test_unusual_arguments_are_known_as_such():
         given = [arrays[name] for name in names]
         written = [index for index in range(len(given)) if random.random() < 0.3]
         words = table.of_arguments(len(given), written)
-        unusual = numba.driver().is_unusual(words.ctypes.data, given)
+        unusual = numba.driver().is_unusual(words.ctypes.data, tuple(given))
         as_they_are = all(
             type(x) is numpy.ndarray and x.flags.c_contiguous and x.flags.aligned for x in given
         )
@@ -149,10 +149,10 @@ def test_the_same_array_twice_is_noticed_among_many(count):
     arrays = [numpy.ones(1) for _ in range(count)]
     for written in ([], [count - 1], range(count)):
         words = table.of_arguments(count, list(written))
-        assert not numba.driver().is_unusual(words.ctypes.data, arrays)
+        assert not numba.driver().is_unusual(words.ctypes.data, tuple(arrays))
         words = table.of_arguments(count + 1, list(written))
         twice = [*arrays, arrays[-1]]
-        assert numba.driver().is_unusual(words.ctypes.data, twice) == bool(written)
+        assert numba.driver().is_unusual(words.ctypes.data, tuple(twice)) == bool(written)
 
 
 @pytest.mark.parametrize("name", some_arrays())

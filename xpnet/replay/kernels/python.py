@@ -7,21 +7,24 @@ from collections.abc import Sequence
 
 import numpy
 
-from xpnet.replay.functions import CHOICES, COMPARISONS, PICK, REDUCTIONS, SCATTER, TRANSCENDENTAL, row_of
+from xpnet.replay.functions import CHOICES, COMPARISONS, PICK, REDUCTIONS, SCATTER, row_of
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, Kernel, Part, Target
 from xpnet.replay.kernels.passes import Passes, indented
 
-# Transcendental functions are faster in NumPy, which computes several elements at once, unless there are only
-# as few as these.
+# Transcendental functions that `elementary.py` lacks are faster in NumPy, which computes several elements at
+# once, unless there are only as few as these.
 FEW = 512
+# The elements that a row has beyond a multiple of what registers take in are computed one by one. With more
+# elements than these, that takes longer than a loop of its own for such a function, without rows.
+LANES, SHORT, FEW_IN_SHORT_ROWS = 16, 64, 1_024
 _DTYPES = frozenset({"float32", "float64", "bool"})
 _INTEGERS = frozenset({"int32", "int64"})
 # What cannot overflow or divide by zero, which numba and NumPy do differently with integers.
 _OF_INTEGERS = COMPARISONS | CHOICES
 
-# Up to this number of elements, but for sums that leave a row. NumPy takes longer to start, and then takes in
-# several elements at once.
+# Up to this number of elements, but for sums that leave a row, and totals along rows. NumPy takes longer to
+# start, and then takes in several elements at once.
 MOST_REDUCED = 16_384
 # Up to this number for sums of all elements, which take as long as NumPy does, and no array of what is added.
 # Beyond, loops without sums are shared among the cores.
@@ -31,10 +34,18 @@ CHUNK = 1_024
 SUMS = frozenset(name for name, (take_in, _) in REDUCTIONS.items() if take_in == "add")
 
 
+def is_elementary(operation: Operation) -> bool:
+    """Say whether a function is one of `elementary.py`."""
+    return row_of(operation.name).kind == "elementary" and operation.result.dtype.name == "float32"
+
+
 def _text(operation: Operation) -> str | None:
-    if operation.name in TRANSCENDENTAL and operation.result.size > FEW:
+    row, result = row_of(operation.name), operation.result
+    if is_elementary(operation):
+        return f"elementary.{row.name.removeprefix('special.')}({{0}})"
+    if row.kind in ("elementary", "transcendental") and result.size > FEW:
         return None
-    return row_of(operation.name).python or None
+    return row.python or None
 
 
 def _dtypes(operation: Operation) -> frozenset[str]:
@@ -42,14 +53,23 @@ def _dtypes(operation: Operation) -> frozenset[str]:
 
 
 def _can_total(operation: Operation, kind: str) -> bool:
+    if kind == COLUMN or (kind == ROW and operation.name == "sum"):
+        return True
     if kind == ROW and operation.name in SUMS:
-        return operation.name == "sum"
+        return False
     adds_all = kind == NUMBER and operation.name in SUMS
     return operation.arguments[0].size <= (MOST_ADDED if adds_all else MOST_REDUCED)
 
 
 def _accepts(kernel: Kernel) -> bool:
-    """Refuse sums of all elements in a loop over rows, as a chunk of such a sum may end within a row."""
+    """Refuse two things in a loop over rows.
+
+    Sums of all elements, as a chunk of such a sum may end within a row; and elementary functions of many
+    elements in short rows.
+    """
+    short = kernel.columns % LANES and kernel.columns < SHORT and kernel.size > FEW_IN_SHORT_ROWS
+    if short and any(is_elementary(p.operation) and kernel.kinds[p.result] == FULL for p in kernel.parts):
+        return False
     left = [p for p in kernel.parts if p.operation.name in SUMS and kernel.kinds[p.result] == NUMBER]
     return not kernel.columns or all(kernel.kinds[p.read[0][0]] == COLUMN for p in left)
 
@@ -83,7 +103,7 @@ class PythonSource(Passes):
 
     def _takes_row(self, part: Part) -> bool:
         of_row = self.kernel.kinds[part.result] == COLUMN
-        return super()._takes_row(part) or (of_row and self._adds_up(part))
+        return super()._takes_row(part) or (of_row and self._takes_in_at_once(part))
 
     def _index(self, x: Variable) -> str:
         kind = self.kernel.kinds[x]
@@ -125,7 +145,8 @@ class PythonSource(Passes):
         if name == SCATTER:
             element, index = (self._values[x] for x, _ in part.read)
             return f"{element} if j == {index} or j == {index} + columns else {_name(x.dtype)}(0)"
-        return self._cast(x.dtype, row_of(name).python.format(*(text for text, _ in self._arguments(part))))
+        text = _text(part.operation) or ""
+        return self._cast(x.dtype, text.format(*(argument for argument, _ in self._arguments(part))))
 
     def _total(self, number: int, part: Part) -> None:
         """Write how a total takes in elements: one after the other, or all of them once they are there."""
@@ -135,10 +156,12 @@ class PythonSource(Passes):
         start = f"{dtype}({start})"
         total = self._stores[x] if kind == ROW else f"t{number}"
         behind = self._before[self._pass[x]] if kind == COLUMN else self._behind
-        if self._adds_up(part):
+        if self._takes_in_at_once(part):
             if kind == COLUMN:
                 array, place = self._rows[source]
-                behind.append(f"{total} = {start} + add_up({array}, {place}, {place} + uint64(columns))")
+                adds = part.operation.name in SUMS
+                function = f"{start} + add_up" if adds else f"{part.operation.name}_of_{dtype}"
+                behind.append(f"{total} = {function}({array}, {place}, {place} + uint64(columns))")
             else:
                 totals = self._buffer(f"b{number}", "64", x)
                 self._chunks.append(f"put({self._sum_of_chunk(number, source)}, {totals}, number, halves)")
@@ -160,12 +183,12 @@ class PythonSource(Passes):
         if x in self._stores:
             behind.append(f"{self._stores[x]} = v{number}")
 
-    def _adds_up(self, part: Part) -> bool:
-        """Say whether a total is a sum of elements that are there: NumPy's of fewer than eight is not."""
-        kind = self.kernel.kinds[part.result]
-        return part.operation.name in SUMS and (
-            kind == NUMBER or (kind == COLUMN and self.kernel.columns >= 8)
-        )
+    def _takes_in_at_once(self, part: Part) -> bool:
+        """Say whether a total is one of elements that are there: NumPy's sum of fewer than eight is not."""
+        kind, name = self.kernel.kinds[part.result], part.operation.name
+        if kind == COLUMN and self.kernel.columns >= 8:
+            return name in SUMS or name in ("max", "min")
+        return kind == NUMBER and name in SUMS
 
     def _sum_of_chunk(self, number: int, source: Variable) -> str:
         if source in self._inputs and source not in self._overwritten:

@@ -1,10 +1,11 @@
-"""Sums in NumPy's order, for loops of numba, which import this module when they are compiled.
+"""Sums in NumPy's order, and extremes, for loops of numba, which import this module when they are compiled.
 
 NumPy adds up what stands one after the other in parts of up to 128 elements, each as eight sums of every
 eighth element. What is longer is halved, at a multiple of eight, until it is such a part. So the mean of
 equal numbers and the sum of numbers that cancel are what they are in NumPy, on any processor.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -62,3 +63,34 @@ def put(total: Any, totals: Any, number: int, halves: int) -> None:
         number -= 1
         total = totals[number] + total
     totals[number] = total
+
+
+def _extreme(choose: Callable, dtype: type, integer: type) -> Callable:
+    """Return a function of the largest or smallest element from one place of an array up to another.
+
+    That is NaN if one element is. The function compares integers, as the compiler then takes in several
+    elements at once: the bits of a number, all but the sign turned around where it is negative, are in the
+    order of the numbers.
+    """
+    sign = integer(8 * dtype().itemsize - 1)
+    size = numpy.iinfo(integer).max  # all bits but the sign
+    infinity = dtype(numpy.inf).view(integer)
+    first = numpy.iinfo(integer).min if choose is max else size
+
+    @njit(error_model="numpy")
+    def extreme(x: Any, start: numpy.uint64, end: numpy.uint64) -> Any:
+        found, largest = integer(first), integer(0)
+        for k in range(start, end):
+            bits = dtype(x[k]).view(integer)
+            found = choose(found, bits ^ ((bits >> sign) & integer(size)))
+            largest = max(largest, bits & integer(size))
+        result = integer(found ^ ((found >> sign) & integer(size))).view(dtype)
+        return dtype(numpy.nan) if largest > infinity else result
+
+    return extreme
+
+
+max_of_float32 = _extreme(max, numpy.float32, numpy.int32)
+min_of_float32 = _extreme(min, numpy.float32, numpy.int32)
+max_of_float64 = _extreme(max, numpy.float64, numpy.int64)
+min_of_float64 = _extreme(min, numpy.float64, numpy.int64)

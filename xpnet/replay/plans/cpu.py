@@ -13,19 +13,14 @@ import numpy
 from xpnet.replay.functions import VIEWS
 from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import python
-from xpnet.replay.kernels.kernel import COLUMN, FULL, STACKED, Kernel
-from xpnet.replay.kernels.python import PythonSource
-from xpnet.replay.plans import numba, products
+from xpnet.replay.kernels.kernel import Kernel
+from xpnet.replay.plans import cpu_kernels, numba, products
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
 from xpnet.replay.plans.products import Operand
-from xpnet.replay.plans.step import CALL, KERNEL, PRODUCT, Call, Flat, Item, Member, Step
-from xpnet.replay.plans.table import LONGEST, SHORT, Row, Stretch, Where, of_arguments, stretches
-
-# From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
-# a product, so that other threads gain nothing before.
-PARALLEL = 8_388_608
+from xpnet.replay.plans.step import CALL, KERNEL, PRODUCT, Call, Item, Member, Step
+from xpnet.replay.plans.table import SHORT, Row, Stretch, Where, of_arguments, stretches
 
 # What the memory of an array is NumPy's by; memory of others may be seen by arrays that do not say so.
 _OF_NUMPY = {NoneType, numpy.ndarray}
@@ -66,19 +61,7 @@ class CpuPlan(MemoryPlan):
         return Step.of(operation, *calls)
 
     def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
-        parallel = kernel.size >= PARALLEL and not kernel.has_totals
-        loop = PythonSource(kernel, results, over, parallel=parallel)
-        sizes = [kernel.size, *([kernel.columns] if kernel.columns else [])]
-        if not parallel:
-            return numba.native(loop.source), [*arrays, *loop.numbers, *sizes]
-        inputs = [*kernel.inputs, *(x for x in results if x not in over)]
-        # How many elements of each array a row has, so that many rows are done a part at a time.
-        of_row = [{FULL: kernel.columns or 1, COLUMN: 1}.get(kernel.kinds[x], 0) for x in inputs]
-        most = LONGEST // len(kernel.parts) // (kernel.columns or 1)
-        if kernel.views or STACKED in kernel.kinds.values():
-            most = kernel.size
-        function = numba.on_all_cores(loop.source, of_row, kernel.columns, max(most, 1))
-        return function, [*map(Flat, arrays), *loop.numbers, kernel.size]
+        return cpu_kernels.compiled(kernel, results, over, arrays)
 
     def _rows(self, step: Step, call: Call) -> Sequence[Row]:
         if self._target is None:
@@ -89,13 +72,7 @@ class CpuPlan(MemoryPlan):
             if isinstance(library, str) or len(operands) < len(call.arguments):
                 return ()
             return products.rows(library, *operands)
-        if call.kind == KERNEL and step.kernel and hasattr(call.function, "address"):
-            size, columns = step.kernel.size, step.kernel.columns
-            problem = (
-                f"an index of take_along_axis must be less than the axis is long, {columns}; received {{}}"
-            )
-            return [Row(call.function, [*call.arguments, 0], size * len(step.kernel.parts), problem)]
-        return ()
+        return cpu_kernels.rows(step.kernel, call) if call.kind == KERNEL and step.kernel else ()
 
     def _operand(self, x: Any) -> Operand | None:
         """Return where an operand of a product is; None if only a call shows that, or BLAS cannot read it."""
@@ -127,8 +104,8 @@ class CpuPlan(MemoryPlan):
         names = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
         return names | {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
 
-    def _prepared(self, inputs: list, keep: bool) -> list:
-        usual = self._target and not keep and not self._is_unusual(inputs)
+    def _prepared(self, inputs: Sequence, keep: bool) -> Sequence:
+        usual = self._target and not keep and not self._is_unusual(tuple(inputs))
         return inputs if usual else super()._prepared(inputs, keep)
 
     def _must_copy(self, inputs: list[numpy.ndarray]) -> list[int]:

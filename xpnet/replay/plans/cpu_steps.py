@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 
 from xpnet.autodiff.scatter import may_repeat
-from xpnet.replay.functions import FUNCTIONS, row_of
+from xpnet.replay.functions import FUNCTIONS
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.kernels import python
 from xpnet.replay.plans import numba
@@ -49,7 +49,7 @@ def elementwise(operation: Operation) -> Step | None:
         return None
     if not isinstance(ufunc, numpy.ufunc):
         made = Call.of(operation)._replace(results=())
-        return Step.of(operation, _copy(operation.result, made)) if row_of(operation.name).python else None
+        return Step.of(operation, _copy(operation.result, made)) if python.TARGET.text(operation) else None
     if ufunc.signature or ufunc.nout != 1 or ufunc.nin != len(arguments):
         return None
     name = operation.name.replace(".", "_")

@@ -269,7 +269,7 @@ class CudaPlan(MemoryPlan):
     def _bind(self) -> Callable:
         return _Bound(self, super()._bind())
 
-    def __call__(self, inputs: list, *, keep: bool = False) -> tuple:
+    def __call__(self, inputs: Sequence, *, keep: bool = False) -> tuple:
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
         with self._runtime.active():
             return super().__call__([*inputs, *self._more_inputs], keep=keep)

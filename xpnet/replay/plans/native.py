@@ -170,14 +170,14 @@ def run(table: int, arrays: int) -> int:
 
 
 def is_unusual(table: int, arrays: int) -> int:
-    """Return 1 if one of a list of arrays must be copied before a plan is called, or may have to be.
+    """Return 1 if one of a tuple of arrays must be copied before a plan is called, or may have to be.
 
     The table has the class `numpy.ndarray`, how many words are behind it in which arrays are looked up, a
     power of two, and for each array whether it is written over.
     """
     of_numpy, count, size = load(table), load(table + 8), load(table + 16)
     written, found = table + 24, table + 24 + 8 * count
-    items = load(arrays + ITEMS)
+    items = arrays + ITEMS
     any_written = False
     for index in range(size):
         store(found + 8 * index, 0)

@@ -19,12 +19,15 @@ _HEADER = """\
 from math import *
 from numpy import empty
 from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
+from xpnet.replay.kernels import elementary
 from xpnet.replay.kernels.sums import add_up, end_of_chunk, put
+from xpnet.replay.kernels.sums import max_of_float32, max_of_float64, min_of_float32, min_of_float64
 from xpnet.replay.plans.native import array, float_at, load, store
 
 
 """
 _MODULES = (
+    "kernels/elementary.py",
     "kernels/sums.py",
     *(f"plans/{name}.py" for name in ("native", "native_products", "products", "table")),
 )
@@ -75,12 +78,12 @@ class Driver(NamedTuple):
     run, run_long : callable
         Take the address of a table and a tuple of arrays. During a long one, other threads of Python go on.
     is_unusual : callable
-        Takes the address of a table of `of_arguments` and a list of arrays.
+        Takes the address of a table of `of_arguments` and a tuple of arrays.
     """
 
     run: Callable[[int, tuple], int]
     run_long: Callable[[int, tuple], int]
-    is_unusual: Callable[[int, list], int]
+    is_unusual: Callable[[int, tuple], int]
 
 
 @cache

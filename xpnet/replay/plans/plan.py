@@ -103,7 +103,7 @@ class Plan:
         exec(code, names)
         return names["replay"]
 
-    def __call__(self, inputs: list, *, keep: bool = False) -> tuple:  # noqa: ARG002
+    def __call__(self, inputs: Sequence, *, keep: bool = False) -> tuple:  # noqa: ARG002
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
         return self._replay(*inputs)
 
@@ -336,7 +336,7 @@ class MemoryPlan(Plan):
         names |= self._bound(memory)
         return self._function(self._code, names)
 
-    def _prepared(self, inputs: list, keep: bool) -> list:
+    def _prepared(self, inputs: Sequence, keep: bool) -> Sequence:
         """Return arguments as the function takes them: one element after the other, and its to write over."""
         inputs = self._runtime.contiguous(inputs)
         if self._written:
@@ -344,7 +344,7 @@ class MemoryPlan(Plan):
                 (inputs[index],) = self._runtime.copies([inputs[index]])
         return inputs
 
-    def __call__(self, inputs: list, *, keep: bool = False) -> tuple:
+    def __call__(self, inputs: Sequence, *, keep: bool = False) -> tuple:
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
         idle = self._idle
         inputs = self._prepared(inputs, keep)

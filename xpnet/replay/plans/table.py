@@ -25,8 +25,8 @@ PLACES, ROWS, STOPPED, BEFORE, WITHIN, HEAD = range(6)
 # beginning.
 WORD, ARRAY, OFFSET, PLACE = range(4)
 
-# Where objects of Python have what native code reads of them, in bytes: a tuple its items, a list the address
-# of these, and an array, whose first fields NumPy never moves, its elements, what it views, and its flags.
+# Where objects of Python have what native code reads, in bytes: a tuple its items, and an array, whose
+# first fields NumPy never moves, its elements, what it views, and its flags.
 ITEMS = tuple.__basicsize__
 TYPE, ELEMENTS, BASE, FLAGS = (object.__basicsize__ + behind for behind in (-8, 0, 32, 48))
 # Of NumPy's flags: that elements stand one after the other where they should, and that they may be written.
@@ -44,7 +44,7 @@ class Row(NamedTuple):
     function : object
         With the ``address`` of a function of C that is given the address of its words, and returns whether it
         is stopped.
-    words : sequence of Variable, numpy.ndarray, int or float
+    words : sequence of Variable, Behind, numpy.ndarray, int or float
         Variables stand for the addresses of their first elements, and so do constant arrays.
     nanoseconds : float
         About how long it takes.
@@ -56,6 +56,13 @@ class Row(NamedTuple):
     words: Sequence[Any]
     nanoseconds: float
     problem: str = ""
+
+
+class Behind(NamedTuple):
+    """What is some bytes behind the first element of a variable."""
+
+    variable: Variable
+    nbytes: int
 
 
 class Where(NamedTuple):
@@ -87,8 +94,10 @@ class Stretch:
             self._starts.append(len(words))
             for word in row.words:
                 value = word
-                if type(word) is Variable:
-                    array, value = where(word)
+                if type(word) in (Variable, Behind):
+                    variable, behind = word if type(word) is Behind else (word, 0)
+                    array, offset = where(variable)
+                    value = offset + behind
                     if array is None:
                         in_memory.append(len(words))
                     else:
@@ -158,7 +167,7 @@ class Table:
 
 
 def of_arguments(arrays: int, written: Sequence[int]) -> numpy.ndarray:
-    """Return the table by which a list of so many arrays is looked at, some of which are written over."""
+    """Return the table by which a tuple of so many arrays is looked at, some of which are written over."""
     size = 1 << (2 * len(written)).bit_length()
     words = numpy.zeros(3 + arrays + size, numpy.int64)
     words[:3] = id(numpy.ndarray), arrays, size
@@ -174,7 +183,7 @@ def objects_are_readable() -> bool:
     x = numpy.ones((2, 3))
     views = [x[1:], x.T]
     views[0].flags.writeable = False
-    arrays, same = [x, *views], (x, *views)
+    arrays = (x, *views)
     read = ctypes.c_int64.from_address
     return all(
         read(id(y) + TYPE).value == id(numpy.ndarray)
@@ -182,7 +191,6 @@ def objects_are_readable() -> bool:
         and read(id(y) + BASE).value == (0 if y is x else id(x))
         and (read(id(y) + FLAGS).value & IN_ORDER == IN_ORDER) == y.flags.c_contiguous
         and bool(read(id(y) + FLAGS).value & WRITEABLE) == y.flags.writeable
-        and read(read(id(arrays) + ITEMS).value + 8 * index).value == id(y)
-        and read(id(same) + ITEMS + 8 * index).value == id(y)
+        and read(id(arrays) + ITEMS + 8 * index).value == id(y)
         for index, y in enumerate(arrays)
     )

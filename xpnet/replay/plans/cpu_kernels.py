@@ -1,0 +1,72 @@
+"""Kernels on the processor: loops that numba compiles, as rows of a table, or shared among the cores."""
+
+from typing import Any
+
+from xpnet.replay.functions import row_of
+from xpnet.replay.graph import Variable
+from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, STACKED, Kernel
+from xpnet.replay.kernels.python import PythonSource
+from xpnet.replay.plans import numba
+from xpnet.replay.plans.plan import Over, Variables
+from xpnet.replay.plans.step import Call, Flat
+from xpnet.replay.plans.table import LONGEST, Behind, Row
+
+# From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
+# a product, so that other threads gain nothing before.
+PARALLEL = 8_388_608
+
+
+def compiled(kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
+    """Return the function of a kernel and its arguments: the arrays, numbers and sizes."""
+    parallel = kernel.size >= PARALLEL and not kernel.has_totals
+    loop = PythonSource(kernel, results, over, parallel=parallel)
+    if parallel:
+        of_row = [_of_row(kernel, x) for x in (*kernel.inputs, *(x for x in results if x not in over))]
+        function = numba.on_all_cores(loop.source, of_row, kernel.columns, _rows_at_once(kernel))
+        return function, [*map(Flat, arrays), *loop.numbers, kernel.size]
+    sizes = [kernel.size, kernel.columns] if kernel.columns else [kernel.size]
+    return numba.native(loop.source), [*arrays, *loop.numbers, *sizes]
+
+
+def rows(kernel: Kernel, call: Call) -> list[Row]:
+    """Return what calls a kernel in a table; nothing if cores share it.
+
+    One that takes long is several rows, each for a part of its own rows.
+    """
+    if not hasattr(call.function, "address"):
+        return []
+    columns = kernel.columns or 1
+    count, most = kernel.size // columns, _rows_at_once(kernel)
+    problem = f"an index of take_along_axis must be less than the axis is long, {columns}; received {{}}"
+    found = []
+    for first in range(0, count, most):
+        words = list(call.arguments)
+        size = min(most, count - first) * columns
+        if first or size < kernel.size:
+            begins = (
+                (x, first * _of_row(kernel, x) * x.dtype.itemsize) for x in words if type(x) is Variable
+            )
+            for index, place in enumerate(begins):
+                words[index] = Behind(*place)
+            words[-2 if kernel.columns else -1] = size
+        found.append(Row(call.function, [*words, 0], _nanoseconds(kernel, size), problem))
+    return found
+
+
+def _of_row(kernel: Kernel, x: Variable) -> int:
+    """Return how many elements of an array a row of a kernel has; 0 if all of them serve each row."""
+    return {FULL: kernel.columns or 1, COLUMN: 1}.get(kernel.kinds[x], 0)
+
+
+def _rows_at_once(kernel: Kernel) -> int:
+    """Return of how many rows a kernel takes no longer than someone who presses Ctrl-C may wait."""
+    made = {kernel.kinds[part.result] for part in kernel.parts}
+    if kernel.views or made.intersection((ROW, NUMBER, STACKED)):
+        return kernel.size
+    return max(1, int(LONGEST / _nanoseconds(kernel, kernel.columns or 1)))
+
+
+def _nanoseconds(kernel: Kernel, size: int) -> float:
+    """Return about how long so many elements take on a processor that is none of the fastest."""
+    slow = sum(row_of(part.operation.name).kind in ("elementary", "transcendental") for part in kernel.parts)
+    return size * (0.1 * len(kernel.parts) + 2 * slow)
