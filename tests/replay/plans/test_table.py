@@ -8,6 +8,7 @@ import pytest
 import xpnet
 from tests.replay.cases import assert_identical
 from xpnet.replay.functions import FUNCTIONS
+from xpnet.replay.graph import Variable
 from xpnet.replay.plans import numba, table
 from xpnet.replay.plans.memory import Layout
 
@@ -112,9 +113,17 @@ def some_arrays():
         "unaligned": unaligned,
         "of another class": numpy.ones((2, 2)).view(OfAnotherClass),
         "number": numpy.float64(3.0),
+        "number of another dtype": numpy.float32(3.0),
         "from bytes": numpy.frombuffer(bytearray(64)),
         "transposed": numpy.ones((3, 2)).T,
     }
+
+
+def is_unusual(arrays, written, numbers=()):
+    """What native code says of arguments; those with some numbers may be numbers of float64."""
+    inputs = [Variable((), numpy.dtype(float)) for _ in arrays]
+    words = table.of_arguments(inputs, [inputs[n] for n in written], [inputs[n] for n in numbers])
+    return numba.driver().is_unusual(words.ctypes.data, tuple(arrays))
 
 
 def test_unusual_arguments_are_known_as_such():
@@ -125,10 +134,11 @@ def test_unusual_arguments_are_known_as_such():
         names = random.choice(list(arrays), size=random.integers(1, 6))
         given = [arrays[name] for name in names]
         written = [index for index in range(len(given)) if random.random() < 0.3]
-        words = table.of_arguments(len(given), written)
-        unusual = numba.driver().is_unusual(words.ctypes.data, tuple(given))
+        unusual = is_unusual(given, written, numbers=range(0, len(given), 2))
         as_they_are = all(
-            type(x) is numpy.ndarray and x.flags.c_contiguous and x.flags.aligned for x in given
+            (type(x) is numpy.ndarray and x.flags.c_contiguous and x.flags.aligned)
+            or (type(x) is numpy.float64 and index % 2 == 0 and index not in written)
+            for index, x in enumerate(given)
         )
         alone = all(
             given[index].flags.writeable
@@ -148,11 +158,8 @@ def test_unusual_arguments_are_known_as_such():
 def test_the_same_array_twice_is_noticed_among_many(count):
     arrays = [numpy.ones(1) for _ in range(count)]
     for written in ([], [count - 1], range(count)):
-        words = table.of_arguments(count, list(written))
-        assert not numba.driver().is_unusual(words.ctypes.data, tuple(arrays))
-        words = table.of_arguments(count + 1, list(written))
-        twice = [*arrays, arrays[-1]]
-        assert numba.driver().is_unusual(words.ctypes.data, tuple(twice)) == bool(written)
+        assert not is_unusual(arrays, written)
+        assert is_unusual([*arrays, arrays[-1]], written) == bool(written)
 
 
 @pytest.mark.parametrize("name", some_arrays())
@@ -171,6 +178,21 @@ def test_unusual_arguments_give_the_same(name):
             numpy.testing.assert_array_equal(x, before)
         else:
             x = numpy.array(before)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float32", "float64", "int32", "int64", "uint8", "complex64"])
+def test_numbers_are_read_where_they_are(dtype, record):
+    """A number that a function gives, and the next call takes in, needs no array around it."""
+    x = numpy.asarray([1, 0, 3], dtype)
+
+    def f(x, n):
+        return x == n, xp_of(x).where(x == n, x, n)
+
+    recording = record(f, x, x[2])
+    for n in (x[2], x[1], numpy.asarray(x[0])):
+        recording.check([x, n])
+        if "run" in recording.plan.source and "copyto" not in recording.plan.source:
+            assert not recording.plan._is_unusual((x, n))
 
 
 # -- what stops it ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from xpnet.replay.kernels.passes import Passes, indented
 FEW = 512
 # The elements that a row has beyond a multiple of what registers take in are computed one by one. With more
 # elements than these, that takes longer than a loop of its own for such a function, without rows.
-LANES, SHORT, FEW_IN_SHORT_ROWS = 16, 64, 1_024
+LANES, SHORT, FEW_IN_SHORT_ROWS = 16, 64, 100
 _DTYPES = frozenset({"float32", "float64", "bool"})
 _INTEGERS = frozenset({"int32", "int64"})
 # What cannot overflow or divide by zero, which numba and NumPy do differently with integers.

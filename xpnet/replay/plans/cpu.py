@@ -39,8 +39,10 @@ class CpuPlan(MemoryPlan):
         self._target = None if numba.why_not() else python.TARGET
         self._stretches: list[Stretch] = []
         super()._build(over)
-        self._arguments = of_arguments(len(self.graph.inputs), self._written)
         if self._target:
+            inputs = self.graph.inputs
+            numbers = {x for x in inputs if x.shape == () and x not in self._in_python}
+            self._arguments = of_arguments(inputs, {inputs[index] for index in self._written}, numbers)
             self._is_unusual = partial(numba.driver().is_unusual, self._arguments.ctypes.data)
 
     def _lower(self, operation: Operation) -> Step:

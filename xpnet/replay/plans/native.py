@@ -15,6 +15,7 @@ from xpnet.replay.plans.table import (
     ARRAY,
     BASE,
     BEFORE,
+    CLASS,
     ELEMENTS,
     FLAGS,
     HEAD,
@@ -149,8 +150,10 @@ def run(table: int, arrays: int) -> int:
     """Go through a table with a tuple of arrays; return 0, or the number of the row that stopped it."""
     place = table + 8 * HEAD
     for _ in range(load(table + 8 * PLACES)):
-        item = load(arrays + ITEMS + 8 * load(place + 8 * ARRAY))
-        store(load(place + 8 * WORD), load(item + ELEMENTS) + load(place + 8 * OFFSET))
+        elements = load(arrays + ITEMS + 8 * load(place + 8 * ARRAY)) + ELEMENTS
+        if load(elements - ELEMENTS + TYPE) == load(table + 8 * CLASS):
+            elements = load(elements)  # of a number of NumPy's, they are in the object itself
+        store(load(place + 8 * WORD), elements + load(place + 8 * OFFSET))
         place += 8 * PLACE
     store(table + 8 * STOPPED, 0)
     get_settings(table + 8 * BEFORE)
@@ -172,20 +175,23 @@ def run(table: int, arrays: int) -> int:
 def is_unusual(table: int, arrays: int) -> int:
     """Return 1 if one of a tuple of arrays must be copied before a plan is called, or may have to be.
 
-    The table has the class `numpy.ndarray`, how many words are behind it in which arrays are looked up, a
-    power of two, and for each array whether it is written over.
+    The table has the class `numpy.ndarray`, how many arrays there are, and how many words behind them, a
+    power of two, in which arrays are looked up. Of each array it has the class of numbers that may stand in
+    its place, or 0, and whether it is written over.
     """
     of_numpy, count, size = load(table), load(table + 8), load(table + 16)
-    written, found = table + 24, table + 24 + 8 * count
-    items = arrays + ITEMS
+    words, found = table + 24, table + 24 + 16 * count
     any_written = False
     for index in range(size):
         store(found + 8 * index, 0)
     for index in range(count):
-        x = load(items + 8 * index)
-        if load(x + TYPE) != of_numpy or load(x + FLAGS) & IN_ORDER != IN_ORDER:
+        x = load(arrays + ITEMS + 8 * index)
+        if load(x + TYPE) != of_numpy:
+            if load(x + TYPE) != load(words + 16 * index):
+                return 1
+        elif load(x + FLAGS) & IN_ORDER != IN_ORDER:
             return 1
-        if load(written + 8 * index):
+        elif load(words + 16 * index + 8):
             any_written = True
             slot = _slot(found, size, x)
             if load(x + BASE) or not load(x + FLAGS) & WRITEABLE or load(slot):
@@ -193,11 +199,13 @@ def is_unusual(table: int, arrays: int) -> int:
             store(slot, x)
     if any_written:
         for index in range(count):
-            x = load(items + 8 * index)
+            x = load(arrays + ITEMS + 8 * index)
+            if load(x + TYPE) != of_numpy:
+                continue
             base = load(x + BASE)
             if base and (load(base + TYPE) != of_numpy or load(_slot(found, size, base))):
                 return 1
-            if not load(written + 8 * index) and load(_slot(found, size, x)):
+            if not load(words + 16 * index + 8) and load(_slot(found, size, x)):
                 return 1
     return 0
 

@@ -256,7 +256,7 @@ class MemoryPlan(Plan):
         # What is done at each step, and what native code does in place of each call.
         calls = [self._calls(step) for step in steps]
         rows = [[self._rows(step, call) for call in each] for step, each in zip(steps, calls, strict=True)]
-        named = self._named(steps, rows)
+        named = self._in_python = self._named(steps, rows)
         left = layout.left_behind()
         self._once: list[str] = []
         lines = [

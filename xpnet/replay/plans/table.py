@@ -10,7 +10,7 @@ given the address of its words, and returns 0 unless something is wrong.
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,15 +18,16 @@ import numpy
 
 from xpnet.replay.graph import Variable
 
-# Words of a table before its places: how many places and rows there are, what stopped it (0, or the number of
-# the row, from 1), and the processor's settings for numbers, as they were and as they are meanwhile.
-PLACES, ROWS, STOPPED, BEFORE, WITHIN, HEAD = range(6)
+# Words of a table before its places: how many places and rows there are, the class `numpy.ndarray`, what
+# stopped it (0, or the number of the row, from 1), and the processor's settings for arithmetic, as they were
+# and as they are meanwhile.
+PLACES, ROWS, CLASS, STOPPED, BEFORE, WITHIN, HEAD = range(7)
 # Words of a place: the address of what is filled in, the number of the array, and how many bytes behind its
 # beginning.
 WORD, ARRAY, OFFSET, PLACE = range(4)
 
-# Where objects of Python have what native code reads, in bytes: a tuple its items, and an array, whose
-# first fields NumPy never moves, its elements, what it views, and its flags.
+# Where objects of Python have what native code reads, in bytes: a tuple its items, and an array, whose first
+# fields NumPy never moves, its elements, what it views, and its flags. A number has its element itself.
 ITEMS = tuple.__basicsize__
 TYPE, ELEMENTS, BASE, FLAGS = (object.__basicsize__ + behind for behind in (-8, 0, 32, 48))
 # Of NumPy's flags: that elements stand one after the other where they should, and that they may be written.
@@ -112,7 +113,7 @@ class Stretch:
         self.arrays = [*names]
         before = HEAD + len(places)
         self._template = numpy.zeros(before + len(words), numpy.int64)
-        self._template[:2] = len(places) // PLACE, len(rows)
+        self._template[:STOPPED] = len(places) // PLACE, len(rows), id(numpy.ndarray)
         self._template[HEAD:before] = places
         self._template[before:] = words
         self._in_memory = numpy.asarray(in_memory, numpy.int64) + before
@@ -166,12 +167,18 @@ class Table:
         return self._stretch.error(self._words)
 
 
-def of_arguments(arrays: int, written: Sequence[int]) -> numpy.ndarray:
-    """Return the table by which a tuple of so many arrays is looked at, some of which are written over."""
+def of_arguments(
+    inputs: Sequence[Variable], written: Collection[Variable], numbers: Collection[Variable]
+) -> numpy.ndarray:
+    """Return the table by which the arguments of a plan are looked at.
+
+    Some are written over, and for some a number of NumPy's may be handed in as it is.
+    """
     size = 1 << (2 * len(written)).bit_length()
-    words = numpy.zeros(3 + arrays + size, numpy.int64)
-    words[:3] = id(numpy.ndarray), arrays, size
-    words[3 : 3 + arrays][[*written]] = 1
+    words = numpy.zeros(3 + 2 * len(inputs) + size, numpy.int64)
+    words[:3] = id(numpy.ndarray), len(inputs), size
+    words[3 : 3 + 2 * len(inputs) : 2] = [id(x.dtype.type) * (x in numbers and x not in written) for x in inputs]
+    words[4 : 4 + 2 * len(inputs) : 2] = [x in written for x in inputs]
     return words
 
 
@@ -185,6 +192,9 @@ def objects_are_readable() -> bool:
     views[0].flags.writeable = False
     arrays = (x, *views)
     read = ctypes.c_int64.from_address
+    numbers = [numpy.asarray(1, dtype)[()] for dtype in "?bBhHiIlLqQefdFD"]
+    if any(ctypes.string_at(id(n) + ELEMENTS, n.itemsize) != n.tobytes() for n in numbers):
+        return False
     return all(
         read(id(y) + TYPE).value == id(numpy.ndarray)
         and read(id(y) + ELEMENTS).value == y.ctypes.data
