@@ -96,21 +96,21 @@ class _Recording:
             check_results(part, NotRecordableError)
         outputs, results = tree.flatten((result, values), state=True)
         self._build, others = builder(results, outputs, places, facts)
-        self.match = matcher(facts, others)
         self.others = [*others.values()]
         ends = [output(x) for x in outputs if stands_for_others(x)]
         donated_to = _written_over(given, result)
         over = [donated_to.get(x) if type(x) is Variable else None for x in ends]
         graph = simplified(Graph(inputs, namespace.operations, ends))
         self.plan = make_plan(graph, over, first, precision)
+        self.match = matcher(facts, others, self.plan.is_unusual)
         self._overflows = precision == "float16"  # too large for it is no mistake, see `optim.LossScaling`
 
-    def replay(self, arrays: Any, others: Any, *, keep: bool = False) -> Any:
-        """Return what the function returns for other arguments; with ``keep``, donated ones too stay."""
+    def replay(self, arrays: Any, others: Any, usual: bool = False, *, keep: bool = False) -> Any:
+        """Return what the function returns for what `match` gives; with ``keep``, donated ones too stay."""
         if self._overflows:
             with numpy.errstate(over="ignore", invalid="ignore"):
                 return self._build(self.plan(arrays, keep=keep), others)
-        return self._build(self.plan(arrays, keep=keep), others)
+        return self._build(self.plan.run(arrays) if usual else self.plan(arrays, keep=keep), others)
 
 
 def _first_of_library(arrays: list[Any]) -> Any:
@@ -271,8 +271,7 @@ class jit(Generic[P, R]):
         for recording in self._recordings:
             found = recording.match(received)
             if found is not None:
-                arrays, others = found
-                result: R = recording.replay(arrays, others)
+                result: R = recording.replay(*found)
                 return result
         return self._record(received)
 

@@ -121,7 +121,7 @@ def some_arrays():
 
 def is_unusual(arrays, written, numbers=()):
     """What native code says of arguments; those with some numbers may be numbers of float64."""
-    inputs = [Variable((), numpy.dtype(float)) for _ in arrays]
+    inputs = [Variable(numpy.shape(x), numpy.dtype(float)) for x in arrays]
     words = table.of_arguments(inputs, [inputs[n] for n in written], [inputs[n] for n in numbers])
     return numba.driver().is_unusual(words.ctypes.data, tuple(arrays))
 
@@ -192,7 +192,7 @@ def test_numbers_are_read_where_they_are(dtype, record):
     for n in (x[2], x[1], numpy.asarray(x[0])):
         recording.check([x, n])
         if "run" in recording.plan.source and "copyto" not in recording.plan.source:
-            assert not recording.plan._is_unusual((x, n))
+            assert not recording.plan.is_unusual((x, n))
 
 
 # -- what stops it ------------------------------------------------------------------------------------------

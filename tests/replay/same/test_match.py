@@ -191,7 +191,7 @@ def test_the_matcher_finds_the_leaves_of_the_tree():
     values = ((net, {"z": numpy.ones(2), "a": [numpy.float32(1), None, "text"]}), {"y": (1, numpy.zeros(0))})
     match = matcher(Facts(values))
     expected = [x for x in tree.leaves(values, state=True) if tree.is_array(x)]
-    found, _ = match(values)
+    found, _, _ = match(values)
     assert all(a is b for a, b in zip(found, expected, strict=True))
     assert match(((net,), {})) is None
 

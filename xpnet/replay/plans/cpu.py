@@ -43,7 +43,7 @@ class CpuPlan(MemoryPlan):
             inputs = self.graph.inputs
             numbers = {x for x in inputs if x.shape == () and x not in self._in_python}
             self._arguments = of_arguments(inputs, {inputs[index] for index in self._written}, numbers)
-            self._is_unusual = partial(numba.driver().is_unusual, self._arguments.ctypes.data)
+            self.is_unusual = partial(numba.driver().is_unusual, self._arguments.ctypes.data)
 
     def _lower(self, operation: Operation) -> Step:
         prototypes = self._prototypes
@@ -105,10 +105,6 @@ class CpuPlan(MemoryPlan):
         tables = [stretch.bind(memory) for stretch in self._stretches]
         names = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
         return names | {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
-
-    def _prepared(self, inputs: Sequence, keep: bool) -> Sequence:
-        usual = self._target and not keep and not self._is_unusual(tuple(inputs))
-        return inputs if usual else super()._prepared(inputs, keep)
 
     def _must_copy(self, inputs: list[numpy.ndarray]) -> list[int]:
         bases = [x.base for x in inputs]

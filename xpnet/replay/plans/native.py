@@ -16,20 +16,28 @@ from xpnet.replay.plans.table import (
     BASE,
     BEFORE,
     CLASS,
+    DIMENSIONS,
+    DTYPE,
     ELEMENTS,
     FLAGS,
     HEAD,
     IN_ORDER,
     ITEMS,
+    NDIM,
+    NUMBER,
+    OF_DTYPE,
     OFFSET,
     PLACE,
     PLACES,
+    ROW,
     ROWS,
+    SHAPE,
     STOPPED,
     TYPE,
     WITHIN,
     WORD,
     WRITEABLE,
+    WRITTEN,
 )
 
 _WORD = ir.IntType(64)
@@ -173,40 +181,50 @@ def run(table: int, arrays: int) -> int:
 
 
 def is_unusual(table: int, arrays: int) -> int:
-    """Return 1 if one of a tuple of arrays must be copied before a plan is called, or may have to be.
+    """Return 1 if any of a tuple of arrays is not what a plan was made for, or may have to be copied first.
 
-    The table has the class `numpy.ndarray`, how many arrays there are, and how many words behind them, a
-    power of two, in which arrays are looked up. Of each array it has the class of numbers that may stand in
-    its place, or 0, and whether it is written over.
+    The table is one of `of_arguments`.
     """
     of_numpy, count, size = load(table), load(table + 8), load(table + 16)
-    words, found = table + 24, table + 24 + 16 * count
+    found, row = table + 24, table + 24 + 8 * size
     any_written = False
     for index in range(size):
         store(found + 8 * index, 0)
     for index in range(count):
         x = load(arrays + ITEMS + 8 * index)
+        ndim = load(row + 8 * NDIM)
         if load(x + TYPE) != of_numpy:
-            if load(x + TYPE) != load(words + 16 * index):
+            if load(x + TYPE) != load(row + 8 * NUMBER):
                 return 1
-        elif load(x + FLAGS) & IN_ORDER != IN_ORDER:
+        elif (
+            load(x + FLAGS) & IN_ORDER != IN_ORDER
+            or load(x + DTYPE) != load(row + 8 * OF_DTYPE)
+            or load(x + DIMENSIONS) & 0xFFFFFFFF != ndim
+        ):
             return 1
-        elif load(words + 16 * index + 8):
-            any_written = True
-            slot = _slot(found, size, x)
-            if load(x + BASE) or not load(x + FLAGS) & WRITEABLE or load(slot):
-                return 1
-            store(slot, x)
-    if any_written:
-        for index in range(count):
-            x = load(arrays + ITEMS + 8 * index)
-            if load(x + TYPE) != of_numpy:
-                continue
+        else:
+            for axis in range(ndim):
+                if load(load(x + SHAPE) + 8 * axis) != load(row + 8 * (ROW + axis)):
+                    return 1
+            if load(row + 8 * WRITTEN):
+                any_written = True
+                slot = _slot(found, size, x)
+                if load(x + BASE) or not load(x + FLAGS) & WRITEABLE or load(slot):
+                    return 1
+                store(slot, x)
+        row += 8 * (ROW + ndim)
+    if not any_written:
+        return 0
+    row = table + 24 + 8 * size
+    for index in range(count):
+        x = load(arrays + ITEMS + 8 * index)
+        if load(x + TYPE) == of_numpy:
             base = load(x + BASE)
             if base and (load(base + TYPE) != of_numpy or load(_slot(found, size, base))):
                 return 1
-            if not load(words + 16 * index + 8) and load(_slot(found, size, x)):
+            if not load(row + 8 * WRITTEN) and load(_slot(found, size, x)):
                 return 1
+        row += 8 * (ROW + load(row + 8 * NDIM))
     return 0
 
 

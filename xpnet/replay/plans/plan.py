@@ -48,6 +48,8 @@ class Plan:
 
     rounds = False
     may_fail = False
+    # Says of a tuple of arrays whether any is not what the plan was made for, or must be copied for `run`.
+    is_unusual: Callable[[tuple], int] | None = None
 
     def __init__(self, graph: Graph, over: list[Variable | None], like: Any) -> None:  # noqa: ARG002
         self.graph = graph
@@ -105,6 +107,10 @@ class Plan:
 
     def __call__(self, inputs: Sequence, *, keep: bool = False) -> tuple:  # noqa: ARG002
         """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
+        return self.run(inputs)
+
+    def run(self, inputs: Sequence) -> tuple:
+        """Return the outputs for inputs that the function takes as they are."""
         return self._replay(*inputs)
 
 
@@ -336,18 +342,17 @@ class MemoryPlan(Plan):
         names |= self._bound(memory)
         return self._function(self._code, names)
 
-    def _prepared(self, inputs: Sequence, keep: bool) -> Sequence:
-        """Return arguments as the function takes them: one element after the other, and its to write over."""
+    def __call__(self, inputs: Sequence, *, keep: bool = False) -> tuple:
+        """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
         inputs = self._runtime.contiguous(inputs)
         if self._written:
             for index in self._written if keep else self._must_copy(inputs):
                 (inputs[index],) = self._runtime.copies([inputs[index]])
-        return inputs
+        return self.run(inputs)
 
-    def __call__(self, inputs: Sequence, *, keep: bool = False) -> tuple:
-        """Return the outputs for other inputs; with ``keep``, none of these is overwritten."""
+    def run(self, inputs: Sequence) -> tuple:
+        """Return the outputs for inputs that the function takes as they are, and may write over."""
         idle = self._idle
-        inputs = self._prepared(inputs, keep)
         try:
             replay = idle.pop()
         except IndexError:

@@ -26,10 +26,13 @@ PLACES, ROWS, CLASS, STOPPED, BEFORE, WITHIN, HEAD = range(7)
 # beginning.
 WORD, ARRAY, OFFSET, PLACE = range(4)
 
-# Where objects of Python have what native code reads, in bytes: a tuple its items, and an array, whose first
-# fields NumPy never moves, its elements, what it views, and its flags. A number has its element itself.
+# Where objects of Python have what native code reads, in bytes: a tuple its items; an array, whose fields NumPy
+# never moves, its elements, how many axes it has, its shape, what it views, its dtype and its flags; and a
+# number its one element, where an array has the address of its elements.
 ITEMS = tuple.__basicsize__
-TYPE, ELEMENTS, BASE, FLAGS = (object.__basicsize__ + behind for behind in (-8, 0, 32, 48))
+TYPE, ELEMENTS, DIMENSIONS, SHAPE, BASE, DTYPE, FLAGS = (
+    object.__basicsize__ + behind for behind in (-8, 0, 8, 16, 32, 40, 48)
+)
 # Of NumPy's flags: that elements stand one after the other where they should, and that they may be written.
 IN_ORDER, WRITEABLE = 0x101, 0x400
 # Nanoseconds. Longer ones let other threads of Python go on meanwhile, which costs up to 5 ms if these do not
@@ -167,19 +170,25 @@ class Table:
         return self._stretch.error(self._words)
 
 
+# Words of the table by which arguments are looked at, for each of them; its shape stands behind them.
+NUMBER, WRITTEN, OF_DTYPE, NDIM, ROW = range(5)
+
+
 def of_arguments(
     inputs: Sequence[Variable], written: Collection[Variable], numbers: Collection[Variable]
 ) -> numpy.ndarray:
     """Return the table by which the arguments of a plan are looked at.
 
-    Some are written over, and for some a number of NumPy's may be handed in as it is.
+    It has the class `numpy.ndarray`, how many arguments there are, and a number of words, a power of two, in
+    which arrays are looked up. Behind these stands what an argument must be: the class of NumPy's number that
+    it may be, whether it is written over, its dtype and its shape.
     """
     size = 1 << (2 * len(written)).bit_length()
-    words = numpy.zeros(3 + 2 * len(inputs) + size, numpy.int64)
-    words[:3] = id(numpy.ndarray), len(inputs), size
-    words[3 : 3 + 2 * len(inputs) : 2] = [id(x.dtype.type) * (x in numbers and x not in written) for x in inputs]
-    words[4 : 4 + 2 * len(inputs) : 2] = [x in written for x in inputs]
-    return words
+    words = [id(numpy.ndarray), len(inputs), size, *[0] * size]
+    for x in inputs:
+        number = id(x.dtype.type) if x in numbers and x not in written else 0
+        words += [number, x in written, id(x.dtype), len(x.shape), *x.shape]
+    return numpy.asarray(words, numpy.int64)
 
 
 @cache
@@ -199,6 +208,9 @@ def objects_are_readable() -> bool:
         read(id(y) + TYPE).value == id(numpy.ndarray)
         and read(id(y) + ELEMENTS).value == y.ctypes.data
         and read(id(y) + BASE).value == (0 if y is x else id(x))
+        and read(id(y) + DTYPE).value == id(y.dtype)
+        and read(id(y) + DIMENSIONS).value & 0xFFFFFFFF == y.ndim
+        and all(read(read(id(y) + SHAPE).value + 8 * axis).value == n for axis, n in enumerate(y.shape))
         and (read(id(y) + FLAGS).value & IN_ORDER == IN_ORDER) == y.flags.c_contiguous
         and bool(read(id(y) + FLAGS).value & WRITEABLE) == y.flags.writeable
         and read(id(arrays) + ITEMS + 8 * index).value == id(y)

@@ -42,7 +42,9 @@ class _Writer:
         return self.constants[head.partition("(")[0]]
 
 
-def matcher(facts: Facts, others: Iterable[Place] = ()) -> Callable[[Any], tuple[tuple, tuple] | None]:
+def matcher(
+    facts: Facts, others: Iterable[Place] = (), is_unusual: Callable[[tuple], int] | None = None
+) -> Callable[[Any], tuple[tuple, tuple, bool] | None]:
     """Return a function that checks what must hold of arguments, and takes the arrays out of them.
 
     Parameters
@@ -50,16 +52,27 @@ def matcher(facts: Facts, others: Iterable[Place] = ()) -> Callable[[Any], tuple
     facts : Facts
     others : iterable of Place
         What else is to be taken out.
+    is_unusual : callable, optional
+        Says of the arrays whether any is not what it was when this was recorded, or may be not. If none is,
+        they need not be compared one by one.
 
     Returns
     -------
     callable
-        ``match(values)`` returns the arrays, in the order of `tree.leaves`, and the other parts; or None if a
-        fact does not hold.
+        ``match(values)`` returns the arrays, in the order of `tree.leaves`, the other parts, and whether no
+        array is unusual; or None if a fact does not hold.
     """
-    writer = _Checks(facts.facts)
+    # Those of arrays come last, as they seldom have to be looked at.
+    later = [fact for fact in facts.facts if is_unusual and fact.test == "array"]
+    writer = _Checks(fact for fact in facts.facts if not is_unusual or fact.test != "array")
     arrays, rest = ("".join(f"{writer.part(place)}, " for place in each) for each in (facts.arrays, others))
-    return writer.matching(f"({arrays}), ({rest})")
+    if is_unusual is None:
+        return writer.matching(f"({arrays}), ({rest}), False")
+    writer.constants["is_unusual"] = is_unusual
+    writer.lines += [f"arrays = {arrays}", f"if not is_unusual(arrays): return arrays, ({rest}), True"]
+    for fact in later:
+        writer.check(fact)
+    return writer.matching(f"arrays, ({rest}), False")
 
 
 def alike(value: Any) -> Callable[[Any], bool | None]:
@@ -96,7 +109,7 @@ class _Checks(_Writer):
         )
         self._parts: dict[Place, str] = {(): "values"}
         for fact in facts:
-            self._check(fact)
+            self.check(fact)
 
     def matching(self, result: str) -> Callable[[Any], Any]:
         """Return a function that gives a result, or None if a fact does not hold."""
@@ -137,7 +150,7 @@ class _Checks(_Writer):
         self._parts[place] = f"part_{len(self._parts)}"
         return self._parts[place]
 
-    def _check(self, fact: Fact) -> None:
+    def check(self, fact: Fact) -> None:
         """Write that a fact must hold."""
         part = self.part(fact.place)
         if fact.test == "items":  # taken all at once, which raises where there are more, or fewer
