@@ -302,7 +302,7 @@ def test_ctrl_c_at_each_line_of_a_loop_of_ones_own():
     loop(0)  # which records
     loop(0)
     whole, number = passed[:-1], lines
-    assert number > 30
+    assert number >= 2 * 3  # native code does most of a step, as one line
     for moment in range(1, number + 1):
         with pytest.raises(KeyboardInterrupt):
             loop(moment)
