@@ -26,9 +26,9 @@ PLACES, ROWS, CLASS, STOPPED, BEFORE, WITHIN, HEAD = range(7)
 # beginning.
 WORD, ARRAY, OFFSET, PLACE = range(4)
 
-# Where objects of Python have what native code reads, in bytes: a tuple its items; an array, whose fields never
-# move, its elements, how many axes it has, its shape, what it views, its dtype and its flags; and a number its
-# element itself.
+# Where objects of Python have what native code reads, in bytes: a tuple its items; an array, whose fields
+# never move, its elements, how many axes it has, its shape, what it views, its dtype and its flags; and a
+# number its element itself.
 ITEMS = tuple.__basicsize__
 TYPE, ELEMENTS, DIMENSIONS, SHAPE, BASE, DTYPE, FLAGS = (
     object.__basicsize__ + behind for behind in (-8, 0, 8, 16, 32, 40, 48)
