@@ -21,13 +21,14 @@ def parts(step, *arguments):
     received = (arguments, {})
     step(*arguments)
     (recording,) = step._recordings
-    arrays, settings = recording.match(received)
-    results = [*recording.plan(arrays)]
+    arrays, others, usual = recording.match(received)
+    plan = recording.plan.run if usual else recording.plan
+    results = plan(arrays)
     return {
         "a step": lambda: step(*arguments),
         "finding arrays": lambda: recording.match(received),
-        "the plan": lambda: recording.plan(arrays),
-        "putting results together": lambda: recording._build(results, settings),
+        "the plan": lambda: plan(arrays),
+        "putting results together": lambda: recording._build(results, others),
     }
 
 

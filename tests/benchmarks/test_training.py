@@ -82,6 +82,17 @@ def test_aims(training):
     ]
 
 
+def test_a_small_step_is_taken_apart(training, monkeypatch):
+    for name in ("OPENBLAS", "OMP", "MKL"):  # which it sets for its process
+        monkeypatch.setenv(f"{name}_NUM_THREADS", "1")
+    import small_step
+
+    case = training.TRAININGS[small_step.CASES[0]]
+    parts = small_step.parts(*training.Xpnet().training(case, training.RATE), *training.batch_of(case))
+    for part in parts.values():
+        assert part() is not None
+
+
 def test_results_become_tables(training):
     import tables
 
