@@ -301,6 +301,12 @@ def test_a_kernel_that_does_something_else_is_named(checked, record, monkeypatch
         recording(numpy.ones((6, 6), "float32"))
 
 
+@pytest.mark.plans("cuda")
+def test_what_is_captured_is_not_looked_at(checked, record):
+    recording = record(lambda x: x @ x + 1, numpy.ones((6, 6), "float32"))
+    assert "check" not in recording.plan.source
+
+
 def test_memory_that_is_written_over_too_early_is_noticed(checked, record, monkeypatch):
     monkeypatch.setattr(Layout, "_lifetimes", lambda self, returned: {})
     recording = record(lambda x: ((x + 1) @ x.T) @ (x + 1), X)

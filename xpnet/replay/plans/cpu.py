@@ -15,6 +15,7 @@ from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels import python
 from xpnet.replay.kernels.kernel import Kernel
 from xpnet.replay.plans import cpu_kernels, numba, products
+from xpnet.replay.plans.check import Check, check_is_on
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
@@ -105,6 +106,9 @@ class CpuPlan(MemoryPlan):
         tables = [stretch.bind(memory) for stretch in self._stretches]
         names = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
         return names | {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
+
+    def _check(self) -> Check | None:
+        return Check(self.graph) if check_is_on() else None
 
     def _must_copy(self, inputs: list[numpy.ndarray]) -> list[int]:
         bases = [x.base for x in inputs]

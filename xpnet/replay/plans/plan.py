@@ -15,7 +15,7 @@ from xpnet.backends import copied
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels.fusion import fuse
 from xpnet.replay.kernels.kernel import Kernel, Target
-from xpnet.replay.plans.check import Check, check_is_on
+from xpnet.replay.plans.check import Check
 from xpnet.replay.plans.memory import Layout, Prototypes, last_readers
 from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step
 
@@ -201,6 +201,10 @@ class MemoryPlan(Plan):
         """Return what those lines name, for a plan's memory."""
         return {}
 
+    def _check(self) -> Check | None:
+        """Return what compares each step with what was recorded; None where nothing does."""
+        return None
+
     def _must_copy(self, inputs: list) -> list[int]:
         """Return which of the arguments that are written over must be copied first, by their numbers.
 
@@ -269,7 +273,7 @@ class MemoryPlan(Plan):
             text.line(Call(CALL, self._runtime.empty, (x.shape, x.dtype), "empty", results=(x,)))
             for x in layout.anew
         ]
-        check = Check(self.graph) if check_is_on() else None
+        check = self._check()
         if check:
             text.constants["check"] = check
             lines.append(f"check.begin({text.items(self.graph.inputs)})")
