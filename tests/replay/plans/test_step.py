@@ -11,7 +11,6 @@ from xpnet.replay.plans.step import (
     PRODUCT,
     VIEW,
     Call,
-    Flat,
     Item,
     Member,
     Scratch,
@@ -31,13 +30,14 @@ def loop(*_):
 
 @pytest.fixture
 def source():
-    return Source({X: "x", Y: "y", ROW: "row"}, lasting={Y, ROW})
+    return Source({X: "x", Y: "y", ROW: "row"})
 
 
 @pytest.mark.parametrize(
     ("call", "line"),
     [
         (Call(PRODUCT, numpy.dot, (X, Y, ROW), "dot"), "dot(x, y, row)"),
+        (Call(KERNEL, loop, (X, Y, ROW, 6), "multiply_add"), "multiply_add(x, y, row, 6)"),
         (Call(CALL, numpy.add, (X, 1.5), "add", {"out": Y}), "add(x, 1.5, out=y)"),
         (Call(CALL, numpy.sort, (X,), "sort", results=(Y,)), "y = sort(x)"),
         (Call(CALL, divmod, (X, 2), "divmod", results=(Y, ROW), several=True), "y, row, = divmod(x, 2)"),
@@ -54,18 +54,6 @@ def source():
 )  # fmt: skip
 def test_a_call_is_a_line(source, call, line):
     assert source.line(call) == line
-
-
-def test_kernels_see_buffers_flat_by_views_that_are_made_once(source):
-    call = Call(KERNEL, loop, (Flat(X), Flat(Y), Flat(ROW), 6), "multiply_add")
-    assert source.line(call) == f"multiply_add(x.reshape(-1), flat_{Y.number}, row, 6)"
-    assert source.flat == {f"flat_{Y.number}": f"flat_{Y.number} = y.reshape(-1)"}
-
-
-def test_a_number_is_seen_flat_as_an_array_of_one(source):
-    number = Variable((), FLOAT)
-    text = Source({number: "number"}).text(Flat(number))
-    assert text == "number.reshape(-1)"
 
 
 def test_a_recorded_operation_is_a_call(source):

@@ -1,7 +1,7 @@
 """The checked mode: each step of a plan for NumPy is compared with the functions that were recorded.
 
-It is on where ``XPNET_CHECK`` is ``1`` in the environment when a function is recorded. On CUDA it is not: what
-is captured there cannot be looked at from Python in between.
+It is on where ``XPNET_CHECK`` is ``1`` in the environment when a function is recorded. On CUDA it is not:
+what is captured there cannot be looked at from Python in between.
 """
 
 import os

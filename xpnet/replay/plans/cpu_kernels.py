@@ -8,7 +8,7 @@ from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, STACKED, Kern
 from xpnet.replay.kernels.python import PythonSource
 from xpnet.replay.plans import numba
 from xpnet.replay.plans.plan import Over, Variables
-from xpnet.replay.plans.step import Call, Flat
+from xpnet.replay.plans.step import Call, Member
 from xpnet.replay.plans.table import LONGEST, Behind, Row
 
 # From how many elements on a loop is shared among the cores. BLAS keeps its threads busy for some time after
@@ -23,7 +23,9 @@ def compiled(kernel: Kernel, results: Variables, over: Over, arrays: Variables) 
     if parallel:
         of_row = [_of_row(kernel, x) for x in (*kernel.inputs, *(x for x in results if x not in over))]
         function = numba.on_all_cores(loop.source, of_row, kernel.columns, _rows_at_once(kernel))
-        return function, [*map(Flat, arrays), *loop.numbers, kernel.size]
+        # Arrays are handed in with one axis, see `PythonSource`.
+        flat = [x if len(x.shape) == 1 else Member(x, "reshape", (-1,)) for x in arrays]
+        return function, [*flat, *loop.numbers, kernel.size]
     sizes = [kernel.size, kernel.columns] if kernel.columns else [kernel.size]
     return numba.native(loop.source), [*arrays, *loop.numbers, *sizes]
 

@@ -262,7 +262,7 @@ class MemoryPlan(Plan):
     def _write(self, steps: list[Step]) -> None:
         layout = self._layout
         lasting = {x for x in self._prototypes.root if layout.is_in_buffer(x)}
-        text = self._text = Source(self._names(), lasting)
+        text = self._text = Source(self._names())
         # What is done at each step, and what native code does in place of each call.
         calls = [self._calls(step) for step in steps]
         rows = [[self._rows(step, call) for call in each] for step, each in zip(steps, calls, strict=True)]
@@ -341,7 +341,7 @@ class MemoryPlan(Plan):
         names |= {name: runtime.memory(nbytes) for name, nbytes in text.scratch.items()}
         for x, (offset, _) in self.buffers.items():
             names[text.text(x)] = runtime.array(memory, offset, x.shape, self._stored_as(x.dtype))
-        for line in (*self._once, *text.flat.values()):
+        for line in self._once:
             exec(line, names)
         names |= self._bound(memory)
         return self._function(self._code, names)

@@ -4,7 +4,7 @@ An operation becomes a `Step` of one or more `Call`s. A call says what is done t
 are in memory is decided later, in `memory.py`. `Source` then writes each call as a line.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -32,8 +32,8 @@ class Call(NamedTuple):
     function : callable or None
         None for a view that its one argument already is. On CUDA a `Launch`, until that is compiled.
     arguments : sequence
-        Variables, also as `Flat`, `Item` or `Member` of one, `Scratch`, other calls, and constants. Those of
-        a copy are where to, and what.
+        Variables, also as `Item` or `Member` of one, `Scratch`, other calls, and constants. Those of a copy
+        are where to, and what.
     name : str
         Of the function, in the source.
     options : dict
@@ -58,12 +58,6 @@ class Call(NamedTuple):
         name = operation.name.replace(".", "_")
         arguments, options = operation.arguments, operation.options
         return cls(kind, operation.function, arguments, name, options, operation.results, operation.several)
-
-
-class Flat(NamedTuple):
-    """All elements of an array, one after the other."""
-
-    array: Variable
 
 
 class Item(NamedTuple):
@@ -149,8 +143,6 @@ class Source:
     Parameters
     ----------
     names : mapping of Variable to str
-    lasting : collection of Variable
-        Those in buffers, so that what sees them otherwise can be made once.
 
     Attributes
     ----------
@@ -158,15 +150,12 @@ class Source:
         What the text names: functions, arrays and so on.
     scratch : dict of str to int
         The memory that it names, in bytes.
-    flat : dict of str to str
-        The names for all elements of buffers one after the other, and the lines that make these views.
     """
 
-    def __init__(self, names: Mapping[Variable, str], lasting: Collection[Variable] = ()) -> None:
-        self._names, self._lasting = names, lasting
+    def __init__(self, names: Mapping[Variable, str]) -> None:
+        self._names = names
         self.constants: dict[str, Any] = {}
         self.scratch: dict[str, int] = {}
-        self.flat: dict[str, str] = {}
 
     def line(self, call: Call) -> str:
         """Return the line that does a call."""
@@ -182,8 +171,6 @@ class Source:
         match value:
             case Call():
                 return self._call(value)
-            case Flat(array):
-                return self._flat(array)
             case Item(array, key):
                 return f"{self.text(array)}[{self.text(key)}]"
             case Member(array, name, arguments):
@@ -218,12 +205,3 @@ class Source:
             return arguments
         options = "".join(f", {key}={self.text(value)}" for key, value in call.options.items())
         return f"{self.constant(call.function, call.name)}({arguments}{options})"
-
-    def _flat(self, x: Variable) -> str:
-        if len(x.shape) == 1:
-            return self.text(x)
-        name, made = f"flat_{x.number}", self.text(Member(x, "reshape", (-1,)))
-        if x not in self._lasting:
-            return made
-        self.flat[name] = f"{name} = {made}"
-        return name
