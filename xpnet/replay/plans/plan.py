@@ -279,8 +279,8 @@ class MemoryPlan(Plan):
             lines.append(f"check.begin({text.items(self.graph.inputs)})")
         stretch: list[Any] = []
         for index, step in enumerate(steps):
-            for call, native in zip(calls[index], rows[index], strict=True):
-                line = text.line(call)
+            written = [text.line(call) for call in calls[index]]
+            for line, native in zip(written, rows[index], strict=True):
                 if native or (step.is_view and named.isdisjoint(step.results)):
                     stretch += native
                     lines.append(f"# {line}")
@@ -290,7 +290,7 @@ class MemoryPlan(Plan):
                     lines += [*self._run(stretch), line]
                     stretch = []
             if check and not step.is_view and step.results:
-                what = self._text.constant((f"step {index}, {line}", step.results), "made")
+                what = text.constant((f"step {index}, {'; '.join(written)}", step.results), "made")
                 lines += [*self._run(stretch), f"check.compare(*{what}, ({text.items(step.results)}, ))"]
                 stretch = []
             done = named.intersection(left.get(index, ()))
