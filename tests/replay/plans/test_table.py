@@ -10,6 +10,7 @@ from tests.replay.cases import assert_identical
 from xpnet.replay.functions import FUNCTIONS
 from xpnet.replay.graph import Variable
 from xpnet.replay.plans import numba, table
+from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.memory import Layout
 
 pytest.importorskip("numba")
@@ -160,6 +161,17 @@ def test_the_same_array_twice_is_noticed_among_many(count):
     for written in ([], [count - 1], range(count)):
         assert not is_unusual(arrays, written)
         assert is_unusual([*arrays, arrays[-1]], written) == bool(written)
+
+
+@pytest.mark.parametrize("name", some_arrays())
+def test_arguments_are_copied_where_native_code_cannot_read_them(name):
+    x = some_arrays()[name]
+    (y,) = Cpu().contiguous([x])
+    assert type(y) is numpy.ndarray
+    assert y.flags.c_contiguous
+    assert y.flags.aligned
+    assert (y is x) == (name in ("whole", "other", "view", "view of a view", "fixed", "from bytes"))
+    numpy.testing.assert_array_equal(y, x)
 
 
 @pytest.mark.parametrize("name", some_arrays())

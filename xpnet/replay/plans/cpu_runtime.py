@@ -23,11 +23,11 @@ class Cpu:
         return numpy.ndarray(shape, dtype, memory, offset)
 
     def contiguous(self, arrays: Sequence) -> list[numpy.ndarray]:
-        """Return arrays with their elements one after the other; numbers become arrays."""
+        """Return arrays with their elements one after the other, and aligned; numbers become arrays."""
         found = []
         for x in arrays:  # a comprehension would be one more call of Python's
-            if type(x) is not numpy.ndarray or not x.flags.c_contiguous:
-                x = numpy.asarray(x, order="C")
+            if type(x) is not numpy.ndarray or not x.flags.carray:  # which says that it is writeable, too
+                x = numpy.require(numpy.asarray(x), requirements=["C", "A"])
             found.append(x)
         return found
 
