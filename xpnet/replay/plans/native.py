@@ -16,22 +16,26 @@ from xpnet.replay.plans.table import (
     BASE,
     BEFORE,
     CLASS,
+    COUNT,
     DIMENSIONS,
     DTYPE,
     ELEMENTS,
     FLAGS,
+    FOUND,
     HEAD,
     IN_ORDER,
     ITEMS,
     NDIM,
     NUMBER,
     OF_DTYPE,
+    OF_NUMPY,
     OFFSET,
     PLACE,
     PLACES,
     ROW,
     ROWS,
     SHAPE,
+    SIZE,
     STOPPED,
     TYPE,
     WITHIN,
@@ -185,8 +189,9 @@ def is_unusual(table: int, arrays: int) -> int:
 
     The table is one of `of_arguments`.
     """
-    of_numpy, count, size = load(table), load(table + 8), load(table + 16)
-    found, row = table + 24, table + 24 + 8 * size
+    of_numpy, count, size = load(table + 8 * OF_NUMPY), load(table + 8 * COUNT), load(table + 8 * SIZE)
+    found = table + 8 * FOUND
+    row = first = found + 8 * size
     any_written = False
     for index in range(size):
         store(found + 8 * index, 0)
@@ -215,7 +220,7 @@ def is_unusual(table: int, arrays: int) -> int:
         row += 8 * (ROW + ndim)
     if not any_written:
         return 0
-    row = table + 24 + 8 * size
+    row = first
     for index in range(count):
         x = load(arrays + ITEMS + 8 * index)
         if load(x + TYPE) == of_numpy:

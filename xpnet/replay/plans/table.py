@@ -170,18 +170,26 @@ class Table:
         return self._stretch.error(self._words)
 
 
-# Words of the table by which arguments are looked at, for each of them; its shape stands behind them.
+# Words of the table by which arguments are looked at: the class `numpy.ndarray`, how many arguments there
+# are, and how many words there are behind, a power of two, to look up arrays in.
+OF_NUMPY, COUNT, SIZE, FOUND = range(4)
+# Words for each argument, behind those: the class of NumPy's number that it may be, whether it is written
+# over, its dtype, and how many axes it has. Its shape stands behind them.
 NUMBER, WRITTEN, OF_DTYPE, NDIM, ROW = range(5)
 
 
 def of_arguments(
     inputs: Sequence[Variable], written: Collection[Variable], numbers: Collection[Variable]
 ) -> numpy.ndarray:
-    """Return the table by which the arguments of a plan are looked at.
+    """Return the table by which the arguments of a plan are looked at: what each of them must be.
 
-    It has the class `numpy.ndarray`, how many arguments there are, and a number of words, a power of two, in
-    which arrays are looked up. Behind these stands what an argument must be: the class of NumPy's number that
-    it may be, whether it is written over, its dtype and its shape.
+    Parameters
+    ----------
+    inputs : sequence of Variable
+    written : collection of Variable
+        Those that are written over.
+    numbers : collection of Variable
+        Those that may be numbers of NumPy's in place of arrays.
     """
     size = 1 << (2 * len(written)).bit_length()
     words = [id(numpy.ndarray), len(inputs), size, *[0] * size]
