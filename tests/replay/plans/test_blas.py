@@ -72,11 +72,6 @@ def test_the_reason_names_what_was_looked_for(found):
     assert "has no functions" in reason
 
 
-def test_addresses_of_32_bits_are_refused(found, monkeypatch):
-    monkeypatch.setattr(blas.sys, "maxsize", 2**31 - 1)
-    assert "32 bits" in found(library("cblas_{}"))
-
-
 def test_a_build_of_numpy_that_says_nothing_of_its_library(found, monkeypatch):
     monkeypatch.setattr(blas.numpy, "show_config", lambda mode: {})
     assert "has no functions" in found()

@@ -1,5 +1,6 @@
 """What native code goes through: which arguments it takes, what stops it, and how it leaves the processor."""
 
+import sys
 import threading
 
 import numpy
@@ -55,10 +56,18 @@ def test_a_view_is_made_where_python_needs_it_alone(record):
     python.check([X], [-X])
 
 
-def test_without_native_code_numpy_is_called(record, monkeypatch):
-    monkeypatch.setattr(numba, "objects_are_readable", lambda: False)
+@pytest.mark.parametrize(
+    ("where", "name", "reason"),
+    [
+        (numba, "numba_is_there", "numba is not installed"),
+        (numba, "objects_are_readable", "this Python has objects in memory as no other has"),
+        (sys, "_is_gil_enabled", "this Python runs threads without the interpreter's lock"),
+    ],
+)
+def test_without_native_code_numpy_is_called(where, name, reason, record, monkeypatch):
+    monkeypatch.setattr(where, name, lambda: False, raising=False)
     recording = record(lambda x: (x + 1) @ x.T, X)
-    assert "native code: this Python has objects" in recording.plan.explain()
+    assert f"native code: {reason}" in recording.plan.explain()
     assert not any("run" in line for line in lines(recording))
     recording.check([X], [-X])
 

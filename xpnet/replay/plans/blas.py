@@ -59,8 +59,6 @@ class Library(NamedTuple):
 @cache
 def find() -> Blas | str:
     """Return the functions that NumPy calls, or why they cannot be called."""
-    if sys.maxsize < 2**63 - 1:
-        return "addresses have 32 bits here"
     try:
         libraries = list(_libraries())
     except (AttributeError, OSError) as error:  # a program may have NumPy in one file with Python

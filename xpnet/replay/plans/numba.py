@@ -5,6 +5,7 @@ import hashlib
 import importlib.resources
 import importlib.util
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -43,6 +44,9 @@ def why_not() -> str:
     """Return why native code cannot do what plans ask for; "" if it can."""
     if not numba_is_there():
         return "numba is not installed"
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        # Threads would share the words in which `native.is_unusual` looks arrays up.
+        return "this Python runs threads without the interpreter's lock"
     return "" if objects_are_readable() else "this Python has objects in memory as no other has"
 
 

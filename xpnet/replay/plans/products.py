@@ -161,8 +161,8 @@ class _Products(NamedTuple):
 @cache
 def library() -> Blas | str:
     """Return the functions that NumPy calls, after they were tried, or why products cannot call them."""
-    if not numba.numba_is_there():
-        return "numba is not installed"
+    if reason := numba.why_not():
+        return reason
     found = blas.find()
     return found if isinstance(found, str) else _wrong(found) or found
 
