@@ -169,9 +169,10 @@ class jit(Generic[P, R]):
     """Record a function once, and replay what it did from then on.
 
     A replay does the same arithmetic with other values, without Python between the functions: on NumPy into
-    memory laid out beforehand, and with chains of elementwise functions in one loop where numba is installed
-    (``pip install numba``); on CuPy with kernels made for the function, as one CUDA graph; on JAX compiled
-    by `jax.jit`; on any other library one call after the other.
+    memory laid out beforehand, and where numba is installed (``pip install numba``) with chains of
+    elementwise functions in one loop, and by native code that goes through loops and matrix products; on CuPy
+    with kernels made for the function, as one CUDA graph; on JAX compiled by `jax.jit`; on any other library
+    one call after the other.
 
     Parameters
     ----------
@@ -222,6 +223,9 @@ class jit(Generic[P, R]):
     -----
     State that ``f`` writes to modules among its arguments, such as the random state of `nn.Dropout`, is
     written on each replay.
+
+    Native code takes numbers that are too small to be normal (below 1.2e-38 in float32) for zero, as does
+    JAX. With ``XPNET_CHECK=1`` in the environment, each step on NumPy is compared with what ``f`` called.
 
     What is no array is compared at each call, by type and value: what is among the arguments, and what ``f``
     and the functions that it calls read from closures, globals, defaults, attributes and methods. Arrays

@@ -1,7 +1,7 @@
 """Steps of a plan as a table that native code goes through, without Python in between.
 
 Steps that follow one another and that native code can do are a `Stretch`: one line of a plan's function. Its
-table is a stretch of words of 64 bits, made for each memory that the function is bound to. It begins with the
+table is an array of words of 64 bits, made for each memory that the function is bound to. It begins with the
 words that are named below. Behind them stand the *places*, words that are filled in at each call, as they are
 addresses in arrays that are handed in; and the *rows*, one for each step: the address of a function, the
 number of its words, and these words, which are addresses of operands, sizes and numbers. The function is
