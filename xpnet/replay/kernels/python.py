@@ -4,6 +4,7 @@ The text of one element of each function is in `xpnet/replay/functions.py`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 
@@ -19,9 +20,12 @@ FEW = 512
 # elements than these, that takes longer than a loop of its own for such a function, without rows.
 LANES, SHORT, FEW_IN_SHORT_ROWS = 16, 64, 100
 _DTYPES = frozenset({"float32", "float64", "bool"})
-_INTEGERS = frozenset({"int32", "int64"})
-# What cannot overflow or divide by zero, which numba and NumPy do differently with integers.
-_OF_INTEGERS = COMPARISONS | CHOICES
+_INTEGERS = frozenset({"int32", "int64", "uint32"})
+_SHIFTS = frozenset({"bitwise_left_shift", "bitwise_right_shift"})
+# What has no case that numba and NumPy do differently with integers, such as a division by zero. Each result
+# is cut to the length of its dtype, as numba computes with 64 bits.
+_OF_INTEGERS = COMPARISONS | CHOICES | _SHIFTS | {"add", "multiply", "negative", "square", "subtract"}
+_OF_INTEGERS |= {"bitwise_and", "bitwise_invert", "bitwise_or", "bitwise_xor"}
 
 # Up to this number of elements, but for sums that leave a row, and totals along rows. NumPy takes longer to
 # start, and then takes in several elements at once.
@@ -45,18 +49,27 @@ def _text(operation: Operation) -> str | None:
         return f"elementary.{row.name.removeprefix('special.')}({{0}})"
     if row.kind in ("elementary", "transcendental") and result.size > FEW:
         return None
+    if operation.name in _SHIFTS and not _is_within(operation.arguments[1], operation.result.dtype):
+        return None
     return row.python or None
 
 
+def _is_within(bits: Any, dtype: numpy.dtype) -> bool:
+    """Say whether a shift is by a number that is known, and smaller than elements are long."""
+    bits = bits.item() if getattr(bits, "shape", None) == () and hasattr(bits, "item") else bits
+    return type(bits) is int and 0 <= bits < 8 * dtype.itemsize
+
+
 def _dtypes(operation: Operation) -> frozenset[str]:
-    return _DTYPES | _INTEGERS if operation.name in _OF_INTEGERS else _DTYPES
+    name = operation.name
+    # What becomes of 1e30 as an integer, no one says.
+    from_integers = name == "astype" and operation.arguments[0].dtype.kind != "f"
+    return _DTYPES | _INTEGERS if name in _OF_INTEGERS or from_integers else _DTYPES
 
 
 def _can_total(operation: Operation, kind: str) -> bool:
-    if kind == COLUMN or (kind == ROW and operation.name == "sum"):
+    if kind == COLUMN or (kind == ROW and operation.name in SUMS):
         return True
-    if kind == ROW and operation.name in SUMS:
-        return False
     adds_all = kind == NUMBER and operation.name in SUMS
     return operation.arguments[0].size <= (MOST_ADDED if adds_all else MOST_REDUCED)
 
@@ -174,9 +187,12 @@ class PythonSource(Passes):
                 first.append(f"{total} = {start}")
             take_in = row_of(function).python.format(total, self._values[source])
             self._where(source).append(f"{total} = {dtype}({take_in})")
+        divisor = self._divisor(part)
         if kind == ROW:
+            if divisor:
+                self._behind += ["for j in range(columns):", f"    {total} = {dtype}({total} / {divisor})"]
             return
-        if divisor := self._divisor(part):
+        if divisor:
             total = f"({total}) / {divisor}"
         self._values[x] = f"v{number}"
         behind.append(f"v{number} = {dtype}({total})")
@@ -239,28 +255,3 @@ class PythonSource(Passes):
 
 def _name(dtype: numpy.dtype) -> str:
     return "bool_" if dtype.kind == "b" else dtype.name
-
-
-def add_windows(operation: Operation) -> str:
-    """Return the source of a function that adds windows into the array that they are windows of.
-
-    Its arguments are the windows and the array. NumPy does this with a call for each element of a window,
-    each of which goes through the whole memory.
-
-    What is the same for all windows stands in it as numbers, which the compiler unrolls.
-    """
-    strides, dilations = operation.options["strides"], operation.options["dilations"]
-    axes = range(len(strides))
-    sizes = operation.inputs[0].shape[1 + len(axes) : -1]
-    counts = [f"for p{a} in range(w.shape[{1 + a}]):" for a in axes]
-    inside = [f"for k{a} in range({sizes[a]}):" for a in axes]
-    place = ", ".join(f"p{a} * {strides[a]} + k{a} * {dilations[a]}" for a in axes)
-    element = ", ".join([*(f"p{a}" for a in axes), *(f"k{a}" for a in axes)])
-    loops = [*counts, *inside, "for c in range(w.shape[-1]):"]
-    lines = [f"{'    ' * depth}{loop}" for depth, loop in enumerate(loops, start=2)]
-    lines.append(f"{'    ' * (2 + len(loops))}out[n, {place}, c] += w[n, {element}, c]")
-    head = [
-        "def kernel(w, out):",
-        "    for n in range(w.shape[0]):",
-    ]
-    return "\n".join([*head, "        out[n] = 0", *lines, ""])

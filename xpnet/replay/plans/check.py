@@ -6,7 +6,7 @@ what is captured there cannot be looked at from Python in between.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -31,15 +31,18 @@ class Check:
     Parameters
     ----------
     graph : Graph
+    constants : mapping of Variable to array
+        The variables that are neither handed in nor made.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, constants: Mapping[Variable, numpy.ndarray]) -> None:
+        self._graph, self._constants = graph, constants
         self._of_thread = threading.local()
 
     def begin(self, *arrays: numpy.ndarray) -> None:
         """Take in the arguments."""
-        self._of_thread.values = dict(zip(self._graph.inputs, map(_copied, arrays), strict=True))
+        given = dict(zip(self._graph.inputs, map(_copied, arrays), strict=True))
+        self._of_thread.values = given | dict(self._constants)
 
     def compare(self, step: str, variables: Sequence[Variable], arrays: Sequence[numpy.ndarray]) -> None:
         """Compare what a step made.

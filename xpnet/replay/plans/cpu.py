@@ -4,23 +4,24 @@ What `cpu_steps.py` does not know is called as it was recorded, and gives an arr
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from types import NoneType
 from typing import Any
 
 import numpy
 
-from xpnet.replay.functions import VIEWS
-from xpnet.replay.graph import Operation, Variable
+from xpnet.replay.functions import VIEWS, row_of
+from xpnet.replay.graph import Graph, Instead, Operation, Variable
 from xpnet.replay.kernels import python
 from xpnet.replay.kernels.kernel import Kernel
 from xpnet.replay.plans import cpu_kernels, numba, products
 from xpnet.replay.plans.check import Check, check_is_on
+from xpnet.replay.plans.cpu_rows import Rows
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
-from xpnet.replay.plans.products import Operand
-from xpnet.replay.plans.step import CALL, KERNEL, PRODUCT, Call, Item, Member, Step
+from xpnet.replay.plans.step import CALL, Call, Item, Member, Step
 from xpnet.replay.plans.table import SHORT, Row, Stretch, Where, of_arguments, stretches
 
 # What the memory of an array is NumPy's by; memory of others may be seen by arrays that do not say so.
@@ -31,6 +32,27 @@ def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
     return [x.copy() for x in arrays]
 
 
+def _with_constants(graph: Graph) -> tuple[Graph, dict[Variable, numpy.ndarray]]:
+    """Let functions of elements read constant arrays as variables, so that kernels are handed them."""
+    found: dict[int, tuple[Variable, numpy.ndarray]] = {}
+
+    def named(x: Any) -> Any:
+        if not isinstance(x, numpy.ndarray) or not x.shape:
+            return x
+        if id(x) not in found:
+            found[id(x)] = Variable(x.shape, x.dtype), numpy.require(x, requirements=["C", "ALIGNED"])
+        return found[id(x)][0]
+
+    def change(operation: Operation) -> Instead | None:
+        if len(operation.inputs) == len(operation.arguments) or not row_of(operation.name).python:
+            return None
+        arguments = tuple(map(named, operation.arguments))
+        return [replace(operation, arguments=arguments)], operation.results
+
+    rewritten = graph.rewritten(change)
+    return (rewritten if found else graph), dict(found.values())
+
+
 class CpuPlan(MemoryPlan):
     """A plan that computes into memory of NumPy's."""
 
@@ -39,7 +61,10 @@ class CpuPlan(MemoryPlan):
     def _build(self, over: list[Variable | None]) -> None:
         self._target = None if numba.why_not() else python.TARGET
         self._stretches: list[Stretch] = []
+        recorded = self.graph
+        self.graph, self._constants = _with_constants(recorded)
         super()._build(over)
+        self.graph = recorded
         if self._target:
             inputs = self.graph.inputs
             numbers = {x for x in inputs if x.shape == () and x not in self._in_python}
@@ -67,23 +92,7 @@ class CpuPlan(MemoryPlan):
         return cpu_kernels.compiled(kernel, results, over, arrays)
 
     def _rows(self, step: Step, call: Call) -> Sequence[Row]:
-        if self._target is None:
-            return ()
-        if call.kind == PRODUCT:
-            library = products.library()
-            operands = [x for x in map(self._operand, call.arguments) if x is not None]
-            if isinstance(library, str) or len(operands) < len(call.arguments):
-                return ()
-            return products.rows(library, *operands)
-        return cpu_kernels.rows(step.kernel, call) if call.kind == KERNEL and step.kernel else ()
-
-    def _operand(self, x: Any) -> Operand | None:
-        """Return where an operand of a product is; None if only a call shows that, or BLAS cannot read it."""
-        if type(x) is not Variable:
-            return Operand(x, id(x), x.shape, x.strides, x.dtype) if x.flags.aligned else None
-        if self._prototypes.root[x] in self._prototypes.made_by_calls:
-            return None
-        return Operand(x, self._where(x), x.shape, self._prototypes[x].strides, x.dtype)
+        return Rows(self._prototypes, self._where).of(call, step.kernel) if self._target else ()
 
     def _run(self, rows: Sequence[Row]) -> list[str]:
         lines = []
@@ -104,11 +113,15 @@ class CpuPlan(MemoryPlan):
 
     def _bound(self, memory: numpy.ndarray) -> dict[str, Any]:
         tables = [stretch.bind(memory) for stretch in self._stretches]
-        names = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
-        return names | {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
+        names: dict[str, Any] = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
+        names |= {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
+        return names | {self._text.text(x): array for x, array in self._constants.items()}
+
+    def _names(self) -> dict[Variable, str]:
+        return super()._names() | {x: f"array_{x.number}" for x in self._constants}
 
     def _check(self) -> Check | None:
-        return Check(self.graph) if check_is_on() else None
+        return Check(self.graph, self._constants) if check_is_on() else None
 
     def _must_copy(self, inputs: list[numpy.ndarray]) -> list[int]:
         bases = [x.base for x in inputs]

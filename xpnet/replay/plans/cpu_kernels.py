@@ -39,7 +39,7 @@ def rows(kernel: Kernel, call: Call) -> list[Row]:
         return []
     columns = kernel.columns or 1
     count, most = kernel.size // columns, _rows_at_once(kernel)
-    problem = f"an index of take_along_axis must be less than the axis is long, {columns}; received {{}}"
+    problem = f"an index of take_along_axis must be from {-columns} to {columns - 1}; received {{}}"
     found = []
     for first in range(0, count, most):
         words = list(call.arguments)

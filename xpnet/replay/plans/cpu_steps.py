@@ -14,8 +14,7 @@ from xpnet.autodiff.scatter import may_repeat
 from xpnet.replay.functions import FUNCTIONS
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.kernels import python
-from xpnet.replay.plans import numba
-from xpnet.replay.plans.step import CALL, COPY, PRODUCT, VIEW, Call, Item, Member, Step
+from xpnet.replay.plans.step import ADD, ADD_WINDOWS, CALL, COPY, PRODUCT, VIEW, Call, Item, Member, Step
 
 Lowering = Callable[[Operation], Step | None]
 LOWERINGS: dict[str, Lowering] = {}
@@ -37,8 +36,8 @@ def _call(function: Any, *arguments: Any, name: str = "", **options: Any) -> Cal
     return Call(CALL, function, arguments, name or function.__name__, options)
 
 
-def _copy(target: Any, value: Any, **options: Any) -> Call:
-    return Call(COPY, numpy.copyto, (target, value), "copyto", options)
+def _copy(target: Any, value: Any, name: str = "copyto", **options: Any) -> Call:
+    return Call(COPY, numpy.copyto, (target, value), name, options)
 
 
 def elementwise(operation: Operation) -> Step | None:
@@ -136,19 +135,33 @@ def _where_by_copies(operation: Operation, condition: Any, x1: Any, x2: Any) -> 
     )
 
 
-@lowering("astype")
+@lowering("asarray", "astype")
 def _astype(operation: Operation) -> Step:
     return Step.of(operation, _copy(operation.result, operation.arguments[0], casting="unsafe"))
+
+
+@lowering("vecdot", "linalg.vecdot")
+def _vecdot(operation: Operation) -> Step | None:
+    x1, x2 = operation.arguments
+    of_rows = operation.options.get("axis", -1) == -1 and operation.result.dtype.kind == "f"
+    if not of_rows or operation.options.keys() - {"axis"}:
+        return None
+    return Step.of(operation, Call(PRODUCT, numpy.vecdot, (x1, x2, operation.result), "vecdot"))
 
 
 @lowering("concat", "stack")
 def _concat(operation: Operation) -> Step | None:
     arrays, *rest = operation.arguments
-    axis = operation.options.get("axis", 0)
+    result, axis = operation.result, operation.options.get("axis", 0)
     if rest or axis is None:
         return None
-    function = {"concat": numpy.concatenate, "stack": numpy.stack}[operation.name]
-    return Step.of(operation, _call(function, list(arrays), axis, operation.result))
+    before, place, copies = (slice(None),) * (axis % len(result.shape)), 0, []
+    for x in arrays:
+        end = place + (x.shape[axis] if operation.name == "concat" else 1)
+        part = slice(place, end) if operation.name == "concat" else place
+        copies.append(_copy(Item(result, (*before, part)), x))
+        place = end
+    return Step.of(operation, *copies)
 
 
 @lowering("setitem")
@@ -156,7 +169,9 @@ def _setitem(operation: Operation) -> Step:
     x, key, values = operation.arguments
     result = operation.result
     in_place = (x,) if type(x) is Variable and operation.inputs.count(x) == 1 else ()
-    return Step.of(operation, _copy(result, x), _copy(Item(result, key), values), in_place=in_place)
+    return Step.of(
+        operation, _copy(result, x), _copy(Item(result, key), values, operation.name), in_place=in_place
+    )
 
 
 @lowering("scatter_add")
@@ -164,25 +179,33 @@ def _scatter_add(operation: Operation) -> Step:
     values, key, _shape = operation.arguments
     result = operation.result
     repeats = may_repeat(numpy, substitute(key, lambda v: numpy.empty(v.shape, v.dtype)))
-    put = _copy(Item(result, key), values)
+    put = _copy(Item(result, key), values, operation.name)
     if repeats:
-        put = _call(numpy.add.at, result, key, values, name="add_at")
+        put = Call(ADD, numpy.add.at, (result, key, values), "add_at")
     return Step.of(operation, _copy(Item(result, ALL), 0), put)
 
 
 @lowering("add_windows")
 def _add_windows(operation: Operation) -> Step:
     (windows,), result = operation.arguments, operation.result
-    if numba.numba_is_there() and result.dtype.name in ("float32", "float64"):
-        compiled = numba.compiled(python.add_windows(operation))
-        return Step.of(operation, _call(compiled, windows, result, name="add_windows"))
     options = {**operation.options, "out": result}
-    return Step.of(operation, _call(operation.function, windows, name="add_windows", **options))
+    return Step.of(operation, Call(ADD_WINDOWS, operation.function, (windows,), "add_windows", options))
 
 
 @lowering("getitem")
 def _getitem(operation: Operation) -> Step:
-    return Step.of(operation, _copy(Item(operation.result, ALL), Item(*operation.arguments)))
+    return Step.of(operation, _copy(Item(operation.result, ALL), Item(*operation.arguments), operation.name))
+
+
+@lowering("take")
+def _take(operation: Operation) -> Step | None:
+    x, indices, *rest = operation.arguments
+    axis = operation.options.get("axis")
+    is_one = getattr(indices, "dtype", numpy.dtype(bool)).kind in "iu" and len(indices.shape) == 1
+    if rest or not is_one or (axis is None and len(x.shape) != 1):
+        return None
+    key = (*[slice(None)] * ((axis or 0) % len(x.shape)), indices)
+    return Step.of(operation, _copy(Item(operation.result, ALL), Item(x, key), operation.name))
 
 
 @lowering("reshape")

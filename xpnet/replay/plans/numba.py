@@ -19,7 +19,7 @@ from xpnet.replay.plans.table import objects_are_readable
 _HEADER = """\
 from math import *
 from numpy import empty
-from numba import njit, prange, float32, float64, int32, int64, uint64, bool_
+from numba import njit, prange, float32, float64, int8, int16, int32, int64, uint32, uint64, bool_
 from xpnet.replay.kernels import elementary
 from xpnet.replay.kernels.sums import add_up, end_of_chunk, put
 from xpnet.replay.kernels.sums import max_of_float32, max_of_float64, min_of_float32, min_of_float64
@@ -30,7 +30,10 @@ from xpnet.replay.plans.native import array, float_at, load, store
 _MODULES = (
     "kernels/elementary.py",
     "kernels/sums.py",
-    *(f"plans/{name}.py" for name in ("native", "native_products", "products", "table")),
+    *(
+        f"plans/{name}.py"
+        for name in ("copies", "native", "native_copies", "native_products", "products", "table")
+    ),
 )
 
 

@@ -6,9 +6,10 @@ that is laid out beforehand (`memory.py`); `cpu.py` and `cuda.py` say how each o
 
 import linecache
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import count
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from xpnet.backends import copied
@@ -171,6 +172,9 @@ class MemoryPlan(Plan):
     _target: Target | None  # what may be put together in kernels
     _stored_as: Callable[[Any], Any] = staticmethod(lambda dtype: dtype)  # what is in memory for a dtype
 
+    # Variables that stand for arrays which are known, with these.
+    _constants: Mapping[Variable, Any] = MappingProxyType({})
+
     # -- what differs from one processor to another -------------------------------------------------------
 
     @cached_property
@@ -216,7 +220,7 @@ class MemoryPlan(Plan):
 
     def _build(self, over: list[Variable | None]) -> None:
         graph, runtime, target = self.graph, self._runtime, self._target
-        self._prototypes = Prototypes(graph.inputs, self._stored_as)
+        self._prototypes = Prototypes([*graph.inputs, *self._constants], self._stored_as)
         steps = [self._lower(operation) for operation in graph.operations]
         steps = self._fused(steps, target) if target else steps
 

@@ -52,6 +52,8 @@ class Operand(NamedTuple):
     shape, strides : tuple of int
         As NumPy has them.
     dtype : numpy.dtype
+    offset : int
+        How many bytes behind that address it begins.
     """
 
     word: Any
@@ -59,6 +61,7 @@ class Operand(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: Any
+    offset: int = 0
 
     def with_axis(self, axis: int) -> "Operand":
         """Return it with one more axis, of length 1."""
@@ -119,7 +122,7 @@ class _Products(NamedTuple):
             x1, result = x1.with_axis(0), result.with_axis(len(result.shape) - 1)
         operands, leading = (x1, x2, result), result.shape[:-2]
         axes = zip(leading, *(x.apart(leading) for x in operands), strict=True)
-        first, second, third = (_Matrix(x.word, 0, *x.shape[-2:], *x.strides[-2:]) for x in operands)
+        first, second, third = (_Matrix(x.word, x.offset, *x.shape[-2:], *x.strides[-2:]) for x in operands)
         return cls(first, second, third, [axis for axis in axes if axis[0] > 1])
 
     @property
@@ -185,6 +188,12 @@ def rows(library: Blas, x1: Operand, x2: Operand, result: Operand) -> list[Row]:
     if products.result.columns > products.result.rows:
         products = products.transposed
     return _parts(library, products, dtype)
+
+
+def as_matrices(x1: Operand, x2: Operand, result: Operand) -> tuple[Operand, Operand, Operand]:
+    """Return the vectors that `numpy.vecdot` multiplies as rows and columns."""
+    x1, x2 = x1.with_axis(len(x1.shape) - 1), x2.with_axis(len(x2.shape))
+    return x1, x2, result.with_axis(len(result.shape)).with_axis(len(result.shape))
 
 
 def _parts(library: Blas, products: _Products, dtype: Any) -> list[Row]:

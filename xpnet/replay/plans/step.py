@@ -18,8 +18,11 @@ from xpnet.replay.graph import Operation, Variable
 from xpnet.replay.kernels.kernel import Kernel
 
 # What a call is: a loop that was compiled, a product of matrices, a copy to an array from another one or from
-# a number, a view, which is made once if its array is always at the same place, or any other function.
-KERNEL, PRODUCT, COPY, VIEW, CALL = "kernel", "product", "copy", "view", "call"
+# a number, the same added to what is there, windows added into an array, a view, which is made once if its
+# array is always at the same place, or any other function.
+KERNEL, PRODUCT, COPY, ADD, ADD_WINDOWS, VIEW, CALL = (
+    "kernel", "product", "copy", "add", "add_windows", "view", "call",
+)  # fmt: skip
 
 
 class Call(NamedTuple):
@@ -33,7 +36,7 @@ class Call(NamedTuple):
         None for a view that its one argument already is. On CUDA a `Launch`, until that is compiled.
     arguments : sequence
         Variables, also as `Item` or `Member` of one, `Scratch`, other calls, and constants. Those of a copy
-        are where to, and what.
+        are where to, and what; of what is added, an array, a key and what.
     name : str
         Of the function, in the source.
     options : dict
