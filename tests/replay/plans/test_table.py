@@ -226,7 +226,9 @@ def test_an_index_that_is_none_says_so_and_the_next_call_is_right(record):
     good, bad = numpy.zeros((4, 1), "int64"), numpy.full((4, 1), 6)
     recording = record(f, X, good)
     for wrong in (bad, -bad - 1):
-        with pytest.raises(IndexError, match=rf"take_along_axis must be from -6 to 5; received {wrong[0, 0]}"):
+        with pytest.raises(
+            IndexError, match=rf"take_along_axis must be from -6 to 5; received {wrong[0, 0]}"
+        ):
             recording(X, wrong)
         recording.check([X, good], [X, good + 5], [-X, good - 6])
 

@@ -16,6 +16,7 @@ import numpy
 from xpnet.backends import plain_namespace
 from xpnet.replay.functions import VIEWS
 from xpnet.replay.graph import Graph, Instead, Operation, Variable
+from xpnet.replay.plans.matrices import leading_dimension
 
 # What is done with the elements of a product, in cuBLASLt's names.
 BIAS, RELU, RELU_BIAS, RELU_AUX, RELU_AUX_BIAS = "BIAS", "RELU", "RELU_BIAS", "RELU_AUX", "RELU_AUX_BIAS"
@@ -58,13 +59,8 @@ class Matrix(NamedTuple):
         if any(step != n * inner for (_, step), (n, inner) in pairwise(stacks)):
             return None
         matrices, apart = prod(several), stacks[-1][1] if stacks else 0
-        # Of a single row or column, the step to the next one says nothing.
-        down, along = columns if rows == 1 else down, rows if columns == 1 else along
-        if (along == 1 or columns == 1) and down >= columns:
-            return cls(rows, columns, False, down, matrices, apart)
-        if (down == 1 or rows == 1) and along >= rows:
-            return cls(rows, columns, True, along, matrices, apart)
-        return None
+        read = leading_dimension(rows, columns, down, along)
+        return cls(rows, columns, *read, matrices, apart) if read else None
 
     @property
     def extent(self) -> int:

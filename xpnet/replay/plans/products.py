@@ -15,6 +15,7 @@ import numpy
 
 from xpnet.replay.plans import blas, numba
 from xpnet.replay.plans.blas import DOT, GEMM, GEMV, Blas
+from xpnet.replay.plans.matrices import leading_dimension
 from xpnet.replay.plans.table import LONGEST, Row
 
 # The words of a row: a function and which it is; the first of the products that it does and the one behind
@@ -95,14 +96,9 @@ class _Matrix(NamedTuple):
         return self._replace(offset=self.offset + first * self.down, rows=last - first)
 
     def layout(self, itemsize: int) -> tuple[int, int] | None:
-        """Return whether BLAS must transpose it, and the elements to the next row; None if it cannot."""
-        down, along = self.down // itemsize, self.along // itemsize
-        # Of a single row or column, the step to the next one says nothing.
-        if (along == 1 or self.columns == 1) and (down >= self.columns or self.rows == 1):
-            return AS_IT_IS, self.columns if self.rows == 1 else down
-        if (down == 1 or self.rows == 1) and (along >= self.rows or self.columns == 1):
-            return TRANSPOSED, self.rows if self.columns == 1 else along
-        return None
+        """Return whether BLAS must transpose it, and its leading dimension; None if BLAS cannot read it."""
+        read = leading_dimension(self.rows, self.columns, self.down // itemsize, self.along // itemsize)
+        return (TRANSPOSED if read[0] else AS_IT_IS, read[1]) if read else None
 
 
 class _Products(NamedTuple):
