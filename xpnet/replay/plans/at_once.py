@@ -4,6 +4,7 @@ An optimizer has one for each array, for instance. On CUDA they are one launch (
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from math import floor
 
 import numpy
 
@@ -47,7 +48,7 @@ def at_once(
             start, end = max(map(order.behind, some)), min(map(order.before, some))
             between = [order.place[number] for number in some if start < order.place[number] < end]
             # Else right behind what is made last, where there is no other step.
-            place = max(between, default=(start + min(end, start // 1 + 1)) / 2)
+            place = max(between, default=(start + min(end, floor(start) + 1)) / 2)
             # The nearest first, as memory may not suffice for all.
             for number in sorted(some, key=lambda number: abs(order.place[number] - place)):
                 order.move(number, place)

@@ -94,7 +94,7 @@ class CpuPlan(MemoryPlan):
     def _rows(self, step: Step, call: Call) -> Sequence[Row]:
         return Rows(self._prototypes, self._where).of(call, step.kernel) if self._target else ()
 
-    def _run(self, rows: Sequence[Row]) -> list[str]:
+    def _native_lines(self, rows: Sequence[Row]) -> list[str]:
         lines = []
         for part in stretches(rows):
             self._stretches.append(Stretch(part, self._where))
@@ -111,7 +111,7 @@ class CpuPlan(MemoryPlan):
             return Where(None, self.buffers[root][0] + offset)
         return Where(self._text.text(root), offset)
 
-    def _bound(self, memory: numpy.ndarray) -> dict[str, Any]:
+    def _native_names(self, memory: numpy.ndarray) -> dict[str, Any]:
         tables = [stretch.bind(memory) for stretch in self._stretches]
         names: dict[str, Any] = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
         names |= {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}

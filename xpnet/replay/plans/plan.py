@@ -193,15 +193,23 @@ class MemoryPlan(Plan):
         """
         raise NotImplementedError
 
+    def _in_order(self, steps: list[Step], donated: Collection[Variable]) -> list[Step]:  # noqa: ARG002
+        """Return the steps in the order in which they are done, given what may be written over arguments."""
+        return steps
+
+    def _at_once(self, calls: list[Call]) -> list[Call]:
+        """Return what calls kernels of which none needs what another one makes."""
+        return calls
+
     def _rows(self, step: Step, call: Call) -> Sequence:  # noqa: ARG002
         """Return what native code does in place of a call; nothing if Python calls the function."""
         return ()
 
-    def _run(self, rows: Sequence) -> list[str]:  # noqa: ARG002
+    def _native_lines(self, rows: Sequence) -> list[str]:  # noqa: ARG002
         """Return the lines that let native code do some steps."""
         return []
 
-    def _bound(self, memory: Any) -> dict[str, Any]:  # noqa: ARG002
+    def _native_names(self, memory: Any) -> dict[str, Any]:  # noqa: ARG002
         """Return what those lines name, for a plan's memory."""
         return {}
 
@@ -254,10 +262,6 @@ class MemoryPlan(Plan):
                 fused.append(step_of[group.operations[0]])
         return fused
 
-    def _in_order(self, steps: list[Step], donated: Collection[Variable]) -> list[Step]:  # noqa: ARG002
-        """Return the steps in the order in which they are done, given what may be written over arguments."""
-        return steps
-
     def _names(self) -> dict[Variable, str]:
         names = super()._names()
         # A result that is written over an argument has the argument's name.
@@ -291,16 +295,17 @@ class MemoryPlan(Plan):
                 elif step.is_view:
                     (self._once if step.results[0] in lasting else lines).append(line)
                 else:
-                    lines += [*self._run(stretch), line]
+                    lines += [*self._native_lines(stretch), line]
                     stretch = []
             if check and not step.is_view and step.results:
                 what = text.constant((f"step {index}, {'; '.join(written)}", step.results), "made")
-                lines += [*self._run(stretch), f"check.compare(*{what}, ({text.items(step.results)}, ))"]
+                lines += self._native_lines(stretch)
+                lines.append(f"check.compare(*{what}, ({text.items(step.results)}, ))")
                 stretch = []
             done = named.intersection(left.get(index, ()))
             if done:
                 lines.append(f"del {text.items(sorted(done, key=lambda x: x.number))}")
-        self._code = self._compile([*lines, *self._run(stretch)])
+        self._code = self._compile([*lines, *self._native_lines(stretch)])
 
     def _named(self, steps: Sequence[Step], rows: Sequence[Sequence]) -> set[Variable]:
         """Return the variables that lines of Python name, of which views are made for no one else."""
@@ -315,10 +320,6 @@ class MemoryPlan(Plan):
         kernels = [self._call(part, part.kernel) for part in step.parts if part.kernel]
         calls = self._at_once(kernels) if kernels else step.calls
         return [call for call in calls if not self._is_there_already(call)]
-
-    def _at_once(self, calls: list[Call]) -> list[Call]:
-        """Return what calls kernels of which none needs what another one makes."""
-        return calls
 
     def _call(self, step: Step, kernel: Kernel) -> Call:
         """Return the call of a kernel."""
@@ -347,7 +348,7 @@ class MemoryPlan(Plan):
             names[text.text(x)] = runtime.array(memory, offset, x.shape, self._stored_as(x.dtype))
         for line in self._once:
             exec(line, names)
-        names |= self._bound(memory)
+        names |= self._native_names(memory)
         return self._function(self._code, names)
 
     def __call__(self, inputs: Sequence, *, keep: bool = False) -> tuple:
