@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import re
 import runpy
 import shutil
 import signal
@@ -31,6 +32,7 @@ def kernel(x, out):
     for i in prange(x.size):
         out[i] = x[i] * {factor}
 """
+REPLAY = Path(xpnet.__file__).parent / "replay"
 unix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights, users and forks are those of Unix")
 
 
@@ -118,6 +120,21 @@ def test_loops_of_plans_are_kept(base):
         (kernel,) = [x for x in f._recordings[0].plan._text.constants.values() if hasattr(x, "cache_hits")]
         assert kernel.cache_hits == expected
     assert len(files(base)) == 3  # with what goes through tables, and looks at arguments
+
+
+def imported(text):
+    """The modules of xpnet.replay that a text imports, or imports from."""
+    for module, name in re.findall(r"^from xpnet\.replay\.([\w.]+) import \(?\s*(\w+)", text, re.MULTILINE):
+        paths = [f"{path.replace('.', '/')}.py" for path in (module, f"{module}.{name}")]
+        yield next(path for path in paths if (REPLAY / path).is_file())
+
+
+def test_what_compiled_code_contains_is_compared():
+    """A change in a module whose functions or numbers numba compiles into others has all compiled anew."""
+    of_python = {f"plans/{name}.py" for name in ("blas", "matrices", "numba")}
+    texts = [(REPLAY / path).read_text("utf-8") for path in of_numba._MODULES if path != "plans/table.py"]
+    found = {path for text in [of_numba._HEADER, *texts] for path in imported(text)}
+    assert found - of_python == set(of_numba._MODULES)
 
 
 DAMAGE = {
