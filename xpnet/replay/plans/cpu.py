@@ -64,7 +64,7 @@ class CpuPlan(MemoryPlan):
         recorded = self.graph
         self.graph, self._constants = _with_constants(recorded)
         super()._build(over)
-        self.graph = recorded
+        self.graph = recorded  # of which `explain` and `jit(f).cost()` tell
         if self._target:
             inputs = self.graph.inputs
             numbers = {x for x in inputs if x.shape == () and x not in self._in_python}
