@@ -125,6 +125,7 @@ def some_arrays():
         "number": numpy.float64(3.0),
         "number of another dtype": numpy.float32(3.0),
         "from bytes": numpy.frombuffer(bytearray(64)),
+        "view from bytes": numpy.frombuffer(memoryview(whole).cast("B"))[1:],
         "transposed": numpy.ones((3, 2)).T,
     }
 
@@ -158,7 +159,8 @@ def test_unusual_arguments_are_known_as_such():
         )
         if not as_they_are or not alone:
             assert unusual, (names, written)
-        elif not written or "from bytes" not in names:  # whose memory is that of no array
+        elif not written or not {"from bytes", "view from bytes"}.intersection(names):
+            # their memory is that of no array
             assert not unusual, (names, written)
         seen.add(unusual)
     assert seen == {0, 1}
@@ -199,6 +201,36 @@ def test_unusual_arguments_give_the_same(name):
             numpy.testing.assert_array_equal(x, before)
         else:
             x = numpy.array(before)
+
+
+@pytest.mark.plans("numpy", "numba")
+def test_a_donated_argument_that_is_seen_through_other_memory_is_copied(record):
+    """Of a view of an array that is a view itself, the base does not say whose memory it is."""
+
+    def f(w, x):
+        xp = xp_of(w)
+        return xp.sort(w * 2) * 1, x + 1
+
+    w = numpy.arange(8.0)
+    x = numpy.frombuffer(memoryview(w))[:]
+    recording = record(f, w.copy(), w.copy(), donate=("w",))
+    for one, other in zip(recording(w, x), f(w.copy(), w.copy()), strict=True):
+        numpy.testing.assert_array_equal(one, other)
+
+
+def test_a_class_of_numbers_that_does_not_say_their_dtype_is_looked_at():
+    """What is no argument of a step is an argument still."""
+    f = xpnet.jit(lambda x, s: x * {"one": 2, "other": 3}[s.dtype.names[0]])
+    for name, factor in (("one", 2), ("other", 3), ("one", 2)):
+        record = numpy.zeros((), [(name, "float32")])[()]
+        numpy.testing.assert_array_equal(f(X, record), X * factor)
+
+
+def test_arrays_of_another_class_have_recordings_of_their_own():
+    f = xpnet.jit(lambda x, y: x + y)
+    for y in (X.view(OfAnotherClass), X):
+        numpy.testing.assert_array_equal(f(X, y), X + X)
+    assert len(f._recordings) == 2
 
 
 @pytest.mark.parametrize("dtype", ["bool", "float32", "float64", "int32", "int64", "uint8", "complex64"])

@@ -6,7 +6,6 @@ What `cpu_steps.py` does not know is called as it was recorded, and gives an arr
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from types import NoneType
 from typing import Any
 
 import numpy
@@ -23,9 +22,6 @@ from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
 from xpnet.replay.plans.step import CALL, Call, Item, Member, Step
 from xpnet.replay.plans.table import SHORT, Row, Stretch, Where, of_arguments, stretches
-
-# What the memory of an array is NumPy's by; memory of others may be seen by arrays that do not say so.
-_OF_NUMPY = {NoneType, numpy.ndarray}
 
 
 def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
@@ -127,7 +123,8 @@ class CpuPlan(MemoryPlan):
         bases = [x.base for x in inputs]
         parts = set(map(id, bases))
         twice = len(set(map(id, inputs))) < len(inputs)
-        foreign = not _OF_NUMPY.issuperset(map(type, bases))
+        # Memory that is not NumPy's may be seen by arrays that do not say so.
+        foreign = any(type(x) is not numpy.ndarray or x.base is not None for x in bases if x is not None)
         return [
             index
             for index in self._written

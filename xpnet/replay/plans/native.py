@@ -225,7 +225,9 @@ def is_unusual(table: int, arrays: int) -> int:
         x = load(arrays + ITEMS + 8 * index)
         if load(x + TYPE) == of_numpy:
             base = load(x + BASE)
-            if base and (load(base + TYPE) != of_numpy or load(_slot(found, size, base))):
+            if base and (
+                load(base + TYPE) != of_numpy or load(base + BASE) or load(_slot(found, size, base))
+            ):
                 return 1
             if not load(row + 8 * WRITTEN) and load(_slot(found, size, x)):
                 return 1

@@ -62,15 +62,19 @@ def matcher(
         ``match(values)`` returns the arrays, in the order of `tree.leaves`, the other parts, and whether no
         array is unusual; or None if a fact does not hold.
     """
-    # Those of arrays come last, as they seldom have to be looked at.
-    later = [fact for fact in facts.facts if is_unusual and fact.test == "array"]
-    writer = _Checks(fact for fact in facts.facts if not is_unusual or fact.test != "array")
+
+    def is_later(fact: Fact) -> bool:
+        """Say whether it is one of an array of NumPy's own class, which seldom has to be looked at."""
+        usual = (numpy.ndarray, numpy.generic)
+        return is_unusual is not None and fact.test == "array" and fact.expected[0] in usual
+
+    writer = _Checks(fact for fact in facts.facts if not is_later(fact))
     arrays, rest = ("".join(f"{writer.part(place)}, " for place in each) for each in (facts.arrays, others))
     if is_unusual is None:
         return writer.matching(f"({arrays}), ({rest}), False")
     writer.constants["is_unusual"] = is_unusual
     writer.lines += [f"arrays = {arrays}", f"if not is_unusual(arrays): return arrays, ({rest}), True"]
-    for fact in later:
+    for fact in filter(is_later, facts.facts):
         writer.check(fact)
     return writer.matching(f"arrays, ({rest}), False")
 
