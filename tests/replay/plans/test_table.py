@@ -181,7 +181,7 @@ def test_arguments_are_copied_where_native_code_cannot_read_them(name):
     assert type(y) is numpy.ndarray
     assert y.flags.c_contiguous
     assert y.flags.aligned
-    assert (y is x) == (name in ("whole", "other", "view", "view of a view", "fixed", "from bytes"))
+    assert (y is x) == (type(x) is numpy.ndarray and x.flags.c_contiguous and x.flags.aligned)
     numpy.testing.assert_array_equal(y, x)
 
 
