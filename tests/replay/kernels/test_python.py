@@ -91,7 +91,8 @@ def test_long_loops_are_done_in_parts(most, parallel, monkeypatch):
 
     def f(x, row, column, number):
         y = xpnet.array_namespace(x).max(x, axis=1, keepdims=True)
-        return (x + row) * column - x / number, x[:, 1:] * 2 + x[:, :-1], (x - y) * 2 + y
+        beside = xpnet.array_namespace(x).stack([x * 3, x - 1], axis=1)
+        return (x + row) * column - x / number, x[:, 1:] * 2 + x[:, :-1], (x - y) * 2 + y, beside
 
     random = numpy.random.default_rng(0)
     recorded = xpnet.jit(f, donate=("x",))
@@ -244,3 +245,10 @@ def test_a_total_passes_nan_and_infinity_on():
     for value in (numpy.inf, -numpy.inf, numpy.nan):
         x[500] = value
         numpy.testing.assert_equal(f(x), value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_integers_beside_floating_point_numbers_may_be_long(dtype):
+    x = numpy.asarray([1.0, -0.5, 3.0], dtype)
+    f = xpnet.jit(lambda x: x * 2**70 + 2**65)
+    assert_identical(f(x), x * 2.0**70 + 2.0**65)

@@ -124,6 +124,10 @@ class Passes:
                 self.numbers.append(number)
                 yield self._cast(dtype, f"c{len(self.numbers) - 1}"), dtype
             else:
+                # An integer may be longer than those of a processor.
+                number = (
+                    float(number) if dtype.kind == "f" and type(number) is int and name != "pow" else number
+                )
                 yield self._cast(dtype, repr(number)), dtype
 
     def _load(self, x: Variable, name: str, element: str) -> None:

@@ -68,10 +68,9 @@ def _dtypes(operation: Operation) -> frozenset[str]:
 
 
 def _can_total(operation: Operation, kind: str) -> bool:
-    if kind == COLUMN or (kind == ROW and operation.name in SUMS):
+    if kind == COLUMN:
         return True
-    adds_all = kind == NUMBER and operation.name in SUMS
-    return operation.arguments[0].size <= (MOST_ADDED if adds_all else MOST_REDUCED)
+    return operation.arguments[0].size <= (MOST_ADDED if operation.name in SUMS else MOST_REDUCED)
 
 
 def _accepts(kernel: Kernel) -> bool:

@@ -1,10 +1,11 @@
 """Kernels on the processor: loops that numba compiles, as rows of a table, or shared among the cores."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from xpnet.replay.functions import row_of
 from xpnet.replay.graph import Variable
-from xpnet.replay.kernels.kernel import COLUMN, FULL, NUMBER, ROW, STACKED, Kernel
+from xpnet.replay.kernels.kernel import NUMBER, ROW, Kernel
 from xpnet.replay.kernels.python import PythonSource
 from xpnet.replay.plans import numba
 from xpnet.replay.plans.plan import Over, Variables
@@ -21,8 +22,8 @@ def compiled(kernel: Kernel, results: Variables, over: Over, arrays: Variables) 
     parallel = kernel.size >= PARALLEL and not kernel.has_totals
     loop = PythonSource(kernel, results, over, parallel=parallel)
     if parallel:
-        of_row = [_of_row(kernel, x) for x in (*kernel.inputs, *(x for x in results if x not in over))]
-        function = numba.on_all_cores(loop.source, of_row, kernel.columns, _rows_at_once(kernel))
+        steps = _steps(kernel, [x for x in results if x not in over])
+        function = numba.on_all_cores(loop.source, steps, kernel.columns, _rows_at_once(kernel))
         # Arrays are handed in with one axis, see `PythonSource`.
         flat = [x if len(x.shape) == 1 else Member(x, "reshape", (-1,)) for x in arrays]
         return function, [*flat, *loop.numbers, kernel.size]
@@ -40,30 +41,34 @@ def rows(kernel: Kernel, call: Call) -> list[Row]:
     columns = kernel.columns or 1
     count, most = kernel.size // columns, _rows_at_once(kernel)
     problem = f"an index of take_along_axis must be from {-columns} to {columns - 1}; received {{}}"
+    arrays = [x for x in call.arguments if type(x) is Variable]
+    steps = _steps(kernel, arrays[len(kernel.inputs) :])
     found = []
     for first in range(0, count, most):
-        words = list(call.arguments)
-        size = min(most, count - first) * columns
-        if first or size < kernel.size:
-            begins = (
-                (x, first * _of_row(kernel, x) * x.dtype.itemsize) for x in words if type(x) is Variable
-            )
-            for index, place in enumerate(begins):
-                words[index] = Behind(*place)
+        words, size = list(call.arguments), min(most, count - first) * columns
+        if size < kernel.size:
+            pairs = zip(arrays, steps, strict=True)
+            words[: len(arrays)] = [Behind(x, first * step * x.dtype.itemsize) for x, step in pairs]
             words[-2 if kernel.columns else -1] = size
         found.append(Row(call.function, [*words, 0], _nanoseconds(kernel, size), problem))
     return found
 
 
-def _of_row(kernel: Kernel, x: Variable) -> int:
-    """Return how many elements of an array a row of a kernel has; 0 if all of them serve each row."""
-    return {FULL: kernel.columns or 1, COLUMN: 1}.get(kernel.kinds[x], 0)
+def _steps(kernel: Kernel, results: Sequence[Variable]) -> list[int]:
+    """Return the elements from one row to the next of each array that a kernel is handed; 0 for the same ones."""
+    count = kernel.size // (kernel.columns or 1)
+    return [
+        kernel.views[x].axes[0][1] if x in kernel.views
+        else 0 if kernel.kinds[x] in (ROW, NUMBER)
+        else x.size // count
+        for x in (*kernel.inputs, *results)
+    ]  # fmt: skip
 
 
 def _rows_at_once(kernel: Kernel) -> int:
     """Return of how many rows a kernel takes no longer than someone who presses Ctrl-C may wait."""
     made = {kernel.kinds[part.result] for part in kernel.parts}
-    if kernel.views or made.intersection((ROW, NUMBER, STACKED)):
+    if made.intersection((ROW, NUMBER)):  # to which all rows are added
         return kernel.size
     return max(1, int(LONGEST / _nanoseconds(kernel, kernel.columns or 1)))
 

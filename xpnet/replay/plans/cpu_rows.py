@@ -37,7 +37,7 @@ class Rows:
             if isinstance(library, str) or len(operands) < len(call.arguments):
                 return ()
             if call.function is numpy.vecdot:
-                operands = [*products.as_matrices(*operands)]
+                operands = [*products.of_vectors(*operands)]
             return products.rows(library, *operands)
         if call.kind == COPY and call.options.keys() <= {"casting"}:
             target, value = call.arguments

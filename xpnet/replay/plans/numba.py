@@ -100,11 +100,12 @@ def driver() -> Driver:
         native(f"from xpnet.replay.plans.native import {name} as kernel", "int64", "int64")
         for name in ("run", "is_unusual")
     )
-    with_lock, without = (
-        kind(ctypes.c_int64, ctypes.c_int64, ctypes.py_object)
-        for kind in (ctypes.PYFUNCTYPE, ctypes.CFUNCTYPE)
-    )
-    return Driver(with_lock(run.address), without(run.address), with_lock(is_unusual.address))
+    kinds = (ctypes.PYFUNCTYPE, run), (ctypes.CFUNCTYPE, run), (ctypes.PYFUNCTYPE, is_unusual)
+    functions = []
+    for kind, function in kinds:
+        functions.append(kind(ctypes.c_int64, ctypes.c_int64, ctypes.py_object)(function.address))
+        functions[-1].compiled = function  # whose address is valid as long as it is there
+    return Driver(*functions)
 
 
 def _text(source: str) -> str:
@@ -133,20 +134,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def on_all_cores(source: str, of_row: Sequence[int], columns: int, most: int) -> Callable:
+def on_all_cores(source: str, steps: Sequence[int], columns: int, most: int) -> Callable:
     """Return the function of a kernel whose rows are shared among the cores where that is possible.
 
-    It takes the arrays, of which a row has some elements each (0: all of them serve each row), numbers, and
+    It takes the arrays, whose rows are so many elements apart (0: all of them serve each row), numbers, and
     how many elements there are. At most some rows are done at once, so that Ctrl-C is heard between.
     """
     parallel, serial = compiled(source, parallel=True), compiled(source)
     sizes, width = [columns] * bool(columns), columns or 1
 
     def call(*arguments: Any) -> None:
-        arrays, (*numbers, size) = arguments[: len(of_row)], arguments[len(of_row) :]
+        arrays, (*numbers, size) = arguments[: len(steps)], arguments[len(steps) :]
         for first in range(0, size // width, most):
             last = min(first + most, size // width)
-            parts = [x[first * n : last * n] if n else x for x, n in zip(arrays, of_row, strict=True)]
+            parts = [x[first * step :] for x, step in zip(arrays, steps, strict=True)]
             given = (*parts, *numbers, (last - first) * width, *sizes)
             if _forked:
                 serial(*given)

@@ -186,7 +186,7 @@ def rows(library: Blas, x1: Operand, x2: Operand, result: Operand) -> list[Row]:
     return _parts(library, products, dtype)
 
 
-def as_matrices(x1: Operand, x2: Operand, result: Operand) -> tuple[Operand, Operand, Operand]:
+def of_vectors(x1: Operand, x2: Operand, result: Operand) -> tuple[Operand, Operand, Operand]:
     """Return the vectors that `numpy.vecdot` multiplies as rows and columns."""
     x1, x2 = x1.with_axis(len(x1.shape) - 1), x2.with_axis(len(x2.shape))
     return x1, x2, result.with_axis(len(result.shape)).with_axis(len(result.shape))
