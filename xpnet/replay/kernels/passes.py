@@ -124,10 +124,8 @@ class Passes:
                 self.numbers.append(number)
                 yield self._cast(dtype, f"c{len(self.numbers) - 1}"), dtype
             else:
-                # An integer may be longer than those of a processor.
-                number = (
-                    float(number) if dtype.kind == "f" and type(number) is int and name != "pow" else number
-                )
+                if dtype.kind == "f" and type(number) is int and name != "pow":
+                    number = float(number)  # it may be longer than a processor's
                 yield self._cast(dtype, repr(number)), dtype
 
     def _load(self, x: Variable, name: str, element: str) -> None:

@@ -30,8 +30,8 @@ _OF_INTEGERS |= {"bitwise_and", "bitwise_invert", "bitwise_or", "bitwise_xor"}
 # Up to this number of elements, but for sums that leave a row, and totals along rows. NumPy takes longer to
 # start, and then takes in several elements at once.
 MOST_REDUCED = 16_384
-# Up to this number for sums of all elements, which take as long as NumPy does, and no array of what is added.
-# Beyond, loops without sums are shared among the cores.
+# Up to this number for sums of all elements or of columns, which take as long as NumPy does, and no array of
+# what is added. Beyond, loops without sums are shared among the cores, and nothing takes too long for Ctrl-C.
 MOST_ADDED = 8_388_608
 # How many elements of a long sum are made before they are added up, at most: a chunk of them.
 CHUNK = 1_024

@@ -55,7 +55,7 @@ def rows(kernel: Kernel, call: Call) -> list[Row]:
 
 
 def _steps(kernel: Kernel, results: Sequence[Variable]) -> list[int]:
-    """Return the elements from one row to the next of each array that a kernel is handed; 0 for the same ones."""
+    """Return for each array how many elements its rows are apart; 0 where the same serve all rows."""
     count = kernel.size // (kernel.columns or 1)
     return [
         kernel.views[x].axes[0][1] if x in kernel.views

@@ -104,7 +104,7 @@ def driver() -> Driver:
     functions = []
     for kind, function in kinds:
         functions.append(kind(ctypes.c_int64, ctypes.c_int64, ctypes.py_object)(function.address))
-        functions[-1].compiled = function  # whose address is valid as long as it is there
+        vars(functions[-1])["compiled"] = function  # whose address is valid as long as it is there
     return Driver(*functions)
 
 
