@@ -348,6 +348,18 @@ def test_a_plan_that_does_as_the_functions_do_passes(checked, record):
         numpy.testing.assert_allclose(one, other, rtol=1e-5)
 
 
+def test_zeros_keep_their_signs_where_steps_are_compared(checked, record):
+    recording = record(lambda x: xp_of(x).copysign(x + 1, x), numpy.ones(2))
+    recording.check([numpy.asarray([-0.0, 0.0])])
+
+
+@pytest.mark.plans("cuda")
+def test_only_what_tables_do_is_compared(checked, record):
+    recording = record(lambda x: (x + 1) @ x, numpy.ones((6, 6), "float32"))
+    assert "check." not in recording.plan.source
+    recording.check([numpy.ones((6, 6), "float32")])
+
+
 def test_a_kernel_that_does_something_else_is_named(checked, record, monkeypatch):
     multiply = FUNCTIONS["multiply"]
     monkeypatch.setitem(FUNCTIONS, "multiply", multiply._replace(python="{0} * {1} + 1"))
