@@ -174,6 +174,25 @@ def test_the_same_array_twice_is_noticed_among_many(count):
         assert is_unusual([*arrays, arrays[-1]], written) == bool(written)
 
 
+def test_another_shape_or_dtype_is_unusual():
+    """Even where an array begins with the same axes, or has as many bytes."""
+    shapes = [(), (1,), (4,), (4, 6), (4, 6, 1), (4, 6, 2), (1, 4, 6), (6, 4), (24,), (0,), (0, 6)]
+    dtypes = [numpy.dtype(name) for name in ("float64", ">f8", "int64", "longlong", "complex64", "M8[s]")]
+    arrays = [numpy.zeros(shape, dtype) for shape in shapes for dtype in dtypes]
+    for expected in arrays:
+        words = table.of_arguments([Variable(expected.shape, expected.dtype)], (), ())
+        for x in arrays:
+            same = x.shape == expected.shape and x.dtype is expected.dtype
+            assert numba.driver().is_unusual(words.ctypes.data, (x,)) == (not same), (expected, x)
+
+
+def test_arguments_of_earlier_calls_are_forgotten():
+    words = table.of_arguments([x := Variable((), numpy.dtype(float))], [x], [])
+    arrays = [numpy.zeros(()) for _ in range(100)]
+    for _ in range(2):
+        assert not any(numba.driver().is_unusual(words.ctypes.data, (x,)) for x in arrays)
+
+
 @pytest.mark.parametrize("name", some_arrays())
 def test_arguments_are_copied_where_native_code_cannot_read_them(name):
     x = some_arrays()[name]
@@ -346,6 +365,18 @@ def test_a_plan_that_does_as_the_functions_do_passes(checked, record):
     assert recording.plan.source.count("check.compare(") > 3
     for one, other in zip(recording(x, w.copy()), training(x, w), strict=True):
         numpy.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_zeros_keep_their_signs_where_steps_are_compared(checked, record):
+    recording = record(lambda x: xp_of(x).copysign(x + 1, x), numpy.ones(2))
+    recording.check([numpy.asarray([-0.0, 0.0])])
+
+
+@pytest.mark.plans("cuda")
+def test_only_what_tables_do_is_compared(checked, record):
+    recording = record(lambda x: (x + 1) @ x, numpy.ones((6, 6), "float32"))
+    assert "check." not in recording.plan.source
+    recording.check([numpy.ones((6, 6), "float32")])
 
 
 def test_a_kernel_that_does_something_else_is_named(checked, record, monkeypatch):

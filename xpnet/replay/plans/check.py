@@ -80,7 +80,7 @@ def _copied(x: Any) -> numpy.ndarray:
     """Copy an array as a table reads it: without numbers that are too small to be normal."""
     x = numpy.array(x)
     if x.dtype.kind == "f":
-        x[abs(x) < numpy.finfo(x.dtype).tiny] = 0
+        x[abs(x) < numpy.finfo(x.dtype).tiny] *= 0  # which keeps the sign
     return x
 
 
