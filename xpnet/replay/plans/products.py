@@ -36,8 +36,9 @@ AS_IT_IS, TRANSPOSED = 111, 112  # CBLAS's numbers
 # In a nanosecond, a processor multiplies about so many bytes of numbers, and reads or writes so many. A call
 # takes so many nanoseconds.
 MULTIPLIED, MOVED, CALL = 300, 16, 100
-# Parts of a result have a multiple of so many rows: OpenBLAS with one thread then rounds them as within the
-# whole, on common processors. With several threads it makes parts of its own, which have other edges.
+# Parts of a result have a multiple of so many rows: OpenBLAS with one thread then rounds most of them as
+# within the whole. It divides what it is given into blocks, at whose edges it may round in another way, and
+# they are others where a part ends. With several threads it makes parts of its own.
 TOGETHER = 48
 
 
