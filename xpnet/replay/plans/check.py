@@ -6,14 +6,14 @@ what is captured there cannot be looked at from Python in between.
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy
 
 from xpnet.replay.graph import Graph, Operation, Variable, substitute
 
-# How many roundings a result may differ by, of its largest element: sums are in another order, say.
+# How many roundings of the largest number a result may differ by: sums are in another order, say.
 ROUNDINGS = 1000
 
 
@@ -41,7 +41,7 @@ class Check:
 
     def begin(self, *arrays: numpy.ndarray) -> None:
         """Take in the arguments."""
-        given = dict(zip(self._graph.inputs, map(_copied, arrays), strict=True))
+        given = dict(zip(self._graph.inputs, map(numpy.array, arrays), strict=True))
         self._of_thread.values = given | dict(self._constants)
 
     def compare(self, step: str, variables: Sequence[Variable], arrays: Sequence[numpy.ndarray]) -> None:
@@ -52,44 +52,62 @@ class Check:
         RuntimeError
             If it differs.
         """
-        values = self._of_thread.values
         for x, found in zip(variables, arrays, strict=True):
-            with numpy.errstate(all="ignore"):
-                expected = numpy.asarray(self._value(x))
-            place = _difference(numpy.asarray(found), expected)
-            if place is not None:
+            # Native code takes numbers that are too small to be normal for zero, and NumPy does not.
+            for change in (numpy.array, _flushed):
+                place, expected = self._difference(x, numpy.asarray(found), change)
+                if place is None:
+                    break
+            else:
                 raise RuntimeError(
                     f"a plan must do what was recorded; {step} gave {found[place]} at {place} of an array "
                     f"of {x.dtype} with the shape {x.shape}, where the functions give {expected[place]}. "
                     "Without XPNET_CHECK nothing is compared; please report it with the function."
                 )
-            values[x] = _copied(found)
+        self._of_thread.values |= zip(variables, map(numpy.array, arrays), strict=True)
 
-    def _value(self, x: Any) -> Any:
-        values = self._of_thread.values
-        if type(x) is Variable and x not in values:
-            operation: Operation = self._graph.makers[x]
-            arguments, options = substitute((operation.arguments, operation.options), self._value)
-            made = operation.function(*arguments, **options)
-            made = made if operation.several else [made]
-            values |= zip(operation.results, made, strict=True)
-        return values[x]
+    def _difference(
+        self, x: Variable, found: numpy.ndarray, change: Callable[[numpy.ndarray], numpy.ndarray]
+    ) -> tuple[tuple[int, ...] | None, numpy.ndarray]:
+        """Return where a result differs, or None, and what it should be."""
+        used: dict[Variable, Any] = {}
+
+        def value(x: Variable) -> Any:
+            if x in self._of_thread.values:
+                used[x] = change(self._of_thread.values[x])
+            if x not in used:
+                operation: Operation = self._graph.makers[x]
+                arguments, options = substitute((operation.arguments, operation.options), value)
+                made = operation.function(*arguments, **options)
+                used.update(zip(operation.results, made if operation.several else [made], strict=True))
+            return used[x]
+
+        with numpy.errstate(all="ignore"):
+            expected = change(value(x))
+            # A sum may be small where what is added is not.
+            largest = max(map(_largest, used.values()))
+            return _difference(change(found), expected, largest), expected
 
 
-def _copied(x: Any) -> numpy.ndarray:
-    """Copy an array as a table reads it: without numbers that are too small to be normal."""
+def _flushed(x: numpy.ndarray) -> numpy.ndarray:
+    """Copy an array without numbers that are too small to be normal."""
     x = numpy.array(x)
     if x.dtype.kind == "f":
         x[abs(x) < numpy.finfo(x.dtype).tiny] *= 0  # which keeps the sign
     return x
 
 
-def _difference(found: numpy.ndarray, expected: numpy.ndarray) -> tuple[int, ...] | None:
-    """Return where two arrays differ by more than roundings, or None."""
+def _largest(x: numpy.ndarray) -> float:
+    """Return the size of the largest finite number."""
+    x = numpy.asarray(x)
+    return float(numpy.max(abs(x), initial=0, where=numpy.isfinite(x))) if x.dtype.kind in "fc" else 0.0
+
+
+def _difference(found: numpy.ndarray, expected: numpy.ndarray, largest: float) -> tuple[int, ...] | None:
+    """Return where two arrays differ by more than roundings of the largest number, or None."""
     same = (found == expected) | ((found != found) & (expected != expected))
-    if expected.dtype.kind in "fc" and not same.all():
-        largest = numpy.max(abs(expected), initial=0, where=numpy.isfinite(expected))
+    if expected.dtype.kind in "fc":
         finfo = numpy.finfo(expected.dtype)
-        with numpy.errstate(all="ignore"):
+        with numpy.errstate(invalid="ignore"):
             same |= abs(found - expected) <= ROUNDINGS * (finfo.eps * largest + finfo.tiny)
     return None if same.all() else tuple(map(int, numpy.argwhere(~same)[0]))
