@@ -141,7 +141,7 @@ def test_a_cross_entropy_is_one_loop():
     recorded = xpnet.jit(xpnet.value_and_grad(loss))
     recorded(numpy.ones((8, 10), numpy.float32), numpy.zeros(8, numpy.int64))
     assert recorded.explain().count("take_along_axis") == 1
-    assert "native code: 1 steps, in 1 calls" in recorded.explain()
+    assert "native code: 1 steps" in recorded.explain()
 
 
 def test_an_index_out_of_range_is_refused():

@@ -149,6 +149,8 @@ class CpuPlan(MemoryPlan):
         else:
             library = products.library()
             by = library if isinstance(library, str) else library.name
-            steps, calls = self.source.count("    # "), len(self._stretches)
-            native = f"{steps} steps, in {calls} calls; products: {by}"
+            native = (
+                f"{self._native_steps} steps (the lines with #, but for views), each done by the next run(...); "
+                f"{len(self._stretches)} of these. Products: {by}"
+            )
         return f"{super().explain()}\nnative code: {native}"

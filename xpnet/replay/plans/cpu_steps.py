@@ -235,7 +235,7 @@ def _take_along_axis(operation: Operation) -> Step | None:
         return None  # they are broadcast
     grid = list(numpy.ogrid[tuple(slice(size) for size in operation.result.shape)])
     key = tuple(indices if a == axis else each for a, each in enumerate(grid))
-    return Step.of(operation, _copy(Item(operation.result, ALL), Item(x, key)))
+    return Step.of(operation, _copy(Item(operation.result, ALL), Item(x, key), operation.name))
 
 
 def view(operation: Operation) -> Step:

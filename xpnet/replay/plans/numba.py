@@ -50,7 +50,7 @@ def why_not() -> str:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         # Threads would share the words in which `native.is_unusual` looks arrays up.
         return "this Python runs threads without the interpreter's lock"
-    return "" if objects_are_readable() else "this Python has objects in memory as no other has"
+    return "" if objects_are_readable() else "this Python keeps arrays in memory in another way than is known"
 
 
 @cache

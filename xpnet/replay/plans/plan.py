@@ -275,6 +275,7 @@ class MemoryPlan(Plan):
         calls = [self._calls(step) for step in steps]
         rows = [[self._rows(step, call) for call in each] for step, each in zip(steps, calls, strict=True)]
         named = self._in_python = self._named(steps, rows)
+        self._native_steps = sum(bool(native) for each in rows for native in each)
         left = layout.left_behind()
         self._once: list[str] = []
         lines = [
