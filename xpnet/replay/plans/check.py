@@ -98,7 +98,6 @@ def _difference(found: numpy.ndarray, expected: numpy.ndarray, largest: float) -
     if expected.dtype.kind in "fc":
         finfo = numpy.finfo(expected.dtype)
         with numpy.errstate(invalid="ignore"):
-            same |= (
-                abs(found - expected) <= min(ROUNDINGS * finfo.eps, MOST) * largest + ROUNDINGS * finfo.tiny
-            )
+            limit = min(ROUNDINGS * finfo.eps, MOST) * largest + ROUNDINGS * finfo.tiny
+            same |= abs(found - expected) <= limit
     return None if same.all() else tuple(map(int, numpy.argwhere(~same)[0]))

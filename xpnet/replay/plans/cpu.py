@@ -150,7 +150,7 @@ class CpuPlan(MemoryPlan):
             library = products.library()
             by = library if isinstance(library, str) else library.name
             native = (
-                f"{self._native_steps} steps (the lines with #, but for views), each done by the next run(...); "
+                f"{self._native_steps} steps (lines with #, but for views), each done by the next run(...); "
                 f"{len(self._stretches)} of these. Products: {by}"
             )
         return f"{super().explain()}\nnative code: {native}"
