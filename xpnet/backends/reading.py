@@ -19,6 +19,9 @@ _BOOLS = (bool, numpy.bool_)
 # What the dtype of a column is called where NumPy reads it as objects, and a missing number is None or NA.
 _NULLABLE = re.compile("bool|decimal|null")
 
+# What it is called where each element has fields.
+_RECORDS = re.compile("struct[(<]")
+
 
 def as_numbers(data: Any, name: str = "x") -> numpy.ndarray:
     """Return data as a NumPy array of numbers.
@@ -157,7 +160,7 @@ def _column(data: Any) -> numpy.ndarray:
         kind = kind.value_type
         data = data.cast(kind)
     kind = str(kind).lower()
-    if kind.startswith("struct"):  # polars makes numbers of all that is in one, also of dates
+    if _RECORDS.search(kind):  # polars makes numbers of all that is in one, also of dates
         instead = "Make a column of each field: frame.unnest(name) of polars, table.flatten() of Arrow."
         raise _NoNumbersError("records of several fields", instead)
     try:
@@ -197,7 +200,7 @@ def _checked(array: numpy.ndarray, kind: str) -> numpy.ndarray:
     """Return what was read, from data of a kind, as numbers."""
     if _holds_numbers(array):
         return array
-    if array.dtype.names is not None:  # of a list of records
+    if array.dtype.names is not None:  # of a list of records, or of a field with fields
         return _numbers(array)
     if array.dtype.kind != "O" and not array.size:
         raise _NoNumbersError(f"an empty array of {array.dtype}", "Pass numbers.")
@@ -205,8 +208,12 @@ def _checked(array: numpy.ndarray, kind: str) -> numpy.ndarray:
         # In a list of numbers and text, NumPy makes text of the numbers, too.
         telling = (x for x in array.flat if not _is_written(x))
         raise _no_numbers(next(telling, array.reshape(-1)[0]))
-    if "list" in kind and len(shapes := set(map(numpy.shape, array.flat))) == 1:
-        return _checked(numpy.stack(list(array.flat)).reshape(array.shape + shapes.pop()), kind)
+    if "list" in kind:
+        shapes = {x.shape for x in array.flat if isinstance(x, numpy.ndarray)}
+        if len(shapes) == 1:
+            shape = shapes.pop()
+            rows = [numpy.full(shape, nan) if _is_missing(x) else x for x in array.flat]
+            return _checked(numpy.stack(rows).reshape(array.shape + shape), kind)
     if _NULLABLE.search(kind):
         array = numpy.where(numpy.frompyfunc(_is_missing, 1, 1)(array).astype("bool"), nan, array)
     return _from_objects(array)
