@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.backends import Device, column_names
+from xpnet.backends import Device, asarray, column_names, library_of
 from xpnet.training.destination import Destination, length, noted
 from xpnet.training.finite import are_finite
 from xpnet.training.lazy import map_named
@@ -138,12 +138,10 @@ class Batches:
         """Return the state of the iterable after the batch that was asked for last; None if it has none."""
         holder = self._holder()
         between = self._iterator is None
-        return None if holder is None or (between and self._is_function) else holder.state_dict()
+        return None if holder is None or (between and self._is_function) else _to_keep(holder.state_dict())
 
     def restore(self, state: Any) -> None:
         """Go on behind the batch after which `state` returned this."""
-        if state is None:
-            return
         self._open()
         holder = self._holder()
         if holder is None:
@@ -151,7 +149,7 @@ class Batches:
                 f"resume needs {self._what} with load_state_dict, as those of the training had, received "
                 f"{type(self._iterable).__name__}."
             )
-        holder.load_state_dict(state)
+        holder.load_state_dict(_as_it_was(state))
         if holder is self._iterable:
             self._iterator = iter(self._iterable)
         self._waiting, self._is_restored = None, True
@@ -308,6 +306,34 @@ class Batches:
                     f"{_described(first)}, received {_described(received)} in batch {number + 1}. Pad what "
                     "differs in length, and convert what differs in kind."
                 )
+
+
+# In the place of what files have no kind for: the key by which it is known, beside its values.
+_KEPT_AS = "xpnet.kept_as"
+
+
+def _to_keep(state: Any) -> Any:
+    """Return a state as files keep it, with bytes and the arrays of other libraries as those of NumPy."""
+    if isinstance(state, dict):
+        return {key: _to_keep(value) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(map(_to_keep, state))
+    if isinstance(state, bytes):
+        return {_KEPT_AS: "bytes", "values": numpy.frombuffer(state, numpy.uint8)}
+    library = library_of(state)
+    if library is None or library.spec == "cpu":
+        return state
+    return {_KEPT_AS: library.spec, "values": library.to_numpy(state)}
+
+
+def _as_it_was(state: Any) -> Any:
+    """Return a state that `_to_keep` made as the iterable gave it."""
+    if isinstance(state, dict) and _KEPT_AS in state:
+        kind, values = state[_KEPT_AS], state["values"]
+        return values.tobytes() if kind == "bytes" else asarray(values, device=kind)
+    if isinstance(state, dict):
+        return {key: _as_it_was(value) for key, value in state.items()}
+    return type(state)(map(_as_it_was, state)) if type(state) in (list, tuple) else state
 
 
 def _described(kind: tuple[Any, ...] | None) -> str:

@@ -250,9 +250,6 @@ class Examples:
         """Return what a checkpoint keeps: nothing, as the order is drawn again."""
         return None
 
-    def restore(self, _state: Any) -> None:
-        """Go on where a training was."""
-
     def close(self) -> None:
         """Close what was opened, which is nothing: who opened a file closes it."""
 
