@@ -274,10 +274,10 @@ class Batches:
         return batch
 
     def _leaf(self, number: int, name: str, value: Any) -> Any:
-        names = column_names(value)
-        if names is not None:
+        array = self.destination.readable(f"{name} in batch {number + 1}", value)
+        if (names := column_names(value)) is not None:
             self.columns[name] = names
-        return self.destination.converted(self.destination.readable(f"{name} in batch {number + 1}", value))
+        return self.destination.converted(array)
 
     def _check_alike(self, number: int, batch: list[Any]) -> None:
         """Check that all parts have as many examples, and are like those of the first batch."""

@@ -106,10 +106,9 @@ class Examples:
                 self._sources.append(Items([name], value, lambda item: [item], self.destination))
                 [value] = self._sources[-1].values
             else:
-                names = column_names(value)
-                if names is not None:
+                given, value = value, self.destination.readable(name, value)
+                if (names := column_names(given)) is not None:
                     self.columns[name] = names
-                value = self.destination.readable(name, value)
                 if warn:
                     self._warn_of_rounding(name, value)
                 value = self._ready(value)
