@@ -4,6 +4,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy
@@ -14,6 +15,7 @@ from xpnet.backends import (
     as_numbers,
     asarray,
     device_of,
+    has_bool_columns,
     library_of,
     numpy_dtype,
     unmasked,
@@ -38,11 +40,11 @@ class Destination:
     where: Device
     dtype: Any
 
-    @property
+    @cached_property
     def is_host(self) -> bool:
         return self.where.library.spec == "cpu"
 
-    @property
+    @cached_property
     def floating(self) -> numpy.dtype:
         """The dtype of floating-point numbers, as far as NumPy has it."""
         return numpy_dtype(self.dtype, self.where)
@@ -65,6 +67,8 @@ class Destination:
         library = library_of(data)
         if library is None or (device_of(data) == self.where and isinstance(data, numpy.ndarray)):
             array = as_numbers(data, name)
+            if array.dtype.kind in "biu" and has_bool_columns(data):  # 0 and 1, beside other numbers or alone
+                array = array.astype(self.floating)
         elif device_of(data) == self.where:
             array = data
         else:

@@ -1,9 +1,9 @@
 """Data sets of which batches are made: what can be indexed, in memory, on a device, or in a file."""
 
-import contextlib
 import copy
 import logging
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from math import prod
 from typing import Any
 
@@ -106,10 +106,9 @@ class Examples:
                 self._sources.append(Items([name], value, lambda item: [item], self.destination))
                 [value] = self._sources[-1].values
             else:
-                names = column_names(value)
-                if names is not None:
+                given, value = value, self.destination.readable(name, value)
+                if (names := column_names(given)) is not None:
                     self.columns[name] = names
-                value = self.destination.readable(name, value)
                 if warn:
                     self._warn_of_rounding(name, value)
                 value = self._ready(value)
@@ -133,6 +132,7 @@ class Examples:
         if number == 0:
             raise ValueError(f"there must be at least one example, received none in {' and '.join(lengths)}.")
         self.rows = self._in_order = numpy.arange(number)
+        self._leaves = tree.leaves(self.values)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -150,7 +150,7 @@ class Examples:
     @property
     def elements(self) -> int:
         """The number of elements of an example."""
-        return sum(prod(leaf.shape[1:]) for leaf in tree.leaves(self.values))
+        return sum(prod(leaf.shape[1:]) for leaf in self._leaves)
 
     @property
     def stays_sparse(self) -> bool:
@@ -192,10 +192,11 @@ class Examples:
         """
         where, host_dtype = self.destination.where, self.destination.host_dtype
         free = where.library.free_memory(where.native)
-        hosts = [leaf for leaf in tree.leaves(self.values) if isinstance(leaf, numpy.ndarray)]
+        hosts = [leaf for leaf in self._leaves if isinstance(leaf, numpy.ndarray)]
         needed = sum(array.size * host_dtype(array.dtype).itemsize for array in hosts)
         if free is not None and needed <= RESIDENT_SHARE * free:
             self.values = tree.map(self.destination.settled, self.values)
+            self._leaves = tree.leaves(self.values)
         return self
 
     def split(self, share: float, random: "numpy.random.Generator") -> "tuple[Examples, Examples]":
@@ -220,10 +221,8 @@ class Examples:
         """Return a batch, and what is known of all values: of those that are not loaded the batch's."""
         rows = self.rows[: self.batch_size]
         read = self._read(rows, len(rows))
-        group = self._group(rows, read)
-        with contextlib.closing(
-            self.destination.uploaded([group], from_host=self._goes_up, ahead=0)
-        ) as moved:
+        group = self._group(rows, self._on_device(rows), read)
+        with closing(self.destination.uploaded([group], from_host=self._goes_up, ahead=0)) as moved:
             batch = next(moved)
         return tuple(batch), [self._known(value, read, value) for value in self.values]
 
@@ -274,12 +273,13 @@ class Examples:
     ) -> Generator[tuple[Any, ...], None, None]:
         # Several small batches are gathered at once, as that takes hardly longer than for one.
         together = batch_size * max(1, GATHERED_BYTES // max(8 * batch_size * self.elements, 1))
-        sizes = (order.window, order.block_size) if isinstance(order, Blocks) else (batch_size, batch_size)
-        if self.stays_sparse or (self._sources and not isinstance(order, Blocks)):
+        in_blocks = isinstance(order, Blocks)
+        if self.stays_sparse or not (in_blocks or all(source.is_mapped for source in self._sources)):
             together = batch_size
+        sizes = (order.window, order.block_size) if isinstance(order, Blocks) else (together, together)
         groups = self._gathered(rows, first * batch_size, together, *sizes)
         uploaded = self.destination.uploaded(groups, from_host=self._goes_up, ahead=1)
-        with contextlib.closing(groups), contextlib.closing(uploaded) as moved:
+        with closing(groups), closing(uploaded) as moved:
             for gathered in moved:
                 number = length(gathered[0])
                 for begin in range(0, number, batch_size):
@@ -290,14 +290,18 @@ class Examples:
         self, rows: numpy.ndarray, start: int, together: int, piece: int, most: int
     ) -> Generator[list[Any], None, None]:
         """Yield so many rows at a time of all values: of those on the host there, of others on the device."""
-        reader = None
-        if self._sources:
-            pieces = _pieces(start, len(rows), piece)
-            reader = Reader(lambda begin, end: self._read(rows[begin:end], most), pieces)
-        with contextlib.nullcontext() if reader is None else contextlib.closing(reader):
+        order = self._on_device(rows)
+        pieces = _pieces(start, len(rows), piece)
+        with closing(Reader(lambda begin, end: self._read(rows[begin:end], most), pieces)) as reader:
             for begin in range(start, len(rows), together):
                 end = min(begin + together, len(rows))
-                yield self._group(rows[begin:end], {} if reader is None else reader.take(begin, end))
+                read = reader.take(begin, end) if self._sources else {}
+                yield self._group(rows[begin:end], order[begin:end], read)
+
+    def _on_device(self, rows: numpy.ndarray) -> Any:
+        """Return rows where they are to be taken by."""
+        there = not all(map(_is_on_host, self._leaves))
+        return asarray(rows, device=self.destination.where) if there else rows
 
     def _read(self, rows: numpy.ndarray, most: int) -> dict[int, numpy.ndarray]:
         """Return some rows of all arrays on the host, by their identity, if some of them are not loaded."""
@@ -305,7 +309,7 @@ class Examples:
         for source in self._sources:
             with noted(f"It was raised where {' and '.join(source.names)} are read, {_span(rows)}."):
                 found |= zip(map(id, source.leaves), source.read(rows, most), strict=True)
-        for leaf in tree.leaves(self.values) if self._sources else ():
+        for leaf in self._leaves if self._sources else ():
             if isinstance(leaf, numpy.ndarray):
                 found[id(leaf)] = self.destination.converted(leaf.take(rows, axis=0))
         if self.check is not None and found:
@@ -319,10 +323,8 @@ class Examples:
             return loaded
         return tree.map(lambda leaf: read.get(id(leaf), leaf), value)
 
-    def _group(self, rows: numpy.ndarray, read: dict[int, numpy.ndarray]) -> list[Any]:
-        """Return some rows of all values, of those that were read already from there."""
-        there = any(not _is_on_host(leaf) for leaf in tree.leaves(self.values))
-        order = asarray(rows, device=self.destination.where) if there else rows
+    def _group(self, rows: numpy.ndarray, order: Any, read: dict[int, numpy.ndarray]) -> list[Any]:
+        """Return some rows of all values; of the arrays that were read already, what was read."""
         return [self._taken(value, rows, order, read) for value in self.values]
 
     def _taken(self, array: Any, rows: numpy.ndarray, order: Any, read: dict[int, numpy.ndarray]) -> Any:
@@ -338,11 +340,11 @@ class Examples:
 
     @property
     def _goes_up(self) -> bool:
-        return any(_is_on_host(leaf) for leaf in tree.leaves(self.values))
+        return any(map(_is_on_host, self._leaves))
 
     def _checked(self, given: Any) -> numpy.ndarray:
         """Return rows in an order from outside. On a device, no index out of range would be noticed."""
-        rows, number = numpy.asarray(given), tree.leaves(self.values)[0].shape[0]
+        rows, number = numpy.asarray(given), self._leaves[0].shape[0]
         is_index = rows.dtype.kind in "iu" and rows.ndim == 1
         if not is_index or (len(rows) and not 0 <= rows.min() <= rows.max() < number):
             received = f"{rows.min()} to {rows.max()}" if is_index else f"{rows.dtype} of shape {rows.shape}"

@@ -40,12 +40,11 @@ def is_indexed(data: Any) -> bool:
 
 def is_of_items(data: Any) -> bool:
     """Say whether data are an object that makes one example at a time, as data sets of PyTorch are."""
-    has_all = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, type)
-    others = (*_IN_MEMORY, Mapping, numpy.ndarray, numpy.generic)
-    if not has_all or isinstance(data, others) or is_sparse(data):
+    if isinstance(data, (numpy.ndarray, *_IN_MEMORY, Mapping, type)) or is_sparse(data):
         return False
     is_array = any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
-    return not is_array and columns_of(data) is None
+    has_both = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    return has_both and not is_array and columns_of(data) is None
 
 
 class Lazy:
@@ -81,10 +80,13 @@ class IndexedArray:
     values : list of Lazy
         What stands for it.
     leaves : list of Lazy
+    is_mapped : bool
+        Whether rows can be had as quickly as from memory, wherever they are.
     """
 
     def __init__(self, name: str, data: Any, destination: Destination) -> None:
         self.names, self._data = [name], data
+        self.is_mapped = isinstance(data, numpy.memmap)
         number = data.shape[0]
         if not isinstance(number, int | numpy.integer):
             raise ValueError(
@@ -165,6 +167,8 @@ class Items:
         What stands for each part.
     leaves : list of Lazy
     """
+
+    is_mapped = False
 
     def __init__(
         self, names: Sequence[str], data: Any, parts: Callable[[Any], Sequence[Any]], destination: Destination

@@ -31,8 +31,10 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
         "random": run.random,
         "callbacks": {name: state for name, state in states.items() if state is not None},
     }
-    source = {"source": state for state in [run.source.state()] if state is not None}
-    write_parts(path, {"net": run.net, "optimizer": run.optimizer_state, "training": training, **source})
+    parts = {"net": run.net, "optimizer": run.optimizer_state, "training": training}
+    if (state := run.source.state()) is not None:
+        parts["source"] = state
+    write_parts(path, parts)
 
 
 class SavedTraining:
