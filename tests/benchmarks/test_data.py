@@ -34,7 +34,7 @@ def path(data, tmp_path, request):
 
 def test_a_file_and_memory_come_to_the_same_loss(data, path):
     with data.opened(path) as file:
-        over_file, from_memory = (data.training(file, SIZES, rows)("blocks") for rows in (None, 1500))
+        over_file, from_memory = (data.training(file, SIZES, rows)(shuffle="blocks") for rows in (None, 1500))
     assert over_file["loss"] == from_memory["loss"]
     assert min(over_file["speed"], over_file["bytes"]) > 0
 
