@@ -77,8 +77,9 @@ class Endless:
 
 def hdf5(array, path, **options):
     h5py = pytest.importorskip("h5py")
-    with h5py.File(path, "w") as file:
-        file.create_dataset("rows", data=array, **options)
+    if not path.exists():
+        with h5py.File(path, "w") as file:
+            file.create_dataset("rows", data=array, **options)
     return h5py.File(path)["rows"]
 
 
@@ -88,14 +89,17 @@ def chunks(array):
 
 def zarr_array(array, path):
     zarr = pytest.importorskip("zarr")
-    written = zarr.create_array(path, shape=array.shape, chunks=chunks(array), dtype=array.dtype)
-    written[...] = array
+    if not path.exists():
+        written = zarr.create_array(path, shape=array.shape, chunks=chunks(array), dtype=array.dtype)
+        written[...] = array
     return zarr.open_array(path, mode="r")
 
 
 def memory_map(array, path):
-    np.save(path.with_suffix(".npy"), array)
-    return np.load(path.with_suffix(".npy"), mmap_mode="r")
+    path = path.with_suffix(".npy")
+    if not path.exists():
+        np.save(path, array)
+    return np.load(path, mmap_mode="r")
 
 
 def dask_array(array, path):
@@ -116,7 +120,7 @@ def torch_tensor(array, path):
     return pytest.importorskip("torch").asarray(array)
 
 
-# From an array, and a path at which a file may be made, to the same data.
+# From an array, and a path at which a file is made if there is none, to the same data.
 INDEXED = {
     "list": lambda array, path: array.tolist(),
     "tuple of arrays": lambda array, path: tuple(array),
