@@ -78,9 +78,13 @@ def trained_on_batches(batches, **options):
 
 
 @cache
-def expected(_device=None, **options):
-    """Return the same training on arrays, on the device that is in use."""
+def trained_on_arrays(_device, **options):
     return trained(X, Y, **options)
+
+
+def expected(**options):
+    """Return what comes of arrays, on the device that is in use."""
+    return trained_on_arrays(xpnet.device(), **options)
 
 
 def assert_same(found, right):
@@ -142,31 +146,31 @@ def test_fit_on_dicts_of_several_sources(tmp_path, shuffle):
 
 @pytest.mark.parametrize("kind", INDEXED)
 def test_fit_on_each_device_on_what_is_indexed(device, tmp_path, kind):
-    assert_same(trained(*pair(kind, tmp_path), **BLOCKS), expected(device, **BLOCKS))
+    assert_same(trained(*pair(kind, tmp_path), **BLOCKS), expected(**BLOCKS))
 
 
 @pytest.mark.parametrize("kind", DATASETS)
 def test_fit_on_each_device_on_a_data_set(device, kind):
-    assert_same(trained(DATASETS[kind](X, Y), **BLOCKS), expected(device, **BLOCKS))
+    assert_same(trained(DATASETS[kind](X, Y), **BLOCKS), expected(**BLOCKS))
 
 
 @pytest.mark.parametrize("kind", BATCHES)
 def test_fit_on_batches(device, kind):
     batches = BATCHES[kind](batches_of(X, Y))
-    assert_same(trained_on_batches(batches), expected(device, **IN_ORDER))
+    assert_same(trained_on_batches(batches), expected(**IN_ORDER))
 
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_fit_on_batches_of_columns(device, kind):
     batches = COLUMNS[kind](batches_of(X, Y))
-    assert_same(trained_on_batches(batches), expected(device, **IN_ORDER))
+    assert_same(trained_on_batches(batches), expected(**IN_ORDER))
 
 
 @pytest.mark.parametrize("shuffle", [SHUFFLES["shuffled"], BLOCKS], ids=["shuffled", "blocks"])
 @pytest.mark.parametrize("kind", ["hdf5 chunked", "lazy, slices", "items"])
 def test_recorded_steps_on_what_is_indexed(device, tmp_path, kind, shuffle):
     found = trained(*pair(kind, tmp_path), jit=True, **shuffle)
-    assert_same(found, expected(device, jit=True, **shuffle))
+    assert_same(found, expected(jit=True, **shuffle))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +180,7 @@ def test_recorded_steps_on_what_is_indexed(device, tmp_path, kind, shuffle):
 )
 def test_recorded_steps_on_batches(device, batches):
     found = trained_on_batches(batches(batches_of(X, Y)), jit=True)
-    assert_same(found, expected(device, jit=True, **IN_ORDER))
+    assert_same(found, expected(jit=True, **IN_ORDER))
 
 
 def test_batches_of_other_sizes_than_the_first(device):
