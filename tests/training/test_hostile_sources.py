@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 from helpers import run_python
 
 import xpnet
@@ -262,9 +263,27 @@ def test_functions_that_return_no_batches(function, message):
     assert_refused(TypeError, message, function)
 
 
-@pytest.mark.parametrize("thing", [3.5, None, "batches", X], ids=["number", "None", "text", "array"])
+@pytest.mark.parametrize("thing", [3.5, None, "batches", b"batches"], ids=repr)
 def test_things_that_are_no_batches(thing):
     assert_refused(TypeError, r"(?s)(y must be|x must).*received", thing)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda tmp_path: X,
+        lambda tmp_path: {"x": X, "y": Y},
+        lambda tmp_path: xpnet.asarray(X, device="strict"),
+        lambda tmp_path: scipy.sparse.csr_array(X),
+        lambda tmp_path: Lazy(X),
+        lambda tmp_path: hdf5_file(tmp_path)["x"],
+        lambda tmp_path: pytest.importorskip("pandas").DataFrame(X),
+    ],
+    ids=["array", "dict", "another library", "sparse", "lazy", "hdf5", "frame"],
+)
+def test_inputs_without_targets(tmp_path, make):
+    """They are neither batches nor a data set."""
+    assert_refused(TypeError, "y must be the targets, received None", make(tmp_path))
 
 
 # -- what is in a batch -------------------------------------------------------------------------------------
@@ -544,7 +563,7 @@ def test_an_error_inside_the_source(make, at, error):
 def test_the_end_of_an_iterator_inside_the_source(make, at):
     """It does not end the epoch in silence."""
     epoch = 2 if at == "second epoch" else 1
-    assert_refused((RuntimeError, StopIteration), "", *make(StopIteration("of my own"), at), epoch=epoch)
+    assert_refused((RuntimeError, StopIteration), None, *make(StopIteration("of my own"), at), epoch=epoch)
 
 
 @each_failing
@@ -658,7 +677,7 @@ def test_a_data_set_with_fewer_examples_than_it_says():
 def test_a_length_that_is_no_number(length):
     data = Claims(X, Y)
     data.length = length
-    assert_refused((TypeError, ValueError), "", data)
+    assert_refused((TypeError, ValueError), None, data)
 
 
 @pytest.mark.parametrize(
@@ -705,7 +724,7 @@ def test_a_file_that_is_closed(tmp_path):
     file = hdf5_file(tmp_path)
     x, y = file["x"], file["y"]
     file.close()
-    assert_refused((ValueError, TypeError, RuntimeError, OSError), "", x, y)
+    assert_refused((ValueError, TypeError, RuntimeError, OSError), None, x, y)
 
 
 @pytest.mark.parametrize(("step", "epoch"), [(2, 1), (6, 2)])
@@ -720,7 +739,7 @@ def test_a_file_that_is_closed_meanwhile(tmp_path, step, epoch):
     # So that the rows are not all read before the file is closed.
     size = {"batch_size": 4} if epoch == 1 else {}
     errors = (ValueError, TypeError, RuntimeError, OSError)
-    assert_refused(errors, "", file["x"], file["y"], epoch=epoch, callbacks=[Close()], **size)
+    assert_refused(errors, None, file["x"], file["y"], epoch=epoch, callbacks=[Close()], **size)
 
 
 # -- nothing stays behind -----------------------------------------------------------------------------------
@@ -799,7 +818,7 @@ def test_no_thread_stays(nothing_stays, end, options):
 @each_place
 @pytest.mark.parametrize("error", [OfTheirOwnError, SystemExit], ids=lambda error: error.__name__)
 def test_no_thread_stays_after_an_error_inside_the_source(nothing_stays, make, at, error):
-    assert_refused(error, "", *make(error(), at), epoch=2 if at == "second epoch" else 1)
+    assert_refused(error, None, *make(error(), at), epoch=2 if at == "second epoch" else 1)
 
 
 def test_no_thread_stays_after_a_prediction(nothing_stays):
@@ -882,7 +901,7 @@ def test_generators_of_a_validation_are_closed(end):
 def test_generators_are_closed_where_network_or_data_do_not_fit():
     notes = []
     assert_refused(ValueError, "features", noted(notes, "it"), net=nn.Sequential(nn.Dense(4, 2, seed=0)))
-    assert_refused(OfTheirOwnError, "", noted(notes, "it"), loss=lambda outputs, targets: fail())
+    assert_refused(OfTheirOwnError, None, noted(notes, "it"), loss=lambda outputs, targets: fail())
     with pytest.raises(ValueError, match="features"):
         xpnet.predict(nn.Dense(4, 2, seed=0), noted(notes, "it"))
     assert notes == 3 * ["it begins", "it ends"]

@@ -453,6 +453,15 @@ def test_resume_on_batches_of_columns(tmp_path, kind, stops):
 
 
 @pytest.mark.parametrize("stops", STOPS, ids=as_text)
+@pytest.mark.parametrize("shuffle", [SHUFFLES["shuffled"], BLOCKS], ids=["shuffled", "blocks"])
+def test_resume_beside_a_share_for_validation(tmp_path, shuffle, stops):
+    found = resumed(tmp_path, stops, lambda: (Lazy(X), Lazy(Y)), validation=0.25, **shuffle)
+    right = expected(validation=0.25, **shuffle)
+    assert found.history == right.history
+    assert same(found.weights, right.weights)
+
+
+@pytest.mark.parametrize("stops", STOPS, ids=as_text)
 def test_resume_on_batches_with_validation(tmp_path, stops):
     options = {"validation": lambda: iter(batches_of(X, Y)), "batch_size": None}
     found = resumed(tmp_path, stops, lambda: (Stateful(batches_of(X, Y)),), **options)
