@@ -4,7 +4,7 @@ import scipy.sparse
 from helpers import assert_on
 
 import xpnet
-from xpnet.training.batches import Examples
+from xpnet.training.examples import Examples
 
 X = np.arange(20.0).reshape(10, 2)
 Y = np.arange(10)
@@ -51,7 +51,7 @@ def test_batches_from_a_later_one_on(device, first):
 @pytest.mark.parametrize("together", [1, 2, 3])
 def test_batches_that_are_gathered_together(device, monkeypatch, together):
     monkeypatch.setattr(
-        "xpnet.training.batches.GATHERED_BYTES", 8 * 2 * 3 * together
+        "xpnet.training.examples.GATHERED_BYTES", 8 * 2 * 3 * together
     )  # of the 3 numbers of an example
     batches = [xpnet.to_numpy(y).tolist() for _, y in examples(device).batches(2)]
     assert batches == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]

@@ -7,8 +7,8 @@ from helpers import assert_on
 
 import xpnet
 from training.cases import X, Y, classifier, train, weights
-from xpnet.training import batches
-from xpnet.training.batches import Examples
+from xpnet.training import destination
+from xpnet.training.examples import Examples
 
 BYTES = X.size * 4 + Y.size * 8  # of X in single precision and of Y
 
@@ -104,7 +104,7 @@ def test_settled_data_of_all_kinds(device, library, monkeypatch, tmp_path, copie
     if device.library.spec == "jax":
         return  # it has no assignment into parts of an array
     library(free_memory=lambda native: 10**9)
-    monkeypatch.setattr(batches, "BYTES_AT_ONCE", 100)
+    monkeypatch.setattr(destination, "BYTES_AT_ONCE", 100)
     np.save(tmp_path / "x.npy", X)
     sparse = scipy.sparse.csr_array(X)
     x = {
@@ -142,7 +142,7 @@ def test_both_parts_of_a_split_share_what_settled(device, library):
 def test_a_batch_goes_up_while_the_step_before_is_computed(device, library, monkeypatch):
     log = []
     library(uploads=lambda: Uploads(log))
-    monkeypatch.setattr(batches, "GATHERED_BYTES", 1)
+    monkeypatch.setattr("xpnet.training.examples.GATHERED_BYTES", 1)
     for number, (x, y) in enumerate(examples(device).batches(16)):
         log.append(f"step {number}")
         assert np.array_equal(xpnet.to_numpy(x), X[16 * number :][:16].astype("float32"))
@@ -167,7 +167,7 @@ def test_uploads_are_closed_when_a_training_breaks_off(device, library):
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_a_training_with_uploads_is_the_same(device, library, monkeypatch, jit):
-    monkeypatch.setattr(batches, "GATHERED_BYTES", 1)
+    monkeypatch.setattr("xpnet.training.examples.GATHERED_BYTES", 1)
     at_once, ahead, log = classifier(), classifier(), []
     expected = train(at_once, jit=jit, validation=0.25)
     library(uploads=lambda: Uploads(log), free_memory=lambda native: 0)

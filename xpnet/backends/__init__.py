@@ -25,7 +25,7 @@ from xpnet.backends.arrays import (
 )
 from xpnet.backends.cupy import cuda_problem
 from xpnet.backends.library import Device, Library
-from xpnet.backends.reading import as_numbers, unmasked
+from xpnet.backends.reading import as_numbers, column_names, columns_of, unmasked
 from xpnet.backends.specs import (
     LIBRARIES,
     LibraryStatus,
@@ -45,6 +45,8 @@ __all__ = [
     "at_least_single",
     "check_together",
     "clear_errors",
+    "column_names",
+    "columns_of",
     "concrete",
     "copied",
     "cuda_problem",

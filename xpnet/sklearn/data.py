@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import Device, asarray, device_of, library_of, to_numpy
-from xpnet.training.batches import BYTES_AT_ONCE
+from xpnet.training.destination import BYTES_AT_ONCE
 
 
 @dataclass

@@ -13,7 +13,7 @@ from xpnet import tree
 from xpnet.autodiff import array_namespace, value_and_grad
 from xpnet.backends import asarray, to_numpy, use_device
 from xpnet.sklearn.objective import shared_steps
-from xpnet.training.batches import Examples
+from xpnet.training.examples import Examples
 from xpnet.training.networks import jit_where_possible, place_of
 
 # Numbers in a dense batch that is made of sparse data, at the most.
@@ -43,10 +43,11 @@ def minimize(net: Any, x: Any, y: dict[str, Any], loss: Callable[..., Any], **op
     examples = Examples({"x": x, "y": y}, where, dtype, sparse=net.takes_sparse)
     becomes_dense = hasattr(x, "toarray") and not examples.stays_sparse
     rows = max(1, NUMBERS_IN_BATCH // x.shape[1]) if becomes_dense else len(examples)
+    examples.batch_size = rows
     net.train()
     shapes = tuple(tuple(leaf.shape) for leaf in tree.leaves(net))
     with use_device(where):
-        shared_steps(loss, shapes).check(net, [examples], rows)
+        shared_steps(loss, shapes).check(net, [examples])
         batches = list(examples.batches(rows)) if rows >= len(examples) else None
         weights = [_weight(targets) for _, targets in batches or examples.batches(rows)]
         shares = [weight / sum(weights) for weight in weights]

@@ -3,14 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-import numpy
-
 from xpnet.optim import LossScaling, Transform
-from xpnet.settings import described, is_bool, is_number
-from xpnet.training.batches import Examples, Order
+from xpnet.settings import described
 from xpnet.training.metric import Metric
 from xpnet.training.metrics import as_metric
-from xpnet.training.networks import place_of
 from xpnet.training.run import Callback
 from xpnet.training.steps import Steps
 
@@ -82,55 +78,6 @@ def names_of(metrics: list[Metric], *, validated: bool) -> tuple[str, ...]:
             "with xpnet.metrics.Metric(name, ...), or give functions different names."
         )
     return names + tuple(f"validation_{name}" for name in names) if validated else names
-
-
-def order_of(shuffle: Any, random: "numpy.random.Generator") -> Order:
-    """Return the function that puts rows in the order of an epoch."""
-    if is_bool(shuffle):
-        return random.permutation if shuffle else lambda rows: rows
-    if not callable(shuffle):
-        raise TypeError(
-            f"shuffle must be True, False or a function of the rows, received {described(shuffle)}."
-        )
-    order: Order = shuffle
-    return order
-
-
-def split(
-    x: Any, y: Any, validation: Any, random: "numpy.random.Generator", net: Any
-) -> tuple[Examples, Examples | None]:
-    """Return the examples for training and, or None, those for validation."""
-    _check_pair_or_share(validation)
-    if y is None:
-        raise TypeError(
-            "y must be the targets, received None. Pass x again, or zeros, where the loss needs none."
-        )
-    where, dtype = place_of(net)
-    examples = Examples({"x": x, "y": y}, where, dtype, sparse=net.takes_sparse, warn=True).settle()
-    if validation is None:
-        return examples, None
-    if is_number(validation):
-        return examples.split(float(validation), random)
-    values = dict(zip(("x of validation", "y of validation"), validation, strict=True))
-    return examples, Examples(values, where, dtype, sparse=net.takes_sparse).settle()
-
-
-def _check_pair_or_share(validation: Any) -> None:
-    must = "validation must be a pair (x, y) or a share of the examples between 0 and 1, received"
-    if is_number(validation):
-        if not 0 < validation < 1:
-            raise ValueError(f"{must} {validation!r}.")
-    elif isinstance(validation, tuple | list):
-        if len(validation) != 2:
-            weights = (
-                ' Weights go where the loss finds them, in the targets: (x, {"labels": y, "weights": w}).'
-            )
-            raise TypeError(
-                f"{must} a {type(validation).__name__} of {len(validation)}."
-                f"{weights if len(validation) == 3 else ''}"
-            )
-    elif validation is not None:
-        raise TypeError(f"{must} {described(validation)}.")
 
 
 def steps_of(loss: Any, jit: bool, precision: str) -> Steps:

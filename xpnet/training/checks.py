@@ -2,11 +2,11 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xpnet import tree
-from xpnet.backends import plain_namespace
+from xpnet.backends import is_on_host, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
 from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.replay.record import RecordingNamespace
@@ -222,3 +222,35 @@ def check_reads(layers: list[Any], arrays: dict[str, Any], reads: Reads) -> None
         except (IndexError, TypeError) as error:
             error.add_note(f"They are in {name}.")
             raise
+
+
+def check_of_parts(
+    net: Any, reads: Reads, looks: Sequence[Callable[[Any], None]] = (), name: str = "x"
+) -> Callable[..., None] | None:
+    """Return what looks at data that are read in parts, as was done with the first part; None if nothing is.
+
+    Parameters
+    ----------
+    net : Module
+    reads : set of (int, str)
+        Which layers look at which inputs, see `check_inputs`.
+    looks : sequence of callable
+        What looks at targets.
+    name : str, default="x"
+        What the inputs are called.
+
+    Returns
+    -------
+    callable or None
+        ``check(x, y)``, of which one may be None. Other arrays than those on the host are not looked at.
+    """
+    layers = checking_layers(net)
+
+    def check(x: Any, y: Any = None) -> None:
+        arrays = {name: array for name, array in named_arrays(x, name).items() if is_on_host(array)}
+        check_reads(layers, arrays, {(layer, name) for layer, name in reads if name in arrays})
+        if y is not None and all(map(is_on_host, tree.leaves(y))):
+            for look in looks:
+                look(y)
+
+    return check if reads or looks else None

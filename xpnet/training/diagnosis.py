@@ -12,7 +12,7 @@ from xpnet import tree
 from xpnet.backends import plain_namespace, to_numpy
 from xpnet.nn.sparse import SparseRows
 from xpnet.nn.summary import layer_names, watched_calls
-from xpnet.training.batches import Examples
+from xpnet.training.data import Data
 from xpnet.training.finite import are_finite, became_bad, has_points, is_finite
 from xpnet.training.networks import deep_copied, evaluation_copy
 from xpnet.training.run import Run
@@ -54,7 +54,7 @@ _GRADIENT = (
 
 
 def first_bad_step(
-    run: Run, step: Callable[..., Any], batches: Iterable[tuple[Any, Any]], names: Sequence[str]
+    run: Run, step: Callable[..., Any], batches: Iterable[tuple[int, tuple[Any, ...]]], names: Sequence[str]
 ) -> tuple[int, BadValue] | None:
     """Take the steps of an epoch again, up to the first that is bad.
 
@@ -64,7 +64,8 @@ def first_bad_step(
         Where it was before the first of the batches. It is not changed.
     step : callable
         As `fit` takes it; it may write over the network and the state that it is given.
-    batches : iterable of (array, array)
+    batches : iterable of (int, (array, array))
+        Their numbers, counted from 0, and they.
     names : sequence of str
         What inputs and targets are called.
 
@@ -89,7 +90,7 @@ def first_bad_step(
         return take, is_good
 
     net, state, weights = run.net, run.optimizer_state, None
-    for number, (x, y) in enumerate(batches, run.batch):
+    for number, (x, y) in batches:
         take, is_good = steps_from(net, state)
         after, state, loss, _ = take(x, y)
         bad = became_bad(after, net)
@@ -108,43 +109,34 @@ def first_bad_step(
 
 
 def first_bad_evaluation(
-    net: Any, evaluate: Callable[..., Any], batches: Iterable[tuple[Any, Any]], names: Sequence[str]
+    net: Any,
+    evaluate: Callable[..., Any],
+    batches: Iterable[tuple[int, tuple[Any, ...]]],
+    names: Sequence[str],
 ) -> tuple[int, BadValue] | None:
     """Do for the evaluation of a network what `first_bad_step` does for its training."""
 
     def is_good(x: Any, y: Any) -> bool:
         return is_finite(evaluate(net, x, y)[0])
 
-    for number, (x, y) in enumerate(batches):
+    for number, (x, y) in batches:
         if not is_good(x, y):
             found = _first_bad_datum(is_good, x, y, names) or _first_bad_output(net, x)
             return number, found or BadValue("the loss", _SLOWER)
     return None
 
 
-def explained(
-    found: tuple[int, BadValue] | None, examples: Examples, rows: numpy.ndarray, batch_size: int
-) -> str:
-    """Say what `first_bad_step` or `first_bad_evaluation` found, and what to do, to follow an error's text.
-
-    Parameters
-    ----------
-    found : (int, BadValue) or None
-    examples : Examples
-        The data.
-    rows : array of int
-        Their rows in the order in which they came.
-    batch_size : int
-    """
+def explained(found: tuple[int, BadValue] | None, data: Data) -> str:
+    """Say what `first_bad_step` or `first_bad_evaluation` found in data, to follow an error's text."""
     if found is None:
-        return ". Lower the learning rate, or look at what callbacks change: the steps alone stay finite. "
+        return f". Lower the learning rate, {data.unexplained}. "
     batch, value = found
     place = value.name
     if value.index:
         number, *others = value.index
-        place += f" at row {rows[batch * batch_size + number]}"
+        place += f" at {data.place(batch, number)}"
         if len(others) == 1:
-            columns = examples.columns.get(value.name)
+            columns = data.columns.get(value.name)
             place += f", column {others[0] if columns is None else repr(columns[others[0]])}"
         elif others:
             place += f", {tuple(others)}"
@@ -152,16 +144,13 @@ def explained(
     return f", batch {batch + 1}, first in {place}. {value.advice}"
 
 
-def check_validation(
-    run: Run, loss: float, examples: Examples, evaluate: Callable[..., Any], batch_size: int
-) -> None:
+def check_validation(run: Run, loss: float, data: Data, evaluate: Callable[..., Any]) -> None:
     """Raise an error if bad values in the data for validation made its loss bad; else warn of such a loss."""
     earlier = run.history["validation_loss"] if len(run.history) else []
     if math.isfinite(loss) or not all(map(math.isfinite, earlier)):  # said already
         return
-    net, batches = evaluation_copy(run.net), examples.batches(batch_size)
-    found = first_bad_evaluation(net, evaluate, batches, examples.names)
-    text = f"but is {loss} in epoch {run.epoch}{explained(found, examples, examples.rows, batch_size)}"
+    found = first_bad_evaluation(evaluation_copy(run.net), evaluate, data.again(), data.names)
+    text = f"but is {loss} in epoch {run.epoch}{explained(found, data)}"
     if found is not None and found[1].index:
         raise FloatingPointError(f"the validation loss must be finite, {text}{BACK}")
     _log.warning("xpnet: the validation loss should be finite, %s", text)

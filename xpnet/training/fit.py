@@ -3,7 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -19,18 +20,17 @@ from xpnet.training.arguments import (
     check_parts,
     metrics_of,
     names_of,
-    order_of,
-    split,
     state_of,
     steps_of,
 )
-from xpnet.training.batches import Examples, Order
+from xpnet.training.data import Data, training_data
 from xpnet.training.diagnosis import AFTER_CALLBACK, BACK, check_validation, explained, first_bad_step
 from xpnet.training.finite import became_bad
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metric import Metric
 from xpnet.training.networks import deep_copied, evaluation_copy, place_of, training_copy
+from xpnet.training.orders import Order
 from xpnet.training.resume import SavedTraining
 from xpnet.training.run import Callback, NotFiniteError, Run
 from xpnet.training.steps import Steps
@@ -50,18 +50,19 @@ _RANGE = (
 def fit(
     net: Any,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     loss: Callable[[Any, Any], Any] | Steps,
     optimizer: Any,
     optimizer_state: Any = None,
     epochs: int = 10,
-    batch_size: int = 32,
-    validation: tuple[Any, Any] | float | None = None,
+    batch_size: int | None = None,
+    validation: Any = None,
     metrics: Sequence[Metric | Callable[..., Any]] = (),
     callbacks: Iterable[Callback] = (),
     seed: Seed = None,
-    shuffle: bool | Order = True,
+    shuffle: bool | str | Order = True,
+    block_size: int | None = None,
     progress: bool = True,
     jit: bool = True,
     precision: str = "float32",
@@ -171,19 +172,20 @@ def fit(
     >>> round(float(net.weight[0, 0]), 3)
     3.0
     """
-    epochs, batch_size = count("epochs", epochs), count("batch_size", batch_size)
+    epochs = count("epochs", epochs)
     progress, jit = flag("progress", progress), flag("jit", jit)
     check_parts(loss, optimizer)
     watched, callbacks = metrics_of(metrics), callbacks_of(callbacks)
     random = host_generator(seed)
-    order = order_of(shuffle, random)
     steps = steps_of(loss, jit, precision)
     where, _ = place_of(net)
     saved = None if resume is None else SavedTraining(resume, where, random)
     random_before = random.bit_generator.state
-    data = split(x, y, validation, random, net)
-    with use_device(where), Interrupts() as interrupts:
-        loop = _Loop(net, steps, *data, watched, batch_size, order, random, interrupts)
+    sizes = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
+    left = epochs if saved is None else saved.epochs_left(epochs)
+    with ExitStack() as opened, use_device(where), Interrupts() as interrupts:
+        data = training_data(net, x, y, validation, **sizes, random=random, epochs=left, opened=opened)
+        loop = _Loop(net, steps, *data, watched, random, interrupts)
         run = loop.prepare(optimizer, optimizer_state, epochs, callbacks, random_before)
         loop.start(saved, progress)
         try:
@@ -211,11 +213,9 @@ class _Loop:
 
     net: Any
     steps: Steps
-    examples: Examples
-    held_out: Examples | None
+    data: Data
+    held_out: Data | None
     metrics: list[Metric]
-    batch_size: int
-    order: Order
     random: "numpy.random.Generator"
     interrupts: Interrupts
     run: Run = field(init=False)
@@ -226,14 +226,14 @@ class _Loop:
         self, optimizer: Any, optimizer_state: Any, epochs: int, callbacks: list[Callback], random_before: Any
     ) -> Run:
         """Try network, loss and metrics on a batch, and make the run, of a copy of the network."""
-        data = [self.examples] if self.held_out is None else [self.examples, self.held_out]
-        self.steps.check(self.net, data, self.batch_size, self.metrics)
+        data = [self.data] if self.held_out is None else [self.data, self.held_out]
+        self.steps.check(self.net, data, self.metrics)
         net = training_copy(self.net)
         names = names_of(self.metrics, validated=len(data) > 1)
         state = self._first_state = state_of(self.steps.optimizer(optimizer), optimizer_state, net)
         totals = Totals(self.metrics)
         self.run = run = Run(net, optimizer, state, epochs, names, callbacks=callbacks, totals=totals)
-        run.data = {"examples": len(self.examples), "batch_size": self.batch_size}
+        run.source, run.data = self.data, self.data.settings
         run.random = {"start": random_before, "epoch": self.random.bit_generator.state}
         return run
 
@@ -247,8 +247,13 @@ class _Loop:
             callback.start(run)
         if saved is not None:
             saved.restore_callbacks(run)
-        self._bar = _bar(run.epochs * len(self.examples), progress)
-        self._bar.update(run.step * self.batch_size)
+        self._bar = _bar(self._samples(), progress)
+        self._bar.update(run.step * self.data.batch_size)
+
+    def _samples(self) -> int | None:
+        """Return how many examples all epochs have, if it is known."""
+        number = self.data.number
+        return None if number is None else self.run.epochs * number
 
     # -- one epoch ------------------------------------------------------------------------------------------
 
@@ -262,12 +267,12 @@ class _Loop:
         FloatingPointError
             If a step did, or made the loss so, or data for validation made theirs so. It says where.
         """
-        rows = self._begin_epoch()
-        values = self._train(rows) | self._validate()
+        self._begin_epoch()
+        values = self._train() | self._validate()
         self._end_epoch(values)
 
-    def _begin_epoch(self) -> numpy.ndarray:
-        """Remember where the training is, to go back to it, and return the rows in the order of the epoch."""
+    def _begin_epoch(self) -> None:
+        """Remember where the training is, to go back to it, and draw the order of the epoch."""
         run, before = self.run, self.run.epoch
         if not run.batch:  # else it is resumed
             run.epoch += 1
@@ -278,59 +283,72 @@ class _Loop:
         self._bar.set_description(f"epoch {run.epoch}/{run.epochs}")
         # The steps write over what they are given. What others hold of the epoch before stays.
         run.net, run.optimizer_state = deep_copied((run.net, run.optimizer_state))
-        return self.order(self.examples.rows)  # of a resumed epoch the same as before: the draw is repeated
+        self.data.begin()  # of a resumed epoch as before: the draw is repeated
 
-    def _train(self, rows: numpy.ndarray) -> dict[str, float]:
+    def _train(self) -> dict[str, float]:
         """Take the steps; of a loss or a weight that becomes NaN, go back and say where it came from."""
         try:
-            return self._take_steps(rows)
+            return self._take_steps()
         except NotFiniteError as error:
             self.run.go_back()
-            raise FloatingPointError(f"{error}{self._place_of_first_bad(rows)}{BACK}") from None
+            raise FloatingPointError(f"{error}{self._place_of_first_bad()}{BACK}") from None
 
     @clear_errors()
-    def _take_steps(self, rows: numpy.ndarray) -> dict[str, float]:
+    def _take_steps(self) -> dict[str, float]:
         """Return the mean loss and the metrics of an epoch, or raise NotFiniteError."""
         run = self.run
         look = monotonic() + _LOOK
-        for x, y in self._batches(rows):
-            run.whole = False
-            results = self.steps.train(run.net, run.optimizer_state, x, y, run.optimizer)
-            run.net, run.optimizer_state, value, outputs = results
-            examples = run.totals.add(value, outputs, y)
-            run.step += 1
-            run.batch += 1
-            run.whole = True
-            for callback in run.callbacks:
-                callback.step_end(run)
-            self._bar.update(examples)
-            self.interrupts.act()
-            if monotonic() > look:
-                if not math.isfinite(run.totals.loss()):
-                    break
-                look = monotonic() + _LOOK
+        with closing(self._batches(self.data, run.batch)) as batches:
+            for x, y in batches:
+                run.whole = False
+                results = self.steps.train(run.net, run.optimizer_state, x, y, run.optimizer)
+                run.net, run.optimizer_state, value, outputs = results
+                examples = run.totals.add(value, outputs, y)
+                run.step += 1
+                run.batch += 1
+                run.whole = True
+                for callback in run.callbacks:
+                    callback.step_end(run)
+                self._bar.update(examples)
+                self.interrupts.act()
+                if monotonic() > look:
+                    if not math.isfinite(run.totals.loss()):
+                        break
+                    look = monotonic() + _LOOK
         run.check_finite()
         found: dict[str, float] = run.totals.results()
         return found
 
-    def _batches(self, rows: numpy.ndarray) -> Iterable[tuple[Any, Any]]:
-        return self.examples.batches(self.batch_size, rows, first=self.run.batch)
+    def _batches(self, data: Data, first: int = 0) -> Generator[tuple[Any, Any], None, None]:
+        """Yield the batches of an epoch from a later one on. Where they cannot be had, go back."""
+        with closing(data.epoch(first)) as batches:
+            while True:
+                try:
+                    batch = next(batches, None)
+                except Exception as error:
+                    self.run.go_back()
+                    error.add_note(BACK)
+                    raise
+                if batch is None:
+                    return
+                yield batch
 
     def _validate(self) -> dict[str, float]:
         """Return the mean loss and the metrics of the data for validation, if there are some."""
         if self.held_out is None:
             return {}
         scores = self._evaluate(self.held_out)
-        check_validation(self.run, scores["loss"], self.held_out, self.steps.evaluate, self.batch_size)
+        check_validation(self.run, scores["loss"], self.held_out, self.steps.evaluate)
         return {f"validation_{name}": value for name, value in scores.items()}
 
     @clear_errors()
-    def _evaluate(self, examples: Examples) -> dict[str, float]:
+    def _evaluate(self, data: Data) -> dict[str, float]:
         net, totals = evaluation_copy(self.run.net), Totals(self.metrics)
-        for x, y in examples.batches(self.batch_size):
-            value, outputs = self.steps.evaluate(net, x, y)
-            totals.add(value, outputs, y)
-            self.interrupts.act()
+        with closing(self._batches(data)) as batches:
+            for x, y in batches:
+                value, outputs = self.steps.evaluate(net, x, y)
+                totals.add(value, outputs, y)
+                self.interrupts.act()
         return totals.results()
 
     def _end_epoch(self, values: dict[str, float]) -> None:
@@ -343,6 +361,7 @@ class _Loop:
         if not self._bar.disable:
             shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
             self._bar.set_postfix(shown)
+            self._bar.total = self._samples()
         tree.assign(run.net, self.net)
         for callback in run.callbacks:
             callback.epoch_end(run)
@@ -366,10 +385,10 @@ class _Loop:
         if isinstance(error, NotFiniteError):
             raise FloatingPointError(f"{error}{AFTER_CALLBACK}") from None
 
-    def _place_of_first_bad(self, rows: numpy.ndarray) -> str:
+    def _place_of_first_bad(self) -> str:
         """Take the steps of an epoch again, and say where the first infinite or NaN value is."""
-        found = first_bad_step(self.run, self.steps.train, self._batches(rows), self.examples.names)
-        place = explained(found, self.examples, rows, self.batch_size)
+        batches = self.data.again(self.run.batch)
+        place = explained(first_bad_step(self.run, self.steps.train, batches, self.data.names), self.data)
         return place + _RANGE if self.steps.precision == "float16" else place
 
     def end(self) -> None:
@@ -424,7 +443,7 @@ class _NoBar:
         pass
 
 
-def _bar(samples: int, progress: bool) -> Any:
+def _bar(samples: int | None, progress: bool) -> Any:
     if not progress:
         return _NoBar()
     from tqdm.auto import tqdm  # here, as it would be a good part of the time that importing xpnet takes

@@ -11,7 +11,7 @@ from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.losses import check_labels
 from xpnet.settings import count
-from xpnet.training.batches import length
+from xpnet.training.destination import length
 from xpnet.training.metric import Metric, attribute_of, wide
 
 __all__ = [

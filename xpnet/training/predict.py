@@ -1,17 +1,26 @@
 """Predictions in batches."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from xpnet import tree
 from xpnet.backends import is_on_host, use_device
-from xpnet.settings import count, flag
-from xpnet.training.batches import Examples, length
-from xpnet.training.checks import Reads, check_inputs, check_reads, checking_layers, named_arrays
+from xpnet.settings import flag
+from xpnet.training.checks import (
+    Reads,
+    check_inputs,
+    check_of_parts,
+    check_reads,
+    checking_layers,
+    named_arrays,
+)
+from xpnet.training.data import Data, inputs
+from xpnet.training.destination import length
 from xpnet.training.networks import KINDS, evaluation_copy, jit_where_possible, like, place_of
 
 
-def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> Any:
+def predict(net: Any, x: Any, *, batch_size: int | None = None, jit: bool = True) -> Any:
     """Compute the outputs of a network, in batches.
 
     Parameters
@@ -48,27 +57,27 @@ def predict(net: Any, x: Any, *, batch_size: int = 1024, jit: bool = True) -> An
     >>> xpnet.predict(xpnet.nn.Dense(2, 3, seed=0), [[1.0, 2.0], [3.0, 4.0]]).shape
     (2, 3)
     """
-    batch_size, jit = count("batch_size", batch_size), flag("jit", jit)
-    where, dtype = place_of(net)
-    examples = Examples({"x": x}, where, dtype, sparse=net.takes_sparse)
-    net = evaluation_copy(net)
-    with use_device(where):
+    jit = flag("jit", jit)
+    where, _ = place_of(net)
+    with use_device(where), closing(inputs(net, x, batch_size)) as data:
+        net = evaluation_copy(net)
         output, reads = _of_kind(net) if jit else (_output, _reads_of(net))
+        if reads is not None:
+            _check_inputs(net, data, reads)
         parts: list[list[Any]] = []
         structure: Any = None
-        for (batch,) in examples.batches(batch_size):
-            if reads is not None and not parts:
-                _check_inputs(net, batch, examples.values[0], reads)
-            outputs = output(net, batch)
-            leaves, found = tree.flatten(outputs)
-            _check_outputs(leaves, outputs, length(batch))
-            structure = found if structure is None else structure
-            if found != structure:
-                raise ValueError(
-                    "a network must return outputs of one structure for all batches, received "
-                    f"{structure} and {found}. Change the network, or call net.eval()(x) yourself."
-                )
-            parts.append(leaves)
+        with closing(data.epoch()) as batches:
+            for (batch,) in batches:
+                outputs = output(net, batch)
+                leaves, found = tree.flatten(outputs)
+                _check_outputs(leaves, outputs, length(batch))
+                structure = found if structure is None else structure
+                if found != structure:
+                    raise ValueError(
+                        "a network must return outputs of one structure for all batches, received "
+                        f"{structure} and {found}. Change the network, or call net.eval()(x) yourself."
+                    )
+                parts.append(leaves)
         if len(parts) == 1:
             return outputs
         return tree.unflatten(
@@ -114,12 +123,14 @@ def _of_kind(net: Any) -> tuple[Callable[..., Any], dict[Any, Reads] | None]:
     return found[1:]
 
 
-def _check_inputs(net: Any, batch: Any, x: Any, known: dict[Any, Reads]) -> None:
+def _check_inputs(net: Any, data: Data, known: dict[Any, Reads]) -> None:
     """Let layers look at all inputs that are on the host. What they read is found out once."""
     layers = checking_layers(net)
+    (batch,), (x,) = data.first()
     arrays = {name: array for name, array in named_arrays(x).items() if is_on_host(array)}
     form = tuple((name, array.ndim, array.dtype) for name, array in arrays.items())
     if form in known:
         check_reads(layers, arrays, known[form])
     else:
         known[form] = check_inputs(net, batch, arrays)
+    data.check = check_of_parts(net, known[form])

@@ -28,6 +28,7 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
         "stop": bool(run.stop),
         "history": dict(run.history),
         "totals": run.totals.sums,
+        "source": run.source.state(),
         "random": run.random,
         "callbacks": {name: state for name, state in states.items() if state is not None},
     }
@@ -66,6 +67,11 @@ class SavedTraining:
         self._random = random
         _set_random(random, self._entry("random", _are_states)["start"])
 
+    def epochs_left(self, epochs: int) -> int:
+        """Return how many of so many epochs, which are begun or not, are to come."""
+        done, batch = self._entry("epoch", _is_count), self._entry("batch", _is_count)
+        return int(epochs - done + (batch > 0))
+
     def restore(self, run: Run) -> None:
         """Put a run where the training was.
 
@@ -85,6 +91,7 @@ class SavedTraining:
         run.random = self._entry("random", _are_states)
         run.history = History(self._entry("history", lambda x: _is_history(x, run)))
         _set_random(self._random, run.random["epoch"])
+        run.source.restore(self._training.get("source"))
 
     def restore_callbacks(self, run: Run) -> None:
         """Give each callback the state that it had, in the order of those of its class."""

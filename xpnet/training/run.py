@@ -46,7 +46,10 @@ class Run:
     stop : bool
         Set it to end the training after this epoch.
     data : dict
-        How many ``"examples"`` there are, and the ``"batch_size"``.
+        How many ``"examples"`` there are, and the ``"batch_size"``; of batches from outside, how many
+        ``"batches"`` an epoch has, if they say so.
+    source : object
+        Where the batches come from. Its ``state()`` is what a checkpoint keeps of it.
     random : dict
         The states of the random numbers before the training, ``"start"``, and before the order of the epoch
         was drawn, ``"epoch"``.
@@ -76,6 +79,7 @@ class Run:
     history: History = field(default_factory=History)
     stop: bool = False
     data: dict[str, int] = field(default_factory=dict)
+    source: Any = None
     random: dict[str, Any] = field(default_factory=dict)
     totals: Any = None
     whole: bool = True

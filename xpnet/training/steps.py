@@ -1,6 +1,7 @@
 """What is done with each batch of a training, to be recorded once and replayed."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from xpnet import tree
@@ -11,17 +12,18 @@ from xpnet.losses import noted_calls
 from xpnet.optim import LossScaling
 from xpnet.replay.same.facts import Facts
 from xpnet.settings import flag
-from xpnet.training.batches import Examples
 from xpnet.training.checks import (
     check_inputs,
     check_logits,
     check_noted_targets,
     check_number,
+    check_of_parts,
     check_reach,
     named_arrays,
     read_from_outside,
     watched_outputs,
 )
+from xpnet.training.data import Data
 from xpnet.training.metric import Metric, attribute_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
 
@@ -81,13 +83,11 @@ class Steps:
             return optimizer
         return LossScaling(optimizer)
 
-    def check(
-        self, net: Any, data: Sequence[Examples], batch_size: int, metrics: Sequence[Metric] = ()
-    ) -> None:
+    def check(self, net: Any, data: Sequence[Data], metrics: Sequence[Metric] = ()) -> None:
         """Try network and loss on a batch, and let loss and metrics look at all targets.
 
-        That is done before anything changes. What went well once is not tried again with arrays of the same
-        shapes and dtypes.
+        That is done before anything changes, but for data that are not loaded: these are looked at when they
+        are read. What went well once is not tried again with arrays of the same shapes and dtypes.
 
         Raises
         ------
@@ -104,34 +104,37 @@ class Steps:
         checks = [check_targets for check_targets in found if check_targets is not None]
         in_use = evaluation_copy(net)
         noted: list[tuple[Callable[..., Any], Any, Any]] = []
-        for examples in data:
-            name = examples.names[0]
+        for each in data:
+            name, looks = each.names[0], list[Callable[[Any], None]]()
             try:
-                x, y = next(examples.batches(batch_size))
-                check_inputs(in_use, x, named_arrays(examples.values[0], name), name)
+                (x, y), (all_x, all_y) = each.first()
+                reads = check_inputs(in_use, x, named_arrays(all_x, name), name)
                 kind = Facts((net, x, y), refuse=False).inside(), bool(on_logits)
                 read = read_from_outside(self.loss, net)
                 is_new = kind not in self._tried or any(read)
-                if not (is_new or noted or checks):
-                    continue
-                outputs, probabilities = watched_outputs(in_use, x)
+                if is_new or noted or checks:
+                    outputs, probabilities = watched_outputs(in_use, x)
+                    looks += [partial(check_targets, outputs) for check_targets in checks]
                 if is_new or noted:  # in the data for training, say, so that the others are looked at, too
                     with noted_calls() as noted:
                         value = self.loss(outputs, y)
+                    if found[0] is None:
+                        looks.append(partial(check_noted_targets, noted, y))
                 if is_new:
                     check_number(value)
-                    takers: list[tuple[Any, list[Any]]] = [(each, tree.leaves(outputs)) for each in on_logits]
+                    takers: list[tuple[Any, list[Any]]] = [
+                        (taker, tree.leaves(outputs)) for taker in on_logits
+                    ]
                     takers += [(loss, [logits]) for loss, logits, _ in noted]
                     check_logits(takers, probabilities)
                     check_reach(self.loss, *read, outputs, y)
-                if found[0] is None:
-                    check_noted_targets(noted, y, examples.values[1])
-                for check_targets in checks:
-                    check_targets(outputs, examples.values[1])
+                for look in looks:
+                    look(all_y)
             except (IndexError, TypeError, ValueError) as error:
                 if name != "x":
                     error.add_note("This is about the data for validation.")
                 raise
+            each.check = check_of_parts(in_use, reads, looks, name)
             self._tried = [kind, *(other for other in self._tried if other != kind)][:_TRIED]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.training.batches import length
+from xpnet.training.destination import length
 from xpnet.training.metric import Metric, added, to_host, wide
 
 # How many batches, and how many numbers, wait on the device until they are brought to the host. That waits

@@ -1,0 +1,225 @@
+"""What `fit` and `predict` are given as data: examples to make batches of, or batches from outside."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+from xpnet import tree
+from xpnet.backends import columns_of
+from xpnet.settings import count, described, is_bool, is_number
+from xpnet.training.batches import Batches
+from xpnet.training.destination import Destination, is_sparse
+from xpnet.training.examples import Examples
+from xpnet.training.lazy import Items, is_indexed, is_of_items
+from xpnet.training.networks import place_of
+from xpnet.training.orders import order_of
+
+Data: TypeAlias = Examples | Batches
+
+_NAMES = ("x", "y")
+_VALIDATION_NAMES = ("x of validation", "y of validation")
+
+_BATCH_SIZE = 32
+_BATCH_SIZE_IN_USE = 1024
+
+
+def inputs(net: Any, x: Any, batch_size: Any) -> Data:
+    """Return what `predict` goes through."""
+    place = place_of(net)
+    if _are_batches(x):
+        _check_no_others(batch_size=batch_size)
+        return Batches(["x"], _iterable(x), _input_of, *place)
+    batch_size = _BATCH_SIZE_IN_USE if batch_size is None else count("batch_size", batch_size)
+    values = Items(["x"], x, _input_of, Destination(*place)) if is_of_items(x) else {"x": x}
+    return Examples(values, *place, batch_size=batch_size, sparse=net.takes_sparse)
+
+
+def training_data(
+    net: Any,
+    x: Any,
+    y: Any,
+    validation: Any,
+    *,
+    batch_size: Any,
+    shuffle: Any,
+    block_size: Any,
+    random: Any,
+    epochs: int,
+    opened: ExitStack,
+) -> tuple[Data, Data | None]:
+    """Return the data for training and, or None, those for validation.
+
+    Parameters
+    ----------
+    epochs : int
+        How many are left.
+    opened : contextlib.ExitStack
+        It closes the data.
+    """
+    _check_pair_or_share(validation)
+    size = _BATCH_SIZE if batch_size is None else count("batch_size", batch_size)
+    order = {"shuffle": shuffle, "block_size": block_size}
+    held_out: Data | None = None
+    data = _data(net, _NAMES, x, y, size, epochs)
+    opened.callback(data.close)
+    if isinstance(data, Batches):
+        _check_no_others(
+            batch_size=batch_size, block_size=block_size, shuffle=None if is_bool(shuffle) else shuffle
+        )
+        size = data.batch_size
+        if is_number(validation):
+            raise ValueError(
+                f"validation={validation!r} needs data that are indexed, of which a share is put aside; "
+                "received batches from outside. Give other batches for validation, or a pair (x, y)."
+            )
+    elif is_number(validation):
+        data, held_out = data.split(float(validation), random)
+    if isinstance(data, Examples):
+        data.order = order_of(**order, rows=len(data), elements=data.elements, random=random)
+    if validation is not None and held_out is None:
+        pair = tuple(validation) if _is_pair(validation) else (validation, None)
+        held_out = _data(net, _VALIDATION_NAMES, pair[0], pair[1], size, epochs)
+        opened.callback(held_out.close)
+    return data, held_out
+
+
+def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epochs: int) -> Data:
+    where, dtype = place_of(net)
+    batches = _are_batches(x) or (y is None and isinstance(x, list))
+    if batches and y is None:
+        return Batches(names, _iterable(x), _pair_of, where, dtype, epochs=epochs)
+    if batches and not isinstance(x, list | tuple):
+        raise TypeError(
+            f"{names[1]} must be left out where {names[0]} are batches from outside, which have their own "
+            f"targets, or {names[0]} be an array; received {described(x)} and {described(y)}."
+        )
+    if is_of_items(x) and y is None:
+        values: Any = Items(names, x, _pair_of, Destination(where, dtype))
+    elif y is None:
+        raise TypeError(
+            f"{names[1]} must be the targets, received None. Pass {names[0]} again, or zeros, where the loss "
+            "needs none. They are left out where the first argument gives batches, or examples, of (x, y)."
+        )
+    else:
+        values = dict(zip(names, (x, y), strict=True))
+    warn = names is _NAMES
+    examples = Examples(values, where, dtype, batch_size=batch_size, sparse=net.takes_sparse, warn=warn)
+    return examples.settle()
+
+
+def _check_no_others(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} must be left out where batches come from outside, received {value!r}. Say it where "
+                "the batches are made."
+            )
+
+
+# -- what is what ------------------------------------------------------------------------------------------
+
+
+def _are_batches(data: Any) -> bool:
+    """Say whether data are batches from outside: an iterable of them, or a function that returns one."""
+    if isinstance(data, list | tuple):
+        return len(data) > 0 and all(map(_is_batch, data))
+    if _is_keras_sequence(data):
+        return True
+    is_data = (
+        isinstance(data, type | str | bytes | range | Mapping | memoryview)
+        or any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
+        or tree.is_array(data)
+        or is_sparse(data)
+        or columns_of(data) is not None
+        or is_indexed(data)
+        or is_of_items(data)
+    )
+    return not is_data and (hasattr(data, "__iter__") or callable(data))
+
+
+def _is_pair(validation: Any) -> bool:
+    """Say whether data for validation are (x, y), and not a list of two batches."""
+    is_two = isinstance(validation, tuple | list) and len(validation) == 2
+    return is_two and (isinstance(validation, tuple) or not _are_batches(validation))
+
+
+def _is_batch(item: Any) -> bool:
+    """Say whether an item of a list is a batch, and no row of numbers."""
+    return _is_pair_of_arrays(item) or isinstance(item, Mapping) or columns_of(item) is not None
+
+
+def _is_pair_of_arrays(batch: Any) -> bool:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        return False
+    return all(isinstance(part, Mapping) or len(getattr(part, "shape", ())) > 0 for part in batch)
+
+
+def _is_keras_sequence(data: Any) -> bool:
+    return all(hasattr(data, name) for name in ("__getitem__", "__len__", "on_epoch_end"))
+
+
+class _KerasBatches:
+    """The batches of a Sequence of Keras, which is indexed by their numbers."""
+
+    def __init__(self, sequence: Any) -> None:
+        self._sequence = sequence
+
+    def __len__(self) -> int:
+        return len(self._sequence)
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(len(self)):
+            yield self._sequence[number]
+        self._sequence.on_epoch_end()
+
+
+def _iterable(batches: Any) -> Any:
+    return _KerasBatches(batches) if _is_keras_sequence(batches) else batches
+
+
+def _pair_of(item: Any) -> list[Any]:
+    """Return x and y of a batch or an example."""
+    columns = columns_of(item)
+    item = item if columns is None else columns
+    if isinstance(item, Mapping):  # other dicts are for network and loss to read
+        return [item["x"], item["y"]] if item.keys() == {"x", "y"} else [item, item]
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return list(item)
+    is_longer = isinstance(item, tuple | list)
+    received = f"a {type(item).__name__} of {len(item)}" if is_longer else described(item)
+    raise TypeError(
+        f"each batch or example must be a pair (x, y) or a dict, received {received}. Several inputs or "
+        'targets are a dict of arrays: (x, {"labels": y, "weights": w}).'
+    )
+
+
+def _input_of(item: Any) -> list[Any]:
+    """Return x of a batch or an example, which may have a y, too."""
+    columns = columns_of(item)
+    item = item if columns is None else columns
+    if isinstance(item, Mapping):
+        return [item["x"] if item.keys() <= {"x", "y"} and "x" in item else item]
+    is_pair = isinstance(item, tuple) or _is_pair_of_arrays(item)
+    is_alone = isinstance(item, list) and len(item) == 1 and hasattr(item[0], "shape")
+    return [item[0] if is_pair or is_alone else item]
+
+
+def _check_pair_or_share(validation: Any) -> None:
+    must = (
+        "if it is no iterable of batches, validation must be a pair (x, y) or a share of the examples between "
+        "0 and 1, received"
+    )
+    if is_number(validation):
+        if not 0 < validation < 1:
+            raise ValueError(f"{must} {validation!r}.")
+    elif isinstance(validation, tuple | list) and not _are_batches(validation):
+        if len(validation) != 2:
+            weights = (
+                ' Weights go where the loss finds them, in the targets: (x, {"labels": y, "weights": w}).'
+            )
+            raise TypeError(
+                f"{must} a {type(validation).__name__} of {len(validation)}."
+                f"{weights if len(validation) == 3 else ''}"
+            )
+    elif validation is not None and not (_are_batches(validation) or is_of_items(validation)):
+        raise TypeError(f"{must} {described(validation)}.")
