@@ -42,7 +42,7 @@ class Training(NamedTuple):
     targets: list
 
 
-def trained(*data, jit=False, callbacks=(), **options):
+def trained(*data, jit=False, callbacks=(), first=None, **options):
     """Train on a source. Without `jit`, each batch is noted, also those of the validation."""
     inputs, targets = [], []
 
@@ -67,7 +67,7 @@ def trained(*data, jit=False, callbacks=(), **options):
             targets.append(np.array(xpnet.to_numpy(y)))
         return losses.cross_entropy(outputs, y)
 
-    net, y = nn.Sequential(Note(), *classifier()), data[1:]
+    net, y = nn.Sequential(first or Note(), *classifier()), data[1:]
     settings = {"epochs": 2, "loss": loss, "jit": jit, "callbacks": [Start(), *callbacks]}
     history = train(net, data[0], *(y or (None,)), **(settings | options))
     return Training(weights(net), {name: history[name] for name in history}, inputs, targets)
@@ -278,7 +278,7 @@ def test_predict_what_is_indexed(device, tmp_path, kind):
     assert np.array_equal(predicted(x, batch_size=16), predicted(X, batch_size=16))
 
 
-@pytest.mark.parametrize("kind", DATASETS)
+@pytest.mark.parametrize("kind", DATASETS.keys() - {"lists of two"})  # which might be two inputs
 def test_predict_a_data_set(device, kind):
     found = predicted(DATASETS[kind](X, Y), batch_size=16)
     assert np.array_equal(found, predicted(X, batch_size=16))
@@ -595,15 +595,22 @@ def test_resume_on_a_file_what_began_on_arrays(tmp_path):
 
 # -- never whole --------------------------------------------------------------------------------------------
 
-MANY_X, MANY_Y = np.zeros((1000, 3)), np.zeros(1000, "int64")
+# So many columns that few batches are gathered at once.
+MANY_X, MANY_Y = np.broadcast_to(np.zeros(1), (1000, 2000)), np.zeros(1000, "int64")
 BATCH, BLOCK = 8, 10
 
-# Beside each shuffle: how many rows a read may ask for, and how many may be in memory.
+
+def few_columns():
+    return nn.Lambda(lambda x: x[:, :3])
+
+
+# Beside each shuffle: how many rows a read may ask for, and how many may be there ahead of the steps: those
+# that are read, those that are ready, and for blocks the rest of those that are in use.
 READS = {
     "shuffled": ({"shuffle": True}, BATCH, 2 * BATCH),
     "as they stand": ({"shuffle": False}, BATCH, 2 * BATCH),
     "function": ({"shuffle": odd_rows_first}, BATCH, 2 * BATCH),
-    "blocks": ({"shuffle": "blocks", "block_size": BLOCK}, BLOCK, 2 * 16 * BLOCK),
+    "blocks": ({"shuffle": "blocks", "block_size": BLOCK}, BLOCK, 3 * 16 * BLOCK),
 }
 each_read = pytest.mark.parametrize(("shuffle", "most", "ahead"), READS.values(), ids=READS)
 
@@ -630,12 +637,13 @@ class LookAhead(Callback):
 def test_an_array_is_read_by_batches(accepts, shuffle, most, ahead):
     x, y = Lazy(MANY_X, accepts), Lazy(MANY_Y, accepts)
     looks = [LookAhead(x.reads), LookAhead(y.reads)]
-    trained(x, y, batch_size=BATCH, epochs=1, callbacks=looks, **shuffle)
+    trained(x, y, batch_size=BATCH, epochs=1, first=few_columns(), callbacks=looks, **shuffle)
     for lazy, look in zip((x, y), looks, strict=True):
         assert max(lazy.reads) <= most
-        assert look.tried <= BATCH
-        assert look.ahead <= ahead
-        assert sum(lazy.reads) <= look.tried + len(MANY_X)
+        assert look.tried <= BATCH + 1  # a first row, to see what it is like
+        if shuffle["shuffle"] in (False, "blocks"):  # else, rows between those that are asked for may be read
+            assert look.ahead <= ahead
+            assert sum(lazy.reads) <= look.tried + len(MANY_X)
 
 
 @each_read
@@ -643,30 +651,31 @@ def test_an_array_is_read_by_batches(accepts, shuffle, most, ahead):
 def test_a_data_set_is_read_by_batches(dataset, shuffle, most, ahead):
     data = dataset(MANY_X, MANY_Y)
     look = LookAhead(data.reads)
-    trained(data, batch_size=BATCH, epochs=1, callbacks=[look], **shuffle)
-    assert max(data.reads) <= most
+    trained(data, batch_size=BATCH, epochs=1, first=few_columns(), callbacks=[look], **shuffle)
+    assert max(data.reads) <= (16 * BLOCK if shuffle["shuffle"] == "blocks" else most)
     assert look.ahead <= ahead
     assert sum(data.reads) <= look.tried + len(MANY_X)
 
 
 def test_an_array_is_predicted_by_batches():
     x = Lazy(MANY_X)
-    predicted(x, batch_size=BATCH)
+    xpnet.predict(nn.Sequential(few_columns(), *classifier()), x, batch_size=BATCH, jit=False)
     assert max(x.reads) <= BATCH
-    assert sum(x.reads) == len(MANY_X)
+    assert sum(x.reads) <= len(MANY_X) + 1
 
 
 @pytest.mark.parametrize("share", [False, True])
 def test_an_array_is_validated_by_batches(share):
     x, y = Lazy(MANY_X), Lazy(MANY_Y)
-    data, validation = ((x, y), 0.1) if share else ((X, Y), (x, y))
-    trained(*data, batch_size=BATCH, epochs=1, validation=validation)
+    data, validation = ((x, y), 0.1) if share else ((MANY_X[:10], MANY_Y[:10]), (x, y))
+    trained(*data, batch_size=BATCH, epochs=1, first=few_columns(), validation=validation)
     assert max(x.reads + y.reads) <= BATCH
 
 
 def test_blocks_are_read_once_and_in_one_piece():
     x = Lazy(MANY_X, is_slice)
-    trained(x, MANY_Y, batch_size=BATCH, epochs=1, shuffle="blocks", block_size=BLOCK)
+    options = {"shuffle": "blocks", "block_size": BLOCK, "first": few_columns()}
+    trained(x, MANY_Y, batch_size=BATCH, epochs=1, **options)
     assert sum(reads == BLOCK for reads in x.reads) >= 90  # those of the batch that is tried are others
 
 
@@ -684,7 +693,7 @@ def test_rows_of_unknown_number_are_refused(use):
         "validation": lambda: trained(X, Y, validation=(NoLength(), Y)),
         "data set": lambda: trained(NoLength()),
     }
-    with pytest.raises(TypeError, match=r"(?s)__len__.*received.*NoLength"):
+    with pytest.raises(TypeError, match=r"received (.*NoLength|None).*\. \w"):
         uses[use]()
 
 
