@@ -78,6 +78,29 @@ def replaced(number, batch):
     return batches
 
 
+def open_files():
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        return set()
+    found = set()
+    for entry in folder.iterdir():
+        try:
+            found.add((entry.name, os.readlink(entry)))
+        except OSError:  # that of the list itself
+            continue
+    return found
+
+
+@pytest.fixture
+def nothing_stays():
+    """Assert that no thread and no open file is there after the test that was not there before."""
+    gc.collect()
+    threads, files = set(threading.enumerate()), open_files()
+    yield
+    assert set(threading.enumerate()) <= threads
+    assert open_files() <= files
+
+
 FORMS = {name: BATCHES[name] for name in ("list", "generator function", "loader", "with a state", "Keras")}
 each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
@@ -88,18 +111,17 @@ each_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"y": Y}, r"y.*received.*\. \w"),
-        ({"batch_size": 16}, r"batch_size.*received.*16.*\. \w"),
-        ({"shuffle": False}, r"shuffle.*received.*False.*\. \w"),
-        ({"shuffle": "blocks"}, r"shuffle.*received.*blocks.*\. \w"),
-        ({"shuffle": lambda rows: rows}, r"shuffle.*received.*function.*\. \w"),
-        ({"block_size": 4}, r"block_size.*received.*4.*\. \w"),
-        ({"validation": 0.2}, r"validation.*received.*0\.2.*\. \w"),
+        ({"y": Y}, "y must be left out .*received"),
+        ({"batch_size": 16}, r"batch_size must be left out .*received 16\. \w"),
+        ({"shuffle": "blocks"}, r"shuffle must be left out .*received 'blocks'\. \w"),
+        ({"shuffle": lambda rows: rows}, r"shuffle must be left out .*received .*function.*\. \w"),
+        ({"block_size": 4}, r"block_size must be left out .*received 4\. \w"),
+        ({"validation": 0.2}, r"validation=0\.2 .*received batches.*\. \w"),
     ],
-    ids=["y", "batch_size", "no shuffle", "blocks", "order", "block_size", "share"],
+    ids=["y", "batch_size", "blocks", "order", "block_size", "share"],
 )
 def test_what_does_not_go_with_batches(form, options, message):
-    settings = {"batch_size": None, "shuffle": True, "y": None} | options
+    settings = {"batch_size": None, "shuffle": True, "y": None, "epochs": 1} | options
     y = settings.pop("y")
     assert_refused((TypeError, ValueError), message, form(batches_of(X, Y)), y, **settings)
 
@@ -118,14 +140,13 @@ def test_size_of_blocks_that_is_none(block_size):
 
 @pytest.mark.parametrize("shuffle", ["block", "true", 1, None])
 def test_shuffle_that_is_none(shuffle):
-    assert_refused((TypeError, ValueError), "shuffle must be .*blocks.*, received", X, Y, shuffle=shuffle)
+    assert_refused((TypeError, ValueError), "blocks.*, shuffle must be .*, received", X, Y, shuffle=shuffle)
 
 
 # -- how many batches ---------------------------------------------------------------------------------------
 
 EMPTY = {
     "list": [],
-    "tuple": (),
     "loader": Loader([]),
     "loader without length": Unsized([]),
     "function of an iterator": lambda: iter(()),
@@ -161,8 +182,10 @@ def test_nothing_is_left_for_a_later_epoch():
         def __iter__(self):
             yield from self.batches
 
-    assert_refused(ValueError, r"epoch 2.*\. \w", Once(), epoch=2)
-    assert_refused(ValueError, r"epoch 2.*\. \w", X, Y, validation=Once(), epoch=2)
+    assert_refused(ValueError, r"at least one batch in each epoch, received none\. \w", Once(), epoch=2)
+    assert_refused(
+        ValueError, r"at least one batch in each epoch, received none\. \w", X, Y, validation=Once(), epoch=2
+    )
 
 
 ONE_SHOT = {
@@ -172,7 +195,7 @@ ONE_SHOT = {
     "repeat": lambda: itertools.repeat((X, Y)),
     "cycle": lambda: itertools.cycle(batches_of(X, Y)),
 }
-ONCE = r"(?s)received.*epochs=3.*function"
+ONCE = r"for 3 epochs must be .*, received a \w+, which ends.*a function"
 
 
 @pytest.mark.parametrize("make", ONE_SHOT.values(), ids=ONE_SHOT)
@@ -187,24 +210,32 @@ def test_an_iterator_for_several_validations(make):
     assert_refused(ValueError, ONCE, X, Y, validation=make())
 
 
+@pytest.mark.parametrize("name", ["count", "repeat", "cycle"])
+def test_what_has_no_end(name):
+    endless = getattr(itertools, name)(*([] if name == "count" else [(X, Y)]))
+    assert_refused(ValueError, rf"must have an end, received itertools.{name}\. \w", endless, epochs=1)
+    assert_refused(ValueError, rf"must have an end, received itertools.{name}\. \w", lambda: endless)
+
+
 def test_an_endless_epoch_ends_by_ctrl_c():
     class Press(Callback):
         def step_end(self, run):
             if run.step == 9:
                 signal.raise_signal(signal.SIGINT)
 
-    history = train(
-        classifier(), itertools.cycle(batches_of(X, Y)), None, batch_size=None, epochs=1, callbacks=[Press()]
-    )
-    assert history.interrupted
+    def batches():
+        while True:
+            yield from batches_of(X, Y)
+
+    assert train(classifier(), batches, None, batch_size=None, epochs=1, callbacks=[Press()]).interrupted
 
 
-@pytest.mark.parametrize(
-    "endless", [itertools.count, lambda: itertools.repeat("batch")], ids=["count", "text"]
-)
-def test_endless_things_that_are_no_batches(endless):
-    assert_refused(TypeError, r"(?s)pair.*dict.*received", endless(), epochs=1)
-    assert_refused(TypeError, r"(?s)pair.*dict.*received", endless)
+def test_a_repetition_that_has_an_end():
+    net = classifier()
+    train(net, lambda: itertools.repeat((X, Y), 4), None, batch_size=None)
+    right = classifier()
+    train(right, 4 * [(X, Y)], None, batch_size=None)
+    assert same(weights(net), weights(right))
 
 
 class Claiming(Loader):
@@ -220,9 +251,11 @@ class Claiming(Loader):
         return self.length
 
 
-@pytest.mark.parametrize(("length", "received"), [(1, ""), (3, ""), (5, "4"), (1000, "4")], ids=str)
+@pytest.mark.parametrize(
+    ("length", "received"), [(1, "more than the 1"), (3, "more than the 3"), (5, "4"), (1000, "4")]
+)
 def test_a_length_that_is_not_true(length, received):
-    message = rf"(?s){length} .*received.*{received}.*\. \w"
+    message = rf"must be as many as they say, .*received {received}.*\. \w"
     assert_refused(ValueError, message, Claiming(length))
     assert_refused(ValueError, message, X, Y, validation=Claiming(length))
     with pytest.raises(ValueError, match=message):
@@ -238,7 +271,9 @@ def test_a_length_that_is_not_true_any_more():
         def __len__(self):
             return 4
 
-    assert_refused(ValueError, r"(?s)4 .*received.*2", Shrinking(batches_of(X, Y)), epoch=2)
+    assert_refused(
+        ValueError, r"as many as they say, 4, received 2\. \w", Shrinking(batches_of(X, Y)), epoch=2
+    )
 
 
 def test_a_length_that_is_not_known():
@@ -253,7 +288,7 @@ def test_a_length_that_is_not_known():
     ("function", "message"),
     [
         (lambda: None, r"received.*None"),
-        (lambda: 3, r"received.*3"),
+        (lambda: 3, r"received a function that returns int"),
         (lambda epoch: batches_of(X, Y), r"without arguments|no arguments|argument"),
         (Loader, r"class Loader|argument"),
     ],
@@ -293,14 +328,14 @@ def test_inputs_without_targets(tmp_path, make):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (X[:16], r"(?s)pair.*dict.*received.*(array|shape)"),
+        (X[:16], r"(?s)pair.*dict.*received ndarray"),
         ((X[:16],), r"(?s)pair.*dict.*received.*tuple of 1"),
         ((X[:16], Y[:16], Y[:16]), r"(?s)pair.*dict.*received.*tuple of 3"),
-        (3.0, r"(?s)pair.*dict.*received.*3"),
+        (3.0, r"(?s)pair.*dict.*received float"),
         (None, r"(?s)pair.*dict.*received.*None"),
         ("xy", r"(?s)pair.*dict.*received.*'xy'"),
         ({1, 2}, r"(?s)pair.*dict.*received.*set"),
-        ({}, r"(?s)received.*(empty|no items|none|\{\})"),
+        ({}, r"received (nothing|none|a dict|an empty)"),
         ((X[:16], Y[:15]), r"(?s)as many.*16.*15"),
         (({"a": X[:16], "b": X[:12]}, Y[:16]), r"(?s)as many.*16.*12"),
         ({"x": X[:16], "y": Y[:9]}, r"(?s)as many.*16.*9"),
@@ -311,7 +346,7 @@ def test_inputs_without_targets(tmp_path, make):
         ((X[:16], 1), r"(?s)y .*received"),
         ((np.float64(1), Y[:16]), r"(?s)x .*received"),
         (([[1.0], [1.0, 2.0]], Y[:2]), r"(?s)inhomogeneous|rows of equal length"),
-        ((X[:0], Y[:0]), r"(?s)at least one example.*received none"),
+        ((X[:0], Y[:0]), r"at least one; received 0 in x and 0 in y"),
     ],
     ids=[
         *("array", "tuple of 1", "tuple of 3", "number", "None", "text", "set", "empty dict"),
@@ -331,37 +366,37 @@ def test_a_dict_of_x_and_nothing_else():
     )
 
 
-FIRST_AXIS = r"(?s)batch 3.*received.*{}.*\. \w"
+UNLIKE = r"must be alike .*the first has .*, received {} in batch 3\. \w"
 
 
 @each_form
 @pytest.mark.parametrize(
     ("changes", "received"),
     [
-        ({"x": lambda x: x[:, :2]}, r"\(16, 2\)"),
-        ({"x": lambda x: x[:, :, None]}, r"\(16, 3, 1\)"),
-        ({"x": lambda x: x[:, 0]}, r"\(16,\)"),
-        ({"y": lambda y: y[:, None]}, r"\(16, 1\)"),
-        ({"x": lambda x: x.astype(int)}, "int64"),
-        ({"x": lambda x: x > 0}, "bool"),
-        ({"y": lambda y: y.astype(float)}, "float"),
-        ({"x": lambda x: {"a": x}}, "dict"),
-        ({"y": lambda y: {"labels": y}}, "dict"),
+        ({"x": lambda x: x[:, :2]}, r"as float32 of shape \(examples, 2\)"),
+        ({"x": lambda x: x[:, :, None]}, r"as float32 of shape \(examples, 3, 1\)"),
+        ({"x": lambda x: x[:, 0]}, r"as float32 of shape \(examples\)"),
+        ({"y": lambda y: y[:, None]}, r"as int64 of shape \(examples, 1\)"),
+        ({"x": lambda x: x.astype(int)}, "as int64 of .*"),
+        ({"x": lambda x: x > 0}, "as bool of .*"),
+        ({"y": lambda y: y.astype(float)}, "as float32 of .*"),
+        ({"x": lambda x: {"a": x}}, "not at all"),
+        ({"y": lambda y: {"labels": y}}, "not at all"),
     ],
     ids=["columns", "axes", "no axis", "axis of y", "integers", "bools", "numbers", "dict", "dict of y"],
 )
 def test_a_batch_unlike_those_before(form, changes, received):
-    assert_refused((TypeError, ValueError), FIRST_AXIS.format(received), form(changed(3, **changes)))
+    assert_refused((TypeError, ValueError), UNLIKE.format(received), form(changed(3, **changes)))
 
 
 @pytest.mark.parametrize(
     ("change", "received"),
     [
-        (lambda batch: {name: batch[name] for name in "abc"}, "label"),
-        (lambda batch: batch | {"d": batch["a"]}, "'d'"),
-        (lambda batch: (batch["a"], batch["label"]), "tuple|pair"),
-        (lambda batch: batch | {"c": batch["c"].astype(int)}, "'c'.*int64"),
-        (lambda batch: batch | {"c": batch["c"][:, None]}, r"'c'.*\(16, 1\)"),
+        (lambda batch: {name: batch[name] for name in "abc"}, r"x\['label'\] .*, received not at all"),
+        (lambda batch: batch | {"d": batch["a"]}, r"x\['d'\] not at all, received"),
+        (lambda batch: (batch["a"], batch["label"]), "received not at all"),
+        (lambda batch: batch | {"c": batch["c"].astype(int)}, r"x\['c'\] .*, received as int64"),
+        (lambda batch: batch | {"c": batch["c"][:, None]}, r"x\['c'\] .*, received as .*\(examples, 1\)"),
     ],
     ids=["fewer", "more", "pair", "integers", "axes"],
 )
@@ -376,7 +411,7 @@ def test_columns_unlike_those_before(change, received):
         "net": nn.Sequential(Columns(), *classifier()),
         "loss": lambda outputs, batch: losses.cross_entropy(outputs, batch["label"]),
     }
-    message = rf"(?s)batch 3.*({received})"
+    message = rf"must be alike .*the first has .*{received}.*in batch 3\. \w"
     assert_refused((TypeError, ValueError), message, batches, **options)
     assert_refused((TypeError, ValueError), message, lambda: iter(batches), **options)
 
@@ -447,12 +482,12 @@ def with_nan(x=X, row=40):
 
 @each_form
 def test_place_of_a_nan_in_a_later_batch(form):
-    message = r"epoch 1, batch 3, first in x at row 8, column 1, which is nan\. Leave"
+    message = r"epoch 1, batch 3, first in x at row 8 of the batch, column 1, which is nan\. Leave"
     assert_refused(FloatingPointError, message, form(batches_of(with_nan(), Y)))
 
 
 def test_place_of_a_nan_in_a_batch_of_an_iterator():
-    message = r"epoch 1, batch 3, first in x at row 8, column 1, which is nan\. Leave"
+    message = r"epoch 1, batch 3, first in x at row 8 of the batch, column 1, which is nan\. Leave"
     assert_refused(FloatingPointError, message, iter(batches_of(with_nan(), Y)), epochs=1)
 
 
@@ -462,12 +497,14 @@ def test_place_of_a_nan_in_a_later_epoch():
         return iter(batches_of(X if len(calls) == 1 else with_nan(), Y))
 
     calls = []
-    message = r"epoch 2, batch 3, first in x at row 8, column 1, which is nan\. Leave"
+    message = r"epoch 2, batch 3, first in x at row 8 of the batch, column 1, which is nan\. Leave"
     assert_refused(FloatingPointError, message, batches, epoch=2)
 
 
 def test_place_of_a_nan_in_a_batch_of_the_validation():
-    message = r"epoch 1, batch 3, first in x of validation at row 8, column 1, which is nan\. Leave"
+    message = (
+        r"epoch 1, batch 3, first in x of validation at row 8 of the batch, column 1, which is nan\. Leave"
+    )
     assert_refused(FloatingPointError, message, X, Y, validation=batches_of(with_nan(), Y))
 
 
@@ -539,7 +576,7 @@ PLACES = {"first": (3, 1), "third": (40, 1), "second epoch": (40, 2)}  # a row, 
 each_place = pytest.mark.parametrize("at", PLACES)
 each_failing = pytest.mark.parametrize("make", FAILING.values(), ids=FAILING)
 
-ERRORS = [OfTheirOwnError, OSError, TypeError, ValueError, IndexError, KeyError, AttributeError, SystemExit]
+ERRORS = [OfTheirOwnError, OSError, TypeError, ValueError, IndexError, KeyError, AttributeError]
 
 
 def assert_shows_the_line(error):
@@ -568,20 +605,25 @@ def test_the_end_of_an_iterator_inside_the_source(make, at):
 
 @each_failing
 @pytest.mark.parametrize("at", ["third", "second epoch"])
-def test_ctrl_c_inside_the_source(make, at):
-    steps, net = Steps(), classifier()
-    data = make(KeyboardInterrupt(), at)
-    batch_size = None if len(data) == 1 and callable(data[0]) else 16
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit], ids=lambda error: error.__name__)
+def test_an_exit_inside_the_source(nothing_stays, make, at, error):
+    """The network has the weights of a step, as after Ctrl-C at another place."""
+    steps, net, data = Steps(), classifier(), make(error("of my own"), at)
     x, y = data if len(data) == 2 else (*data, None)
-    options = {} if batch_size is None else {"shuffle": False}
-    history = train(net, x, y, batch_size=batch_size, jit=False, callbacks=[steps], **options)
-    assert history.interrupted
-    assert len(history) == (at == "second epoch")
+    options = {"batch_size": None} if callable(x) else {"shuffle": False}
+    try:
+        history = train(net, x, y, jit=False, callbacks=[steps], **options)
+    except SystemExit as exit:
+        assert_shows_the_line(exit)
+    else:
+        assert error is KeyboardInterrupt
+        assert history.interrupted
+        assert len(history) == (at == "second epoch")
     assert any(same(weights(net), each) for each in steps.weights)
 
 
 @pytest.mark.parametrize("kind", ["batches", "lazy", "data set"])
-@pytest.mark.parametrize("error", [OfTheirOwnError, SystemExit, OSError], ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", [OfTheirOwnError, TypeError, OSError], ids=lambda error: error.__name__)
 def test_an_error_inside_the_source_of_the_validation(kind, error):
     for at in ("first", "third"):
         data = FAILING[kind](error("of my own"), at)
@@ -614,49 +656,34 @@ def test_an_error_of_a_length_is_heard():
 
 
 class Lying(Lazy):
-    """Says another shape or dtype than its rows have, or returns other rows."""
+    """Has fewer rows than it says, or returns other ones than it was asked for, but not of the first."""
 
-    def __init__(self, array, *, shape=None, dtype=None, rows=lambda rows: rows):
+    def __init__(self, array, *, shape=None, rows=lambda rows: rows):
         super().__init__(array)
-        self.shape, self.dtype, self.rows = shape or array.shape, dtype or array.dtype, rows
+        self.shape, self.rows = shape or array.shape, rows
 
     def __getitem__(self, index):
-        return self.rows(self.array[index])
+        rows = self.array[index]
+        return rows if len(rows) == 1 else self.rows(rows)
 
 
 @pytest.mark.parametrize(
     "lying",
     [
         {"shape": (64, 3)},
-        {"shape": (60, 4)},
-        {"shape": (60, 3, 1)},
-        {"dtype": np.dtype("int64")},
         {"rows": lambda rows: rows[:-1]},
         {"rows": lambda rows: np.concatenate([rows, rows])},
         {"rows": lambda rows: rows[:, :2]},
         {"rows": lambda rows: rows.astype(str)},
+        {"rows": lambda rows: rows + 1j},
         {"rows": lambda rows: None},
         {"rows": lambda rows: rows[0]},
     ],
-    ids=[
-        *("more rows", "more columns", "more axes", "another dtype", "too few", "too many", "fewer columns"),
-        *("text", "nothing", "one row"),
-    ],
+    ids=["more rows", "too few", "too many", "columns", "text", "complex", "nothing", "one row"],
 )
 def test_rows_that_are_not_as_the_array_says(lying):
-    message = r"(?s)x .*(must|needs).*received"
-    net = classifier()
-    before = weights(net)
-    y = np.arange(64) % 2 if "shape" in lying and lying["shape"][0] == 64 else Y
-    with pytest.raises((TypeError, ValueError, IndexError), match=message):
-        train(net, Lying(X, **lying), y, shuffle=False, jit=False)
-    assert same(weights(net), before)
-
-
-def test_a_dtype_that_is_none_of_numpys():
-    lazy = Lazy(X)
-    lazy.dtype = "numbers"
-    assert_refused((TypeError, ValueError), r"(?s)x .*received", lazy, Y)
+    y = np.arange(lying.get("shape", X.shape)[0]) % 2
+    assert_refused((TypeError, ValueError), r"(?s)x .*must.*received", Lying(X, **lying), y)
 
 
 class Claims(Dataset):
@@ -706,7 +733,7 @@ def test_too_few_examples_at_once():
         def __getitems__(self, numbers):
             return super().__getitems__(numbers[:-1])
 
-    assert_refused(ValueError, r"(?s)__getitems__.*16.*received.*15", Few(X, Y))
+    assert_refused(ValueError, r"received 15 .*16 examples", Few(X, Y))
 
 
 def test_y_beside_a_data_set_of_pairs():
@@ -743,29 +770,6 @@ def test_a_file_that_is_closed_meanwhile(tmp_path, step, epoch):
 
 
 # -- nothing stays behind -----------------------------------------------------------------------------------
-
-
-def open_files():
-    folder = Path("/proc/self/fd")
-    if not folder.is_dir():
-        return set()
-    found = set()
-    for entry in folder.iterdir():
-        try:
-            found.add((entry.name, os.readlink(entry)))
-        except OSError:  # that of the list itself
-            continue
-    return found
-
-
-@pytest.fixture
-def nothing_stays():
-    """Assert that no thread and no open file is there after the test that was not there before."""
-    gc.collect()
-    threads, files = set(threading.enumerate()), open_files()
-    yield
-    assert set(threading.enumerate()) <= threads
-    assert open_files() <= files
 
 
 class EndBy(Callback):
@@ -816,9 +820,9 @@ def test_no_thread_stays(nothing_stays, end, options):
 
 @each_failing
 @each_place
-@pytest.mark.parametrize("error", [OfTheirOwnError, SystemExit], ids=lambda error: error.__name__)
-def test_no_thread_stays_after_an_error_inside_the_source(nothing_stays, make, at, error):
-    assert_refused(error, None, *make(error(), at), epoch=2 if at == "second epoch" else 1)
+def test_no_thread_stays_after_an_error_inside_the_source(nothing_stays, make, at):
+    data = make(OfTheirOwnError(), at)
+    assert_refused(OfTheirOwnError, None, *data, epoch=2 if at == "second epoch" else 1)
 
 
 def test_no_thread_stays_after_a_prediction(nothing_stays):
@@ -871,8 +875,10 @@ def test_generators_are_closed(end):
     end_training(
         end, noted(notes, "training"), batch_size=None, epochs=2, validation=noted(notes, "validation")
     )
-    whole = [f"{name} {what}" for name in ("training", "validation") for what in ("begins", "ends")]
-    assert notes == (2 * whole if end is ENDS["good"] else whole + whole[:2])
+    training, validation = ([f"{name} begins", f"{name} ends"] for name in ("training", "validation"))
+    # The first batch of each is read before all else, to try the network with.
+    first = ["training begins", "validation begins", "training ends", "validation ends"]
+    assert notes == first + training + (validation if end is ENDS["good"] else [])
 
 
 @pytest.mark.parametrize("end", [fail, press], ids=["error", "ctrl-c"])
@@ -933,7 +939,7 @@ def test_iterators_without_close_are_let_go():
         def __next__(self):
             return next(self.left)
 
-    end_training(ENDS["good"], Numbers, batch_size=None)
+    end_training(ENDS["good"], lambda: Numbers(), batch_size=None)
 
 
 def test_a_state_is_left_as_it_was_by_ctrl_c():
@@ -1004,10 +1010,12 @@ FORK = """
 
     right, net, fork = classifier(), classifier(), Fork()
     train(right, X, Y, **options)
-    train(net, x, y, callbacks=[fork], **options)
+    try:
+        train(net, x, y, callbacks=[fork], **options)
+    except RuntimeError as error:  # no thread of the parent goes on in a fork
+        os._exit(0 if fork.child == 0 and "a fork of it" in str(error) else 3)
     good = all(map(np.array_equal, weights(net), weights(right)))
-    if fork.child == 0:
-        os._exit(0 if good else 3)
+    assert fork.child != 0
     assert good
     assert os.waitpid(fork.child, 0)[1] == 0
 """
