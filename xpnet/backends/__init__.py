@@ -25,7 +25,7 @@ from xpnet.backends.arrays import (
 )
 from xpnet.backends.cupy import cuda_problem
 from xpnet.backends.library import Device, Library
-from xpnet.backends.reading import as_numbers, column_names, columns_of, unmasked
+from xpnet.backends.reading import as_numbers, column_names, columns_of, has_bool_columns, unmasked
 from xpnet.backends.specs import (
     LIBRARIES,
     LibraryStatus,
@@ -54,6 +54,7 @@ __all__ = [
     "device",
     "device_of",
     "devices",
+    "has_bool_columns",
     "in_dtype",
     "is_known",
     "is_numpy_number",

@@ -87,6 +87,11 @@ def column_names(data: Any) -> list[Any] | None:
     return [name for name, column in columns for _ in range(_column(column[:1]).size)]
 
 
+def has_bool_columns(data: Any) -> bool:
+    """Say whether data are a data frame in which a column holds bools."""
+    return any("bool" in _kind_of(column) for _, column in _columns(data) or ())
+
+
 def unmasked(data: Any, name: str = "x") -> Any:
     """Return the elements of a masked array if none is masked; other data as they are.
 
@@ -153,13 +158,16 @@ def _numbers(data: Any) -> numpy.ndarray:
     return _column(data) if columns is None else _side_by_side(data, columns)
 
 
+def _kind_of(column: Any) -> str:
+    return str(column.dtype if hasattr(column, "dtype") else getattr(column, "type", "")).lower()
+
+
 def _column(data: Any) -> numpy.ndarray:
     """Return data that are no data frame as an array of numbers."""
-    kind: Any = data.dtype if hasattr(data, "dtype") else getattr(data, "type", "")  # the latter of Arrow
-    if hasattr(kind, "index_type"):  # a dictionary of Arrow, in which NumPy may not see what is missing
-        kind = kind.value_type
-        data = data.cast(kind)
-    kind = str(kind).lower()
+    dictionary: Any = getattr(data, "type", None)
+    if hasattr(dictionary, "index_type"):  # of Arrow, in which NumPy may not see what is missing
+        data = data.cast(dictionary.value_type)
+    kind = _kind_of(data)
     if _RECORDS.search(kind):  # polars makes numbers of all that is in one, also of dates
         instead = "Make a column of each field: frame.unnest(name) of polars, table.flatten() of Arrow."
         raise _NoNumbersError("records of several fields", instead)

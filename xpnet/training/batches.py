@@ -3,6 +3,7 @@
 import itertools
 import logging
 import operator
+import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.backends import Device, column_names
+from xpnet.backends import Device, asarray, column_names, library_of
 from xpnet.training.destination import Destination, length, noted
 from xpnet.training.finite import are_finite
 from xpnet.training.lazy import map_named
@@ -49,7 +50,7 @@ class Batches:
     batch_size : int
         That of the first batch.
     number : int or None
-        How many examples an epoch has, once one has ended.
+        How many examples an epoch has: at most, if there is a length, and exactly once one has ended.
     check : callable or None
         Is called with each batch that comes from the host.
 
@@ -72,12 +73,12 @@ class Batches:
         self.names, self._given, self._parts = tuple(names), given, parts
         self.destination = Destination(where, dtype)
         self.columns: dict[str, list[Any]] = {}
-        self.number: int | None = None
         self.check: Callable[..., None] | None = None
         self._is_function = not hasattr(given, "__iter__")
         self._iterable: Any = None
         self._iterator: Iterator[Any] | None = None
         self._is_restored = False
+        self._digest = self._expected_digest = 0
         self._like: dict[str, tuple[Any, ...]] | None = None
         self._bad: tuple[int, list[Any]] | None = None
         self._waiting: list[Any] | None = None  # what was read and not asked for yet
@@ -90,6 +91,8 @@ class Batches:
             self.close()
             raise
         self._waiting, self.batch_size = first, length(first[0])
+        expected = self._length()
+        self.number = None if expected is None else expected * self.batch_size
         self._from_host = any(isinstance(leaf, numpy.ndarray) for leaf in tree.leaves(first))
 
     @property
@@ -134,26 +137,30 @@ class Batches:
 
     # -- where a training is --------------------------------------------------------------------------------
 
-    def state(self) -> Any:
-        """Return the state of the iterable after the batch that was asked for last; None if it has none."""
+    def state(self) -> dict[str, Any]:
+        """Return where the epoch is, and the state of the iterable after the last batch, if it has one."""
         holder = self._holder()
-        between = self._iterator is None
-        return None if holder is None or (between and self._is_function) else holder.state_dict()
+        is_between = self._iterator is None  # a function makes a new iterable for the next epoch
+        state = None if holder is None or (is_between and self._is_function) else holder.state_dict()
+        return {"digest": self._digest, "state": _to_keep(state)}
 
-    def restore(self, state: Any) -> None:
+    def restore(self, kept: Any) -> None:
         """Go on behind the batch after which `state` returned this."""
+        self._expected_digest, state = kept["digest"], kept["state"]
         if state is None:
             return
-        self._open()
         holder = self._holder()
         if holder is None:
             raise ValueError(
                 f"resume needs {self._what} with load_state_dict, as those of the training had, received "
                 f"{type(self._iterable).__name__}."
             )
-        holder.load_state_dict(state)
-        if holder is self._iterable:
-            self._iterator = iter(self._iterable)
+        begins_anew = holder is not self._iterator
+        if begins_anew:
+            self.close()
+        holder.load_state_dict(_as_it_was(state))
+        if begins_anew:
+            self._iterator = iter(holder)
         self._waiting, self._is_restored = None, True
 
     def _holder(self) -> Any:
@@ -164,7 +171,7 @@ class Batches:
     # -- reading --------------------------------------------------------------------------------------------
 
     def _open(self, epochs: int = 1) -> None:
-        self.close()
+        self._bad = None
         self._iterable = self._given() if self._is_function else self._given
         try:
             self._iterator = iter(self._iterable)
@@ -201,43 +208,51 @@ class Batches:
             return None
 
     def _read(self, first: int) -> Generator[list[Any], None, None]:
-        """Yield the batches of an epoch on the host, and close all in the end."""
-        self._bad = None
+        """Yield the batches of an epoch from a later one on, on the host, and close all in the end."""
         if self._iterator is None:
             self._open()
-        number, is_restored = (first if self._is_restored else 0), self._is_restored
-        if first and not is_restored:
-            _log.warning(
-                "xpnet: %s: the first %d of this epoch are read and left out, as they were trained on. An "
-                "iterable with state_dict and load_state_dict would go on where it was.",
-                *(self._what, first),
-            )
-        self._is_restored = False
-        expected, examples = self._length(), 0
+        number = first if self._is_restored else 0
+        skipped, expected = first - number, self._length()
+        self._digest = self._expected_digest if self._is_restored else 0
+        self._is_restored, examples = False, 0
         try:
             while (batch := self._next(number)) is not None:
                 number += 1
-                if number == expected + 1 if expected is not None else number == MANY_BATCHES:
-                    self._say_that_it_is_long(number, expected)
+                self._check_that_there_is_an_end(number, expected)
+                self._digest = _digest(batch, self._digest)
                 examples += length(batch[0])
                 if number > first:
                     yield batch
+                elif number == first:
+                    self._say_what_was_skipped(first)
             self._check_end(number, first, expected)
-            self.number = None if is_restored else examples
+            self.number = examples if skipped == first else None
         finally:
             self.close()
 
-    def _say_that_it_is_long(self, number: int, expected: int | None) -> None:
-        if expected is not None:
+    def _say_what_was_skipped(self, number: int) -> None:
+        are_same = self._digest == self._expected_digest
+        _log.warning(
+            "xpnet: %s: the first %d of this epoch were read and left out, as the training had been there%s. "
+            "An iterable with state_dict and load_state_dict goes on where it was.",
+            *(self._what, number),
+            ""
+            if are_same
+            else ", but they are others than then: some examples come twice, others not at all",
+        )
+
+    def _check_that_there_is_an_end(self, number: int, expected: int | None) -> None:
+        if expected is not None and number > expected:
             raise ValueError(
                 f"{self._what} must be as many as they say, received more than the {expected} of len(). Let "
                 "__len__ return the number of batches, not of examples, or leave it out."
             )
-        _log.warning(
-            "xpnet: %s: this epoch has %d so far. If they have no end, pass a function that returns as many "
-            "as make an epoch: lambda: itertools.islice(batches, 1000).",
-            *(self._what, number),
-        )
+        if expected is None and number == MANY_BATCHES:
+            _log.warning(
+                "xpnet: %s: this epoch has %d so far. If they have no end, pass a function that returns as "
+                "many as make an epoch: lambda: itertools.islice(batches, 1000).",
+                *(self._what, number),
+            )
 
     def _check_end(self, number: int, first: int, expected: int | None) -> None:
         if number == 0:
@@ -262,24 +277,24 @@ class Batches:
             item = next(self._iterator, _END)
         if item is _END:
             return None
-        parts, ready = self._parts(item), dict[int, Any]()
-        for name, part in zip(self.names, parts, strict=True):
-            if id(part) not in ready:  # a dict may be both x and y
-                ready[id(part)] = map_named(lambda *leaf: self._leaf(number, *leaf), name, part)
-        batch = [ready[id(part)] for part in parts]
-        self._check_alike(number, batch)
-        if self.check is not None:
-            with noted(f"It is about batch {number + 1} of {self._what}."):
+        with noted(f"It is about batch {number + 1} of {self._what}."):
+            parts, ready = self._parts(item), dict[int, Any]()
+            for name, part in zip(self.names, parts, strict=True):
+                if id(part) not in ready:  # a dict may be both x and y
+                    ready[id(part)] = map_named(lambda *leaf: self._leaf(number, *leaf), name, part)
+            batch = [ready[id(part)] for part in parts]
+            self._check_alike(number, batch)
+            if self.check is not None:
                 self.check(*batch)
         if self._bad is None and not _is_finite(batch):
             self._bad = number, batch
         return batch
 
     def _leaf(self, number: int, name: str, value: Any) -> Any:
-        names = column_names(value)
-        if names is not None:
+        array = self.destination.readable(f"{name} in batch {number + 1}", value)
+        if (names := column_names(value)) is not None:
             self.columns[name] = names
-        return self.destination.converted(self.destination.readable(f"{name} in batch {number + 1}", value))
+        return self.destination.converted(array)
 
     def _check_alike(self, number: int, batch: list[Any]) -> None:
         """Check that all parts have as many examples, and are like those of the first batch."""
@@ -310,12 +325,48 @@ class Batches:
                 )
 
 
+# In the place of what files have no kind for: the key by which it is known, beside its values.
+_KEPT_AS = "xpnet.kept_as"
+
+
+def _to_keep(state: Any) -> Any:
+    """Return a state as files keep it, with bytes and the arrays of other libraries as those of NumPy."""
+    if isinstance(state, dict):
+        return {key: _to_keep(value) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(map(_to_keep, state))
+    if isinstance(state, bytes):
+        return {_KEPT_AS: "bytes", "values": numpy.frombuffer(state, numpy.uint8)}
+    library = library_of(state)
+    if library is None or library.spec == "cpu":
+        return state
+    return {_KEPT_AS: library.spec, "values": library.to_numpy(state)}
+
+
+def _as_it_was(state: Any) -> Any:
+    """Return a state that `_to_keep` made as the iterable gave it."""
+    if isinstance(state, dict) and _KEPT_AS in state:
+        kind, values = state[_KEPT_AS], state["values"]
+        return values.tobytes() if kind == "bytes" else asarray(values, device=kind)
+    if isinstance(state, dict):
+        return {key: _as_it_was(value) for key, value in state.items()}
+    return type(state)(map(_as_it_was, state)) if type(state) in (list, tuple) else state
+
+
 def _described(kind: tuple[Any, ...] | None) -> str:
     return (
         "not at all"
         if kind is None
         else f"as {kind[0]} of shape (examples{''.join(f', {n}' for n in kind[1])})"
     )
+
+
+def _digest(batch: list[Any], before: int) -> int:
+    """Return a number that tells batches up to this one, by their first and last examples, from others."""
+    for leaf in tree.leaves(batch):
+        if isinstance(leaf, numpy.ndarray):  # other devices would have to be waited for
+            before = zlib.crc32(leaf[0].tobytes() + leaf[-1].tobytes(), before)
+    return before
 
 
 def _is_finite(batch: list[Any]) -> bool:

@@ -206,8 +206,8 @@ def _input_of(item: Any) -> list[Any]:
 
 def _check_pair_or_share(validation: Any) -> None:
     must = (
-        "if it is no iterable of batches, validation must be a pair (x, y) or a share of the examples between "
-        "0 and 1, received"
+        "if it gives no batches or examples, validation must be a pair (x, y) or a share of the examples "
+        "between 0 and 1, received"
     )
     if is_number(validation):
         if not 0 < validation < 1:

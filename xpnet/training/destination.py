@@ -14,6 +14,7 @@ from xpnet.backends import (
     as_numbers,
     asarray,
     device_of,
+    has_bool_columns,
     library_of,
     numpy_dtype,
     unmasked,
@@ -65,6 +66,8 @@ class Destination:
         library = library_of(data)
         if library is None or (device_of(data) == self.where and isinstance(data, numpy.ndarray)):
             array = as_numbers(data, name)
+            if array.dtype.kind in "biu" and has_bool_columns(data):  # 0 and 1, beside other numbers or alone
+                array = array.astype(self.floating)
         elif device_of(data) == self.where:
             array = data
         else:

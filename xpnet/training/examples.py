@@ -1,9 +1,9 @@
 """Data sets of which batches are made: what can be indexed, in memory, on a device, or in a file."""
 
-import contextlib
 import copy
 import logging
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from math import prod
 from typing import Any
 
@@ -106,10 +106,9 @@ class Examples:
                 self._sources.append(Items([name], value, lambda item: [item], self.destination))
                 [value] = self._sources[-1].values
             else:
-                names = column_names(value)
-                if names is not None:
+                given, value = value, self.destination.readable(name, value)
+                if (names := column_names(given)) is not None:
                     self.columns[name] = names
-                value = self.destination.readable(name, value)
                 if warn:
                     self._warn_of_rounding(name, value)
                 value = self._ready(value)
@@ -220,10 +219,8 @@ class Examples:
         """Return a batch, and what is known of all values: of those that are not loaded the batch's."""
         rows = self.rows[: self.batch_size]
         read = self._read(rows, len(rows))
-        group = self._group(rows, read)
-        with contextlib.closing(
-            self.destination.uploaded([group], from_host=self._goes_up, ahead=0)
-        ) as moved:
+        group = self._group(rows, self._on_device(rows), read)
+        with closing(self.destination.uploaded([group], from_host=self._goes_up, ahead=0)) as moved:
             batch = next(moved)
         return tuple(batch), [self._known(value, read, value) for value in self.values]
 
@@ -250,9 +247,6 @@ class Examples:
         """Return what a checkpoint keeps: nothing, as the order is drawn again."""
         return None
 
-    def restore(self, _state: Any) -> None:
-        """Go on where a training was."""
-
     def close(self) -> None:
         """Close what was opened, which is nothing: who opened a file closes it."""
 
@@ -277,12 +271,13 @@ class Examples:
     ) -> Generator[tuple[Any, ...], None, None]:
         # Several small batches are gathered at once, as that takes hardly longer than for one.
         together = batch_size * max(1, GATHERED_BYTES // max(8 * batch_size * self.elements, 1))
-        sizes = (order.window, order.block_size) if isinstance(order, Blocks) else (batch_size, batch_size)
-        if self.stays_sparse or (self._sources and not isinstance(order, Blocks)):
+        in_blocks = isinstance(order, Blocks)
+        if self.stays_sparse or not (in_blocks or all(source.is_mapped for source in self._sources)):
             together = batch_size
+        sizes = (order.window, order.block_size) if isinstance(order, Blocks) else (together, together)
         groups = self._gathered(rows, first * batch_size, together, *sizes)
         uploaded = self.destination.uploaded(groups, from_host=self._goes_up, ahead=1)
-        with contextlib.closing(groups), contextlib.closing(uploaded) as moved:
+        with closing(groups), closing(uploaded) as moved:
             for gathered in moved:
                 number = length(gathered[0])
                 for begin in range(0, number, batch_size):
@@ -293,14 +288,18 @@ class Examples:
         self, rows: numpy.ndarray, start: int, together: int, piece: int, most: int
     ) -> Generator[list[Any], None, None]:
         """Yield so many rows at a time of all values: of those on the host there, of others on the device."""
-        reader = None
-        if self._sources:
-            pieces = _pieces(start, len(rows), piece)
-            reader = Reader(lambda begin, end: self._read(rows[begin:end], most), pieces)
-        with contextlib.nullcontext() if reader is None else contextlib.closing(reader):
+        order = self._on_device(rows)
+        pieces = _pieces(start, len(rows), piece)
+        with closing(Reader(lambda begin, end: self._read(rows[begin:end], most), pieces)) as reader:
             for begin in range(start, len(rows), together):
                 end = min(begin + together, len(rows))
-                yield self._group(rows[begin:end], {} if reader is None else reader.take(begin, end))
+                read = reader.take(begin, end) if self._sources else {}
+                yield self._group(rows[begin:end], order[begin:end], read)
+
+    def _on_device(self, rows: numpy.ndarray) -> Any:
+        """Return rows where they are to be taken by."""
+        there = any(not _is_on_host(leaf) for leaf in tree.leaves(self.values))
+        return asarray(rows, device=self.destination.where) if there else rows
 
     def _read(self, rows: numpy.ndarray, most: int) -> dict[int, numpy.ndarray]:
         """Return some rows of all arrays on the host, by their identity, if some of them are not loaded."""
@@ -322,10 +321,8 @@ class Examples:
             return loaded
         return tree.map(lambda leaf: read.get(id(leaf), leaf), value)
 
-    def _group(self, rows: numpy.ndarray, read: dict[int, numpy.ndarray]) -> list[Any]:
-        """Return some rows of all values, of those that were read already from there."""
-        there = any(not _is_on_host(leaf) for leaf in tree.leaves(self.values))
-        order = asarray(rows, device=self.destination.where) if there else rows
+    def _group(self, rows: numpy.ndarray, order: Any, read: dict[int, numpy.ndarray]) -> list[Any]:
+        """Return some rows of all values; of the arrays that were read already, what was read."""
         return [self._taken(value, rows, order, read) for value in self.values]
 
     def _taken(self, array: Any, rows: numpy.ndarray, order: Any, read: dict[int, numpy.ndarray]) -> Any:

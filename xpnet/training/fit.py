@@ -76,23 +76,34 @@ def fit(
         The network. Its arrays are replaced by the trained ones. It behaves as in training.
         A part of it that is in use (`Module.eval`) stays so, such as a normalization whose statistics shall
         not move, unless all of the network is.
-    x : array, data frame or sequence, shape (examples, ...), or dict
+    x : array, data frame or sequence, shape (examples, ...), or dict; or examples or batches of (x, y)
         The inputs, anywhere. What is not on the device of the network is moved there batch by batch (to a
         GPU beforehand, if it takes at most a quarter of the memory that is free there), and floating-point
         numbers are converted to the dtype of the network. Batches of a sparse matrix of SciPy stay sparse if
         at most a twentieth of its elements are not zero and the network takes that, as one that begins with
         `nn.Dense` does (``takes_sparse``); else they become dense. A dict of such reaches the network as a
         dict of batches.
+
+        What is not in memory is read in parts, one ahead on a thread: anything with ``shape``, ``dtype`` and
+        ``__getitem__``, such as a dataset of h5py, an array of zarr or Dask, or a memory map, and any object
+        with ``__len__`` and ``__getitem__(number)``. If that returns an example as ``(x, y)`` or as a dict,
+        as data sets of PyTorch do, it stands for x and y.
+
+        Batches that others make also stand for x and y: an iterable of ``(x, y)`` or of dicts, such as a
+        DataLoader of PyTorch, or a function that returns one for each epoch, such as a generator function. Of
+        a dict with other keys than ``"x"`` and ``"y"``, and of a data frame or a record batch of Arrow, as a
+        dict of its columns, network and loss get all. Batches may differ in their number of examples alone.
     y : array, data frame or sequence, shape (examples,) or (examples, ...), or dict
         The targets, as the loss expects them: ``{"labels": y, "weights": w}``, say, for a loss of your own.
+        Left out where x stands for both.
     loss : callable or Steps
         ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function
         written with the array API standard. A loss of your own must take care of shapes: outputs of shape
         (batch, 1) and targets of shape (batch,) broadcast to (batch, batch). If it has a function
-        ``check_targets(outputs, targets)`` as an attribute, that is called once with all targets, to refuse
-        wrong ones; `xpnet.losses` does it for labels. With the attribute ``takes_logits = True``, as
-        `losses.cross_entropy` has it, outputs that are probabilities already are refused.
-        `functools.partial` keeps both, a lambda does not.
+        ``check_targets(outputs, targets)`` as an attribute, that is called once with all targets, or with
+        each part that is read of them, to refuse wrong ones; `xpnet.losses` does it for labels. With the
+        attribute ``takes_logits = True``, as `losses.cross_entropy` has it, outputs that are probabilities
+        already are refused. `functools.partial` keeps both, a lambda does not.
         `Steps` of a loss keep what is recorded from one training to the next.
     optimizer : optimizer
         One of `xpnet.optim`.
@@ -100,11 +111,12 @@ def fit(
         The state of the optimizer to go on from, that of a callback's ``run`` in an earlier training, say.
     epochs : int, default=10
         How often each example is seen.
-    batch_size : int, default=32
-        The number of examples in a step. The last batch of an epoch may be smaller.
-    validation : (array, array) or float, optional
-        Inputs and targets on which loss and metrics are computed after each epoch, or the share of the
-        examples, below 1, that is put aside for that.
+    batch_size : int, optional
+        The number of examples in a step, 32 if it is not given. The last batch of an epoch may be smaller.
+        Batches from outside have a size of their own.
+    validation : (x, y), examples or batches of (x, y), or float, optional
+        Data on which loss and metrics are computed after each epoch, or the share of the examples, below 1,
+        that is put aside for that.
     metrics : sequence of Metric or callable
         See `xpnet.metrics`; or functions ``(outputs, targets) → number``, averaged over the batches.
     callbacks : iterable of Callback
@@ -112,9 +124,14 @@ def fit(
     seed : int, numpy.random.Generator or None
         From which the order of the examples is drawn. One seed gives the same training each time, if the
         layers that draw numbers, such as `nn.Dropout`, have seeds of their own.
-    shuffle : bool or callable, default=True
-        Whether the examples come in a new order each epoch; or a function that decides on it: from the rows
-        of the training, numbers in a NumPy array, to these rows in the order in which they shall come.
+    shuffle : bool, "blocks" or callable, default=True
+        Whether the examples come in a new order each epoch. With ``"blocks"`` they come in one in which a
+        file can be read in large parts: blocks of neighbouring rows are shuffled, and then, 16 blocks at a
+        time, the rows in them. Or a function that decides on it: from the rows of the training, numbers in a
+        NumPy array, to these rows in the order in which they shall come.
+    block_size : int, optional
+        How many rows are a block; for a file in chunks best a multiple of the rows of one. By default as many
+        as have 262,144 elements, but at most a 64th of all.
     progress : bool, default=True
         Whether to show a progress bar, if the output is a terminal.
     jit : bool, default=True
@@ -129,7 +146,9 @@ def fit(
     resume : path, optional
         A file of `xpnet.callbacks.Checkpoint`, with which the training goes on as if it had not been
         interrupted: on the CPU, the network and the history are in the end the same, bit for bit. All other
-        arguments are as they were, but ``epochs`` may be more.
+        arguments are as they were, but ``epochs`` may be more. Batches from outside with ``state_dict`` and
+        ``load_state_dict`` go on where they were; of others, those of the epoch that were done are read and
+        left out.
 
     Returns
     -------
@@ -142,7 +161,9 @@ def fit(
     ------
     ValueError, TypeError
         If there are no examples or not as many targets, if labels are out of range, or an argument is, or
-        the file to resume from does not fit. The network is unchanged then.
+        the file to resume from does not fit. The network is unchanged then. Where data are read in parts, or
+        batches come from outside, what is wrong with a later part is found when it comes, as are errors that
+        are raised there: the network has the weights from before that epoch.
     IndexError
         If x, or an item of it, holds indices that an `nn.Embedding` refuses. The network is unchanged then.
     NoGradientError
@@ -183,8 +204,9 @@ def fit(
     random_before = random.bit_generator.state
     sizes = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
     left = epochs if saved is None else saved.epochs_left(epochs)
-    with ExitStack() as opened, use_device(where), Interrupts() as interrupts:
+    with ExitStack() as opened, use_device(where):
         data = training_data(net, x, y, validation, **sizes, random=random, epochs=left, opened=opened)
+        interrupts = opened.enter_context(Interrupts())
         loop = _Loop(net, steps, *data, watched, random, interrupts)
         run = loop.prepare(optimizer, optimizer_state, epochs, callbacks, random_before)
         loop.start(saved, progress)

@@ -81,10 +81,13 @@ class IndexedArray:
     values : list of Lazy
         What stands for it.
     leaves : list of Lazy
+    is_mapped : bool
+        Whether rows can be had as quickly as from memory, wherever they are.
     """
 
     def __init__(self, name: str, data: Any, destination: Destination) -> None:
         self.names, self._data = [name], data
+        self.is_mapped = isinstance(data, numpy.memmap)
         number = data.shape[0]
         if not isinstance(number, int | numpy.integer):
             raise ValueError(
@@ -165,6 +168,8 @@ class Items:
         What stands for each part.
     leaves : list of Lazy
     """
+
+    is_mapped = False
 
     def __init__(
         self, names: Sequence[str], data: Any, parts: Callable[[Any], Sequence[Any]], destination: Destination

@@ -13,9 +13,10 @@ Order: TypeAlias = Callable[[numpy.ndarray], numpy.ndarray]
 # How many blocks are shuffled together.
 _BLOCKS_TOGETHER = 16
 
-# Elements of the examples in a block, of which the disk reads a few megabytes in one go; and the share of all
-# examples that a block may be, so that of a small file, too, no large part is in memory.
-_ELEMENTS_OF_BLOCK = 2**20
+# Elements of the examples in a block: a read of a megabyte costs no more for each byte than a larger one, and
+# blocks that are shuffled together are in memory together. Of fewer examples, a block is a share: not even a
+# small file is read whole.
+_ELEMENTS_OF_BLOCK = 2**18
 _BLOCKS = 64
 
 

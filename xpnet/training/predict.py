@@ -27,10 +27,12 @@ def predict(net: Any, x: Any, *, batch_size: int | None = None, jit: bool = True
     ----------
     net : Module
         It behaves as in use (no dropout) and is not changed.
-    x : array, data frame or sequence, shape (examples, ...), or dict
-        The inputs, anywhere, as `fit` takes them, or a sparse matrix of SciPy. They are moved to the device
-        of the network batch by batch, and floating-point numbers are converted to its dtype.
-    batch_size : int, default=1024
+    x : array, data frame or sequence, shape (examples, ...), or dict; or examples or batches
+        The inputs, anywhere, as `fit` takes them. They are moved to the device of the network batch by batch,
+        and floating-point numbers are converted to its dtype. Of examples, and of batches from outside, that
+        are pairs ``(x, y)``, or dicts with these keys, y is left out.
+    batch_size : int, optional
+        The number of examples in a batch, 1,024 if it is not given.
     jit : bool, default=True
         Whether to record the network once for each shape of a batch and replay it, see `xpnet.jit`.
 

@@ -28,11 +28,13 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
         "stop": bool(run.stop),
         "history": dict(run.history),
         "totals": run.totals.sums,
-        "source": run.source.state(),
         "random": run.random,
         "callbacks": {name: state for name, state in states.items() if state is not None},
     }
-    write_parts(path, {"net": run.net, "optimizer": run.optimizer_state, "training": training})
+    parts = {"net": run.net, "optimizer": run.optimizer_state, "training": training}
+    if (state := run.source.state()) is not None:
+        parts["source"] = state
+    write_parts(path, parts)
 
 
 class SavedTraining:
@@ -91,7 +93,8 @@ class SavedTraining:
         run.random = self._entry("random", _are_states)
         run.history = History(self._entry("history", lambda x: _is_history(x, run)))
         _set_random(self._random, run.random["epoch"])
-        run.source.restore(self._training.get("source"))
+        if "source" in self._parts:
+            run.source.restore(self._parts.load("source", device="cpu"))
 
     def restore_callbacks(self, run: Run) -> None:
         """Give each callback the state that it had, in the order of those of its class."""
