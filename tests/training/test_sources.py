@@ -259,6 +259,71 @@ def test_batches_are_read_in_the_main_thread_when_they_are_needed():
     trained_on_batches(batches, callbacks=[Look()])
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", ">i4", "uint64", "float16", ">f8"])
+def test_dtypes_stay_those_of_an_array(dtype):
+    x, y = (3 * X).astype(dtype), Y.astype("int8")
+    for options in (SHUFFLES["shuffled"], BLOCKS):
+        right = trained(x, y, first=in_single_precision(), **options)
+        for data in ((Lazy(x), Lazy(y)), (Dataset(x, y),), (x, Lazy(y))):
+            assert_same(trained(*data, first=in_single_precision(), **options), right)
+    right = trained(x, y, first=in_single_precision(), shuffle=False)
+    assert_same(trained_on_batches(batches_of(x, y), first=in_single_precision()), right)
+
+
+def in_single_precision():
+    def cast(x):
+        xp = xpnet.array_namespace(x)
+        return xp.astype(x, xp.float32)
+
+    return nn.Lambda(cast)
+
+
+def some_rows_twice(rows):
+    return np.random.default_rng(1).choice(rows, 90)
+
+
+def a_few_rows(rows):
+    return rows[5:25]
+
+
+@pytest.mark.parametrize("order", [some_rows_twice, a_few_rows], ids=["twice", "few"])
+@pytest.mark.parametrize(
+    "kind", ["lazy, slices", "lazy, increasing", "hdf5 chunked", "zarr", "items", "dask"]
+)
+def test_an_order_with_other_rows_than_all(tmp_path, kind, order):
+    assert_same(trained(*pair(kind, tmp_path), shuffle=order), expected(shuffle=order))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_batches_that_are_written_into_the_same_arrays(jit):
+    """As a reader does that fills one buffer again and again."""
+
+    def batches():
+        x, y = np.empty((15, 3), "float32"), np.empty(15, "int64")
+        for new_x, new_y in batches_of(X, Y, 15):
+            x[...], y[...] = new_x, new_y
+            yield x, y
+
+    options = {"jit": jit, "metrics": [xpnet.metrics.accuracy]}
+    right = trained(X, Y, batch_size=15, shuffle=False, validation=(X, Y), **options)
+    assert_same(trained_on_batches(batches, validation=batches, **options), right)
+
+
+def test_reads_are_made_as_if_the_caller_made_them():
+    """The thread has the settings of NumPy and the device that are in use where `fit` is called."""
+    seen = set()
+
+    class Look(Lazy):
+        def __getitem__(self, index):
+            seen.add((np.geterr()["over"], xpnet.device()))
+            return super().__getitem__(index)
+
+    with np.errstate(over="call"):
+        trained(Look(X), Y)
+        xpnet.predict(classifier(), Look(X), batch_size=16)
+    assert seen == {("call", xpnet.device())}
+
+
 # -- predict ------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +382,7 @@ def test_predict_with_a_recording(device, tmp_path):
 
 # -- validation ---------------------------------------------------------------------------------------------
 
-VALIDATION_X, VALIDATION_Y = X[::-2] + 0.25, Y[::-2]
+VALIDATION_X, VALIDATION_Y = X[::2] + 0.25, np.array(Y[::2])
 
 
 @pytest.mark.parametrize("kind", INDEXED)
@@ -512,6 +577,7 @@ def test_states_of_several_kinds_of_values(tmp_path):
     assert found == state
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # what torchdata itself meets in torch
 def test_a_stateful_loader_of_torchdata(tmp_path):
     torch = pytest.importorskip("torch")
     loaders = pytest.importorskip("torchdata.stateful_dataloader")
