@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
-from xpnet import tree
-from xpnet.backends import columns_of
+import numpy
+
+from xpnet.backends import Device, columns_of
 from xpnet.settings import count, described, is_bool, is_number
 from xpnet.training.batches import Batches
 from xpnet.training.destination import Destination, is_sparse
@@ -23,9 +24,8 @@ _BATCH_SIZE = 32
 _BATCH_SIZE_IN_USE = 1024
 
 
-def inputs(net: Any, x: Any, batch_size: Any) -> Data:
-    """Return what `predict` goes through."""
-    place = place_of(net)
+def inputs(net: Any, place: tuple[Device, Any], x: Any, batch_size: Any) -> Data:
+    """Return what `predict` goes through, for a network in a place."""
     if _are_batches(x):
         _check_no_others(batch_size=batch_size)
         return Batches(["x"], _iterable(x), _input_of, *place)
@@ -123,18 +123,15 @@ def _are_batches(data: Any) -> bool:
     """Say whether data are batches from outside: an iterable of them, or a function that returns one."""
     if isinstance(data, list | tuple):
         return len(data) > 0 and all(map(_is_batch, data))
-    if _is_keras_sequence(data):
-        return True
     is_data = (
-        isinstance(data, type | str | bytes | range | Mapping | memoryview)
+        isinstance(data, numpy.ndarray | type | str | bytes | range | Mapping | memoryview)
         or any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
-        or tree.is_array(data)
         or is_sparse(data)
         or columns_of(data) is not None
         or is_indexed(data)
-        or is_of_items(data)
+        or (is_of_items(data) and not _is_keras_sequence(data))
     )
-    return not is_data and (hasattr(data, "__iter__") or callable(data))
+    return not is_data and (hasattr(data, "__iter__") or callable(data) or _is_keras_sequence(data))
 
 
 def _is_pair(validation: Any) -> bool:

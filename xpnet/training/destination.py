@@ -4,6 +4,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy
@@ -39,11 +40,11 @@ class Destination:
     where: Device
     dtype: Any
 
-    @property
+    @cached_property
     def is_host(self) -> bool:
         return self.where.library.spec == "cpu"
 
-    @property
+    @cached_property
     def floating(self) -> numpy.dtype:
         """The dtype of floating-point numbers, as far as NumPy has it."""
         return numpy_dtype(self.dtype, self.where)

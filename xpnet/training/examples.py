@@ -132,6 +132,7 @@ class Examples:
         if number == 0:
             raise ValueError(f"there must be at least one example, received none in {' and '.join(lengths)}.")
         self.rows = self._in_order = numpy.arange(number)
+        self._leaves = tree.leaves(self.values)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -149,7 +150,7 @@ class Examples:
     @property
     def elements(self) -> int:
         """The number of elements of an example."""
-        return sum(prod(leaf.shape[1:]) for leaf in tree.leaves(self.values))
+        return sum(prod(leaf.shape[1:]) for leaf in self._leaves)
 
     @property
     def stays_sparse(self) -> bool:
@@ -191,10 +192,11 @@ class Examples:
         """
         where, host_dtype = self.destination.where, self.destination.host_dtype
         free = where.library.free_memory(where.native)
-        hosts = [leaf for leaf in tree.leaves(self.values) if isinstance(leaf, numpy.ndarray)]
+        hosts = [leaf for leaf in self._leaves if isinstance(leaf, numpy.ndarray)]
         needed = sum(array.size * host_dtype(array.dtype).itemsize for array in hosts)
         if free is not None and needed <= RESIDENT_SHARE * free:
             self.values = tree.map(self.destination.settled, self.values)
+            self._leaves = tree.leaves(self.values)
         return self
 
     def split(self, share: float, random: "numpy.random.Generator") -> "tuple[Examples, Examples]":
@@ -298,7 +300,7 @@ class Examples:
 
     def _on_device(self, rows: numpy.ndarray) -> Any:
         """Return rows where they are to be taken by."""
-        there = any(not _is_on_host(leaf) for leaf in tree.leaves(self.values))
+        there = not all(map(_is_on_host, self._leaves))
         return asarray(rows, device=self.destination.where) if there else rows
 
     def _read(self, rows: numpy.ndarray, most: int) -> dict[int, numpy.ndarray]:
@@ -307,7 +309,7 @@ class Examples:
         for source in self._sources:
             with noted(f"It was raised where {' and '.join(source.names)} are read, {_span(rows)}."):
                 found |= zip(map(id, source.leaves), source.read(rows, most), strict=True)
-        for leaf in tree.leaves(self.values) if self._sources else ():
+        for leaf in self._leaves if self._sources else ():
             if isinstance(leaf, numpy.ndarray):
                 found[id(leaf)] = self.destination.converted(leaf.take(rows, axis=0))
         if self.check is not None and found:
@@ -338,11 +340,11 @@ class Examples:
 
     @property
     def _goes_up(self) -> bool:
-        return any(_is_on_host(leaf) for leaf in tree.leaves(self.values))
+        return any(map(_is_on_host, self._leaves))
 
     def _checked(self, given: Any) -> numpy.ndarray:
         """Return rows in an order from outside. On a device, no index out of range would be noticed."""
-        rows, number = numpy.asarray(given), tree.leaves(self.values)[0].shape[0]
+        rows, number = numpy.asarray(given), self._leaves[0].shape[0]
         is_index = rows.dtype.kind in "iu" and rows.ndim == 1
         if not is_index or (len(rows) and not 0 <= rows.min() <= rows.max() < number):
             received = f"{rows.min()} to {rows.max()}" if is_index else f"{rows.dtype} of shape {rows.shape}"

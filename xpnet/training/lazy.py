@@ -40,12 +40,11 @@ def is_indexed(data: Any) -> bool:
 
 def is_of_items(data: Any) -> bool:
     """Say whether data are an object that makes one example at a time, as data sets of PyTorch are."""
-    has_all = hasattr(data, "__len__") and hasattr(data, "__getitem__") and not isinstance(data, type)
-    others = (*_IN_MEMORY, Mapping, numpy.ndarray, numpy.generic)
-    if not has_all or isinstance(data, others) or is_sparse(data):
+    if isinstance(data, (numpy.ndarray, *_IN_MEMORY, Mapping, type)) or is_sparse(data):
         return False
     is_array = any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
-    return not is_array and columns_of(data) is None
+    has_both = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    return has_both and not is_array and columns_of(data) is None
 
 
 class Lazy:

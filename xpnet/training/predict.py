@@ -60,8 +60,8 @@ def predict(net: Any, x: Any, *, batch_size: int | None = None, jit: bool = True
     (2, 3)
     """
     jit = flag("jit", jit)
-    where, _ = place_of(net)
-    with use_device(where), closing(inputs(net, x, batch_size)) as data:
+    where, dtype = place_of(net)
+    with use_device(where), closing(inputs(net, (where, dtype), x, batch_size)) as data:
         net = evaluation_copy(net)
         output, reads = _of_kind(net) if jit else (_output, _reads_of(net))
         if reads is not None:
