@@ -39,6 +39,8 @@ from training.test_interrupts import Steps, pressing
 from xpnet import losses, nn
 from xpnet.training.callbacks import Callback
 
+pytestmark = pytest.mark.host
+
 
 class Epochs(Callback):
     """Notes the weights after each epoch."""
@@ -1025,24 +1027,3 @@ FORK = """
 @pytest.mark.parametrize("what", ["ends", "trains", "goes on"])
 def test_a_fork_during_a_training(what):
     run_python("-W", "ignore:.*fork:DeprecationWarning", "-c", f"WHAT = {what!r}\n" + textwrap.dedent(FORK))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_of_a_loader(workers):
-    data = pytest.importorskip("torch.utils.data")
-
-    class Broken(Dataset):
-        def __getitem__(self, number):
-            if number == 40:
-                os._exit(1)
-            return super().__getitem__(number)
-
-    def loader(dataset):
-        return data.DataLoader(dataset, batch_size=16, num_workers=workers, multiprocessing_context="fork")
-
-    right, net = classifier(), classifier()
-    train(right, batches_of(X, Y), None, batch_size=None)
-    train(net, loader(Dataset(X, Y)), None, batch_size=None)
-    assert same(weights(net), weights(right))
-    assert_refused(RuntimeError, "exited unexpectedly", loader(Broken(X, Y)))

@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import multiprocessing
+import os
 import time
 from functools import cache
 from typing import NamedTuple
@@ -324,6 +326,31 @@ def test_reads_are_made_as_if_the_caller_made_them():
     assert seen == {("call", xpnet.device())}
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_of_a_loader(workers):
+    data = pytest.importorskip("torch.utils.data")
+
+    class Dying(Dataset):
+        def __getitem__(self, number):
+            if number == 40:
+                os._exit(1)
+            return super().__getitem__(number)
+
+    def loader(dataset):
+        return data.DataLoader(dataset, batch_size=16, num_workers=workers, multiprocessing_context="fork")
+
+    assert_same(trained_on_batches(loader(Dataset(X, Y))), expected(**IN_ORDER))
+    assert not multiprocessing.active_children()
+    net = classifier()
+    before = weights(net)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        train(net, loader(Dying(X, Y)), None, batch_size=None)
+    assert same(weights(net), before)
+    assert not multiprocessing.active_children()
+
+
 # -- predict ------------------------------------------------------------------------------------------------
 
 
@@ -481,9 +508,7 @@ def as_text(stops):
 
 @pytest.mark.parametrize("stops", STOPS, ids=as_text)
 @pytest.mark.parametrize("shuffle", [SHUFFLES["shuffled"], BLOCKS], ids=["shuffled", "blocks"])
-@pytest.mark.parametrize(
-    "kind", ["list", "sparse", "pandas", "hdf5 chunked", "zarr", "lazy, slices", "items"]
-)
+@pytest.mark.parametrize("kind", ["sparse", "hdf5 chunked", "lazy, slices", "items"])
 def test_resume_on_what_is_indexed(tmp_path, kind, shuffle, stops):
     found = resumed(tmp_path, stops, lambda: pair(kind, tmp_path), **shuffle)
     assert_same_rest(found, expected(**shuffle), stops[-1])
@@ -496,21 +521,21 @@ def test_resume_with_every_shuffle(tmp_path, shuffle, stops):
     assert_same_rest(resumed(tmp_path, stops, make, **shuffle), expected(**shuffle), stops[-1])
 
 
-@pytest.mark.parametrize("stops", STOPS, ids=as_text)
+@pytest.mark.parametrize("stops", [(4,), (1, 2)], ids=as_text)
 @pytest.mark.parametrize("kind", DATASETS)
 def test_resume_on_a_data_set(tmp_path, kind, stops):
     found = resumed(tmp_path, stops, lambda: (DATASETS[kind](X, Y),))
     assert_same_rest(found, expected(), stops[-1])
 
 
-@pytest.mark.parametrize("stops", STOPS, ids=as_text)
+@pytest.mark.parametrize("stops", [(3,), (4,), (5, 6, 7)], ids=as_text)
 @pytest.mark.parametrize("kind", BATCHES)
 def test_resume_on_batches(tmp_path, kind, stops):
     found = resumed(tmp_path, stops, lambda: (BATCHES[kind](batches_of(X, Y)),), batch_size=None)
     assert_same_rest(found, expected(**IN_ORDER), stops[-1])
 
 
-@pytest.mark.parametrize("stops", STOPS, ids=as_text)
+@pytest.mark.parametrize("stops", [(4,), (1, 2)], ids=as_text)
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_resume_on_batches_of_columns(tmp_path, kind, stops):
     found = resumed(tmp_path, stops, lambda: (COLUMNS[kind](batches_of(X, Y)),), batch_size=None)
