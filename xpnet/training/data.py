@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
-from xpnet import tree
+import numpy
+
 from xpnet.backends import Device, columns_of
 from xpnet.settings import count, described, is_bool, is_number
 from xpnet.training.batches import Batches
@@ -123,8 +124,7 @@ def _are_batches(data: Any) -> bool:
     if isinstance(data, list | tuple):
         return len(data) > 0 and all(map(_is_batch, data))
     is_data = (
-        tree.is_array(data)
-        or isinstance(data, type | str | bytes | range | Mapping | memoryview)
+        isinstance(data, numpy.ndarray | type | str | bytes | range | Mapping | memoryview)
         or any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
         or is_sparse(data)
         or columns_of(data) is not None

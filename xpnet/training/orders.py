@@ -70,7 +70,7 @@ def order_of(
     if isinstance(shuffle, str) and shuffle == "blocks":
         return Blocks(block_size or default_block_size(rows, elements), random)
     if is_bool(shuffle):
-        return random.permutation if shuffle else lambda rows: rows
+        return random.permutation if shuffle else numpy.sort
     if not callable(shuffle):
         raise TypeError(
             'if it is not "blocks", shuffle must be True, False or a function of the rows, received '
