@@ -32,7 +32,7 @@ WIDTH, BATCH = 784, 128
 ROW = 4 * WIDTH  # bytes
 # Rows of a chunk and of a block, 1.6 and 6.4 MB: for each chunk, zarr takes a part of a millisecond.
 CHUNKS = {"rows.h5": 512, "rows.zarr": 2048}
-LABELS = 2**16  # of a chunk
+LABELS = 2**13  # of a chunk
 AT_ONCE = 2**13  # rows that are made, or come into memory
 # With the cache of chunks that HDF5 has by itself, a chunk is read as a whole and copied for any of its rows.
 NO_CACHE = 0
@@ -274,11 +274,13 @@ def text_of(found):
             *(f"{row['ratios'][way]:.2f}" for way in (MEMORY, SHUFFLED)),
             speed(row["first pass"]),
             "–" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.0f}",
+            "met" if row["met"] else "missed",
         ]
         for row in found["rows"]
     ]
     more = [f"file of {way}" for way in (MEMORY, SHUFFLED)]
-    return f"{ran_on(found)}\n\n{table(['rows/s', *ways, *more, 'file, first pass', 'MB at most'], lines)}"
+    head = ["rows/s", *ways, *more, "file, first pass", "MB at most", "aims"]
+    return f"{ran_on(found)}\n\n{table(head, lines)}"
 
 
 def rows_of(options):

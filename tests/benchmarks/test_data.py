@@ -89,6 +89,6 @@ def test_all_of_it(data, tmp_path):
 
 def test_what_is_not_known_is_left_open(data):
     row = {"case": "h5py, 784-8-10, 1 thread", "speeds": {data.FILE: 9e5, data.MEMORY: 1e6}}
-    row |= {"ratios": {data.MEMORY: 0.9, data.SHUFFLED: 0.8}, "first pass": None, "bytes": None}
+    row |= {"ratios": {data.MEMORY: 0.9, data.SHUFFLED: 0.8}, "first pass": None, "bytes": None, "met": True}
     text = data.text_of({"versions": {"python": "3.12"}, "rows": [row]})
-    assert "\n| h5py, 784-8-10, 1 thread | 900,000 | 1,000,000 | 0.90 | 0.80 | – | – |" in text
+    assert "\n| h5py, 784-8-10, 1 thread | 900,000 | 1,000,000 | 0.90 | 0.80 | – | – | met |" in text
