@@ -21,14 +21,7 @@ from xpnet import losses, nn, optim
 
 LENGTH = 64  # how many tokens a window has
 WORDS = re.compile(r" ?[A-Za-z]+|\n *|.")
-STARTS = [
-    "\nimport",
-    "\n    for i in",
-    "\n    raise",
-    '\n    """Return',
-    "\n    if not",
-    "\n    def __init__(self",
-]
+STARTS = "import", "for i in", "raise", '"""Return', "if not", "def __init__(self"
 
 
 def encode(text, numbers):
@@ -43,7 +36,7 @@ def write(path, texts, numbers):
 
 
 class Windows:
-    """Windows of a file of tokens, each with the tokens that follow. A window is read when it is asked for."""
+    """Windows of a file of tokens, each with the tokens that follow. One is read when it is asked for."""
 
     def __init__(self, path):
         self.tokens = numpy.memmap(path, dtype="uint16", mode="r")
@@ -56,14 +49,14 @@ class Windows:
         return window[:-1], window[1:]
 
 
-def count(train, test, number):
+def guesses(train, test, number):
     """Return the perplexities of two guesses by counting."""
     alone = (numpy.bincount(train, minlength=number) + 1) / (len(train) + number)
     pairs = numpy.bincount(number * train[:-1].astype(int) + train[1:], minlength=number**2)
     after = pairs.reshape(number, number) + 5 * alone  # where few pairs were seen, `alone` decides
     after /= after.sum(axis=1, keepdims=True)
-    guesses = {"tokens": alone[test], "pairs": after[test[:-1], test[1:]]}
-    return {name: math.exp(-numpy.log(p).mean()) for name, p in guesses.items()}
+    chances = {"tokens": alone[test], "pairs": after[test[:-1], test[1:]]}
+    return {name: math.exp(-numpy.log(p).mean()) for name, p in chances.items()}
 
 
 def main(options):
@@ -83,7 +76,7 @@ def main(options):
     # "blocks": neighbours are read together, and shuffled in memory. From a disk, that is faster.
     arguments = {"epochs": 1, "batch_size": 32, "shuffle": "blocks", "validation": test, "seed": random}
     history = xpnet.fit(net, train, loss=losses.cross_entropy, optimizer=adam, **arguments)
-    results = count(train.tokens, test.tokens, len(words))
+    results = guesses(train.tokens, test.tokens, len(words))
     results["LSTM"] = math.exp(history["validation_loss"][-1])
     draw(results, net, words, numbers, options.output / "tokens.png")
     print(f"device      {xpnet.device().spec}")
@@ -99,7 +92,7 @@ def draw(results, net, words, numbers, path):
     axis.bar_label(axis.bar(results.keys(), results.values(), color="tab:blue"), fmt="%.1f")
     right.suptitle("what may come next; below, the line of the most likely tokens")
     for axis, start in zip(right.subplots(2, 3).flat, STARTS, strict=True):
-        line = encode(start, numbers)
+        line = encode(f"\n    {start}", numbers)
         for i in range(12):
             chances = xpnet.to_numpy(nn.Softmax()(xpnet.predict(net, [line], jit=False)))[0, -1]
             best = chances[1:].argsort()[-5:] + 1  # none of the words that have no number
@@ -107,7 +100,7 @@ def draw(results, net, words, numbers, path):
                 axis.barh([repr(words[j]) for j in best], chances[best])
             line.append(int(best[-1]))
         text = "".join(words[i] for i in line).strip().splitlines()[0]
-        axis.set(title=f"{start.strip()} …", xlabel=text, xlim=(0, 1))
+        axis.set(title=f"{start} …", xlabel=text, xlim=(0, 1))
     figure.savefig(path, dpi=110)
 
 
