@@ -507,3 +507,28 @@ def test_function_keeps_what_it_says_of_itself():
 def test_bad_metrics():
     with pytest.raises(TypeError, match=r"one of xpnet.metrics or a function.*received 'accuracy'"):
         as_metric("accuracy")
+
+
+class ReadInParts:
+    """Examples that are made when they are asked for."""
+
+    def __init__(self, *arrays):
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays[0])
+
+    def __getitem__(self, i):
+        return tuple(array[i] for array in self.arrays)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "accuracy of sequences", "binary accuracy", "r2"])
+def test_of_data_that_are_read_in_parts(name):
+    metric, outputs, targets, expected = CASES[name]
+    net = xpnet.nn.Sequential(xpnet.nn.Dense(outputs.shape[-1], outputs.shape[-1], seed=0))
+    net[0].weight, net[0].bias = np.eye(outputs.shape[-1]), np.zeros(outputs.shape[-1])
+    options = {"loss": lambda y, _: xpnet.losses.mse(y, y * 0), "optimizer": xpnet.optim.SGD(0.0)}
+    data = ReadInParts(outputs, targets)  # the last batch has fewer examples
+    history = xpnet.fit(net, data, validation=data, metrics=[metric], epochs=2, batch_size=16, **options)
+    for scores in (history[metric.name], history[f"validation_{metric.name}"]):
+        assert scores == pytest.approx([expected] * 2)

@@ -181,6 +181,7 @@ class Batches:
                 f"{'a function that returns ' if self._is_function else ''}{type(self._iterable).__name__}."
             ) from None
         if epochs > 1 and self._iterator is self._given:
+            self._iterator = None  # it stays as it is, for one epoch
             raise ValueError(
                 f"{self._what} for {epochs} epochs must be an iterable that can begin anew, received a "
                 f"{type(self._given).__name__}, which ends with the first one. Pass a function that returns "
@@ -278,13 +279,15 @@ class Batches:
         if item is _END:
             return None
         with noted(f"It is about batch {number + 1} of {self._what}."):
-            parts, ready = self._parts(item), dict[int, Any]()
-            for name, part in zip(self.names, parts, strict=True):
-                if id(part) not in ready:  # a dict may be both x and y
-                    ready[id(part)] = map_named(lambda *leaf: self._leaf(number, *leaf), name, part)
-            batch = [ready[id(part)] for part in parts]
-            self._check_alike(number, batch)
-            if self.check is not None:
+            parts = self._parts(item)
+        ready: dict[int, Any] = {}
+        for name, part in zip(self.names, parts, strict=True):
+            if id(part) not in ready:  # a dict may be both x and y
+                ready[id(part)] = map_named(lambda *leaf: self._leaf(number, *leaf), name, part)
+        batch = [ready[id(part)] for part in parts]
+        self._check_alike(number, batch)
+        if self.check is not None:
+            with noted(f"It is about batch {number + 1} of {self._what}."):
                 self.check(*batch)
         if self._bad is None and not _is_finite(batch):
             self._bad = number, batch
@@ -294,7 +297,9 @@ class Batches:
         array = self.destination.readable(f"{name} in batch {number + 1}", value)
         if (names := column_names(value)) is not None:
             self.columns[name] = names
-        return self.destination.converted(array)
+        converted = self.destination.converted(array)
+        is_given = converted is array and isinstance(array, numpy.ndarray)
+        return array.copy() if is_given else converted  # a generator may fill the same memory again
 
     def _check_alike(self, number: int, batch: list[Any]) -> None:
         """Check that all parts have as many examples, and are like those of the first batch."""
@@ -307,7 +312,7 @@ class Batches:
         for name, part in zip(self.names, batch, strict=True):
             map_named(look, name, part)
         if not all(lengths.values()) or len(set(lengths.values())) != 1:
-            text = " and ".join(f"{length} in {name}" for name, length in lengths.items())
+            text = " and ".join(f"{length} in {name}" for name, length in lengths.items()) or "nothing"
             raise ValueError(
                 f"a batch must have as many examples of each, and at least one; received {text} in batch "
                 f"{number + 1} of {self._what}."
@@ -376,8 +381,5 @@ def _is_finite(batch: list[Any]) -> bool:
 
 def _is_endless(iterator: Any) -> bool:
     if isinstance(iterator, itertools.repeat):
-        try:
-            operator.length_hint(iterator)
-        except TypeError:
-            return True
+        return operator.length_hint(iterator, -1) < 0
     return isinstance(iterator, itertools.count | itertools.cycle)

@@ -1,5 +1,6 @@
 """What `fit` and `predict` are given as data: examples to make batches of, or batches from outside."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeAlias
@@ -88,7 +89,7 @@ def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epo
     batches = _are_batches(x) or (y is None and isinstance(x, list))
     if batches and y is None:
         return Batches(names, _iterable(x), _pair_of, where, dtype, epochs=epochs)
-    if batches and not isinstance(x, list | tuple):
+    if batches and not _may_be_array(x):
         raise TypeError(
             f"{names[1]} must be left out where {names[0]} are batches from outside, which have their own "
             f"targets, or {names[0]} be an array; received {described(x)} and {described(y)}."
@@ -121,7 +122,7 @@ def _check_no_others(**given: Any) -> None:
 
 def _are_batches(data: Any) -> bool:
     """Say whether data are batches from outside: an iterable of them, or a function that returns one."""
-    if isinstance(data, list | tuple):
+    if isinstance(data, list | tuple | deque):
         return len(data) > 0 and all(map(_is_batch, data))
     is_data = (
         isinstance(data, numpy.ndarray | type | str | bytes | range | Mapping | memoryview)
@@ -149,6 +150,18 @@ def _is_pair_of_arrays(batch: Any) -> bool:
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         return False
     return all(isinstance(part, Mapping) or len(getattr(part, "shape", ())) > 0 for part in batch)
+
+
+def _may_be_array(batches: Any) -> bool:
+    """Say whether what may be batches may also be rows of numbers: arrays of one shape in lists."""
+    is_list = isinstance(batches, list | tuple)
+    return is_list and all(
+        _is_pair_of_arrays(item) and _shape(item[0]) == _shape(item[1]) for item in batches
+    )
+
+
+def _shape(part: Any) -> Any:
+    return getattr(part, "shape", None)
 
 
 def _is_keras_sequence(data: Any) -> bool:

@@ -2,8 +2,9 @@
 
 import copy
 import logging
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -276,8 +277,10 @@ class Examples:
         in_blocks = isinstance(order, Blocks)
         if self.stays_sparse or not (in_blocks or all(source.is_mapped for source in self._sources)):
             together = batch_size
-        sizes = (order.window, order.block_size) if isinstance(order, Blocks) else (together, together)
-        groups = self._gathered(rows, first * batch_size, together, *sizes)
+        start = first * batch_size
+        ends: Iterable[int] = range(together, len(rows) + together, together)
+        ends, most = (order.ends, order.block_size) if isinstance(order, Blocks) else (ends, together)
+        groups = self._gathered(rows, start, together, ends, most)
         uploaded = self.destination.uploaded(groups, from_host=self._goes_up, ahead=1)
         with closing(groups), closing(uploaded) as moved:
             for gathered in moved:
@@ -287,11 +290,14 @@ class Examples:
                     yield tuple(_part(value, part) for value in gathered)
 
     def _gathered(
-        self, rows: numpy.ndarray, start: int, together: int, piece: int, most: int
+        self, rows: numpy.ndarray, start: int, together: int, ends: Iterable[int], most: int
     ) -> Generator[list[Any], None, None]:
-        """Yield so many rows at a time of all values: of those on the host there, of others on the device."""
+        """Yield so many rows at a time of all values: of those on the host there, of others on the device.
+
+        What is not loaded is read from end to end, and no more than so many rows at once.
+        """
         order = self._on_device(rows)
-        pieces = _pieces(start, len(rows), piece)
+        pieces = pairwise([start, *(end for end in ends if end > start)])
         with closing(Reader(lambda begin, end: self._read(rows[begin:end], most), pieces)) as reader:
             for begin in range(start, len(rows), together):
                 end = min(begin + together, len(rows))
@@ -353,14 +359,6 @@ class Examples:
                 "returns the rows that it is given, in another order."
             )
         return rows
-
-
-def _pieces(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield beginnings and ends of what lies between the multiples of a size."""
-    while start < stop:
-        end = min(stop, (start // size + 1) * size)
-        yield start, end
-        start = end
 
 
 def _span(rows: numpy.ndarray) -> str:

@@ -1,5 +1,6 @@
 """Data that are indexed and not loaded: files, and objects that make one example at a time."""
 
+import contextvars
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,9 @@ def is_indexed(data: Any) -> bool:
         return False
     try:
         numpy.dtype(data.dtype)
-    except TypeError:  # a column of polars
-        return False
+    except TypeError:
+        if hasattr(data, "to_numpy"):  # a column of polars
+            return False
     return len(data.shape) > 0
 
 
@@ -253,12 +255,13 @@ class Reader:
 
 
 def _ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
-    """Yield items, of which the next one is made on a thread meanwhile."""
+    """Yield items, of which the next one is made on a thread meanwhile, in the context of the caller."""
     process, end = os.getpid(), object()
+    run: Callable[..., Any] = contextvars.copy_context().run
     with ThreadPoolExecutor(1, thread_name_prefix="xpnet-reading") as threads:
-        under_way = threads.submit(next, items, end)
+        under_way = threads.submit(run, next, items, end)
         while (item := under_way.result()) is not end:
-            under_way = threads.submit(next, items, end)
+            under_way = threads.submit(run, next, items, end)
             yield item
             if os.getpid() != process:  # the thread is in the other one, and this would wait for ever
                 raise RuntimeError(

@@ -1,6 +1,7 @@
 """In which order examples come."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy
@@ -34,21 +35,23 @@ class Blocks:
 
     Attributes
     ----------
-    window : int
-        How many rows are shuffled, and read, together.
+    ends : array of int
+        Where those end that are shuffled together, in the order that was made last: a file is read so far.
     """
 
     def __init__(self, block_size: int, random: "numpy.random.Generator") -> None:
-        self.block_size, self.window = block_size, _BLOCKS_TOGETHER * block_size
-        self._random = random
+        self.block_size, self._random = block_size, random
+        self.ends = numpy.empty(0, int)
 
     def __call__(self, rows: numpy.ndarray) -> numpy.ndarray:
         rows, size = numpy.sort(rows), self.block_size
         blocks = self._random.permutation(-(-len(rows) // size))
         places = (size * blocks[:, None] + numpy.arange(size)).reshape(-1)
-        order: numpy.ndarray = rows[places[places < len(rows)]]  # the last block may be smaller
-        for start in range(0, len(order), self.window):
-            self._random.shuffle(order[start : start + self.window])
+        order: numpy.ndarray = rows[places[places < len(rows)]]
+        ends = numpy.cumsum(numpy.minimum(size, len(rows) - size * blocks))  # the last block may be smaller
+        self.ends = numpy.append(ends[_BLOCKS_TOGETHER - 1 : -1 : _BLOCKS_TOGETHER], len(rows))
+        for start, end in pairwise([0, *self.ends]):
+            self._random.shuffle(order[start:end])
         return order
 
 

@@ -24,6 +24,7 @@ from xpnet.training.checks import (
     watched_outputs,
 )
 from xpnet.training.data import Data
+from xpnet.training.destination import length
 from xpnet.training.metric import Metric, attribute_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
 
@@ -114,7 +115,7 @@ class Steps:
                 is_new = kind not in self._tried or any(read)
                 if is_new or noted or checks:
                     outputs, probabilities = watched_outputs(in_use, x)
-                    looks += [partial(check_targets, outputs) for check_targets in checks]
+                    looks += [partial(_look, check_targets, outputs) for check_targets in checks]
                 if is_new or noted:  # in the data for training, say, so that the others are looked at, too
                     with noted_calls() as noted:
                         value = self.loss(outputs, y)
@@ -144,6 +145,16 @@ NO_DEPENDENCE = (
     "Compute it from the outputs with functions that have one: xpnet.losses.cross_entropy, say, in place of "
     "the share of mistakes, which may be among the metrics."
 )
+
+
+def _look(check_targets: Callable[..., Any], outputs: Any, targets: Any) -> None:
+    """Check targets beside the outputs of a batch, of which a part of the targets may have fewer examples."""
+
+    def cut(leaf: Any) -> Any:
+        return leaf[:number, ...] if tree.is_array(leaf) and leaf.shape[:1] > (number,) else leaf
+
+    number = length(targets)
+    check_targets(tree.map(cut, outputs), targets)
 
 
 def _training_step(loss: Callable[..., Any], scaled: Callable[[Any], Any]) -> Callable[..., Any]:
