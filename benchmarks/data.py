@@ -72,6 +72,7 @@ def make(path, rows):
             if file["y"].shape[0] != rows:
                 sys.exit(f"{path} must have {rows} rows, and has {file['y'].shape[0]}: remove it.")
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     random = numpy.random.default_rng(0)
     new = path.with_name(f"new-{path.name}")  # so that one which is not whole has another name
     with opened(new, "w") as file:

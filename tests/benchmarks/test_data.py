@@ -75,7 +75,7 @@ def test_peers_read_the_same_rows(data, tmp_path, workers):
 
 def test_all_of_it(data, tmp_path):
     command = [sys.executable, "benchmarks/data.py", "--small", "--json", str(tmp_path)]
-    command += ["--only", "zarr, 784-128-10", "--folder", str(tmp_path)]
+    command += ["--only", "zarr, 784-128-10", "--folder", str(tmp_path / "new" / "folder")]
     done = subprocess.run(
         command, cwd=BENCHMARKS.parent, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True
     )
