@@ -96,7 +96,7 @@ class IndexedArray:
                 "finds it by compute_chunk_sizes()."
             )
         # Not what the attributes say: as an array of numbers, a structured one has another axis.
-        examples = on_host(name, data[:1]) if number else numpy.empty(data.shape)
+        examples = on_host(name, data[0:1]) if number else numpy.empty(data.shape)
         self._lazy = Lazy(int(number), examples[0] if number else examples, destination)
         self.values = self.leaves = [self._lazy]
         self._takes_rows = True
