@@ -104,7 +104,7 @@ class Examples:
                 self._sources.append(IndexedArray(name, value, self.destination))
                 [value] = self._sources[-1].values
             elif is_of_items(value):
-                self._sources.append(Items([name], value, lambda item: [item], self.destination))
+                self._sources.append(Items([name], value, _only_part, self.destination))
                 [value] = self._sources[-1].values
             else:
                 given, value = value, self.destination.readable(name, value)
@@ -359,6 +359,16 @@ class Examples:
                 "returns the rows that it is given, in another order."
             )
         return rows
+
+
+def _only_part(item: Any) -> list[Any]:
+    """Return an example that is one array, or one dict of such."""
+    if isinstance(item, tuple) and any(getattr(part, "shape", ()) for part in item):
+        raise TypeError(
+            f"each example must be an array or a dict of such, received a tuple of {len(item)}. A data set of "
+            "pairs (x, y) stands for both: leave y out."
+        )
+    return [item]
 
 
 def _span(rows: numpy.ndarray) -> str:

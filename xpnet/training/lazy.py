@@ -42,11 +42,16 @@ def is_indexed(data: Any) -> bool:
 
 def is_of_items(data: Any) -> bool:
     """Say whether data are an object that makes one example at a time, as data sets of PyTorch are."""
-    if isinstance(data, (numpy.ndarray, *_IN_MEMORY, Mapping, type)) or is_sparse(data):
+    if isinstance(data, (numpy.ndarray, *_IN_MEMORY, type)) or is_sparse(data):
         return False
     is_array = any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
     has_both = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    return has_both and not is_array and columns_of(data) is None
+    return has_both and not is_array and not has_keys(data) and columns_of(data) is None
+
+
+def has_keys(data: Any) -> bool:
+    """Say whether data are found by keys, as those in a group of zarr are, which is no Mapping."""
+    return isinstance(data, Mapping) or callable(getattr(data, "keys", None))
 
 
 class Lazy:
