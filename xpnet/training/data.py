@@ -77,6 +77,8 @@ def training_data(
         data, held_out = data.split(float(validation), random)
     if isinstance(data, Examples):
         data.order = order_of(**order, rows=len(data), elements=data.elements, random=random)
+        if is_bool(shuffle) and shuffle:
+            data.warn_of_chunks()
     if validation is not None and held_out is None:
         pair = tuple(validation) if _is_pair(validation) else (validation, None)
         held_out = _data(net, _VALIDATION_NAMES, pair[0], pair[1], size, epochs)
@@ -98,8 +100,8 @@ def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epo
         values: Any = Items(names, x, _pair_of, Destination(where, dtype))
     elif y is None:
         raise TypeError(
-            f"{names[1]} must be the targets, received None beside {described(x)}. Take both out of a file, a "
-            f"table or a dict: data['x'], data['y']. Pass {names[0]} again, or zeros, where the loss needs "
+            f"{names[1]} must be the targets, received None beside {described(x)}. Take both out of a file, "
+            f"a table or a dict: data['x'], data['y']. Pass {names[0]} again, or zeros, where the loss needs "
             "none. They are left out where the first argument gives batches, or examples, of (x, y)."
         )
     else:

@@ -186,6 +186,17 @@ class Examples:
                 str(array.dtype),
             )
 
+    def warn_of_chunks(self) -> None:
+        """Warn that rows are drawn one by one from what is read in chunks."""
+        number = self._leaves[0].shape[0]
+        source = max(self._sources, key=lambda source: source.rows_in_chunk, default=None)
+        if source is not None and 1 < source.rows_in_chunk < number:
+            _log.warning(
+                "xpnet: %s has chunks of %d rows, and shuffle=True may read one of them for each row: "
+                'shuffle="blocks" takes less time.',
+                *(source.names[0], source.rows_in_chunk),
+            )
+
     def settle(self) -> "Examples":
         """Move data on the host to the device, once and for all, if they are small beside its free memory.
 
@@ -365,8 +376,8 @@ def _only_part(item: Any) -> list[Any]:
     """Return an example that is one array, or one dict of such."""
     if isinstance(item, tuple) and any(getattr(part, "shape", ()) for part in item):
         raise TypeError(
-            f"each example must be an array or a dict of such, received a tuple of {len(item)}. A data set of "
-            "pairs (x, y) stands for both: leave y out."
+            f"each example must be an array or a dict of such, received a tuple of {len(item)}. A data set "
+            "of pairs (x, y) stands for both: leave y out."
         )
     return [item]
 

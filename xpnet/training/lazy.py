@@ -89,6 +89,8 @@ class IndexedArray:
     leaves : list of Lazy
     is_mapped : bool
         Whether rows can be had as quickly as from memory, wherever they are.
+    rows_in_chunk : int
+        How many rows are read together, also where one of them is asked for.
     """
 
     def __init__(self, name: str, data: Any, destination: Destination) -> None:
@@ -100,6 +102,7 @@ class IndexedArray:
                 f"{name} must have a known number of rows, received the shape {tuple(data.shape)}. Dask "
                 "finds it by compute_chunk_sizes()."
             )
+        self.rows_in_chunk = _rows_in_chunk(data)
         # Not what the attributes say: as an array of numbers, a structured one has another axis.
         examples = on_host(name, data[0:1]) if number else numpy.empty(data.shape)
         self._lazy = Lazy(int(number), examples[0] if number else examples, destination)
@@ -153,6 +156,12 @@ class IndexedArray:
         return part
 
 
+def _rows_in_chunk(data: Any) -> int:
+    chunks = getattr(data, "chunks", None)
+    # Dask says how many are in each chunk, others how many are in all of them.
+    return int(numpy.max(chunks[0])) if isinstance(chunks, tuple) else 1
+
+
 class Items:
     """An object that makes one example at a time.
 
@@ -176,6 +185,7 @@ class Items:
     """
 
     is_mapped = False
+    rows_in_chunk = 1
 
     def __init__(
         self, names: Sequence[str], data: Any, parts: Callable[[Any], Sequence[Any]], destination: Destination
