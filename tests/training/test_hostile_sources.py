@@ -759,7 +759,7 @@ def test_too_few_examples_at_once():
 
 
 def test_y_beside_a_data_set_of_pairs():
-    message = r"received a tuple of 2\. A data set of pairs .* leave y out"
+    message = r"received a tuple of 2\. Return x alone; or leave y out, .* pairs \(x, y\)"
     assert_refused(TypeError, message, Dataset(X, Y), Y)
     assert_refused(TypeError, message, Dataset(X, X), X)  # of one shape
 

@@ -376,8 +376,8 @@ def _only_part(item: Any) -> list[Any]:
     """Return an example that is one array, or one dict of such."""
     if isinstance(item, tuple) and any(getattr(part, "shape", ()) for part in item):
         raise TypeError(
-            f"each example must be an array or a dict of such, received a tuple of {len(item)}. A data set "
-            "of pairs (x, y) stands for both: leave y out."
+            f"each example must be an array or a dict of such, received a tuple of {len(item)}. Return "
+            "x alone; or leave y out, where the data set gives pairs (x, y)."
         )
     return [item]
 
