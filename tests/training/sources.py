@@ -62,6 +62,24 @@ class Items:
         return np.array(self.array[number])
 
 
+class Part:
+    """Some rows of an array, as somebody writes it who has read what is asked for."""
+
+    def __init__(self, array, start, stop):
+        self.array, self.start = array, start
+        self.shape, self.dtype = (stop - start, *array.shape[1:]), array.dtype
+
+    def __getitem__(self, rows):
+        if isinstance(rows, slice):
+            return self.array[self.start + rows.start : self.start + rows.stop]
+        return self.array[self.start + rows]
+
+
+def part(array, path):
+    others = np.zeros_like(array[:3])
+    return Part(np.concatenate([others, array, others]), 3, 3 + len(array))
+
+
 class Endless:
     """Examples that know how many they are, and that raise no IndexError at their end."""
 
@@ -132,6 +150,7 @@ INDEXED = {
     "hdf5 contiguous": hdf5,
     "hdf5 chunked": lambda array, path: hdf5(array, path, chunks=chunks(array)),
     "zarr": zarr_array,
+    "part": part,
     "memory map": memory_map,
     "dask": dask_array,
     "lazy, slices": lambda array, path: Lazy(array, is_slice),

@@ -176,7 +176,7 @@ PAIR_OR_SHARE = r"validation must be a pair \(x, y\) or a share of the examples 
             TypeError,
             "received Keras with on_epoch_end, which nobody would",
         ),
-        ({"y": None}, TypeError, "y must be the targets, received None. Pass x again, or zeros"),
+        ({"y": None}, TypeError, "y must be the targets, received None beside ndarray. .* Pass x again"),
         ({"validation": (X,)}, TypeError, PAIR_OR_SHARE + " a tuple of 1[.]$"),
         ({"shuffle": np.True_, "epochs": True}, ValueError, "epochs must be a positive integer"),
         (

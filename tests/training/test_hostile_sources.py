@@ -314,13 +314,33 @@ def test_things_that_are_no_batches(thing):
         lambda tmp_path: scipy.sparse.csr_array(X),
         lambda tmp_path: Lazy(X),
         lambda tmp_path: hdf5_file(tmp_path)["x"],
+        lambda tmp_path: hdf5_file(tmp_path),
+        lambda tmp_path: pytest.importorskip("zarr").group(tmp_path / "x"),
+        lambda tmp_path: str(tmp_path),
         lambda tmp_path: pytest.importorskip("pandas").DataFrame(X),
     ],
-    ids=["array", "dict", "another library", "sparse", "lazy", "hdf5", "frame"],
+    ids=[
+        *("array", "dict", "another library", "sparse", "lazy", "hdf5"),
+        *("file of hdf5", "group of zarr", "path", "frame"),
+    ],
 )
 def test_inputs_without_targets(tmp_path, make):
     """They are neither batches nor a data set."""
-    assert_refused(TypeError, "y must be the targets, received None", make(tmp_path))
+    x = make(tmp_path)
+    name = repr(x) if isinstance(x, str) else type(x).__name__
+    assert_refused(TypeError, rf"y must be the targets, received None beside {name}\. .*data\['x'\]", x)
+
+
+def test_examples_one_by_one():
+    pairs = list(zip(X, Y.tolist(), strict=True))
+    message = "received a single number. Examples that come one by one .* __getitem__"
+    assert_refused(ValueError, message, pairs)
+    assert_refused(ValueError, message, lambda: pairs)
+
+
+def test_dicts_for_a_network_that_takes_an_array():
+    dicts = [{"pixels": x, "labels": y} for x, y in batches_of(X, Y)]
+    assert_refused(TypeError, r"an array is needed, received dict\. Take one from it, x\['pixels'\]\.", dicts)
 
 
 # -- what is in a batch -------------------------------------------------------------------------------------
@@ -739,7 +759,17 @@ def test_too_few_examples_at_once():
 
 
 def test_y_beside_a_data_set_of_pairs():
-    assert_refused((TypeError, ValueError), r"(?s)y|x must", Dataset(X, Y), Y)
+    message = r"received a tuple of 2\. Return x alone; or leave y out, .* pairs \(x, y\)"
+    assert_refused(TypeError, message, Dataset(X, Y), Y)
+    assert_refused(TypeError, message, Dataset(X, X), X)  # of one shape
+
+
+def test_examples_that_are_tuples_of_numbers():
+    rows = Dataset(X, Y, lambda x, y: tuple(x.tolist()))
+    one, other = classifier(), classifier()
+    train(one, X, Y)
+    train(other, rows, Y)
+    assert same(weights(one), weights(other))
 
 
 def hdf5_file(tmp_path):

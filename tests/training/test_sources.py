@@ -4,6 +4,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import re
 import time
 from functools import cache
 from typing import NamedTuple
@@ -124,6 +125,15 @@ def pair(kind, tmp_path, x=X, y=Y):
 @pytest.mark.parametrize("kind", INDEXED)
 def test_fit_on_what_is_indexed(tmp_path, kind, shuffle):
     assert_same(trained(*pair(kind, tmp_path), **shuffle), expected(**shuffle))
+
+
+@each_shuffle
+@pytest.mark.parametrize("kind", ["hdf5 chunked", "zarr", "dask", "hdf5 contiguous", "memory map", "list"])
+def test_rows_that_are_drawn_from_chunks_are_told(tmp_path, caplog, kind, shuffle):
+    trained(*pair(kind, tmp_path), **shuffle)
+    are_drawn = kind in ("hdf5 chunked", "zarr", "dask") and shuffle["shuffle"] is True
+    told = 'x has chunks of 7 rows, .* shuffle="blocks" takes less time'
+    assert [bool(re.search(told, line)) for line in caplog.messages] == [True] * are_drawn
 
 
 @each_shuffle

@@ -292,7 +292,9 @@ def array_namespace(*arrays: Any) -> Any:
         elif isinstance(x, ArrayObject):
             recorded = recorded or x.namespace
         elif not tree.is_array(x):
-            raise TypeError(f"an array is needed, received {type(x).__name__}. xpnet.asarray makes one.")
+            of_dict = isinstance(x, dict) and len(x) > 0
+            instead = f"Take one from it, x[{next(iter(x))!r}]" if of_dict else "xpnet.asarray makes one"
+            raise TypeError(f"an array is needed, received {type(x).__name__}. {instead}.")
     for x in arrays[1:]:
         check_together(arrays[0], x)
     return traced or recorded or recording_of(plain_namespace(arrays[0]))

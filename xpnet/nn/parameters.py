@@ -76,7 +76,8 @@ def check_features(x: Any, features: int, layer: str) -> None:
     if not array_namespace(x).isdtype(x.dtype, FLOATING):
         raise TypeError(
             f"{layer} needs floating-point numbers, received {x.dtype}. Convert x with "
-            "xpnet.asarray(x, dtype='float32')."
+            "xpnet.asarray(x, dtype='float32'), or batch by batch, in front of the layer, with "
+            "xp.astype(x, xp.float32)."
         )
 
 

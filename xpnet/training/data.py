@@ -12,7 +12,7 @@ from xpnet.settings import count, described, is_bool, is_number
 from xpnet.training.batches import Batches
 from xpnet.training.destination import Destination, is_sparse
 from xpnet.training.examples import Examples
-from xpnet.training.lazy import Items, is_indexed, is_of_items
+from xpnet.training.lazy import Items, has_keys, is_indexed, is_of_items
 from xpnet.training.networks import place_of
 from xpnet.training.orders import order_of
 
@@ -77,6 +77,8 @@ def training_data(
         data, held_out = data.split(float(validation), random)
     if isinstance(data, Examples):
         data.order = order_of(**order, rows=len(data), elements=data.elements, random=random)
+        if is_bool(shuffle) and shuffle:
+            data.warn_of_chunks()
     if validation is not None and held_out is None:
         pair = tuple(validation) if _is_pair(validation) else (validation, None)
         held_out = _data(net, _VALIDATION_NAMES, pair[0], pair[1], size, epochs)
@@ -98,8 +100,9 @@ def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epo
         values: Any = Items(names, x, _pair_of, Destination(where, dtype))
     elif y is None:
         raise TypeError(
-            f"{names[1]} must be the targets, received None. Pass {names[0]} again, or zeros, where the loss "
-            "needs none. They are left out where the first argument gives batches, or examples, of (x, y)."
+            f"{names[1]} must be the targets, received None beside {described(x)}. Take both out of a file, "
+            f"a table or a dict: data['x'], data['y']. Pass {names[0]} again, or zeros, where the loss needs "
+            "none. They are left out where the first argument gives batches, or examples, of (x, y)."
         )
     else:
         values = dict(zip(names, (x, y), strict=True))
@@ -125,8 +128,9 @@ def _are_batches(data: Any) -> bool:
     if isinstance(data, list | tuple | deque):
         return len(data) > 0 and all(map(_is_batch, data))
     is_data = (
-        isinstance(data, numpy.ndarray | type | str | bytes | range | Mapping | memoryview)
+        isinstance(data, numpy.ndarray | type | str | bytes | range | memoryview)
         or any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
+        or has_keys(data)
         or is_sparse(data)
         or columns_of(data) is not None
         or is_indexed(data)

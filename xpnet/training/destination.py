@@ -74,7 +74,10 @@ class Destination:
         else:
             array = as_numbers(numpy.asarray(library.to_numpy(data)), name)
         if len(array.shape) == 0:
-            raise ValueError(f"{name} must have an axis of examples, received a single number.")
+            raise ValueError(
+                f"{name} must have an axis of examples, received a single number. Examples that come one by "
+                "one are made batches by a DataLoader, or by fit, of an object with __len__ and __getitem__."
+            )
         return array
 
     def converted(self, array: Any) -> Any:

@@ -104,7 +104,7 @@ class Examples:
                 self._sources.append(IndexedArray(name, value, self.destination))
                 [value] = self._sources[-1].values
             elif is_of_items(value):
-                self._sources.append(Items([name], value, lambda item: [item], self.destination))
+                self._sources.append(Items([name], value, _only_part, self.destination))
                 [value] = self._sources[-1].values
             else:
                 given, value = value, self.destination.readable(name, value)
@@ -184,6 +184,17 @@ class Examples:
                 "are lost. Subtract its mean first, or give the network dtype=%r.",
                 *(name, column, float(low[index]), float(high[index]), dtype, float(step[index])),
                 str(array.dtype),
+            )
+
+    def warn_of_chunks(self) -> None:
+        """Warn that rows are drawn one by one from what is read in chunks."""
+        number = self._leaves[0].shape[0]
+        source = max(self._sources, key=lambda source: source.rows_in_chunk, default=None)
+        if source is not None and 1 < source.rows_in_chunk < number:
+            _log.warning(
+                "xpnet: %s has chunks of %d rows, and shuffle=True may read one of them for each row: "
+                'shuffle="blocks" takes less time.',
+                *(source.names[0], source.rows_in_chunk),
             )
 
     def settle(self) -> "Examples":
@@ -359,6 +370,16 @@ class Examples:
                 "returns the rows that it is given, in another order."
             )
         return rows
+
+
+def _only_part(item: Any) -> list[Any]:
+    """Return an example that is one array, or one dict of such."""
+    if isinstance(item, tuple) and any(getattr(part, "shape", ()) for part in item):
+        raise TypeError(
+            f"each example must be an array or a dict of such, received a tuple of {len(item)}. Return "
+            "x alone; or leave y out, where the data set gives pairs (x, y)."
+        )
+    return [item]
 
 
 def _span(rows: numpy.ndarray) -> str:

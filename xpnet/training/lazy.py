@@ -42,11 +42,16 @@ def is_indexed(data: Any) -> bool:
 
 def is_of_items(data: Any) -> bool:
     """Say whether data are an object that makes one example at a time, as data sets of PyTorch are."""
-    if isinstance(data, (numpy.ndarray, *_IN_MEMORY, Mapping, type)) or is_sparse(data):
+    if isinstance(data, (numpy.ndarray, *_IN_MEMORY, type)) or is_sparse(data):
         return False
     is_array = any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
     has_both = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    return has_both and not is_array and columns_of(data) is None
+    return has_both and not is_array and not has_keys(data) and columns_of(data) is None
+
+
+def has_keys(data: Any) -> bool:
+    """Say whether data are found by keys, as those in a group of zarr are, which is no Mapping."""
+    return isinstance(data, Mapping) or callable(getattr(data, "keys", None))
 
 
 class Lazy:
@@ -84,6 +89,8 @@ class IndexedArray:
     leaves : list of Lazy
     is_mapped : bool
         Whether rows can be had as quickly as from memory, wherever they are.
+    rows_in_chunk : int
+        How many rows are read together, also where one of them is asked for.
     """
 
     def __init__(self, name: str, data: Any, destination: Destination) -> None:
@@ -95,8 +102,9 @@ class IndexedArray:
                 f"{name} must have a known number of rows, received the shape {tuple(data.shape)}. Dask "
                 "finds it by compute_chunk_sizes()."
             )
+        self.rows_in_chunk = _rows_in_chunk(data)
         # Not what the attributes say: as an array of numbers, a structured one has another axis.
-        examples = on_host(name, data[:1]) if number else numpy.empty(data.shape)
+        examples = on_host(name, data[0:1]) if number else numpy.empty(data.shape)
         self._lazy = Lazy(int(number), examples[0] if number else examples, destination)
         self.values = self.leaves = [self._lazy]
         self._takes_rows = True
@@ -148,6 +156,12 @@ class IndexedArray:
         return part
 
 
+def _rows_in_chunk(data: Any) -> int:
+    chunks = getattr(data, "chunks", None)
+    # Dask says how many are in each chunk, others how many are in all of them.
+    return int(numpy.max(chunks[0])) if isinstance(chunks, tuple) else 1
+
+
 class Items:
     """An object that makes one example at a time.
 
@@ -171,6 +185,7 @@ class Items:
     """
 
     is_mapped = False
+    rows_in_chunk = 1
 
     def __init__(
         self, names: Sequence[str], data: Any, parts: Callable[[Any], Sequence[Any]], destination: Destination
