@@ -493,6 +493,16 @@ def test_place_of_a_nan_in_a_batch_of_an_iterator():
     assert_refused(FloatingPointError, message, iter(batches_of(with_nan(), Y)), epochs=1)
 
 
+def test_a_nan_in_a_batch_that_was_on_the_device():
+    """It is not looked for there, and the text does not say that there is none."""
+    net = xpnet.to_device(classifier(), "strict")
+    batches = [
+        tuple(xpnet.asarray(part, device="strict") for part in batch) for batch in batches_of(with_nan(), Y)
+    ]
+    message = r"epoch 1\. Lower the learning rate, or look for bad values in x and y, which came on the"
+    assert_refused(FloatingPointError, message, batches, net=net)
+
+
 def test_place_of_a_nan_in_a_later_epoch():
     def batches():
         calls.append(1)

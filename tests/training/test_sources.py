@@ -1,5 +1,7 @@
 """One property for all sources of data: the same batches as from an array, of which few are in memory."""
 
+import array
+import ctypes
 import itertools
 import logging
 import multiprocessing
@@ -270,6 +272,20 @@ def test_dtypes_stay_those_of_an_array(dtype):
             assert_same(trained(*data, first=in_single_precision(), **options), right)
     right = trained(x, y, first=in_single_precision(), shuffle=False)
     assert_same(trained_on_batches(batches_of(x, y), first=in_single_precision()), right)
+
+
+@pytest.mark.parametrize("make", [lambda y: array.array("i", y), lambda y: (ctypes.c_int32 * 60)(*y)])
+def test_what_lends_its_memory_is_an_array(make):
+    """It has a length and items, but is no object that makes examples."""
+    found = trained({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2]}, make(Y.tolist()))
+    assert found.targets[0].dtype == "int32"
+    assert_same(found, trained(X, Y.astype("int32")))
+
+
+def test_structured_arrays_of_bools_on_each_device(device):
+    names = {name: X[:, number] > 0 for number, name in enumerate("abc")}
+    x = np.rec.fromarrays(list(names.values()), names=list(names)).view(np.ndarray)
+    assert_same(trained(x, Y), trained((X > 0).astype("float32"), Y))
 
 
 def in_single_precision():

@@ -5,14 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
-import numpy
-
 from xpnet.backends import Device, columns_of
 from xpnet.settings import count, described, is_bool, is_number
 from xpnet.training.batches import Batches
 from xpnet.training.destination import Destination, is_sparse
 from xpnet.training.examples import Examples
-from xpnet.training.lazy import Items, is_indexed, is_of_items
+from xpnet.training.lazy import Items, is_like_array, is_of_items
 from xpnet.training.networks import place_of
 from xpnet.training.orders import order_of
 
@@ -59,7 +57,6 @@ def training_data(
     """
     _check_pair_or_share(validation)
     size = _BATCH_SIZE if batch_size is None else count("batch_size", batch_size)
-    order = {"shuffle": shuffle, "block_size": block_size}
     held_out: Data | None = None
     data = _data(net, _NAMES, x, y, size, epochs)
     opened.callback(data.close)
@@ -76,7 +73,7 @@ def training_data(
     elif is_number(validation):
         data, held_out = data.split(float(validation), random)
     if isinstance(data, Examples):
-        data.order = order_of(**order, rows=len(data), elements=data.elements, random=random)
+        data.order = order_of(shuffle, block_size, rows=len(data), elements=data.elements, random=random)
     if validation is not None and held_out is None:
         pair = tuple(validation) if _is_pair(validation) else (validation, None)
         held_out = _data(net, _VALIDATION_NAMES, pair[0], pair[1], size, epochs)
@@ -125,11 +122,10 @@ def _are_batches(data: Any) -> bool:
     if isinstance(data, list | tuple | deque):
         return len(data) > 0 and all(map(_is_batch, data))
     is_data = (
-        isinstance(data, numpy.ndarray | type | str | bytes | range | Mapping | memoryview)
-        or any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
+        isinstance(data, (type, str, range, Mapping))
+        or is_like_array(data)
         or is_sparse(data)
         or columns_of(data) is not None
-        or is_indexed(data)
         or (is_of_items(data) and not _is_keras_sequence(data))
     )
     return not is_data and (hasattr(data, "__iter__") or callable(data) or _is_keras_sequence(data))

@@ -4,7 +4,7 @@ import copy
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import prod
 from typing import Any
 
@@ -274,13 +274,12 @@ class Examples:
     ) -> Generator[tuple[Any, ...], None, None]:
         # Several small batches are gathered at once, as that takes hardly longer than for one.
         together = batch_size * max(1, GATHERED_BYTES // max(8 * batch_size * self.elements, 1))
-        in_blocks = isinstance(order, Blocks)
-        if self.stays_sparse or not (in_blocks or all(source.is_mapped for source in self._sources)):
+        blocks = order if isinstance(order, Blocks) else None
+        if self.stays_sparse or not (blocks or all(source.is_mapped for source in self._sources)):
             together = batch_size
-        start = first * batch_size
-        ends: Iterable[int] = range(together, len(rows) + together, together)
-        ends, most = (order.ends, order.block_size) if isinstance(order, Blocks) else (ends, together)
-        groups = self._gathered(rows, start, together, ends, most)
+        ends: Iterable[int] = blocks.ends if blocks else range(together, len(rows) + together, together)
+        most = blocks.block_size if blocks else together
+        groups = self._gathered(rows, first * batch_size, together, ends, most)
         uploaded = self.destination.uploaded(groups, from_host=self._goes_up, ahead=1)
         with closing(groups), closing(uploaded) as moved:
             for gathered in moved:
@@ -297,7 +296,7 @@ class Examples:
         What is not loaded is read from end to end, and no more than so many rows at once.
         """
         order = self._on_device(rows)
-        pieces = pairwise([start, *(end for end in ends if end > start)])
+        pieces = pairwise(chain([start], (end for end in ends if end > start)))
         with closing(Reader(lambda begin, end: self._read(rows[begin:end], most), pieces)) as reader:
             for begin in range(start, len(rows), together):
                 end = min(begin + together, len(rows))

@@ -44,9 +44,19 @@ def is_of_items(data: Any) -> bool:
     """Say whether data are an object that makes one example at a time, as data sets of PyTorch are."""
     if isinstance(data, (numpy.ndarray, *_IN_MEMORY, Mapping, type)) or is_sparse(data):
         return False
-    is_array = any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
     has_both = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    return has_both and not is_array and columns_of(data) is None
+    return has_both and not is_like_array(data) and columns_of(data) is None
+
+
+def is_like_array(data: Any) -> bool:
+    """Say whether data are an array of some library, or lend NumPy their memory, as `array.array` does."""
+    if any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape")):
+        return True
+    try:
+        memoryview(data)
+    except (BufferError, TypeError, ValueError):
+        return False
+    return True
 
 
 class Lazy:
