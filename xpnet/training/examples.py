@@ -104,7 +104,8 @@ class Examples:
                 self._sources.append(IndexedArray(name, value, self.destination))
                 [value] = self._sources[-1].values
             elif is_of_items(value):
-                self._sources.append(Items([name], value, lambda item: [item], self.destination))
+                with noted("Where an example is a pair (x, y), it stands for both: leave out y."):
+                    self._sources.append(Items([name], value, lambda item: [item], self.destination))
                 [value] = self._sources[-1].values
             else:
                 given, value = value, self.destination.readable(name, value)
