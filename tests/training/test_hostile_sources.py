@@ -848,6 +848,27 @@ def test_no_thread_stays_after_an_error_inside_the_source(nothing_stays, make, a
     assert_refused(OfTheirOwnError, None, *data, epoch=2 if at == "second epoch" else 1)
 
 
+@pytest.mark.parametrize("place", ["training", "validation"])
+def test_no_thread_stays_after_an_error_where_a_nan_is_looked_for(nothing_stays, place):
+    """Nor while the error is held."""
+    seen = []
+
+    class Fails(nn.Module):
+        """Fails where it sees the NaN for the second time."""
+
+        def __call__(self, x):
+            seen.extend([1] if np.isnan(x).any() else [])
+            return fail() if len(seen) == 2 else x
+
+    bad = Lazy(with_nan()), Lazy(Y)
+    data, validation = (bad, None) if place == "training" else ((X, Y), bad)
+    net = nn.Sequential(Fails(), *classifier())
+    with pytest.raises(OfTheirOwnError) as held:
+        train(net, *data, validation=validation, shuffle=False, jit=False)
+    assert held.value
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("xpnet-reading")]
+
+
 def test_no_thread_stays_after_a_prediction(nothing_stays):
     xpnet.predict(classifier(), Lazy(X), batch_size=16)
     for at in ("first", "third"):

@@ -131,7 +131,7 @@ class Batches:
             return "or scale x and y: the data alone are not to blame"
         return "or look for bad values in x and y, which came on the device and were not looked through"
 
-    def again(self, _first: int = 0) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def again(self, _first: int = 0) -> Generator[tuple[int, tuple[Any, ...]], None, None]:
         """Yield the first batch of the epoch with a bad value, if there was one, with its number."""
         if self._bad is not None:
             number, batch = self._bad

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from itertools import chain, pairwise
 from math import prod
@@ -239,9 +239,10 @@ class Examples:
     # What to look at where a loss is NaN, but not in the steps when they are taken again.
     unexplained = "or look at what callbacks change: the steps alone stay finite"
 
-    def again(self, first: int = 0) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def again(self, first: int = 0) -> Generator[tuple[int, tuple[Any, ...]], None, None]:
         """Yield the batches of the epoch once more, with their numbers."""
-        return enumerate(self.epoch(first), first)
+        with closing(self.epoch(first)) as batches:
+            yield from enumerate(batches, first)
 
     def place(self, batch: int, number: int) -> str:
         """Say which example of a batch of the epoch it is."""
