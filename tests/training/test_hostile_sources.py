@@ -248,8 +248,6 @@ class Claiming(Loader):
         self.length = length
 
     def __len__(self):
-        if self.length is None:
-            raise TypeError("the length is not known")
         return self.length
 
 
@@ -278,10 +276,16 @@ def test_a_length_that_is_not_true_any_more():
     )
 
 
-def test_a_length_that_is_not_known():
-    """So a DataLoader of PyTorch says it."""
+@pytest.mark.parametrize("error", [TypeError, NotImplementedError])
+def test_a_length_that_is_not_known(error):
+    """So a DataLoader of PyTorch says it, and so do data sets of its kind."""
+
+    class Unknown(Loader):
+        def __len__(self):
+            raise error("no length")
+
     one, other = classifier(), classifier()
-    train(one, Claiming(None), None, batch_size=None)
+    train(one, Unknown(batches_of(X, Y)), None, batch_size=None)
     train(other, batches_of(X, Y), None, batch_size=None)
     assert same(weights(one), weights(other))
 
@@ -950,12 +954,18 @@ def test_generators_of_a_validation_are_closed(end):
 
 def test_generators_are_closed_where_network_or_data_do_not_fit():
     notes = []
+
+    def spoilt():
+        for _ in noted(notes, "it")():
+            yield 3.0
+
     other, loss = nn.Sequential(nn.Dense(4, 2, seed=0)), lambda outputs, targets: fail()
     held = [
         assert_refused(ValueError, "features", noted(notes, "it"), net=other),
         assert_refused(OfTheirOwnError, None, noted(notes, "it"), loss=loss),
         assert_refused(OfTheirOwnError, None, X, Y, validation=noted(notes, "it"), loss=loss),
         assert_refused(TypeError, "must be a pair", noted(notes, "it"), validation=lambda: iter([X])),
+        assert_refused(TypeError, "must be a pair", spoilt),
     ]
     with pytest.raises(ValueError, match="features") as caught:
         xpnet.predict(nn.Dense(4, 2, seed=0), noted(notes, "it"))

@@ -494,9 +494,9 @@ def test_validation_on_a_list_of_two_batches(device):
 
 
 def test_validation_on_a_pair_of_arrays_beside_batches(device):
-    """The batches of the validation are of the size that is the default."""
-    found = trained_on_batches(batches_of(X, Y, 32), validation=(X, Y))
-    assert_same(found, trained(X, Y, batch_size=32, shuffle=False, validation=(X, Y)))
+    """The batches of the validation are of the size of the first one."""
+    found = trained_on_batches(batches_of(X, Y, 20), validation=(X, Y))
+    assert_same(found, trained(X, Y, batch_size=20, shuffle=False, validation=(X, Y)))
 
 
 # -- resume -------------------------------------------------------------------------------------------------
@@ -695,8 +695,12 @@ def test_batches_without_a_state_are_skipped_once(tmp_path, caplog, stops, skipp
     assert str(skipped) in caplog.records[-1].getMessage()
 
 
-def test_other_batches_than_those_that_were_done_are_told(tmp_path, caplog):
-    order = np.arange(60)[::-1]
+@pytest.mark.parametrize(
+    "order",
+    [np.arange(60)[::-1], [59, *range(1, 60)], [*range(31), 0, *range(32, 60)]],
+    ids=["all", "the first", "the last that was done"],
+)
+def test_other_batches_than_those_that_were_done_are_told(tmp_path, caplog, order):
     sources = iter([batches_of(X, Y), batches_of(X[order], Y[order])])
     with caplog.at_level(logging.INFO, "xpnet"):
         resumed(tmp_path, (2,), lambda: (next(sources),), batch_size=None)
