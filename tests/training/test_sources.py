@@ -34,6 +34,7 @@ from training.sources import (
     is_slice,
 )
 from xpnet import losses, nn
+from xpnet.files.networks import read_parts, write_parts
 from xpnet.training.callbacks import Callback, Checkpoint
 from xpnet.training.orders import Blocks
 
@@ -763,6 +764,38 @@ def test_resume_on_arrays_and_then_on_batches_is_refused(tmp_path):
     trained(X, Y, callbacks=[Checkpoint(path, every=1), StopAfter(4)])
     with pytest.raises(ValueError, match=r"resume needs .*received"):
         trained_on_batches(batches_of(X, Y), resume=path)
+
+
+@pytest.mark.parametrize("source", [{}, 5, [1], {"digest": "1", "state": None}, {"digest": 0}], ids=str)
+def test_a_damaged_source_is_refused(tmp_path, source):
+    data = (batches_of(X, Y), None)
+    assert_damaged(tmp_path / "run.safetensors", source, *data, batch_size=None)
+
+
+def test_a_source_beside_arrays_is_refused(tmp_path):
+    assert_damaged(tmp_path / "run.safetensors", {"digest": 0, "state": None}, X, Y)
+
+
+def assert_damaged(path, source, *data, **options):
+    """Assert that a checkpoint with a source that is none is refused."""
+    train(classifier(), *data, callbacks=[Checkpoint(path, every=1), StopAfter(4)], **options)
+    parts = read_parts(path)
+    others = {name: parts.load(name, device="cpu") for name in ("net", "optimizer", "training")}
+    write_parts(path, others | {"source": source})
+    with pytest.raises(ValueError, match="is damaged: its source"):
+        train(classifier(), *data, resume=path, **options)
+
+
+def test_an_error_where_a_state_is_given_back_says_so(tmp_path):
+    class Refuses(Stateful):
+        def load_state_dict(self, state):
+            raise KeyError("mine")
+
+    path = tmp_path / "run.safetensors"
+    checkpoint_of_batches(path, Stateful(batches_of(X, Y)))
+    with pytest.raises(KeyError, match="mine") as error:
+        trained_on_batches(Refuses(batches_of(X, Y)), resume=path)
+    assert "given the state" in error.value.__notes__[0]
 
 
 def test_resume_on_a_file_what_began_on_arrays(tmp_path):

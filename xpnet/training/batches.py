@@ -164,7 +164,8 @@ class Batches:
         begins_anew = holder is not self._iterator
         if begins_anew:
             self.close()
-        holder.load_state_dict(_as_it_was(state))
+        with noted(f"It was raised where {self._what} were given the state that the file has of them."):
+            holder.load_state_dict(_as_it_was(state))
         if begins_anew:
             self._iterator = iter(holder)
         self._waiting, self._is_restored = None, True
