@@ -313,6 +313,8 @@ def test_things_that_are_no_batches(thing):
     "make",
     [
         lambda tmp_path: X,
+        lambda tmp_path: X.tolist(),
+        lambda tmp_path: X[:, :2].tolist(),
         lambda tmp_path: {"x": X, "y": Y},
         lambda tmp_path: xpnet.asarray(X, device="strict"),
         lambda tmp_path: scipy.sparse.csr_array(X),
@@ -320,7 +322,17 @@ def test_things_that_are_no_batches(thing):
         lambda tmp_path: hdf5_file(tmp_path)["x"],
         lambda tmp_path: pytest.importorskip("pandas").DataFrame(X),
     ],
-    ids=["array", "dict", "another library", "sparse", "lazy", "hdf5", "frame"],
+    ids=[
+        "array",
+        "rows",
+        "pairs of numbers",
+        "dict",
+        "another library",
+        "sparse",
+        "lazy",
+        "hdf5",
+        "frame",
+    ],
 )
 def test_inputs_without_targets(tmp_path, make):
     """They are neither batches nor a data set."""
@@ -711,6 +723,19 @@ class Lying(Lazy):
 def test_rows_that_are_not_as_the_array_says(lying):
     y = np.arange(lying.get("shape", X.shape)[0]) % 2
     assert_refused((TypeError, ValueError), r"(?s)x .*must.*received", Lying(X, **lying), y)
+
+
+class Single(Lazy):
+    def __init__(self, number):
+        self.array, self.shape, self.dtype = np.asarray(number), (), np.dtype("float64")
+
+    def __array__(self, *_arguments, **_options):
+        return self.array
+
+
+def test_an_array_without_an_axis_of_examples():
+    with pytest.raises(ValueError, match="x must have an axis of examples, received a single number"):
+        xpnet.predict(classifier(), Single(1.0))
 
 
 class Claims(Dataset):

@@ -715,6 +715,20 @@ def test_nothing_is_skipped_between_two_epochs(tmp_path, caplog):
     assert not caplog.records
 
 
+def test_an_iterator_serves_what_is_left_of_the_last_epoch(tmp_path):
+    path, batches, options = tmp_path / "run.safetensors", batches_of(X, Y), {"epochs": 3}
+    for step, left in ((2, 3), (6, 2), (10, 1)):
+        callbacks = [Checkpoint(path, every=1), StopAfter(step + 1)]
+        trained_on_batches(lambda: iter(batches), callbacks=callbacks, **options)
+        if left > 1:
+            with pytest.raises(
+                ValueError, match=f"for {left} epochs must be an iterable"
+            ):
+                trained_on_batches(iter(batches), resume=path, **options)
+    found = trained_on_batches(iter(batches), resume=path, **options)
+    assert_same_rest(found, trained(X, Y, **IN_ORDER, **options), 10)
+
+
 @pytest.mark.parametrize("kind", BATCHES)
 def test_resume_behind_the_last_batch_of_an_epoch(tmp_path, kind):
     """The training was killed before the validation."""

@@ -83,7 +83,7 @@ def training_data(
 
 def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epochs: int) -> Data:
     where, dtype = place_of(net)
-    batches = _are_batches(x) or (y is None and isinstance(x, list))
+    batches = _are_batches(x) or (y is None and isinstance(x, list) and not any(map(_is_row, x[:1])))
     if batches and y is None:
         return Batches(names, _iterable(x), _pair_of, where, dtype, epochs=epochs)
     if batches and not _may_be_array(x):
@@ -140,6 +140,11 @@ def _is_pair(validation: Any) -> bool:
 def _is_batch(item: Any) -> bool:
     """Say whether an item of a list is a batch, and no row of numbers."""
     return _is_pair_of_arrays(item) or isinstance(item, Mapping) or columns_of(item) is not None
+
+
+def _is_row(item: Any) -> bool:
+    """Say whether an item of a list is a row of numbers."""
+    return isinstance(item, tuple | list) and all(map(is_number, item))
 
 
 def _is_pair_of_arrays(batch: Any) -> bool:
