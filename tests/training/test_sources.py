@@ -721,9 +721,7 @@ def test_an_iterator_serves_what_is_left_of_the_last_epoch(tmp_path):
         callbacks = [Checkpoint(path, every=1), StopAfter(step + 1)]
         trained_on_batches(lambda: iter(batches), callbacks=callbacks, **options)
         if left > 1:
-            with pytest.raises(
-                ValueError, match=f"for {left} epochs must be an iterable"
-            ):
+            with pytest.raises(ValueError, match=f"for {left} epochs must be an iterable"):
                 trained_on_batches(iter(batches), resume=path, **options)
     found = trained_on_batches(iter(batches), resume=path, **options)
     assert_same_rest(found, trained(X, Y, **IN_ORDER, **options), 10)
