@@ -766,11 +766,12 @@ def test_a_length_that_is_no_number(length):
         (lambda x, y: (x, y, y), r"(?s)pair.*dict.*received.*tuple of 3"),
         (lambda x, y: x, r"(?s)pair.*dict.*received"),
         (lambda x, y: {"x": x}, r"(?s)received"),
+        (lambda x, y: (x, 0.5), r"(?s)for y int64.*received.*float64"),
         (lambda x, y: (x, "cat"), r"(?s)y.*text"),
         (lambda x, y: (x, None), r"(?s)y.*received"),
         (lambda x, y: None, r"(?s)pair.*dict.*received.*None"),
     ],
-    ids=["shape", "triple", "inputs alone", "dict", "text", "no target", "None"],
+    ids=["shape", "triple", "inputs alone", "dict", "fraction", "text", "no target", "None"],
 )
 def test_an_example_unlike_the_others(example, message):
     class Mixed(Dataset):

@@ -6,6 +6,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import threading
 import time
 from functools import cache
 from typing import NamedTuple
@@ -347,6 +348,25 @@ def test_reads_are_made_as_if_the_caller_made_them():
         trained(Look(X), Y)
         xpnet.predict(classifier(), Look(X), batch_size=16)
     assert seen == {("call", xpnet.device())}
+
+
+def test_the_next_batch_is_read_while_a_step_is_taken():
+    is_read, waited = threading.Event(), []
+
+    class Look(Lazy):
+        def __getitem__(self, index):
+            rows = super().__getitem__(index)
+            if len(self.reads) == 4:  # a row to see what it is like, a batch to try, the first, the second
+                is_read.set()
+            return rows
+
+    class Wait(Callback):
+        def step_end(self, run):
+            if run.step == 1:
+                waited.append(is_read.wait(30))
+
+    trained(Look(X), Y, shuffle=False, callbacks=[Wait()])
+    assert waited == [True]
 
 
 @pytest.mark.slow
