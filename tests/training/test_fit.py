@@ -321,6 +321,30 @@ def test_progress_bar_shows_loss_metrics_and_speed(capsys, monkeypatch):
     assert "samples/s" in shown
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_progress_bar_of_batches(monkeypatch, known):
+    """What they have in all is said from the beginning, as far as it is known, and rightly after an epoch."""
+    import tqdm.auto
+
+    bars, totals = [], []
+
+    class Bar(tqdm.auto.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **(options | {"disable": False}))
+            bars.append(self)
+
+    class Look(xpnet.callbacks.Callback):
+        def epoch_start(self, run):
+            totals.append(bars[0].total)
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    batches = [(X[start : start + 16], Y[start : start + 16]) for start in range(0, 60, 16)]
+    data = batches if known else lambda: iter(batches)
+    train(classifier(), data, None, batch_size=None, epochs=2, callbacks=[Look()], progress=True)
+    assert totals == [2 * 4 * 16 if known else None, 120]
+    assert bars[0].n == 120
+
+
 def test_no_progress_makes_no_bar(monkeypatch):
     # One of tqdm's that shows nothing takes a lock, which a signal's handler that raises may leave locked.
     monkeypatch.setattr("tqdm.auto.tqdm", None)

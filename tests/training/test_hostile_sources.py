@@ -248,8 +248,6 @@ class Claiming(Loader):
         self.length = length
 
     def __len__(self):
-        if self.length is None:
-            raise TypeError("the length is not known")
         return self.length
 
 
@@ -278,10 +276,16 @@ def test_a_length_that_is_not_true_any_more():
     )
 
 
-def test_a_length_that_is_not_known():
-    """So a DataLoader of PyTorch says it."""
+@pytest.mark.parametrize("error", [TypeError, NotImplementedError])
+def test_a_length_that_is_not_known(error):
+    """So a DataLoader of PyTorch says it, and so do data sets of its kind."""
+
+    class Unknown(Loader):
+        def __len__(self):
+            raise error("no length")
+
     one, other = classifier(), classifier()
-    train(one, Claiming(None), None, batch_size=None)
+    train(one, Unknown(batches_of(X, Y)), None, batch_size=None)
     train(other, batches_of(X, Y), None, batch_size=None)
     assert same(weights(one), weights(other))
 
@@ -309,6 +313,8 @@ def test_things_that_are_no_batches(thing):
     "make",
     [
         lambda tmp_path: X,
+        lambda tmp_path: X.tolist(),
+        lambda tmp_path: X[:, :2].tolist(),
         lambda tmp_path: {"x": X, "y": Y},
         lambda tmp_path: xpnet.asarray(X, device="strict"),
         lambda tmp_path: scipy.sparse.csr_array(X),
@@ -320,7 +326,7 @@ def test_things_that_are_no_batches(thing):
         lambda tmp_path: pytest.importorskip("pandas").DataFrame(X),
     ],
     ids=[
-        *("array", "dict", "another library", "sparse", "lazy", "hdf5"),
+        *("array", "rows", "pairs of numbers", "dict", "another library", "sparse", "lazy", "hdf5"),
         *("file of hdf5", "group of zarr", "path", "frame"),
     ],
 )
@@ -513,6 +519,16 @@ def test_place_of_a_nan_in_a_batch_of_an_iterator():
     assert_refused(FloatingPointError, message, iter(batches_of(with_nan(), Y)), epochs=1)
 
 
+def test_a_nan_in_a_batch_that_was_on_the_device():
+    """It is not looked for there, and the text does not say that there is none."""
+    net = xpnet.to_device(classifier(), "strict")
+    batches = [
+        tuple(xpnet.asarray(part, device="strict") for part in batch) for batch in batches_of(with_nan(), Y)
+    ]
+    message = r"epoch 1\. Lower the learning rate, or look for bad values in x and y, which came on the"
+    assert_refused(FloatingPointError, message, batches, net=net)
+
+
 def test_place_of_a_nan_in_a_later_epoch():
     def batches():
         calls.append(1)
@@ -521,6 +537,17 @@ def test_place_of_a_nan_in_a_later_epoch():
     calls = []
     message = r"epoch 2, batch 3, first in x at row 8 of the batch, column 1, which is nan\. Leave"
     assert_refused(FloatingPointError, message, batches, epoch=2)
+
+
+def test_a_nan_that_did_no_harm_in_an_earlier_epoch_is_not_blamed():
+    epochs = iter([replaced(2, (with_nan()[32:48], Y[:16])), changed(3, x=lambda x: x + np.inf)])
+    net = nn.Sequential(nn.Lambda(without_nan), *classifier())
+    message = r"epoch 2, batch 3, first in x at row 0 of the batch, column 0, which is inf in float32\. Leave"
+    assert_refused(FloatingPointError, message, lambda: next(epochs), epoch=2, net=net)
+
+
+def without_nan(x):
+    return np.where(np.isnan(x), np.float32(0), x)
 
 
 def test_place_of_a_nan_in_a_batch_of_the_validation():
@@ -708,6 +735,19 @@ def test_rows_that_are_not_as_the_array_says(lying):
     assert_refused((TypeError, ValueError), r"(?s)x .*must.*received", Lying(X, **lying), y)
 
 
+class Single(Lazy):
+    def __init__(self, number):
+        self.array, self.shape, self.dtype = np.asarray(number), (), np.dtype("float64")
+
+    def __array__(self, *_arguments, **_options):
+        return self.array
+
+
+def test_an_array_without_an_axis_of_examples():
+    with pytest.raises(ValueError, match="x must have an axis of examples, received a single number"):
+        xpnet.predict(classifier(), Single(1.0))
+
+
 class Claims(Dataset):
     """A data set that says how many examples it has."""
 
@@ -736,11 +776,12 @@ def test_a_length_that_is_no_number(length):
         (lambda x, y: (x, y, y), r"(?s)pair.*dict.*received.*tuple of 3"),
         (lambda x, y: x, r"(?s)pair.*dict.*received"),
         (lambda x, y: {"x": x}, r"(?s)received"),
+        (lambda x, y: (x, 0.5), r"(?s)for y int64.*received.*float64"),
         (lambda x, y: (x, "cat"), r"(?s)y.*text"),
         (lambda x, y: (x, None), r"(?s)y.*received"),
         (lambda x, y: None, r"(?s)pair.*dict.*received.*None"),
     ],
-    ids=["shape", "triple", "inputs alone", "dict", "text", "no target", "None"],
+    ids=["shape", "triple", "inputs alone", "dict", "fraction", "text", "no target", "None"],
 )
 def test_an_example_unlike_the_others(example, message):
     class Mixed(Dataset):
@@ -856,6 +897,27 @@ def test_no_thread_stays_after_an_error_inside_the_source(nothing_stays, make, a
     assert_refused(OfTheirOwnError, None, *data, epoch=2 if at == "second epoch" else 1)
 
 
+@pytest.mark.parametrize("place", ["training", "validation"])
+def test_no_thread_stays_after_an_error_where_a_nan_is_looked_for(nothing_stays, place):
+    """Nor while the error is held."""
+    seen = []
+
+    class Fails(nn.Module):
+        """Fails where it sees the NaN for the second time."""
+
+        def __call__(self, x):
+            seen.extend([1] if np.isnan(x).any() else [])
+            return fail() if len(seen) == 2 else x
+
+    bad = Lazy(with_nan()), Lazy(Y)
+    data, validation = (bad, None) if place == "training" else ((X, Y), bad)
+    net = nn.Sequential(Fails(), *classifier())
+    with pytest.raises(OfTheirOwnError) as held:
+        train(net, *data, validation=validation, shuffle=False, jit=False)
+    assert held.value
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("xpnet-reading")]
+
+
 def test_no_thread_stays_after_a_prediction(nothing_stays):
     xpnet.predict(classifier(), Lazy(X), batch_size=16)
     for at in ("first", "third"):
@@ -937,11 +999,23 @@ def test_generators_of_a_validation_are_closed(end):
 
 def test_generators_are_closed_where_network_or_data_do_not_fit():
     notes = []
-    assert_refused(ValueError, "features", noted(notes, "it"), net=nn.Sequential(nn.Dense(4, 2, seed=0)))
-    assert_refused(OfTheirOwnError, None, noted(notes, "it"), loss=lambda outputs, targets: fail())
-    with pytest.raises(ValueError, match="features"):
+
+    def spoilt():
+        for _ in noted(notes, "it")():
+            yield 3.0
+
+    other, loss = nn.Sequential(nn.Dense(4, 2, seed=0)), lambda outputs, targets: fail()
+    held = [
+        assert_refused(ValueError, "features", noted(notes, "it"), net=other),
+        assert_refused(OfTheirOwnError, None, noted(notes, "it"), loss=loss),
+        assert_refused(OfTheirOwnError, None, X, Y, validation=noted(notes, "it"), loss=loss),
+        assert_refused(TypeError, "must be a pair", noted(notes, "it"), validation=lambda: iter([X])),
+        assert_refused(TypeError, "must be a pair", spoilt),
+    ]
+    with pytest.raises(ValueError, match="features") as caught:
         xpnet.predict(nn.Dense(4, 2, seed=0), noted(notes, "it"))
-    assert notes == 3 * ["it begins", "it ends"]
+    # What is held by the errors is closed, too.
+    assert notes == (len(held) + len([caught.value])) * ["it begins", "it ends"]
 
 
 def test_a_generator_is_closed_after_a_nan():

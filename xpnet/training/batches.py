@@ -122,10 +122,16 @@ class Batches:
             for batch in moved:
                 yield tuple(batch)
 
-    # Batches from outside cannot be had again, so that steps are not looked at one by one.
-    unexplained = "or scale x and y: the data alone are not to blame"
+    # Batches from outside cannot be had again, so that steps are not looked at one by one, and those that are
+    # on the device already were not looked at when they came.
+    @property
+    def unexplained(self) -> str:
+        """What to look at where a loss is NaN, and `again` has no batch with a bad value."""
+        if self._from_host:
+            return "or scale x and y: the data alone are not to blame"
+        return "or look for bad values in x and y, which came on the device and were not looked through"
 
-    def again(self, _first: int = 0) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def again(self, _first: int = 0) -> Generator[tuple[int, tuple[Any, ...]], None, None]:
         """Yield the first batch of the epoch with a bad value, if there was one, with its number."""
         if self._bad is not None:
             number, batch = self._bad
@@ -158,7 +164,8 @@ class Batches:
         begins_anew = holder is not self._iterator
         if begins_anew:
             self.close()
-        holder.load_state_dict(_as_it_was(state))
+        with noted(f"It was raised where {self._what} were given the state that the file has of them."):
+            holder.load_state_dict(_as_it_was(state))
         if begins_anew:
             self._iterator = iter(holder)
         self._waiting, self._is_restored = None, True

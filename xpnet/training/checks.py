@@ -244,13 +244,15 @@ def check_of_parts(
     callable or None
         ``check(x, y)``, of which one may be None. Other arrays than those on the host are not looked at.
     """
+    if not reads and not looks:
+        return None
     layers = checking_layers(net)
 
     def check(x: Any, y: Any = None) -> None:
-        arrays = {name: array for name, array in named_arrays(x, name).items() if is_on_host(array)}
-        check_reads(layers, arrays, {(layer, name) for layer, name in reads if name in arrays})
+        arrays = {key: array for key, array in named_arrays(x, name).items() if is_on_host(array)}
+        check_reads(layers, arrays, {(layer, key) for layer, key in reads if key in arrays})
         if y is not None and all(map(is_on_host, tree.leaves(y))):
             for look in looks:
                 look(y)
 
-    return check if reads or looks else None
+    return check

@@ -5,14 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeAlias
 
-import numpy
-
 from xpnet.backends import Device, columns_of
 from xpnet.settings import count, described, is_bool, is_number
 from xpnet.training.batches import Batches
 from xpnet.training.destination import Destination, is_sparse
 from xpnet.training.examples import Examples
-from xpnet.training.lazy import Items, has_keys, is_indexed, is_of_items
+from xpnet.training.lazy import Items, has_keys, is_like_array, is_of_items
 from xpnet.training.networks import place_of
 from xpnet.training.orders import order_of
 
@@ -59,7 +57,6 @@ def training_data(
     """
     _check_pair_or_share(validation)
     size = _BATCH_SIZE if batch_size is None else count("batch_size", batch_size)
-    order = {"shuffle": shuffle, "block_size": block_size}
     held_out: Data | None = None
     data = _data(net, _NAMES, x, y, size, epochs)
     opened.callback(data.close)
@@ -76,7 +73,7 @@ def training_data(
     elif is_number(validation):
         data, held_out = data.split(float(validation), random)
     if isinstance(data, Examples):
-        data.order = order_of(**order, rows=len(data), elements=data.elements, random=random)
+        data.order = order_of(shuffle, block_size, rows=len(data), elements=data.elements, random=random)
         if is_bool(shuffle) and shuffle:
             data.warn_of_chunks()
     if validation is not None and held_out is None:
@@ -88,7 +85,7 @@ def training_data(
 
 def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epochs: int) -> Data:
     where, dtype = place_of(net)
-    batches = _are_batches(x) or (y is None and isinstance(x, list))
+    batches = _are_batches(x) or (y is None and isinstance(x, list) and not any(map(_is_row, x[:1])))
     if batches and y is None:
         return Batches(names, _iterable(x), _pair_of, where, dtype, epochs=epochs)
     if batches and not _may_be_array(x):
@@ -128,12 +125,11 @@ def _are_batches(data: Any) -> bool:
     if isinstance(data, list | tuple | deque):
         return len(data) > 0 and all(map(_is_batch, data))
     is_data = (
-        isinstance(data, numpy.ndarray | type | str | bytes | range | memoryview)
-        or any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
+        isinstance(data, type | str | range)
+        or is_like_array(data)
         or has_keys(data)
         or is_sparse(data)
         or columns_of(data) is not None
-        or is_indexed(data)
         or (is_of_items(data) and not _is_keras_sequence(data))
     )
     return not is_data and (hasattr(data, "__iter__") or callable(data) or _is_keras_sequence(data))
@@ -148,6 +144,11 @@ def _is_pair(validation: Any) -> bool:
 def _is_batch(item: Any) -> bool:
     """Say whether an item of a list is a batch, and no row of numbers."""
     return _is_pair_of_arrays(item) or isinstance(item, Mapping) or columns_of(item) is not None
+
+
+def _is_row(item: Any) -> bool:
+    """Say whether an item of a list is a row of numbers."""
+    return isinstance(item, tuple | list) and all(map(is_number, item))
 
 
 def _is_pair_of_arrays(batch: Any) -> bool:

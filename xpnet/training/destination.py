@@ -65,7 +65,7 @@ class Destination:
             return data.tocsr()
         data = unmasked(data, name)
         library = library_of(data)
-        if library is None or (device_of(data) == self.where and isinstance(data, numpy.ndarray)):
+        if library is None or isinstance(data, numpy.ndarray):
             array = as_numbers(data, name)
             if array.dtype.kind in "biu" and has_bool_columns(data):  # 0 and 1, beside other numbers or alone
                 array = array.astype(self.floating)

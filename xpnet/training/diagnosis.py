@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,7 +150,8 @@ def check_validation(run: Run, loss: float, data: Data, evaluate: Callable[..., 
     earlier = run.history["validation_loss"] if len(run.history) else []
     if math.isfinite(loss) or not all(map(math.isfinite, earlier)):  # said already
         return
-    found = first_bad_evaluation(evaluation_copy(run.net), evaluate, data.again(), data.names)
+    with closing(data.again()) as batches:
+        found = first_bad_evaluation(evaluation_copy(run.net), evaluate, batches, data.names)
     text = f"but is {loss} in epoch {run.epoch}{explained(found, data)}"
     if found is not None and found[1].index:
         raise FloatingPointError(f"the validation loss must be finite, {text}{BACK}")

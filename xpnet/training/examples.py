@@ -2,9 +2,9 @@
 
 import copy
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import prod
 from typing import Any
 
@@ -249,9 +249,10 @@ class Examples:
     # What to look at where a loss is NaN, but not in the steps when they are taken again.
     unexplained = "or look at what callbacks change: the steps alone stay finite"
 
-    def again(self, first: int = 0) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    def again(self, first: int = 0) -> Generator[tuple[int, tuple[Any, ...]], None, None]:
         """Yield the batches of the epoch once more, with their numbers."""
-        return enumerate(self.epoch(first), first)
+        with closing(self.epoch(first)) as batches:
+            yield from enumerate(batches, first)
 
     def place(self, batch: int, number: int) -> str:
         """Say which example of a batch of the epoch it is."""
@@ -285,13 +286,12 @@ class Examples:
     ) -> Generator[tuple[Any, ...], None, None]:
         # Several small batches are gathered at once, as that takes hardly longer than for one.
         together = batch_size * max(1, GATHERED_BYTES // max(8 * batch_size * self.elements, 1))
-        in_blocks = isinstance(order, Blocks)
-        if self.stays_sparse or not (in_blocks or all(source.is_mapped for source in self._sources)):
+        blocks = order if isinstance(order, Blocks) else None
+        if self.stays_sparse or not (blocks or all(source.is_mapped for source in self._sources)):
             together = batch_size
-        start = first * batch_size
-        ends: Iterable[int] = range(together, len(rows) + together, together)
-        ends, most = (order.ends, order.block_size) if isinstance(order, Blocks) else (ends, together)
-        groups = self._gathered(rows, start, together, ends, most)
+        ends: Iterable[int] = blocks.ends if blocks else range(together, len(rows) + together, together)
+        most = blocks.block_size if blocks else together
+        groups = self._gathered(rows, first * batch_size, together, ends, most)
         uploaded = self.destination.uploaded(groups, from_host=self._goes_up, ahead=1)
         with closing(groups), closing(uploaded) as moved:
             for gathered in moved:
@@ -308,7 +308,7 @@ class Examples:
         What is not loaded is read from end to end, and no more than so many rows at once.
         """
         order = self._on_device(rows)
-        pieces = pairwise([start, *(end for end in ends if end > start)])
+        pieces = pairwise(chain([start], (end for end in ends if end > start)))
         with closing(Reader(lambda begin, end: self._read(rows[begin:end], most), pieces)) as reader:
             for begin in range(start, len(rows), together):
                 end = min(begin + together, len(rows))

@@ -409,8 +409,9 @@ class _Loop:
 
     def _place_of_first_bad(self) -> str:
         """Take the steps of an epoch again, and say where the first infinite or NaN value is."""
-        batches = self.data.again(self.run.batch)
-        place = explained(first_bad_step(self.run, self.steps.train, batches, self.data.names), self.data)
+        with closing(self.data.again(self.run.batch)) as batches:
+            found = first_bad_step(self.run, self.steps.train, batches, self.data.names)
+        place = explained(found, self.data)
         return place + _RANGE if self.steps.precision == "float16" else place
 
     def end(self) -> None:

@@ -44,14 +44,24 @@ def is_of_items(data: Any) -> bool:
     """Say whether data are an object that makes one example at a time, as data sets of PyTorch are."""
     if isinstance(data, (numpy.ndarray, *_IN_MEMORY, type)) or is_sparse(data):
         return False
-    is_array = any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape"))
     has_both = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    return has_both and not is_array and not has_keys(data) and columns_of(data) is None
+    return has_both and not (is_like_array(data) or has_keys(data)) and columns_of(data) is None
 
 
 def has_keys(data: Any) -> bool:
     """Say whether data are found by keys, as those in a group of zarr are, which is no Mapping."""
     return isinstance(data, Mapping) or callable(getattr(data, "keys", None))
+
+
+def is_like_array(data: Any) -> bool:
+    """Say whether data are an array of some library, or lend NumPy their memory, as `array.array` does."""
+    if any(hasattr(data, name) for name in ("__array__", "__array_interface__", "shape")):
+        return True
+    try:
+        memoryview(data)
+    except (BufferError, TypeError, ValueError):
+        return False
+    return True
 
 
 class Lazy:

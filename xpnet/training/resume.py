@@ -12,6 +12,7 @@ import numpy
 from xpnet.backends import Device, to_numpy
 from xpnet.files.networks import Parts, read_parts, write_parts
 from xpnet.random import check_host_state
+from xpnet.training.batches import Batches
 from xpnet.training.history import History
 from xpnet.training.run import Callback, Run
 
@@ -94,7 +95,10 @@ class SavedTraining:
         run.history = History(self._entry("history", lambda x: _is_history(x, run)))
         _set_random(self._random, run.random["epoch"])
         if "source" in self._parts:
-            run.source.restore(self._parts.load("source", device="cpu"))
+            kept = self._parts.load("source", device="cpu")
+            if not _is_source(kept, run):
+                raise ValueError(f"{self._path} is damaged: its source is not that of batches from outside.")
+            run.source.restore(kept)
 
     def restore_callbacks(self, run: Run) -> None:
         """Give each callback the state that it had, in the order of those of its class."""
@@ -147,6 +151,11 @@ def _are_numbers(x: Any) -> bool:
 
 def _are_states(x: Any) -> bool:
     return isinstance(x, dict) and x.keys() == {"start", "epoch"}
+
+
+def _is_source(x: Any, run: Run) -> bool:
+    is_kept = isinstance(x, dict) and x.keys() == {"digest", "state"} and _is_count(x["digest"])
+    return is_kept and isinstance(run.source, Batches)
 
 
 def _is_history(x: Any, run: Run) -> bool:
