@@ -702,6 +702,14 @@ def test_resume_on_arrays_and_then_on_batches_is_refused(tmp_path):
         trained_on_batches(batches_of(X, Y), resume=path)
 
 
+@pytest.mark.parametrize("shuffle", [{"shuffle": True}, BLOCKS | {"block_size": 4}], ids=str)
+def test_resume_with_other_blocks_is_refused(tmp_path, shuffle):
+    path = tmp_path / "run.safetensors"
+    trained(X, Y, callbacks=[Checkpoint(path, every=1), StopAfter(3)], **BLOCKS)
+    with pytest.raises(ValueError, match=r"resume needs .*'block_size': 3.*received"):
+        trained(X, Y, resume=path, **shuffle)
+
+
 def test_resume_on_a_file_what_began_on_arrays(tmp_path):
     path, shuffle = tmp_path / "run.safetensors", BLOCKS
     trained(X, Y, callbacks=[Checkpoint(path, every=1), StopAfter(4)], **shuffle)
@@ -923,6 +931,12 @@ def test_default_size_of_blocks(rows, elements, block_size):
     x = np.broadcast_to(np.int8(0), (rows, elements))
     (order,) = orders(rows, x=x, batch_size=4)
     assert np.array_equal(order, orders(rows, block_size=block_size)[0])
+
+
+def test_blocks_of_more_rows_than_there_are():
+    """They take no more memory than one of all rows."""
+    (right,) = orders(200, block_size=200)
+    assert np.array_equal(orders(200, block_size=2**63)[0], right)
 
 
 def test_blocks_beside_a_share_for_validation():

@@ -146,7 +146,8 @@ class Examples:
     @property
     def settings(self) -> dict[str, int]:
         """What is the same when a training goes on."""
-        return {"examples": len(self), "batch_size": self.batch_size}
+        blocks = {"block_size": self.order.block_size} if isinstance(self.order, Blocks) else {}
+        return {"examples": len(self), "batch_size": self.batch_size, **blocks}
 
     @property
     def elements(self) -> int:
