@@ -23,6 +23,7 @@ from training import test_interrupts
 from training.cases import X, Y, classifier, same, train, weights
 from training.sources import (
     BATCHES,
+    INDEXED,
     Dataset,
     KerasSequence,
     Lazy,
@@ -32,6 +33,7 @@ from training.sources import (
     Unsized,
     batches_of,
     columns_of,
+    dask_array,
     is_increasing,
     is_slice,
 )
@@ -518,6 +520,13 @@ def test_place_of_a_nan_in_a_later_row(kind, shuffle):
     assert_refused(FloatingPointError, message, *data, shuffle=shuffle)
 
 
+@pytest.mark.parametrize("kind", ["hdf5 contiguous", "memory map", "lazy, slices"])
+def test_place_of_a_nan_in_a_column_of_records(tmp_path, kind):
+    x = np.array(list(map(tuple, with_nan())), [(name, "float32") for name in "abc"])
+    message = r"epoch 1, batch 3, first in x at row 40, column 'b', which is nan\. Leave"
+    assert_refused(FloatingPointError, message, INDEXED[kind](x, tmp_path / "x"), Y)
+
+
 # -- errors inside the source -------------------------------------------------------------------------------
 
 
@@ -686,6 +695,45 @@ class Lying(Lazy):
 def test_rows_that_are_not_as_the_array_says(lying):
     y = np.arange(lying.get("shape", X.shape)[0]) % 2
     assert_refused((TypeError, ValueError), r"(?s)x .*must.*received", Lying(X, **lying), y)
+
+
+def dask_of_masked():
+    return pytest.importorskip("dask.array").ma.masked_less(dask_array(X, None), X.min() + 0.1)
+
+
+class Masked(Lazy):
+    """Rows as those of netCDF come, with a mask."""
+
+    def __getitem__(self, index):
+        return np.ma.masked_equal(super().__getitem__(index), X[40, 1])
+
+
+@pytest.mark.parametrize("make", [dask_of_masked, lambda: Masked(X)], ids=["dask", "rows"])
+def test_what_is_masked(make):
+    message = r"x must hold a number at each place, received a MaskedArray in which 1 are masked"
+    assert_refused(TypeError, message, make(), Y)
+
+
+def test_a_dataset_of_hdf5_without_a_shape(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        empty = file.create_dataset("x", data=h5py.Empty("float32"))
+        assert_refused(ValueError, "received 0 in x and 60 in y", empty, Y)
+        with pytest.raises(ValueError, match="at least one example, received none in x"):
+            xpnet.predict(classifier(), empty)
+
+
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [
+        (lambda: (FailingLazy(X, 0, 1, OfTheirOwnError()), Y), "first row of x is read"),
+        (lambda: (FailingDataset(0, 1, OfTheirOwnError()),), "first example of x and y is read"),
+    ],
+    ids=["lazy", "data set"],
+)
+def test_an_error_in_the_first_row_names_what_is_read(make, place):
+    error = assert_refused(OfTheirOwnError, None, *make())
+    assert place in error.__notes__[0]
 
 
 class Claims(Dataset):

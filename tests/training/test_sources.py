@@ -272,6 +272,32 @@ def test_dtypes_stay_those_of_an_array(dtype):
     assert_same(trained_on_batches(batches_of(x, y), first=in_single_precision()), right)
 
 
+RECORDS = {
+    "numbers": [("a", "float32"), ("b", "int32"), ("c", "bool")],
+    "whole numbers and bools": [("a", "int8"), ("b", "int32"), ("c", "bool")],
+    "bools": [("a", "bool"), ("b", "bool"), ("c", "bool")],
+}
+
+
+@pytest.mark.parametrize("dtype", RECORDS.values(), ids=RECORDS)
+def test_records_become_the_same_columns(tmp_path, dtype):
+    x = np.array(list(map(tuple, 3 * X)), dtype)
+    right = trained(x, Y, **BLOCKS)
+    for kind in ("hdf5 contiguous", "memory map", "lazy, slices"):
+        assert_same(trained(INDEXED[kind](x, tmp_path / kind), Y, **BLOCKS), right)
+
+
+class Masked(Lazy):
+    """Rows as those of netCDF come, with a mask."""
+
+    def __getitem__(self, index):
+        return np.ma.masked_greater(super().__getitem__(index), 1e6)
+
+
+def test_rows_of_which_none_is_masked():
+    assert_same(trained(Masked(X), Y, **BLOCKS), expected(**BLOCKS))
+
+
 def in_single_precision():
     def cast(x):
         xp = xpnet.array_namespace(x)

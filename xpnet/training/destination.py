@@ -66,15 +66,20 @@ class Destination:
         data = unmasked(data, name)
         library = library_of(data)
         if library is None or (device_of(data) == self.where and isinstance(data, numpy.ndarray)):
-            array = as_numbers(data, name)
-            if array.dtype.kind in "biu" and has_bool_columns(data):  # 0 and 1, beside other numbers or alone
-                array = array.astype(self.floating)
+            array = self.numbers(name, data)
         elif device_of(data) == self.where:
             array = data
         else:
             array = as_numbers(numpy.asarray(library.to_numpy(data)), name)
         if len(array.shape) == 0:
             raise ValueError(f"{name} must have an axis of examples, received a single number.")
+        return array
+
+    def numbers(self, name: str, data: Any) -> numpy.ndarray:
+        """Return data on the host as an array of numbers, in which bools of a data frame are 0 and 1."""
+        array = as_numbers(data, name)
+        if array.dtype.kind in "biu" and has_bool_columns(data):  # beside other numbers or alone
+            return array.astype(self.floating)
         return array
 
     def converted(self, array: Any) -> Any:

@@ -101,8 +101,11 @@ class Examples:
 
         def prepared(name: str, value: Any) -> Any:
             if is_indexed(value):
-                self._sources.append(IndexedArray(name, value, self.destination))
-                [value] = self._sources[-1].values
+                array = IndexedArray(name, value, self.destination)
+                if array.columns is not None:
+                    self.columns[name] = array.columns
+                self._sources.append(array)
+                [value] = array.values
             elif is_of_items(value):
                 self._sources.append(Items([name], value, lambda item: [item], self.destination))
                 [value] = self._sources[-1].values

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy
 
-from xpnet.backends import as_numbers, columns_of, library_of
-from xpnet.training.destination import Destination, is_sparse
+from xpnet.backends import as_numbers, column_names, columns_of, library_of, unmasked
+from xpnet.training.destination import Destination, is_sparse, noted
 
 # Bytes that are read and left out, where the next row that is asked for is no further away: one read of more
 # takes less time than two.
@@ -37,7 +37,7 @@ def is_indexed(data: Any) -> bool:
     except TypeError:
         if hasattr(data, "to_numpy"):  # a column of polars
             return False
-    return len(data.shape) > 0
+    return data.shape is None or len(data.shape) > 0
 
 
 def is_of_items(data: Any) -> bool:
@@ -82,6 +82,8 @@ class IndexedArray:
     values : list of Lazy
         What stands for it.
     leaves : list of Lazy
+    columns : list or None
+        The names of the columns, if rows are records.
     is_mapped : bool
         Whether rows can be had as quickly as from memory, wherever they are.
     """
@@ -89,15 +91,21 @@ class IndexedArray:
     def __init__(self, name: str, data: Any, destination: Destination) -> None:
         self.names, self._data = [name], data
         self.is_mapped = isinstance(data, numpy.memmap)
-        number = data.shape[0]
+        shape = (0,) if data.shape is None else tuple(data.shape)  # an empty dataset of HDF5 has none
+        number = shape[0]
         if not isinstance(number, int | numpy.integer):
             raise ValueError(
-                f"{name} must have a known number of rows, received the shape {tuple(data.shape)}. Dask "
+                f"{name} must have a known number of rows, received the shape {shape}. Dask "
                 "finds it by compute_chunk_sizes()."
             )
         # Not what the attributes say: as an array of numbers, a structured one has another axis.
-        examples = on_host(name, data[:1]) if number else numpy.empty(data.shape)
-        self._lazy = Lazy(int(number), examples[0] if number else examples, destination)
+        self._destination, self.columns = destination, None
+        examples = numpy.empty(shape)
+        if number:
+            with noted(f"It was raised where the first row of {name} is read."):
+                first = data[:1]
+                examples, self.columns = self._numbers(first)[0], column_names(first)
+        self._lazy = Lazy(int(number), examples, destination)
         self.values = self.leaves = [self._lazy]
         self._takes_rows = True
 
@@ -138,7 +146,7 @@ class IndexedArray:
         return part if len(ascending) == stop - start else part[ascending - start]
 
     def _part(self, index: Any, number: int) -> numpy.ndarray:
-        part = on_host(self.names[0], self._data[index])
+        part = self._numbers(self._data[index])
         shape, dtype = (number, *self._lazy.shape[1:]), self._lazy.dtype
         if part.shape != shape or not numpy.can_cast(part.dtype, dtype, "same_kind"):
             raise ValueError(
@@ -146,6 +154,9 @@ class IndexedArray:
                 f"{part.dtype} of shape {part.shape}."
             )
         return part
+
+    def _numbers(self, rows: Any) -> numpy.ndarray:
+        return self._destination.numbers(self.names[0], _to_numpy(self.names[0], rows))
 
 
 class Items:
@@ -183,7 +194,8 @@ class Items:
             self._lazy[name] = Lazy(number, example, destination)
             return self._lazy[name]
 
-        example = parts(data[0]) if number else [numpy.empty(0)] * len(names)
+        with noted(f"It was raised where the first example of {' and '.join(names)} is read."):
+            example = parts(data[0]) if number else [numpy.empty(0)] * len(names)
         self.values = [map_named(prepared, *part) for part in zip(names, example, strict=True)]
         self.leaves = list(self._lazy.values())
 
@@ -273,12 +285,13 @@ def _ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
 def on_host(name: str, data: Any) -> numpy.ndarray:
     """Return numbers of any library, or a list of such, as a NumPy array."""
     if isinstance(data, list):
-        data = [_to_numpy(each) for each in data]
+        data = [_to_numpy(name, each) for each in data]
         return as_numbers(numpy.stack(data) if _are_alike(data) else data, name)
-    return as_numbers(_to_numpy(data), name)
+    return as_numbers(_to_numpy(name, data), name)
 
 
-def _to_numpy(data: Any) -> Any:
+def _to_numpy(name: str, data: Any) -> Any:
+    data = unmasked(data.compute() if hasattr(data, "compute") else data, name)  # Dask itself drops masks
     library = library_of(data)
     return data if library is None else library.to_numpy(data)
 
