@@ -998,6 +998,24 @@ def test_a_state_is_left_as_it_was_by_ctrl_c():
     assert len(list(source)) == 4
 
 
+@pytest.mark.parametrize("kind", ["training", "validation"])
+def test_ctrl_c_that_ends_a_source_too(kind):
+    """As it does the workers of a loader, which have the same terminal."""
+
+    def batches():
+        yield from batches_of(X, Y)[:2]
+        if len(steps.weights) > 1:
+            press()
+            raise OfTheirOwnError("a worker ended")
+
+    steps, net = Steps(), classifier()
+    data = {"training": (batches, None), "validation": (batches_of(X, Y), batches)}[kind]
+    history = train(net, data[0], None, validation=data[1], batch_size=None, callbacks=[steps])
+    assert history.interrupted
+    assert len(history) == 0
+    assert same(weights(net), steps.weights[2 if kind == "training" else 4])
+
+
 # The signal may meet Python while it closes a generator, which swallows it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["lazy", "blocks", "batches"])

@@ -348,6 +348,7 @@ class _Loop:
                 try:
                     batch = next(batches, None)
                 except Exception as error:
+                    self.interrupts.act()  # the workers of a loader hear of Ctrl-C, too, and end
                     self.run.go_back()
                     error.add_note(BACK)
                     raise
