@@ -610,6 +610,7 @@ def test_states_of_several_kinds_of_values(tmp_path):
         "nested": {"none": None, "list": [1, 2.5, "text", True], "empty": {}},
         "large": random.bit_generator.state["state"]["state"],
         "bytes": b"\0\1\2",
+        "numbers of NumPy": [np.int64(3), np.float32(0.5), np.bool_(True)],
     }
     given = []
 
@@ -626,6 +627,8 @@ def test_states_of_several_kinds_of_values(tmp_path):
     assert found.pop("position") == 3
     assert np.array_equal(xpnet.to_numpy(found.pop("array")), state.pop("array"))
     assert found == state
+    kinds, right = (list(map(type, kept["numbers of NumPy"])) for kept in (found, state))
+    assert kinds == right
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # what torchdata itself meets in torch
