@@ -736,6 +736,22 @@ def test_an_error_in_the_first_row_names_what_is_read(make, place):
     assert place in error.__notes__[0]
 
 
+class Growing(Lazy):
+    """Its first row has a smaller dtype than all rows have."""
+
+    def __getitem__(self, index):
+        rows = super().__getitem__(index)
+        return rows.astype("int8") if len(rows) == 1 else rows
+
+
+def test_integers_that_would_not_fit():
+    """They would become other ones, and classes that there are."""
+    y = np.where(np.arange(60) < 1, Y, Y + 256)
+    assert_refused(ValueError, "y must give int8 .*received int64", X, Growing(y))
+    dataset = Dataset(X, y, lambda x, y: (x, np.int8(y) if y < 2 else y))
+    assert_refused(ValueError, "for y int8 .*received 16 of int64", dataset)
+
+
 class Claims(Dataset):
     """A data set that says how many examples it has."""
 

@@ -148,7 +148,7 @@ class IndexedArray:
     def _part(self, index: Any, number: int) -> numpy.ndarray:
         part = self._numbers(self._data[index])
         shape, dtype = (number, *self._lazy.shape[1:]), self._lazy.dtype
-        if part.shape != shape or not numpy.can_cast(part.dtype, dtype, "same_kind"):
+        if part.shape != shape or not _becomes(part.dtype, dtype):
             raise ValueError(
                 f"{self.names[0]} must give {dtype} of shape {shape} for {number} of its rows, received "
                 f"{part.dtype} of shape {part.shape}."
@@ -221,7 +221,7 @@ class Items:
         array = on_host(name, values)
         lazy = self._lazy.get(name)
         if lazy is not None and array.shape == (len(rows), *lazy.shape[1:]):  # noqa: SIM102
-            if numpy.can_cast(array.dtype, lazy.dtype, "same_kind"):
+            if _becomes(array.dtype, lazy.dtype):
                 return array.astype(lazy.dtype, copy=False)
         expected = "nothing of that name" if lazy is None else f"{lazy.dtype} of shape {lazy.shape[1:]}"
         raise ValueError(
@@ -280,6 +280,11 @@ def _ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
                     "data must be read in the process that began to, received a fork of it. Call fit or "
                     "predict there anew, with files that are opened there."
                 )
+
+
+def _becomes(dtype: numpy.dtype, other: numpy.dtype) -> bool:
+    """Say whether numbers may become those of another dtype: integers only where none changes."""
+    return numpy.can_cast(dtype, other, "same_kind" if other.kind == "f" else "safe")
 
 
 def on_host(name: str, data: Any) -> numpy.ndarray:
