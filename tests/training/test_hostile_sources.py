@@ -714,6 +714,10 @@ def test_what_is_masked(make):
     assert_refused(TypeError, message, make(), Y)
 
 
+def test_a_batch_of_dask_that_is_masked():
+    assert_refused(TypeError, r"x in batch 1 must .* in which 3 are masked", [(dask_of_masked(), Y)])
+
+
 def test_a_dataset_of_hdf5_without_a_shape(tmp_path):
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "empty.h5", "w") as file:

@@ -296,7 +296,7 @@ def on_host(name: str, data: Any) -> numpy.ndarray:
 
 
 def _to_numpy(name: str, data: Any) -> Any:
-    data = unmasked(data.compute() if hasattr(data, "compute") else data, name)  # Dask itself drops masks
+    data = unmasked(data, name)
     library = library_of(data)
     return data if library is None else library.to_numpy(data)
 
