@@ -23,6 +23,7 @@ from training import test_interrupts
 from training.cases import X, Y, classifier, same, train, weights
 from training.sources import (
     BATCHES,
+    INDEXED,
     Dataset,
     KerasSequence,
     Lazy,
@@ -32,6 +33,7 @@ from training.sources import (
     Unsized,
     batches_of,
     columns_of,
+    dask_array,
     is_increasing,
     is_slice,
 )
@@ -565,6 +567,13 @@ def test_place_of_a_nan_in_a_later_row(kind, shuffle):
     assert_refused(FloatingPointError, message, *data, shuffle=shuffle)
 
 
+@pytest.mark.parametrize("kind", ["hdf5 contiguous", "memory map", "lazy, slices"])
+def test_place_of_a_nan_in_a_column_of_records(tmp_path, kind):
+    x = np.array(list(map(tuple, with_nan())), [(name, "float32") for name in "abc"])
+    message = r"epoch 1, batch 3, first in x at row 40, column 'b', which is nan\. Leave"
+    assert_refused(FloatingPointError, message, INDEXED[kind](x, tmp_path / "x"), Y)
+
+
 # -- errors inside the source -------------------------------------------------------------------------------
 
 
@@ -746,6 +755,65 @@ class Single(Lazy):
 def test_an_array_without_an_axis_of_examples():
     with pytest.raises(ValueError, match="x must have an axis of examples, received a single number"):
         xpnet.predict(classifier(), Single(1.0))
+
+
+def dask_of_masked():
+    return pytest.importorskip("dask.array").ma.masked_less(dask_array(X, None), X.min() + 0.1)
+
+
+class Masked(Lazy):
+    """Rows as those of netCDF come, with a mask."""
+
+    def __getitem__(self, index):
+        return np.ma.masked_equal(super().__getitem__(index), X[40, 1])
+
+
+@pytest.mark.parametrize("make", [dask_of_masked, lambda: Masked(X)], ids=["dask", "rows"])
+def test_what_is_masked(make):
+    message = r"x must hold a number at each place, received a MaskedArray in which 1 are masked"
+    assert_refused(TypeError, message, make(), Y)
+
+
+def test_a_batch_of_dask_that_is_masked():
+    assert_refused(TypeError, r"x in batch 1 must .* in which 3 are masked", [(dask_of_masked(), Y)])
+
+
+def test_a_dataset_of_hdf5_without_a_shape(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        empty = file.create_dataset("x", data=h5py.Empty("float32"))
+        assert_refused(ValueError, "received 0 in x and 60 in y", empty, Y)
+        with pytest.raises(ValueError, match="at least one example, received none in x"):
+            xpnet.predict(classifier(), empty)
+
+
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [
+        (lambda: (FailingLazy(X, 0, 1, OfTheirOwnError()), Y), "first row of x is read"),
+        (lambda: (FailingDataset(0, 1, OfTheirOwnError()),), "first example of x and y is read"),
+    ],
+    ids=["lazy", "data set"],
+)
+def test_an_error_in_the_first_row_names_what_is_read(make, place):
+    error = assert_refused(OfTheirOwnError, None, *make())
+    assert place in error.__notes__[0]
+
+
+class Growing(Lazy):
+    """Its first row has a smaller dtype than all rows have."""
+
+    def __getitem__(self, index):
+        rows = super().__getitem__(index)
+        return rows.astype("int8") if len(rows) == 1 else rows
+
+
+def test_integers_that_would_not_fit():
+    """They would become other ones, and classes that there are."""
+    y = np.where(np.arange(60) < 1, Y, Y + 256)
+    assert_refused(ValueError, "y must give int8 .*received int64", X, Growing(y))
+    dataset = Dataset(X, y, lambda x, y: (x, np.int8(y) if y < 2 else y))
+    assert_refused(ValueError, "for y int8 .*received 16 of int64", dataset)
 
 
 class Claims(Dataset):
@@ -1052,6 +1120,24 @@ def test_a_state_is_left_as_it_was_by_ctrl_c():
     source = Stateful(batches_of(X, Y))
     end_training(press, source, batch_size=None)
     assert len(list(source)) == 4
+
+
+@pytest.mark.parametrize("kind", ["training", "validation"])
+def test_ctrl_c_that_ends_a_source_too(kind):
+    """As it does the workers of a loader, which have the same terminal."""
+
+    def batches():
+        yield from batches_of(X, Y)[:2]
+        if len(steps.weights) > 1:
+            press()
+            raise OfTheirOwnError("a worker ended")
+
+    steps, net = Steps(), classifier()
+    data = {"training": (batches, None), "validation": (batches_of(X, Y), batches)}[kind]
+    history = train(net, data[0], None, validation=data[1], batch_size=None, callbacks=[steps])
+    assert history.interrupted
+    assert len(history) == 0
+    assert same(weights(net), steps.weights[2 if kind == "training" else 4])
 
 
 # The signal may meet Python while it closes a generator, which swallows it.

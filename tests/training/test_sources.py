@@ -306,6 +306,32 @@ def test_structured_arrays_of_bools_on_each_device(device):
     assert_same(trained(x, Y), trained((X > 0).astype("float32"), Y))
 
 
+RECORDS = {
+    "numbers": [("a", "float32"), ("b", "int32"), ("c", "bool")],
+    "whole numbers and bools": [("a", "int8"), ("b", "int32"), ("c", "bool")],
+    "bools": [("a", "bool"), ("b", "bool"), ("c", "bool")],
+}
+
+
+@pytest.mark.parametrize("dtype", RECORDS.values(), ids=RECORDS)
+def test_records_become_the_same_columns(tmp_path, dtype):
+    x = np.array(list(map(tuple, 3 * X)), dtype)
+    right = trained(x, Y, **BLOCKS)
+    for kind in ("hdf5 contiguous", "memory map", "lazy, slices"):
+        assert_same(trained(INDEXED[kind](x, tmp_path / kind), Y, **BLOCKS), right)
+
+
+class Masked(Lazy):
+    """Rows as those of netCDF come, with a mask."""
+
+    def __getitem__(self, index):
+        return np.ma.masked_greater(super().__getitem__(index), 1e6)
+
+
+def test_rows_of_which_none_is_masked():
+    assert_same(trained(Masked(X), Y, **BLOCKS), expected(**BLOCKS))
+
+
 def in_single_precision():
     def cast(x):
         xp = xpnet.array_namespace(x)
@@ -671,6 +697,7 @@ def test_states_of_several_kinds_of_values(tmp_path):
         "nested": {"none": None, "list": [1, 2.5, "text", True], "tuple": (b"", [b"\n"]), "empty": {}},
         "large": random.bit_generator.state["state"]["state"],
         "bytes": b"\0\1\2",
+        "numbers of NumPy": [np.int64(3), np.float32(0.5), np.bool_(True)],
     }
     given = []
 
@@ -690,6 +717,8 @@ def test_states_of_several_kinds_of_values(tmp_path):
         assert type(array) is type(right)
         assert np.array_equal(xpnet.to_numpy(array), xpnet.to_numpy(right))
     assert found == state
+    kinds, right = (list(map(type, kept["numbers of NumPy"])) for kept in (found, state))
+    assert kinds == right
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # what torchdata itself meets in torch
@@ -838,6 +867,14 @@ def test_an_error_where_a_state_is_given_back_says_so(tmp_path):
     with pytest.raises(KeyError, match="mine") as error:
         trained_on_batches(Refuses(batches_of(X, Y)), resume=path)
     assert "given the state" in error.value.__notes__[0]
+
+
+@pytest.mark.parametrize("shuffle", [{"shuffle": True}, BLOCKS | {"block_size": 4}], ids=str)
+def test_resume_with_other_blocks_is_refused(tmp_path, shuffle):
+    path = tmp_path / "run.safetensors"
+    trained(X, Y, callbacks=[Checkpoint(path, every=1), StopAfter(3)], **BLOCKS)
+    with pytest.raises(ValueError, match=r"resume needs .*'block_size': 3.*received"):
+        trained(X, Y, resume=path, **shuffle)
 
 
 def test_resume_on_a_file_what_began_on_arrays(tmp_path):
@@ -1074,6 +1111,12 @@ def test_default_size_of_blocks(rows, elements, block_size):
     x = np.broadcast_to(np.int8(0), (rows, elements))
     (order,) = orders(rows, x=x, batch_size=4)
     assert np.array_equal(order, orders(rows, block_size=block_size)[0])
+
+
+def test_blocks_of_more_rows_than_there_are():
+    """They take no more memory than one of all rows."""
+    (right,) = orders(200, block_size=200)
+    assert np.array_equal(orders(200, block_size=2**63)[0], right)
 
 
 def test_blocks_beside_a_share_for_validation():

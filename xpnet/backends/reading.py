@@ -100,6 +100,8 @@ def unmasked(data: Any, name: str = "x") -> Any:
     TypeError
         If an element is masked, also in an array of a list, whose mask NumPy would drop.
     """
+    if hasattr(data, "compute"):  # of Dask, whose arrays NumPy would read without their masks
+        data = data.compute()
     kind = type(data)
     may_be = kind is not numpy.ndarray and issubclass(kind, (numpy.ndarray, list, tuple))
     if not may_be or "numpy.ma" not in sys.modules:

@@ -342,13 +342,15 @@ _KEPT_AS = "xpnet.kept_as"
 
 
 def _to_keep(state: Any) -> Any:
-    """Return a state as files keep it, with bytes and the arrays of other libraries as those of NumPy."""
+    """Return a state as files keep it: bytes, single numbers and arrays of other libraries as NumPy's."""
     if isinstance(state, dict):
         return {key: _to_keep(value) for key, value in state.items()}
     if type(state) in (list, tuple):
         return type(state)(map(_to_keep, state))
     if isinstance(state, bytes):
         return {_KEPT_AS: "bytes", "values": numpy.frombuffer(state, numpy.uint8)}
+    if isinstance(state, numpy.generic):
+        return {_KEPT_AS: "number", "values": numpy.asarray(state)}
     library = library_of(state)
     if library is None or library.spec == "cpu":
         return state
@@ -359,6 +361,8 @@ def _as_it_was(state: Any) -> Any:
     """Return a state that `_to_keep` made as the iterable gave it."""
     if isinstance(state, dict) and _KEPT_AS in state:
         kind, values = state[_KEPT_AS], state["values"]
+        if kind == "number":
+            return values[()]
         return values.tobytes() if kind == "bytes" else asarray(values, device=kind)
     if isinstance(state, dict):
         return {key: _as_it_was(value) for key, value in state.items()}

@@ -66,9 +66,7 @@ class Destination:
         data = unmasked(data, name)
         library = library_of(data)
         if library is None or isinstance(data, numpy.ndarray):
-            array = as_numbers(data, name)
-            if array.dtype.kind in "biu" and has_bool_columns(data):  # 0 and 1, beside other numbers or alone
-                array = array.astype(self.floating)
+            array = self.numbers(name, data)
         elif device_of(data) == self.where:
             array = data
         else:
@@ -78,6 +76,13 @@ class Destination:
                 f"{name} must have an axis of examples, received a single number. Examples that come one by "
                 "one are made batches by a DataLoader, or by fit, of an object with __len__ and __getitem__."
             )
+        return array
+
+    def numbers(self, name: str, data: Any) -> numpy.ndarray:
+        """Return data on the host as an array of numbers, in which bools of a data frame are 0 and 1."""
+        array = as_numbers(data, name)
+        if array.dtype.kind in "biu" and has_bool_columns(data):  # beside other numbers or alone
+            return array.astype(self.floating)
         return array
 
     def converted(self, array: Any) -> Any:

@@ -101,8 +101,11 @@ class Examples:
 
         def prepared(name: str, value: Any) -> Any:
             if is_indexed(value):
-                self._sources.append(IndexedArray(name, value, self.destination))
-                [value] = self._sources[-1].values
+                array = IndexedArray(name, value, self.destination)
+                if array.columns is not None:
+                    self.columns[name] = array.columns
+                self._sources.append(array)
+                [value] = array.values
             elif is_of_items(value):
                 self._sources.append(Items([name], value, _only_part, self.destination))
                 [value] = self._sources[-1].values
@@ -146,7 +149,8 @@ class Examples:
     @property
     def settings(self) -> dict[str, int]:
         """What is the same when a training goes on."""
-        return {"examples": len(self), "batch_size": self.batch_size}
+        blocks = {"block_size": self.order.block_size} if isinstance(self.order, Blocks) else {}
+        return {"examples": len(self), "batch_size": self.batch_size, **blocks}
 
     @property
     def elements(self) -> int:

@@ -178,9 +178,10 @@ def fit(
     Notes
     -----
     Ctrl-C ends the training after the step under way: the network keeps its weights, and the history so far
-    is returned. A second Ctrl-C does not wait, and goes back to the weights from before the epoch. So does
-    any other exception inside a step, such as that of a signal's handler which calls ``sys.exit``. Losses and
-    metrics are read back from the device once an epoch, or every 256 batches.
+    is returned. A second Ctrl-C does not wait, but for a part of the data that a thread reads, and goes back
+    to the weights from before the epoch. So does any other exception inside a step, such as that of a
+    signal's handler which calls ``sys.exit``. Losses and metrics are read back from the device once an epoch,
+    or every 256 batches.
 
     Examples
     --------
@@ -348,6 +349,7 @@ class _Loop:
                 try:
                     batch = next(batches, None)
                 except Exception as error:
+                    self.interrupts.act()  # the workers of a loader hear of Ctrl-C, too, and end
                     self.run.go_back()
                     error.add_note(BACK)
                     raise

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy
 
-from xpnet.backends import as_numbers, columns_of, library_of
-from xpnet.training.destination import Destination, is_sparse
+from xpnet.backends import as_numbers, column_names, columns_of, library_of, unmasked
+from xpnet.training.destination import Destination, is_sparse, noted
 
-# Bytes that are read and left out, where the next row that is asked for is no further away: one read of more
+# Bytes, and rows, that are read and left out where the next row that is asked for is no further away: one read
 # takes less time than two.
-_GAP_BYTES = 2**16
+_GAP_BYTES, _GAP_ROWS = 2**16, 64
 
 # As many rows as runs of them must have on average to be read as slices, not all by their numbers.
 _LONG_RUN = 4
@@ -37,7 +37,7 @@ def is_indexed(data: Any) -> bool:
     except TypeError:
         if hasattr(data, "to_numpy"):  # a column of polars
             return False
-    return len(data.shape) > 0
+    return data.shape is None or len(data.shape) > 0
 
 
 def is_of_items(data: Any) -> bool:
@@ -97,6 +97,8 @@ class IndexedArray:
     values : list of Lazy
         What stands for it.
     leaves : list of Lazy
+    columns : list or None
+        The names of the columns, if rows are records.
     is_mapped : bool
         Whether rows can be had as quickly as from memory, wherever they are.
     rows_in_chunk : int
@@ -106,16 +108,22 @@ class IndexedArray:
     def __init__(self, name: str, data: Any, destination: Destination) -> None:
         self.names, self._data = [name], data
         self.is_mapped = isinstance(data, numpy.memmap)
-        number = data.shape[0]
+        shape = (0,) if data.shape is None else tuple(data.shape)  # an empty dataset of HDF5 has none
+        number = shape[0]
         if not isinstance(number, int | numpy.integer):
             raise ValueError(
-                f"{name} must have a known number of rows, received the shape {tuple(data.shape)}. Dask "
+                f"{name} must have a known number of rows, received the shape {shape}. Dask "
                 "finds it by compute_chunk_sizes()."
             )
         self.rows_in_chunk = _rows_in_chunk(data)
         # Not what the attributes say: as an array of numbers, a structured one has another axis.
-        examples = on_host(name, data[0:1]) if number else numpy.empty(data.shape)
-        self._lazy = Lazy(int(number), examples[0] if number else examples, destination)
+        self._destination, self.columns = destination, None
+        examples = numpy.empty(shape)
+        if number:
+            with noted(f"It was raised where the first row of {name} is read."):
+                first = data[0:1]
+                examples, self.columns = self._numbers(first)[0], column_names(first)
+        self._lazy = Lazy(int(number), examples, destination)
         self.values = self.leaves = [self._lazy]
         self._takes_rows = True
 
@@ -124,7 +132,7 @@ class IndexedArray:
         result = numpy.empty((len(rows), *self._lazy.shape[1:]), self._lazy.dtype)
         order = numpy.argsort(rows, kind="stable")
         ascending = rows[order]
-        gap = max(1, _GAP_BYTES * len(result) // max(1, result.nbytes))
+        gap = max(1, min(_GAP_ROWS, _GAP_BYTES * len(result) // max(1, result.nbytes)))
         parts = [0, *(numpy.flatnonzero(numpy.diff(ascending) > gap) + 1), len(rows)]
         if self._takes_rows and len(rows) < _LONG_RUN * (len(parts) - 1):
             by_numbers = self._by_numbers(ascending, most)
@@ -156,14 +164,17 @@ class IndexedArray:
         return part if len(ascending) == stop - start else part[ascending - start]
 
     def _part(self, index: Any, number: int) -> numpy.ndarray:
-        part = on_host(self.names[0], self._data[index])
+        part = self._numbers(self._data[index])
         shape, dtype = (number, *self._lazy.shape[1:]), self._lazy.dtype
-        if part.shape != shape or not numpy.can_cast(part.dtype, dtype, "same_kind"):
+        if part.shape != shape or not _becomes(part.dtype, dtype):
             raise ValueError(
                 f"{self.names[0]} must give {dtype} of shape {shape} for {number} of its rows, received "
                 f"{part.dtype} of shape {part.shape}."
             )
         return part
+
+    def _numbers(self, rows: Any) -> numpy.ndarray:
+        return self._destination.numbers(self.names[0], _to_numpy(self.names[0], rows))
 
 
 def _rows_in_chunk(data: Any) -> int:
@@ -208,7 +219,8 @@ class Items:
             self._lazy[name] = Lazy(number, example, destination)
             return self._lazy[name]
 
-        example = parts(data[0]) if number else [numpy.empty(0)] * len(names)
+        with noted(f"It was raised where the first example of {' and '.join(names)} is read."):
+            example = parts(data[0]) if number else [numpy.empty(0)] * len(names)
         self.values = [map_named(prepared, *part) for part in zip(names, example, strict=True)]
         self.leaves = list(self._lazy.values())
 
@@ -234,7 +246,7 @@ class Items:
         array = on_host(name, values)
         lazy = self._lazy.get(name)
         if lazy is not None and array.shape == (len(rows), *lazy.shape[1:]):  # noqa: SIM102
-            if numpy.can_cast(array.dtype, lazy.dtype, "same_kind"):
+            if _becomes(array.dtype, lazy.dtype):
                 return array.astype(lazy.dtype, copy=False)
         expected = "nothing of that name" if lazy is None else f"{lazy.dtype} of shape {lazy.shape[1:]}"
         raise ValueError(
@@ -295,15 +307,21 @@ def _ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
                 )
 
 
+def _becomes(dtype: numpy.dtype, other: numpy.dtype) -> bool:
+    """Say whether numbers may become those of another dtype: integers only where none changes."""
+    return numpy.can_cast(dtype, other, "same_kind" if other.kind == "f" else "safe")
+
+
 def on_host(name: str, data: Any) -> numpy.ndarray:
     """Return numbers of any library, or a list of such, as a NumPy array."""
     if isinstance(data, list):
-        data = [_to_numpy(each) for each in data]
+        data = [_to_numpy(name, each) for each in data]
         return as_numbers(numpy.stack(data) if _are_alike(data) else data, name)
-    return as_numbers(_to_numpy(data), name)
+    return as_numbers(_to_numpy(name, data), name)
 
 
-def _to_numpy(data: Any) -> Any:
+def _to_numpy(name: str, data: Any) -> Any:
+    data = unmasked(data, name)
     library = library_of(data)
     return data if library is None else library.to_numpy(data)
 

@@ -71,7 +71,7 @@ def order_of(
                 f'block_size must go with shuffle="blocks", received {block_size} with shuffle={shuffle!r}.'
             )
     if isinstance(shuffle, str) and shuffle == "blocks":
-        return Blocks(block_size or default_block_size(rows, elements), random)
+        return Blocks(min(block_size or default_block_size(rows, elements), rows), random)
     if is_bool(shuffle):
         return random.permutation if shuffle else numpy.sort
     if not callable(shuffle):

@@ -46,8 +46,8 @@ class Run:
     stop : bool
         Set it to end the training after this epoch.
     data : dict
-        How many ``"examples"`` there are, and the ``"batch_size"``; of batches from outside, how many
-        ``"batches"`` an epoch has, if they say so.
+        How many ``"examples"`` there are, the ``"batch_size"``, and the ``"block_size"`` where blocks are
+        shuffled; of batches from outside, how many ``"batches"`` an epoch has, if they say so.
     source : object
         Where the batches come from. Its ``state()`` is what a checkpoint keeps of it.
     random : dict
