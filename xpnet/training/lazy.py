@@ -12,8 +12,8 @@ import numpy
 from xpnet.backends import as_numbers, column_names, columns_of, library_of, unmasked
 from xpnet.training.destination import Destination, is_sparse, noted
 
-# Bytes, and rows, that are read and left out where the next row that is asked for is no further away: one read
-# takes less time than two.
+# Bytes, and rows, that are read and left out where the next row that is asked for is no further away: one
+# read takes less time than two.
 _GAP_BYTES, _GAP_ROWS = 2**16, 64
 
 # As many rows as runs of them must have on average to be read as slices, not all by their numbers.
