@@ -180,13 +180,12 @@ class Batches:
     def _open(self, epochs: int = 1) -> None:
         self._bad = None
         self._iterable = self._given() if self._is_function else self._given
-        try:
-            self._iterator = iter(self._iterable)
-        except TypeError:
+        if not hasattr(self._iterable, "__iter__"):
             raise TypeError(
                 f"{self._what} must be an iterable of (x, y), or a function that returns one, received "
                 f"{'a function that returns ' if self._is_function else ''}{type(self._iterable).__name__}."
-            ) from None
+            )
+        self._iterator = iter(self._iterable)
         if epochs > 1 and self._iterator is self._given:
             self._iterator = None  # it stays as it is, for one epoch
             raise ValueError(

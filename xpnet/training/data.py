@@ -58,21 +58,21 @@ def training_data(
     _check_pair_or_share(validation)
     size = _BATCH_SIZE if batch_size is None else count("batch_size", batch_size)
     held_out: Data | None = None
-    data = _data(net, _NAMES, x, y, size, epochs)
-    opened.callback(data.close)
-    if isinstance(data, Batches):
-        _check_no_others(
-            batch_size=batch_size, block_size=block_size, shuffle=None if is_bool(shuffle) else shuffle
-        )
-        size = data.batch_size
+    if _gives_batches(x, y):
+        order = None if is_bool(shuffle) else shuffle
+        _check_no_others(batch_size=batch_size, shuffle=order, block_size=block_size)
         if is_number(validation):
             raise ValueError(
                 f"validation={validation!r} needs data that are indexed, of which a share is put aside; "
                 "received batches from outside. Give other batches for validation, or a pair (x, y)."
             )
-    elif is_number(validation):
-        data, held_out = data.split(float(validation), random)
-    if isinstance(data, Examples):
+    data = _data(net, _NAMES, x, y, size, epochs)
+    opened.callback(data.close)
+    if isinstance(data, Batches):
+        size = data.batch_size
+    else:
+        if is_number(validation):
+            data, held_out = data.split(float(validation), random)
         data.order = order_of(shuffle, block_size, rows=len(data), elements=data.elements, random=random)
         if is_bool(shuffle) and shuffle:
             data.warn_of_chunks()
@@ -85,10 +85,9 @@ def training_data(
 
 def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epochs: int) -> Data:
     where, dtype = place_of(net)
-    batches = _are_batches(x) or (y is None and isinstance(x, list) and not any(map(_is_row, x[:1])))
-    if batches and y is None:
+    if _gives_batches(x, y):
         return Batches(names, _iterable(x), _pair_of, where, dtype, epochs=epochs)
-    if batches and not _may_be_array(x):
+    if _are_batches(x) and not _may_be_array(x):
         raise TypeError(
             f"{names[1]} must be left out where {names[0]} are batches from outside, which have their own "
             f"targets, or {names[0]} be an array; received {described(x)} and {described(y)}."
@@ -118,6 +117,11 @@ def _check_no_others(**given: Any) -> None:
 
 
 # -- what is what ------------------------------------------------------------------------------------------
+
+
+def _gives_batches(x: Any, y: Any) -> bool:
+    """Say whether x stands for y, too, by batches from outside; rows of numbers alone do not."""
+    return y is None and (_are_batches(x) or (isinstance(x, list) and not any(map(_is_row, x[:1]))))
 
 
 def _are_batches(data: Any) -> bool:
