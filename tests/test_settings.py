@@ -37,6 +37,7 @@ COUNTS = {
         lambda n: fit(batch_size=n),
         lambda n: xpnet.predict(nn.Dense(3, 3, seed=0), Z, batch_size=n),
     ],
+    "block_size": [lambda n: fit(shuffle="blocks", block_size=n)],
     "in_features": [lambda n: nn.Dense(n, 2, seed=0), lambda n: nn.LSTM(n, 2, seed=0)],
     "features": [
         lambda n: nn.LayerNorm(n),
@@ -204,7 +205,7 @@ def test_a_number_of_numpys_is_as_one_of_pythons(value, call):
 )
 @pytest.mark.parametrize(("name", "make"), cases(COUNTS))
 def test_what_is_no_positive_integer_is_refused(name, make, value):
-    if value is None and name in ("every", "hidden", "keep", "stride"):
+    if value is None and name in ("batch_size", "block_size", "every", "hidden", "keep", "stride"):
         return  # a default
     with pytest.raises(ValueError, match=rf"{name} must be .*integers?.*, received "):
         make(value)

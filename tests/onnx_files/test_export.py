@@ -148,9 +148,11 @@ def of_example(name, monkeypatch):
 # The inputs of all others are as long as the first layer takes them.
 INPUTS = {
     "convolution": [normal(3, 28, 28, 1)],
+    "folders": [normal(3, 32, 32, 1)],
     "heat": [normal(3), normal(3)],
     "photograph": [normal(3, 2)],
     "tables": [np.hstack([normal(3, 9), [[0], [1], [1]]]).astype("float32")],
+    "tokens": [random.integers(2000, size=(3, 20))],
     "writing": [random.integers(256, size=(3, 20))],
 }
 
