@@ -238,14 +238,11 @@ class Batches:
             self.close()
 
     def _say_what_was_skipped(self, number: int) -> None:
-        are_same = self._digest == self._expected_digest
+        others = ", but they are others than then: some examples come twice, others not at all"
         _log.warning(
             "xpnet: %s: the first %d of this epoch were read and left out, as the training had been there%s. "
             "An iterable with state_dict and load_state_dict goes on where it was.",
-            *(self._what, number),
-            ""
-            if are_same
-            else ", but they are others than then: some examples come twice, others not at all",
+            *(self._what, number, "" if self._digest == self._expected_digest else others),
         )
 
     def _check_that_there_is_an_end(self, number: int, expected: int | None) -> None:
@@ -369,11 +366,10 @@ def _as_it_was(state: Any) -> Any:
 
 
 def _described(kind: tuple[Any, ...] | None) -> str:
-    return (
-        "not at all"
-        if kind is None
-        else f"as {kind[0]} of shape (examples{''.join(f', {n}' for n in kind[1])})"
-    )
+    if kind is None:
+        return "not at all"
+    dtype, shape = kind
+    return f"as {dtype} of shape ({', '.join(map(str, ('examples', *shape)))})"
 
 
 def _digest(batch: list[Any], before: int) -> int:

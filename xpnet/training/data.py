@@ -163,14 +163,9 @@ def _is_pair_of_arrays(batch: Any) -> bool:
 
 def _may_be_array(batches: Any) -> bool:
     """Say whether what may be batches may also be rows of numbers: arrays of one shape in lists."""
-    is_list = isinstance(batches, list | tuple)
-    return is_list and all(
-        _is_pair_of_arrays(item) and _shape(item[0]) == _shape(item[1]) for item in batches
-    )
-
-
-def _shape(part: Any) -> Any:
-    return getattr(part, "shape", None)
+    if not isinstance(batches, list | tuple) or not all(map(_is_pair_of_arrays, batches)):
+        return False
+    return all(getattr(x, "shape", None) == getattr(y, "shape", None) for x, y in batches)
 
 
 def _is_keras_sequence(data: Any) -> bool:
