@@ -31,16 +31,16 @@ def chosen(where: Where, paths: Sequence[str], arrays: Sequence[Any]) -> list[bo
         if not any(found):
             name = getattr(where, "__name__", repr(where))
             raise ValueError(
-                f"{name} must be true of at least one array, received false for all {len(found)}: {_some(paths)}. It "
-                "is given the path and the array."
+                f"{name} must be true of at least one array, received false for all "
+                f"{len(found)}: {_some(paths)}. It is given the path and the array."
             )
         return found
     names = [where] if isinstance(where, str) else where
     names = list(names) if isinstance(names, Iterable) else [names]
     if not all(isinstance(name, str) for name in names):
         raise TypeError(
-            'a part of a network is chosen by a path such as "layers.0", a list of them, or a function of path '
-            f"and array; received {where!r}."
+            'a part of a network is chosen by a path such as "layers.0", a list of them, or a function of '
+            f"path and array; received {where!r}."
         )
     if not names:
         raise ValueError(f"at least one path must be given, received {where!r}. There are {_some(paths)}.")
