@@ -8,6 +8,7 @@ from typing import Any
 from xpnet import tree
 from xpnet.backends import is_on_host, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
+from xpnet.losses.weights import check_weight_values
 from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.replay.record import RecordingNamespace
 from xpnet.replay.same.facts import Facts
@@ -225,7 +226,12 @@ def check_reads(layers: list[Any], arrays: dict[str, Any], reads: Reads) -> None
 
 
 def check_of_parts(
-    net: Any, reads: Reads, looks: Sequence[Callable[[Any], None]] = (), name: str = "x"
+    net: Any,
+    reads: Reads,
+    looks: Sequence[Callable[[Any], None]] = (),
+    name: str = "x",
+    *,
+    weighted: bool = False,
 ) -> Callable[..., None] | None:
     """Return what looks at data that are read in parts, as was done with the first part; None if nothing is.
 
@@ -238,21 +244,26 @@ def check_of_parts(
         What looks at targets.
     name : str, default="x"
         What the inputs are called.
+    weighted : bool, default=False
+        Whether weights of examples are looked at.
 
     Returns
     -------
     callable or None
-        ``check(x, y)``, of which one may be None. Other arrays than those on the host are not looked at.
+        ``check(x, y, sample_weight)``, each of which may be None. Other arrays than those on the host are not
+        looked at.
     """
-    if not reads and not looks:
+    if not reads and not looks and not weighted:
         return None
     layers = checking_layers(net)
 
-    def check(x: Any, y: Any = None) -> None:
+    def check(x: Any, y: Any = None, sample_weight: Any = None) -> None:
         arrays = {key: array for key, array in named_arrays(x, name).items() if is_on_host(array)}
         check_reads(layers, arrays, {(layer, key) for layer, key in reads if key in arrays})
         if y is not None and all(map(is_on_host, tree.leaves(y))):
             for look in looks:
                 look(y)
+        if sample_weight is not None and is_on_host(sample_weight):
+            check_weight_values("sample_weight", sample_weight)
 
     return check
