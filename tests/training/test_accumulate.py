@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 from helpers import network
-from training.cases import X, Y, classifier, same, train, weights
 
 import xpnet
+from training.cases import X, Y, classifier, same, train, weights
 from xpnet import callbacks, losses, metrics, nn, optim
 from xpnet.training import Steps
 

@@ -97,6 +97,8 @@ class Batches:
         self.number = None if expected is None else expected * self.batch_size
         self._from_host = any(isinstance(leaf, numpy.ndarray) for leaf in tree.leaves(first))
 
+    is_loaded = False
+
     @property
     def _what(self) -> str:
         of = self.names[0].partition(" of ")[2]

@@ -90,7 +90,8 @@ def training_data(
         data.check_steps()
     if validation is not None and held_out is None:
         parts = tuple(validation) if _are_parts(validation) else (validation,)
-        held_out = _data(net, _VALIDATION_NAMES, *parts, *[None] * (3 - len(parts)), size, epochs)
+        x, y, sample_weight = (*parts, None, None)[:3]
+        held_out = _data(net, _VALIDATION_NAMES, x, y, sample_weight, size, epochs)
         opened.callback(held_out.close)
     return data, held_out
 

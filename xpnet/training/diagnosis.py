@@ -79,11 +79,12 @@ def first_bad_step(
         as a callback changed the steps.
     """
 
-    def steps_from(*before: Any, ends: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def steps_from(before: tuple[Any, Any, Any], ends: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Return what takes a step from here, and what says whether one from here is good."""
 
-        def take(*batch: Any) -> Any:
-            return steps.take(*deep_copied(before), run.optimizer, batch, ends=ends)
+        def take(x: Any, y: Any, weights: Any) -> tuple[Any, ...]:
+            net, state, sums = deep_copied(before)
+            return steps.take(net, state, sums, run.optimizer, (x, y, weights), ends=ends)
 
         def is_good(*batch: Any) -> bool:
             after, _, _, loss, *_ = take(*batch)
@@ -93,7 +94,7 @@ def first_bad_step(
 
     net, state, sums, weights = run.net, run.optimizer_state, None, None
     for number, batch in batches:
-        take, is_good = steps_from(net, state, sums, ends=(number + 1) % accumulate == 0)
+        take, is_good = steps_from((net, state, sums), (number + 1) % accumulate == 0)
         after, state, sums, loss, *_ = take(*batch)
         bad = became_bad(after, net)
         if not is_finite(loss):

@@ -180,6 +180,11 @@ class Examples:
         return sum(math.prod(leaf.shape[1:]) for leaf in self._leaves)
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether all values are in memory, on whatever device."""
+        return not self._sources
+
+    @property
     def stays_sparse(self) -> bool:
         """Whether batches of the first of the values are sparse."""
         return isinstance(self.values[0], _FewElements)

@@ -184,9 +184,9 @@ def fit(
     ------
     ValueError, TypeError
         If there are no examples or not as many targets or weights, if labels, weights or another argument
-        are out of range, or the file to resume from does not fit. The network is unchanged then. Where data are read in parts, or
-        batches come from outside, what is wrong with a later part is found when it comes, as are errors that
-        are raised there: the network has the weights from before that epoch.
+        are out of range, or the file to resume from does not fit. The network is unchanged then. Where data
+        are read in parts, or batches come from outside, what is wrong with a later part is found when it
+        comes, as are errors that are raised there: the network has the weights from before that epoch.
     IndexError
         If x, or an item of it, holds indices that an `nn.Embedding` refuses. The network is unchanged then.
     NoGradientError
@@ -227,7 +227,7 @@ def fit(
     where, _ = place_of(net)
     saved = None if resume is None else SavedTraining(resume, where, random)
     random_before = random.bit_generator.state
-    sizes = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
+    sizes: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
     sizes |= {"drop_last": drop_last, "accumulate": accumulate}
     left = epochs if saved is None else saved.epochs_left(epochs)
     with ExitStack() as opened, use_device(where):
@@ -361,8 +361,8 @@ class _Loop:
                 ends = run.batch % self.accumulate == 0
                 before = run.net, run.optimizer_state, sums
                 after = self.steps.take(*before, run.optimizer, batch, ends=ends)
-                run.net, run.optimizer_state, sums, *found = after
-                self._bar.update(run.totals.add(*found, *batch[1:]))
+                run.net, run.optimizer_state, sums, *computed = after
+                self._bar.update(run.totals.add(*computed, *batch[1:]))
                 if not ends:
                     continue
                 run.step += 1
@@ -375,9 +375,10 @@ class _Loop:
                         break
                     look = monotonic() + _LOOK
         if not run.whole:  # batches from outside that were not counted
-            batches, _ = run.batch, run.go_back()
+            taken = run.batch
+            run.go_back()
             with noted(BACK):
-                check_accumulate(batches, self.accumulate)
+                check_accumulate(taken, self.accumulate)
         run.check_finite()
         found: dict[str, float] = run.totals.results()
         return found
@@ -422,7 +423,8 @@ class _Loop:
         net, totals = evaluation_copy(self.run.net), Totals(self.metrics)
         with closing(self._batches(data)) as batches:
             for batch in batches:
-                totals.add(*self.steps.evaluate(net, *batch), *batch[1:])
+                value, outputs, denominator = self.steps.evaluate(net, *batch)
+                totals.add(value, outputs, denominator, *batch[1:])
                 self.interrupts.act()
         return totals.results()
 

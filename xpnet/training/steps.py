@@ -1,5 +1,6 @@
 """What is done with each batch of a training, to be recorded once and replayed."""
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ from xpnet.autodiff.transforms import carries_gradient
 from xpnet.backends import at_least_single, in_dtype
 from xpnet.errors import NoGradientError
 from xpnet.losses import check_weights, noted_calls, noted_denominators
+from xpnet.losses.checks import NothingCountsError
 from xpnet.optim import LossScaling
 from xpnet.optim.transforms import each_dtype
 from xpnet.replay.same.facts import Facts
@@ -80,7 +82,7 @@ class Steps:
                 "are rounded; received jit=False. Leave one of the two away."
             )
         self.loss, self.precision = loss, precision
-        self._tried: list[tuple[list[Any], bool]] = []  # the latest first
+        self._tried: list[tuple[list[Any], bool, int]] = []  # the latest first
         self._whole, self._part, self._end = _training_steps(loss, self.optimizer)
         self.evaluate = _evaluation_step(loss)
         if jit:
@@ -193,10 +195,12 @@ class Steps:
                     takers += [(loss, [logits]) for loss, logits, _ in noted]
                     check_logits(takers, probabilities)
                     check_reach(partial(self.loss, **given), *read, outputs, y)
-                for look in looks:
-                    look(all_y)
-                for all_weight in all_weights:
-                    check_weights(all_weight, length(all_y))
+                # Of a part alone, nothing may count.
+                with contextlib.suppress(*() if each.is_loaded else (NothingCountsError,)):
+                    for look in looks:
+                        look(all_y)
+                    for all_weight in all_weights:
+                        check_weights(all_weight, length(all_y))
             except (IndexError, TypeError, ValueError) as error:
                 if name != "x":
                     error.add_note("This is about the data for validation.")

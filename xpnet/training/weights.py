@@ -4,7 +4,67 @@ from typing import Any
 
 import numpy
 
-from xpnet.settings import is_number
+from xpnet import tree
+from xpnet.backends import asarray, to_numpy
+from xpnet.settings import described, is_number
+from xpnet.training.data import Data
+from xpnet.training.examples import Examples
+from xpnet.training.networks import evaluation_copy, place_of
+
+
+def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
+    """Return how much each class counts, an array of shape (classes,) where the network is.
+
+    Parameters
+    ----------
+    class_weight : dict, array, sequence or "balanced"
+        See `fit`.
+    net : Module
+    data : Examples or Batches
+        Those of the training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none of these, or outputs and targets of the network are not those of classes.
+    """
+    where, dtype = place_of(net)
+    if isinstance(class_weight, dict) or (isinstance(class_weight, str) and class_weight == "balanced"):
+        class_weight = _by_classes(class_weight, net, data)
+    elif not tree.is_array(class_weight) and not isinstance(class_weight, tuple | list):
+        raise TypeError(
+            'class_weight must be a dict from classes to weights, a number for each class, or "balanced", '
+            f"received {described(class_weight)}."
+        )
+    return asarray(class_weight, device=where, dtype=dtype)
+
+
+def _by_classes(class_weight: Any, net: Any, data: Data) -> numpy.ndarray:
+    (x, y, *_), (_, all_targets, *_) = data.first()
+    outputs = evaluation_copy(net)(x)
+    if not tree.is_array(outputs) or not tree.is_array(y):
+        raise TypeError(
+            "class_weight needs one array of outputs and one of targets, received "
+            f"{type(outputs).__name__} and {type(y).__name__}. Weigh them in a loss of your own."
+        )
+    are_labels = len(y.shape) < len(outputs.shape)
+    if not are_labels and outputs.shape[-1] != 1:
+        raise ValueError(
+            "class_weight as a dict needs labels, numbers of classes, received targets of shape "
+            f"{tuple(y.shape)}, that of the outputs. Pass one weight for each class in a list."
+        )
+    classes = numpy.arange(outputs.shape[-1] if are_labels else 2)
+    labels = numpy.empty(0, int)
+    if not isinstance(class_weight, dict):
+        if not (isinstance(data, Examples) and data.is_loaded):
+            raise ValueError(
+                'class_weight="balanced" needs targets that are in memory, to count them; received such that '
+                "are read in parts. Count them beforehand, and pass a dict."
+            )
+        labels = numpy.asarray(to_numpy(all_targets))[data.rows].reshape(-1).astype(int)
+        labels = labels[numpy.isin(labels, classes)]  # a label that is ignored is no class
+    weights: numpy.ndarray = class_weights(class_weight, classes, labels)[0]
+    return weights
 
 
 def class_weights(class_weight: Any, classes: numpy.ndarray | None, targets: numpy.ndarray) -> numpy.ndarray:
