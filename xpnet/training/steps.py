@@ -251,8 +251,8 @@ def with_weights(weights: Mapping[str, Any], sample_weight: Sequence[Any]) -> di
 
 UNKNOWN_DENOMINATOR = (
     "with accumulate, a loss with weights must say what its mean was divided by, received one number. Return "
-    "what a loss of xpnet returns, without a sum or factor of your own; or two numbers, the sum of the losses "
-    "and what it is to be divided by: (total, weights)."
+    "what a loss of xpnet returns, without a term or factor of your own; or two numbers, the sum of the "
+    "losses and what it is to be divided by: (total, weights)."
 )
 
 # What `measured` returns where a loss with weights does not say what it was divided by.
