@@ -41,7 +41,7 @@ CASES = {
     "ignored, in a function": {"loss": through_a_function, "y": IGNORED},
     "ignored and weighted": {"loss": ignoring, "y": IGNORED, "sample_weight": WEIGHTS},
     "of one's own": {"loss": total_and_weights, "sample_weight": WEIGHTS},
-    "smaller last batch": {"x": INPUTS[:90], "y": LABELS[:90]},
+    "smaller last batch": {"x": INPUTS[:93], "y": LABELS[:93]},
     "left out": {"x": INPUTS[:85], "y": LABELS[:85], "drop_last": True},
     "momentum and clipping": {
         "optimizer": optim.chain(optim.clip_by_global_norm(0.1), optim.SGD(0.1, momentum=0.9))
