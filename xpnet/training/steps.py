@@ -25,7 +25,7 @@ from xpnet.training.checks import (
 )
 from xpnet.training.data import Data
 from xpnet.training.destination import length
-from xpnet.training.metric import Metric, attribute_of
+from xpnet.training.metric import Metric, attribute_of, check_targets_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
 
 # How many kinds of networks and batches `Steps` remember.
@@ -101,7 +101,7 @@ class Steps:
         """
         watching: list[Callable[..., Any]] = [self.loss, *metrics]
         on_logits = [each for each in watching if attribute_of(each, "takes_logits")]
-        found = [attribute_of(each, "check_targets") for each in watching]
+        found = [check_targets_of(each) for each in watching]
         checks = [check_targets for check_targets in found if check_targets is not None]
         in_use = evaluation_copy(net)
         noted: list[tuple[Callable[..., Any], Any, Any]] = []
