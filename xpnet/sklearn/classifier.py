@@ -18,9 +18,9 @@ from xpnet.sklearn.base import MLP, Role, has_partial_fit, unchanged_if_refused
 from xpnet.sklearn.data import Samples, host
 from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, log_loss, objective_of
+from xpnet.sklearn.weights import class_weights, weights_of
 from xpnet.training.metric import Metric
-from xpnet.training.metrics import share, share_totals
-from xpnet.training.weights import class_weights, weights_of
+from xpnet.training.metrics.classes import share, share_totals
 
 
 class MLPClassifier(ClassifierMixin, MLP):

@@ -6,7 +6,7 @@ from typing import Any
 from xpnet.optim import LossScaling, Transform
 from xpnet.settings import described
 from xpnet.training.metric import Metric
-from xpnet.training.metrics import as_metric
+from xpnet.training.metrics.functions import as_metric, of_key
 from xpnet.training.run import Callback
 from xpnet.training.steps import Steps
 
@@ -33,8 +33,11 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def metrics_of(metrics: Any) -> list[Metric]:
-    """Return a list of metrics, also of functions."""
-    return [as_metric(metric) for metric in _listed("metrics", metrics)]
+    """Return a list of metrics, also of functions, and of a dict of the keys of outputs and targets."""
+    if not isinstance(metrics, dict):
+        return [as_metric(metric) for metric in _listed("metrics", metrics)]
+    of_keys = {key: given if isinstance(given, tuple | list) else [given] for key, given in metrics.items()}
+    return [of_key(as_metric(metric), key) for key, given in of_keys.items() for metric in given]
 
 
 def callbacks_of(callbacks: Any) -> list[Callback]:

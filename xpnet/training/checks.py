@@ -1,9 +1,9 @@
 """What is checked before a training, or a prediction, changes or computes anything."""
 
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from xpnet import tree
@@ -15,7 +15,7 @@ from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.replay.record import RecordingNamespace
 from xpnet.replay.same.facts import Facts
 from xpnet.replay.same.outside import ArrayFromOutsideError
-from xpnet.training.metric import Metric, attribute_of
+from xpnet.training.metric import Metric, attribute_of, check_targets_of
 
 _log = logging.getLogger("xpnet")
 
@@ -100,7 +100,7 @@ def check_noted_targets(noted: list[tuple[Callable[..., Any], Any, Any]], y: Any
     """Let losses that were called inside another one look at all targets, or at what was made of a batch."""
     known = {id(part): whole for part, whole in zip(tree.leaves(y), tree.leaves(all_targets), strict=True)}
     for loss, logits, targets in noted:
-        attribute_of(loss, "check_targets")(logits, known.get(id(targets), targets))
+        check_targets_of(loss)(logits, known.get(id(targets), targets))
 
 
 def _has_values_of(x: Any, probabilities: Any) -> bool:
@@ -264,7 +264,7 @@ def check_of_parts(
         check_reads(layers, arrays, {(layer, key) for layer, key in reads if key in arrays})
         if y is not None and all(map(is_on_host, tree.leaves(y))):
             for look in looks:
-                with contextlib.suppress(NothingCountsError):  # in other parts, something does
+                with suppress(NothingCountsError):  # a part may be ignored as a whole
                     look(y)
         if sample_weight is not None and is_on_host(sample_weight):
             check_weight_values("sample_weight", sample_weight)

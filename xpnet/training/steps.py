@@ -31,7 +31,7 @@ from xpnet.training.checks import (
 )
 from xpnet.training.data import Data
 from xpnet.training.destination import length
-from xpnet.training.metric import Metric, attribute_of
+from xpnet.training.metric import Metric, attribute_of, check_targets_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
 
 # A batch: x, y, and what loss and metrics are given beside outputs and targets, by name.
@@ -160,7 +160,7 @@ class Steps:
         """
         watching: list[Callable[..., Any]] = [self.loss, *metrics]
         on_logits = [each for each in watching if attribute_of(each, "takes_logits")]
-        found = [attribute_of(each, "check_targets") for each in watching]
+        found = [check_targets_of(each) for each in watching]
         checks = [check_targets for check_targets in found if check_targets is not None]
         in_use = evaluation_copy(net)
         noted: list[tuple[Callable[..., Any], Any, Any]] = []
@@ -174,7 +174,7 @@ class Steps:
                 kind = Facts((net, x, y, given), refuse=False).inside(), bool(on_logits), accumulate
                 read = read_from_outside(self.loss, net)
                 is_new = kind not in self._tried or any(read)
-                if is_new or noted or checks:
+                if is_new or noted or checks or given:
                     outputs, probabilities = watched_outputs(in_use, x)
                     looks += [partial(_look, check_targets, outputs) for check_targets in checks]
                 if is_new or noted:  # in the data for training, say, so that the others are looked at, too
@@ -186,15 +186,14 @@ class Steps:
                     check_number(value)
                     if accumulate > 1 and denominator is _UNKNOWN:
                         raise ValueError(UNKNOWN_DENOMINATOR)
-                    if given:
-                        for metric in metrics:
-                            metric.batch_totals(outputs, y, **given)
                     takers: list[tuple[Any, list[Any]]] = [
                         (taker, tree.leaves(outputs)) for taker in on_logits
                     ]
                     takers += [(loss, [logits]) for loss, logits, _ in noted]
                     check_logits(takers, probabilities)
                     check_reach(partial(self.loss, **given), *read, outputs, y)
+                for metric in metrics if given else ():
+                    metric.batch_totals(outputs, y, **given)  # which refuses weights that it does not take
                 # Of a part alone, nothing may count.
                 with contextlib.suppress(*() if each.is_loaded else (NothingCountsError,)):
                     for look in looks:

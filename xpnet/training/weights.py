@@ -1,4 +1,4 @@
-"""How much examples count by their classes."""
+"""How much classes count: by a number for each, or so that all count alike."""
 
 from typing import Any
 
@@ -6,19 +6,23 @@ import numpy
 
 from xpnet import tree
 from xpnet.backends import asarray, to_numpy
-from xpnet.settings import described, is_number
+from xpnet.losses.weights import check_weight_values
+from xpnet.settings import count, described, is_number
 from xpnet.training.data import Data
 from xpnet.training.examples import Examples
 from xpnet.training.networks import evaluation_copy, place_of
 
+# The weight of a class that is left out, or that no label is of.
+_OTHERS = 1.0
+
 
 def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
-    """Return how much each class counts, an array of shape (classes,) where the network is.
+    """Return how much each class counts in the training of a network, an array where that is.
 
     Parameters
     ----------
-    class_weight : dict, array, sequence or "balanced"
-        See `fit`.
+    class_weight : dict, "balanced", array or sequence
+        See `class_weights`.
     net : Module
     data : Examples or Batches
         Those of the training.
@@ -26,76 +30,115 @@ def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
     Raises
     ------
     TypeError, ValueError
-        If it is none of these, or outputs and targets of the network are not those of classes.
+        See `class_weights`; or if outputs and targets of the network are not those of classes.
     """
     where, dtype = place_of(net)
-    if isinstance(class_weight, dict) or (isinstance(class_weight, str) and class_weight == "balanced"):
-        class_weight = _by_classes(class_weight, net, data)
-    elif not tree.is_array(class_weight) and not isinstance(class_weight, tuple | list):
-        raise TypeError(
-            'class_weight must be a dict from classes to weights, a number for each class, or "balanced", '
-            f"received {described(class_weight)}."
-        )
-    return asarray(class_weight, device=where, dtype=dtype)
-
-
-def _by_classes(class_weight: Any, net: Any, data: Data) -> numpy.ndarray:
-    (x, y, *_), (_, all_targets, *_) = data.first()
+    (x, y, *_), _ = data.first()
     outputs = evaluation_copy(net)(x)
     if not tree.is_array(outputs) or not tree.is_array(y):
         raise TypeError(
             "class_weight needs one array of outputs and one of targets, received "
             f"{type(outputs).__name__} and {type(y).__name__}. Weigh them in a loss of your own."
         )
-    are_labels = len(y.shape) < len(outputs.shape)
-    if not are_labels and outputs.shape[-1] != 1:
+    are_labels, number = len(y.shape) < len(outputs.shape), outputs.shape[-1]
+    is_dict, is_text = isinstance(class_weight, dict), isinstance(class_weight, str)
+    if not are_labels and number != 1 and (is_dict or is_text):
         raise ValueError(
-            "class_weight as a dict needs labels, numbers of classes, received targets of shape "
-            f"{tuple(y.shape)}, that of the outputs. Pass one weight for each class in a list."
+            "class_weight needs labels, numbers of classes, received targets of shape "
+            f"{tuple(y.shape)}, that of the outputs. Pass a list with a weight for each class."
         )
-    classes = numpy.arange(outputs.shape[-1] if are_labels else 2)
-    labels = numpy.empty(0, int)
-    if not isinstance(class_weight, dict):
-        if not (isinstance(data, Examples) and data.is_loaded):
-            raise ValueError(
-                'class_weight="balanced" needs targets that are in memory, to count them; received such that '
-                "are read in parts. Count them beforehand, and pass a dict."
-            )
-        labels = numpy.asarray(to_numpy(all_targets))[data.rows].reshape(-1).astype(int)
-        labels = labels[numpy.isin(labels, classes)]  # a label that is ignored is no class
-    weights: numpy.ndarray = class_weights(class_weight, classes, labels)[0]
-    return weights
+    labels: Any = ()
+    if is_text and isinstance(data, Examples) and data.is_loaded:
+        labels = to_numpy(data.values[1])[data.rows]
+    elif is_text and class_weight == "balanced":
+        raise ValueError(
+            'class_weight="balanced" needs targets that are in memory, to count them, received such that are '
+            "read in parts. Count them beforehand, and pass a dict."
+        )
+    classes = number if are_labels or number != 1 else 2
+    return asarray(class_weights(class_weight, labels, classes), device=where, dtype=dtype)
 
 
-def class_weights(class_weight: Any, classes: numpy.ndarray | None, targets: numpy.ndarray) -> numpy.ndarray:
+def class_weights(class_weight: Any, labels: Any, classes: int) -> numpy.ndarray:
     """Return how much each class counts.
 
     Parameters
     ----------
-    class_weight : dict or "balanced"
-        From classes to weights; or scikit-learn's ``n_examples / (n_classes * n_examples_of_class)``.
-    classes : array, shape (classes,), or None
-        All that there are; None for several labels, each of which is there or not.
-    targets : array, shape (examples,) of numbers of classes, or (examples, columns) of bools
+    class_weight : dict, "balanced", array or sequence
+        From numbers of classes to weights, where those that are left out have 1; or a weight for each class;
+        or ``n_labels / (n_classes_present * n_labels_of_class)``, with which all classes count alike.
+    labels : array or sequence of whole numbers, of any shape and library
+        Numbers of classes, or 0 and 1. Others, such as those that a loss ignores, are not counted.
+    classes : int
 
     Returns
     -------
-    array, shape (columns, classes)
+    array, shape (classes,)
 
     Raises
     ------
     ValueError
-        If a weight is no finite number of at least 0, if classes are missing in the dict and it has others,
-        or if there are several labels and a dict.
+        If a weight is no finite number of at least 0, all are 0, there is not one for each class, a key is no
+        class, or labels that would have to be counted are no whole numbers.
+    TypeError
+        If it is none of these.
     """
-    if class_weight == "balanced":
-        count = 2 if classes is None else len(classes)
-        return numpy.stack([_balanced(column, count) for column in _columns(targets)])
-    if classes is None:
-        raise ValueError(
-            "class_weight as a dict needs classes of which each example has one, received targets of several "
-            'labels. Use class_weight="balanced", or sample_weight.'
+    classes = count("classes", classes)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return balanced(_counted(labels, classes), classes)
+    if isinstance(class_weight, dict):
+        others = [key for key in class_weight if not any(_is(key, label) for label in range(classes))]
+        if others:
+            raise ValueError(
+                f"class_weight must have numbers of classes as its keys, from 0 to {classes - 1}, received "
+                f"{others[0]!r}."
+            )
+        weights = of_dict(class_weight, numpy.arange(classes))
+    elif isinstance(class_weight, str) or not hasattr(class_weight, "__len__"):
+        raise TypeError(
+            "class_weight must be a dict of classes and weights, a list with a weight for each class, or "
+            f'"balanced", received {described(class_weight)}.'
         )
+    else:
+        weights = numpy.asarray(to_numpy(asarray(class_weight)))
+        if weights.shape != (classes,):
+            raise ValueError(
+                f"class_weight must have one number for each of the {classes} classes, received shape "
+                f"{weights.shape}."
+            )
+        check_weight_values("class_weight", weights)
+    if not weights.any():
+        raise ValueError(f"class_weight must be more than 0 for a class, received 0 for all {classes}.")
+    return weights.astype("float64")
+
+
+def _counted(labels: Any, classes: int) -> numpy.ndarray:
+    """Return the labels that are classes, as integers in a row."""
+    host = numpy.asarray(to_numpy(asarray(labels))).reshape(-1)
+    if host.dtype.kind == "f" and not (host == numpy.floor(host)).all():
+        raise ValueError(
+            'class_weight="balanced" needs targets that are numbers of classes, or 0 and 1, received others, '
+            "probabilities, say. Give a weight for each class."
+        )
+    host = host.astype("int64")
+    return host[(host >= 0) & (host < classes)]
+
+
+def balanced(labels: numpy.ndarray, classes: int) -> numpy.ndarray:
+    """Return scikit-learn's ``n_labels / (n_classes_present * n_labels_of_class)`` for each class."""
+    counts = numpy.bincount(labels, minlength=classes)
+    present = counts > 0
+    return numpy.where(present, len(labels) / (max(present.sum(), 1) * numpy.maximum(counts, 1)), _OTHERS)
+
+
+def of_dict(class_weight: dict[Any, Any], classes: numpy.ndarray) -> numpy.ndarray:
+    """Return the weight of each class by its label, 1 of those that are left out.
+
+    Raises
+    ------
+    ValueError
+        If a weight is no finite number of at least 0, or classes are missing and there are others.
+    """
     for key, weight in class_weight.items():
         if not is_number(weight) or not 0 <= float(weight) < numpy.inf:
             raise ValueError(
@@ -110,23 +153,7 @@ def class_weights(class_weight: Any, classes: numpy.ndarray | None, targets: num
             f"{list(class_weight)}, where {missing} are missing and others are there. Name those that shall "
             "not count as 1."
         )
-    return numpy.asarray([[weights[0] if weights else 1.0 for weights in found]])
-
-
-def weights_of(targets: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:
-    """Return how much each example counts, shape (examples,): of several labels, the product."""
-    each = [of_class[column] for of_class, column in zip(weights, _columns(targets), strict=True)]
-    return numpy.asarray(numpy.prod(each, axis=0))
-
-
-def _columns(targets: numpy.ndarray) -> numpy.ndarray:
-    return targets.reshape(len(targets), -1).T.astype(int)
-
-
-def _balanced(column: numpy.ndarray, classes: int) -> numpy.ndarray:
-    counts = numpy.bincount(column, minlength=classes)
-    present = counts > 0
-    return numpy.where(present, len(column) / (present.sum() * numpy.maximum(counts, 1)), 1.0)
+    return numpy.asarray([weights[0] if weights else _OTHERS for weights in found])
 
 
 def _is(key: Any, label: Any) -> bool:
