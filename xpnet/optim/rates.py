@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from array_api_compat import device
+
 from xpnet import tree
 from xpnet.autodiff import array_namespace
-from xpnet.backends import is_on_host
+from xpnet.backends import concrete, is_known, is_on_host
 from xpnet.settings import at_least_zero
 
 
@@ -31,8 +33,9 @@ def as_rate(rate: Any, step: Any) -> Any:
     ValueError
         If it is no number of at least 0; an array on a device is not looked at, but for its shape.
     """
-    if not tree.is_array(rate) or (is_on_host(rate) and not is_on_host(step)):
-        return array_namespace(step).full_like(step, at_least_zero("learning_rate", rate))
+    if not tree.is_array(rate) or (is_on_host(concrete(rate)) and not is_on_host(concrete(step))):
+        value = at_least_zero("learning_rate", rate) if is_known(rate) else rate
+        return array_namespace(step).asarray(value, dtype=step.dtype, device=device(step))
     is_as_before = rate.shape == () and rate.dtype == step.dtype
     if is_as_before and (not is_on_host(rate) or 0 <= float(rate) < math.inf):
         return rate
