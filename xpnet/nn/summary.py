@@ -27,7 +27,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers of a network in the order of their calls, the number of all parameters, and of frozen ones."""
+    """The layers of a network in the order of their calls, and the numbers of parameters: all, and frozen."""
 
     rows: tuple[Row, ...]
     parameters: int
@@ -130,8 +130,10 @@ class _Watched(tree.Branch):
 
 
 @functools.cache
-def _watched(cls: Any) -> type:
+def _watched(cls: Any) -> Any:
     """Return a class like another one whose objects can be watched."""
+    if issubclass(cls, _Watched):  # of a copy of what is watched already
+        return cls
     names = {name: getattr(cls, name) for name in ("__doc__", "__module__", "__qualname__")}
     return types.new_class(cls.__name__, (_Watched, cls), exec_body=lambda space: space.update(names))
 
@@ -156,7 +158,9 @@ def watched_calls(
 
         return watch
 
-    own = {id(module): (module, type(module)) for module in modules if callable(module)}
+    own: dict[int, tuple[Any, Any]] = {
+        id(module): (module, type(module)) for module in modules if callable(module)
+    }
     try:
         for module, cls in own.values():
             _watchers[id(module)] = watcher(module)
