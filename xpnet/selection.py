@@ -46,7 +46,7 @@ def chosen(where: Where, paths: Sequence[str], arrays: Sequence[Any]) -> list[bo
         raise ValueError(f"at least one path must be given, received {where!r}. There are {some(paths)}.")
     for name in names:
         if not any(_is_in(path, name) for path in paths):
-            raise ValueError(f"each path must name something, received {name!r}.{_advice(name, paths)}")
+            raise ValueError(f"each path must name something, received {name!r}.{advice(name, paths)}")
     return [any(_is_in(path, name) for name in names) for path in paths]
 
 
@@ -54,7 +54,8 @@ def _is_in(path: str, name: str) -> bool:
     return not name or path == name or path.startswith(f"{name}.")
 
 
-def _advice(name: str, paths: Sequence[str]) -> str:
+def advice(name: str, paths: Sequence[str]) -> str:
+    """Return a sentence that says which paths there are near one that is none of them."""
     parts = path_prefixes(paths)
     near = difflib.get_close_matches(name, parts, n=3)
     return f" Is {' or '.join(near)} meant?" if near else f" There are {some(paths)}."

@@ -165,7 +165,7 @@ def load_torch(
     arrays, _ = read(path)
     flattened = flattened_channels(into, {} if channels is None else channels)
     modules = dict(tree.named_branches(into))
-    trained = set(tree.paths(into))
+    trained = set(tree.paths(into, frozen=True))
     leaves, structure = tree.flatten(into, state=True)
     used = {name for name in arrays if name.rpartition(".")[2] == _UNUSED}
     for index, (name, old) in enumerate(zip(tree.paths(into, state=True), leaves, strict=True)):

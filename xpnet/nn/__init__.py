@@ -8,6 +8,8 @@ from xpnet.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.embedding import Embedding
+from xpnet.nn.freezing import freeze, unfreeze
+from xpnet.nn.inspection import Intermediate
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
 from xpnet.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -33,6 +35,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "GroupNorm",
+    "Intermediate",
     "Lambda",
     "LayerNorm",
     "LeakyReLU",
@@ -51,5 +54,7 @@ __all__ = [
     "Softmax",
     "Tanh",
     "TransformerBlock",
+    "freeze",
     "initializers",
+    "unfreeze",
 ]
