@@ -86,14 +86,23 @@ class Run:
     _before: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _sums: Any = field(default=None, init=False, repr=False)
 
+    @property
+    def learning_rates(self) -> tuple[Any, ...]:
+        """Return the learning rates of the last step: arrays of shape (), one for each group."""
+        return (self.optimizer_state["learning_rate"],)
+
     def set_learning_rate(self, rate: Any) -> None:
         """Set the learning rate of the steps to come, for an optimizer without a schedule of its own.
+
+        It is one number, or a sequence of one for each group.
 
         Raises
         ------
         ValueError
             If it is no number of at least 0; an array on a device is not looked at.
         """
+        if isinstance(rate, tuple | list):
+            (rate,) = rate
         if is_known(rate):
             rate = at_least_zero("learning_rate", rate)
         before = self.optimizer_state["learning_rate"]
