@@ -9,7 +9,7 @@ from xpnet.settings import count
 from xpnet.training.callbacks.monitor import Monitor
 from xpnet.training.resume import write_checkpoint
 from xpnet.training.run import Callback, Run
-from xpnet.writing import check_path, remove_parts
+from xpnet.writing import check_folder, check_path, remove_parts
 
 __all__ = ["Checkpoint"]
 
@@ -85,11 +85,8 @@ class Checkpoint(Callback):
         if self._monitor is not None:
             self._monitor.start(run)
         self._written: list[tuple[int, int]] = []
-        folder = os.path.dirname(self._path) or "."
-        if "{" not in folder and not os.path.isdir(folder):
-            raise FileNotFoundError(
-                f"a checkpoint needs a folder that is there, received {folder}. Make it first."
-            )
+        if "{" not in os.path.dirname(self._path):
+            check_folder("a checkpoint", self._path)
         if "{" not in self._path:
             check_path(self._path)
         remove_parts(self._path, numbers=_PLACEHOLDERS)
