@@ -5,7 +5,7 @@ import pytest
 
 import xpnet
 from training.cases import X, Y, classifier, same, train, weights
-from xpnet import losses, metrics, optim
+from xpnet import losses, metrics, nn, optim
 from xpnet.training.callbacks import Callback, EarlyStopping
 
 
@@ -170,7 +170,12 @@ PAIR_OR_SHARE = r"validation must be \(x, y\), .*, or a share of the examples be
         ),
         ({"callbacks": None}, TypeError, "callbacks must be a list, received None"),
         ({"callbacks": [EarlyStopping]}, TypeError, "each of callbacks .* received the class EarlyStopping"),
-        ({"callbacks": [lambda run: None]}, TypeError, "each of callbacks must be .* received function"),
+        (
+            {"callbacks": [lambda epoch, logs: None]},
+            TypeError,
+            r"must take the run alone, function\(run\), received function\(epoch, logs\)",
+        ),
+        ({"callbacks": [nn.ReLU()]}, TypeError, "each of callbacks must be .* received ReLU"),
         (
             {"callbacks": [Keras()]},
             TypeError,

@@ -33,6 +33,7 @@ from xpnet.training.interrupts import Interrupts
 from xpnet.training.metric import Metric
 from xpnet.training.networks import deep_copied, evaluation_copy, place_of, training_copy
 from xpnet.training.orders import Order
+from xpnet.training.progress import progress_of
 from xpnet.training.resume import SavedTraining
 from xpnet.training.run import Callback, NotFiniteError, Run
 from xpnet.training.steps import Batch, Steps, with_weights
@@ -62,7 +63,7 @@ def fit(
     batch_size: int | None = None,
     validation: Any = None,
     metrics: Sequence[Metric | Callable[..., Any]] = (),
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[Callback | Callable[[Run], Any]] = (),
     seed: Seed = None,
     shuffle: bool | str | Order = True,
     block_size: int | None = None,
@@ -127,8 +128,8 @@ def fit(
         that is put aside for that.
     metrics : sequence of Metric or callable
         See `xpnet.metrics`; or functions ``(outputs, targets) → number``, averaged over the batches.
-    callbacks : iterable of Callback
-        See `xpnet.callbacks`.
+    callbacks : iterable of Callback or callable
+        See `xpnet.callbacks`; or functions ``(run) → anything``, which are called after each epoch.
     seed : int, numpy.random.Generator or None
         From which the order of the examples is drawn. One seed gives the same training each time, if the
         layers that draw numbers, such as `nn.Dropout`, have seeds of their own.
@@ -156,7 +157,8 @@ def fit(
         Layers that look at a batch as a whole, such as `nn.BatchNorm`, still see each by itself, and
         `nn.Dropout` draws for each.
     progress : bool, default=True
-        Whether to show a progress bar, if the output is a terminal.
+        Whether to show a progress bar, if the output is a terminal, and else to write a line for each epoch
+        to the log "xpnet" at the level INFO: ``logging.basicConfig(level=logging.INFO)`` shows it.
     jit : bool, default=True
         Whether to record a step once and replay it, see `xpnet.jit`. Where that cannot be done, a warning in
         the log says why. With False, each step runs as it is written: to print inside a layer, say, or where
@@ -303,8 +305,8 @@ class _Loop:
             callback.start(run)
         if saved is not None:
             saved.restore_callbacks(run)
-        self._bar = _bar(self._samples(), progress)
-        self._bar.update(run.step * self.accumulate * self.data.batch_size)
+        self._progress = progress_of(self._samples(), progress)
+        self._progress.update(run.step * self.accumulate * self.data.batch_size)
 
     def _samples(self) -> int | None:
         """Return how many examples all epochs have, if it is known."""
@@ -336,7 +338,7 @@ class _Loop:
                 callback.epoch_start(run)
             run.check_finite()
         run.remember(before)
-        self._bar.set_description(f"epoch {run.epoch}/{run.epochs}")
+        self._progress.begin(run)
         # The steps write over what they are given. What others hold of the epoch before stays.
         run.net, run.optimizer_state = deep_copied((run.net, run.optimizer_state))
         self.data.begin()  # of a resumed epoch as before: the draw is repeated
@@ -362,7 +364,7 @@ class _Loop:
                 before = run.net, run.optimizer_state, sums
                 after = self.steps.take(*before, run.optimizer, batch, ends=ends)
                 run.net, run.optimizer_state, sums, *computed = after
-                self._bar.update(run.totals.add(*computed, *batch[1:]))
+                self._progress.update(run.totals.add(*computed, *batch[1:]))
                 if not ends:
                     continue
                 run.step += 1
@@ -435,10 +437,7 @@ class _Loop:
         run.batch, run.totals.sums = 0, None
         run.random["epoch"] = self.random.bit_generator.state
         run.remember(run.epoch)
-        if not self._bar.disable:
-            shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
-            self._bar.set_postfix(shown)
-            self._bar.total = self._samples()
+        self._progress.end(run, self._samples())
         tree.assign(run.net, self.net)
         for callback in run.callbacks:
             callback.epoch_end(run)
@@ -471,7 +470,7 @@ class _Loop:
 
     def end(self) -> None:
         """Let callbacks end, and hand over the weights."""
-        self._bar.close()
+        self._progress.close()
         try:
             for callback in self.run.callbacks:
                 callback.end(self.run)
@@ -500,31 +499,3 @@ class _Loop:
                 "gradients were too large. Scale x or the loss, or use xpnet.optim.clip_by_global_norm.",
                 stuck,
             )
-
-
-class _NoBar:
-    """Shows nothing.
-
-    A bar of tqdm's that shows nothing takes a lock all the same, which a signal's handler that raises may
-    leave locked for other threads.
-    """
-
-    disable = True
-
-    def set_description(self, _text: str) -> None:
-        pass
-
-    def update(self, _samples: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _bar(samples: int | None, progress: bool) -> Any:
-    if not progress:
-        return _NoBar()
-    from tqdm.auto import tqdm  # here, as it would be a good part of the time that importing xpnet takes
-
-    # None: where the output is no terminal, a bar would fill a log with lines.
-    return tqdm(total=samples, unit=" samples", unit_scale=True, disable=None)
