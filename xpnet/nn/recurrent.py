@@ -1,7 +1,8 @@
 """Layers that go through a sequence and remember."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Self
 
 from xpnet.autodiff import array_namespace
 from xpnet.nn.dense import Dense
@@ -10,7 +11,7 @@ from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, check_features
 from xpnet.random import Seed, host_generator
 from xpnet.replay import scan
-from xpnet.settings import count
+from xpnet.settings import count, flag
 from xpnet.tree import Array
 
 State = dict[str, Any]
@@ -45,43 +46,76 @@ def _gru(state: State, x: Any, weight: Any, bias: Any) -> tuple[State, Any]:
     return {"output": output}, output
 
 
+def _kept(cell: Callable[..., Any], state: State, x: tuple[Any, Any], *weights: Any) -> tuple[State, Any]:
+    """Do a step where the mask is True; elsewhere, the state stays."""
+    inputs, there = x
+    xp = array_namespace(inputs)
+    after, _ = cell(state, inputs, *weights)
+    after = {name: xp.where(there, after[name], state[name]) for name in state}
+    return after, after["output"]
+
+
 class _Recurrent(Module):
     """What recurrent layers share: a dense layer of the input, and one of the output of the step before."""
 
     parts: ClassVar[int]
     remembers: ClassVar[tuple[str, ...]]
     cell: ClassVar[Callable[..., Any]]
+    # Of networks from files that were written before there were more.
+    backward: Self | None = None
+    above: Self | None = None
 
-    def __init__(self, in_features: int, features: int, *, seed: Seed = None, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        *,
+        layers: int = 1,
+        bidirectional: bool = False,
+        seed: Seed = None,
+        dtype: str = "float32",
+    ) -> None:
         in_features, features = count("in_features", in_features), count("features", features)
+        layers, bidirectional = count("layers", layers), flag("bidirectional", bidirectional)
         random, out = host_generator(seed), self.parts * features
         options: dict[str, Any] = {"seed": random, "dtype": dtype}
         self.input = Dense(in_features, out, weight_init=glorot_uniform, **options)
         own_bias = self.remembers == ("output",)
         self.recurrent = Dense(features, out, bias=own_bias, weight_init=orthogonal(), **options)
+        if bidirectional:
+            self.backward = type(self)(in_features, features, **options)
+        if layers > 1:
+            options |= {"layers": layers - 1, "bidirectional": bidirectional}
+            self.above = type(self)((1 + bidirectional) * features, features, **options)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
         """Go through whole sequences.
 
         Parameters
         ----------
         x : array, shape (batch, length, in_features)
+        mask : array of bool, shape (batch, length), optional
+            True where there is something.
 
         Returns
         -------
         array, shape (batch, length, features)
             The output of each position, which knows those before. ``y[:, -1, :]`` is that of the last.
         """
-        return self.step(x, None)[0]
+        y = self._through(x, self._start(x), mask)[0]
+        if self.backward is not None:
+            xp = array_namespace(y)
+            turned = None if mask is None else xp.flip(mask, axis=1)
+            back = self.backward(xp.flip(x, axis=1), mask=turned)
+            y = xp.concat([y, xp.flip(back, axis=1)], axis=-1)
+        return y if self.above is None else self.above(y, mask=mask)
 
     def new_state(self, x: Array) -> State:
         """Return the state before the first position of x: zeros, of shape (batch, features)."""
-        weight = self.recurrent.weight
-        xp, shape = array_namespace(x, weight), (x.shape[0], weight.shape[0])
-        dtype = xp.result_type(x, weight)
-        return {name: xp.zeros(shape, dtype=dtype, device=x.device) for name in self.remembers}
+        start = self._start(x)
+        return start if self.above is None else {**start, "above": self.above.new_state(x)}
 
-    def step(self, x: Array, state: State | None) -> tuple[Array, State]:
+    def step(self, x: Array, state: State | None, *, mask: Array | None = None) -> tuple[Array, State]:
         """Go on with sequences.
 
         Parameters
@@ -90,6 +124,8 @@ class _Recurrent(Module):
             The next positions, often one.
         state : dict of array, or None
             What the step before has returned; None at the beginning.
+        mask : array of bool, shape (batch, length), optional
+            As in a call.
 
         Returns
         -------
@@ -103,15 +139,34 @@ class _Recurrent(Module):
         TypeError
             If x holds no floating-point numbers.
         """
+        state = self.new_state(x) if state is None else state
+        y, after = self._through(x, {name: state[name] for name in self.remembers}, mask)
+        if self.above is None:
+            return y, after
+        y, above = self.above.step(y, state["above"], mask=mask)
+        return y, {**after, "above": above}
+
+    def _start(self, x: Any) -> State:
+        weight = self.recurrent.weight
+        xp, shape = array_namespace(x, weight), (x.shape[0], weight.shape[0])
+        dtype = xp.result_type(x, weight)
+        return {name: xp.zeros(shape, dtype=dtype, device=x.device) for name in self.remembers}
+
+    def _through(self, x: Any, state: State, mask: Any) -> tuple[Any, State]:
+        """Go through sequences with the first layer, forward."""
         xp = array_namespace(x, self.input.weight)
         layer = f"{type(self).__name__}({self.input.weight.shape[0]}, {self.recurrent.weight.shape[0]})"
         check_axes(x, ("batch", "length", "features"), layer)
         check_features(x, self.input.weight.shape[0], layer)
+        cell, weights = type(self).cell, (self.recurrent.weight, self.recurrent.bias)
+        if mask is not None:  # what is hidden is 0, so that it gives no NaN to a gradient
+            mask = xp.expand_dims(mask, axis=-1)
+            x = xp.where(mask, x, 0.0)
         # One product for all positions; what is left for the steps depends on the step before.
-        inputs = xp.permute_dims(self.input(x), (1, 0, 2))
-        weights = (self.recurrent.weight, self.recurrent.bias)
-        state = self.new_state(x) if state is None else state
-        state, y = scan(type(self).cell, state, inputs, *(w for w in weights if w is not None))
+        steps = xp.permute_dims(self.input(x), (1, 0, 2))
+        if mask is not None:
+            cell, steps = partial(_kept, cell), (steps, xp.permute_dims(mask, (1, 0, 2)))
+        state, y = scan(cell, state, steps, *(w for w in weights if w is not None))
         return xp.permute_dims(y, (1, 0, 2)), state
 
 
