@@ -10,9 +10,10 @@ from xpnet.nn.dropout import Dropout
 from xpnet.nn.embedding import Embedding
 from xpnet.nn.freezing import freeze, unfreeze
 from xpnet.nn.inspection import Intermediate
+from xpnet.nn.masks import mask_of_lengths
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
-from xpnet.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from xpnet.nn.pooling import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from xpnet.nn.positions import RotaryPositions, SinusoidalPositions
 from xpnet.nn.recurrent import GRU, LSTM
 from xpnet.nn.text import ByteReader
@@ -34,6 +35,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GlobalAvgPool",
+    "GlobalMaxPool",
     "GroupNorm",
     "Intermediate",
     "Lambda",
@@ -56,5 +58,6 @@ __all__ = [
     "TransformerBlock",
     "freeze",
     "initializers",
+    "mask_of_lengths",
     "unfreeze",
 ]
