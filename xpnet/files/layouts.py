@@ -113,29 +113,24 @@ def _recurrent(layer: Any) -> Iterator[_Layout]:
             here = f"{below}{direction}"
             yield _weight(f"{here}input.weight", f"weight_ih_{there}")
             yield _weight(f"{here}recurrent.weight", f"weight_hh_{there}")
-            yield from _biases(here, there, own=layer.recurrent.bias is not None)
+            yield from _biases(here, there, layer)
         number, below, layer = number + 1, f"{below}above.", layer.above
 
 
-def _biases(here: str, there: str, *, own: bool) -> Iterator[_Layout]:
-    """Return the layouts of the biases of a recurrent layer, which has two there."""
+def _biases(here: str, there: str, layer: Any) -> Iterator[_Layout]:
+    """Return the layouts of the biases of a recurrent layer, which has two there, or with bias=False none."""
     names = f"bias_ih_{there}", f"bias_hh_{there}"
-    if own:
-        biases = f"{here}input.bias", f"{here}recurrent.bias"
-        yield _copy(biases[0], names[0])
-        yield _copy(biases[1], names[1])
-    else:
-        biases = (f"{here}input.bias",)
+    zeros = numpy.zeros(layer.input.weight.shape[-1], "float32")
+    if layer.recurrent.bias is None:
+        biases: tuple[str, ...] = (f"{here}input.bias",)
         # What is added to -0 stays as it is, also another -0.
         yield _Layout(
             biases, names, lambda _layer, x, y: (x + y,), lambda _layer, x: (x, numpy.full_like(x, -0.0))
         )
-    width = 3 if own else 4
-    yield _Layout(biases, (), lambda layer: [_zeros(layer, width)] * len(biases), _nothing)  # bias=False
-
-
-def _zeros(layer: Any, gates: int) -> numpy.ndarray:
-    return numpy.zeros(gates * layer.recurrent.weight.shape[0], "float32")
+    else:
+        biases = f"{here}input.bias", f"{here}recurrent.bias"
+        yield _Layout(biases, names, _same, _same)
+    yield _Layout(biases, (), lambda _layer: [zeros] * len(biases), _nothing)
 
 
 def _nothing(_layer: Any, *_arrays: numpy.ndarray) -> Iterable[numpy.ndarray]:

@@ -12,8 +12,8 @@ import io
 import math
 import pickletools
 import zipfile
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy
 
@@ -80,12 +80,12 @@ def _state_dict(found: Any) -> dict[str, Tensor]:
     if _is_state_dict(found):
         return found
     values = found if type(found) is dict else {}
-    inside = [name for name, value in values.items() if type(name) is str and _is_state_dict(value)]
+    inside = {name: x for name, x in values.items() if type(name) is str and _is_state_dict(x)}
     if len(inside) == 1:
-        return found[inside[0]]
+        return inside.popitem()[1]
     held = f"{type(found).__name__} without one"
     if inside:
-        held = f"dict with {' and '.join(map(repr, inside))}"
+        held = f"dict with {' and '.join(map(repr, list(inside)[:3]))}"
     elif any(type(value) is Tensor for value in values.values()):
         other = next(
             pair for pair in values.items() if type(pair[0]) is not str or type(pair[1]) is not Tensor
@@ -97,7 +97,7 @@ def _state_dict(found: Any) -> dict[str, Tensor]:
     )
 
 
-def _is_state_dict(value: Any) -> bool:
+def _is_state_dict(value: Any) -> TypeGuard[dict[str, Tensor]]:
     return (
         type(value) is dict
         and bool(value)
@@ -161,7 +161,7 @@ class _Archive:
             raise ValueError(f"its pickle must be at most {_LONGEST} bytes long, received {length}")
         return _followed(self.zip.read(name), self)
 
-    def _byte_order(self) -> str:
+    def _byte_order(self) -> Literal["<", ">"]:
         name = f"{self.root}byteorder"
         order = self.zip.read(name) if name in self.names else b"little"
         if order not in (b"little", b"big"):
@@ -272,7 +272,8 @@ def _followed(content: bytes, archive: _Archive) -> Any:
     stack: list[Any] = []
     before: list[list[Any]] = []  # the stacks below marks
     memo: dict[int, Any] = {}
-    for instruction, argument, _ in pickletools.genops(content):
+    read: Iterator[tuple[Any, Any, Any]] = pickletools.genops(content)
+    for instruction, argument, _ in read:
         name = instruction.name
         if name in _VALUES:
             stack.append(argument)
