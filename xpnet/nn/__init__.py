@@ -8,9 +8,10 @@ from xpnet.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.embedding import Embedding
+from xpnet.nn.masks import mask_of_lengths
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
-from xpnet.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from xpnet.nn.pooling import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from xpnet.nn.positions import RotaryPositions, SinusoidalPositions
 from xpnet.nn.recurrent import GRU, LSTM
 from xpnet.nn.text import ByteReader
@@ -32,6 +33,7 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GlobalAvgPool",
+    "GlobalMaxPool",
     "GroupNorm",
     "Lambda",
     "LayerNorm",
@@ -52,4 +54,5 @@ __all__ = [
     "Tanh",
     "TransformerBlock",
     "initializers",
+    "mask_of_lengths",
 ]

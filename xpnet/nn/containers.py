@@ -37,8 +37,15 @@ class Lambda(Module):
         return self.function(x)
 
 
+def _with_mask(layer: Module, x: Any, mask: Any) -> Any:
+    """Call a layer, with the mask if there is one that it takes."""
+    return layer(x) if mask is None or not layer.takes_mask else layer(x, mask=mask)
+
+
 class Sequential(Module):
     """Layers one after the other: the output of each is the input of the next.
+
+    A mask, of shape (batch, length), goes to all the layers that take one: ``net(x, mask=mask)``.
 
     Parameters
     ----------
@@ -72,9 +79,19 @@ class Sequential(Module):
     def takes_sparse(self) -> bool:  # type: ignore[override]
         return any(layer.takes_sparse for layer in self.layers[:1])
 
-    def __call__(self, x: Array) -> Array:
+    @property
+    def takes_mask(self) -> bool:  # type: ignore[override]
+        return any(layer.takes_mask for layer in self.layers)
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        if mask is not None and not self.takes_mask:
+            raise TypeError(
+                "a mask needs a layer that takes it, such as LSTM, MultiHeadAttention or GlobalAvgPool, "
+                f"received one for {', '.join(type(layer).__name__ for layer in self.layers) or 'no layers'}."
+                " Call the network without it."
+            )
         for layer in self.layers:
-            x = layer(x)
+            x = _with_mask(layer, x, mask)
         return x
 
     def __repr__(self) -> str:
@@ -124,8 +141,12 @@ class Residual(Module):
         self.inner = Sequential(*layers)
         self.shortcut = Sequential() if shortcut is None else Sequential(shortcut)
 
-    def __call__(self, x: Array) -> Array:
-        y, x = self.inner(x), self.shortcut(x)
+    @property
+    def takes_mask(self) -> bool:  # type: ignore[override]
+        return self.inner.takes_mask or self.shortcut.takes_mask
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        y, x = _with_mask(self.inner, x, mask), _with_mask(self.shortcut, x, mask)
         if tuple(x.shape) != tuple(y.shape):
             raise ValueError(
                 f"the output of the layers in Residual must have the shape of what it is added to, "
@@ -164,8 +185,12 @@ class Concatenate(Module):
         self.layers = Sequential(*layers).layers
         self.axis = integer("axis", axis)
 
-    def __call__(self, x: Array) -> Array:
-        parts = [layer(x) for layer in self.layers]
+    @property
+    def takes_mask(self) -> bool:  # type: ignore[override]
+        return any(layer.takes_mask for layer in self.layers)
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        parts = [_with_mask(layer, x, mask) for layer in self.layers]
         shapes = [tuple(part.shape) for part in parts]
         ndim = len(shapes[0])
         if not -ndim <= self.axis < ndim:

@@ -1,6 +1,7 @@
 """What all layers and networks have in common."""
 
 import textwrap
+from inspect import signature
 from typing import Any, Self
 
 from xpnet import tree
@@ -33,6 +34,9 @@ class Module(tree.Branch):
         Whether batches of a sparse matrix reach the module as they are, and not as dense arrays. A `Dense`
         layer takes them; set it to True in a class whose inputs go to such layers alone. A class with a
         ``__call__`` of its own does not inherit it.
+    takes_mask : bool
+        Whether a `Sequential` passes its mask on to the module: whether ``__call__`` has a parameter of this
+        name.
     gives_probabilities : bool
         Whether its outputs are probabilities, as those of `Softmax` and `Sigmoid` are: `fit` refuses them in
         front of a loss that takes logits. Set it to True in a class of your own that ends in one of these.
@@ -54,6 +58,7 @@ class Module(tree.Branch):
 
     training: bool = True
     takes_sparse: bool = False
+    takes_mask: bool = False
     gives_probabilities: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -61,6 +66,8 @@ class Module(tree.Branch):
         for what in ("takes_sparse", "gives_probabilities"):
             if "__call__" in vars(cls) and what not in vars(cls):
                 setattr(cls, what, False)  # what it does with x is not what the class above does
+        if "__call__" in vars(cls) and "takes_mask" not in vars(cls):
+            cls.takes_mask = "mask" in signature(cls.__call__).parameters
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.state and name in vars(self):
