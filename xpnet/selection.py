@@ -31,22 +31,22 @@ def chosen(where: Where, paths: Sequence[str], arrays: Sequence[Any]) -> list[bo
         if not any(found):
             name = getattr(where, "__name__", repr(where))
             raise ValueError(
-                f"{name} must be true of at least one array, received false for all {len(found)}: {_some(paths)}. It "
-                "is given the path and the array."
+                f"{name} must be true of at least one array, received false for all "
+                f"{len(found)}: {_some(paths)}. It is given the path and the array."
             )
         return found
     names = [where] if isinstance(where, str) else where
     names = list(names) if isinstance(names, Iterable) else [names]
     if not all(isinstance(name, str) for name in names):
         raise TypeError(
-            'a part of a network is chosen by a path such as "layers.0", a list of them, or a function of path '
-            f"and array; received {where!r}."
+            'a part of a network is chosen by a path such as "layers.0", a list of them, or a function of '
+            f"path and array; received {where!r}."
         )
     if not names:
         raise ValueError(f"at least one path must be given, received {where!r}. There are {_some(paths)}.")
     for name in names:
         if not any(_is_in(path, name) for path in paths):
-            raise ValueError(f"each path must name something, received {name!r}.{_advice(name, paths)}")
+            raise ValueError(f"each path must name something, received {name!r}.{advice(name, paths)}")
     return [any(_is_in(path, name) for name in names) for path in paths]
 
 
@@ -54,7 +54,8 @@ def _is_in(path: str, name: str) -> bool:
     return not name or path == name or path.startswith(f"{name}.")
 
 
-def _advice(name: str, paths: Sequence[str]) -> str:
+def advice(name: str, paths: Sequence[str]) -> str:
+    """Return a sentence that says which paths there are near one that is none of them."""
     parts = path_prefixes(paths)
     near = difflib.get_close_matches(name, parts, n=3)
     return f" Is {' or '.join(near)} meant?" if near else f" There are {_some(paths)}."

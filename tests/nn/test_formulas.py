@@ -263,6 +263,11 @@ LAYERS = [
         ROWS,
         lambda p, x: dense(p, dense(p, x, "layers.0."), "layers.1."),
     ),
+    (
+        lambda: nn.Intermediate(nn.Sequential(lambda x: x * x, nn.Tanh()), "layers.0"),
+        ROWS,
+        lambda p, x: x**2,
+    ),
     (lambda: nn.Residual(lambda x: x * x), ROWS, lambda p, x: x + x**2),
     (lambda: nn.Residual(lambda x: x * x, shortcut=lambda x: 3 * x), ROWS, lambda p, x: 3 * x + x**2),
     (

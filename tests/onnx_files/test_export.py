@@ -76,6 +76,10 @@ def instances():
         "GRU": (nn.GRU(4, 3, seed=0), sequence),
         "GlobalAvgPool": (nn.GlobalAvgPool(), image),
         "GroupNorm": (nn.GroupNorm(2, 4), image),
+        "Intermediate": (
+            nn.Intermediate(nn.Sequential(nn.Dense(4, 3, seed=0), nn.Tanh()), "layers.0"),
+            table,
+        ),
         "LSTM": (nn.LSTM(4, 3, seed=0), sequence),
         "Lambda": (nn.Lambda(lambda x: x * 2), table),
         "LayerNorm": (nn.LayerNorm(4), sequence),

@@ -129,8 +129,8 @@ def load_torch(
                 new[name] = Tensor(values, dtype).on(target)
     unused = [name for name in file if name not in used]
     left = {name: likeliest[name] for name in old if name not in new}
-    state = _state(into)  # which PyTorch need not have, of a module of one's own
-    missing = dict.fromkeys(m for name, m in left.items() if m.layer is not None or name not in state)
+    parameters = tree.paths(into, frozen=True)  # state of a module of one's own need not be there
+    missing = dict.fromkeys(m for name, m in left.items() if m.layer is not None or name in parameters)
     if missing or unused or wrong:
         raise ValueError(explained(path, old, file, missing, unused, wrong))
     tree.assign(tree.unflatten(structure, [new.get(name, x) for name, x in old.items()]), into)
@@ -225,16 +225,6 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def _in_dtype(x: Tensor, dtype: str) -> Any:
     """Return the values of an array in a dtype that holds them; bfloat16 is float32 in NumPy."""
     return x.values if dtype == "bfloat16" else x.values.astype(dtype, copy=False)
-
-
-def _state(net: Any) -> set[str]:
-    """Return the names of the arrays that are state of modules."""
-    return {
-        name
-        for place, module in tree.named_branches(net)
-        for attribute in module.state
-        for name in [f"{place}.{attribute}" if place else attribute]
-    }
 
 
 def _is_named_inside(match: Match, names: Mapping[str, str]) -> bool:

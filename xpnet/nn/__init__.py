@@ -8,6 +8,8 @@ from xpnet.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.embedding import Embedding
+from xpnet.nn.freezing import freeze, unfreeze
+from xpnet.nn.inspection import Intermediate
 from xpnet.nn.masks import mask_of_lengths
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
@@ -35,6 +37,7 @@ __all__ = [
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GroupNorm",
+    "Intermediate",
     "Lambda",
     "LayerNorm",
     "LeakyReLU",
@@ -53,6 +56,8 @@ __all__ = [
     "Softmax",
     "Tanh",
     "TransformerBlock",
+    "freeze",
     "initializers",
     "mask_of_lengths",
+    "unfreeze",
 ]

@@ -1,7 +1,7 @@
 """Modules made of other modules or functions."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 from xpnet.autodiff import array_namespace
 from xpnet.nn.module import Module, block
@@ -44,6 +44,8 @@ def _with_mask(layer: Module, x: Any, mask: Any) -> Any:
 
 class Sequential(Module):
     """Layers one after the other: the output of each is the input of the next.
+
+    ``net[0]`` is a layer, and ``net[:2]`` a `Sequential` of the same first two.
 
     A mask, of shape (batch, length), goes to all the layers that take one: ``net(x, mask=mask)``.
 
@@ -103,8 +105,22 @@ class Sequential(Module):
     def __iter__(self) -> Iterator[Module]:
         return iter(self.layers)
 
-    def __getitem__(self, index: int) -> Module:
-        return self.layers[index]
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequential": ...
+    def __getitem__(self, index: int | slice) -> Module:
+        """Return a layer, or for a slice a `Sequential` of the same layers, which share their arrays."""
+        if isinstance(index, slice):
+            part = Sequential(*self.layers[index])
+            vars(part).update({name: x for name, x in vars(self).items() if name == "training"})
+            return part
+        try:
+            return self.layers[index]
+        except IndexError:
+            raise IndexError(
+                f"a Sequential of {len(self)} layers has no layer {index}. Count from 0, or from -1 backward."
+            ) from None
 
 
 class Residual(Module):

@@ -74,15 +74,11 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If there are no parameters, or one does not hold floating-point numbers.
+            If there are no parameters, or all are frozen, or one does not hold floating-point numbers.
         """
-        leaves = tree.leaves(params)
-        if not leaves:
-            raise ValueError(
-                "an optimizer needs at least one parameter, received a tree without arrays. Pass the "
-                "network, or a dict or list of arrays."
-            )
+        tree.check_trained(params)
         tree.check_unshared(params)
+        leaves = tree.leaves(params)
         for position, leaf in enumerate(leaves):
             if not tree.is_array(leaf) or not array_namespace(leaf).isdtype(leaf.dtype, "real floating"):
                 received = leaf.dtype if tree.is_array(leaf) else type(leaf).__name__

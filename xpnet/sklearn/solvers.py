@@ -196,7 +196,7 @@ def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPoin
 
 def fit_lbfgs(estimator: Any, net: Penalized, data: Samples) -> None:
     """Train the network of an estimator on all examples at once."""
-    if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net)):
+    if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net, frozen=True)):
         raise ValueError(
             'solver="lbfgs" needs a loss that is the same each time it is computed. Dropout, batch '
             'normalization and their like, which have state, need solver="adam" or "sgd".'

@@ -178,7 +178,7 @@ def _first_bad_output(net: Any, x: Any) -> BadValue | None:
 
     def note(module: Any, output: Any) -> None:
         if not are_finite(tree.leaves(output)):
-            weights = are_finite(tree.leaves(module))
+            weights = are_finite(tree.leaves(module, frozen=True))
             bad.append(f"the {'output' if weights else 'weights'} of {names[id(module)]}")
 
     def enter(module: Any, inputs: tuple[Any, ...]) -> None:
