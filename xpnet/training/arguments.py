@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from xpnet.optim import LossScaling, Transform
+from xpnet.optim import LossScaling, Optimizer, Transform
 from xpnet.settings import described
 from xpnet.training.metric import Metric
 from xpnet.training.metrics import as_metric
@@ -101,5 +101,6 @@ def state_of(optimizer: Any, given: Any, net: Any) -> Any:
             "optimizer_state must be the state of the optimizer in an earlier training, "
             f"{type(fresh).__name__}, received {described(given)}."
         )
-    # A state of a training in another precision has no scale.
-    return fresh | given if isinstance(optimizer, LossScaling) else given
+    if isinstance(optimizer, LossScaling):
+        given = fresh | given  # a state of a training in another precision has no scale
+    return optimizer.checked(given) if isinstance(optimizer, LossScaling | Optimizer) else given
