@@ -109,18 +109,18 @@ def _normalization(*arrays: str) -> _Reader:
     return _Reader(lambda layer: (layer.weight.shape[0],) * 2, arrays)
 
 
+def _of_recurrent(layer: Any) -> tuple[int, int]:
+    directions = 1 if layer.backward is None else 2
+    return layer.input.weight.shape[0], directions * layer.recurrent.weight.shape[0]
+
+
 _READERS: dict[type, _Reader] = {
     nn.Dense: _Reader(lambda layer: layer.weight.shape, ("weight",)),
     nn.BatchNorm: _normalization("weight", "bias", "running_mean", "running_variance"),
     nn.LayerNorm: _normalization("weight", "bias"),
     nn.RMSNorm: _normalization("weight"),
     nn.GroupNorm: _normalization(),
-    **dict.fromkeys(
-        (nn.LSTM, nn.GRU),
-        _Reader(
-            lambda layer: (layer.input.weight.shape[0], layer.recurrent.weight.shape[0]), ("input.weight",)
-        ),
-    ),
+    **dict.fromkeys((nn.LSTM, nn.GRU), _Reader(_of_recurrent, ("input.weight", "backward.input.weight"))),
     nn.MultiHeadAttention: _Reader(lambda layer: layer.query.weight.shape),
     nn.TransformerBlock: _Reader(lambda layer: layer.attention.query.weight.shape),
 }
