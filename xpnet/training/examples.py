@@ -205,7 +205,8 @@ class Examples:
             return
         low, high = array.min(axis=0), array.max(axis=0)
         step = numpy.finfo(dtype).eps * numpy.maximum(abs(low), abs(high))
-        lost = numpy.argwhere((low < high) & (high - low < NUMBERS_IN_RANGE * step))
+        with numpy.errstate(invalid="ignore"):  # of columns that are infinite
+            lost = numpy.argwhere((low < high) & (high - low < NUMBERS_IN_RANGE * step))
         if len(lost):
             index = tuple(int(i) for i in lost[0])
             column = f", column {self.columns[name][index[0]]!r}" if name in self.columns else ""
