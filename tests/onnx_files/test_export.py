@@ -111,6 +111,17 @@ def test_every_layer(name, layer, x, path):
     check(layer.eval(), path, x)
 
 
+def test_frozen_networks_are_written_as_others(tmp_path):
+    net, files = nn.Sequential(nn.Dense(4, 3, seed=0), nn.BatchNorm(3), nn.Dense(3, 2, seed=1)), []
+    for number, where in enumerate([[], ["layers.0", "layers.1.weight"], [""]]):
+        for path in where:
+            nn.freeze(net, path)
+        path = tmp_path / f"{number}.onnx"
+        xpnet.onnx.export(net, normal(3, 4), path)
+        files.append(path.read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
 @pytest.mark.parametrize(
     ("layer", "kinds"),
     [
