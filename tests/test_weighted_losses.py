@@ -161,6 +161,9 @@ def test_gradients_in_the_weights(device):
     total = lambda w: losses.mse(predictions, y, sample_weight=w, reduction="sum")
     assert_same(xpnet.grad(total)(weights), ((Z - TARGETS) ** 2).sum((1, 2)))
     xpnet.check_gradients(lambda w: losses.mse(predictions, y, sample_weight=w), weights + 0.5)
+    labels = on(device, LABELS)
+    of_classes = lambda w: losses.cross_entropy(predictions, labels, sample_weight=w)
+    xpnet.check_gradients(of_classes, weights + 0.5)
 
 
 def test_narrow_numbers(device):
@@ -358,7 +361,7 @@ def test_denominators(device):
         [
             4 * OF_ROWS.sum(),
             (OF_ROWS * OF_CLASSES[LABELS]).sum(),
-            (LABELS != 1).sum(),
+            float((LABELS != 1).sum()),
             (OF_ROWS[..., None] * (1 - ANSWERS)).sum(),
         ],
         strict=True,

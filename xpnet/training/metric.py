@@ -126,8 +126,8 @@ class Metric:
         for name in given:
             if name not in self._weights:
                 raise TypeError(
-                    f"the metric {self.name} takes no {name}, received one. Leave out one of the two; a metric "
-                    f"of your own takes it as a parameter: f(outputs, targets, {name}=None)."
+                    f"the metric {self.name} takes no {name}, received one. Leave out one of the two; one of "
+                    f"your own takes it as a parameter: f(outputs, targets, {name}=None)."
                 )
         return self.totals(outputs, targets, **given)
 

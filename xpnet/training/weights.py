@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy
 
+from xpnet import tree
 from xpnet.backends import asarray, to_numpy
 from xpnet.losses.weights import check_weight_values
 from xpnet.settings import count, described, is_number
@@ -47,7 +48,9 @@ def class_weights(class_weight: Any, labels: Any, classes: int) -> numpy.ndarray
                 f"{others[0]!r}."
             )
         weights = of_dict(class_weight, numpy.arange(classes))
-    elif isinstance(class_weight, str) or not hasattr(class_weight, "__len__"):
+    elif isinstance(class_weight, str) or not (
+        tree.is_array(class_weight) or hasattr(class_weight, "__len__")
+    ):
         raise TypeError(
             "class_weight must be a dict of classes and weights, a list with a weight for each class, or "
             f'"balanced", received {described(class_weight)}.'
