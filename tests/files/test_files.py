@@ -325,6 +325,13 @@ def test_what_is_saved_comes_back_equal(path, name):
             assert name in ("keys", "dates", "depth") or found == value
 
 
+def test_a_loss_is_named_whatever_module_it_stands_in(path):
+    for loss in (losses.mse, losses.cross_entropy):
+        xpnet.save([loss, numpy.ones(2)], path)
+        assert f"xpnet.losses.{loss.__name__}" in path.read_bytes().decode("latin1")
+        assert xpnet.load(path)[0] is loss
+
+
 @pytest.mark.parametrize("module", ["xpnet.optim", "xpnet.optim.optimizers"])
 def test_an_optimizer_is_named_whatever_module_it_stood_in(path, module):
     xpnet.save({"optimizer": optim.Adam(0.1), "x": numpy.ones(2)}, path)

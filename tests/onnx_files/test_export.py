@@ -12,7 +12,7 @@ from helpers import rounding
 
 import xpnet
 import xpnet.onnx
-from xpnet import nn
+from xpnet import losses, nn
 from xpnet.autodiff import extended_namespace
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
 from xpnet.onnx.operators import OPERATORS
@@ -603,6 +603,23 @@ def test_gradient_that_is_constant(path):
 
 def test_gradient_is_a_function_too(path):
     check(xpnet.grad(lambda x: xpnet.array_namespace(x).sum(x**3)), path, normal(3, 4))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_losses_with_weights(reduction, path):
+    labels, weights = random.integers(-1, 4, size=(3, 5)), abs(normal(3))
+    check(
+        lambda z, y, w: losses.cross_entropy(
+            z, y, sample_weight=w, ignore_index=-1, class_weight=[1.0, 2.0, 0.5, 1.0], reduction=reduction
+        ),
+        path,
+        *(normal(3, 5, 4), labels, weights),
+    )
+    check(
+        xpnet.grad(lambda z, y, w: losses.huber(z, y, sample_weight=w > 0.5)),
+        path,
+        *(normal(3, 5, 4), normal(3, 5, 4), weights),
+    )
 
 
 # -- refusals ---------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ _ROUNDED = 0.01
 def check_class_targets(outputs: Any, targets: Any, *, ignore_index: int | None = None) -> None:
     """Check labels or probabilities of classes. Labels of ``ignore_index`` are left out."""
     if len(targets.shape) < len(outputs.shape):
-        labels = targets if ignore_index is None else counting_targets(targets, "ignore_index", ignore_index)
+        labels = targets if ignore_index is None else counting_targets(targets, ignore_index)
         check_labels(labels, outputs.shape[-1])
         return
     check_several(outputs.shape[-1])
@@ -182,14 +182,14 @@ def check_class_targets(outputs: Any, targets: Any, *, ignore_index: int | None 
         )
 
 
-def counting_targets(targets: Any, name: str, index: Any) -> Any:
+def counting_targets(targets: Any, ignored: Any) -> Any:
     """Return targets with 0 in place of those that are ignored, after a check that others are left."""
-    xp = array_namespace(targets)
-    targets, counts = without(xp, targets, index)
     check_not_empty(targets)
+    xp = array_namespace(targets)
+    targets, counts = without(xp, targets, ignored)
     if not bool(xp.any(counts)):
         raise NothingCountsError(
-            f"at least one target must differ from {name}, received {name}={index!r} and only such targets. "
-            "Leave it out, or look at how the targets were made."
+            f"at least one target must count, received {ignored!r} alone, which is ignored. Look at how the "
+            "targets were made, or ignore another number."
         )
     return targets

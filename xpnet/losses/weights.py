@@ -151,6 +151,6 @@ def hidden(xp: Any, weights: Any, *arrays: Any) -> list[Any]:
     *arrays : array
     """
     if carries_gradient(weights):
-        return list(arrays)
+        return [xp.astype(x, x.dtype, copy=False) for x in arrays]  # as arrays of the traced namespace
     counts = weights != 0
     return [xp.where(expanded(xp, counts, len(x.shape)), x, xp.zeros_like(x)) for x in arrays]

@@ -126,9 +126,8 @@ class Metric:
         for name in given:
             if name not in self._weights:
                 raise TypeError(
-                    f"{self.name} takes no {name}, received one. Leave out the metric or the weights; or, if "
-                    f"{name} makes sense here, give the function that makes its totals, or is the metric, "
-                    f"this parameter: def {self.name}(outputs, targets, {name}=None)."
+                    f"the metric {self.name} takes no {name}, received one. Leave out one of the two; one of "
+                    f"your own takes it as a parameter: f(outputs, targets, {name}=None)."
                 )
         return self.totals(outputs, targets, **given)
 
@@ -247,7 +246,7 @@ def _ignoring(
 
 def _check_ignoring(check: Callable[..., Any] | None, index: float, outputs: Any, targets: Any) -> None:
     _check_array(targets)
-    targets = counting_targets(targets, "what is ignored", index)
+    targets = counting_targets(targets, index)
     if check is not None:
         check(outputs, targets)
 

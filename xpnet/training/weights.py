@@ -94,7 +94,9 @@ def class_weights(class_weight: Any, labels: Any, classes: int) -> numpy.ndarray
                 f"{others[0]!r}."
             )
         weights = of_dict(class_weight, numpy.arange(classes))
-    elif isinstance(class_weight, str) or not hasattr(class_weight, "__len__"):
+    elif isinstance(class_weight, str) or not (
+        tree.is_array(class_weight) or hasattr(class_weight, "__len__")
+    ):
         raise TypeError(
             "class_weight must be a dict of classes and weights, a list with a weight for each class, or "
             f'"balanced", received {described(class_weight)}.'
