@@ -77,8 +77,8 @@ def check_mask(mask: Any, shape: tuple[int, ...], layer: str) -> None:
     if tuple(mask.shape) != tuple(shape):
         raise ValueError(
             f"the mask of {layer} must have the axes (batch, length), here {tuple(shape)}, received the "
-            f"shape {tuple(mask.shape)}. Behind a layer that changes the length, no mask from before it fits: "
-            "call the layers one by one, each with its own."
+            f"shape {tuple(mask.shape)}. Behind a layer that changes the length, no mask from before it "
+            "fits: call the layers one by one, each with its own."
         )
 
 
@@ -119,6 +119,7 @@ def without_hidden(x: Any, mask: Any, layer: str) -> Any:
 
     A product with 0 would not do: 0 times NaN is NaN, also in a gradient.
     """
+    filling = fill(x, mask, layer)
     xp = array_namespace(x, mask)
-    filling = xp.reshape(fill(x, mask, layer), (-1, 1, 1))
+    filling = xp.reshape(filling, (-1, 1, 1))
     return xp.where(xp.expand_dims(mask, axis=-1), x, filling)
