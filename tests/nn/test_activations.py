@@ -196,6 +196,13 @@ def test_against_torch(device, name):
     assert_same(gradient, theirs.grad)
 
 
+def test_a_gelu_from_before_is_the_approximate_one(tmp_path):
+    layer = GELU(approximate=False)
+    del layer.approximate
+    xpnet.save(layer, tmp_path / "gelu.safetensors")
+    assert_same(xpnet.load(tmp_path / "gelu.safetensors")(VALUES), GELU()(VALUES))
+
+
 def test_repr():
     assert repr(ReLU()) == "ReLU()"
     assert repr(LeakyReLU(0.25)) == "LeakyReLU(negative_slope: 0.25)"

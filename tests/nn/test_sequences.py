@@ -179,6 +179,10 @@ def test_bad_lengths(lengths, error, message):
 @by_name(LAYERS | POOLINGS)
 def test_bad_masks(device, make):
     layer, x = make(), on(device, draw(2, 5, 4))
+    with pytest.raises(TypeError, match=r"needs floating-point numbers, received .*int"):
+        layer(array(numpy.ones((2, 5, 4)), "int32"), mask=on(device, numpy.ones((2, 5), dtype=bool)))
+    with pytest.raises(ValueError, match=r"needs the axes \(batch, length, .*\(2, 5\)"):
+        layer(x[:, :, 0], mask=on(device, numpy.ones((2, 5), dtype=bool)))
     with pytest.raises(
         ValueError, match=r"axes \(batch, length\), here \(2, 5\), received the shape \(2, 4\)"
     ):
@@ -231,8 +235,11 @@ class TakesMask(nn.Module):
 
 
 class ReadsNone(LSTM):
+    def __init__(self, width):
+        super().__init__(width, width, layers=2, bidirectional=True)
+
     def __call__(self, x):
-        return super().__call__(x)
+        return super().__call__(x[:, :, ::-1])
 
 
 def test_which_layers_take_a_mask():
@@ -242,7 +249,8 @@ def test_which_layers_take_a_mask():
         *("Conv1d", "GlobalAvgPool", "GlobalMaxPool"),
     }
     assert TakesMask().takes_mask
-    assert not ReadsNone(4, 3).takes_mask
+    assert not ReadsNone(4).takes_mask
+    assert type(ReadsNone(4).backward) is type(ReadsNone(4).above.backward) is LSTM
     assert nn.Residual(nn.ReLU(), shortcut=nn.Sequential(TakesMask())).takes_mask
     assert nn.Concatenate(nn.ReLU(), TakesMask()).takes_mask
     assert not nn.Residual(nn.Sequential(nn.ReLU())).takes_mask

@@ -5,6 +5,7 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import is_on_host
+from xpnet.nn.parameters import check_axes
 from xpnet.settings import count
 from xpnet.tree import Array, is_array
 
@@ -87,7 +88,7 @@ def fill(x: Any, mask: Any, layer: str) -> Any:
 
     Parameters
     ----------
-    x : array, shape (batch, length, ...)
+    x : array, shape (batch, length, features)
     mask : array of bool, shape (batch, length)
     layer : str
         For error messages.
@@ -99,10 +100,11 @@ def fill(x: Any, mask: Any, layer: str) -> Any:
     Raises
     ------
     ValueError
-        If the mask has another shape, or hides a whole row and that can be seen without waiting.
+        If x or the mask has another shape, or it hides a whole row and that can be seen without waiting.
     TypeError
-        If it is no array of bool.
+        If x holds no floating-point numbers, or the mask is no array of bool.
     """
+    check_axes(x, ("batch", "length", "features"), layer)
     check_mask(mask, x.shape[:2], layer)
     seen = array_namespace(mask).any(mask, axis=1)
     if is_on_host(seen) and not seen.all():
