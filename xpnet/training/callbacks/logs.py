@@ -119,10 +119,10 @@ class CSVLogger(_Log):
 
     def _text(self, run: Run, first: int, end: int) -> bytes:
         """Return some rows as they are in the file; before the first, -1, are the names of the columns."""
-        columns = [range(1, end + 1), *(run.history[name] for name in run.names)]
         rows: Any = [self._names] if first < 0 else []
         for number in range(max(first, 0), end):
-            rows.append([*(column[number] for column in columns), *self._learning_rates[number]])
+            values = [run.history[name][number] for name in run.names]
+            rows.append([1 + number, *values, *self._learning_rates[number]])
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue().encode()
@@ -221,7 +221,7 @@ class TensorBoard(_Log):
         if part not in self._files:
             folder = self._directory / part
             folder.mkdir(parents=True, exist_ok=True)
-            # Before the ending stands the time in seconds: a training may be resumed in the same one.
+            # The name begins with the time in seconds, and a training may be resumed in the same second.
             self._files[part] = writer(str(folder / "events"), f".{epoch}.{self._key}")
             # What an earlier file has from this epoch on is not valid any more.
             restart = log(status=log.START)
