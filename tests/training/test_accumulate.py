@@ -58,8 +58,11 @@ def fitted(device, batch_size, accumulate=1, **options):
     return weights(net), history
 
 
-@pytest.mark.parametrize("jit", [True, False], ids=["jit", "plain"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "jit"),
+    [*((case, True) for case in CASES), ("both", False), ("ignored and weighted", False)],
+    ids=[*CASES, "both, without jit", "ignored and weighted, without jit"],
+)
 def test_four_batches_are_one(device, case, jit):
     options = {"metrics": [metrics.accuracy.ignoring(-100)]} | CASES[case]
     expected, history = fitted(device, 24, jit=jit, **options)

@@ -65,9 +65,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("jit", [True, False], ids=["jit", "plain"])
+@pytest.mark.parametrize(
+    ("case", "jit"), [*((case, True) for case in CASES), ("all of them", False)], ids=[*CASES, "without jit"]
+)
 @pytest.mark.parametrize("accumulate", [1, 4], ids=["whole", "accumulated"])
-@pytest.mark.parametrize("case", CASES)
 def test_a_hundred_steps(device, case, accumulate, jit):
     options = CASES[case]
     loss = (
