@@ -208,6 +208,20 @@ def test_network_that_makes_probabilities_for_a_regression():
         regressor(module=net, loss=losses.binary_cross_entropy).fit(X_REG, y)
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_frozen_layers_of_a_network(solver):
+    """The penalty is of what is trained, and there may be no matrix in that."""
+    net = nn.Sequential(nn.Dense(64, 16, seed=0), nn.ReLU(), nn.Dense(16, 10, seed=1))
+    net[0].freeze()
+    nn.freeze(net, "layers.2.weight")
+    made = classifier(module=net, solver=solver, alpha=0.1, max_iter=3).fit(X, Y)
+    for found, given in ((made.network_[0].weight, net[0].weight), (made.network_[2].weight, net[2].weight)):
+        np.testing.assert_array_equal(found, given)
+    assert np.any(made.network_[2].bias != net[2].bias)
+    with pytest.raises(ValueError, match="parameters are all frozen"):
+        classifier(module=net.freeze(), max_iter=3).fit(X, Y)
+
+
 def mistakes(outputs, y):
     xp = xpnet.array_namespace(outputs)
     return xp.astype(xp.argmax(outputs, axis=-1) != y, outputs.dtype)

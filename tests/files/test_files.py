@@ -60,6 +60,7 @@ def other_layers():
             nn.GlobalAvgPool(),
             nn.GlobalMaxPool(),
         ),
+        nn.Intermediate(nn.Sequential(nn.Dense(2, 2), nn.ReLU()), ["layers.0", "layers.1"]),
     ]
 
 

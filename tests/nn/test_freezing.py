@@ -94,6 +94,22 @@ def test_a_loop_of_ones_own(device, jit):
     assert len(tree.leaves(state)) < len(tree.leaves(optimizer.init(net.unfreeze())))
 
 
+def test_a_replay_copies_nothing_that_is_frozen(device):
+    net, optimizer = network(dtype="float32"), optim.SGD(0.1)
+    net.freeze().layers[-1].unfreeze()
+
+    def step(net, x):
+        gradient = xpnet.grad(lambda net: losses.mse(net(x), x[:, :2]))(net)
+        return optimizer.update(gradient, state, net)[0]
+
+    state, run, x = optimizer.init(net), xpnet.jit(step, donate=("net",)), batch(8, 3)
+    after = run(net, x)
+    weight = after[0].weight
+    again = run(after, x)
+    assert again[0].weight is weight
+    assert again[4].weight.shape == (4, 2)
+
+
 def test_it_is_what_pytorch_trains(device):
     torch = pytest.importorskip("torch")
     net = nn.Sequential(
