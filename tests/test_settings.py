@@ -47,9 +47,13 @@ COUNTS = {
         lambda n: nn.Embedding(3, n, seed=0),
         lambda n: nn.GRU(2, n, seed=0),
     ],
+    "layers": [lambda n: nn.LSTM(2, 2, layers=n, seed=0), lambda n: nn.GRU(2, 2, layers=n, seed=0)],
     "heads": [lambda n: nn.MultiHeadAttention(4, n, seed=0)],
     "groups": [lambda n: nn.GroupNorm(n, 4), lambda n: nn.Conv2d(4, 4, 3, groups=n, seed=0)],
-    "length": [lambda n: nn.ByteReader(n)],
+    "length": [
+        lambda n: nn.ByteReader(n),
+        lambda n: nn.mask_of_lengths(numpy.asarray([1, 2]), n),
+    ],
     "size": [lambda n: nn.MaxPool(n), lambda n: nn.AvgPool((n, 2))],
     "stride": [lambda n: nn.MaxPool(2, stride=n), lambda n: nn.Conv2d(1, 1, 3, stride=n, seed=0)],
     "kernel_size": [
@@ -61,6 +65,7 @@ COUNTS = {
     "batch": [lambda n: nn.MultiHeadAttention(4, 2, seed=0).new_cache(n, 3)],
     "input_shape": [lambda n: str(nn.Dense(2, 2).summary((3, n)))],
     "classes": [lambda n: losses.check_labels([0, 1], n)],
+    "examples": [lambda n: losses.check_weights([1] * (n if isinstance(n, int) else 2), n)],
     "k": [lambda n: metrics.top_k_accuracy(n)],
     "order": [lambda n: xpnet.check_gradients(lambda x: x * x, numpy.ones(2), order=n)],
 }
@@ -97,7 +102,11 @@ RATES = {
     "gain": [lambda r: drawn(initializers.orthogonal(r))],
     "delta": [lambda r: losses.huber(Z, Z, delta=r)],
     "label_smoothing": [lambda r: losses.cross_entropy(Z, LABELS, label_smoothing=r)],
-    "class_weight": [lambda r: losses.cross_entropy(Z, LABELS, class_weight=[r, 1, 2])],
+    "class_weight": [
+        lambda r: losses.cross_entropy(Z, LABELS, class_weight=[r, 1, 2]),
+        lambda r: losses.binary_cross_entropy(Z, Z / 3, class_weight=[1, r]),
+        lambda r: metrics.accuracy(Z, LABELS, class_weight=[r, 1, 2]),
+    ],
     "positive_weight": [lambda r: losses.binary_cross_entropy(Z, Z / 3, positive_weight=r)],
     "min_delta": [
         lambda r: callbacks.EarlyStopping(min_delta=r),
@@ -113,6 +122,8 @@ FLAGS = {
         lambda f: nn.Conv2d(1, 1, 3, bias=f, seed=0),
         lambda f: nn.MultiHeadAttention(4, 2, bias=f, seed=0),
     ],
+    "bidirectional": [lambda f: nn.LSTM(2, 2, bidirectional=f, seed=0)],
+    "approximate": [lambda f: nn.GELU(f)],
     "causal": [lambda f: nn.MultiHeadAttention(4, 2, causal=f, seed=0)],
     "rotary": [lambda f: nn.TransformerBlock(4, 2, rotary=f, seed=0)],
     "nesterov": [
@@ -152,6 +163,9 @@ CALLS = [
     (3, lambda n: callbacks.ReduceLROnPlateau(cooldown=n)),
     (5, lambda n: nn.SinusoidalPositions(2)(Z[None, :, :2], start=n)),
     (5, lambda n: xpnet.jit(lambda x: nn.RotaryPositions(2)(x, start=n))(Z[:, :2])),
+    (2, lambda n: losses.cross_entropy(Z, LABELS + 1, ignore_index=n)),
+    (2, lambda n: metrics.accuracy.ignoring(n)(Z, LABELS)),
+    (0.5, lambda r: metrics.r2.ignoring(r)(Z, Z)),
     (3, lambda n: xpnet.scan(lambda total, _: (total + 1, total), numpy.float32(0), length=n)),
     (0.5, lambda r: fit(validation=r)),
     (0.5, lambda r: fit(callbacks=[callbacks.LearningRateSchedule(lambda _: r)])),

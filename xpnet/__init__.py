@@ -23,7 +23,7 @@ from xpnet.autodiff import (
     vjp,
 )
 from xpnet.backends import asarray, device, devices, to_device, to_numpy, use_device
-from xpnet.files import load, load_torch, save
+from xpnet.files import load, load_torch, save, save_torch
 from xpnet.replay import jit, scan
 from xpnet.training import History, callbacks, fit, metrics, predict
 
@@ -55,6 +55,7 @@ __all__ = [
     "predict",
     "raise_on_nan",
     "save",
+    "save_torch",
     "scan",
     "special",
     "stop_gradient",

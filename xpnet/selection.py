@@ -32,7 +32,7 @@ def chosen(where: Where, paths: Sequence[str], arrays: Sequence[Any]) -> list[bo
             name = getattr(where, "__name__", repr(where))
             raise ValueError(
                 f"{name} must be true of at least one array, received false for all "
-                f"{len(found)}: {_some(paths)}. It is given the path and the array."
+                f"{len(found)}: {some(paths)}. It is given the path and the array."
             )
         return found
     names = [where] if isinstance(where, str) else where
@@ -43,10 +43,10 @@ def chosen(where: Where, paths: Sequence[str], arrays: Sequence[Any]) -> list[bo
             f"path and array; received {where!r}."
         )
     if not names:
-        raise ValueError(f"at least one path must be given, received {where!r}. There are {_some(paths)}.")
+        raise ValueError(f"at least one path must be given, received {where!r}. There are {some(paths)}.")
     for name in names:
         if not any(_is_in(path, name) for path in paths):
-            raise ValueError(f"each path must name something, received {name!r}.{_advice(name, paths)}")
+            raise ValueError(f"each path must name something, received {name!r}.{advice(name, paths)}")
     return [any(_is_in(path, name) for name in names) for path in paths]
 
 
@@ -54,10 +54,11 @@ def _is_in(path: str, name: str) -> bool:
     return not name or path == name or path.startswith(f"{name}.")
 
 
-def _advice(name: str, paths: Sequence[str]) -> str:
+def advice(name: str, paths: Sequence[str]) -> str:
+    """Return a sentence that says which paths there are near one that is none of them."""
     parts = path_prefixes(paths)
     near = difflib.get_close_matches(name, parts, n=3)
-    return f" Is {' or '.join(near)} meant?" if near else f" There are {_some(paths)}."
+    return f" Is {' or '.join(near)} meant?" if near else f" There are {some(paths)}."
 
 
 def path_prefixes(paths: Sequence[str]) -> list[str]:
@@ -66,6 +67,6 @@ def path_prefixes(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))
 
 
-def _some(paths: Sequence[str]) -> str:
+def some(paths: Sequence[str]) -> str:
     shown = ", ".join(paths[:6])
     return f"{shown}, and {len(paths) - 6} more" if len(paths) > 6 else shown or "none"

@@ -3,7 +3,8 @@
 A thin layer over `optree <https://optree.readthedocs.io>`_. A tree can be read in two ways:
 
 - its *parameters*, what training changes (the default);
-- *everything*: the parameters and the state that modules carry (``state=True``).
+- with those that are *frozen*, which training does not change (``frozen=True``);
+- *everything*: all parameters, and the state that modules carry (``state=True``).
 
 A dataclass that holds arrays is like a dict of its fields. One without arrays is a leaf: an optimizer, say.
 """
@@ -35,15 +36,17 @@ Array: TypeAlias = Any  # of a library that follows the array API standard, trac
 Tree: TypeAlias = Any  # dicts, lists, tuples, dataclasses and modules with arrays at their leaves
 
 _PARAMETERS = "xpnet.parameters"
+_WITH_FROZEN = "xpnet.with_frozen"
 _EVERYTHING = "xpnet.everything"
+_VIEWS = (_PARAMETERS, _WITH_FROZEN, _EVERYTHING)
 
 
-def _view(state: bool) -> str:
-    return _EVERYTHING if state else _PARAMETERS
+def _view(state: bool, frozen: bool = False) -> str:
+    return _EVERYTHING if state else _WITH_FROZEN if frozen else _PARAMETERS
 
 
 def flatten(
-    tree: Tree, *, state: bool = False, is_leaf: Callable[[Any], bool] | None = None
+    tree: Tree, *, state: bool = False, frozen: bool = False, is_leaf: Callable[[Any], bool] | None = None
 ) -> tuple[list[Any], Any]:
     """Return the leaves of a tree in a fixed order, and its structure.
 
@@ -51,7 +54,9 @@ def flatten(
     ----------
     tree : tree
     state : bool, default=False
-        Whether the state of modules is among the leaves.
+        Whether all arrays of modules are among the leaves: their state and what is frozen, too.
+    frozen : bool, default=False
+        Whether the parameters that are frozen are among the leaves, see `xpnet.nn.freeze`.
     is_leaf : callable, optional
         Says of a node whether it is to be taken as a leaf.
 
@@ -62,7 +67,7 @@ def flatten(
     >>> leaves
     [1.0, 2.0, 3.0]
     """
-    return _flatten(tree, _view(state), is_leaf)
+    return _flatten(tree, _view(state, frozen), is_leaf)
 
 
 def _flatten(tree: Any, view: str, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], Any]:
@@ -86,8 +91,8 @@ def unflatten(structure: Any, leaves: list[Any]) -> Tree:
     return optree.tree_unflatten(structure, leaves)
 
 
-def leaves(tree: Tree, *, state: bool = False) -> list[Any]:
-    """Return the leaves of a tree in a fixed order.
+def leaves(tree: Tree, *, state: bool = False, frozen: bool = False) -> list[Any]:
+    """Return the leaves of a tree in a fixed order, see `flatten`.
 
     Examples
     --------
@@ -95,11 +100,11 @@ def leaves(tree: Tree, *, state: bool = False) -> list[Any]:
     >>> [leaf.shape for leaf in tree.leaves(nn.Dense(2, 3))]
     [(2, 3), (3,)]
     """
-    return _flatten(tree, _view(state))[0]
+    return _flatten(tree, _view(state, frozen))[0]
 
 
-def paths(tree: Tree, *, state: bool = False) -> list[str]:
-    """Return a readable name for each leaf, such as ``layers.0.weight``.
+def paths(tree: Tree, *, state: bool = False, frozen: bool = False) -> list[str]:
+    """Return a readable name for each leaf of `flatten`, such as ``layers.0.weight``.
 
     Examples
     --------
@@ -107,7 +112,7 @@ def paths(tree: Tree, *, state: bool = False) -> list[str]:
     >>> tree.paths(nn.Sequential(nn.Dense(2, 3), nn.ReLU()))
     ['layers.0.weight', 'layers.0.bias']
     """
-    return [_text(path) for path in _flatten(tree, _view(state))[1].paths()]
+    return [_text(path) for path in _flatten(tree, _view(state, frozen))[1].paths()]
 
 
 def _text(path: tuple[Any, ...]) -> str:
@@ -142,19 +147,26 @@ class Branch:
     """An object whose attributes take part in trees. `xpnet.nn.Module` is one.
 
     Attributes that hold an array, another branch, or a container with one of those are its children. The
-    names in ``state`` are children only where everything is asked for. All other attributes are settings:
-    they are copied along as they are.
+    names in ``state`` are children only where everything is asked for, and so are the attributes with arrays
+    that are ``frozen``: all for True, or those in a tuple of names. All other attributes are settings: they
+    are copied along as they are.
     """
 
     state: ClassVar[tuple[str, ...]] = ()
+    frozen: bool | tuple[str, ...] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if isinstance(cls.state, str):
             raise TypeError(f"state must be a tuple of names, received {cls.state!r}. Try ({cls.state!r},).")
-        register: Callable[..., Any] = optree.register_pytree_node  # typed for collections alone
-        for view in (_PARAMETERS, _EVERYTHING):
-            register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
+        register_branch(cls)
+
+
+def register_branch(cls: type[Branch]) -> None:
+    """Make nodes of the objects of a class. Each class that is derived from `Branch` is registered so."""
+    register: Callable[..., Any] = optree.register_pytree_node  # typed for collections alone
+    for view in _VIEWS:
+        register(cls, partial(_flatten_branch, view=view), _unflatten_branch, namespace=view)
 
 
 class _Settings:
@@ -186,15 +198,57 @@ def _flatten_branch(branch: Branch, view: str) -> tuple[list[Any], _Settings, tu
     state = type(branch).state
     # A branch rebuilt around other leaves (shapes, say) remembers which attributes were its children.
     known = attributes.get("_children", ())
+    left_out: Iterable[str] = () if everything else state
+    if view == _PARAMETERS and branch.frozen:
+        left_out = {*state, *frozen_attributes(branch, branch.frozen)}
     names, children, values = [], [], {}
     for name, value in attributes.items():
-        if everything if name in state else name in known or is_child(value):
+        if name not in left_out and (name in state or name in known or is_child(value)):
             names.append(name)
             children.append(value)
         elif name != "_children":
             values[name] = value
     settings = _Settings(type(branch), tuple(names), values, tuple(attributes))
     return children, settings, settings.names
+
+
+def frozen_attributes(branch: Branch, frozen: bool | tuple[str, ...]) -> list[str]:
+    """Return the attributes of a branch that are frozen by a setting: those with arrays, not with branches.
+
+    Raises
+    ------
+    ValueError
+        If the setting names no attribute, or an attribute that would be frozen in part.
+    """
+    attributes, known = vars(branch), vars(branch).get("_children", ())
+    own = [name for name in attributes if name not in branch.state]
+    if frozen is True:
+        names = [name for name in own if name in known or is_child(attributes[name])]
+    elif not isinstance(frozen, tuple) or not {*frozen} <= {*own}:
+        raise ValueError(
+            f"frozen must be True, False or a tuple of names of the attributes of a {type(branch).__name__}, "
+            f"{', '.join(own)}; received {frozen!r}. Call its freeze(), or xpnet.nn.freeze(net, where)."
+        )
+    else:
+        names = [*frozen]
+    return [name for name in names if _is_frozen_whole(branch, name, by_name=frozen is not True)]
+
+
+def _is_frozen_whole(branch: Branch, name: str, *, by_name: bool) -> bool:
+    """Say whether an attribute of a frozen branch holds arrays alone; branches are frozen by themselves."""
+    value = vars(branch)[name]
+    if is_array(value):
+        return True
+    parts = [value] if isinstance(value, Branch) else _flatten(value, _EVERYTHING, is_branch)[0]
+    if not any(isinstance(part, Branch) for part in parts):
+        return True
+    if by_name or any(is_array(part) for part in parts):
+        raise ValueError(
+            "an attribute is frozen as a whole if it holds arrays and no modules, received "
+            f"{name} of a {type(branch).__name__}, which holds modules. Freeze these by their own paths, and "
+            "put arrays beside them into a module of their own."
+        )
+    return False
 
 
 def _unflatten_branch(settings: _Settings, children: list[Any]) -> Branch:
@@ -226,7 +280,7 @@ def _register(cls: type) -> None:
     register: Callable[..., Any] = optree.register_pytree_node
     with _registering:
         if cls not in _registered:
-            for view in (_PARAMETERS, _EVERYTHING):
+            for view in _VIEWS:
                 register(cls, _flatten_dataclass, _unflatten_dataclass, namespace=view)
             _registered.add(cls)
 
@@ -452,8 +506,30 @@ def copy_state(source: Any, target: Any) -> None:
                 setattr(old, name, vars(new)[name])
 
 
+def check_trained(tree: Any) -> None:
+    """Check that there is something to train in a tree.
+
+    Raises
+    ------
+    ValueError
+        If there are no arrays, or all are frozen.
+    """
+    if leaves(tree):
+        return
+    if frozen := paths(tree, frozen=True):
+        raise ValueError(
+            "at least one parameter must be trained, received a network whose parameters are all frozen, "
+            f"{', '.join(frozen[:4])}{' and others' if len(frozen) > 4 else ''}. Call unfreeze() of the "
+            f"network or of the part that is to be trained, or xpnet.nn.unfreeze(net, {frozen[-1]!r})."
+        )
+    raise ValueError(
+        "an optimizer needs at least one parameter, received a tree without arrays. Pass the network, or a "
+        "dict or list of arrays."
+    )
+
+
 def check_unshared(tree: Any) -> None:
-    """Check that no array and no branch stands at two places of a tree: they would be trained apart.
+    """Check that nothing that is trained stands at two places of a tree: it would be trained apart.
 
     Raises
     ------
@@ -461,11 +537,14 @@ def check_unshared(tree: Any) -> None:
         Naming both places.
     """
     places: dict[int, str] = {}
-    numbers = [id(part) for part in [*branches(tree), *leaves(tree)]]
+    arrays = leaves(tree, frozen=True)
+    numbers = [id(part) for part in [*branches(tree), *arrays]]
     if len(set(numbers)) == len(numbers):
         return  # without a search for paths, as is usual
+    trained = {id(leaf) for leaf in leaves(tree)}
     parts = [(path, branch) for path, branch in named_branches(tree) if leaves(branch)]
-    for path, part in [*parts, *zip(paths(tree), leaves(tree), strict=True)]:
+    names = zip(paths(tree, frozen=True), arrays, strict=True)
+    for path, part in [*parts, *((path, leaf) for path, leaf in names if id(leaf) in trained)]:
         if id(part) in places:
             raise ValueError(
                 "a layer or array must stand at one place of a network, received the same "

@@ -52,9 +52,14 @@ def other_layers():
         *(nn.Conv1d(2, 3, 3), nn.Conv2d(2, 2, (3, 1), padding=(1, 0)), nn.ConvTranspose2d(2, 4, 3, groups=2)),
         *(nn.Embedding(4, 2), nn.RotaryPositions(2), nn.SinusoidalPositions(4)),
         *(nn.Residual(nn.Dense(2, 2)), nn.Concatenate(nn.ReLU(), nn.Tanh()), nn.ByteReader(4)),
-        *(nn.LSTM(2, 3), nn.GRU(2, 3)),
+        *(nn.LSTM(2, 3), nn.GRU(2, 3, layers=2, bidirectional=True)),
         *(nn.MultiHeadAttention(4, 2), nn.TransformerBlock(4, 2, hidden=3, causal=True, rotary=True)),
-        *(nn.MaxPool(2, padding="same"), nn.AvgPool((2, 3), stride=1), nn.GlobalAvgPool()),
+        *(
+            nn.MaxPool(2, padding="same"),
+            nn.AvgPool((2, 3), stride=1),
+            nn.GlobalAvgPool(),
+            nn.GlobalMaxPool(),
+        ),
     ]
 
 
@@ -323,6 +328,13 @@ def test_what_is_saved_comes_back_equal(path, name):
         else:
             assert repr(found) == repr(value)
             assert name in ("keys", "dates", "depth") or found == value
+
+
+def test_a_loss_is_named_whatever_module_it_stands_in(path):
+    for loss in (losses.mse, losses.cross_entropy):
+        xpnet.save([loss, numpy.ones(2)], path)
+        assert f"xpnet.losses.{loss.__name__}" in path.read_bytes().decode("latin1")
+        assert xpnet.load(path)[0] is loss
 
 
 @pytest.mark.parametrize("module", ["xpnet.optim", "xpnet.optim.optimizers"])

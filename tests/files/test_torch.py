@@ -6,6 +6,17 @@ import safetensors.numpy
 from helpers import assert_on, rounding
 
 import xpnet
+from files.networks import (
+    Convolutional,
+    OfOnesOwn,
+    SubclassOfDense,
+    added_and_joined,
+    lenet,
+    nested,
+    normalized,
+    shuffled,
+    their_convolutional,
+)
 from xpnet import nn
 
 
@@ -179,23 +190,27 @@ def test_attention_of_separate_layers(path):
         (
             nn.LSTM(2, 3),
             {"weight_ih_l0": (12, 2), "bias_ih_l0": (12,), "bias_hh_l0": (1,)},
-            r"bias_ih_l0, bias_hh_l0 in the file is float32 \(12,\), float32 \(1,\)",
+            r"no weight_hh_l0, for .* bias_hh_l0 must be of shape \(12,\), for input\.bias, received",
         ),
         (
             nn.LSTM(2, 3),
             {"weight_hh_l0": (12, 3)},
-            r"has no array weight_ih_l0 for input\.weight, but weight_hh_l0",
+            r"It has no weight_ih_l0, for input\.weight",
         ),
-        (nn.BatchNorm(2), {"weight": (2,), "bias": (2,)}, "has no array running_mean for running_mean"),
+        (
+            nn.BatchNorm(2),
+            {"weight": (2,), "bias": (2,)},
+            "It has no running_mean, running_var, for running_mean, running_variance",
+        ),
         (
             nn.MultiHeadAttention(2, 1),
             {"in_proj_weight": (), "in_proj_bias": (6,)},
-            r"query\.weight is float32 \(2, 2\)",
+            r"in_proj_weight must be of shape \(6, 2\), for query\.weight, key\.weight, value\.weight",
         ),
         (
             nn.ConvTranspose2d(4, 4, 3, groups=2),
             {"weight": (3, 2, 3, 3)},
-            r"in the file is float32 \(3, 2, 3, 3\)",
+            r"weight must be of shape \(4, 2, 3, 3\), for weight, received float32 \(3, 2, 3, 3\)",
         ),
     ],
 )
@@ -236,15 +251,21 @@ def test_other_names(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.pop("3.weight"), r"has no array 3\.weight for layers\.3\.weight, but .*2\.0\.bias"),
-        (lambda a: a.update({"4.weight": a["0.bias"]}), r"which has 4\.weight besides"),
+        (
+            lambda a: a.pop("3.weight"),
+            r"It has no 3\.weight, for layers\.3\.weight\. Give the network only layers that the file has",
+        ),
+        (
+            lambda a: a.update({"4.weight": a["0.bias"]}),
+            r"It has 4\.weight, for which the network has nothing\. Give the network the layers",
+        ),
         (
             lambda a: a.update({"3.weight": a["3.weight"].T.copy()}),
-            r"layers\.3\.weight is float32 \(6, 3\), 3\.weight in the file is float32 \(6, 3\)",
+            r"3\.weight must be of shape \(3, 6\), for layers\.3\.weight, received float32 \(6, 3\)\. Give",
         ),
         (
             lambda a: a.update({"0.bias": a["0.bias"].astype("float64")}),
-            r"layers\.0\.bias is float32 \(4,\), 0\.bias in the file is float64 \(4,\)",
+            r"0\.bias must be float32, for layers\.0\.bias, received float64 .*\.to\(torch\.float32\)",
         ),
     ],
 )
@@ -260,98 +281,12 @@ def test_file_that_does_not_fit_changes_nothing(path, change, message):
 
 
 def test_damaged_file(path):
-    path.write_bytes(b"\x80\x02}q\x00.")  # a pickle
+    path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00no json.")
     with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
         xpnet.load_torch(path, into=nested_network())
 
 
 # -- flattened images ------------------------------------------------------------------------------------
-
-
-def shuffled(theirs):
-    """Give normalizations other weights and statistics than those of the beginning."""
-    torch = pytest.importorskip("torch")
-    for name, x in [*theirs.named_parameters(), *theirs.named_buffers()]:
-        if x.is_floating_point():
-            x.data = torch.rand_like(x) + 0.5 if "running" in name else x + 0.3 * torch.randn_like(x)
-    return theirs
-
-
-def lenet(t):
-    return (
-        t.Sequential(
-            t.Conv2d(2, 3, 3), t.Tanh(), t.AvgPool2d(2), t.Conv2d(3, 4, 2), t.ReLU(), t.MaxPool2d(2),
-            t.Flatten(), t.Linear(8, 8), t.ReLU(), t.Linear(8, 3),
-        ),
-        nn.Sequential(
-            nn.Conv2d(2, 3, 3), nn.Tanh(), nn.AvgPool(2), nn.Conv2d(3, 4, 2), nn.ReLU(), nn.MaxPool(2),
-            nn.Flatten(), nn.Dense(8, 8), nn.ReLU(), nn.Dense(8, 3),
-        ),
-    )  # fmt: skip
-
-
-def normalized(t):
-    """Normalizations stand before the image is flattened and behind it."""
-    return (
-        t.Sequential(
-            t.Conv2d(2, 4, 3), t.GroupNorm(2, 4), t.BatchNorm2d(4), t.Flatten(), t.BatchNorm1d(280), t.ReLU(),
-            t.LayerNorm(280), t.RMSNorm(280, eps=1e-5), t.Dropout(), t.Linear(280, 3), t.BatchNorm1d(3),
-            t.Linear(3, 3),
-        ),
-        nn.Sequential(
-            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.BatchNorm(4), nn.Flatten(), nn.BatchNorm(280),
-            nn.ReLU(), nn.LayerNorm(280), nn.RMSNorm(280), nn.Dropout(), nn.Dense(280, 3), nn.BatchNorm(3),
-            nn.Dense(3, 3),
-        ),
-    )  # fmt: skip
-
-
-def nested(t):
-    """The image is made in one part, flattened in another, and read in a third; pooling comes first."""
-    return (
-        t.Sequential(
-            t.MaxPool2d(2), t.Sequential(t.ConvTranspose2d(2, 3, 2), t.Sequential(t.Sigmoid())),
-            t.Sequential(t.Flatten(), t.Flatten()), t.Sequential(t.Linear(105, 5), t.Tanh()), t.Linear(5, 3),
-        ),
-        nn.Sequential(
-            nn.MaxPool(2), nn.Sequential(nn.ConvTranspose2d(2, 3, 2), nn.Sequential(nn.Sigmoid())),
-            nn.Sequential(nn.Flatten(), nn.Flatten()), nn.Sequential(nn.Dense(105, 5), nn.Tanh()),
-            nn.Dense(5, 3),
-        ),
-    )  # fmt: skip
-
-
-def added_and_joined(t):
-    class Added(t.Module):
-        def __init__(self, *layers):
-            super().__init__()
-            self.inner = t.Sequential(*layers)
-
-        def forward(self, x):
-            return x + self.inner(x)
-
-    class Joined(t.Module):
-        def __init__(self, *layers):
-            super().__init__()
-            self.layers = t.ModuleList(layers)
-
-        def forward(self, x):
-            import torch
-
-            return torch.cat([layer(x) for layer in self.layers], dim=1)
-
-    return (
-        t.Sequential(
-            Added(t.Conv2d(2, 2, 1), t.ReLU()), Joined(t.Conv2d(2, 1, 3), t.Conv2d(2, 3, 3)), t.Flatten(),
-            t.Linear(280, 6), Added(t.Linear(6, 6)), Joined(t.Linear(6, 4), t.Linear(6, 2)), t.Linear(6, 3),
-        ),
-        nn.Sequential(
-            nn.Residual(nn.Conv2d(2, 2, 1), nn.ReLU()),
-            nn.Concatenate(nn.Conv2d(2, 1, 3), nn.Conv2d(2, 3, 3)), nn.Flatten(),
-            nn.Dense(280, 6), nn.Residual(nn.Dense(6, 6)),
-            nn.Concatenate(nn.Dense(6, 4), nn.Dense(6, 2)), nn.Dense(6, 3),
-        ),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("networks", [lenet, normalized, nested, added_and_joined])
@@ -376,42 +311,6 @@ def test_flattened_sequences(device, path):
     theirs = t.Sequential(t.Embedding(9, 4), t.Flatten(), t.Linear(20, 3))
     net = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Dense(20, 3))
     compare(theirs, net, torch.randint(9, (3, 5)), path)
-
-
-class Convolutional(nn.Module):
-    """A network with code of its own, which flattens an image."""
-
-    def __init__(self, dense=nn.Dense):
-        self.conv1, self.norm1 = nn.Conv2d(2, 4, 3), nn.BatchNorm(4)
-        self.conv2, self.norm2 = nn.Conv2d(4, 4, 3), nn.BatchNorm(4)
-        self.fc1, self.fc2 = dense(80, 6), dense(6, 3)
-
-    def __call__(self, x):
-        xp = xpnet.array_namespace(x)
-        x = self.norm2(self.conv2(xp.tanh(self.norm1(self.conv1(x)))))
-        return self.fc2(xp.tanh(self.fc1(xp.reshape(x, (x.shape[0], -1)))))
-
-
-def their_convolutional(torch):
-    class Theirs(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv1, self.norm1 = torch.nn.Conv2d(2, 4, 3), torch.nn.BatchNorm2d(4)
-            self.conv2, self.norm2 = torch.nn.Conv2d(4, 4, 3), torch.nn.BatchNorm2d(4)
-            self.fc1, self.fc2 = torch.nn.Linear(80, 6), torch.nn.Linear(6, 3)
-
-        def forward(self, x):
-            x = self.norm2(self.conv2(torch.tanh(self.norm1(self.conv1(x)))))
-            return self.fc2(torch.tanh(self.fc1(x.flatten(1))))
-
-    return shuffled(Theirs())
-
-
-class SubclassOfDense(nn.Dense):
-    """Its weight is laid out as in `Dense`, and its inputs are those of the layer."""
-
-    def __call__(self, x):
-        return super().__call__(x)
 
 
 @pytest.mark.parametrize("channels", [{"fc1": 4}, {"fc1": numpy.int64(4), "": 1}])
@@ -472,17 +371,6 @@ def test_statistics_behind_a_flattened_image(path):
     for here, there in [("weight", "weight"), ("running_variance", "running_var")]:
         assert getattr(net[2], here).tolist() == arrays[f"2.{there}"][order].tolist()
     assert net[3].weight[:, 0].tolist() == arrays["3.weight"][0, order].tolist()
-
-
-class OfOnesOwn(nn.Module):
-    """Layers, and code that calls them in some way."""
-
-    def __init__(self, **layers):
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def __call__(self, x):
-        raise NotImplementedError
 
 
 def of_two_flattened():

@@ -12,7 +12,7 @@ from helpers import rounding
 
 import xpnet
 import xpnet.onnx
-from xpnet import nn
+from xpnet import losses, nn
 from xpnet.autodiff import extended_namespace
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
 from xpnet.onnx.operators import OPERATORS
@@ -74,9 +74,16 @@ def instances():
         "Dropout": (nn.Dropout(0.5, seed=0), table),
         "Embedding": (nn.Embedding(9, 4, seed=0), random.integers(9, size=(3, 5))),
         "GRU": (nn.GRU(4, 3, seed=0), sequence),
+        "GRU in two directions": (nn.GRU(4, 3, layers=2, bidirectional=True, seed=0), sequence),
         "GlobalAvgPool": (nn.GlobalAvgPool(), image),
         "GroupNorm": (nn.GroupNorm(2, 4), image),
+        "Intermediate": (
+            nn.Intermediate(nn.Sequential(nn.Dense(4, 3, seed=0), nn.Tanh()), "layers.0"),
+            table,
+        ),
         "LSTM": (nn.LSTM(4, 3, seed=0), sequence),
+        "LSTM in two directions": (nn.LSTM(4, 3, layers=2, bidirectional=True, seed=0), sequence),
+        "exact GELU": (nn.GELU(approximate=False), sequence),
         "Lambda": (nn.Lambda(lambda x: x * 2), table),
         "LayerNorm": (nn.LayerNorm(4), sequence),
         "MaxPool": (nn.MaxPool(3, stride=2, padding=1), image),
@@ -105,6 +112,40 @@ def instances():
 @pytest.mark.parametrize(("name", "layer", "x"), list(instances()))
 def test_every_layer(name, layer, x, path):
     check(layer.eval(), path, x)
+
+
+def test_frozen_networks_are_written_as_others(tmp_path):
+    net, files = nn.Sequential(nn.Dense(4, 3, seed=0), nn.BatchNorm(3), nn.Dense(3, 2, seed=1)), []
+    for number, where in enumerate([[], ["layers.0", "layers.1.weight"], [""]]):
+        for path in where:
+            nn.freeze(net, path)
+        path = tmp_path / f"{number}.onnx"
+        xpnet.onnx.export(net, normal(3, 4), path)
+        files.append(path.read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(4, 3, layers=2, bidirectional=True, seed=0),
+        nn.GRU(4, 3, seed=0),
+        nn.MultiHeadAttention(4, 2, causal=True, seed=0),
+        nn.TransformerBlock(4, 2, activation=nn.GELU(approximate=False), seed=0),
+        nn.Sequential(nn.Conv1d(4, 4, 3, padding="same", seed=0), nn.Tanh(), nn.GlobalAvgPool()),
+        nn.GlobalMaxPool(),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_masks_are_an_input(layer, path):
+    def net(x, mask):
+        return layer(x, mask=mask)
+
+    check(net, path, normal(3, 5, 4), nn.mask_of_lengths(np.asarray([2, 5, 3]), 5))
+    x, nothing = normal(2, 5, 4), np.asarray([[True] * 5, [False] * 5])
+    (y,) = run(path, x, nothing)
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -588,6 +629,23 @@ def test_gradient_that_is_constant(path):
 
 def test_gradient_is_a_function_too(path):
     check(xpnet.grad(lambda x: xpnet.array_namespace(x).sum(x**3)), path, normal(3, 4))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_losses_with_weights(reduction, path):
+    labels, weights = random.integers(-1, 4, size=(3, 5)), abs(normal(3))
+    check(
+        lambda z, y, w: losses.cross_entropy(
+            z, y, sample_weight=w, ignore_index=-1, class_weight=[1.0, 2.0, 0.5, 1.0], reduction=reduction
+        ),
+        path,
+        *(normal(3, 5, 4), labels, weights),
+    )
+    check(
+        xpnet.grad(lambda z, y, w: losses.huber(z, y, sample_weight=w > 0.5)),
+        path,
+        *(normal(3, 5, 4), normal(3, 5, 4), weights),
+    )
 
 
 # -- refusals ---------------------------------------------------------------------------------------------

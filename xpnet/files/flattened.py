@@ -73,7 +73,7 @@ def _behind_batch(order: _Order, channels: int | None = None) -> _Order:
     return order._replace(image=channels) if order.image is None else order
 
 
-def _mean_of_image(order: _Order) -> _Order:
+def _one_of_image(order: _Order) -> _Order:
     return _SEQUENCE._replace(widths=order.widths)
 
 
@@ -83,7 +83,7 @@ _FORMS: dict[type, Callable[[_Order], _Order]] = {
     **dict.fromkeys((nn.Softmax, nn.LogSoftmax, nn.Dropout), _same),
     **dict.fromkeys((nn.SinusoidalPositions, nn.RotaryPositions), _same),
     **dict.fromkeys((nn.MaxPool, nn.AvgPool), _behind_batch),
-    nn.GlobalAvgPool: _mean_of_image,
+    **dict.fromkeys((nn.GlobalAvgPool, nn.GlobalMaxPool), _one_of_image),
     nn.Flatten: _flattened,
     nn.ByteReader: lambda _order: _SEQUENCE,
 }
@@ -109,18 +109,18 @@ def _normalization(*arrays: str) -> _Reader:
     return _Reader(lambda layer: (layer.weight.shape[0],) * 2, arrays)
 
 
+def _of_recurrent(layer: Any) -> tuple[int, int]:
+    directions = 1 if layer.backward is None else 2
+    return layer.input.weight.shape[0], directions * layer.recurrent.weight.shape[0]
+
+
 _READERS: dict[type, _Reader] = {
     nn.Dense: _Reader(lambda layer: layer.weight.shape, ("weight",)),
     nn.BatchNorm: _normalization("weight", "bias", "running_mean", "running_variance"),
     nn.LayerNorm: _normalization("weight", "bias"),
     nn.RMSNorm: _normalization("weight"),
     nn.GroupNorm: _normalization(),
-    **dict.fromkeys(
-        (nn.LSTM, nn.GRU),
-        _Reader(
-            lambda layer: (layer.input.weight.shape[0], layer.recurrent.weight.shape[0]), ("input.weight",)
-        ),
-    ),
+    **dict.fromkeys((nn.LSTM, nn.GRU), _Reader(_of_recurrent, ("input.weight", "backward.input.weight"))),
     nn.MultiHeadAttention: _Reader(lambda layer: layer.query.weight.shape),
     nn.TransformerBlock: _Reader(lambda layer: layer.attention.query.weight.shape),
 }
@@ -130,7 +130,7 @@ _CONTAINERS = (nn.Sequential, nn.Residual, nn.Concatenate)
 _WITH_ARRAYS = (nn.Dense, nn.Embedding, *_NORMALIZATIONS, *_CONVOLUTIONS)
 _KINDS = (*_FORMS, *_READERS, *_WITH_ARRAYS, *_CONTAINERS)
 # A network without any of these gets the arrays that it gets in PyTorch.
-_OF_IMAGES = (*_CONVOLUTIONS, nn.MaxPool, nn.AvgPool, nn.GlobalAvgPool)
+_OF_IMAGES = (*_CONVOLUTIONS, nn.MaxPool, nn.AvgPool, nn.GlobalAvgPool, nn.GlobalMaxPool)
 
 
 def flattened_channels(net: Any, said: Mapping[str, int]) -> dict[str, int]:

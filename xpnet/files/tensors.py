@@ -112,6 +112,11 @@ def from_bytes(content: bytes, shape: Sequence[int], text: str) -> numpy.ndarray
 def pack(arrays: dict[str, Any], metadata: dict[str, str]) -> list[Any]:
     """Return the content of a file in pieces of bytes.
 
+    Parameters
+    ----------
+    arrays : dict of str to array or Tensor
+    metadata : dict of str to str
+
     Raises
     ------
     TypeError
@@ -176,7 +181,7 @@ def _stored(x: Any, name: str) -> tuple[str, numpy.ndarray, str]:
             f"a file holds arrays of {', '.join(_NAMES)}, and of NumPy's texts and dates; received {dtype} "
             f"at {name}. Convert it, or save its real and its imaginary part."
         )
-    host = numpy.asarray(to_numpy(x), order="C")
+    host = numpy.asarray(x.values if isinstance(x, Tensor) else to_numpy(x), order="C")
     if dtype == "bfloat16":  # the upper half of a float32
         host = (host.astype(numpy.float32).view(numpy.uint32) >> numpy.uint32(16)).astype(numpy.uint16)
     return dtype, host.astype(host.dtype.newbyteorder("<"), copy=False), ""
@@ -244,8 +249,17 @@ def _tensor(name: str, entry: dict[str, Any], of_numpy: str | None, path: Any) -
         except ValueError as error:
             raise ValueError(f"{path} is damaged at {name}: {error}.") from None
         return Tensor(values, values.dtype.name)
-    kind = numpy.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
-    values = numpy.frombuffer(entry["data"], kind).reshape(shape)
+    values = numpy.frombuffer(entry["data"], bits_of(dtype).newbyteorder("<")).reshape(shape)
+    return Tensor(from_bits(values, dtype), dtype)
+
+
+def bits_of(dtype: str) -> numpy.dtype:
+    """Return the dtype of NumPy's for the elements of a file: bfloat16 is the upper half of a float32."""
+    return numpy.dtype("uint16" if dtype == "bfloat16" else dtype)
+
+
+def from_bits(values: numpy.ndarray, dtype: str) -> numpy.ndarray:
+    """Return the numbers that elements of `bits_of` stand for, in the order of the machine."""
     if dtype == "bfloat16":
-        values = (values.astype(numpy.uint32) << numpy.uint32(16)).view(numpy.float32)
-    return Tensor(values.astype(values.dtype.newbyteorder("="), copy=False), dtype)
+        return (values.astype(numpy.uint32) << numpy.uint32(16)).view(numpy.float32)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -1,83 +1,20 @@
-"""The parameters of PyTorch networks, in networks of xpnet."""
+"""The parameters of PyTorch networks, in networks of xpnet, and the other way."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy
 
-from xpnet import nn, tree
-from xpnet.backends import Device, device_of
+from xpnet import tree
+from xpnet.backends import Device, device_of, to_numpy
+from xpnet.files.fitting import Misfit, checked_names, explained, misfits
 from xpnet.files.flattened import flattened_channels, reordered
-from xpnet.files.tensors import Tensor, kind, read
-
-
-def _inputs_first(_layer: Any, x: numpy.ndarray) -> numpy.ndarray:
-    """Turn a weight of shape (out, in, ...) into one of shape (..., in, out)."""
-    return x.transpose(*range(2, x.ndim), 1, 0) if x.ndim > 1 else x
-
-
-def _transposed(layer: Any, x: numpy.ndarray) -> numpy.ndarray:
-    """Turn a weight of shape (in, out / groups, ...) into one of shape (..., in / groups, out)."""
-    if x.ndim < 3 or len(x) % layer.groups:
-        return x
-    width = len(x) // layer.groups
-    parts = [x[start : start + width] for start in range(0, len(x), width)]
-    return numpy.concatenate([part.transpose(*range(2, x.ndim), 0, 1) for part in parts], axis=-1)
-
-
-def _part(index: int) -> Callable[..., Any]:
-    """Return how to take one of the three layers that stand in one array."""
-    return lambda layer, x: _inputs_first(layer, numpy.array_split(numpy.atleast_1d(x), 3)[index])
-
-
-def _same(_layer: Any, x: numpy.ndarray) -> numpy.ndarray:
-    return x
-
-
-def _sum(_layer: Any, *arrays: numpy.ndarray) -> numpy.ndarray:
-    return sum(arrays[1:], arrays[0])
-
-
-# What an array is made of: how, and the names of the arrays of PyTorch in the layer.
-_Source = tuple[Callable[..., numpy.ndarray], tuple[str, ...]]
-
-_INPUTS_FIRST: dict[str, _Source] = {"weight": (_inputs_first, ("weight",))}
-_RECURRENT: dict[str, _Source] = {
-    "input.weight": (_inputs_first, ("weight_ih_l0",)),
-    "recurrent.weight": (_inputs_first, ("weight_hh_l0",)),
-}
-
-# Where PyTorch lays out or names the arrays of a layer in another way, by the layer's class.
-_SOURCES: dict[type, dict[str, _Source]] = {
-    nn.Dense: _INPUTS_FIRST,
-    nn.Conv1d: _INPUTS_FIRST,
-    nn.Conv2d: _INPUTS_FIRST,
-    nn.ConvTranspose2d: {"weight": (_transposed, ("weight",))},
-    nn.BatchNorm: {
-        "running_mean": (_same, ("running_mean",)),
-        "running_variance": (_same, ("running_var",)),
-    },
-    # The gates stand in the same order.
-    nn.LSTM: {**_RECURRENT, "input.bias": (_sum, ("bias_ih_l0", "bias_hh_l0"))},
-    nn.GRU: {
-        **_RECURRENT,
-        "input.bias": (_same, ("bias_ih_l0",)),
-        "recurrent.bias": (_same, ("bias_hh_l0",)),
-    },
-    nn.MultiHeadAttention: {
-        f"{layer}.{array}": (_part(index), (f"in_proj_{array}",))
-        for index, layer in enumerate(("query", "key", "value"))
-        for array in ("weight", "bias")
-    }
-    | {
-        "output.weight": (_inputs_first, ("out_proj.weight",)),
-        "output.bias": (_same, ("out_proj.bias",)),
-    },
-}
-
-# What PyTorch counts, and no prediction depends on.
-_UNUSED = "num_batches_tracked"
+from xpnet.files.layouts import Match, matches
+from xpnet.files.pickled import is_pickled, unpickle
+from xpnet.files.tensors import Tensor, dtype_name, pack, unpack
+from xpnet.writing import replace
 
 
 def load_torch(
@@ -162,73 +99,139 @@ def load_torch(
     array([[1.],
            [2.]], dtype=float32)
     """
-    arrays, _ = read(path)
+    file = _read(path)
+    names = checked_names(names, into)
     flattened = flattened_channels(into, {} if channels is None else channels)
-    modules = dict(tree.named_branches(into))
-    trained = set(tree.paths(into))
     leaves, structure = tree.flatten(into, state=True)
-    used = {name for name in arrays if name.rpartition(".")[2] == _UNUSED}
-    for index, (name, old) in enumerate(zip(tree.paths(into, state=True), leaves, strict=True)):
-        sources = list(_sources(name, modules, names or {}))
-        found = next((source for source in sources if arrays.keys() >= set(source[1])), None)
-        if found is None and name not in trained and len(sources) == 1:
-            continue  # state that PyTorch does not have
-        if found is None:
-            missing = [there for there in sources[0][1] if there not in arrays]
-            raise ValueError(
-                f"{path} has no array {missing[0]} for {name}, but {', '.join(sorted(arrays))}. Say the "
-                'names of layers there with names={"layers.0": "fc1"}.'
-            )
-        layer, places, make = found
-        used.update(places)
-        given = [arrays[there] for there in places]
-        alike = len({x.kind for x in given}) == 1
-        if alike:
-            values = reordered(make(layer, *(x.values for x in given)), flattened.get(name, 1))
-            new = Tensor(values, given[0].dtype)
-            leaves[index] = new.on(device_of(old) if device is None else device)
-        if not alike or kind(leaves[index]) != kind(old):
-            raise ValueError(
-                f"the network must fit the file {path}: {name} is {kind(old)}, {', '.join(places)} in the "
-                f"file is {', '.join(x.kind for x in given)}."
-            )
-    if arrays.keys() - used:
-        raise ValueError(
-            f"the network must fit the file {path}, which has {', '.join(sorted(arrays.keys() - used))} "
-            "besides. Give the network the layers that use them."
-        )
-    tree.assign(tree.unflatten(structure, leaves), into)
+    old = dict(zip(tree.paths(into, state=True), leaves, strict=True))
+    new: dict[str, Any] = {}
+    likeliest: dict[str, Match] = {}
+    used: set[str] = set()
+    wrong: list[Misfit] = []
+    for match in matches(into, names):
+        for name in match.here:
+            likeliest.setdefault(name, match)
+        if not file.keys() >= set(match.there) or new.keys() & set(match.here):
+            continue
+        used.update(match.there)
+        if not match.here:
+            continue
+        given = [file[there] for there in match.there]
+        wrong += misfits(match, old, given)
+        new.update(dict.fromkeys(match.here))
+        if not wrong:
+            dtype = dtype_name(old[match.here[0]])
+            made = match.load(_in_dtype(x, dtype) for x in given)
+            for name, values in zip(match.here, made, strict=True):
+                target = device_of(old[name]) if device is None else device
+                # An array of its own, of which the file holds nothing.
+                values = numpy.array(reordered(values, flattened.get(name, 1)), order="C")
+                new[name] = Tensor(values, dtype).on(target)
+    unused = [name for name in file if name not in used]
+    left = {name: likeliest[name] for name in old if name not in new}
+    parameters = tree.paths(into, frozen=True)  # state of a module of one's own need not be there
+    missing = dict.fromkeys(m for name, m in left.items() if m.layer is not None or name in parameters)
+    if missing or unused or wrong:
+        raise ValueError(explained(path, old, file, missing, unused, wrong))
+    tree.assign(tree.unflatten(structure, [new.get(name, x) for name, x in old.items()]), into)
     return into
 
 
-def _sources(
-    name: str, modules: dict[str, Any], names: Mapping[str, str]
-) -> Iterator[tuple[Any, list[str], Callable[..., numpy.ndarray]]]:
-    """Yield what an array may be made of: its layer, the names there, and how.
+def save_torch(
+    net: Any,
+    path: str | os.PathLike[str],
+    *,
+    names: Mapping[str, str] | None = None,
+    channels: Mapping[str, int] | None = None,
+) -> None:
+    """Write the parameters of a network to a file from which PyTorch reads them.
 
-    What is known of a layer comes before what is known of the layers in it, and a plain copy last.
+    ``torch_net.load_state_dict(safetensors.torch.load_file(path))`` reads them into a network of PyTorch's of
+    the same structure. This is the inverse of `load_torch`, which reads the file, too, and gives the same
+    numbers, bit for bit.
+
+    Parameters
+    ----------
+    net : Module
+        The network, on any library and device. It is not changed. Layers are those that `load_torch` knows.
+        What is frozen is written like all else.
+    path : path
+        The file, in the safetensors format. It is written as `save` does.
+    names : mapping of str to str, optional
+        From the names of layers here to their names there, as of `load_torch`.
+    channels : mapping of str to int, optional
+        From the names of layers to the channels of the image that is flattened in front of them, as of
+        `load_torch`.
+
+    Raises
+    ------
+    TypeError
+        If ``channels`` or ``names`` is no mapping, or an array has a dtype that the format has not.
+    ValueError
+        If ``names`` or ``channels`` does not fit the network, two arrays would have the same name there, or
+        ``channels`` lacks a layer that may read a flattened image. Nothing is written then.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    Settings are not in the file: see the notes of `load_torch`. The state of `nn.Dropout`, which PyTorch does
+    not have, is left out, and ``num_batches_tracked`` of its batch normalization, which xpnet does not have,
+    is 0. Of the two biases of PyTorch's LSTM, the second is 0. It must have biases there. Attention is one
+    layer there, with three in one array; where ``names`` names its parts, ``{"attention.query": "q_proj"}``,
+    they are layers of their own.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from safetensors.numpy import load_file
+    >>> import xpnet
+    >>> net = xpnet.nn.Sequential(xpnet.nn.Dense(2, 3, seed=0))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = f"{directory}/torch.safetensors"
+    ...     xpnet.save_torch(net, path, names={"layers.0": "fc1"})
+    ...     {name: x.shape for name, x in load_file(path).items()}
+    {'fc1.bias': (3,), 'fc1.weight': (3, 2)}
     """
-    parts = name.split(".")
-    for end in range(len(parts)):
-        module, attribute = ".".join(parts[:end]), ".".join(parts[end:])
-        kinds = type(modules.get(module)).__mro__
-        source = next((_SOURCES[kind] for kind in kinds if kind in _SOURCES), {}).get(attribute)
-        if source is not None:
-            make, known = source
-            yield modules[module], [_name_there(module, there, modules, names) for there in known], make
-    module, _, attribute = name.rpartition(".")
-    yield modules.get(module), [_name_there(module, attribute, modules, names)], _same
+    names = checked_names(names, net)
+    flattened = flattened_channels(net, {} if channels is None else channels)
+    arrays = dict(zip(tree.paths(net, state=True), tree.leaves(net, state=True), strict=True))
+    file: dict[str, Tensor] = {}
+    written: dict[str, str] = {}
+    for match in matches(net, names):
+        if written.keys() & set(match.here) or _is_named_inside(match, names):
+            continue
+        given = []
+        for name in match.here:
+            written[name] = match.place
+            x = to_numpy(arrays[name])
+            given.append(reordered(x, len(x) // flattened[name]) if name in flattened else x)
+        dtype = dtype_name(arrays[match.here[0]]) if match.here else "int64"
+        for there, values in zip(match.there, match.save(given), strict=True):
+            if there in file:
+                raise ValueError(
+                    f"each array must have a name of its own there, received {there} for two, one of them "
+                    f"in {match.place or 'the network'}. Give their layers other names={{...}}."
+                )
+            file[there] = Tensor(values, dtype)
+    replace(path, pack(file, {"format": "pt"}))
 
 
-def _name_there(module: str, attribute: str, modules: dict[str, Any], names: Mapping[str, str]) -> str:
-    """Return the name that PyTorch gives to an array of a module."""
-    parts = [names[""]] if names.get("") else []
-    place = ""
-    for part in module.split(".") if module else []:
-        # A network that holds nothing but its layers names them by their numbers.
-        if not (part == "layers" and type(modules.get(place)) is nn.Sequential):
-            parts.append(part)
-        place = f"{place}.{part}" if place else part
-        if place in names:
-            parts = [names[place]]
-    return ".".join([*parts, attribute])
+def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    content = Path(path).read_bytes()
+    return unpickle(content, path) if is_pickled(content) else unpack(content, path)[0]
+
+
+def _in_dtype(x: Tensor, dtype: str) -> Any:
+    """Return the values of an array in a dtype that holds them; bfloat16 is float32 in NumPy."""
+    return x.values if dtype == "bfloat16" else x.values.astype(dtype, copy=False)
+
+
+def _is_named_inside(match: Match, names: Mapping[str, str]) -> bool:
+    """Say whether a part of the layer has a name of its own, with the array in it."""
+    inside = f"{match.place}." if match.place else ""
+    return any(
+        name != match.place and name.startswith(inside) and array.startswith(f"{name}.")
+        for name in names
+        for array in match.here
+    )

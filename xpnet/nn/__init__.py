@@ -8,9 +8,12 @@ from xpnet.nn.convolution import Conv1d, Conv2d, ConvTranspose2d
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.embedding import Embedding
+from xpnet.nn.freezing import freeze, unfreeze
+from xpnet.nn.inspection import Intermediate
+from xpnet.nn.masks import mask_of_lengths
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import BatchNorm, GroupNorm, LayerNorm, RMSNorm
-from xpnet.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from xpnet.nn.pooling import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 from xpnet.nn.positions import RotaryPositions, SinusoidalPositions
 from xpnet.nn.recurrent import GRU, LSTM
 from xpnet.nn.text import ByteReader
@@ -32,7 +35,9 @@ __all__ = [
     "Embedding",
     "Flatten",
     "GlobalAvgPool",
+    "GlobalMaxPool",
     "GroupNorm",
+    "Intermediate",
     "Lambda",
     "LayerNorm",
     "LeakyReLU",
@@ -51,5 +56,8 @@ __all__ = [
     "Softmax",
     "Tanh",
     "TransformerBlock",
+    "freeze",
     "initializers",
+    "mask_of_lengths",
+    "unfreeze",
 ]

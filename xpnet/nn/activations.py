@@ -2,10 +2,11 @@
 
 import math
 
+from xpnet import special
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.backends import at_least_single, in_dtype
 from xpnet.nn.module import Module
-from xpnet.settings import integer, number
+from xpnet.settings import flag, integer, number
 from xpnet.tree import Array
 
 
@@ -75,12 +76,18 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """The Gaussian error linear unit in its tanh form.
+    """The Gaussian error linear unit: ``x * Φ(x)``, where Φ is the normal distribution function.
 
-    ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x³)))``, which differs from ``x * Φ(x)``, where Φ is the
-    normal distribution function, by less than 0.0005.
+    It is ``x / 2 * (1 + erf(x / sqrt(2)))``, and in its tanh form, which differs from this by less than
+    0.0005, ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x³)))``.
 
     D. Hendrycks and K. Gimpel, Gaussian Error Linear Units, 2016.
+
+    Parameters
+    ----------
+    approximate : bool, default=True
+        Whether to use the tanh form, as Keras and PyTorch do if asked; their default is the exact one. That
+        needs SciPy on NumPy.
 
     Examples
     --------
@@ -88,9 +95,18 @@ class GELU(Module):
     >>> from xpnet import nn
     >>> nn.GELU()(np.asarray([-1.0, 0.0, 2.0])).round(3)
     array([-0.159,  0.   ,  1.955])
+    >>> nn.GELU(approximate=False)(np.asarray([-1.0, 0.0, 2.0])).round(3)
+    array([-0.159,  0.   ,  1.954])
     """
 
+    approximate: bool = True  # of networks from files that were written before there was the exact one
+
+    def __init__(self, approximate: bool = True) -> None:
+        self.approximate = flag("approximate", approximate)
+
     def __call__(self, x: Array) -> Array:
+        if not self.approximate:
+            return 0.5 * x * (1 + special.erf(x * math.sqrt(0.5)))
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
         return 0.5 * x * (1 + array_namespace(x).tanh(inner))
 

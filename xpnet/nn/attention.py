@@ -1,14 +1,17 @@
 """Attention, and the transformer's block that is made of it."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import asarray, device_of, is_on_host
 from xpnet.nn.activations import GELU, Softmax
+from xpnet.nn.containers import Sequential
 from xpnet.nn.dense import Dense
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.initializers import Initializer, glorot_uniform
+from xpnet.nn.masks import without_hidden
 from xpnet.nn.module import Module
 from xpnet.nn.normalization import LayerNorm
 from xpnet.nn.parameters import check_axes, check_features
@@ -96,8 +99,8 @@ class MultiHeadAttention(Module):
         context : array, shape (batch, context length, features), optional
             What is asked; by default x itself.
         mask : array of bool, shape (batch, context length), optional
-            True where the context counts, False where it only fills up. Where nothing counts, all of the
-            context does.
+            True where the context counts, False where it only fills up: there, it is not read, not even
+            NaN. A position that sees nothing of the context, as it is causal, takes in nothing.
 
         Returns
         -------
@@ -106,27 +109,26 @@ class MultiHeadAttention(Module):
         Raises
         ------
         ValueError
-            If x or the context has other axes or another number of features, or the mask another shape.
+            If x or the context has other axes or another number of features, or the mask another shape, or
+            if it hides a whole row. Outside of NumPy and under `jit`, where nobody looks at its values, such
+            a row gives NaN.
         TypeError
             If x holds no floating-point numbers, or the mask anything but bool.
         """
-        context = x if context is None else context
-        xp = self._namespace(x, context)
+        known = x if context is None else context
+        xp = self._namespace(x, known)
         seen = None
         if self.causal:
-            seen = self._before(xp, x.shape[1], context.shape[1], 0, x.device)
+            seen = self._before(xp, x.shape[1], known.shape[1], 0, x.device)
         if mask is not None:
-            if tuple(mask.shape) != tuple(context.shape[:2]) or not xp.isdtype(mask.dtype, "bool"):
-                raise ValueError(
-                    f"the mask must be an array of bool with the axes (batch, context length), here "
-                    f"{tuple(context.shape[:2])}, received {mask.dtype} of shape {tuple(mask.shape)}."
-                )
-            there = xp.reshape(xp.asarray(mask), (mask.shape[0], 1, 1, mask.shape[1]))
+            known = without_hidden(known, mask, self._name())
+            there = xp.reshape(mask, (mask.shape[0], 1, 1, mask.shape[1]))
             seen = there if seen is None else seen & there
+        x, context = (known if context is None else x), known
         keys, values = self._heads(xp, self.key(context)), self._heads(xp, self.value(context))
         if self.positions is not None:
             keys = self.positions(keys)
-        return self._attend(xp, x, keys, values, seen, 0)
+        return self._attend(xp, x, keys, values, seen, 0, is_masked=mask is not None)
 
     def new_cache(self, batch: int, length: int) -> Cache:
         """Return the memory of a sequence that `step` goes through, with room for so many positions.
@@ -194,12 +196,13 @@ class MultiHeadAttention(Module):
         y = y if valid is None else xp.where(xp.expand_dims(valid, axis=-1), y, math.nan)
         return y, {"keys": keys, "values": values, "length": start + new}
 
+    def _name(self) -> str:
+        return f"MultiHeadAttention({self.query.weight.shape[0]}, {self.heads})"
+
     def _namespace(self, x: Any, context: Any) -> Any:
-        features = self.query.weight.shape[0]
-        layer = f"MultiHeadAttention({features}, {self.heads})"
         for each in (x, context):
-            check_axes(each, _AXES, layer)
-            check_features(each, features, layer)
+            check_axes(each, _AXES, self._name())
+            check_features(each, self.query.weight.shape[0], self._name())
         return array_namespace(x, context, self.query.weight)
 
     def _heads(self, xp: Any, x: Any) -> Any:
@@ -214,7 +217,9 @@ class MultiHeadAttention(Module):
         here = xp.expand_dims(xp.arange(length, device=device) + start, axis=1)
         return xp.expand_dims(xp.arange(known, device=device), axis=0) <= here
 
-    def _attend(self, xp: Any, x: Any, keys: Any, values: Any, seen: Any, start: Any) -> Any:
+    def _attend(
+        self, xp: Any, x: Any, keys: Any, values: Any, seen: Any, start: Any, *, is_masked: bool = False
+    ) -> Any:
         query = self._heads(xp, self.query(x) * (1 / math.sqrt(keys.shape[-1])))
         if self.positions is not None:
             query = self.positions(query, start=start)
@@ -222,7 +227,10 @@ class MultiHeadAttention(Module):
         if seen is not None:
             # Finite, so that a position that sees nothing gets numbers.
             scores = xp.where(seen, scores, float(xp.finfo(scores.dtype).min))
-        y = xp.matmul(Softmax()(scores), values)
+        weights = Softmax()(scores)
+        if is_masked:  # and then nothing of them
+            weights = xp.where(seen, weights, 0.0)
+        y = xp.matmul(weights, values)
         return self.output(xp.reshape(xp.permute_dims(y, (0, 2, 1, 3)), x.shape))
 
 
@@ -248,6 +256,9 @@ class TransformerBlock(Module):
         Whether positions are told apart by `RotaryPositions`.
     dropout : float, default=0.0
         The rate of `Dropout` of what is added.
+    activation : Module or callable, optional
+        What stands between the two dense layers; by default `GELU`. PyTorch's ``activation="gelu"`` is
+        ``GELU(approximate=False)``.
     seed : int, numpy.random.Generator or None
         From which the initial weights are drawn.
     dtype : str, default="float32"
@@ -271,6 +282,7 @@ class TransformerBlock(Module):
         causal: bool = False,
         rotary: bool = False,
         dropout: float = 0.0,
+        activation: Callable[[Any], Any] | None = None,
         seed: Seed = None,
         dtype: str = "float32",
     ) -> None:
@@ -283,12 +295,17 @@ class TransformerBlock(Module):
         )
         self.dense_norm = LayerNorm(features, dtype=dtype)
         self.expand = Dense(features, hidden, weight_init=glorot_uniform, seed=random, dtype=dtype)
-        self.activation = GELU()
+        (self.activation,) = Sequential(GELU() if activation is None else activation).layers
         self.contract = Dense(hidden, features, weight_init=glorot_uniform, seed=random, dtype=dtype)
         self.dropout = Dropout(dropout, seed=random)
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        """Transform x, of shape (batch, length, features); the mask is that of `MultiHeadAttention`."""
+        """Transform x, of shape (batch, length, features); the mask is that of `MultiHeadAttention`.
+
+        What the mask hides is read as 0, so that it gives no NaN to any gradient.
+        """
+        if mask is not None:
+            x = without_hidden(x, mask, f"TransformerBlock({x.shape[-1]}, {self.attention.heads})")
         x = x + self.dropout(self.attention(self.attention_norm(x), mask=mask))
         return self._dense(x)
 

@@ -1,7 +1,7 @@
 """Modules made of other modules or functions."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 from xpnet.autodiff import array_namespace
 from xpnet.nn.module import Module, block
@@ -37,8 +37,27 @@ class Lambda(Module):
         return self.function(x)
 
 
+def _check_taken(net: Module, layers: tuple[Module, ...], mask: Any) -> None:
+    """Check that there is no mask, or a layer that takes it."""
+    if mask is not None and not net.takes_mask:
+        names = ", ".join(type(layer).__name__ for layer in layers) or "no layers"
+        raise TypeError(
+            "a mask needs a layer that takes it, such as LSTM, MultiHeadAttention or GlobalAvgPool, received "
+            f"one for a {type(net).__name__} of {names}. Call it without the mask."
+        )
+
+
+def _with_mask(layer: Module, x: Any, mask: Any) -> Any:
+    """Call a layer, with the mask if there is one that it takes."""
+    return layer(x) if mask is None or not layer.takes_mask else layer(x, mask=mask)
+
+
 class Sequential(Module):
     """Layers one after the other: the output of each is the input of the next.
+
+    ``net[0]`` is a layer, and ``net[:2]`` a `Sequential` of the same first two.
+
+    A mask, of shape (batch, length), goes to all the layers that take one: ``net(x, mask=mask)``.
 
     Parameters
     ----------
@@ -72,9 +91,14 @@ class Sequential(Module):
     def takes_sparse(self) -> bool:  # type: ignore[override]
         return any(layer.takes_sparse for layer in self.layers[:1])
 
-    def __call__(self, x: Array) -> Array:
+    @property
+    def takes_mask(self) -> bool:  # type: ignore[override]
+        return any(layer.takes_mask for layer in self.layers)
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        _check_taken(self, self.layers, mask)
         for layer in self.layers:
-            x = layer(x)
+            x = _with_mask(layer, x, mask)
         return x
 
     def __repr__(self) -> str:
@@ -86,8 +110,22 @@ class Sequential(Module):
     def __iter__(self) -> Iterator[Module]:
         return iter(self.layers)
 
-    def __getitem__(self, index: int) -> Module:
-        return self.layers[index]
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequential": ...
+    def __getitem__(self, index: int | slice) -> Module:
+        """Return a layer, or for a slice a `Sequential` of the same layers, which share their arrays."""
+        if isinstance(index, slice):
+            part = Sequential(*self.layers[index])
+            vars(part).update({name: x for name, x in vars(self).items() if name == "training"})
+            return part
+        try:
+            return self.layers[index]
+        except IndexError:
+            raise IndexError(
+                f"a Sequential of {len(self)} layers has no layer {index}. Count from 0, or from -1 backward."
+            ) from None
 
 
 class Residual(Module):
@@ -124,8 +162,13 @@ class Residual(Module):
         self.inner = Sequential(*layers)
         self.shortcut = Sequential() if shortcut is None else Sequential(shortcut)
 
-    def __call__(self, x: Array) -> Array:
-        y, x = self.inner(x), self.shortcut(x)
+    @property
+    def takes_mask(self) -> bool:  # type: ignore[override]
+        return self.inner.takes_mask or self.shortcut.takes_mask
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        _check_taken(self, self.inner.layers + self.shortcut.layers, mask)
+        y, x = _with_mask(self.inner, x, mask), _with_mask(self.shortcut, x, mask)
         if tuple(x.shape) != tuple(y.shape):
             raise ValueError(
                 f"the output of the layers in Residual must have the shape of what it is added to, "
@@ -164,8 +207,13 @@ class Concatenate(Module):
         self.layers = Sequential(*layers).layers
         self.axis = integer("axis", axis)
 
-    def __call__(self, x: Array) -> Array:
-        parts = [layer(x) for layer in self.layers]
+    @property
+    def takes_mask(self) -> bool:  # type: ignore[override]
+        return any(layer.takes_mask for layer in self.layers)
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        _check_taken(self, self.layers, mask)
+        parts = [_with_mask(layer, x, mask) for layer in self.layers]
         shapes = [tuple(part.shape) for part in parts]
         ndim = len(shapes[0])
         if not -ndim <= self.axis < ndim:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeAlias
 from xpnet.autodiff import extended_namespace
 from xpnet.autodiff.windows import count_windows
 from xpnet.nn.initializers import Initializer, he_normal
+from xpnet.nn.masks import without_hidden
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, drawn, filled
 from xpnet.random import Seed, host_generator
@@ -189,7 +190,7 @@ class Conv1d(_Convolution):
     """A convolution of sequences: ``y[t] = sum_k x[stride * t + dilation * k] @ weight[k] + bias``.
 
     x has the shape (batch, length, channels). See `Conv2d` for the parameters; of those for each axis, there
-    is one here.
+    is one here. What a mask of shape (batch, length) hides counts as 0, as what "same" puts around does.
 
     Attributes
     ----------
@@ -206,6 +207,9 @@ class Conv1d(_Convolution):
     """
 
     axes = ("length",)
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        return super().__call__(x if mask is None else without_hidden(x, mask, self._name()))
 
 
 class Conv2d(_Convolution):

@@ -1,16 +1,37 @@
 """What all layers and networks have in common."""
 
 import textwrap
+from collections.abc import Callable
+from inspect import signature
 from typing import Any, Self
 
 from xpnet import tree
 from xpnet.arrays import calling_line
 from xpnet.autodiff.tracer import Tracer
 from xpnet.errors import NotRecordableError
+from xpnet.nn.freezing import freeze, unfreeze
 from xpnet.nn.summary import Summary, summarize
 from xpnet.replay.record import Recorded
 from xpnet.replay.same.outside import FromOutside
 from xpnet.settings import counts
+
+
+class _Training:
+    """The attribute `Module.training`: what `train` and `eval` stored, but False of what is frozen whole."""
+
+    def __init__(self, at_first: bool) -> None:
+        self._at_first = at_first
+
+    def __get__(self, module: Any, _owner: Any = None) -> bool:
+        if module is None:
+            return self._at_first
+        if module.frozen is True and all(part.frozen is True for part in tree.branches(module)):
+            return False
+        stored: bool = vars(module).get("training", self._at_first)
+        return stored
+
+    def __set__(self, module: Any, training: bool) -> None:
+        vars(module)["training"] = training
 
 
 class Module(tree.Branch):
@@ -28,11 +49,18 @@ class Module(tree.Branch):
     Attributes
     ----------
     training : bool
-        Whether layers such as `Dropout` behave as in training. True at first; `train` and `eval` set it.
+        Whether layers such as `Dropout` behave as in training. True at first; `train` and `eval` set it. It
+        is False while the module is frozen with all its parts.
+    frozen : bool or tuple of str
+        What training leaves as it is: all arrays of the module itself, or those in the attributes that are
+        named. Modules inside say it themselves. False at first; `freeze` and `xpnet.nn.freeze` set it.
     takes_sparse : bool
         Whether batches of a sparse matrix reach the module as they are, and not as dense arrays. A `Dense`
         layer takes them; set it to True in a class whose inputs go to such layers alone. A class with a
         ``__call__`` of its own does not inherit it.
+    takes_mask : bool
+        Whether a `Sequential` passes its mask on to the module: whether ``__call__`` has a parameter of this
+        name.
     gives_probabilities : bool
         Whether its outputs are probabilities, as those of `Softmax` and `Sigmoid` are: `fit` refuses them in
         front of a loss that takes logits. Set it to True in a class of your own that ends in one of these.
@@ -52,15 +80,20 @@ class Module(tree.Branch):
     )
     """
 
-    training: bool = True
+    training: bool = _Training(at_first=True)  # type: ignore[assignment]
     takes_sparse: bool = False
+    takes_mask: bool = False
     gives_probabilities: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if isinstance(at_first := vars(cls).get("training"), bool):
+            cls.training = _Training(at_first)  # type: ignore[assignment]
         for what in ("takes_sparse", "gives_probabilities"):
             if "__call__" in vars(cls) and what not in vars(cls):
                 setattr(cls, what, False)  # what it does with x is not what the class above does
+        if "__call__" in vars(cls) and "takes_mask" not in vars(cls):
+            cls.takes_mask = _has_parameter(cls.__call__, "mask")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.state and name in vars(self):
@@ -101,6 +134,23 @@ class Module(tree.Branch):
             module.training = training  # type: ignore[attr-defined]
         return self
 
+    def freeze(self) -> Self:
+        """Keep all arrays as they are in training, with all parts; return the module itself.
+
+        ``net.freeze(); net.layers[-1].unfreeze()`` trains the last layer alone. `xpnet.nn.freeze` freezes
+        parts by their paths, and says what being frozen means.
+
+        Raises
+        ------
+        ValueError
+            If an attribute of a module holds arrays beside modules.
+        """
+        return freeze(self)
+
+    def unfreeze(self) -> Self:
+        """Let training change all arrays again, with all parts; return the module itself."""
+        return unfreeze(self)
+
     def summary(self, input_shape: tuple[int, ...], dtype: str | None = None) -> Summary:
         """List the layers with the shapes of their outputs and their numbers of parameters.
 
@@ -127,6 +177,13 @@ class Module(tree.Branch):
         shown = {name: value for name, value in vars(self).items() if name[0] != "_" and value is not None}
         shown.pop("training", None)
         return block(type(self).__name__, {name: _describe(value) for name, value in shown.items()})
+
+
+def _has_parameter(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in signature(function).parameters
+    except ValueError:  # of a function that is not written in Python
+        return False
 
 
 def _holds(value: Any, kind: type) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace, extended_namespace
 from xpnet.nn.convolution import Padding, Size, check_padding, check_windows, ends, padded, per_axis
+from xpnet.nn.masks import fill, without_hidden
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features
 from xpnet.tree import Array
@@ -23,6 +24,11 @@ def _inner_axes(x: Any, layer: str) -> tuple[str, ...]:
         )
     check_features(x, x.shape[-1], layer)
     return _AXES[len(x.shape)]
+
+
+def _places(x: Any, layer: str) -> tuple[int, ...]:
+    """Return which axes are between the batch and the channels."""
+    return tuple(range(1, 1 + len(_inner_axes(x, layer))))
 
 
 def _any_axes(value: Any) -> tuple[str, ...]:
@@ -152,6 +158,8 @@ class AvgPool(_Pooling):
 class GlobalAvgPool(Module):
     """The mean of each channel over all places: (batch, ..., channels) → (batch, channels).
 
+    Of sequences, (batch, length, channels), a mask of shape (batch, length) says which places count.
+
     M. Lin, Q. Chen and S. Yan, Network In Network, 2013.
 
     Examples
@@ -160,8 +168,42 @@ class GlobalAvgPool(Module):
     >>> from xpnet import nn
     >>> nn.GlobalAvgPool()(np.ones((5, 7, 7, 32))).shape
     (5, 32)
+    >>> mask = nn.mask_of_lengths(np.asarray([2]), 3)
+    >>> nn.GlobalAvgPool()(np.asarray([[[1.0], [2.0], [99.0]]]), mask=mask)
+    array([[1.5]])
     """
 
-    def __call__(self, x: Array) -> Array:
-        names = _inner_axes(x, "GlobalAvgPool()")
-        return array_namespace(x).mean(x, axis=tuple(range(1, 1 + len(names))))
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        xp, axes = array_namespace(x), _places(x, "GlobalAvgPool()")
+        if mask is None:
+            return xp.mean(x, axis=axes)
+        x = without_hidden(x, mask, "GlobalAvgPool()")
+        # Means rather than sums, which float16 may not have.
+        share = xp.mean(xp.astype(mask, x.dtype), axis=1, keepdims=True)
+        return xp.mean(x, axis=1) / share
+
+
+class GlobalMaxPool(Module):
+    """The largest number of each channel over all places: (batch, ..., channels) → (batch, channels).
+
+    Where several are equally large, they share the gradient. Of sequences, (batch, length, channels), a mask
+    of shape (batch, length) says which places count.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpnet import nn
+    >>> nn.GlobalMaxPool()(np.ones((5, 7, 7, 32))).shape
+    (5, 32)
+    >>> mask = nn.mask_of_lengths(np.asarray([2]), 3)
+    >>> nn.GlobalMaxPool()(np.asarray([[[1.0], [2.0], [99.0]]]), mask=mask)
+    array([[2.]])
+    """
+
+    def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        xp, axes = array_namespace(x), _places(x, "GlobalMaxPool()")
+        if mask is None:
+            return xp.max(x, axis=axes)
+        filling = fill(x, mask, "GlobalMaxPool()")
+        x = xp.where(xp.expand_dims(mask, axis=-1), x, -math.inf)
+        return xp.max(x, axis=1) + xp.expand_dims(filling, axis=1)

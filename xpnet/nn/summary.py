@@ -1,8 +1,9 @@
 """The table of a network's layers."""
 
 import contextlib
+import functools
 import math
-import threading
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,28 +14,41 @@ from xpnet.backends import asarray, device, device_of, use_device
 
 @dataclass(frozen=True)
 class Row:
-    """One call of a layer: its place and class, its output's shape without the batch axis, its parameters."""
+    """One call of a layer: its place and class, its output's shape without the batch axis, its parameters.
+
+    And whether it is frozen, or which of its attributes are.
+    """
 
     layer: str
     output_shape: tuple[int, ...]
     parameters: int
+    frozen: bool | tuple[str, ...] = False
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers of a network in the order of their calls, and the number of all parameters."""
+    """The layers of a network in the order of their calls, and the numbers of parameters: all, and frozen."""
 
     rows: tuple[Row, ...]
     parameters: int
+    frozen: int = 0
 
     def __str__(self) -> str:
-        cells = [("layer", "output", "parameters")]
-        cells += [(r.layer, _shape(r.output_shape), f"{r.parameters:,}") for r in self.rows]
-        cells += [("total", "", f"{self.parameters:,}")]
+        cells = [("layer", "output", "parameters", "")]
+        cells += [
+            (r.layer, _shape(r.output_shape), f"{r.parameters:,}", _frozen(r.frozen)) for r in self.rows
+        ]
+        totals = {"total": self.parameters}
+        if self.frozen:
+            totals |= {"trained": self.parameters - self.frozen, "frozen": self.frozen}
+        cells += [(name, "", f"{number:,}", "") for name, number in totals.items()]
         widths = [max(len(row[column]) for row in cells) for column in range(3)]
-        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in cells]
-        rule = "─" * len(lines[0])
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        rule = "─" * (sum(widths) + 4)
+        lines = [
+            f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in cells
+        ]
+        end = len(self.rows) + 1
+        return "\n".join([lines[0], rule, *lines[1:end], rule, *lines[end:]])
 
     __repr__ = __str__
 
@@ -43,15 +57,21 @@ def _shape(shape: tuple[int, ...]) -> str:
     return f"({', '.join(['batch', *map(str, shape)])})"
 
 
-def count_parameters(net: Any) -> int:
-    """Return the number of trained numbers in a tree."""
-    return sum(math.prod(leaf.shape) for leaf in tree.leaves(net) if tree.is_array(leaf))
+def _frozen(frozen: bool | tuple[str, ...]) -> str:
+    if isinstance(frozen, tuple):
+        return f"frozen: {', '.join(frozen)}"
+    return "frozen" if frozen else ""
+
+
+def _number(leaves: list[Any]) -> int:
+    """Return how many numbers the arrays among some leaves hold."""
+    return sum(math.prod(leaf.shape) for leaf in leaves if tree.is_array(leaf))
 
 
 def _own_parameters(module: tree.Branch) -> int:
-    """Return the number of trained numbers in a module, without those of the modules inside."""
+    """Return the number of parameters of a module, without those of the modules inside."""
     attributes = {name: value for name, value in vars(module).items() if name not in module.state}
-    return count_parameters(tree.outside_branches(attributes))
+    return _number(tree.outside_branches(attributes))
 
 
 def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summary:
@@ -62,13 +82,14 @@ def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summ
     names = layer_names(copy)
     arrays = tree.leaves(copy, state=True)
     where = device_of(arrays[0]) if arrays else device()
-    parameters = tree.leaves(copy)
+    parameters = tree.leaves(net, frozen=True)
     kind = dtype or (str(parameters[0].dtype).rpartition(".")[2] if parameters else "float32")
     rows: list[Row] = []
 
     def note(module: Any, output: Any) -> None:
         if tree.is_array(output):
-            rows.append(Row(names[id(module)], tuple(output.shape[1:]), _own_parameters(module)))
+            shape, number = tuple(output.shape[1:]), _own_parameters(module)
+            rows.append(Row(names[id(module)], shape, number, module.frozen))
 
     with use_device(where):
         x = asarray([0.0], device=where, dtype=kind)
@@ -77,7 +98,8 @@ def summarize(net: Any, input_shape: tuple[int, ...], dtype: str | None) -> Summ
         )
         with watched_calls(layers, note):
             copy(x)
-    return Summary(tuple(rows), count_parameters(net))
+    number = _number(parameters)
+    return Summary(tuple(rows), number, number - _number(tree.leaves(net)))
 
 
 def layer_names(net: Any) -> dict[int, str]:
@@ -87,7 +109,33 @@ def layer_names(net: Any) -> dict[int, str]:
     }
 
 
-_watching = threading.RLock()
+_watchers: dict[int, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {}
+
+
+class _Watched(tree.Branch):
+    """The class that a watched module has before its own: it tells of calls."""
+
+    def __init_subclass__(cls) -> None:
+        tree.register_branch(cls)  # and nothing that the other class does with those derived from it
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        call = super().__call__  # type: ignore[misc]
+        watcher = _watchers.pop(id(self), None)
+        if watcher is None:  # called by itself
+            return call(*inputs, **options)
+        try:
+            return watcher(call, inputs, options)
+        finally:
+            _watchers[id(self)] = watcher
+
+
+@functools.cache
+def _watched(cls: Any) -> Any:
+    """Return a class like another one whose objects can be watched."""
+    if issubclass(cls, _Watched):  # of a copy of what is watched already
+        return cls
+    names = {name: getattr(cls, name) for name in ("__doc__", "__module__", "__qualname__")}
+    return types.new_class(cls.__name__, (_Watched, cls), exec_body=lambda space: space.update(names))
 
 
 @contextlib.contextmanager
@@ -96,34 +144,29 @@ def watched_calls(
     note: Callable[[Any, Any], None] = lambda _module, _output: None,
     enter: Callable[[Any, tuple[Any, ...]], None] = lambda _module, _inputs: None,
 ) -> Iterator[None]:
-    """Report the calls of some modules.
+    """Report the calls of some modules: of a copy of a network that nothing else calls meanwhile.
 
     ``enter(module, inputs)`` comes before each, with its inputs, ``note(module, output)`` behind.
     """
-    modules = [module for module in modules if callable(module)]
-    waiting = {id(module) for module in modules}
 
-    def watch(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(module: Any, *inputs: Any, **options: Any) -> Any:
-            if id(module) not in waiting:  # not one of them, or called as super().__call__ from its own call
-                return original(module, *inputs, **options)
-            waiting.remove(id(module))
+    def watcher(module: Any) -> Callable[..., Any]:
+        def watch(call: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
             enter(module, (*inputs, *options.values()))
-            output = original(module, *inputs, **options)
-            waiting.add(id(module))
+            output = call(*inputs, **options)
             note(module, output)
             return output
 
-        return call
+        return watch
 
-    with _watching:
-        # The class that defines a module's call may be one that it inherits from.
-        classes = {next(c for c in type(m).__mro__ if "__call__" in vars(c)) for m in modules}
-        originals = {cls: vars(cls)["__call__"] for cls in classes}
-        try:
-            for cls, original in originals.items():
-                cls.__call__ = watch(original)  # type: ignore[method-assign]
-            yield
-        finally:
-            for cls, original in originals.items():
-                cls.__call__ = original  # type: ignore[method-assign]
+    own: dict[int, tuple[Any, Any]] = {
+        id(module): (module, type(module)) for module in modules if callable(module)
+    }
+    try:
+        for module, cls in own.values():
+            _watchers[id(module)] = watcher(module)
+            object.__setattr__(module, "__class__", _watched(cls))
+        yield
+    finally:
+        for module, cls in own.values():
+            object.__setattr__(module, "__class__", cls)
+            _watchers.pop(id(module), None)

@@ -49,7 +49,7 @@ class RecordedNetwork:
     parameters : dict of Variable to (str, numpy.ndarray)
         The arrays of the network, with their names.
     trained : set of Variable
-        Those that are trained.
+        Those that are parameters, frozen or not.
     inputs : list of Variable
     """
 
@@ -61,7 +61,7 @@ class RecordedNetwork:
         self.trained: set[Variable] = set()
         is_net = isinstance(f, tree.Branch)
         if is_net:
-            trained = set(tree.paths(f))
+            trained = set(tree.paths(f, frozen=True))
             for index, name in enumerate(tree.paths(f, state=True)):
                 if tree.is_array(leaves[index]):
                     recorded = namespace.argument(leaves[index])

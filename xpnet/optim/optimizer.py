@@ -9,8 +9,9 @@ from array_api_compat import device
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import is_known
+from xpnet.optim.rates import as_rate
 from xpnet.optim.schedules import Schedule
-from xpnet.optim.transforms import ORDER, Transform, check_state, each_dtype, other_state
+from xpnet.optim.transforms import ORDER, Arrays, Transform, check_state, each_dtype, other_state
 from xpnet.settings import at_least_zero, make_python
 
 __all__ = ["Chain", "Optimizer", "chain"]
@@ -45,9 +46,17 @@ class Optimizer:
 
     learning_rate: float | Schedule
 
+    # What its state holds beside the step, which optimizers of groups share.
+    _holds = ("learning_rate", "transforms")
+
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
         raise NotImplementedError
+
+    @property
+    def last(self) -> "Optimizer":
+        """What moves the parameters, behind all transforms: the optimizer at the end of a chain."""
+        return self
 
     def __post_init__(self) -> None:
         make_python(self)
@@ -69,20 +78,18 @@ class Optimizer:
             ``"step"``, the number of updates made; ``"learning_rate"``, that of the last update; and
             ``"transforms"``, the state of each transform. The first two are arrays of shape () and at least
             float32, the others are of the parameters' dtypes. All are on the parameters' device. Where the
-            learning rate is a number, it is taken from the state: it can be changed there during training.
+            learning rate is a number, it is taken from the state: assign another one there during training,
+            ``state["learning_rate"] = 5e-5``. Under `jit`, each number is recorded anew; one that changes
+            often is assigned as an array.
 
         Raises
         ------
         ValueError
-            If there are no parameters, or one does not hold floating-point numbers.
+            If there are no parameters, or all are frozen, or one does not hold floating-point numbers.
         """
-        leaves = tree.leaves(params)
-        if not leaves:
-            raise ValueError(
-                "an optimizer needs at least one parameter, received a tree without arrays. Pass the "
-                "network, or a dict or list of arrays."
-            )
+        tree.check_trained(params)
         tree.check_unshared(params)
+        leaves = tree.leaves(params)
         for position, leaf in enumerate(leaves):
             if not tree.is_array(leaf) or not array_namespace(leaf).isdtype(leaf.dtype, "real floating"):
                 received = leaf.dtype if tree.is_array(leaf) else type(leaf).__name__
@@ -95,11 +102,15 @@ class Optimizer:
         # Wide enough to count: float16 ends at 2048.
         dtype = xp.result_type(xp.float32, *leaves)
         step = xp.zeros((), dtype=dtype, device=device(leaves[0]))
-        return {
-            "step": step,
-            "learning_rate": self._rate(xp, step),
-            "transforms": tuple(transform.init(leaves) for transform in self.transforms),
-        }
+        return {"step": step} | self._first(leaves, step, params)
+
+    def _first(self, leaves: Arrays, step: Any, params: Any) -> dict[str, Any]:
+        """Return the state to start from for a list of parameters, without the step."""
+        transforms = tuple(transform.init(leaves) for transform in self.transforms)
+        return self.last._first_rates(leaves, step, params) | {"transforms": transforms}
+
+    def _first_rates(self, _leaves: Arrays, step: Any, _params: Any) -> dict[str, Any]:
+        return {"learning_rate": self._rate(array_namespace(step), step)}
 
     def update(self, grads: Any, state: dict[str, Any], params: Any) -> tuple[Any, dict[str, Any]]:
         """Return better parameters, and the state for the next update.
@@ -123,12 +134,10 @@ class Optimizer:
         Raises
         ------
         ValueError
-            If the gradients do not have the structure, shapes and dtypes of the parameters, or the state is
-            not one of this optimizer for these parameters.
+            If the gradients do not have the structure, shapes and dtypes of the parameters, the state is not
+            one of this optimizer for these parameters, or a number in it is no learning rate.
         """
-        check_state(state, "step", "learning_rate", "transforms")
-        if len(state["transforms"]) != len(self.transforms):
-            raise other_state(f"with {len(self.transforms)} transforms, received {len(state['transforms'])}")
+        state = self.checked(state)
         leaves, structure = tree.flatten(params)
         gradients, received = tree.flatten(grads)
         if received != structure:
@@ -144,15 +153,59 @@ class Optimizer:
                     f"{p.dtype}{list(p.shape)}, received {received} at "
                     f"{tree.paths(params)[position] or 'the root'}."
                 )
-        xp = array_namespace(*leaves, *gradients)
-        step, states = state["step"], []
+        array_namespace(*leaves, *gradients)  # which refuses arrays of several libraries
+        step = state["step"]
+        moved, state = self._update(gradients, state, leaves, step, params)
+        return tree.unflatten(structure, moved), {"step": step + 1} | state
+
+    def checked(self, state: Any) -> dict[str, Any]:
+        """Return a state in which learning rates that were assigned as numbers are arrays.
+
+        Raises
+        ------
+        ValueError
+            If it is not one of this optimizer, or something in it is no learning rate.
+        """
+        check_state(state, "step", *self.last._holds)
+        return self._checked(state, state["step"])
+
+    def _checked(self, state: dict[str, Any], step: Any) -> dict[str, Any]:
+        if len(state["transforms"]) != len(self.transforms):
+            raise other_state(f"with {len(self.transforms)} transforms, received {len(state['transforms'])}")
+        rates = self.last._checked_rates(state, step)
+        return state | rates if rates else state
+
+    def _checked_rates(self, state: dict[str, Any], step: Any) -> dict[str, Any]:
+        if "groups" in state:
+            raise other_state("without groups of parameters, received one with groups")
+        rate = state["learning_rate"]
+        if callable(self.learning_rate) and not tree.is_array(rate):
+            raise ValueError(
+                "the learning rate in a state can be changed where it is a number to the optimizer, received "
+                f"{rate!r} for one with a schedule. Change the schedule, or give the optimizer a number."
+            )
+        taken = as_rate(rate, step)
+        return {} if taken is rate else {"learning_rate": taken}
+
+    def _update(
+        self, gradients: Arrays, state: dict[str, Any], leaves: Arrays, step: Any, params: Any
+    ) -> tuple[Arrays, dict[str, Any]]:
+        """Return a list of better parameters, and the next state without the step."""
+        states = []
         for transform, before in zip(self.transforms, state["transforms"], strict=True):
             gradients, after = transform.update(gradients, before, leaves, step)
             states.append(after)
-        rate = self._rate(xp, step) if callable(self.learning_rate) else state["learning_rate"]
+        moved, rates = self.last._move(gradients, state, leaves, step, params)
+        return moved, rates | {"transforms": tuple(states)}
+
+    def _move(
+        self, gradients: Arrays, state: dict[str, Any], leaves: Arrays, step: Any, _params: Any
+    ) -> tuple[Arrays, dict[str, Any]]:
+        rate = state["learning_rate"]
+        if callable(self.learning_rate):
+            rate = self._rate(array_namespace(*leaves), step)
         moved = [p - r * g for p, r, g in zip(leaves, each_dtype(rate, leaves), gradients, strict=True)]
-        state = {"step": step + 1, "learning_rate": rate, "transforms": tuple(states)}
-        return tree.unflatten(structure, moved), state
+        return moved, {"learning_rate": rate}
 
     def _rate(self, xp: Any, step: Any) -> Any:
         rate = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
@@ -177,7 +230,10 @@ class Chain(Optimizer):
                 f"chain needs transforms and at the end an optimizer, received ({received}). For example: "
                 "chain(clip_by_global_norm(1.0), Adam(1e-3))."
             )
-        super().__post_init__()
+
+    @property
+    def last(self) -> Optimizer:
+        return self.optimizer.last
 
     @property
     def learning_rate(self) -> float | Schedule:  # type: ignore[override]

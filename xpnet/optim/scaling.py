@@ -89,7 +89,7 @@ class LossScaling:
         count("growth_interval", self.growth_interval)
 
     @property
-    def learning_rate(self) -> float | Schedule:
+    def learning_rate(self) -> float | Schedule | tuple[float | Schedule, ...]:
         return self.optimizer.learning_rate
 
     def init(self, params: Any) -> dict[str, Any]:
@@ -111,6 +111,17 @@ class LossScaling:
         xp = array_namespace(step)
         scale = xp.full_like(step, float(self.initial_scale))
         return state | {"loss_scale": scale, "finite_steps": xp.zeros_like(step)}
+
+    def checked(self, state: Any) -> dict[str, Any]:
+        """Return a state in which learning rates that were assigned as numbers are arrays.
+
+        Raises
+        ------
+        ValueError
+            See `Optimizer.checked`.
+        """
+        check_state(state, "loss_scale", "finite_steps")
+        return self.optimizer.checked(state)
 
     def update(self, grads: Any, state: dict[str, Any], params: Any) -> tuple[Any, dict[str, Any]]:
         """Return better parameters, or the same if a gradient is infinite or NaN, and the next state.
@@ -134,8 +145,7 @@ class LossScaling:
         ValueError
             See `Optimizer.update`.
         """
-        check_state(state, "loss_scale", "finite_steps")
-        before = dict(state)
+        before = self.checked(state)
         scale, steps = before.pop("loss_scale"), before.pop("finite_steps")
         gradients, structure = tree.flatten(grads)
         if not gradients or not all(map(tree.is_array, gradients)):

@@ -359,5 +359,5 @@ def _load_training(estimator: Any, parts: Parts, device: str | Device | None) ->
         # Whether it is one for these weights, the optimizer finds in its next step. A first state of its own,
         # to compare with, could be of any size.
         state = parts.load("optimizer", device=device)
-        check_state(state, "step", "learning_rate", "transforms")
+        check_state(state, "step", "transforms")
         estimator._optimizer_state = kind_of(optimizer_of(estimator)), state

@@ -98,7 +98,8 @@ def network_of(module: Any, features: int, outputs: int, where: Device) -> nn.Mo
             f"one; received a function that returns {type(net).__name__}."
         )
     parts = tree.named_branches(net)
-    in_use = [path for path, part in parts if isinstance(part, nn.Module) and not part.training]
+    modules = [(path, part) for path, part in parts if isinstance(part, nn.Module) and not part.frozen]
+    in_use = [path for path, part in modules if not part.training]
     if in_use and net.training:  # the fitted network is in use as a whole, and trained as a whole
         raise ValueError(
             f"module must be in training as a whole, received one whose {', '.join(in_use)} is in use. "

@@ -14,7 +14,7 @@ from xpnet.backends import asarray, device_of
 from xpnet.errors import NoGradientError
 from xpnet.nn import Module
 from xpnet.training import Steps
-from xpnet.training.metric import attribute_of
+from xpnet.training.metric import attribute_of, check_targets_of
 from xpnet.training.steps import NO_DEPENDENCE
 
 
@@ -30,7 +30,7 @@ class Penalized(Module):
         self.net, self.outputs = net, outputs
         self.training = net.training
         self.penalized = bool(alpha > 0)
-        first = next(iter(tree.leaves(net)))
+        first = next(iter(tree.leaves(net, frozen=True)))
         self.alpha = asarray(alpha, device=device_of(first), dtype=first.dtype)
 
     @property
@@ -39,10 +39,11 @@ class Penalized(Module):
 
     def __call__(self, x: Any) -> dict[str, Any]:
         outputs = one_array(self.net(x), self.outputs)
-        if not (self.training and self.penalized):
+        matrices = [w for w in tree.leaves(self.net) if len(w.shape) > 1]
+        if not (self.training and self.penalized and matrices):
             return {"outputs": outputs}
         xp = array_namespace(outputs, self.alpha)
-        squares = [xp.sum(w * w) for w in tree.leaves(self.net) if len(w.shape) > 1]
+        squares = [xp.sum(w * w) for w in matrices]
         return {"outputs": outputs, "penalty": 0.5 * self.alpha * sum(squares[1:], squares[0])}
 
 
@@ -92,7 +93,7 @@ class Objective:
     @property
     def check_targets(self) -> Callable[..., Any] | None:
         """What the loss itself checks, of outputs and targets as `fit` has them."""
-        check = attribute_of(self.each, "check_targets")
+        check = check_targets_of(self.each)
         return check and (lambda outputs, targets: check(outputs["outputs"], targets["y"]))
 
     @property

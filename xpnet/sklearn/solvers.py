@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy
@@ -11,6 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import xpnet
 from xpnet import optim, tree
+from xpnet.optim.grouping import Groups
+from xpnet.optim.optimizer import Chain
 from xpnet.optim.transforms import Transform, add_decayed_weights
 from xpnet.sklearn.data import Samples, moved
 from xpnet.sklearn.lbfgs import minimize
@@ -59,6 +61,7 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
     found: optim.Optimizer | None = estimator.optimizer
     if found is not None:
         check_optimizer(found)
+        found = _inside(found)
     if found is not None and estimator.schedule is not None:
         raise ValueError("optimizer and schedule do not go together: give the schedule to the optimizer.")
     if isinstance(estimator.schedule, tree.Branch):
@@ -81,12 +84,33 @@ def optimizer_of(estimator: Any) -> optim.Optimizer:
             f"weight_decay needs an optimizer of transforms, received {type(found).__name__}. Give the decay "
             "to the optimizer itself, as AdamW has it."
         )
-    return Decayed(found, float(estimator.weight_decay))
+    return _decayed(found, float(estimator.weight_decay))
 
 
-def kind_of(optimizer: Any) -> tuple[str, int]:
+def _decayed(optimizer: optim.Optimizer, weight_decay: float) -> optim.Optimizer:
+    """Add the decay behind the transforms of an optimizer, of those of all groups."""
+    if isinstance(optimizer, Chain):
+        return replace(optimizer, optimizer=_decayed(optimizer.optimizer, weight_decay))
+    if not isinstance(optimizer, Groups):
+        return Decayed(optimizer, weight_decay)
+    groups = tuple((where, _decayed(each, weight_decay)) for where, each in optimizer.groups)
+    return replace(optimizer, groups=groups, rest=optimizer.rest and _decayed(optimizer.rest, weight_decay))
+
+
+def _inside(optimizer: Any) -> Any:
+    """Let groups choose by the paths in an estimator's network, which is a part of what is trained."""
+    if isinstance(optimizer, Groups):
+        return replace(optimizer, root="net")
+    if isinstance(optimizer, Chain | optim.LossScaling):
+        return replace(optimizer, optimizer=_inside(optimizer.optimizer))
+    return optimizer
+
+
+def kind_of(optimizer: Any) -> tuple[Any, ...]:
     """Return what must be the same for an optimizer to go on with the state of another."""
-    return type(optimizer).__name__, len(getattr(optimizer, "transforms", ()))
+    last = getattr(optimizer, "last", None)
+    groups = map(kind_of, last.optimizers) if isinstance(last, Groups) else ()
+    return type(optimizer).__name__, len(getattr(optimizer, "transforms", ())), *groups
 
 
 def order_of(random: "numpy.random.RandomState") -> Callable[[numpy.ndarray], numpy.ndarray]:
@@ -196,7 +220,7 @@ def _keep_best(estimator: Any, net: Penalized, rules: Rules, error: FloatingPoin
 
 def fit_lbfgs(estimator: Any, net: Penalized, data: Samples) -> None:
     """Train the network of an estimator on all examples at once."""
-    if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net)):
+    if len(tree.leaves(net.net, state=True)) > len(tree.leaves(net.net, frozen=True)):
         raise ValueError(
             'solver="lbfgs" needs a loss that is the same each time it is computed. Dropout, batch '
             'normalization and their like, which have state, need solver="adam" or "sgd".'

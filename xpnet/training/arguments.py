@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable
 from inspect import signature
 from typing import Any
 
-from xpnet.optim import LossScaling, Transform
+from xpnet.optim import LossScaling, Optimizer, Transform
 from xpnet.settings import described
 from xpnet.training.metric import Metric
-from xpnet.training.metrics import as_metric
+from xpnet.training.metrics.functions import as_metric, of_key
 from xpnet.training.run import Callback, Run
 from xpnet.training.steps import Steps
 
@@ -34,8 +34,11 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def metrics_of(metrics: Any) -> list[Metric]:
-    """Return a list of metrics, also of functions."""
-    return [as_metric(metric) for metric in _listed("metrics", metrics)]
+    """Return a list of metrics, also of functions, and of a dict of the keys of outputs and targets."""
+    if not isinstance(metrics, dict):
+        return [as_metric(metric) for metric in _listed("metrics", metrics)]
+    of_keys = {key: given if isinstance(given, tuple | list) else [given] for key, given in metrics.items()}
+    return [of_key(as_metric(metric), key) for key, given in of_keys.items() for metric in given]
 
 
 def callbacks_of(callbacks: Any) -> list[Callback]:
@@ -133,5 +136,6 @@ def state_of(optimizer: Any, given: Any, net: Any) -> Any:
             "optimizer_state must be the state of the optimizer in an earlier training, "
             f"{type(fresh).__name__}, received {described(given)}."
         )
-    # A state of a training in another precision has no scale.
-    return fresh | given if isinstance(optimizer, LossScaling) else given
+    if isinstance(optimizer, LossScaling):
+        given = fresh | given  # a state of a training in another precision has no scale
+    return optimizer.checked(given) if isinstance(optimizer, LossScaling | Optimizer) else given

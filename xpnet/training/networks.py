@@ -31,7 +31,7 @@ def place_of(net: Any) -> tuple[Device, Any]:
     """
     if not isinstance(net, Module):
         raise _no_network(net)
-    parameters = tree.leaves(net)
+    parameters = tree.leaves(net, frozen=True)
     arrays = parameters or tree.leaves(net, state=True)
     where = device_of(arrays[0]) if arrays else device()
     return where, parameters[0].dtype if parameters else where.namespace.float32

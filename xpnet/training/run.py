@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xpnet.backends import asarray, device_of, is_known
+from xpnet.optim import LossScaling, Optimizer
+from xpnet.optim.rates import rates_of, with_rates
 from xpnet.settings import at_least_zero
 from xpnet.training.finite import became_bad
 from xpnet.training.history import History
@@ -29,7 +31,7 @@ class Run:
     optimizer : optimizer
         It may be replaced by one with the same state.
     optimizer_state : tree
-        The state of the optimizer.
+        The state of the optimizer. A number that is assigned in it as a learning rate becomes an array.
     epochs : int
         How many epochs were asked for.
     names : tuple of str
@@ -88,26 +90,41 @@ class Run:
 
     @property
     def learning_rates(self) -> tuple[Any, ...]:
-        """Return the learning rates of the last step: arrays of shape (), one for each group."""
-        return (self.optimizer_state["learning_rate"],)
+        """The learning rate of the last step as an array of shape (), for each group of parameters."""
+        return rates_of(self.optimizer_state)
 
     def set_learning_rate(self, rate: Any) -> None:
         """Set the learning rate of the steps to come, for an optimizer without a schedule of its own.
 
-        It is one number, or a sequence of one for each group.
+        Parameters
+        ----------
+        rate : float, array or sequence
+            One rate for all parameters, or one for each group, as `learning_rates` has them.
 
         Raises
         ------
         ValueError
-            If it is no number of at least 0; an array on a device is not looked at.
+            If it is no number of at least 0, or not one for each group, or the optimizer has a schedule; an
+            array on a device is not looked at.
         """
-        if isinstance(rate, tuple | list):
-            (rate,) = rate
-        if is_known(rate):
-            rate = at_least_zero("learning_rate", rate)
-        before = self.optimizer_state["learning_rate"]
-        rate = asarray(rate, device=device_of(before), dtype=before.dtype)
-        self.optimizer_state = self.optimizer_state | {"learning_rate": rate}
+        before = self.learning_rates
+        is_one = not isinstance(rate, list | tuple) and getattr(rate, "shape", ()) == ()
+        rates = [rate] * len(before) if is_one else list(rate)
+        if len(rates) != len(before):
+            raise ValueError(
+                f"there must be one learning rate, or one for each of {len(before)} groups of parameters, "
+                f"received {len(rates)}."
+            )
+        self._check_no_schedule()
+        self.optimizer_state = with_rates(self.optimizer_state, list(map(_as_array, rates, before)))
+
+    def _check_no_schedule(self) -> None:
+        own = getattr(self.optimizer, "learning_rate", None)
+        if any(map(callable, own if isinstance(own, tuple) else [own])):
+            raise ValueError(
+                "a learning rate can be set where it is a number to the optimizer, received one with "
+                f"a schedule, {self.optimizer}. Use one of the two."
+            )
 
     def check_finite(self) -> None:
         """End the training with an error if the loss so far or a weight is infinite or NaN.
@@ -147,6 +164,38 @@ class Run:
             setattr(self, name, value)
         self.totals.sums = self._sums
         self.whole = True
+
+
+class _OptimizerState:
+    """The state of a run's optimizer. Numbers that callbacks assign in it as learning rates become arrays.
+
+    So it is with each part of a training that reads it: a step that was recorded for arrays serves, and a
+    checkpoint holds what it did before.
+    """
+
+    def __get__(self, run: Any, _owner: Any = None) -> Any:
+        if run is None:
+            return self
+        state = vars(run)["optimizer_state"]
+        if isinstance(run.optimizer, Optimizer | LossScaling):
+            checked = run.optimizer.checked(state)
+            pairs = zip(rates_of(checked), rates_of(state), strict=True)
+            if any(new is not old for new, old in pairs):
+                state = vars(run)["optimizer_state"] = checked
+        return state
+
+    def __set__(self, run: Any, state: Any) -> None:
+        vars(run)["optimizer_state"] = state
+
+
+Run.optimizer_state = _OptimizerState()  # now, as to a dataclass it would have been a default
+
+
+def _as_array(rate: Any, before: Any) -> Any:
+    """Return a learning rate as an array like the one before."""
+    if is_known(rate):
+        rate = at_least_zero("learning_rate", rate)
+    return asarray(rate, device=device_of(before), dtype=before.dtype)
 
 
 class Callback:

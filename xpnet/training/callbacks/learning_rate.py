@@ -20,7 +20,7 @@ class LearningRateSchedule(Callback):
     ----------
     schedule : callable
         From the number of epochs that are done, 0 before the first, to the learning rate: one of the
-        schedules of `xpnet.optim`, or a function.
+        schedules of `xpnet.optim`, or a function. It may return several, one for each group of parameters.
 
     Raises
     ------
