@@ -209,16 +209,19 @@ def test_tensorboard_shows_the_history(device, tmp_path):
 def test_tensorboard_of_a_resumed_training(tmp_path):
     pytest.importorskip("tensorboardX")
     path = tmp_path / "board"
-    callbacks = [TensorBoard(path), Checkpoint(tmp_path / "run-{epoch}"), StopAfter(11)]
+    board = TensorBoard(path)
+    callbacks = [board, Checkpoint(tmp_path / "run-{epoch}"), StopAfter(11)]
     train(classifier(), callbacks=callbacks, **SETTINGS)
     assert max(epoch for _, epoch in scalars(path / "training")) == 3
     for epoch in (3, 2):
-        (again,) = callbacks[:1] if epoch == 3 else [TensorBoard(path)]
+        again = board if epoch == 3 else TensorBoard(path)
         resume = tmp_path / f"run-{epoch}"
-        history = train(classifier(), callbacks=[again], resume=resume, **(SETTINGS | {"epochs": 5}))
+        history = train(classifier(), callbacks=[again], resume=resume, **SETTINGS)
         assert scalars(path / "validation") == as_single(history, "validation_")
         assert len(scalars(path / "training")) == 3 * 5
     assert len(list((path / "training").iterdir())) == 3
+    train(classifier(), callbacks=[board], resume=tmp_path / "run-2", **(SETTINGS | {"epochs": 4}))
+    assert max(epoch for _, epoch in scalars(path / "training")) == 4
 
 
 def test_directory_of_another_training_stays(tmp_path):

@@ -221,8 +221,9 @@ class TensorBoard(_Log):
         if part not in self._files:
             folder = self._directory / part
             folder.mkdir(parents=True, exist_ok=True)
-            # The name begins with the time in seconds, and a training may be resumed in the same second.
-            self._files[part] = writer(str(folder / "events"), f".{epoch}.{self._key}")
+            # They are read in the order of their names, in which stand the seconds of the time, and others.
+            number = len(list(folder.iterdir()))
+            self._files[part] = writer(str(folder / "events"), f".{number:04}.{self._key}")
             # What an earlier file has from this epoch on is not valid any more.
             restart = log(status=log.START)
             self._files[part].write_event(event(wall_time=time.time(), step=epoch, session_log=restart))
