@@ -115,15 +115,16 @@ class Run:
                 f"there must be one learning rate, or one for each of {len(before)} groups of parameters, "
                 f"received {len(rates)}."
             )
-        self._check_no_schedule()
+        self.check_no_schedule()
         self.optimizer_state = with_rates(self.optimizer_state, list(map(_as_array, rates, before)))
 
-    def _check_no_schedule(self) -> None:
+    def check_no_schedule(self) -> None:
+        """Check that the optimizer has no schedule, which would set the learning rate, too."""
         own = getattr(self.optimizer, "learning_rate", None)
         if any(map(callable, own if isinstance(own, tuple) else [own])):
             raise ValueError(
-                "a learning rate can be set where it is a number to the optimizer, received one with "
-                f"a schedule, {self.optimizer}. Use one of the two."
+                "setting the learning rate needs an optimizer whose learning rate is a number, received one "
+                f"with a schedule, {self.optimizer}. Use one of the two."
             )
 
     def check_finite(self) -> None:

@@ -44,7 +44,7 @@ class LearningRateSchedule(Callback):
         self._schedule = schedule
 
     def start(self, run: Run) -> None:
-        _check_rates(self, run)
+        run.check_no_schedule()
 
     def epoch_start(self, run: Run) -> None:
         run.set_learning_rate(self._schedule(run.epoch - 1))
@@ -103,7 +103,7 @@ class ReduceLROnPlateau(Callback):
         self._minimum = at_least_zero("minimum", minimum)
 
     def start(self, run: Run) -> None:
-        _check_rates(self, run)
+        run.check_no_schedule()
         self._monitor.start(run)
         self._waited = self._rests = 0  # epochs without improvement, and those to come that are not counted
 
@@ -127,13 +127,3 @@ class ReduceLROnPlateau(Callback):
 
     def end(self, run: Run) -> None:
         self._monitor.warn_without_best(run)
-
-
-def _check_rates(callback: Callback, run: Run) -> None:
-    """Check that no schedule sets the learning rate of a group of parameters."""
-    rates = run.optimizer.learning_rate
-    if any(map(callable, rates if isinstance(rates, tuple) else [rates])):
-        raise ValueError(
-            f"{type(callback).__name__} needs an optimizer whose learning rate is a number, received "
-            f"{run.optimizer}. Use one of the two schedules."
-        )
