@@ -73,7 +73,7 @@ def _behind_batch(order: _Order, channels: int | None = None) -> _Order:
     return order._replace(image=channels) if order.image is None else order
 
 
-def _mean_of_image(order: _Order) -> _Order:
+def _one_place(order: _Order) -> _Order:
     return _SEQUENCE._replace(widths=order.widths)
 
 
@@ -83,7 +83,7 @@ _FORMS: dict[type, Callable[[_Order], _Order]] = {
     **dict.fromkeys((nn.Softmax, nn.LogSoftmax, nn.Dropout), _same),
     **dict.fromkeys((nn.SinusoidalPositions, nn.RotaryPositions), _same),
     **dict.fromkeys((nn.MaxPool, nn.AvgPool), _behind_batch),
-    nn.GlobalAvgPool: _mean_of_image,
+    **dict.fromkeys((nn.GlobalAvgPool, nn.GlobalMaxPool), _one_place),
     nn.Flatten: _flattened,
     nn.ByteReader: lambda _order: _SEQUENCE,
 }
@@ -130,7 +130,7 @@ _CONTAINERS = (nn.Sequential, nn.Residual, nn.Concatenate)
 _WITH_ARRAYS = (nn.Dense, nn.Embedding, *_NORMALIZATIONS, *_CONVOLUTIONS)
 _KINDS = (*_FORMS, *_READERS, *_WITH_ARRAYS, *_CONTAINERS)
 # A network without any of these gets the arrays that it gets in PyTorch.
-_OF_IMAGES = (*_CONVOLUTIONS, nn.MaxPool, nn.AvgPool, nn.GlobalAvgPool)
+_OF_IMAGES = (*_CONVOLUTIONS, nn.MaxPool, nn.AvgPool, nn.GlobalAvgPool, nn.GlobalMaxPool)
 
 
 def flattened_channels(net: Any, said: Mapping[str, int]) -> dict[str, int]:
