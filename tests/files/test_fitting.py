@@ -1,4 +1,4 @@
-"""Files with other layers than the network: the error says what is missing, what is too much, what may help."""
+"""Files with other layers than the network: the error says what is missing and too much, and what to do."""
 
 import numpy
 import pytest
