@@ -1,8 +1,9 @@
 """Groups of parameters, each with an optimizer of its own."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from xpnet import tree
@@ -64,13 +65,13 @@ class Groups(Optimizer):
         for optimizer in self.optimizers:
             _check_optimizer(optimizer)
 
-    @property
+    @cached_property
     def optimizers(self) -> tuple[Optimizer, ...]:
         """Return the optimizer of each group, and that of the rest."""
         of_groups = tuple(optimizer for _, optimizer in self.groups)
         return of_groups if self.rest is None else (*of_groups, self.rest)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Return what errors call the groups."""
         of_groups = tuple(_name(where) for where, _ in self.groups)
@@ -95,7 +96,8 @@ class Groups(Optimizer):
         paths = tree.paths(params)
         if self.root:
             paths = [path.removeprefix(f"{self.root}.") for path in paths]
-        places = [_true(chosen(where, paths, leaves)) for where, _ in self.groups]
+        with _noted("Parameters that are frozen are in no group."):
+            places = [_true(chosen(where, paths, leaves)) for where, _ in self.groups]
         owner: dict[int, int] = {}
         for number, positions in enumerate(places):
             for position in positions:
@@ -196,9 +198,8 @@ def groups(*groups: Any) -> Optimizer:
     >>> no_decay = (optim.biases_and_norms, {"weight_decay": 0.0})
     >>> optimizer = optim.groups(no_decay, optim.AdamW(1e-3, weight_decay=0.1))
     """
-    *pairs, last = groups or (None,)
-    rest = last if isinstance(last, Optimizer) else None
-    pairs = pairs if groups and rest is last else list(groups)
+    rest = groups[-1] if groups and isinstance(groups[-1], Optimizer) else None
+    pairs = groups if rest is None else groups[:-1]
     return Groups(tuple(_group(pair, rest) for pair in pairs), rest)
 
 
@@ -275,10 +276,14 @@ def _at(places: list[int], arrays: Arrays) -> Arrays:
 
 
 @contextmanager
-def _about(name: str) -> Iterator[None]:
-    """Say in errors about which of the groups they are."""
+def _noted(note: str) -> Iterator[None]:
+    """Add a note to errors."""
     try:
         yield
     except ValueError as error:
-        error.add_note(f"This is about the group {name}.")
+        error.add_note(note)
         raise
+
+
+def _about(name: str) -> AbstractContextManager[None]:
+    return _noted(f"This is about the group {name}.")

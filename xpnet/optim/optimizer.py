@@ -172,7 +172,8 @@ class Optimizer:
     def _checked(self, state: dict[str, Any], step: Any) -> dict[str, Any]:
         if len(state["transforms"]) != len(self.transforms):
             raise other_state(f"with {len(self.transforms)} transforms, received {len(state['transforms'])}")
-        return state | self.last._checked_rates(state, step)
+        rates = self.last._checked_rates(state, step)
+        return state | rates if rates else state
 
     def _checked_rates(self, state: dict[str, Any], step: Any) -> dict[str, Any]:
         if "groups" in state:
@@ -183,7 +184,8 @@ class Optimizer:
                 "the learning rate in a state can be changed where it is a number to the optimizer, received "
                 f"{rate!r} for one with a schedule. Change the schedule, or give the optimizer a number."
             )
-        return {"learning_rate": as_rate(rate, step)}
+        taken = as_rate(rate, step)
+        return {} if taken is rate else {"learning_rate": taken}
 
     def _update(
         self, gradients: Arrays, state: dict[str, Any], leaves: Arrays, step: Any, params: Any

@@ -33,12 +33,12 @@ def as_rate(rate: Any, step: Any) -> Any:
     ValueError
         If it is no number of at least 0; an array on a device is not looked at, but for its shape.
     """
-    if not tree.is_array(rate) or (is_on_host(concrete(rate)) and not is_on_host(concrete(step))):
+    if tree.is_array(rate) and rate.shape != ():
+        raise ValueError(f"learning_rate must be a number, received an array of shape {tuple(rate.shape)}.")
+    if is_on_host(rate) and is_on_host(step):
+        if rate.dtype.kind != "f" or not 0 <= float(rate) < math.inf:
+            at_least_zero("learning_rate", rate)  # which says what it must be
+    elif not tree.is_array(rate) or is_on_host(concrete(rate)) is not is_on_host(concrete(step)):
         value = at_least_zero("learning_rate", rate) if is_known(rate) else rate
         return array_namespace(step).asarray(value, dtype=step.dtype, device=device(step))
-    is_as_before = rate.shape == () and rate.dtype == step.dtype
-    if is_as_before and (not is_on_host(rate) or 0 <= float(rate) < math.inf):
-        return rate
-    if rate.shape != () or is_on_host(rate):
-        at_least_zero("learning_rate", rate)
-    return array_namespace(rate).astype(rate, step.dtype)
+    return rate if rate.dtype == step.dtype else array_namespace(rate).astype(rate, step.dtype)
