@@ -44,9 +44,13 @@ COUNTS = {
         lambda n: nn.Embedding(3, n, seed=0),
         lambda n: nn.GRU(2, n, seed=0),
     ],
+    "layers": [lambda n: nn.LSTM(2, 2, layers=n, seed=0), lambda n: nn.GRU(2, 2, layers=n, seed=0)],
     "heads": [lambda n: nn.MultiHeadAttention(4, n, seed=0)],
     "groups": [lambda n: nn.GroupNorm(n, 4), lambda n: nn.Conv2d(4, 4, 3, groups=n, seed=0)],
-    "length": [lambda n: nn.ByteReader(n)],
+    "length": [
+        lambda n: nn.ByteReader(n),
+        lambda n: nn.mask_of_lengths(numpy.asarray([1, 2]), n),
+    ],
     "size": [lambda n: nn.MaxPool(n), lambda n: nn.AvgPool((n, 2))],
     "stride": [lambda n: nn.MaxPool(2, stride=n), lambda n: nn.Conv2d(1, 1, 3, stride=n, seed=0)],
     "kernel_size": [
@@ -102,6 +106,8 @@ FLAGS = {
         lambda f: nn.Conv2d(1, 1, 3, bias=f, seed=0),
         lambda f: nn.MultiHeadAttention(4, 2, bias=f, seed=0),
     ],
+    "bidirectional": [lambda f: nn.LSTM(2, 2, bidirectional=f, seed=0)],
+    "approximate": [lambda f: nn.GELU(f)],
     "causal": [lambda f: nn.MultiHeadAttention(4, 2, causal=f, seed=0)],
     "rotary": [lambda f: nn.TransformerBlock(4, 2, rotary=f, seed=0)],
     "nesterov": [

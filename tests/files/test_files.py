@@ -52,9 +52,14 @@ def other_layers():
         *(nn.Conv1d(2, 3, 3), nn.Conv2d(2, 2, (3, 1), padding=(1, 0)), nn.ConvTranspose2d(2, 4, 3, groups=2)),
         *(nn.Embedding(4, 2), nn.RotaryPositions(2), nn.SinusoidalPositions(4)),
         *(nn.Residual(nn.Dense(2, 2)), nn.Concatenate(nn.ReLU(), nn.Tanh()), nn.ByteReader(4)),
-        *(nn.LSTM(2, 3), nn.GRU(2, 3)),
+        *(nn.LSTM(2, 3), nn.GRU(2, 3, layers=2, bidirectional=True)),
         *(nn.MultiHeadAttention(4, 2), nn.TransformerBlock(4, 2, hidden=3, causal=True, rotary=True)),
-        *(nn.MaxPool(2, padding="same"), nn.AvgPool((2, 3), stride=1), nn.GlobalAvgPool()),
+        *(
+            nn.MaxPool(2, padding="same"),
+            nn.AvgPool((2, 3), stride=1),
+            nn.GlobalAvgPool(),
+            nn.GlobalMaxPool(),
+        ),
     ]
 
 

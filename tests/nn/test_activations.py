@@ -26,6 +26,7 @@ ELEMENTWISE = {
     "ELU": (ELU(), lambda x: x if x > 0 else math.expm1(x), 1.0),
     "ELU(2.5)": (ELU(2.5), lambda x: x if x > 0 else 2.5 * math.expm1(x), 2.5),
     "GELU": (GELU(), gelu, 0.5),
+    "exact GELU": (GELU(approximate=False), lambda x: x * 0.5 * math.erfc(-x / math.sqrt(2)), 0.5),
     "SiLU": (SiLU(), lambda x: x * sigmoid(x), 0.5),
     "Sigmoid": (Sigmoid(), sigmoid, 0.25),
     "Tanh": (Tanh(), math.tanh, 1.0),
@@ -174,6 +175,7 @@ def test_against_torch(device, name):
         "ELU": F.elu,
         "ELU(2.5)": lambda x: F.elu(x, 2.5),
         "GELU": lambda x: F.gelu(x, approximate="tanh"),
+        "exact GELU": F.gelu,
         "SiLU": F.silu,
         "Sigmoid": F.sigmoid,
         "Tanh": F.tanh,
@@ -192,6 +194,13 @@ def test_against_torch(device, name):
     assert_same(LAYERS[name](x), expected.detach())
     gradient = xpnet.grad(lambda x: xpnet.array_namespace(x).sum(LAYERS[name](x) * weights))(x)
     assert_same(gradient, theirs.grad)
+
+
+def test_a_gelu_from_before_is_the_approximate_one(tmp_path):
+    layer = GELU(approximate=False)
+    del layer.approximate
+    xpnet.save(layer, tmp_path / "gelu.safetensors")
+    assert_same(xpnet.load(tmp_path / "gelu.safetensors")(VALUES), GELU()(VALUES))
 
 
 def test_repr():

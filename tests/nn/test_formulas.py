@@ -1,5 +1,6 @@
 """Every layer beside its formula, written out in NumPy: one number after the other, as in a textbook."""
 
+import functools
 import inspect
 import itertools
 import math
@@ -20,6 +21,14 @@ def sigmoid(x):
 
 def gelu(x):
     return x / 2 * (1 + numpy.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def exact_gelu(x):
+    return x / 2 * (1 + numpy.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def shown(x, mask, other=0.0):
+    return numpy.where(mask[:, :, None], x, other)
 
 
 def softmax(x, axis=-1):
@@ -128,7 +137,8 @@ def rotary(x, start=0):
 
 
 def attention(p, x, context=None, mask=None, *, heads=2, causal=False, turn=lambda x: x, name=""):
-    context = x if context is None else context
+    if context is None:
+        context = x = x if mask is None else shown(x, mask)
     q, k, v = (
         numpy.split(dense(p, source, f"{name}{part}."), heads, axis=-1)
         for part, source in (("query", x), ("key", context), ("value", context))
@@ -143,32 +153,51 @@ def attention(p, x, context=None, mask=None, *, heads=2, causal=False, turn=lamb
     return dense(p, numpy.concatenate(each, axis=-1), f"{name}output.")
 
 
-def transformer_block(p, x, mask=None):
+def transformer_block(p, x, mask=None, gelu=gelu):
+    x = x if mask is None else shown(x, mask)
     x = x + attention(p, layer_norm(p, x, "attention_norm."), mask=mask, causal=True, name="attention.")
     return x + dense(p, gelu(dense(p, layer_norm(p, x, "dense_norm."), "expand.")), "contract.")
 
 
-def lstm(p, x):
-    memory = y = numpy.zeros((len(x), p["recurrent.weight"].shape[0]))
-    outputs = []
-    for t in range(x.shape[1]):
-        gates = dense(p, x[:, t], "input.") + y @ p["recurrent.weight"]
+def one_direction(p, x, mask, step, name):
+    """Go through each sequence by itself, and through each position that is there."""
+    outputs = numpy.zeros((*x.shape[:2], p[f"{name}recurrent.weight"].shape[0]))
+    for i in range(len(x)):
+        memory = y = outputs[i, 0]
+        for t in range(x.shape[1]):
+            if mask is None or mask[i, t]:
+                memory, y = step(p, x[i, t], memory, y, name)
+            outputs[i, t] = y
+    return outputs
+
+
+def recurrent(p, x, mask, step, name=""):
+    y = one_direction(p, x, mask, step, name)
+    if f"{name}backward.input.weight" in p:
+        turned = None if mask is None else mask[:, ::-1]
+        back = one_direction(p, x[:, ::-1], turned, step, f"{name}backward.")
+        y = numpy.concatenate([y, back[:, ::-1]], axis=-1)
+    return recurrent(p, y, mask, step, f"{name}above.") if f"{name}above.input.weight" in p else y
+
+
+def lstm(p, x, mask=None):
+    def step(p, x, memory, y, name):
+        gates = dense(p, x, f"{name}input.") + y @ p[f"{name}recurrent.weight"]
         write, forget, new, read = numpy.split(gates, 4, axis=-1)
         memory = sigmoid(forget) * memory + sigmoid(write) * numpy.tanh(new)
-        y = sigmoid(read) * numpy.tanh(memory)
-        outputs.append(y)
-    return numpy.stack(outputs, axis=1)
+        return memory, sigmoid(read) * numpy.tanh(memory)
+
+    return recurrent(p, x, mask, step)
 
 
-def gru(p, x):
-    y, outputs = numpy.zeros((len(x), p["recurrent.weight"].shape[0])), []
-    for t in range(x.shape[1]):
-        reset, keep, new = numpy.split(dense(p, x[:, t], "input."), 3, axis=-1)
-        own_reset, own_keep, own_new = numpy.split(dense(p, y, "recurrent."), 3, axis=-1)
+def gru(p, x, mask=None):
+    def step(p, x, _memory, y, name):
+        reset, keep, new = numpy.split(dense(p, x, f"{name}input."), 3, axis=-1)
+        own_reset, own_keep, own_new = numpy.split(dense(p, y, f"{name}recurrent."), 3, axis=-1)
         keep = sigmoid(keep + own_keep)
-        y = (1 - keep) * numpy.tanh(new + sigmoid(reset + own_reset) * own_new) + keep * y
-        outputs.append(y)
-    return numpy.stack(outputs, axis=1)
+        return y, (1 - keep) * numpy.tanh(new + sigmoid(reset + own_reset) * own_new) + keep * y
+
+    return recurrent(p, x, mask, step)
 
 
 # -- the table: a layer, its input, its formula, and what else both are given --------------------------------
@@ -184,6 +213,7 @@ LAYERS = [
     (lambda: nn.LeakyReLU(0.2), ROWS, lambda p, x: numpy.where(x > 0, x, 0.2 * x)),
     (lambda: nn.ELU(1.5), ROWS, lambda p, x: numpy.where(x > 0, x, 1.5 * (numpy.exp(x) - 1))),
     (lambda: nn.GELU(), ROWS, lambda p, x: gelu(x)),
+    (lambda: nn.GELU(approximate=False), ROWS, lambda p, x: exact_gelu(x)),
     (lambda: nn.Sigmoid(), ROWS, lambda p, x: sigmoid(x)),
     (lambda: nn.SiLU(), ROWS, lambda p, x: x * sigmoid(x)),
     (lambda: nn.Tanh(), ROWS, lambda p, x: numpy.tanh(x)),
@@ -243,19 +273,49 @@ LAYERS = [
         lambda p, x: pooled(x, numpy.nanmean, (3, 2), (2, 1), 1),
     ),
     (lambda: nn.GlobalAvgPool(), IMAGES, lambda p, x: numpy.mean(x, axis=(1, 2))),
+    (
+        lambda: nn.GlobalAvgPool(),
+        SEQUENCES,
+        lambda p, x, mask: numpy.nanmean(shown(x, mask, numpy.nan), axis=1),
+        MASK,
+    ),
+    (lambda: nn.GlobalMaxPool(), IMAGES, lambda p, x: numpy.max(x, axis=(1, 2))),
+    (
+        lambda: nn.GlobalMaxPool(),
+        SEQUENCES,
+        lambda p, x, mask: numpy.nanmax(shown(x, mask, numpy.nan), axis=1),
+        MASK,
+    ),
     (lambda: nn.SinusoidalPositions(4), SEQUENCES, lambda p, x: sinusoidal(x)),
     (lambda: nn.SinusoidalPositions(4), SEQUENCES, lambda p, x, start: sinusoidal(x, start), {"start": 3}),
     (lambda: nn.RotaryPositions(4), IMAGES, lambda p, x: rotary(x)),
     (lambda: nn.RotaryPositions(4), IMAGES, lambda p, x, start: rotary(x, start), {"start": 3}),
     (lambda: nn.MultiHeadAttention(4, 2), SEQUENCES[:, :3], attention, CONTEXT),
     (
+        lambda: nn.MultiHeadAttention(4, 2, causal=True),
+        SEQUENCES,
+        functools.partial(attention, causal=True),
+        MASK,
+    ),
+    (
         lambda: nn.MultiHeadAttention(4, 2, causal=True, rotary=True),
         SEQUENCES,
         lambda p, x: attention(p, x, causal=True, turn=rotary),
     ),
     (lambda: nn.TransformerBlock(4, 2, causal=True), SEQUENCES, transformer_block, MASK),
+    (
+        lambda: nn.TransformerBlock(4, 2, causal=True, activation=nn.GELU(approximate=False)),
+        SEQUENCES,
+        lambda p, x: transformer_block(p, x, gelu=exact_gelu),
+    ),
     (lambda: nn.LSTM(4, 3), SEQUENCES, lstm),
+    (lambda: nn.LSTM(4, 3), SEQUENCES, lstm, MASK),
+    (lambda: nn.LSTM(4, 3, layers=3, bidirectional=True), SEQUENCES, lstm),
+    (lambda: nn.LSTM(4, 3, layers=2, bidirectional=True), SEQUENCES, lstm, MASK),
     (lambda: nn.GRU(4, 3), SEQUENCES, gru),
+    (lambda: nn.GRU(4, 3), SEQUENCES, gru, MASK),
+    (lambda: nn.GRU(4, 3, layers=3), SEQUENCES, gru),
+    (lambda: nn.GRU(4, 3, layers=2, bidirectional=True), SEQUENCES, gru, MASK),
     (lambda: nn.Flatten(), IMAGES, lambda p, x: x.reshape(2, 120)),
     (lambda: nn.Lambda(lambda x: 2 * x), ROWS, lambda p, x: 2 * x),
     (

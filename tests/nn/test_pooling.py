@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import xpnet
 from nn.torch_peer import beside_torch, compare, numbers
-from xpnet.nn import AvgPool, GlobalAvgPool, MaxPool
+from xpnet.nn import AvgPool, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 # An axis: the size of a window, the stride, half of the padding at most, how much longer the input is.
 AXES = st.lists(
@@ -77,7 +77,7 @@ def test_under_jit(device, make):
 # -- bad input --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", [MaxPool(2), AvgPool(2), GlobalAvgPool()])
+@pytest.mark.parametrize("layer", [MaxPool(2), AvgPool(2), GlobalAvgPool(), GlobalMaxPool()])
 def test_wrong_axes(device, layer):
     with pytest.raises(ValueError, match=r"needs the axes \(batch, length, channels\) or .*\(2, 3\)"):
         layer(xpnet.asarray(numbers(2, 3), device=device))

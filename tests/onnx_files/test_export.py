@@ -74,6 +74,7 @@ def instances():
         "Dropout": (nn.Dropout(0.5, seed=0), table),
         "Embedding": (nn.Embedding(9, 4, seed=0), random.integers(9, size=(3, 5))),
         "GRU": (nn.GRU(4, 3, seed=0), sequence),
+        "GRU in two directions": (nn.GRU(4, 3, layers=2, bidirectional=True, seed=0), sequence),
         "GlobalAvgPool": (nn.GlobalAvgPool(), image),
         "GroupNorm": (nn.GroupNorm(2, 4), image),
         "Intermediate": (
@@ -81,6 +82,8 @@ def instances():
             table,
         ),
         "LSTM": (nn.LSTM(4, 3, seed=0), sequence),
+        "LSTM in two directions": (nn.LSTM(4, 3, layers=2, bidirectional=True, seed=0), sequence),
+        "exact GELU": (nn.GELU(approximate=False), sequence),
         "Lambda": (nn.Lambda(lambda x: x * 2), table),
         "LayerNorm": (nn.LayerNorm(4), sequence),
         "MaxPool": (nn.MaxPool(3, stride=2, padding=1), image),
@@ -109,6 +112,29 @@ def instances():
 @pytest.mark.parametrize(("name", "layer", "x"), list(instances()))
 def test_every_layer(name, layer, x, path):
     check(layer.eval(), path, x)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(4, 3, layers=2, bidirectional=True, seed=0),
+        nn.GRU(4, 3, seed=0),
+        nn.MultiHeadAttention(4, 2, causal=True, seed=0),
+        nn.TransformerBlock(4, 2, activation=nn.GELU(approximate=False), seed=0),
+        nn.Sequential(nn.Conv1d(4, 4, 3, padding="same", seed=0), nn.Tanh(), nn.GlobalAvgPool()),
+        nn.GlobalMaxPool(),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_masks_are_an_input(layer, path):
+    def net(x, mask):
+        return layer(x, mask=mask)
+
+    check(net, path, normal(3, 5, 4), nn.mask_of_lengths(np.asarray([2, 5, 3]), 5))
+    x, nothing = normal(2, 5, 4), np.asarray([[True] * 5, [False] * 5])
+    (y,) = run(path, x, nothing)
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1]).all()
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def _behind_batch(order: _Order, channels: int | None = None) -> _Order:
     return order._replace(image=channels) if order.image is None else order
 
 
-def _one_place(order: _Order) -> _Order:
+def _one_of_image(order: _Order) -> _Order:
     return _SEQUENCE._replace(widths=order.widths)
 
 
@@ -83,7 +83,7 @@ _FORMS: dict[type, Callable[[_Order], _Order]] = {
     **dict.fromkeys((nn.Softmax, nn.LogSoftmax, nn.Dropout), _same),
     **dict.fromkeys((nn.SinusoidalPositions, nn.RotaryPositions), _same),
     **dict.fromkeys((nn.MaxPool, nn.AvgPool), _behind_batch),
-    **dict.fromkeys((nn.GlobalAvgPool, nn.GlobalMaxPool), _one_place),
+    **dict.fromkeys((nn.GlobalAvgPool, nn.GlobalMaxPool), _one_of_image),
     nn.Flatten: _flattened,
     nn.ByteReader: lambda _order: _SEQUENCE,
 }

@@ -37,6 +37,16 @@ class Lambda(Module):
         return self.function(x)
 
 
+def _check_taken(net: Module, layers: tuple[Module, ...], mask: Any) -> None:
+    """Check that there is no mask, or a layer that takes it."""
+    if mask is not None and not net.takes_mask:
+        names = ", ".join(type(layer).__name__ for layer in layers) or "no layers"
+        raise TypeError(
+            "a mask needs a layer that takes it, such as LSTM, MultiHeadAttention or GlobalAvgPool, received "
+            f"one for a {type(net).__name__} of {names}. Call it without the mask."
+        )
+
+
 def _with_mask(layer: Module, x: Any, mask: Any) -> Any:
     """Call a layer, with the mask if there is one that it takes."""
     return layer(x) if mask is None or not layer.takes_mask else layer(x, mask=mask)
@@ -86,12 +96,7 @@ class Sequential(Module):
         return any(layer.takes_mask for layer in self.layers)
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
-        if mask is not None and not self.takes_mask:
-            raise TypeError(
-                "a mask needs a layer that takes it, such as LSTM, MultiHeadAttention or GlobalAvgPool, "
-                f"received one for {', '.join(type(layer).__name__ for layer in self.layers) or 'no layers'}."
-                " Call the network without it."
-            )
+        _check_taken(self, self.layers, mask)
         for layer in self.layers:
             x = _with_mask(layer, x, mask)
         return x
@@ -162,6 +167,7 @@ class Residual(Module):
         return self.inner.takes_mask or self.shortcut.takes_mask
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        _check_taken(self, self.inner.layers + self.shortcut.layers, mask)
         y, x = _with_mask(self.inner, x, mask), _with_mask(self.shortcut, x, mask)
         if tuple(x.shape) != tuple(y.shape):
             raise ValueError(
@@ -206,6 +212,7 @@ class Concatenate(Module):
         return any(layer.takes_mask for layer in self.layers)
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
+        _check_taken(self, self.layers, mask)
         parts = [_with_mask(layer, x, mask) for layer in self.layers]
         shapes = [tuple(part.shape) for part in parts]
         ndim = len(shapes[0])

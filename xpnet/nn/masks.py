@@ -5,6 +5,7 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import is_on_host
+from xpnet.nn.parameters import check_axes
 from xpnet.settings import count
 from xpnet.tree import Array, is_array
 
@@ -77,8 +78,8 @@ def check_mask(mask: Any, shape: tuple[int, ...], layer: str) -> None:
     if tuple(mask.shape) != tuple(shape):
         raise ValueError(
             f"the mask of {layer} must have the axes (batch, length), here {tuple(shape)}, received the "
-            f"shape {tuple(mask.shape)}. Behind a layer that changes the length, no mask from before it fits: "
-            "call the layers one by one, each with its own."
+            f"shape {tuple(mask.shape)}. Behind a layer that changes the length, no mask from before it "
+            "fits: call the layers one by one, each with its own."
         )
 
 
@@ -87,7 +88,7 @@ def fill(x: Any, mask: Any, layer: str) -> Any:
 
     Parameters
     ----------
-    x : array, shape (batch, length, ...)
+    x : array, shape (batch, length, features)
     mask : array of bool, shape (batch, length)
     layer : str
         For error messages.
@@ -99,10 +100,11 @@ def fill(x: Any, mask: Any, layer: str) -> Any:
     Raises
     ------
     ValueError
-        If the mask has another shape, or hides a whole row and that can be seen without waiting.
+        If x or the mask has another shape, or it hides a whole row and that can be seen without waiting.
     TypeError
-        If it is no array of bool.
+        If x holds no floating-point numbers, or the mask is no array of bool.
     """
+    check_axes(x, ("batch", "length", "features"), layer)
     check_mask(mask, x.shape[:2], layer)
     seen = array_namespace(mask).any(mask, axis=1)
     if is_on_host(seen) and not seen.all():
@@ -119,6 +121,7 @@ def without_hidden(x: Any, mask: Any, layer: str) -> Any:
 
     A product with 0 would not do: 0 times NaN is NaN, also in a gradient.
     """
+    filling = fill(x, mask, layer)
     xp = array_namespace(x, mask)
-    filling = xp.reshape(fill(x, mask, layer), (-1, 1, 1))
+    filling = xp.reshape(filling, (-1, 1, 1))
     return xp.where(xp.expand_dims(mask, axis=-1), x, filling)

@@ -1,6 +1,7 @@
 """What all layers and networks have in common."""
 
 import textwrap
+from collections.abc import Callable
 from inspect import signature
 from typing import Any, Self
 
@@ -92,7 +93,7 @@ class Module(tree.Branch):
             if "__call__" in vars(cls) and what not in vars(cls):
                 setattr(cls, what, False)  # what it does with x is not what the class above does
         if "__call__" in vars(cls) and "takes_mask" not in vars(cls):
-            cls.takes_mask = "mask" in signature(cls.__call__).parameters
+            cls.takes_mask = _has_parameter(cls.__call__, "mask")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.state and name in vars(self):
@@ -176,6 +177,13 @@ class Module(tree.Branch):
         shown = {name: value for name, value in vars(self).items() if name[0] != "_" and value is not None}
         shown.pop("training", None)
         return block(type(self).__name__, {name: _describe(value) for name, value in shown.items()})
+
+
+def _has_parameter(function: Callable[..., Any], name: str) -> bool:
+    try:
+        return name in signature(function).parameters
+    except ValueError:  # of a function that is not written in Python
+        return False
 
 
 def _holds(value: Any, kind: type) -> bool:

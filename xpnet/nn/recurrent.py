@@ -83,11 +83,13 @@ class _Recurrent(Module):
         self.input = Dense(in_features, out, weight_init=glorot_uniform, **options)
         own_bias = self.remembers == ("output",)
         self.recurrent = Dense(features, out, bias=own_bias, weight_init=orthogonal(), **options)
+        # LSTM or GRU, whatever a class of one's own does besides.
+        kind: Any = next(cls for cls in type(self).__mro__ if "cell" in vars(cls))
         if bidirectional:
-            self.backward = type(self)(in_features, features, **options)
+            self.backward = kind(in_features, features, **options)
         if layers > 1:
             options |= {"layers": layers - 1, "bidirectional": bidirectional}
-            self.above = type(self)((1 + bidirectional) * features, features, **options)
+            self.above = kind((1 + bidirectional) * features, features, **options)
 
     def __call__(self, x: Array, *, mask: Array | None = None) -> Array:
         """Go through whole sequences.
