@@ -71,11 +71,11 @@ def batch(*shape, seed=0, dtype="float32", device=None):
     return on(device or xpnet.device(), draw(*shape, seed=seed), dtype)
 
 
-def network(*features, dropout=0.0, seed=0):
+def network(*features, dropout=0.0, seed=0, dtype="float32"):
     """Return dense layers with ReLU between them, and dropout in front of the last one if it has a rate."""
     layers = []
     for number, (inner, outer) in enumerate(pairwise(features)):
-        layers += [nn.Dense(inner, outer, seed=seed + number), nn.ReLU()]
+        layers += [nn.Dense(inner, outer, seed=seed + number, dtype=dtype), nn.ReLU()]
     layers.pop()
     if dropout:
         layers.insert(-1, nn.Dropout(dropout, seed=seed + len(features)))

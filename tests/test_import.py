@@ -15,6 +15,7 @@ OTHERS = [
     "onnx",
     "tqdm",
     "einops",
+    "tensorboardX",
 ]
 
 FORWARD = """

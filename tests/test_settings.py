@@ -31,7 +31,10 @@ COUNTS = {
     "keep": [lambda n: callbacks.Checkpoint("x", keep=n)],
     "warmup_steps": [lambda n: optim.warmup_cosine(0.1, warmup_steps=n, steps=10)],
     "growth_interval": [lambda n: optim.LossScaling(optim.SGD(0.1), growth_interval=n)],
-    "patience": [lambda n: callbacks.EarlyStopping(patience=n)],
+    "patience": [
+        lambda n: callbacks.EarlyStopping(patience=n),
+        lambda n: callbacks.ReduceLROnPlateau(patience=n),
+    ],
     "epochs": [lambda n: fit(epochs=n)],
     "batch_size": [
         lambda n: fit(batch_size=n),
@@ -62,6 +65,7 @@ COUNTS = {
     "batch": [lambda n: nn.MultiHeadAttention(4, 2, seed=0).new_cache(n, 3)],
     "input_shape": [lambda n: str(nn.Dense(2, 2).summary((3, n)))],
     "classes": [lambda n: losses.check_labels([0, 1], n)],
+    "examples": [lambda n: losses.check_weights([1] * (n if isinstance(n, int) else 2), n)],
     "k": [lambda n: metrics.top_k_accuracy(n)],
     "order": [lambda n: xpnet.check_gradients(lambda x: x * x, numpy.ones(2), order=n)],
 }
@@ -83,7 +87,12 @@ RATES = {
     "epsilon": [lambda r: optim.Adam(epsilon=r), lambda r: nn.LayerNorm(3, epsilon=r)],
     "max_norm": [lambda r: optim.clip_by_global_norm(r)],
     "rate": [lambda r: optim.constant(r), lambda r: nn.Dropout(r, seed=0)],
-    "factor": [lambda r: optim.step_decay(0.1, every=2, factor=r)],
+    "factor": [
+        lambda r: optim.step_decay(0.1, every=2, factor=r),
+        lambda r: callbacks.ReduceLROnPlateau(factor=r),
+    ],
+    "decay": [lambda r: callbacks.ExponentialMovingAverage(r)],
+    "minimum": [lambda r: callbacks.ReduceLROnPlateau(minimum=r)],
     "warmup_fraction": [lambda r: optim.one_cycle(0.1, steps=30, warmup_fraction=r)],
     "initial_scale": [lambda r: optim.LossScaling(optim.SGD(0.1), initial_scale=r)],
     "negative_slope": [lambda r: nn.LeakyReLU(r)],
@@ -93,9 +102,16 @@ RATES = {
     "gain": [lambda r: drawn(initializers.orthogonal(r))],
     "delta": [lambda r: losses.huber(Z, Z, delta=r)],
     "label_smoothing": [lambda r: losses.cross_entropy(Z, LABELS, label_smoothing=r)],
-    "class_weight": [lambda r: losses.cross_entropy(Z, LABELS, class_weight=[r, 1, 2])],
+    "class_weight": [
+        lambda r: losses.cross_entropy(Z, LABELS, class_weight=[r, 1, 2]),
+        lambda r: losses.binary_cross_entropy(Z, Z / 3, class_weight=[1, r]),
+        lambda r: metrics.accuracy(Z, LABELS, class_weight=[r, 1, 2]),
+    ],
     "positive_weight": [lambda r: losses.binary_cross_entropy(Z, Z / 3, positive_weight=r)],
-    "min_delta": [lambda r: callbacks.EarlyStopping(min_delta=r)],
+    "min_delta": [
+        lambda r: callbacks.EarlyStopping(min_delta=r),
+        lambda r: callbacks.ReduceLROnPlateau(min_delta=r),
+    ],
     "tolerance": [lambda r: xpnet.check_gradients(lambda x: x * x, numpy.ones(2), tolerance=r)],
 }
 
@@ -122,6 +138,9 @@ FLAGS = {
         lambda f: xpnet.predict(nn.Dense(3, 3, seed=0), Z, jit=f),
     ],
     "restore_best": [lambda f: callbacks.EarlyStopping(restore_best=f)],
+    "warmup": [lambda f: callbacks.ExponentialMovingAverage(warmup=f)],
+    "replace_weights": [lambda f: callbacks.ExponentialMovingAverage(replace_weights=f)],
+    "overwrite": [lambda f: callbacks.CSVLogger("x", overwrite=f)],
     "takes_logits": [lambda f: metrics.Metric("loss", losses.mse, float, takes_logits=f)],
     "has_aux": [lambda f: xpnet.grad(lambda x: (x * x, x) if f else x * x, has_aux=f)(2.0)],
 }
@@ -141,8 +160,12 @@ CALLS = [
     (-1, lambda n: nn.Softmax(n)),
     (1, lambda n: nn.LogSoftmax(n)(Z)),
     (0, lambda n: nn.Concatenate(nn.ReLU(), nn.Tanh(), axis=n)(Z)),
+    (3, lambda n: callbacks.ReduceLROnPlateau(cooldown=n)),
     (5, lambda n: nn.SinusoidalPositions(2)(Z[None, :, :2], start=n)),
     (5, lambda n: xpnet.jit(lambda x: nn.RotaryPositions(2)(x, start=n))(Z[:, :2])),
+    (2, lambda n: losses.cross_entropy(Z, LABELS + 1, ignore_index=n)),
+    (2, lambda n: metrics.accuracy.ignoring(n)(Z, LABELS)),
+    (0.5, lambda r: metrics.r2.ignoring(r)(Z, Z)),
     (3, lambda n: xpnet.scan(lambda total, _: (total + 1, total), numpy.float32(0), length=n)),
     (0.5, lambda r: fit(validation=r)),
     (0.5, lambda r: fit(callbacks=[callbacks.LearningRateSchedule(lambda _: r)])),

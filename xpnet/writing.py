@@ -54,6 +54,13 @@ def replace(path: str | os.PathLike[str], parts: Iterable[Any], *, mode: int = 0
         _flush_directory(target.parent)
 
 
+def check_folder(what: str, path: str | os.PathLike[str]) -> None:
+    """Raise a FileNotFoundError if the folder in which a path leads to a file is not there."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{what} needs a folder that is there, received {folder}. Make it first.")
+
+
 def check_path(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `replace` would raise for what is at a path, and change nothing."""
     with _explained(path):

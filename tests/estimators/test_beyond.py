@@ -208,6 +208,20 @@ def test_network_that_makes_probabilities_for_a_regression():
         regressor(module=net, loss=losses.binary_cross_entropy).fit(X_REG, y)
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_frozen_layers_of_a_network(solver):
+    """The penalty is of what is trained, and there may be no matrix in that."""
+    net = nn.Sequential(nn.Dense(64, 16, seed=0), nn.ReLU(), nn.Dense(16, 10, seed=1))
+    net[0].freeze()
+    nn.freeze(net, "layers.2.weight")
+    made = classifier(module=net, solver=solver, alpha=0.1, max_iter=3).fit(X, Y)
+    for found, given in ((made.network_[0].weight, net[0].weight), (made.network_[2].weight, net[2].weight)):
+        np.testing.assert_array_equal(found, given)
+    assert np.any(made.network_[2].bias != net[2].bias)
+    with pytest.raises(ValueError, match="parameters are all frozen"):
+        classifier(module=net.freeze(), max_iter=3).fit(X, Y)
+
+
 def mistakes(outputs, y):
     xp = xpnet.array_namespace(outputs)
     return xp.astype(xp.argmax(outputs, axis=-1) != y, outputs.dtype)
@@ -364,6 +378,41 @@ def test_optimizer():
     assert pickle.loads(pickle.dumps(classifier(optimizer=adam).fit(X, Y))).score(X, Y) > 0.9
     with pytest.raises(ValueError, match="give the schedule to the optimizer"):
         classifier(optimizer=adam, schedule=optim.constant(0.1)).fit(X, Y)
+
+
+def test_groups_of_parameters():
+    adam = optim.Adam(0.01, epsilon_hat=True)
+    plain = classifier().fit(X, Y)
+    same = optim.groups(("layers.0", {}), adam)  # paths of network_, not of what is trained around it
+    for optimizer in (same, optim.chain(optim.add_decayed_weights(0.0), same), optim.LossScaling(same)):
+        grouped = classifier(optimizer=optimizer).fit(X, Y)
+        np.testing.assert_allclose(grouped.loss_curve_, plain.loss_curve_, rtol=TOLERANCE)
+    for _ in range(2):
+        grouped.partial_fit(X, Y)
+    still = classifier(optimizer=optim.groups(("layers.0", {"learning_rate": 0.0}), adam))
+    still.partial_fit(X, Y, classes=np.unique(Y))
+    before = [coefs.copy() for coefs in still.coefs_]
+    still.partial_fit(X, Y)
+    np.testing.assert_array_equal(still.coefs_[0], before[0])
+    assert (still.coefs_[1] != before[1]).all()
+    with pytest.raises(ValueError, match=r"received 'net\.layers\.0'\. Is layers"):
+        classifier(optimizer=optim.groups(("net.layers.0", {}), adam)).fit(X, Y)
+
+
+def test_weight_decay_of_groups():
+    sgd = optim.SGD(0.01)
+    expected = classifier(optimizer=sgd, weight_decay=0.5).fit(X, Y)
+    clip = optim.clip_by_global_norm(1e9)
+    for optimizer in (optim.groups(("layers.0", {}), sgd), optim.chain(clip, optim.groups(("", sgd)))):
+        received = classifier(optimizer=optimizer, weight_decay=0.5).fit(X, Y)
+        np.testing.assert_allclose(received.loss_curve_, expected.loss_curve_, rtol=TOLERANCE)
+
+
+def test_another_grouping_begins_anew():
+    adam = optim.Adam(0.01)
+    estimator = classifier(optimizer=optim.groups(("layers.0", {}), adam)).fit(X, Y)
+    for other in (optim.groups(("layers.0", optim.SGD(0.1)), adam), adam):
+        estimator.set_params(optimizer=other).partial_fit(X, Y)
 
 
 def test_optimizer_without_transforms():

@@ -24,6 +24,7 @@ from xpnet import callbacks, losses, nn, optim
 from xpnet.files.networks import read_parts, write_parts
 from xpnet.files.tensors import pack, read
 from xpnet.optim.bound import Bound
+from xpnet.optim.grouping import Groups
 from xpnet.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -131,6 +132,7 @@ ANYTHING = [
     losses.cross_entropy, functools.partial(losses.huber, delta=2.0), optim.Adam(0.1),
     optim.AdamW(optim.cosine(1e-3, steps=9)), optim.SGD(np.float64(0.5), momentum=0.9),
     optim.chain(optim.clip_by_global_norm(1.0), optim.Lion(1e-3)), optim.LossScaling(optim.Adam(0.1)),
+    optim.groups((optim.biases_and_norms, {"beta1": 0.5}), optim.Adam(0.1)),
     optim.one_cycle(0.1, steps=10), optim.constant(1), xpnet.device("cpu"), np.random.RandomState(3),
     np.random.default_rng(0), [callbacks.EarlyStopping("loss")], (X, Y), [X.tolist(), Y.tolist()],
     (X.astype("float32"), np.asarray(["a", "b"])[Y % 2]), (pandas.DataFrame(X), Y),
@@ -147,7 +149,7 @@ KEPT = {
     "hidden_layer_sizes": {tuple, list, int, np.int64, np.ndarray},
     "loss": {str, type(losses.huber)},
     "max_iter": {int, np.int64, np.int8, np.uint8},
-    "optimizer": {optim.Adam, optim.AdamW, optim.SGD, optim.LossScaling},
+    "optimizer": {optim.Adam, optim.AdamW, optim.SGD, optim.LossScaling, Groups},
     "random_state": {int, np.int64, np.random.RandomState, type(None)},
     "schedule": {type(optim.constant(1)), type(None)},
     "shuffle": {bool, np.bool_},
@@ -260,6 +262,7 @@ GOING_ON = {
     "stopping": {"early_stopping": True, "validation_data": (X[:9], Y[:9])},
     "decay": {"weight_decay": 0.1, "optimizer": optim.RMSprop(0.01)},
     "layers": {"batch_norm": True, "dropout": 0.2},
+    "groups": {"optimizer": optim.groups((optim.biases_and_norms, {"beta1": 0.5}), optim.Adam(0.1))},
 }
 
 

@@ -60,6 +60,7 @@ def other_layers():
             nn.GlobalAvgPool(),
             nn.GlobalMaxPool(),
         ),
+        nn.Intermediate(nn.Sequential(nn.Dense(2, 2), nn.ReLU()), ["layers.0", "layers.1"]),
     ]
 
 
@@ -328,6 +329,13 @@ def test_what_is_saved_comes_back_equal(path, name):
         else:
             assert repr(found) == repr(value)
             assert name in ("keys", "dates", "depth") or found == value
+
+
+def test_a_loss_is_named_whatever_module_it_stands_in(path):
+    for loss in (losses.mse, losses.cross_entropy):
+        xpnet.save([loss, numpy.ones(2)], path)
+        assert f"xpnet.losses.{loss.__name__}" in path.read_bytes().decode("latin1")
+        assert xpnet.load(path)[0] is loss
 
 
 @pytest.mark.parametrize("module", ["xpnet.optim", "xpnet.optim.optimizers"])

@@ -33,8 +33,19 @@ def test_sequential_is_a_sequence():
     assert tuple(net) == net.layers == layers
     assert net[0] is layers[0]
     assert net[-1] is layers[-1]
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=r"a Sequential of 3 layers has no layer 3\. Count from 0"):
         net[3]
+    with pytest.raises(TypeError, match="indices must be integers or slices"):
+        net["0"]
+
+
+@pytest.mark.parametrize("part", [slice(2), slice(-2, None), slice(None, None, -2), slice(9, None)], ids=str)
+def test_slices_share_layers(part):
+    net = Sequential(Dense(2, 3, seed=0), ReLU(), Dropout(seed=0), Dense(3, 2, seed=1))
+    assert type(net[part]) is Sequential
+    assert net[part].layers == net.layers[part]
+    assert net[part].training
+    assert not net.eval()[part].training
 
 
 def test_empty_sequential(device):

@@ -175,3 +175,28 @@ def test_other_threads_do_not_show_up():
     done.set()
     thread.join()
     assert [layer for layer, *_ in found] == ["layers.0 Dense", "layers.1 Lambda"]
+
+
+def test_frozen_layers_are_marked():
+    net = Sequential(Dense(64, 32, seed=0), ReLU(), Dropout(seed=0), Dense(32, 10, seed=1))
+    assert "frozen" not in str(net.summary((64,)))
+    net.freeze().layers[3].unfreeze()
+    net[3].frozen = ("bias",)
+    table = net.summary((64,))
+    assert [row.frozen for row in table.rows] == [True, True, True, ("bias",)]
+    assert (table.parameters, table.frozen) == (2410, 2090)
+    assert (
+        str(table)
+        == """\
+layer             output       parameters
+─────────────────────────────────────────
+layers.0 Dense    (batch, 32)       2,080  frozen
+layers.1 ReLU     (batch, 32)           0  frozen
+layers.2 Dropout  (batch, 32)           0  frozen
+layers.3 Dense    (batch, 10)         330  frozen: bias
+─────────────────────────────────────────
+total                               2,410
+trained                               320
+frozen                              2,090"""
+    )
+    assert "frozen: True" in repr(net[0])

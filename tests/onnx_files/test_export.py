@@ -12,7 +12,7 @@ from helpers import rounding
 
 import xpnet
 import xpnet.onnx
-from xpnet import nn
+from xpnet import losses, nn
 from xpnet.autodiff import extended_namespace
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES
 from xpnet.onnx.operators import OPERATORS
@@ -112,6 +112,17 @@ def instances():
 @pytest.mark.parametrize(("name", "layer", "x"), list(instances()))
 def test_every_layer(name, layer, x, path):
     check(layer.eval(), path, x)
+
+
+def test_frozen_networks_are_written_as_others(tmp_path):
+    net, files = nn.Sequential(nn.Dense(4, 3, seed=0), nn.BatchNorm(3), nn.Dense(3, 2, seed=1)), []
+    for number, where in enumerate([[], ["layers.0", "layers.1.weight"], [""]]):
+        for path in where:
+            nn.freeze(net, path)
+        path = tmp_path / f"{number}.onnx"
+        xpnet.onnx.export(net, normal(3, 4), path)
+        files.append(path.read_bytes())
+    assert files[0] == files[1] == files[2]
 
 
 @pytest.mark.parametrize(
@@ -618,6 +629,23 @@ def test_gradient_that_is_constant(path):
 
 def test_gradient_is_a_function_too(path):
     check(xpnet.grad(lambda x: xpnet.array_namespace(x).sum(x**3)), path, normal(3, 4))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_losses_with_weights(reduction, path):
+    labels, weights = random.integers(-1, 4, size=(3, 5)), abs(normal(3))
+    check(
+        lambda z, y, w: losses.cross_entropy(
+            z, y, sample_weight=w, ignore_index=-1, class_weight=[1.0, 2.0, 0.5, 1.0], reduction=reduction
+        ),
+        path,
+        *(normal(3, 5, 4), labels, weights),
+    )
+    check(
+        xpnet.grad(lambda z, y, w: losses.huber(z, y, sample_weight=w > 0.5)),
+        path,
+        *(normal(3, 5, 4), normal(3, 5, 4), weights),
+    )
 
 
 # -- refusals ---------------------------------------------------------------------------------------------

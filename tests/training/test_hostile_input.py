@@ -5,7 +5,7 @@ import pytest
 
 import xpnet
 from training.cases import X, Y, classifier, same, train, weights
-from xpnet import losses, metrics, optim
+from xpnet import losses, metrics, nn, optim
 from xpnet.training.callbacks import Callback, EarlyStopping
 
 
@@ -148,7 +148,7 @@ class Keras(Callback):
         pass
 
 
-PAIR_OR_SHARE = r"validation must be a pair \(x, y\) or a share of the examples between 0 and 1, received"
+PAIR_OR_SHARE = r"validation must be \(x, y\), .*, or a share of the examples between 0 and 1, received"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ PAIR_OR_SHARE = r"validation must be a pair \(x, y\) or a share of the examples 
         ({"validation": "0.2"}, TypeError, PAIR_OR_SHARE + " '0.2'"),
         ({"validation": X}, TypeError, PAIR_OR_SHARE + " ndarray"),
         ({"validation": {"x": X, "y": Y}}, TypeError, PAIR_OR_SHARE + " dict"),
-        ({"validation": (X, Y, Y)}, TypeError, PAIR_OR_SHARE + ' a tuple of 3. Weights go .*"weights": w'),
+        ({"validation": (X, Y, Y, Y)}, TypeError, PAIR_OR_SHARE + " a tuple of 4"),
         (
             {"callbacks": EarlyStopping("loss")},
             TypeError,
@@ -170,7 +170,12 @@ PAIR_OR_SHARE = r"validation must be a pair \(x, y\) or a share of the examples 
         ),
         ({"callbacks": None}, TypeError, "callbacks must be a list, received None"),
         ({"callbacks": [EarlyStopping]}, TypeError, "each of callbacks .* received the class EarlyStopping"),
-        ({"callbacks": [lambda run: None]}, TypeError, "each of callbacks must be .* received function"),
+        (
+            {"callbacks": [lambda epoch, logs: None]},
+            TypeError,
+            r"must take the run alone, function\(run\), received function\(epoch, logs\)",
+        ),
+        ({"callbacks": [nn.ReLU()]}, TypeError, "each of callbacks must be .* received ReLU"),
         (
             {"callbacks": [Keras()]},
             TypeError,

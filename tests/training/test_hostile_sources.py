@@ -1077,8 +1077,8 @@ def test_generators_are_closed_where_network_or_data_do_not_fit():
         assert_refused(ValueError, "features", noted(notes, "it"), net=other),
         assert_refused(OfTheirOwnError, None, noted(notes, "it"), loss=loss),
         assert_refused(OfTheirOwnError, None, X, Y, validation=noted(notes, "it"), loss=loss),
-        assert_refused(TypeError, "must be a pair", noted(notes, "it"), validation=lambda: iter([X])),
-        assert_refused(TypeError, "must be a pair", spoilt),
+        assert_refused(TypeError, r"must be \(x, y\)", noted(notes, "it"), validation=lambda: iter([X])),
+        assert_refused(TypeError, r"must be \(x, y\)", spoilt),
     ]
     with pytest.raises(ValueError, match="features") as caught:
         xpnet.predict(nn.Dense(4, 2, seed=0), noted(notes, "it"))

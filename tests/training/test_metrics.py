@@ -8,7 +8,8 @@ from helpers import rounding
 
 import xpnet
 from xpnet import metrics
-from xpnet.training.metrics import Metric, as_metric
+from xpnet.training.metrics import Metric
+from xpnet.training.metrics.functions import as_metric
 from xpnet.training.totals import Totals
 
 random = np.random.default_rng(0)
@@ -138,7 +139,7 @@ def test_r2_in_single_precision_alone(monkeypatch, device, center):
     def narrow(x):
         return xp.astype(x, xp.float32) if xpnet.tree.is_array(x) else x
 
-    monkeypatch.setattr(xpnet.training.metrics, "wide", narrow)
+    monkeypatch.setattr(xpnet.training.metrics.numbers, "wide", narrow)
     random = np.random.default_rng(2)
     spread = center / 2000
     targets = (center + spread * random.normal(size=(3000, 1))).astype("float32")

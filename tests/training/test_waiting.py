@@ -10,7 +10,7 @@ import pytest
 
 import xpnet
 from xpnet import losses, metrics, nn, optim
-from xpnet.training.callbacks import Callback
+from xpnet.training.callbacks import Callback, ExponentialMovingAverage
 
 STEPS, BATCH = 50, 8
 random = np.random.default_rng(0)
@@ -142,6 +142,11 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_no_optimizer_waits(device, watch, jit, name):
     train(watch, optimizer=OPTIMIZERS[name], jit=jit)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_no_average_waits(device, watch, jit):
+    train(watch, jit=jit, callbacks=[ExponentialMovingAverage(warmup=True), watch])
 
 
 LOSSES = {

@@ -80,7 +80,7 @@ def checkpoint(f: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*arguments: P.args, **keywords: P.kwargs) -> Any:
         module = f if isinstance(f, tree.Branch) else ()
         given = (module, arguments, keywords)
-        leaves, structure = tree.flatten(given, frozen=True)
+        leaves, structure = tree.flatten(given, state=True)
         traced = {i: x for i, x in enumerate(leaves) if type(x) is Tracer and x.node is not None}
         if not traced:
             return f(*arguments, **keywords)

@@ -34,7 +34,11 @@ _LONGEST_INTEGER = 1024
 _CONTAINERS: dict[type, str] = {list: "list", tuple: "tuple", dict: "dict", OrderedDict: "ordered_dict"}
 
 # Where the functions and classes are that a file may name, besides the layers of `xpnet.nn`.
-_MODULES = (losses, initializers, *(x for x in vars(optim).values() if isinstance(x, ModuleType)))
+_PACKAGES = (losses, optim)
+_MODULES = (
+    initializers,
+    *(x for package in _PACKAGES for x in vars(package).values() if isinstance(x, ModuleType)),
+)
 
 # What comes from files of ONNX. It needs the package onnx, which is imported with it, where it is asked for.
 _OF_ONNX = {
@@ -80,8 +84,9 @@ def _name_of(x: Any) -> str:
 
 
 def _full_name(x: Any) -> str:
-    is_public = getattr(optim, x.__qualname__, None) is x  # in whatever module it stands
-    return f"{optim.__name__ if is_public else x.__module__}.{x.__qualname__}"
+    packages = (package for package in _PACKAGES if getattr(package, x.__qualname__, None) is x)
+    public = next(packages, None)  # in whatever module of it x stands
+    return f"{public.__name__ if public else x.__module__}.{x.__qualname__}"
 
 
 def _fields(cls: Any) -> tuple[str, ...] | None:

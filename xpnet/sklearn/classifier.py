@@ -20,7 +20,7 @@ from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, log_loss, objective_of
 from xpnet.sklearn.weights import class_weights, weights_of
 from xpnet.training.metric import Metric
-from xpnet.training.metrics import share, share_totals
+from xpnet.training.metrics.classes import share, share_totals
 
 
 class MLPClassifier(ClassifierMixin, MLP):

@@ -14,7 +14,7 @@ from xpnet.backends import asarray, device_of
 from xpnet.errors import NoGradientError
 from xpnet.nn import Module
 from xpnet.training import Steps
-from xpnet.training.metric import attribute_of
+from xpnet.training.metric import attribute_of, check_targets_of
 from xpnet.training.steps import NO_DEPENDENCE
 
 
@@ -93,7 +93,7 @@ class Objective:
     @property
     def check_targets(self) -> Callable[..., Any] | None:
         """What the loss itself checks, of outputs and targets as `fit` has them."""
-        check = attribute_of(self.each, "check_targets")
+        check = check_targets_of(self.each)
         return check and (lambda outputs, targets: check(outputs["outputs"], targets["y"]))
 
     @property

@@ -16,7 +16,7 @@ from xpnet.sklearn.network import LINKS
 from xpnet.sklearn.objective import Objective, objective_of
 from xpnet.sklearn.parameters import Numbers, several
 from xpnet.training.metric import Metric, wide
-from xpnet.training.metrics import mean_r2
+from xpnet.training.metrics.numbers import mean_r2
 
 
 class MLPRegressor(RegressorMixin, MLP):

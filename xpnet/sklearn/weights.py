@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy
 
-from xpnet.settings import is_number
+from xpnet.training.weights import balanced, of_dict
 
 
 def class_weights(class_weight: Any, classes: numpy.ndarray | None, targets: numpy.ndarray) -> numpy.ndarray:
@@ -30,27 +30,13 @@ def class_weights(class_weight: Any, classes: numpy.ndarray | None, targets: num
     """
     if class_weight == "balanced":
         count = 2 if classes is None else len(classes)
-        return numpy.stack([_balanced(column, count) for column in _columns(targets)])
+        return numpy.stack([balanced(column, count) for column in _columns(targets)])
     if classes is None:
         raise ValueError(
             "class_weight as a dict needs classes of which each example has one, received targets of several "
             'labels. Use class_weight="balanced", or sample_weight.'
         )
-    for key, weight in class_weight.items():
-        if not is_number(weight) or not 0 <= float(weight) < numpy.inf:
-            raise ValueError(
-                "class_weight must have a finite number of at least 0 for each class, received "
-                f"{weight!r} for {key!r}."
-            )
-    found = [[float(weight) for key, weight in class_weight.items() if _is(key, label)] for label in classes]
-    missing = [label for label, weights in zip(classes.tolist(), found, strict=True) if not weights]
-    if missing and len(classes) - len(missing) != len(class_weight):
-        raise ValueError(
-            f"class_weight must have the classes of y as its keys, which are {classes.tolist()}; received "
-            f"{list(class_weight)}, where {missing} are missing and others are there. Name those that shall "
-            "not count as 1."
-        )
-    return numpy.asarray([[weights[0] if weights else 1.0 for weights in found]])
+    return of_dict(class_weight, classes)[None, :]
 
 
 def weights_of(targets: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:
@@ -61,13 +47,3 @@ def weights_of(targets: numpy.ndarray, weights: numpy.ndarray) -> numpy.ndarray:
 
 def _columns(targets: numpy.ndarray) -> numpy.ndarray:
     return targets.reshape(len(targets), -1).T.astype(int)
-
-
-def _balanced(column: numpy.ndarray, classes: int) -> numpy.ndarray:
-    counts = numpy.bincount(column, minlength=classes)
-    present = counts > 0
-    return numpy.where(present, len(column) / (present.sum() * numpy.maximum(counts, 1)), 1.0)
-
-
-def _is(key: Any, label: Any) -> bool:
-    return numpy.shape(key) == () and bool(key == label)  # the shape of a tuple is that of an array

@@ -1,13 +1,14 @@
 """What `fit` makes of its arguments, after a check of each."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from inspect import signature
 from typing import Any
 
 from xpnet.optim import LossScaling, Optimizer, Transform
 from xpnet.settings import described
 from xpnet.training.metric import Metric
-from xpnet.training.metrics import as_metric
-from xpnet.training.run import Callback
+from xpnet.training.metrics.functions import as_metric, of_key
+from xpnet.training.run import Callback, Run
 from xpnet.training.steps import Steps
 
 
@@ -33,13 +34,19 @@ def check_optimizer(optimizer: Any) -> None:
 
 
 def metrics_of(metrics: Any) -> list[Metric]:
-    """Return a list of metrics, also of functions."""
-    return [as_metric(metric) for metric in _listed("metrics", metrics)]
+    """Return a list of metrics, also of functions, and of a dict of the keys of outputs and targets."""
+    if not isinstance(metrics, dict):
+        return [as_metric(metric) for metric in _listed("metrics", metrics)]
+    of_keys = {key: given if isinstance(given, tuple | list) else [given] for key, given in metrics.items()}
+    return [of_key(as_metric(metric), key) for key, given in of_keys.items() for metric in given]
 
 
 def callbacks_of(callbacks: Any) -> list[Callback]:
     """Return callbacks in the order in which they come: a checkpoint is written when others have seen all."""
-    listed = _listed("callbacks", callbacks)
+    listed = [
+        _AfterEpochs(callback) if _is_function(callback) else callback
+        for callback in _listed("callbacks", callbacks)
+    ]
     for callback in listed:
         _check_callback(callback)
     return sorted(listed, key=lambda callback: callback.order)
@@ -55,11 +62,39 @@ def _listed(name: str, values: Any) -> list[Any]:
 _OF_CALLBACKS = [name for name in vars(Callback) if not name.startswith("_")]
 
 
+class _AfterEpochs(Callback):
+    """Calls a function after each epoch."""
+
+    def __init__(self, function: Callable[[Run], Any]) -> None:
+        try:
+            signature(function).bind(None)
+        except TypeError:
+            raise TypeError(
+                "a function among callbacks must take the run alone, function(run), received "
+                f"{described(function)}{signature(function)}."
+            ) from None
+        except ValueError:
+            pass  # not every function tells its parameters
+        self._function = function
+
+    def epoch_end(self, run: Run) -> None:
+        self._function(run)
+
+
+def _is_function(callback: Any) -> bool:
+    return (
+        callable(callback)
+        and not isinstance(callback, type)
+        and not any(hasattr(callback, name) for name in _OF_CALLBACKS)
+    )
+
+
 def _check_callback(callback: Any) -> None:
     if isinstance(callback, type) or not all(hasattr(callback, name) for name in _OF_CALLBACKS):
         raise TypeError(
             "each of callbacks must be an xpnet.callbacks.Callback, such as xpnet.callbacks.EarlyStopping(), "
-            f"received {described(callback)}. A subclass of Callback has the methods that it leaves out."
+            f"or a function of the run, received {described(callback)}. A subclass of Callback has the "
+            "methods that it leaves out."
         )
     others = [name for name in dir(callback) if name.startswith("on_")]
     if isinstance(callback, Callback) and others:

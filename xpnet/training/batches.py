@@ -32,11 +32,11 @@ class Batches:
     Parameters
     ----------
     names : sequence of str
-        What errors call the parts of a batch.
+        What errors call the parts of a batch, of which the last may be missing.
     given : iterable or callable
         The batches, or a function that returns an iterable of them for each epoch.
     parts : callable
-        From a batch to its parts, arrays or dicts of such, as many as there are names.
+        From a batch to its parts, arrays or dicts of such.
     where : Device
     dtype : dtype
         To which floating-point numbers are converted.
@@ -71,6 +71,7 @@ class Batches:
         epochs: int = 1,
     ) -> None:
         self.names, self._given, self._parts = tuple(names), given, parts
+        self._names = self.names
         self.destination = Destination(where, dtype)
         self.columns: dict[str, list[Any]] = {}
         self.check: Callable[..., None] | None = None
@@ -90,10 +91,13 @@ class Batches:
         except BaseException:
             self.close()
             raise
+        self.names = self._names[: len(first)]
         self._waiting, self.batch_size = first, length(first[0])
         expected = self._length()
         self.number = None if expected is None else expected * self.batch_size
         self._from_host = any(isinstance(leaf, numpy.ndarray) for leaf in tree.leaves(first))
+
+    is_loaded = False
 
     @property
     def _what(self) -> str:
@@ -284,7 +288,7 @@ class Batches:
         with noted(f"It is about batch {number + 1} of {self._what}."):
             parts = self._parts(item)
         ready: dict[int, Any] = {}
-        for name, part in zip(self.names, parts, strict=True):
+        for name, part in zip(self._names, parts, strict=False):
             if id(part) not in ready:  # a dict may be both x and y
                 ready[id(part)] = map_named(lambda *leaf: self._leaf(number, *leaf), name, part)
         batch = [ready[id(part)] for part in parts]
@@ -312,7 +316,7 @@ class Batches:
         def look(name: str, leaf: Any) -> None:
             like[name], lengths[name] = (leaf.dtype, tuple(leaf.shape[1:])), leaf.shape[0]
 
-        for name, part in zip(self.names, batch, strict=True):
+        for name, part in zip(self._names, batch, strict=False):
             map_named(look, name, part)
         if not all(lengths.values()) or len(set(lengths.values())) != 1:
             text = " and ".join(f"{length} in {name}" for name, length in lengths.items()) or "nothing"

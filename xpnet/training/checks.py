@@ -3,16 +3,19 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from xpnet import tree
 from xpnet.backends import is_on_host, plain_namespace
 from xpnet.errors import NoGradientError, NotRecordableError
+from xpnet.losses.checks import NothingCountsError
+from xpnet.losses.weights import check_weight_values
 from xpnet.nn.summary import layer_names, watched_calls
 from xpnet.replay.record import RecordingNamespace
 from xpnet.replay.same.facts import Facts
 from xpnet.replay.same.outside import ArrayFromOutsideError
-from xpnet.training.metric import Metric, attribute_of
+from xpnet.training.metric import Metric, attribute_of, check_targets_of
 
 _log = logging.getLogger("xpnet")
 
@@ -97,7 +100,7 @@ def check_noted_targets(noted: list[tuple[Callable[..., Any], Any, Any]], y: Any
     """Let losses that were called inside another one look at all targets, or at what was made of a batch."""
     known = {id(part): whole for part, whole in zip(tree.leaves(y), tree.leaves(all_targets), strict=True)}
     for loss, logits, targets in noted:
-        attribute_of(loss, "check_targets")(logits, known.get(id(targets), targets))
+        check_targets_of(loss)(logits, known.get(id(targets), targets))
 
 
 def _has_values_of(x: Any, probabilities: Any) -> bool:
@@ -225,7 +228,12 @@ def check_reads(layers: list[Any], arrays: dict[str, Any], reads: Reads) -> None
 
 
 def check_of_parts(
-    net: Any, reads: Reads, looks: Sequence[Callable[[Any], None]] = (), name: str = "x"
+    net: Any,
+    reads: Reads,
+    looks: Sequence[Callable[[Any], None]] = (),
+    name: str = "x",
+    *,
+    weighted: bool = False,
 ) -> Callable[..., None] | None:
     """Return what looks at data that are read in parts, as was done with the first part; None if nothing is.
 
@@ -238,21 +246,27 @@ def check_of_parts(
         What looks at targets.
     name : str, default="x"
         What the inputs are called.
+    weighted : bool, default=False
+        Whether weights of examples are looked at.
 
     Returns
     -------
     callable or None
-        ``check(x, y)``, of which one may be None. Other arrays than those on the host are not looked at.
+        ``check(x, y, sample_weight)``, each of which may be None. Other arrays than those on the host are not
+        looked at.
     """
-    if not reads and not looks:
+    if not reads and not looks and not weighted:
         return None
     layers = checking_layers(net)
 
-    def check(x: Any, y: Any = None) -> None:
+    def check(x: Any, y: Any = None, sample_weight: Any = None) -> None:
         arrays = {key: array for key, array in named_arrays(x, name).items() if is_on_host(array)}
         check_reads(layers, arrays, {(layer, key) for layer, key in reads if key in arrays})
         if y is not None and all(map(is_on_host, tree.leaves(y))):
             for look in looks:
-                look(y)
+                with suppress(NothingCountsError):  # a part may be ignored as a whole
+                    look(y)
+        if sample_weight is not None and is_on_host(sample_weight):
+            check_weight_values("sample_weight", sample_weight)
 
     return check

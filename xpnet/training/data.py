@@ -9,15 +9,16 @@ from xpnet.backends import Device, columns_of
 from xpnet.settings import count, described, is_bool, is_number
 from xpnet.training.batches import Batches
 from xpnet.training.destination import Destination, is_sparse
-from xpnet.training.examples import Examples
+from xpnet.training.examples import Examples, check_accumulate
 from xpnet.training.lazy import Items, has_keys, is_like_array, is_of_items
 from xpnet.training.networks import place_of
 from xpnet.training.orders import order_of
 
 Data: TypeAlias = Examples | Batches
 
-_NAMES = ("x", "y")
-_VALIDATION_NAMES = ("x of validation", "y of validation")
+# The parts of examples and batches, of which the last may be missing.
+_NAMES = ("x", "y", "sample_weight")
+_VALIDATION_NAMES = ("x of validation", "y of validation", "sample_weight of validation")
 
 _BATCH_SIZE = 32
 _BATCH_SIZE_IN_USE = 1024
@@ -37,11 +38,14 @@ def training_data(
     net: Any,
     x: Any,
     y: Any,
+    sample_weight: Any,
     validation: Any,
     *,
     batch_size: Any,
     shuffle: Any,
     block_size: Any,
+    drop_last: bool,
+    accumulate: int,
     random: Any,
     epochs: int,
     opened: ExitStack,
@@ -50,6 +54,10 @@ def training_data(
 
     Parameters
     ----------
+    drop_last : bool
+        Whether an epoch leaves out what is too little for a whole step.
+    accumulate : int
+        How many batches make a step.
     epochs : int
         How many are left.
     opened : contextlib.ExitStack
@@ -60,31 +68,43 @@ def training_data(
     held_out: Data | None = None
     if _gives_batches(x, y):
         order = None if is_bool(shuffle) else shuffle
-        _check_no_others(batch_size=batch_size, shuffle=order, block_size=block_size)
+        others = {"batch_size": batch_size, "shuffle": order, "block_size": block_size}
+        _check_no_others(**others, drop_last=drop_last or None)
         if is_number(validation):
             raise ValueError(
                 f"validation={validation!r} needs data that are indexed, of which a share is put aside; "
                 "received batches from outside. Give other batches for validation, or a pair (x, y)."
             )
-    data = _data(net, _NAMES, x, y, size, epochs)
+    data = _data(net, _NAMES, x, y, sample_weight, size, epochs)
     opened.callback(data.close)
     if isinstance(data, Batches):
         size = data.batch_size
+        check_accumulate(data.settings.get("batches", 0), accumulate)  # if they are not counted, at their end
     else:
         if is_number(validation):
             data, held_out = data.split(float(validation), random)
         data.order = order_of(shuffle, block_size, rows=len(data), elements=data.elements, random=random)
         if is_bool(shuffle) and shuffle:
             data.warn_of_chunks()
+        data.accumulate, data.drop_last = accumulate, drop_last
+        data.check_steps()
     if validation is not None and held_out is None:
-        pair = tuple(validation) if _is_pair(validation) else (validation, None)
-        held_out = _data(net, _VALIDATION_NAMES, pair[0], pair[1], size, epochs)
+        parts = tuple(validation) if _are_parts(validation) else (validation,)
+        x, y, sample_weight = (*parts, None, None)[:3]
+        held_out = _data(net, _VALIDATION_NAMES, x, y, sample_weight, size, epochs)
         opened.callback(held_out.close)
     return data, held_out
 
 
-def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epochs: int) -> Data:
+def _data(
+    net: Any, names: tuple[str, ...], x: Any, y: Any, sample_weight: Any, batch_size: int, epochs: int
+) -> Data:
     where, dtype = place_of(net)
+    if y is None and sample_weight is not None:
+        raise TypeError(
+            f"{names[2]} must be left out where {names[0]} stands for {names[1]}, too, received "
+            f"{described(sample_weight)}. Give it with them: batches and examples of (x, y, sample_weight)."
+        )
     if _gives_batches(x, y):
         return Batches(names, _iterable(x), _pair_of, where, dtype, epochs=epochs)
     if _are_batches(x) and not _may_be_array(x):
@@ -101,7 +121,7 @@ def _data(net: Any, names: tuple[str, str], x: Any, y: Any, batch_size: int, epo
             "none. They are left out where the first argument gives batches, or examples, of (x, y)."
         )
     else:
-        values = dict(zip(names, (x, y), strict=True))
+        values = dict(zip(names, (x, y) if sample_weight is None else (x, y, sample_weight), strict=False))
     warn = names is _NAMES
     examples = Examples(values, where, dtype, batch_size=batch_size, sparse=net.takes_sparse, warn=warn)
     return examples.settle()
@@ -139,15 +159,15 @@ def _are_batches(data: Any) -> bool:
     return not is_data and (hasattr(data, "__iter__") or callable(data) or _is_keras_sequence(data))
 
 
-def _is_pair(validation: Any) -> bool:
-    """Say whether data for validation are (x, y), and not a list of two batches."""
-    is_two = isinstance(validation, tuple | list) and len(validation) == 2
-    return is_two and (isinstance(validation, tuple) or not _are_batches(validation))
+def _are_parts(validation: Any) -> bool:
+    """Say whether data for validation are (x, y) or (x, y, sample_weight), and not a list of batches."""
+    is_few = isinstance(validation, tuple | list) and len(validation) in (2, 3)
+    return is_few and (isinstance(validation, tuple) or not _are_batches(validation))
 
 
 def _is_batch(item: Any) -> bool:
     """Say whether an item of a list is a batch, and no row of numbers."""
-    return _is_pair_of_arrays(item) or isinstance(item, Mapping) or columns_of(item) is not None
+    return _are_arrays(item) or isinstance(item, Mapping) or columns_of(item) is not None
 
 
 def _is_row(item: Any) -> bool:
@@ -155,17 +175,18 @@ def _is_row(item: Any) -> bool:
     return isinstance(item, tuple | list) and all(map(is_number, item))
 
 
-def _is_pair_of_arrays(batch: Any) -> bool:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
+def _are_arrays(batch: Any) -> bool:
+    """Say whether a batch is two or three arrays, or dicts of such."""
+    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
         return False
     return all(isinstance(part, Mapping) or len(getattr(part, "shape", ())) > 0 for part in batch)
 
 
 def _may_be_array(batches: Any) -> bool:
     """Say whether what may be batches may also be rows of numbers: arrays of one shape in lists."""
-    if not isinstance(batches, list | tuple) or not all(map(_is_pair_of_arrays, batches)):
+    if not isinstance(batches, list | tuple) or not all(map(_are_arrays, batches)):
         return False
-    return all(getattr(x, "shape", None) == getattr(y, "shape", None) for x, y in batches)
+    return all(len({getattr(part, "shape", None) for part in batch}) == 1 for batch in batches)
 
 
 def _is_keras_sequence(data: Any) -> bool:
@@ -192,18 +213,19 @@ def _iterable(batches: Any) -> Any:
 
 
 def _pair_of(item: Any) -> list[Any]:
-    """Return x and y of a batch or an example."""
+    """Return x and y of a batch or an example, and its weights, if it has some."""
     columns = columns_of(item)
     item = item if columns is None else columns
     if isinstance(item, Mapping):  # other dicts are for network and loss to read
-        return [item["x"], item["y"]] if item.keys() == {"x", "y"} else [item, item]
-    if isinstance(item, tuple | list) and len(item) == 2:
+        is_known = {"x", "y"} <= item.keys() <= set(_NAMES)
+        return [item[name] for name in _NAMES if name in item] if is_known else [item, item]
+    if isinstance(item, tuple | list) and len(item) in (2, 3):
         return list(item)
     is_longer = isinstance(item, tuple | list)
     received = f"a {type(item).__name__} of {len(item)}" if is_longer else described(item)
     raise TypeError(
-        f"each batch or example must be a pair (x, y) or a dict, received {received}. Several inputs or "
-        'targets are a dict of arrays: (x, {"labels": y, "weights": w}).'
+        f"each batch or example must be (x, y), (x, y, sample_weight) or a dict, received {received}. "
+        'Several inputs or targets are a dict of arrays: (x, {"digit": digits, "size": sizes}).'
     )
 
 
@@ -212,28 +234,22 @@ def _input_of(item: Any) -> list[Any]:
     columns = columns_of(item)
     item = item if columns is None else columns
     if isinstance(item, Mapping):
-        return [item["x"] if item.keys() <= {"x", "y"} and "x" in item else item]
-    is_pair = isinstance(item, tuple) or _is_pair_of_arrays(item)
+        return [item["x"] if item.keys() <= set(_NAMES) and "x" in item else item]
+    are_parts = isinstance(item, tuple) or _are_arrays(item)
     is_alone = isinstance(item, list) and len(item) == 1 and hasattr(item[0], "shape")
-    return [item[0] if is_pair or is_alone else item]
+    return [item[0] if are_parts or is_alone else item]
 
 
 def _check_pair_or_share(validation: Any) -> None:
     must = (
-        "if it gives no batches or examples, validation must be a pair (x, y) or a share of the examples "
-        "between 0 and 1, received"
+        "if it gives no batches or examples, validation must be (x, y), (x, y, sample_weight), or a share of "
+        "the examples between 0 and 1, received"
     )
     if is_number(validation):
         if not 0 < validation < 1:
             raise ValueError(f"{must} {validation!r}.")
     elif isinstance(validation, tuple | list) and not _are_batches(validation):
-        if len(validation) != 2:
-            weights = (
-                ' Weights go where the loss finds them, in the targets: (x, {"labels": y, "weights": w}).'
-            )
-            raise TypeError(
-                f"{must} a {type(validation).__name__} of {len(validation)}."
-                f"{weights if len(validation) == 3 else ''}"
-            )
+        if not _are_parts(validation):
+            raise TypeError(f"{must} a {type(validation).__name__} of {len(validation)}.")
     elif validation is not None and not (_are_batches(validation) or is_of_items(validation)):
         raise TypeError(f"{must} {described(validation)}.")

@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from xpnet.training.data import Data
 from xpnet.training.finite import are_finite, became_bad, has_points, is_finite
 from xpnet.training.networks import deep_copied, evaluation_copy
 from xpnet.training.run import Run
+from xpnet.training.steps import Batch, Steps
 
 _log = logging.getLogger("xpnet")
 
@@ -55,7 +55,7 @@ _GRADIENT = (
 
 
 def first_bad_step(
-    run: Run, step: Callable[..., Any], batches: Iterable[tuple[int, tuple[Any, ...]]], names: Sequence[str]
+    run: Run, steps: Steps, batches: Iterable[tuple[int, Batch]], names: Sequence[str], accumulate: int = 1
 ) -> tuple[int, BadValue] | None:
     """Take the steps of an epoch again, up to the first that is bad.
 
@@ -63,12 +63,13 @@ def first_bad_step(
     ----------
     run : Run
         Where it was before the first of the batches. It is not changed.
-    step : callable
-        As `fit` takes it; it may write over the network and the state that it is given.
-    batches : iterable of (int, (array, array))
+    steps : Steps
+    batches : iterable of (int, Batch)
         Their numbers, counted from 0, and they.
     names : sequence of str
         What inputs and targets are called.
+    accumulate : int, default=1
+        How many batches make a step.
 
     Returns
     -------
@@ -78,30 +79,31 @@ def first_bad_step(
         as a callback changed the steps.
     """
 
-    def steps_from(net: Any, state: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def steps_from(before: tuple[Any, Any, Any], ends: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Return what takes a step from here, and what says whether one from here is good."""
 
-        def take(x: Any, y: Any) -> Any:
-            return step(*deep_copied((net, state)), x, y, run.optimizer)
+        def take(x: Any, y: Any, weights: Any) -> tuple[Any, ...]:
+            net, state, sums = deep_copied(before)
+            return steps.take(net, state, sums, run.optimizer, (x, y, weights), ends=ends)
 
-        def is_good(x: Any, y: Any) -> bool:
-            after, _, loss, _ = take(x, y)
-            return is_finite(loss) and not became_bad(after, net)
+        def is_good(*batch: Any) -> bool:
+            after, _, _, loss, *_ = take(*batch)
+            return is_finite(loss) and not became_bad(after, before[0])
 
         return take, is_good
 
-    net, state, weights = run.net, run.optimizer_state, None
-    for number, (x, y) in batches:
-        take, is_good = steps_from(net, state)
-        after, state, loss, _ = take(x, y)
+    net, state, sums, weights = run.net, run.optimizer_state, None, None
+    for number, batch in batches:
+        take, is_good = steps_from((net, state, sums), (number + 1) % accumulate == 0)
+        after, state, sums, loss, *_ = take(*batch)
         bad = became_bad(after, net)
         if not is_finite(loss):
-            found = _first_bad_datum(is_good, x, y, names) or _first_bad_output(net, x)
+            found = _first_bad_datum(is_good, batch, names) or _first_bad_output(net, batch[0])
             if weights is not None and found is not None and found.name.startswith("the weights"):
                 found = replace(found, advice=_GRADIENT)  # the loss of the step that made them was finite
             return number, found or BadValue("the loss", _SLOWER)
         if bad and weights is None:
-            found = _first_bad_datum(is_good, x, y, names)
+            found = _first_bad_datum(is_good, batch, names)
             if found is not None:
                 return number, found
             weights = number, BadValue(bad, _GRADIENT if bad in tree.paths(net) else _SCALE)
@@ -112,17 +114,17 @@ def first_bad_step(
 def first_bad_evaluation(
     net: Any,
     evaluate: Callable[..., Any],
-    batches: Iterable[tuple[int, tuple[Any, ...]]],
+    batches: Iterable[tuple[int, Batch]],
     names: Sequence[str],
 ) -> tuple[int, BadValue] | None:
     """Do for the evaluation of a network what `first_bad_step` does for its training."""
 
-    def is_good(x: Any, y: Any) -> bool:
-        return is_finite(evaluate(net, x, y)[0])
+    def is_good(*batch: Any) -> bool:
+        return is_finite(evaluate(net, *batch)[0])
 
-    for number, (x, y) in batches:
-        if not is_good(x, y):
-            found = _first_bad_datum(is_good, x, y, names) or _first_bad_output(net, x)
+    for number, batch in batches:
+        if not is_good(*batch):
+            found = _first_bad_datum(is_good, batch, names) or _first_bad_output(net, batch[0])
             return number, found or BadValue("the loss", _SLOWER)
     return None
 
@@ -145,13 +147,14 @@ def explained(found: tuple[int, BadValue] | None, data: Data) -> str:
     return f", batch {batch + 1}, first in {place}. {value.advice}"
 
 
-def check_validation(run: Run, loss: float, data: Data, evaluate: Callable[..., Any]) -> None:
+def check_validation(
+    run: Run, loss: float, data: Data, evaluate: Callable[..., Any], batches: Iterable[tuple[int, Batch]]
+) -> None:
     """Raise an error if bad values in the data for validation made its loss bad; else warn of such a loss."""
     earlier = run.history["validation_loss"] if len(run.history) else []
     if math.isfinite(loss) or not all(map(math.isfinite, earlier)):  # said already
         return
-    with closing(data.again()) as batches:
-        found = first_bad_evaluation(evaluation_copy(run.net), evaluate, batches, data.names)
+    found = first_bad_evaluation(evaluation_copy(run.net), evaluate, batches, data.names)
     text = f"but is {loss} in epoch {run.epoch}{explained(found, data)}"
     if found is not None and found[1].index:
         raise FloatingPointError(f"the validation loss must be finite, {text}{BACK}")
@@ -159,17 +162,18 @@ def check_validation(run: Run, loss: float, data: Data, evaluate: Callable[..., 
 
 
 def _first_bad_datum(
-    is_good: Callable[[Any, Any], bool], x: Any, y: Any, names: Sequence[str]
+    is_good: Callable[[Any, Any, Any], bool], batch: Batch, names: Sequence[str]
 ) -> BadValue | None:
     """Return the first bad value in the data of a batch that is not good, if it is to blame.
 
     A network may know what to do with NaN in its inputs, and a loss with NaN in targets. So the data are to
     blame only if all is good without their bad values.
     """
-    bad_x, bad_y = (next(_bad_data(name, data), None) for name, data in zip(names, (x, y), strict=True))
-    if not (bad_x or bad_y) or not is_good(_without_bad(x), _without_bad(y)):
+    x, y, weights = batch
+    bad_x, bad_y = (next(_bad_data(name, data), None) for name, data in zip(names, (x, y), strict=False))
+    if not (bad_x or bad_y) or not is_good(_without_bad(x), _without_bad(y), weights):
         return None
-    return bad_x if bad_y is None or not is_good(x, _without_bad(y)) else bad_y
+    return bad_x if bad_y is None or not is_good(x, _without_bad(y), weights) else bad_y
 
 
 def _first_bad_output(net: Any, x: Any) -> BadValue | None:

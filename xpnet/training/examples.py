@@ -2,10 +2,10 @@
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from itertools import chain, pairwise
-from math import prod
 from typing import Any
 
 import numpy
@@ -70,6 +70,10 @@ class Examples:
         The columns of data frames, by names such as ``"x"`` and ``"x['a']"``.
     order : Order or None
         Puts the rows in the order of an epoch. None leaves them as they stand.
+    drop_last : bool
+        Whether an epoch leaves out what is too little for a whole step.
+    accumulate : int
+        How many batches make a step.
     check : callable or None
         Is called with what is read of each of the values that is not loaded, and None for the others.
 
@@ -95,6 +99,7 @@ class Examples:
         self.batch_size = batch_size
         self.columns: dict[str, list[Any]] = {}
         self.order: Order | None = None
+        self.drop_last, self.accumulate = False, 1
         self.check: Callable[..., None] | None = None
         self._sources: list[IndexedArray | Items] = []
         lengths: dict[str, int] = {}
@@ -127,7 +132,7 @@ class Examples:
             self.names = tuple(values)
             self.values = [map_named(prepared, *item) for item in values.items()]
         x = self.values[0]
-        if sparse and is_sparse(x) and len(x.shape) == 2 and x.nnz <= SPARSE_SHARE * prod(x.shape):
+        if sparse and is_sparse(x) and len(x.shape) == 2 and x.nnz <= SPARSE_SHARE * math.prod(x.shape):
             self.values[0] = _FewElements(x)
         if len(set(lengths.values())) > 1:
             text = " and ".join(f"{length} in {name}" for name, length in lengths.items())
@@ -144,18 +149,40 @@ class Examples:
     @property
     def number(self) -> int:
         """How many examples an epoch has."""
-        return len(self)
+        return len(self) - (len(self) % (self.batch_size * self.accumulate) if self.drop_last else 0)
 
     @property
     def settings(self) -> dict[str, int]:
         """What is the same when a training goes on."""
         blocks = {"block_size": self.order.block_size} if isinstance(self.order, Blocks) else {}
-        return {"examples": len(self), "batch_size": self.batch_size, **blocks}
+        dropped = {"drop_last": 1} if self.drop_last else {}
+        return {"examples": len(self), "batch_size": self.batch_size, **blocks, **dropped}
+
+    def check_steps(self) -> None:
+        """Check that an epoch has whole steps.
+
+        Raises
+        ------
+        ValueError
+            If it has none, or if its batches are no multiple of those that make one.
+        """
+        batches = math.ceil(self.number / self.batch_size)
+        if not batches:
+            raise ValueError(
+                f"drop_last needs enough examples for a step, {self.batch_size * self.accumulate}, received "
+                f"{len(self)}. Choose a smaller batch_size."
+            )
+        check_accumulate(batches, self.accumulate)
 
     @property
     def elements(self) -> int:
         """The number of elements of an example."""
-        return sum(prod(leaf.shape[1:]) for leaf in self._leaves)
+        return sum(math.prod(leaf.shape[1:]) for leaf in self._leaves)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether all values are in memory, on whatever device."""
+        return not self._sources
 
     @property
     def stays_sparse(self) -> bool:
@@ -178,7 +205,8 @@ class Examples:
             return
         low, high = array.min(axis=0), array.max(axis=0)
         step = numpy.finfo(dtype).eps * numpy.maximum(abs(low), abs(high))
-        lost = numpy.argwhere((low < high) & (high - low < NUMBERS_IN_RANGE * step))
+        with numpy.errstate(invalid="ignore"):  # of columns that are infinite
+            lost = numpy.argwhere((low < high) & (high - low < NUMBERS_IN_RANGE * step))
         if len(lost):
             index = tuple(int(i) for i in lost[0])
             column = f", column {self.columns[name][index[0]]!r}" if name in self.columns else ""
@@ -244,7 +272,8 @@ class Examples:
 
     def begin(self) -> None:
         """Put the rows in the order of a new epoch."""
-        self._in_order = self.rows if self.order is None else self._checked(self.order(self.rows))
+        rows = self.rows if self.order is None else self._checked(self.order(self.rows))
+        self._in_order = rows[: self.number]
 
     def epoch(self, first: int = 0) -> Generator[tuple[Any, ...], None, None]:
         """Yield the batches of an epoch from a later one on, each time the same until the next one begins."""
@@ -293,7 +322,9 @@ class Examples:
         blocks = order if isinstance(order, Blocks) else None
         if self.stays_sparse or not (blocks or all(source.is_mapped for source in self._sources)):
             together = batch_size
-        ends: Iterable[int] = blocks.ends if blocks else range(together, len(rows) + together, together)
+        ends: Iterable[int] = range(together, len(rows) + together, together)
+        if blocks:
+            ends = [*(end for end in blocks.ends if end < len(rows)), len(rows)]
         most = blocks.block_size if blocks else together
         groups = self._gathered(rows, first * batch_size, together, ends, most)
         uploaded = self.destination.uploaded(groups, from_host=self._goes_up, ahead=1)
@@ -384,6 +415,15 @@ def _only_part(item: Any) -> list[Any]:
             "x alone; or leave y out, where the data set gives pairs (x, y)."
         )
     return [item]
+
+
+def check_accumulate(batches: int, accumulate: int) -> None:
+    """Check that all batches of an epoch are in whole steps of so many."""
+    if batches % accumulate:
+        raise ValueError(
+            f"an epoch must have a multiple of accumulate={accumulate} batches, received {batches}. Choose "
+            "another of the two, or leave the last ones out: with drop_last=True, or where batches are made."
+        )
 
 
 def _span(rows: numpy.ndarray) -> str:

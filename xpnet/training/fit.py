@@ -24,17 +24,21 @@ from xpnet.training.arguments import (
     steps_of,
 )
 from xpnet.training.data import Data, training_data
+from xpnet.training.destination import noted
 from xpnet.training.diagnosis import AFTER_CALLBACK, BACK, check_validation, explained, first_bad_step
+from xpnet.training.examples import check_accumulate
 from xpnet.training.finite import became_bad
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
 from xpnet.training.metric import Metric
 from xpnet.training.networks import deep_copied, evaluation_copy, place_of, training_copy
 from xpnet.training.orders import Order
+from xpnet.training.progress import progress_of
 from xpnet.training.resume import SavedTraining
 from xpnet.training.run import Callback, NotFiniteError, Run
-from xpnet.training.steps import Steps
+from xpnet.training.steps import Batch, Steps, with_weights
 from xpnet.training.totals import Totals
+from xpnet.training.weights import weights_of_classes
 
 _log = logging.getLogger("xpnet")
 
@@ -59,10 +63,14 @@ def fit(
     batch_size: int | None = None,
     validation: Any = None,
     metrics: Sequence[Metric | Callable[..., Any]] = (),
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[Callback | Callable[[Run], Any]] = (),
     seed: Seed = None,
     shuffle: bool | str | Order = True,
     block_size: int | None = None,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    drop_last: bool = False,
+    accumulate: int = 1,
     progress: bool = True,
     jit: bool = True,
     precision: str = "float32",
@@ -98,7 +106,8 @@ def fit(
         Left out where x stands for both.
     loss : callable or Steps
         ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function
-        written with the array API standard. A loss of your own must take care of shapes: outputs of shape
+        written with the array API standard, which may also return two numbers, the sum and what it is divided
+        by. A loss of your own must take care of shapes: outputs of shape
         (batch, 1) and targets of shape (batch,) broadcast to (batch, batch). If it has a function
         ``check_targets(outputs, targets)`` as an attribute, that is called once with all targets, or with
         each part that is read of them, to refuse wrong ones; `xpnet.losses` does it for labels. With the
@@ -114,13 +123,13 @@ def fit(
     batch_size : int, optional
         The number of examples in a step, 32 if it is not given. The last batch of an epoch may be smaller.
         Batches from outside have a size of their own.
-    validation : (x, y), examples or batches of (x, y), or float, optional
+    validation : (x, y), (x, y, sample_weight), examples or batches of such, or float, optional
         Data on which loss and metrics are computed after each epoch, or the share of the examples, below 1,
         that is put aside for that.
     metrics : sequence of Metric or callable
         See `xpnet.metrics`; or functions ``(outputs, targets) → number``, averaged over the batches.
-    callbacks : iterable of Callback
-        See `xpnet.callbacks`.
+    callbacks : iterable of Callback or callable
+        See `xpnet.callbacks`; or functions ``(run) → anything``, which are called after each epoch.
     seed : int, numpy.random.Generator or None
         From which the order of the examples is drawn. One seed gives the same training each time, if the
         layers that draw numbers, such as `nn.Dropout`, have seeds of their own.
@@ -132,8 +141,24 @@ def fit(
     block_size : int, optional
         How many rows are a block; for a file in chunks best a multiple of the rows of one. By default as many
         as have 262,144 elements, but at most a 64th of all.
+    sample_weight : array, shape (examples,) or (examples, ...), optional
+        How much each example counts, or each position of a sequence: loss and metrics are given those of a
+        batch as ``sample_weight``, and their means are weighted. A mask of bools will do. Where x stands for
+        y, too, it gives the weights as well: ``(x, y, sample_weight)``.
+    class_weight : dict, array of shape (classes,) or "balanced", optional
+        How much the examples of each class count: loss and metrics are given it as ``class_weight``. A dict
+        has numbers of classes as keys, of which those that are missing count 1; "balanced" stands for
+        ``examples / (classes * examples of the class)`` in the targets for training.
+    drop_last : bool, default=False
+        Whether to leave out, in each epoch, what is too little for a whole step.
+    accumulate : int, default=1
+        How many batches make a step, with the gradient of all their examples together: that of a batch which
+        is so many times as large, and needs more memory. The number of batches must be a multiple of it.
+        Layers that look at a batch as a whole, such as `nn.BatchNorm`, still see each by itself, and
+        `nn.Dropout` draws for each.
     progress : bool, default=True
-        Whether to show a progress bar, if the output is a terminal.
+        Whether to show a progress bar, if the output is a terminal, and else to write a line for each epoch
+        to the log "xpnet" at the level INFO: ``logging.basicConfig(level=logging.INFO)`` shows it.
     jit : bool, default=True
         Whether to record a step once and replay it, see `xpnet.jit`. Where that cannot be done, a warning in
         the log says why. With False, each step runs as it is written: to print inside a layer, say, or where
@@ -154,16 +179,16 @@ def fit(
     -------
     History
         The loss and the metrics of each epoch, and those of the validation with ``validation_`` before the
-        name. The loss of an epoch is the mean of those of its batches, each
-        counted by its examples, at the weights that it met.
+        name. The loss of an epoch is the mean of those of its batches, each counted by its examples, or by
+        what counts of them, at the parameters that it met.
 
     Raises
     ------
     ValueError, TypeError
-        If there are no examples or not as many targets, if labels are out of range, or an argument is, or
-        the file to resume from does not fit. The network is unchanged then. Where data are read in parts, or
-        batches come from outside, what is wrong with a later part is found when it comes, as are errors that
-        are raised there: the network has the weights from before that epoch.
+        If there are no examples or not as many targets or weights, if labels, weights or another argument
+        are out of range, or the file to resume from does not fit. The network is unchanged then. Where data
+        are read in parts, or batches come from outside, what is wrong with a later part is found when it
+        comes, as are errors that are raised there: the network has the weights from before that epoch.
     IndexError
         If x, or an item of it, holds indices that an `nn.Embedding` refuses. The network is unchanged then.
     NoGradientError
@@ -196,6 +221,7 @@ def fit(
     """
     epochs = count("epochs", epochs)
     progress, jit = flag("progress", progress), flag("jit", jit)
+    drop_last, accumulate = flag("drop_last", drop_last), count("accumulate", accumulate)
     check_parts(loss, optimizer)
     watched, callbacks = metrics_of(metrics), callbacks_of(callbacks)
     random = host_generator(seed)
@@ -203,12 +229,17 @@ def fit(
     where, _ = place_of(net)
     saved = None if resume is None else SavedTraining(resume, where, random)
     random_before = random.bit_generator.state
-    sizes = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
+    sizes: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
+    sizes |= {"drop_last": drop_last, "accumulate": accumulate}
     left = epochs if saved is None else saved.epochs_left(epochs)
     with ExitStack() as opened, use_device(where):
-        data = training_data(net, x, y, validation, **sizes, random=random, epochs=left, opened=opened)
+        parts = x, y, sample_weight, validation
+        data = training_data(net, *parts, **sizes, random=random, epochs=left, opened=opened)
+        weights = (
+            {} if class_weight is None else {"class_weight": weights_of_classes(class_weight, net, data[0])}
+        )
         interrupts = opened.enter_context(Interrupts())
-        loop = _Loop(net, steps, *data, watched, random, interrupts)
+        loop = _Loop(net, steps, *data, watched, weights, accumulate, random, interrupts)
         run = loop.prepare(optimizer, optimizer_state, epochs, callbacks, random_before)
         loop.start(saved, progress)
         try:
@@ -239,6 +270,8 @@ class _Loop:
     data: Data
     held_out: Data | None
     metrics: list[Metric]
+    weights: dict[str, Any]
+    accumulate: int
     random: "numpy.random.Generator"
     interrupts: Interrupts
     run: Run = field(init=False)
@@ -250,13 +283,15 @@ class _Loop:
     ) -> Run:
         """Try network, loss and metrics on a batch, and make the run, of a copy of the network."""
         data = [self.data] if self.held_out is None else [self.data, self.held_out]
-        self.steps.check(self.net, data, self.metrics)
+        self.steps.check(self.net, data, self.metrics, self.weights, accumulate=self.accumulate)
         net = training_copy(self.net)
         names = names_of(self.metrics, validated=len(data) > 1)
         state = self._first_state = state_of(self.steps.optimizer(optimizer), optimizer_state, net)
         totals = Totals(self.metrics)
         self.run = run = Run(net, optimizer, state, epochs, names, callbacks=callbacks, totals=totals)
         run.source, run.data = self.data, self.data.settings
+        if self.accumulate > 1:
+            run.data["accumulate"] = self.accumulate
         run.random = {"start": random_before, "epoch": self.random.bit_generator.state}
         return run
 
@@ -270,8 +305,8 @@ class _Loop:
             callback.start(run)
         if saved is not None:
             saved.restore_callbacks(run)
-        self._bar = _bar(self._samples(), progress)
-        self._bar.update(run.step * self.data.batch_size)
+        self._progress = progress_of(self._samples(), progress)
+        self._progress.update(run.step * self.accumulate * self.data.batch_size)
 
     def _samples(self) -> int | None:
         """Return how many examples all epochs have, if it is known."""
@@ -303,7 +338,7 @@ class _Loop:
                 callback.epoch_start(run)
             run.check_finite()
         run.remember(before)
-        self._bar.set_description(f"epoch {run.epoch}/{run.epochs}")
+        self._progress.begin(run)
         # The steps write over what they are given. What others hold of the epoch before stays.
         run.net, run.optimizer_state = deep_copied((run.net, run.optimizer_state))
         self.data.begin()  # of a resumed epoch as before: the draw is repeated
@@ -320,29 +355,37 @@ class _Loop:
     def _take_steps(self) -> dict[str, float]:
         """Return the mean loss and the metrics of an epoch, or raise NotFiniteError."""
         run = self.run
-        look = monotonic() + _LOOK
+        look, sums = monotonic() + _LOOK, None
         with closing(self._batches(self.data, run.batch)) as batches:
-            for x, y in batches:
+            for batch in batches:
                 run.whole = False
-                results = self.steps.train(run.net, run.optimizer_state, x, y, run.optimizer)
-                run.net, run.optimizer_state, value, outputs = results
-                examples = run.totals.add(value, outputs, y)
-                run.step += 1
                 run.batch += 1
+                ends = run.batch % self.accumulate == 0
+                before = run.net, run.optimizer_state, sums
+                after = self.steps.take(*before, run.optimizer, batch, ends=ends)
+                run.net, run.optimizer_state, sums, *computed = after
+                self._progress.update(run.totals.add(*computed, *batch[1:]))
+                if not ends:
+                    continue
+                run.step += 1
                 run.whole = True
                 for callback in run.callbacks:
                     callback.step_end(run)
-                self._bar.update(examples)
                 self.interrupts.act()
                 if monotonic() > look:
                     if not math.isfinite(run.totals.loss()):
                         break
                     look = monotonic() + _LOOK
+        if not run.whole:  # batches from outside that were not counted
+            taken = run.batch
+            run.go_back()
+            with noted(BACK):
+                check_accumulate(taken, self.accumulate)
         run.check_finite()
         found: dict[str, float] = run.totals.results()
         return found
 
-    def _batches(self, data: Data, first: int = 0) -> Generator[tuple[Any, Any], None, None]:
+    def _batches(self, data: Data, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from a later one on. Where they cannot be had, go back."""
         with closing(data.epoch(first)) as batches:
             while True:
@@ -355,23 +398,35 @@ class _Loop:
                     raise
                 if batch is None:
                     return
-                yield batch
+                yield self._weighted(batch)
+
+    def _weighted(self, batch: tuple[Any, ...]) -> Batch:
+        """Return a batch with what loss and metrics are given beside its outputs and targets."""
+        x, y, *weight = batch
+        return x, y, with_weights(self.weights, weight)
+
+    def _again(self, data: Data, first: int = 0) -> Generator[tuple[int, Batch], None, None]:
+        """Yield the batches of an epoch once more, with their numbers."""
+        with closing(data.again(first)) as batches:
+            for number, batch in batches:
+                yield number, self._weighted(batch)
 
     def _validate(self) -> dict[str, float]:
         """Return the mean loss and the metrics of the data for validation, if there are some."""
         if self.held_out is None:
             return {}
         scores = self._evaluate(self.held_out)
-        check_validation(self.run, scores["loss"], self.held_out, self.steps.evaluate)
+        with closing(self._again(self.held_out)) as batches:
+            check_validation(self.run, scores["loss"], self.held_out, self.steps.evaluate, batches)
         return {f"validation_{name}": value for name, value in scores.items()}
 
     @clear_errors()
     def _evaluate(self, data: Data) -> dict[str, float]:
         net, totals = evaluation_copy(self.run.net), Totals(self.metrics)
         with closing(self._batches(data)) as batches:
-            for x, y in batches:
-                value, outputs = self.steps.evaluate(net, x, y)
-                totals.add(value, outputs, y)
+            for batch in batches:
+                value, outputs, denominator = self.steps.evaluate(net, *batch)
+                totals.add(value, outputs, denominator, *batch[1:])
                 self.interrupts.act()
         return totals.results()
 
@@ -382,10 +437,7 @@ class _Loop:
         run.batch, run.totals.sums = 0, None
         run.random["epoch"] = self.random.bit_generator.state
         run.remember(run.epoch)
-        if not self._bar.disable:
-            shown = {name.replace("validation", "val"): f"{v:.3g}" for name, v in values.items()}
-            self._bar.set_postfix(shown)
-            self._bar.total = self._samples()
+        self._progress.end(run, self._samples())
         tree.assign(run.net, self.net)
         for callback in run.callbacks:
             callback.epoch_end(run)
@@ -411,14 +463,14 @@ class _Loop:
 
     def _place_of_first_bad(self) -> str:
         """Take the steps of an epoch again, and say where the first infinite or NaN value is."""
-        with closing(self.data.again(self.run.batch)) as batches:
-            found = first_bad_step(self.run, self.steps.train, batches, self.data.names)
+        with closing(self._again(self.data, self.run.batch)) as batches:
+            found = first_bad_step(self.run, self.steps, batches, self.data.names, self.accumulate)
         place = explained(found, self.data)
         return place + _RANGE if self.steps.precision == "float16" else place
 
     def end(self) -> None:
         """Let callbacks end, and hand over the weights."""
-        self._bar.close()
+        self._progress.close()
         try:
             for callback in self.run.callbacks:
                 callback.end(self.run)
@@ -447,31 +499,3 @@ class _Loop:
                 "gradients were too large. Scale x or the loss, or use xpnet.optim.clip_by_global_norm.",
                 stuck,
             )
-
-
-class _NoBar:
-    """Shows nothing.
-
-    A bar of tqdm's that shows nothing takes a lock all the same, which a signal's handler that raises may
-    leave locked for other threads.
-    """
-
-    disable = True
-
-    def set_description(self, _text: str) -> None:
-        pass
-
-    def update(self, _samples: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def _bar(samples: int | None, progress: bool) -> Any:
-    if not progress:
-        return _NoBar()
-    from tqdm.auto import tqdm  # here, as it would be a good part of the time that importing xpnet takes
-
-    # None: where the output is no terminal, a bar would fill a log with lines.
-    return tqdm(total=samples, unit=" samples", unit_scale=True, disable=None)

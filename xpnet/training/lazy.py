@@ -189,12 +189,12 @@ class Items:
     Parameters
     ----------
     names : sequence of str
-        What errors call the parts of an example.
+        What errors call the parts of an example, of which the last may be missing.
     data : object with ``__len__`` and ``__getitem__``
         From the number of an example, counted from 0, to it. ``__getitems__``, if there is one, takes a list
         of numbers.
     parts : callable
-        From what it returns to the parts, as many as there are names: numbers, arrays, or dicts of such.
+        From what it returns to the parts: numbers, arrays, or dicts of such.
     destination : Destination
         In whose dtypes examples are read.
 
@@ -211,7 +211,7 @@ class Items:
     def __init__(
         self, names: Sequence[str], data: Any, parts: Callable[[Any], Sequence[Any]], destination: Destination
     ) -> None:
-        self.names, self._data, self._parts = names, data, parts
+        self._names, self._data, self._parts = names, data, parts
         number, self._lazy = len(data), dict[str, Lazy]()
 
         def prepared(name: str, value: Any) -> Lazy:
@@ -221,7 +221,8 @@ class Items:
 
         with noted(f"It was raised where the first example of {' and '.join(names)} is read."):
             example = parts(data[0]) if number else [numpy.empty(0)] * len(names)
-        self.values = [map_named(prepared, *part) for part in zip(names, example, strict=True)]
+        self.names = list(names[: len(example)])
+        self.values = [map_named(prepared, *part) for part in zip(self.names, example, strict=True)]
         self.leaves = list(self._lazy.values())
 
     def __len__(self) -> int:
@@ -238,7 +239,7 @@ class Items:
             found.setdefault(name, []).append(value)
 
         for item in items:
-            for name, part in zip(self.names, self._parts(item), strict=True):
+            for name, part in zip(self._names, self._parts(item), strict=False):
                 map_named(add, name, part)
         return [self._stacked(name, values, rows) for name, values in found.items()]
 

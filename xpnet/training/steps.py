@@ -1,15 +1,21 @@
 """What is done with each batch of a training, to be recorded once and replayed."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from xpnet import tree
-from xpnet.autodiff import value_and_grad
+from xpnet.autodiff import array_namespace, value_and_grad
 from xpnet.autodiff.transforms import carries_gradient
+from xpnet.backends import at_least_single, in_dtype
 from xpnet.errors import NoGradientError
-from xpnet.losses import noted_calls
+from xpnet.losses import check_weights, noted_calls, noted_denominators
+from xpnet.losses.checks import NothingCountsError
 from xpnet.optim import LossScaling
+from xpnet.optim.transforms import each_dtype
 from xpnet.replay.same.facts import Facts
 from xpnet.settings import flag
 from xpnet.training.checks import (
@@ -25,8 +31,13 @@ from xpnet.training.checks import (
 )
 from xpnet.training.data import Data
 from xpnet.training.destination import length
-from xpnet.training.metric import Metric, attribute_of
+from xpnet.training.metric import Metric, attribute_of, check_targets_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
+
+# A batch: x, y, and what loss and metrics are given beside outputs and targets, by name.
+Batch: TypeAlias = tuple[Any, Any, dict[str, Any]]
+
+NO_WEIGHTS: Mapping[str, Any] = MappingProxyType({})
 
 # How many kinds of networks and batches `Steps` remember.
 _TRIED = 8
@@ -71,11 +82,14 @@ class Steps:
                 "are rounded; received jit=False. Leave one of the two away."
             )
         self.loss, self.precision = loss, precision
-        self._tried: list[tuple[list[Any], bool]] = []  # the latest first
-        self.train, self.evaluate = _training_step(loss, self.optimizer), _evaluation_step(loss)
+        self._tried: list[tuple[list[Any], bool, int]] = []  # the latest first
+        self._whole, self._part, self._end = _training_steps(loss, self.optimizer)
+        self.evaluate = _evaluation_step(loss)
         if jit:
             donate = ("net", "optimizer_state")
-            self.train = jit_where_possible(self.train, donate=donate, precision=precision)
+            self._whole = jit_where_possible(self._whole, donate=donate, precision=precision)
+            self._part = jit_where_possible(self._part, donate=("sums",), precision=precision)
+            self._end = jit_where_possible(self._end, donate=(*donate, "sums"), precision=precision)
             self.evaluate = jit_where_possible(self.evaluate, precision=precision)
 
     def optimizer(self, optimizer: Any) -> Any:
@@ -84,7 +98,51 @@ class Steps:
             return optimizer
         return LossScaling(optimizer)
 
-    def check(self, net: Any, data: Sequence[Data], metrics: Sequence[Metric] = ()) -> None:
+    def take(
+        self, net: Any, optimizer_state: Any, sums: Any, optimizer: Any, batch: Batch, *, ends: bool
+    ) -> tuple[Any, ...]:
+        """Take a step with a batch; or add a batch to a step that is taken when one ends it.
+
+        Parameters
+        ----------
+        net, optimizer_state : tree
+            They may be written over.
+        sums : tree or None
+            What the last batch returned, None if it ended a step.
+        optimizer : optimizer
+        batch : Batch
+        ends : bool
+            Whether the batch ends a step.
+
+        Returns
+        -------
+        net, optimizer_state, sums : tree
+            What goes on.
+        value : array
+            The loss of the batch, a mean.
+        outputs : tree
+        denominator : array or None
+            What it was divided by, if that is not the number of examples.
+        """
+        if ends and sums is None:
+            net, optimizer_state, *found = self._whole(net, optimizer_state, optimizer, *batch)
+            return net, optimizer_state, None, *found
+        scale = _scale(self.optimizer(optimizer), optimizer_state)
+        net, sums, *found = self._part(net, sums, scale, *batch)
+        if ends:
+            net, optimizer_state = self._end(net, optimizer_state, sums, optimizer)
+            sums = None
+        return net, optimizer_state, sums, *found
+
+    def check(
+        self,
+        net: Any,
+        data: Sequence[Data],
+        metrics: Sequence[Metric] = (),
+        weights: Mapping[str, Any] = NO_WEIGHTS,
+        *,
+        accumulate: int = 1,
+    ) -> None:
         """Try network and loss on a batch, and let loss and metrics look at all targets.
 
         That is done before anything changes, but for data that are not loaded: these are looked at when they
@@ -93,7 +151,8 @@ class Steps:
         Raises
         ------
         ValueError, TypeError
-            If the loss is not one number, or targets are wrong, or what takes logits is given probabilities.
+            If the loss is not one number, or targets or weights are wrong, or not taken by the loss or a
+            metric, or what takes logits is given probabilities.
         IndexError
             If a layer refuses indices in the inputs.
         NoGradientError
@@ -101,41 +160,51 @@ class Steps:
         """
         watching: list[Callable[..., Any]] = [self.loss, *metrics]
         on_logits = [each for each in watching if attribute_of(each, "takes_logits")]
-        found = [attribute_of(each, "check_targets") for each in watching]
+        found = [check_targets_of(each) for each in watching]
         checks = [check_targets for check_targets in found if check_targets is not None]
         in_use = evaluation_copy(net)
         noted: list[tuple[Callable[..., Any], Any, Any]] = []
         for each in data:
             name, looks = each.names[0], list[Callable[[Any], None]]()
             try:
-                (x, y), (all_x, all_y) = each.first()
+                (x, y, *weight), (all_x, all_y, *all_weights) = each.first()
+                given = with_weights(weights, weight)
                 reads = check_inputs(in_use, x, named_arrays(all_x, name), name)
-                kind = Facts((net, x, y), refuse=False).inside(), bool(on_logits)
+                check_taken(self.loss, given)
+                kind = Facts((net, x, y, given), refuse=False).inside(), bool(on_logits), accumulate
                 read = read_from_outside(self.loss, net)
                 is_new = kind not in self._tried or any(read)
-                if is_new or noted or checks:
+                if is_new or noted or checks or given:
                     outputs, probabilities = watched_outputs(in_use, x)
                     looks += [partial(_look, check_targets, outputs) for check_targets in checks]
                 if is_new or noted:  # in the data for training, say, so that the others are looked at, too
                     with noted_calls() as noted:
-                        value = self.loss(outputs, y)
+                        value, denominator = measured(self.loss, outputs, y, given)
                     if found[0] is None:
                         looks.append(partial(check_noted_targets, noted, y))
                 if is_new:
                     check_number(value)
+                    if accumulate > 1 and denominator is _UNKNOWN:
+                        raise ValueError(UNKNOWN_DENOMINATOR)
                     takers: list[tuple[Any, list[Any]]] = [
                         (taker, tree.leaves(outputs)) for taker in on_logits
                     ]
                     takers += [(loss, [logits]) for loss, logits, _ in noted]
                     check_logits(takers, probabilities)
-                    check_reach(self.loss, *read, outputs, y)
-                for look in looks:
-                    look(all_y)
+                    check_reach(partial(self.loss, **given), *read, outputs, y)
+                for metric in metrics if given else ():
+                    metric.batch_totals(outputs, y, **given)  # which refuses weights that it does not take
+                # Of a part alone, nothing may count.
+                with contextlib.suppress(*() if each.is_loaded else (NothingCountsError,)):
+                    for look in looks:
+                        look(all_y)
+                    for all_weight in all_weights:
+                        check_weights(all_weight, length(all_y))
             except (IndexError, TypeError, ValueError) as error:
                 if name != "x":
                     error.add_note("This is about the data for validation.")
                 raise
-            each.check = check_of_parts(in_use, reads, looks, name)
+            each.check = check_of_parts(in_use, reads, looks, name, weighted=bool(weight))
             self._tried = [kind, *(other for other in self._tried if other != kind)][:_TRIED]
 
 
@@ -145,6 +214,23 @@ NO_DEPENDENCE = (
     "Compute it from the outputs with functions that have one: xpnet.losses.cross_entropy, say, in place of "
     "the share of mistakes, which may be among the metrics."
 )
+
+
+def check_taken(loss: Callable[..., Any], weights: Mapping[str, Any]) -> None:
+    """Check that a loss takes the weights that there are, by their names."""
+    try:
+        parameters = inspect.signature(loss).parameters
+    except (TypeError, ValueError):  # a function that does not say
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    missing = [name for name in weights if name not in parameters]
+    if missing:
+        name = attribute_of(loss, "__name__") or type(loss).__name__
+        raise TypeError(
+            f"with {missing[0]}, the loss must take it, as those of xpnet do: loss(outputs, targets, "
+            f"{missing[0]}=None); received {name}({', '.join(parameters)})."
+        )
 
 
 def _look(check_targets: Callable[..., Any], outputs: Any, targets: Any) -> None:
@@ -157,29 +243,118 @@ def _look(check_targets: Callable[..., Any], outputs: Any, targets: Any) -> None
     check_targets(tree.map(cut, outputs), targets)
 
 
-def _training_step(loss: Callable[..., Any], scaled: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Return what is done with each batch."""
+def with_weights(weights: Mapping[str, Any], sample_weight: Sequence[Any]) -> dict[str, Any]:
+    """Return what loss and metrics are given beside outputs and targets; of weighted examples theirs."""
+    return {**weights, **dict(zip(["sample_weight"], sample_weight, strict=False))}
 
-    def batch_loss(net: Any, x: Any, y: Any, scale: Any) -> tuple[Any, Any]:
+
+UNKNOWN_DENOMINATOR = (
+    "with accumulate, a loss with weights must say what its mean was divided by, received one number. Return "
+    "what a loss of xpnet returns, without a term or factor of your own; or two numbers, the sum of the "
+    "losses and what it is to be divided by: (total, weights)."
+)
+
+# What `measured` returns where a loss with weights does not say what it was divided by.
+_UNKNOWN = object()
+
+
+def measured(loss: Callable[..., Any], outputs: Any, y: Any, weights: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the loss of a batch, and what its mean was divided by; None for the number of examples.
+
+    It is known of a loss of xpnet's, also through a function that returns what that returns, and of one that
+    returns both.
+    """
+    with noted_denominators() as noted:
+        value = loss(outputs, y, **weights)
+    if isinstance(value, tuple):
+        total, denominator = value
+        xp = array_namespace(total)
+        denominator = _in_kind(xp, denominator, total)
+        return total / _nonzero(xp, denominator), denominator
+    for result, denominator, is_weighted in noted:
+        if result is value:
+            return value, denominator if is_weighted else None
+    is_weighted = bool(weights) or any(each[2] for each in noted)
+    return value, _UNKNOWN if is_weighted else None
+
+
+def _in_kind(xp: Any, number: Any, like: Any) -> Any:
+    """Return a number, or an array of shape (), in the dtype and on the device of another one."""
+    return xp.astype(number, like.dtype) if tree.is_array(number) else xp.full_like(like, number)
+
+
+def _nonzero(xp: Any, denominator: Any) -> Any:
+    """Return what can be divided by: where nothing counts, the sum is 0 as well."""
+    return xp.where(denominator == 0, xp.ones_like(denominator), denominator)
+
+
+def _training_steps(
+    loss: Callable[..., Any], scaled: Callable[[Any], Any]
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return what is done with a batch that is a step, with one that is a part of it, and at its end."""
+
+    def batch_loss(net: Any, scale: Any, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
         outputs = net(x)
-        value = loss(outputs, y)
+        value, denominator = measured(loss, outputs, y, weights)
         if not carries_gradient(value):
             raise NoGradientError(NO_DEPENDENCE)
-        return (value if scale is None else value * scale), (value, outputs)
+        return (value if scale is None else value * scale), (value, outputs, denominator)
 
-    def step(net: Any, optimizer_state: Any, x: Any, y: Any, optimizer: Any) -> tuple[Any, ...]:
+    differentiated = value_and_grad(batch_loss, has_aux=True)
+
+    def whole(
+        net: Any, optimizer_state: Any, optimizer: Any, x: Any, y: Any, weights: Any
+    ) -> tuple[Any, ...]:
         optimizer = scaled(optimizer)
-        scale = optimizer_state["loss_scale"] if isinstance(optimizer, LossScaling) else None
-        (_, (value, outputs)), gradients = value_and_grad(batch_loss, has_aux=True)(net, x, y, scale)
+        scale = _scale(optimizer, optimizer_state)
+        (_, found), gradients = differentiated(net, scale, x, y, weights)
         net, optimizer_state = optimizer.update(gradients, optimizer_state, net)
-        return net, optimizer_state, value, outputs
+        return net, optimizer_state, *_known(found)
 
-    return step
+    def part(net: Any, sums: Any, scale: Any, x: Any, y: Any, weights: Any) -> tuple[Any, ...]:
+        (_, (value, outputs, denominator)), gradients = differentiated(net, scale, x, y, weights)
+        if denominator is _UNKNOWN:
+            raise ValueError(UNKNOWN_DENOMINATOR)
+        xp = array_namespace(value)
+        counted = _in_kind(xp, length(y) if denominator is None else denominator, at_least_single(xp, value))
+        leaves = [at_least_single(xp, g) for g in tree.leaves(gradients)]
+        # The mean of means would be another one where batches do not count alike.
+        added = [g * d for g, d in zip(leaves, each_dtype(counted, leaves), strict=True)]
+        if sums is not None:
+            before, counted_before = sums
+            added = [s + g for s, g in zip(before, added, strict=True)]
+            counted = counted_before + counted
+        return net, (added, counted), value, outputs, denominator
+
+    def end(net: Any, optimizer_state: Any, sums: Any, optimizer: Any) -> tuple[Any, Any]:
+        leaves, structure = tree.flatten(net)
+        added, counted = sums
+        xp = array_namespace(counted)
+        each = zip(added, each_dtype(_nonzero(xp, counted), added), leaves, strict=True)
+        gradients = [in_dtype(xp, g / d, p.dtype) for g, d, p in each]
+        updated: tuple[Any, Any] = scaled(optimizer).update(
+            tree.unflatten(structure, gradients), optimizer_state, net
+        )
+        return updated
+
+    return whole, part, end
+
+
+def _scale(optimizer: Any, optimizer_state: Any) -> Any:
+    """Return what the loss is multiplied by, None for 1."""
+    return optimizer_state["loss_scale"] if isinstance(optimizer, LossScaling) else None
+
+
+def _known(found: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+    """Return the loss, the outputs and what the loss was divided by, which may be of no interest."""
+    value, outputs, denominator = found
+    return value, outputs, None if denominator is _UNKNOWN else denominator
 
 
 def _evaluation_step(loss: Callable[..., Any]) -> Callable[..., Any]:
-    def step(net: Any, x: Any, y: Any) -> tuple[Any, ...]:
+    def step(net: Any, x: Any, y: Any, weights: Any) -> tuple[Any, ...]:
         outputs = net(x)
-        return loss(outputs, y), outputs
+        value, denominator = measured(loss, outputs, y, weights)
+        return _known((value, outputs, denominator))
 
     return step

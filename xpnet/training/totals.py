@@ -1,6 +1,7 @@
 """What the batches of an epoch add up to: figures that lose no digits, and hardly wait for a device."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy
@@ -33,11 +34,24 @@ class Totals:
         self._waiting: list[list[tuple[Any, ...]]] = []
         self._numbers = 0
 
-    def add(self, loss: Any, outputs: Any, targets: Any) -> int:
-        """Add a batch: its mean loss, its outputs and its targets; return its number of examples."""
+    def add(self, loss: Any, outputs: Any, denominator: Any, targets: Any, weights: Mapping[str, Any]) -> int:
+        """Add a batch; return its number of examples.
+
+        Parameters
+        ----------
+        loss : array
+            The mean of its losses.
+        outputs : tree
+        denominator : array or None
+            What the mean was divided by, None for the number of examples.
+        targets : tree
+        weights : mapping
+            What the metrics are given besides.
+        """
         examples = length(targets)
-        new = [(wide(loss) * examples, examples)]
-        new += [metric.totals(outputs, targets) for metric in self._metrics]
+        counted = examples if denominator is None else wide(denominator)
+        new = [(wide(loss) * counted, counted)]
+        new += [metric.batch_totals(outputs, targets, **weights) for metric in self._metrics]
         self._waiting.append(new)
         self._numbers += sum(math.prod(getattr(x, "shape", ())) for totals in new for x in totals)
         if len(self._waiting) >= _WAITING_BATCHES or self._numbers >= _WAITING_NUMBERS:
@@ -73,8 +87,8 @@ class Totals:
     def loss(self) -> float:
         """Return the mean loss, waiting for the device; NaN before the first batch."""
         self._merge()
-        total, examples = (self._merged or [(math.nan, 1)])[0]
-        return float(total / examples)
+        total, counted = (self._merged or [(math.nan, 1)])[0]
+        return float(total / counted) if counted else 0.0  # of what counts for nothing
 
     def results(self) -> dict[str, float]:
         """Return the loss and the metrics by name, waiting for the device; nothing before the first batch."""

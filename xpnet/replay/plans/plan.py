@@ -116,12 +116,26 @@ class Plan:
 
 
 class JaxPlan(Plan):
-    """A plan that JAX compiles."""
+    """A plan that JAX compiles, but for outputs that are inputs, such as frozen weights, which it copies."""
+
+    def _output(self, x: Any, again: bool) -> Any:
+        return super()._output(x, again) if self._number(x) is None else None
+
+    def _number(self, x: Any) -> int | None:
+        """Return the number of an output among the inputs; None of what is computed, and of a constant."""
+        return self.graph.inputs.index(x) if type(x) is Variable and x in self.graph.inputs else None
 
     def _function(self, code: Any, names: dict[str, Any]) -> Callable:
         import jax
 
-        return jax.jit(super()._function(code, names))
+        compiled = jax.jit(super()._function(code, names))
+        numbers = [*map(self._number, self.graph.outputs)]
+
+        def replay(*inputs: Any) -> tuple:
+            computed = zip(numbers, compiled(*inputs), strict=True)
+            return tuple(y if number is None else inputs[number] for number, y in computed)
+
+        return replay
 
 
 class Runtime(Protocol):

@@ -1,0 +1,162 @@
+"""How much classes count: by a number for each, or so that all count alike."""
+
+from typing import Any
+
+import numpy
+
+from xpnet import tree
+from xpnet.backends import asarray, to_numpy
+from xpnet.losses.weights import check_weight_values
+from xpnet.settings import count, described, is_number
+from xpnet.training.data import Data
+from xpnet.training.examples import Examples
+from xpnet.training.networks import evaluation_copy, place_of
+
+# The weight of a class that is left out, or that no label is of.
+_OTHERS = 1.0
+
+
+def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
+    """Return how much each class counts in the training of a network, an array where that is.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced", array or sequence
+        See `class_weights`.
+    net : Module
+    data : Examples or Batches
+        Those of the training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `class_weights`; or if outputs and targets of the network are not those of classes.
+    """
+    where, dtype = place_of(net)
+    (x, y, *_), _ = data.first()
+    outputs = evaluation_copy(net)(x)
+    if not tree.is_array(outputs) or not tree.is_array(y):
+        raise TypeError(
+            "class_weight needs one array of outputs and one of targets, received "
+            f"{type(outputs).__name__} and {type(y).__name__}. Weigh them in a loss of your own."
+        )
+    are_labels, number = len(y.shape) < len(outputs.shape), outputs.shape[-1]
+    is_dict, is_text = isinstance(class_weight, dict), isinstance(class_weight, str)
+    if not are_labels and number != 1 and (is_dict or is_text):
+        raise ValueError(
+            "class_weight needs labels, numbers of classes, received targets of shape "
+            f"{tuple(y.shape)}, that of the outputs. Pass a list with a weight for each class."
+        )
+    labels: Any = ()
+    if is_text and isinstance(data, Examples) and data.is_loaded:
+        labels = to_numpy(data.values[1])[data.rows]
+    elif is_text and class_weight == "balanced":
+        raise ValueError(
+            'class_weight="balanced" needs targets that are in memory, to count them, received such that are '
+            "read in parts. Count them beforehand, and pass a dict."
+        )
+    classes = number if are_labels or number != 1 else 2
+    return asarray(class_weights(class_weight, labels, classes), device=where, dtype=dtype)
+
+
+def class_weights(class_weight: Any, labels: Any, classes: int) -> numpy.ndarray:
+    """Return how much each class counts.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced", array or sequence
+        From numbers of classes to weights, where those that are left out have 1; or a weight for each class;
+        or ``n_labels / (n_classes_present * n_labels_of_class)``, with which all classes count alike.
+    labels : array or sequence of whole numbers, of any shape and library
+        Numbers of classes, or 0 and 1. Others, such as those that a loss ignores, are not counted.
+    classes : int
+
+    Returns
+    -------
+    array, shape (classes,)
+
+    Raises
+    ------
+    ValueError
+        If a weight is no finite number of at least 0, all are 0, there is not one for each class, a key is no
+        class, or labels that would have to be counted are no whole numbers.
+    TypeError
+        If it is none of these.
+    """
+    classes = count("classes", classes)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return balanced(_counted(labels, classes), classes)
+    if isinstance(class_weight, dict):
+        others = [key for key in class_weight if not any(_is(key, label) for label in range(classes))]
+        if others:
+            raise ValueError(
+                f"class_weight must have numbers of classes as its keys, from 0 to {classes - 1}, received "
+                f"{others[0]!r}."
+            )
+        weights = of_dict(class_weight, numpy.arange(classes))
+    elif isinstance(class_weight, str) or not (
+        tree.is_array(class_weight) or hasattr(class_weight, "__len__")
+    ):
+        raise TypeError(
+            "class_weight must be a dict of classes and weights, a list with a weight for each class, or "
+            f'"balanced", received {described(class_weight)}.'
+        )
+    else:
+        weights = numpy.asarray(to_numpy(asarray(class_weight)))
+        if weights.shape != (classes,):
+            raise ValueError(
+                f"class_weight must have one number for each of the {classes} classes, received shape "
+                f"{weights.shape}."
+            )
+        check_weight_values("class_weight", weights)
+    if not weights.any():
+        raise ValueError(f"class_weight must be more than 0 for a class, received 0 for all {classes}.")
+    return weights.astype("float64")
+
+
+def _counted(labels: Any, classes: int) -> numpy.ndarray:
+    """Return the labels that are classes, as integers in a row."""
+    host = numpy.asarray(to_numpy(asarray(labels))).reshape(-1)
+    if host.dtype.kind == "f" and not (host == numpy.floor(host)).all():
+        raise ValueError(
+            'class_weight="balanced" needs targets that are numbers of classes, or 0 and 1, received others, '
+            "probabilities, say. Give a weight for each class."
+        )
+    host = host.astype("int64")
+    return host[(host >= 0) & (host < classes)]
+
+
+def balanced(labels: numpy.ndarray, classes: int) -> numpy.ndarray:
+    """Return scikit-learn's ``n_labels / (n_classes_present * n_labels_of_class)`` for each class."""
+    counts = numpy.bincount(labels, minlength=classes)
+    present = counts > 0
+    return numpy.where(present, len(labels) / (max(present.sum(), 1) * numpy.maximum(counts, 1)), _OTHERS)
+
+
+def of_dict(class_weight: dict[Any, Any], classes: numpy.ndarray) -> numpy.ndarray:
+    """Return the weight of each class by its label, 1 of those that are left out.
+
+    Raises
+    ------
+    ValueError
+        If a weight is no finite number of at least 0, or classes are missing and there are others.
+    """
+    for key, weight in class_weight.items():
+        if not is_number(weight) or not 0 <= float(weight) < numpy.inf:
+            raise ValueError(
+                "class_weight must have a finite number of at least 0 for each class, received "
+                f"{weight!r} for {key!r}."
+            )
+    found = [[float(weight) for key, weight in class_weight.items() if _is(key, label)] for label in classes]
+    missing = [label for label, weights in zip(classes.tolist(), found, strict=True) if not weights]
+    if missing and len(classes) - len(missing) != len(class_weight):
+        raise ValueError(
+            f"class_weight must have the classes of y as its keys, which are {classes.tolist()}; received "
+            f"{list(class_weight)}, where {missing} are missing and others are there. Name those that shall "
+            "not count as 1."
+        )
+    return numpy.asarray([weights[0] if weights else _OTHERS for weights in found])
+
+
+def _is(key: Any, label: Any) -> bool:
+    return numpy.shape(key) == () and bool(key == label)  # the shape of a tuple is that of an array
