@@ -27,7 +27,7 @@ class Optimizer:
     ----------
     learning_rate : float or callable
         The learning rate :math:`\eta`: a number, or a schedule that is called with the number of updates made
-        before.
+        before. Of `groups`, a tuple with that of each.
     transforms : tuple of Transform
         What is done to the gradients, in order.
 

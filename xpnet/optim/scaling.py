@@ -145,7 +145,7 @@ class LossScaling:
         ValueError
             See `Optimizer.update`.
         """
-        before = self.checked(state)
+        before = dict(self.checked(state))
         scale, steps = before.pop("loss_scale"), before.pop("finite_steps")
         gradients, structure = tree.flatten(grads)
         if not gradients or not all(map(tree.is_array, gradients)):
