@@ -8,21 +8,28 @@ with words are whole networks.
 """
 
 import contextlib
+import encodings.cp437  # noqa: F401 which zipfile imports for some names
+import io
+import itertools
 import json
 import math
+import pickletools
 import random
 import resource
 import signal
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import onnx
+import torch_files
 
 import xpnet
 import xpnet.onnx
 from xpnet.files import description, tensors
 from xpnet.files.description import describe
+from xpnet.files.pickled import unpickle
 from xpnet.onnx.nodes import NODES
 from xpnet.sklearn import MLPClassifier
 
@@ -238,7 +245,46 @@ class Graphs(Networks):
         return altered_inside(content, random, altered_leaf)
 
 
-KINDS = {kind.name: kind for kind in (Networks(), Checkpoints(), Estimators(), Onnx(), Graphs())}
+class Torch(Networks):
+    """Files of `torch.save`."""
+
+    name = "torch"
+
+    def write(self, path):
+        arrays = {"0.weight": np.ones((3, 2), "float32"), "0.bias": np.zeros(3, "float16")}
+        arrays |= {"3.weight": np.ones((2, 3), "float32"), "3.bias": np.zeros(2, "float32")}
+        around = {"epoch": 3, "losses": [0.5, (1, None)], "options": {"lr": 0.1}}
+        path.write_bytes(torch_files.saved(arrays, lambda state: {**around, "state_dict": state}))
+        xpnet.load_torch(path, into=network())  # loads what is loaded at the first call
+
+    def read(self, path):
+        loaded = unpickle(path.read_bytes(), path)
+        with contextlib.suppress(ValueError):
+            xpnet.load_torch(path, into=network())
+        return loaded
+
+    def check(self, loaded, path):
+        length = path.stat().st_size
+        assert all(x.values.nbytes <= 10 * length for x in loaded.values())
+        xpnet.save({"values": [x.values for x in loaded.values() if x.dtype != "complex128"]}, path)
+
+    def alter(self, content, random, others):
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                records = {name: archive.read(name) for name in archive.namelist()}
+        except Exception:  # there is no end to the errors of damaged zip files
+            records = {}
+        if not records or random.random() < 0.3:
+            return altered_bytes(content, random, others)
+        name = random.choice([*records, *[name for name in records if name.endswith("data.pkl")] * 5])
+        change = random.choice([altered_bytes, altered_instructions])
+        records[name] = change(records[name], random, [*records.values(), content])
+        if random.random() < 0.1:
+            records[random.choice(["net/constants.pkl", "net/byteorder", "a/data.pkl"])] = b"big"
+        return torch_files.zipped(records)
+
+
+KINDS = {kind.name: kind for kind in (Networks(), Checkpoints(), Estimators(), Onnx(), Graphs(), Torch())}
 
 
 # -- alterations ------------------------------------------------------------------------------------------
@@ -272,6 +318,39 @@ def altered_bytes(content, random, others):
                 start = random.randrange(len(other) + 1)
                 content[at : at + length] = other[start : start + random.choice([length, 10**6])]
     return bytes(content)
+
+
+def altered_instructions(content, random, _others):
+    """Alter a pickle by whole instructions: leave out, repeat, exchange or put in some."""
+    try:
+        places = [place for _, _, place in pickletools.genops(content)]
+    except Exception:  # of one that was altered before
+        return content
+    parts = [content[start:end] for start, end in itertools.pairwise([*places, len(content)])]
+    for _ in range(random.choice([1, 1, 2, 4])):
+        at, other = random.randrange(len(parts) + 1), random.choice(parts or [b"N"])
+        match random.randrange(4):
+            case 0:
+                del parts[at : at + random.choice([1, 1, 2, 8])]
+            case 1:
+                parts[at:at] = [other] * random.choice([1, 1, 100])
+            case 2:
+                parts[at : at + 1] = [other]
+            case 3:
+                parts[at:at] = [random.choice(INSTRUCTIONS)]
+    return b"".join(parts)
+
+
+INSTRUCTIONS = [
+    *(bytes([code]) for code in b"()]}.NRQbaeuts012\x81\x85\x86\x87\x88\x89\x8f\x90\x91\x92\x93\x94\x97\x98"),
+    b"cos\nsystem\n", b"ios\nsystem\n", b"cbuiltins\neval\n", b"ccollections\nOrderedDict\n",
+    b"ctorch\nLongStorage\n", b"ctorch\nuint64\n", b"ctorch.storage\nUntypedStorage\n",
+    b"ctorch._utils\n_rebuild_parameter\n", b"ctorch._utils\n_rebuild_tensor_v3\n",
+    b"h\x00", b"q\x00", b"r\xff\xff\xff\x7f", b"j\xff\xff\xff\x7f", b"\x82\x01", b"X\x01\x00\x00\x00a",
+    b"X\xff\xff\xff\x7f", b"\x96" + b"\xff" * 8, b"\x8d" + b"\xff" * 7 + b"\x00", b"\x8b\xff\xff\xff\x7f",
+    b"\x95" + b"\x00" * 8, b"K\x02", b"M\x00\x01", b"J\xff\xff\xff\xff",
+    *(b"\x8a\x09" + number.to_bytes(9, "little") for number in INTERESTING),
+]  # fmt: skip
 
 
 VALUES = [

@@ -16,6 +16,7 @@ PICTURES = {
     "autoencoder.py": ["autoencoder.png"],
     "cancer.py": ["cancer.png"],
     "convolution.py": ["convolution.png", "convolution_learning.png"],
+    "finetune.py": ["finetune.png"],
     "folders.py": ["folders.png"],
     "photograph.py": ["photograph.png"],
     "heat.py": ["heat.png"],

@@ -3,7 +3,9 @@
 import numpy
 import pytest
 import safetensors.numpy
-from helpers import assert_on, rounding
+from helpers import assert_on, needs_float16, rounding
+from torch_files import records, storage, tensor, zipped
+from torch_files import saved as saved_by_hand
 
 import xpnet
 from files.networks import (
@@ -150,14 +152,103 @@ def test_sequences(device, path):
     compare(Theirs(), net, torch.randint(9, (4, 10)), path, names=names)
 
 
-def test_transformer(device, path):
+def outputs_of(torch, layer):
+    """Return a network of PyTorch's that returns the outputs of a recurrent layer alone."""
+
+    class Outputs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x)[0]
+
+    return Outputs()
+
+
+BOTH = {"layers": 3, "bidirectional": True}
+
+
+@pytest.mark.parametrize("options", [{}, {"layers": 2}, {"bidirectional": True}, BOTH])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_recurrent_layers(device, path, kind, bias, options):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    there = {"num_layers" if name == "layers" else name: value for name, value in options.items()}
+    theirs = getattr(torch.nn, kind)(3, 4, bias=bias, batch_first=True, **there)
+    net = getattr(nn, kind)(3, 4, **options)
+    for x in xpnet.tree.branches(net):
+        if isinstance(x, nn.Dense) and x.bias is not None:
+            x.bias = x.bias + 1  # which is to be replaced, also by zeros
+    compare(outputs_of(torch, theirs), net, torch.randn(2, 6, 3), path, names={"": "layer"})
+
+
+def test_half_of_the_biases_is_refused(path):
+    arrays = {"weight_ih_l0": (9, 2), "weight_hh_l0": (9, 3), "bias_ih_l0": (9,)}
+    safetensors.numpy.save_file({name: numpy.ones(shape, "float32") for name, shape in arrays.items()}, path)
+    with pytest.raises(ValueError, match="It has bias_ih_l0, for which the network has nothing"):
+        xpnet.load_torch(path, into=nn.GRU(2, 3))
+
+
+def test_recurrent_layer_of_both_directions_behind_a_flattened_image(path):
+    net = nn.Sequential(nn.Conv1d(1, 2, 1), nn.LSTM(6, 2, bidirectional=True))
+    xpnet.save_torch(net, path, channels={"layers.1": 2})
+    arrays = safetensors.numpy.load_file(path)
+    for layer, end in ((net[1], ""), (net[1].backward, "_reverse")):
+        weight = arrays[f"1.weight_ih_l0{end}"]
+        assert layer.input.weight.T[:, [0, 2, 4, 1, 3, 5]].tolist() == weight.tolist()
+
+
+@pytest.mark.parametrize("there", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("here", ["float32", "float64"])
+def test_dtypes_that_lose_nothing(device, xp, path, there, here):
+    torch = pytest.importorskip("torch")
+    if here == "float64" and not hasattr(xp, "float64"):
+        pytest.skip("the library has no float64")
+    torch.manual_seed(0)
+    theirs = torch.nn.LSTM(3, 4).to(getattr(torch, there))
+    torch.save(theirs.state_dict(), path)
+    net = xpnet.load_torch(path, into=nn.LSTM(3, 4, dtype=here))
+    assert_on(net.input.weight, device, here, (3, 16))
+    assert xpnet.to_numpy(net.input.weight).tolist() == theirs.weight_ih_l0.T.tolist()
+    biases = (
+        theirs.bias_ih_l0.to(getattr(torch, here)) + theirs.bias_hh_l0.to(getattr(torch, here))
+    ).tolist()
+    assert xpnet.to_numpy(net.input.bias).tolist() == biases  # added up in the wide dtype
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [("float64", "float32"), ("float32", "float16"), ("bfloat16", "float16"), ("int64", "float32")],
+)
+def test_dtypes_that_lose_something_are_refused(path, there, here):
+    value = {"weight": tensor(storage("0", there, 6), 0, (3, 2), (2, 1))}
+    size = {"float64": 8, "float32": 4, "bfloat16": 2, "int64": 8}[there]
+    path.write_bytes(zipped(records(value, {"0": bytes(6 * size)})))
+    net = nn.Dense(2, 3, bias=False, dtype=here)
+    with pytest.raises(ValueError, match=rf"weight must be {here}, for weight, received {there} \(3, 2\)"):
+        xpnet.load_torch(path, into=net)
+
+
+def test_float16(device, xp, path):
+    needs_float16(xp)
+    x = numpy.asarray([[1.0, 2.0**-14, -3.0]], dtype="float16")
+    path.write_bytes(saved_by_hand({"weight": x}))
+    net = xpnet.load_torch(path, into=nn.Dense(3, 1, bias=False, dtype="float16"))
+    assert_on(net.weight, device, "float16", (3, 1))
+    assert xpnet.to_numpy(net.weight).tolist() == x.T.tolist()
+
+
+@pytest.mark.parametrize("approximate", [True, False])
+def test_transformer(device, path, approximate):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     theirs = torch.nn.TransformerEncoderLayer(
         8,
         2,
         dim_feedforward=12,
-        activation=lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+        activation=lambda x: torch.nn.functional.gelu(x, approximate="tanh" if approximate else "none"),
         batch_first=True,
         norm_first=True,
     )
@@ -170,6 +261,7 @@ def test_transformer(device, path):
         "contract": "linear2",
     }
     net = nn.TransformerBlock(8, 2, hidden=12)
+    net.activation = nn.GELU(approximate)
     compare(theirs, net, torch.randn(3, 5, 8), path, names=names)
 
 

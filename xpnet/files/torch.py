@@ -30,14 +30,17 @@ def load_torch(
     Parameters
     ----------
     path : path
-        A safetensors file that ``safetensors.torch.save_file(torch_net.state_dict(), path)`` wrote.
+        A file that ``torch.save(torch_net.state_dict(), path)`` wrote, in the format of PyTorch 1.6 and
+        newer, or ``safetensors.torch.save_file(torch_net.state_dict(), path)``. PyTorch need not be
+        installed, and no code is run from the file. Of a checkpoint, the one value is taken that is a dict
+        of tensors.
     into : Module
         The network, whose parameters are replaced, and the running statistics of `nn.BatchNorm`. Layers lay
         out their arrays here in another way than there (PyTorch's dense weights have the shape
         (out_features, in_features), and its attention has three layers in one array), which is changed on
         the way. Known are `nn.Dense`, `nn.Conv1d`, `nn.Conv2d`, `nn.ConvTranspose2d`, `nn.LSTM` and `nn.GRU`
-        of one layer and direction, `nn.MultiHeadAttention`, and all layers whose arrays are the same, such
-        as `nn.Embedding` and the normalizations.
+        of any number of layers and directions, `nn.MultiHeadAttention`, and all layers whose arrays are the
+        same, such as `nn.Embedding` and the normalizations.
     names : mapping of str to str, optional
         From the names of layers here to their names there, such as ``{"layers.0": "fc1"}``. What is not in
         it has the same name there, and the layers of a `Sequential`, here ``layers.0``, are there ``0``.
@@ -56,10 +59,14 @@ def load_torch(
     Notes
     -----
     Settings are not in the file: padding, strides, groups, causal attention, momentum and epsilon of
-    normalizations (that of RMSNorm has another default there). `nn.GELU` is PyTorch's with
-    ``approximate="tanh"``, `nn.AvgPool` with ``count_include_pad=False``, `nn.MultiHeadAttention` without
-    ``add_zero_attn``, and `nn.TransformerBlock` its TransformerEncoderLayer with ``norm_first=True`` and this
-    GELU.
+    normalizations (that of RMSNorm has another default there). PyTorch's GELU is `nn.GELU` with
+    ``approximate=False``, and that with ``approximate="tanh"`` is the default. `nn.AvgPool` is that with
+    ``count_include_pad=False``, `nn.MultiHeadAttention` that without ``add_zero_attn``, and
+    `nn.TransformerBlock` its TransformerEncoderLayer with ``norm_first=True`` and the same activation. LSTM
+    and GRU that have no biases there, with ``bias=False``, have biases of 0 here.
+
+    Numbers get the dtype of the network where that holds them all: float16 and bfloat16 become float32.
+    Nothing is rounded. For a network of a narrower dtype, convert there: ``torch_net.half().state_dict()``.
 
     Images are (batch, channels, height, width) there and (batch, height, width, channels) here, so that a
     layer behind a flattened image has its inputs in another order, into which they are brought. In a
@@ -79,10 +86,11 @@ def load_torch(
     Raises
     ------
     TypeError
-        If ``channels`` is no mapping.
+        If ``channels`` or ``names`` is no mapping.
     ValueError
-        If the file cannot be read, or has no array for a parameter, one more, or one of another shape or
-        dtype; if ``channels`` does not fit the network, or lacks a layer that may read a flattened image.
+        If the file cannot be read or would run code, or has no array for a parameter, one more, or one of
+        another shape, or of a dtype with numbers that the network's does not have; if ``names`` or
+        ``channels`` does not fit the network, or ``channels`` lacks a layer that may read a flattened image.
         Nothing is changed then.
 
     Examples
