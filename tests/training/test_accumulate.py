@@ -217,7 +217,11 @@ def test_ctrl_c_waits_for_the_end_of_a_step(monkeypatch):
         (
             {"loss": lambda o, t, sample_weight: 2 * losses.cross_entropy(o, t, sample_weight=sample_weight)}
             | {"sample_weight": np.ones(60), "accumulate": 2},
-            r"say what its mean was divided by, received one number. Return .*\(total, weights\)",
+            r"say what its mean was divided by, received one number, .*\(total, weights\)",
+        ),
+        (
+            {"loss": functools.partial(losses.cross_entropy, reduction="sum"), "accumulate": 2},
+            "received one number, or a sum",
         ),
         (
             {"loss": lambda o, t: 2 * through_a_function(o, t), "accumulate": 2},

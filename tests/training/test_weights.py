@@ -168,6 +168,24 @@ def test_a_share_for_validation_takes_its_weights_along(device):
     assert not np.allclose(plain["validation_loss"], doubled[0]["validation_loss"], rtol=1e-4)
 
 
+def test_several_answers_have_weights_of_no_and_yes():
+    answers = np.stack([Y, 1 - Y, Y], axis=1)
+    nets = [network(3, 8, 3), network(3, 8, 3)]
+    options = whole(loss=losses.binary_cross_entropy)
+    train(nets[0], X, answers, class_weight=[1.0, 4.0], **options)
+    train(nets[1], X, answers, sample_weight=np.where(answers, 4.0, 1.0), **options)
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(*map(weights, nets), strict=True))
+
+
+@pytest.mark.parametrize("class_weight", [{1: 4.0}, [1.0, 4.0]], ids=["dict", "list"])
+def test_outputs_without_an_axis_have_weights(class_weight):
+    nets = [nn.Sequential(*network(3, 8, 1), lambda x: x[:, 0]) for _ in range(2)]
+    options = whole(loss=losses.binary_cross_entropy)
+    train(nets[0], X, Y, class_weight=class_weight, **options)
+    train(nets[1], X, Y, sample_weight=np.where(Y, 4.0, 1.0), **options)
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(*map(weights, nets), strict=True))
+
+
 def test_masks_of_sequences_are_weights(device):
     x, labels = random.normal(size=(12, 5, 3)), random.integers(0, 2, size=(12, 5))
     mask = np.arange(5) < random.integers(1, 6, size=(12, 1))
@@ -213,10 +231,14 @@ def test_weights_of_other_losses():
     assert same(*map(weights, nets))
 
 
+ignoring = functools.partial(losses.cross_entropy, ignore_index=-1)
+
+
 def without(outputs, targets):
     return losses.cross_entropy(outputs, targets)
 
 
+FEW = (np.arange(60) == 0).astype("float64")  # is put aside by no seed below
 NAN = np.where(np.arange(60) == 7, np.nan, 1.0)
 
 
@@ -235,6 +257,17 @@ LENGTH = "as many examples of each, received 60 in x .* 59 in sample_weight"
         ({"sample_weight": np.ones((60, 3))}, ValueError, "sample_weight must have the shape"),
         ({"sample_weight": "balanced"}, TypeError, "sample_weight"),
         ({"validation": (X, Y, -WEIGHTS)}, ValueError, FINITE),
+        (
+            {"validation": 0.2, "sample_weight": FEW},
+            ValueError,
+            "more than 0 for at least one example, .* 12",
+        ),
+        (
+            {"validation": 0.2, "y": np.where(FEW, Y, -1), "loss": ignoring},
+            ValueError,
+            "at least one target must count, received -1 alone",
+        ),
+        ({"loss": lambda outputs, targets: (1.0, 2.0, 3.0)}, TypeError, "one number, .* received .* tuple"),
         (
             {"sample_weight": WEIGHTS, "loss": without},
             TypeError,

@@ -29,7 +29,8 @@ def noted_denominators() -> AbstractContextManager[list[Denominator]]:
 
     Noted is ``(result, denominator, weighted)``: the very array that the loss returns, an integer of Python's
     or an array of shape (), and whether that depends on values, those of weights or labels, and not on shapes
-    alone. The mean of several batches is ``sum(result * denominator) / sum(denominator)``.
+    alone. The mean of several batches is ``sum(result * denominator) / sum(denominator)``. Of a loss that
+    returns a sum, which was divided by nothing, the denominator is None.
 
     Examples
     --------

@@ -40,7 +40,9 @@ def reduced(
     if reduction == "none":
         return in_dtype(xp, losses, dtype)
     if reduction == "sum":
-        return in_dtype(xp, xp.sum(losses), dtype)
+        total = in_dtype(xp, xp.sum(losses), dtype)
+        note_denominator(total, None, True)
+        return total
     if weights is None:
         mean, denominator = xp.mean(losses), math.prod(losses.shape)
     else:

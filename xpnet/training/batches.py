@@ -99,6 +99,10 @@ class Batches:
 
     is_loaded = False
 
+    def own(self, *_values: Any) -> list[Any]:
+        """Return nothing: all batches are for one purpose."""
+        return []
+
     @property
     def _what(self) -> str:
         of = self.names[0].partition(" of ")[2]

@@ -34,7 +34,8 @@ def check_number(value: Any) -> None:
         return
     error = ValueError if tree.is_array(value) else TypeError
     raise error(
-        f"the loss must return one number, an array of shape () that is not complex, received {received}. "
+        "the loss must return one number, an array of shape () that is not complex, or a sum and what it is "
+        f"to be divided by, received {received}. "
         'Return the mean over the batch; the losses of xpnet do so unless they are told reduction="none".'
     )
 

@@ -184,6 +184,13 @@ class Examples:
         """Whether all values are in memory, on whatever device."""
         return not self._sources
 
+    def own(self, *values: Any) -> list[Any]:
+        """Return a list of loaded values for these rows alone, if they are not all that there are."""
+        if len(self.rows) == self._leaves[0].shape[0] or not self.is_loaded:
+            return []
+        order = self._on_device(self.rows)
+        return [tree.map(lambda leaf: self._taken(leaf, self.rows, order, {}), values)]
+
     @property
     def stays_sparse(self) -> bool:
         """Whether batches of the first of the values are sparse."""

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from time import monotonic
@@ -62,7 +62,7 @@ def fit(
     epochs: int = 10,
     batch_size: int | None = None,
     validation: Any = None,
-    metrics: Sequence[Metric | Callable[..., Any]] = (),
+    metrics: Sequence[Metric | Callable[..., Any]] | Mapping[Any, Any] = (),
     callbacks: Iterable[Callback | Callable[[Run], Any]] = (),
     seed: Seed = None,
     shuffle: bool | str | Order = True,
@@ -99,16 +99,17 @@ def fit(
 
         Batches that others make also stand for x and y: an iterable of ``(x, y)`` or of dicts, such as a
         DataLoader of PyTorch, or a function that returns one for each epoch, such as a generator function. Of
-        a dict with other keys than ``"x"`` and ``"y"``, and of a data frame or a record batch of Arrow, as a
-        dict of its columns, network and loss get all. Batches may differ in their number of examples alone.
+        a dict with other keys than ``"x"``, ``"y"`` and, if there are weights, ``"sample_weight"``, and of a
+        data frame or a record batch of Arrow, as a dict of its columns, network and loss get all. Batches may
+        differ in their number of examples alone.
     y : array, data frame or sequence, shape (examples,) or (examples, ...), or dict
-        The targets, as the loss expects them: ``{"labels": y, "weights": w}``, say, for a loss of your own.
+        The targets, as the loss expects them: ``{"digit": digits, "size": sizes}``, say, for one of your own.
         Left out where x stands for both.
     loss : callable or Steps
         ``loss(outputs, targets)`` returns the mean loss of a batch: one of `xpnet.losses`, or any function
-        written with the array API standard, which may also return two numbers, the sum and what it is divided
-        by. A loss of your own must take care of shapes: outputs of shape
-        (batch, 1) and targets of shape (batch,) broadcast to (batch, batch). If it has a function
+        written with the array API standard. It may return two numbers, the sum of the losses and what that is
+        to be divided by. A loss of your own must take care of shapes: outputs of shape (batch, 1) and targets
+        of shape (batch,) broadcast to (batch, batch). If it has a function
         ``check_targets(outputs, targets)`` as an attribute, that is called once with all targets, or with
         each part that is read of them, to refuse wrong ones; `xpnet.losses` does it for labels. With the
         attribute ``takes_logits = True``, as `losses.cross_entropy` has it, outputs that are probabilities
@@ -126,8 +127,9 @@ def fit(
     validation : (x, y), (x, y, sample_weight), examples or batches of such, or float, optional
         Data on which loss and metrics are computed after each epoch, or the share of the examples, below 1,
         that is put aside for that.
-    metrics : sequence of Metric or callable
-        See `xpnet.metrics`; or functions ``(outputs, targets) → number``, averaged over the batches.
+    metrics : sequence of Metric or callable, or dict of such
+        See `xpnet.metrics`; or functions ``(outputs, targets) → number``, averaged over the batches. A dict
+        has them by the keys of outputs and targets: ``{"digit": metrics.accuracy, "size": [metrics.r2]}``.
     callbacks : iterable of Callback or callable
         See `xpnet.callbacks`; or functions ``(run) → anything``, which are called after each epoch.
     seed : int, numpy.random.Generator or None
@@ -148,14 +150,15 @@ def fit(
     class_weight : dict, array of shape (classes,) or "balanced", optional
         How much the examples of each class count: loss and metrics are given it as ``class_weight``. A dict
         has numbers of classes as keys, of which those that are missing count 1; "balanced" stands for
-        ``examples / (classes * examples of the class)`` in the targets for training.
+        ``examples / (classes * examples of the class)`` in the targets for training. `binary_cross_entropy`
+        takes two, of no and of yes.
     drop_last : bool, default=False
         Whether to leave out, in each epoch, what is too little for a whole step.
     accumulate : int, default=1
         How many batches make a step, with the gradient of all their examples together: that of a batch which
         is so many times as large, and needs more memory. The number of batches must be a multiple of it.
         Layers that look at a batch as a whole, such as `nn.BatchNorm`, still see each by itself, and
-        `nn.Dropout` draws for each.
+        `nn.Dropout` draws for each. A loss that takes weights out of the targets returns two numbers.
     progress : bool, default=True
         Whether to show a progress bar, if the output is a terminal, and else to write a line for each epoch
         to the log "xpnet" at the level INFO: ``logging.basicConfig(level=logging.INFO)`` shows it.

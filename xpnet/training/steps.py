@@ -194,12 +194,13 @@ class Steps:
                     check_reach(partial(self.loss, **given), *read, outputs, y)
                 for metric in metrics if given else ():
                     metric.batch_totals(outputs, y, **given)  # which refuses weights that it does not take
-                # Of a part alone, nothing may count.
+                # Of what is read in parts, nothing may count in the first.
                 with contextlib.suppress(*() if each.is_loaded else (NothingCountsError,)):
-                    for look in looks:
-                        look(all_y)
-                    for all_weight in all_weights:
-                        check_weights(all_weight, length(all_y))
+                    for ys, ws in [(all_y, all_weights), *each.own(all_y, all_weights)]:
+                        for look in looks:
+                            look(ys)
+                        for w in ws:
+                            check_weights(w, length(ys))
             except (IndexError, TypeError, ValueError) as error:
                 if name != "x":
                     error.add_note("This is about the data for validation.")
@@ -245,13 +246,13 @@ def _look(check_targets: Callable[..., Any], outputs: Any, targets: Any) -> None
 
 def with_weights(weights: Mapping[str, Any], sample_weight: Sequence[Any]) -> dict[str, Any]:
     """Return what loss and metrics are given beside outputs and targets; of weighted examples theirs."""
-    return {**weights, **dict(zip(["sample_weight"], sample_weight, strict=False))}
+    return {**weights, "sample_weight": sample_weight[0]} if sample_weight else dict(weights)
 
 
 UNKNOWN_DENOMINATOR = (
-    "with accumulate, a loss with weights must say what its mean was divided by, received one number. Return "
-    "what a loss of xpnet returns, without a term or factor of your own; or two numbers, the sum of the "
-    "losses and what it is to be divided by: (total, weights)."
+    "with accumulate, a loss with weights must say what its mean was divided by, received one number, or a "
+    "sum. Return what a loss of xpnet returns, without a term or factor of your own; or two numbers, the sum "
+    "of the losses and what it is to be divided by: (total, weights)."
 )
 
 # What `measured` returns where a loss with weights does not say what it was divided by.
@@ -266,15 +267,15 @@ def measured(loss: Callable[..., Any], outputs: Any, y: Any, weights: Mapping[st
     """
     with noted_denominators() as noted:
         value = loss(outputs, y, **weights)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and len(value) == 2:
         total, denominator = value
         xp = array_namespace(total)
         denominator = _in_kind(xp, denominator, total)
         return total / _nonzero(xp, denominator), denominator
     for result, denominator, is_weighted in noted:
-        if result is value:
+        if result is value and denominator is not None:
             return value, denominator if is_weighted else None
-    is_weighted = bool(weights) or any(each[2] for each in noted)
+    is_weighted = bool(weights) or any(is_weighted for *_, is_weighted in noted)
     return value, _UNKNOWN if is_weighted else None
 
 

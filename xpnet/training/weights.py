@@ -22,7 +22,7 @@ def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
     Parameters
     ----------
     class_weight : dict, "balanced", array or sequence
-        See `class_weights`.
+        See `counted_class_weights` and `listed_class_weights`.
     net : Module
     data : Examples or Batches
         Those of the training.
@@ -30,9 +30,11 @@ def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
     Raises
     ------
     TypeError, ValueError
-        See `class_weights`; or if outputs and targets of the network are not those of classes.
+        See both functions; or if outputs and targets of the network are not those of classes.
     """
     where, dtype = place_of(net)
+    if not isinstance(class_weight, dict) and not _is_balanced(class_weight):
+        return asarray(listed_class_weights(class_weight), device=where, dtype=dtype)
     (x, y, *_), _ = data.first()
     outputs = evaluation_copy(net)(x)
     if not tree.is_array(outputs) or not tree.is_array(y):
@@ -40,33 +42,67 @@ def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
             "class_weight needs one array of outputs and one of targets, received "
             f"{type(outputs).__name__} and {type(y).__name__}. Weigh them in a loss of your own."
         )
-    are_labels, number = len(y.shape) < len(outputs.shape), outputs.shape[-1]
-    is_dict, is_text = isinstance(class_weight, dict), isinstance(class_weight, str)
-    if not are_labels and number != 1 and (is_dict or is_text):
+    are_labels = len(y.shape) < len(outputs.shape)
+    if not are_labels and tuple(outputs.shape[1:]) not in ((), (1,)):
         raise ValueError(
             "class_weight needs labels, numbers of classes, received targets of shape "
-            f"{tuple(y.shape)}, that of the outputs. Pass a list with a weight for each class."
+            f"{tuple(y.shape)}, that of the outputs. Pass a list: a weight for each class to cross_entropy, "
+            "two for no and yes to binary_cross_entropy."
         )
     labels: Any = ()
-    if is_text and isinstance(data, Examples) and data.is_loaded:
+    if _is_balanced(class_weight):
+        if not (isinstance(data, Examples) and data.is_loaded):
+            raise ValueError(
+                'class_weight="balanced" needs targets that are in memory, to count them, received such that '
+                "are read in parts. Count them beforehand, and pass a dict."
+            )
         labels = to_numpy(data.values[1])[data.rows]
-    elif is_text and class_weight == "balanced":
-        raise ValueError(
-            'class_weight="balanced" needs targets that are in memory, to count them, received such that are '
-            "read in parts. Count them beforehand, and pass a dict."
+    weights = counted_class_weights(class_weight, labels, outputs.shape[-1] if are_labels else 2)
+    return asarray(weights, device=where, dtype=dtype)
+
+
+def _is_balanced(class_weight: Any) -> bool:
+    return isinstance(class_weight, str) and class_weight == "balanced"
+
+
+def listed_class_weights(class_weight: Any) -> numpy.ndarray:
+    """Return the weights in an array or sequence, after a check; how many there must be, the loss says.
+
+    Raises
+    ------
+    ValueError
+        If one is no finite number of at least 0, or all are 0.
+    TypeError
+        If it is neither.
+    """
+    if isinstance(class_weight, str) or not (tree.is_array(class_weight) or hasattr(class_weight, "__len__")):
+        raise TypeError(
+            "class_weight must be a dict of classes and weights, a list with a weight for each class, or "
+            f'"balanced", received {described(class_weight)}.'
         )
-    classes = number if are_labels or number != 1 else 2
-    return asarray(class_weights(class_weight, labels, classes), device=where, dtype=dtype)
+    weights = numpy.asarray(to_numpy(asarray(class_weight)))
+    check_weight_values("class_weight", weights)
+    return _some(weights)
 
 
-def class_weights(class_weight: Any, labels: Any, classes: int) -> numpy.ndarray:
+def _some(weights: numpy.ndarray) -> numpy.ndarray:
+    """Return weights after a check that one is more than 0."""
+    if not weights.any():
+        raise ValueError(
+            f"class_weight must be more than 0 for a class, received 0 for all {len(weights)}. Leave it out, "
+            "where all count alike."
+        )
+    return weights.astype("float64")
+
+
+def counted_class_weights(class_weight: Any, labels: Any, classes: int) -> numpy.ndarray:
     """Return how much each class counts.
 
     Parameters
     ----------
-    class_weight : dict, "balanced", array or sequence
-        From numbers of classes to weights, where those that are left out have 1; or a weight for each class;
-        or ``n_labels / (n_classes_present * n_labels_of_class)``, with which all classes count alike.
+    class_weight : dict or "balanced"
+        From numbers of classes to weights, where those that are left out have 1; or
+        ``n_labels / (n_classes_present * n_labels_of_class)``, with which all classes count alike.
     labels : array or sequence of whole numbers, of any shape and library
         Numbers of classes, or 0 and 1. Others, such as those that a loss ignores, are not counted.
     classes : int
@@ -78,40 +114,19 @@ def class_weights(class_weight: Any, labels: Any, classes: int) -> numpy.ndarray
     Raises
     ------
     ValueError
-        If a weight is no finite number of at least 0, all are 0, there is not one for each class, a key is no
-        class, or labels that would have to be counted are no whole numbers.
-    TypeError
-        If it is none of these.
+        If a weight is no finite number of at least 0, all are 0, a key is no class, or labels that would have
+        to be counted are no whole numbers.
     """
     classes = count("classes", classes)
-    if isinstance(class_weight, str) and class_weight == "balanced":
+    if _is_balanced(class_weight):
         return balanced(_counted(labels, classes), classes)
-    if isinstance(class_weight, dict):
-        others = [key for key in class_weight if not any(_is(key, label) for label in range(classes))]
-        if others:
-            raise ValueError(
-                f"class_weight must have numbers of classes as its keys, from 0 to {classes - 1}, received "
-                f"{others[0]!r}."
-            )
-        weights = of_dict(class_weight, numpy.arange(classes))
-    elif isinstance(class_weight, str) or not (
-        tree.is_array(class_weight) or hasattr(class_weight, "__len__")
-    ):
-        raise TypeError(
-            "class_weight must be a dict of classes and weights, a list with a weight for each class, or "
-            f'"balanced", received {described(class_weight)}.'
+    others = [key for key in class_weight if not any(_is(key, label) for label in range(classes))]
+    if others:
+        raise ValueError(
+            f"class_weight must have numbers of classes as its keys, from 0 to {classes - 1}, received "
+            f"{others[0]!r}."
         )
-    else:
-        weights = numpy.asarray(to_numpy(asarray(class_weight)))
-        if weights.shape != (classes,):
-            raise ValueError(
-                f"class_weight must have one number for each of the {classes} classes, received shape "
-                f"{weights.shape}."
-            )
-        check_weight_values("class_weight", weights)
-    if not weights.any():
-        raise ValueError(f"class_weight must be more than 0 for a class, received 0 for all {classes}.")
-    return weights.astype("float64")
+    return _some(of_dict(class_weight, numpy.arange(classes)))
 
 
 def _counted(labels: Any, classes: int) -> numpy.ndarray:
