@@ -140,8 +140,10 @@ def test_groups_of_torch(device, name, jit):
     make, of_body, of_head = SETTINGS[name]
     params, _ = trained(optim.groups(("body", make(**of_body)), make(**of_head)), device, jit=jit)
 
-    theirs = tree.map(lambda x: torch.asarray(xpnet.to_numpy(x)).clone().requires_grad_(), parameters(device))
-    x, y = (torch.asarray(xpnet.to_numpy(each)) for each in data(device))
+    # Copies, as arrays that come from JAX cannot be written to, of which torch warns.
+    theirs = tree.map(lambda x: torch.tensor(numpy.array(xpnet.to_numpy(x))), parameters(device))
+    theirs = tree.map(lambda x: x.requires_grad_(), theirs)
+    x, y = (torch.tensor(numpy.array(xpnet.to_numpy(each))) for each in data(device))
     groups = [([*theirs["body"].values()], of_body), ([*theirs["head"].values()], of_head)]
     of_torch = torch_optimizer(torch, make, groups)
     for _ in range(STEPS):
