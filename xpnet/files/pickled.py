@@ -300,7 +300,10 @@ def _followed(content: bytes, archive: _Archive) -> Any:
         elif name == "GLOBAL":
             stack.append(_known(argument.replace(" ", ".", 1)))
         elif name == "STACK_GLOBAL":
-            stack[-2:] = [_known(".".join(map(str, _last(stack, 2))))]
+            names = _last(stack, 2)
+            if not all(type(part) is str for part in names):  # as a text, what is shared may become endless
+                raise ValueError("it names a class by something else than two texts")
+            stack[-2:] = [_known(".".join(names))]
         elif name == "BINPERSID":
             stack.append(_called(_Archive.storage, archive, stack.pop()))
         elif name == "REDUCE":

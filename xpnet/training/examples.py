@@ -149,7 +149,11 @@ class Examples:
     @property
     def number(self) -> int:
         """How many examples an epoch has."""
-        return len(self) - (len(self) % (self.batch_size * self.accumulate) if self.drop_last else 0)
+        return self._whole(len(self))
+
+    def _whole(self, rows: int) -> int:
+        """Return how many of so many rows are in an epoch."""
+        return rows - (rows % (self.batch_size * self.accumulate) if self.drop_last else 0)
 
     @property
     def settings(self) -> dict[str, int]:
@@ -280,7 +284,7 @@ class Examples:
     def begin(self) -> None:
         """Put the rows in the order of a new epoch."""
         rows = self.rows if self.order is None else self._checked(self.order(self.rows))
-        self._in_order = rows[: self.number]
+        self._in_order = rows[: self._whole(len(rows))]
 
     def epoch(self, first: int = 0) -> Generator[tuple[Any, ...], None, None]:
         """Yield the batches of an epoch from a later one on, each time the same until the next one begins."""

@@ -260,6 +260,10 @@ def fit(
     return run.history
 
 
+def _frozen_parts(net: Any) -> list[Any]:
+    return [part.frozen for part in tree.branches(net)]
+
+
 @dataclass
 class _Loop:
     """The loop of a training: `prepare`, `start`, then epoch after epoch, and `end`.
@@ -293,8 +297,9 @@ class _Loop:
         totals = Totals(self.metrics)
         self.run = run = Run(net, optimizer, state, epochs, names, callbacks=callbacks, totals=totals)
         run.source, run.data = self.data, self.data.settings
-        if self.accumulate > 1:
-            run.data["accumulate"] = self.accumulate
+        given = {"accumulate": self.accumulate if self.accumulate > 1 else 0}
+        given |= {"sample_weight": len(self.data.names) - 2, "class_weight": len(self.weights)}
+        run.data |= {name: number for name, number in given.items() if number}
         run.random = {"start": random_before, "epoch": self.random.bit_generator.state}
         return run
 
@@ -340,11 +345,20 @@ class _Loop:
             for callback in run.callbacks:
                 callback.epoch_start(run)
             run.check_finite()
+            self._check_frozen()
         run.remember(before)
         self._progress.begin(run)
         # The steps write over what they are given. What others hold of the epoch before stays.
         run.net, run.optimizer_state = deep_copied((run.net, run.optimizer_state))
         self.data.begin()  # of a resumed epoch as before: the draw is repeated
+
+    def _check_frozen(self) -> None:
+        """Check that no callback froze or unfroze a part: the optimizer's state is for what is trained."""
+        if _frozen_parts(self.run.net) != _frozen_parts(self.net):
+            raise ValueError(
+                "what is trained must stay the same while fit runs, received a network of which a callback "
+                "froze or unfroze a part. Call fit again for that, with a new state of the optimizer."
+            )
 
     def _train(self) -> dict[str, float]:
         """Take the steps; of a loss or a weight that becomes NaN, go back and say where it came from."""
@@ -436,6 +450,7 @@ class _Loop:
     def _end_epoch(self, values: dict[str, float]) -> None:
         """Add the values to the history, hand the weights over, and let callbacks see both."""
         run = self.run
+        self._check_frozen()
         run.history.add(values)
         run.batch, run.totals.sums = 0, None
         run.random["epoch"] = self.random.bit_generator.state

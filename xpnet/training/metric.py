@@ -184,6 +184,28 @@ class Metric:
             check_targets=check and functools.partial(_of_part, check, part),
         )
 
+    def unweighted(self, name: str) -> "Metric":
+        """Return the metric in which all examples count alike, whatever weights `fit` is given.
+
+        Parameters
+        ----------
+        name : str
+            Its name in the history.
+
+        Returns
+        -------
+        Metric
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xpnet
+        >>> plain = xpnet.metrics.accuracy.unweighted("plain_accuracy")
+        >>> plain(np.asarray([[2.0, 1.0], [0.0, 3.0]]), np.asarray([0, 0]), sample_weight=np.asarray([3, 1]))
+        0.5
+        """
+        return replace(self, name=name, totals=functools.partial(_unweighted, self.totals))
+
     def ignoring(self, index: float) -> "Metric":
         """Return the metric without the targets that are equal to a number, such as the label of padding.
 
@@ -222,6 +244,10 @@ def _of_part(
     f: Callable[..., Any], part: Callable[..., Any], outputs: Any, targets: Any, **weights: Any
 ) -> Any:
     return f(*part(outputs, targets), **weights)
+
+
+def _unweighted(totals: Callable[..., Any], outputs: Any, targets: Any, **_weights: Any) -> Any:
+    return totals(outputs, targets)
 
 
 def _ignoring(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy
 
+from xpnet import tree
 from xpnet.backends import Device, to_numpy
 from xpnet.files.networks import Parts, read_parts, write_parts
 from xpnet.random import check_host_state
@@ -23,6 +24,7 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
     training = {
         "names": list(run.names),
         "data": run.data,
+        "frozen": _frozen(run.net),
         "epoch": run.epoch,
         "batch": run.batch,
         "step": run.step,
@@ -85,6 +87,7 @@ class SavedTraining:
         """
         self._check_same("data", dict, int, run.data)
         self._check_same("names", list, str, list(run.names))
+        self._check_frozen(run.net)
         net = self._parts.load("net", device=self._where, into=run.net)
         state = self._parts.load("optimizer", device=self._where, into=run.optimizer_state)
         run.net, run.optimizer_state = net, state
@@ -122,12 +125,30 @@ class SavedTraining:
                 f"{there}, received {here}. To train its network in another way, read it with xpnet.load."
             )
 
+    def _check_frozen(self, net: Any) -> None:
+        """Check that the same parameters are trained: the optimizer's state may fit others as well."""
+        there = self._training.get("frozen", [])  # which files from before do not have
+        different = sorted({*there} ^ {*_frozen(net)})
+        if different:
+            was, now = ("frozen", "trained") if different[0] in there else ("trained", "frozen")
+            raise ValueError(
+                f"resume needs a network of which the same is trained as in {self._path}, where "
+                f"{different[0]} is {was}; received one in which it is {now}. Freeze what was frozen; or, to "
+                "train other parts from now on, read the network with xpnet.load and begin a new training."
+            )
+
     def _entry(self, name: str, fits: Callable[[Any], bool]) -> Any:
         value = self._training.get(name)
         if not fits(value):
             kind = type(value).__name__
             raise ValueError(f"{self._path} is damaged: its {name}, a {kind}, is not one of a training.")
         return value
+
+
+def _frozen(net: Any) -> list[str]:
+    """Return the paths of the parameters that are frozen."""
+    trained = {*tree.paths(net)}
+    return [path for path in tree.paths(net, frozen=True) if path not in trained]
 
 
 def _is_count(x: Any) -> bool:

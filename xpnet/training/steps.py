@@ -194,13 +194,13 @@ class Steps:
                     check_reach(partial(self.loss, **given), *read, outputs, y)
                 for metric in metrics if given else ():
                     metric.batch_totals(outputs, y, **given)  # which refuses weights that it does not take
-                # Of what is read in parts, nothing may count in the first.
-                with contextlib.suppress(*() if each.is_loaded else (NothingCountsError,)):
-                    for ys, ws in [(all_y, all_weights), *each.own(all_y, all_weights)]:
-                        for look in looks:
-                            look(ys)
-                        for w in ws:
-                            check_weights(w, length(ys))
+                parts = [(all_y, all_weights), *each.own(all_y, all_weights)]
+                every = [partial(look, y) for y, _ in parts for look in looks]
+                every += [partial(check_weights, w, length(y)) for y, ws in parts for w in ws]
+                for look_at_all in every:
+                    # Of what is read in parts, nothing may count in the first.
+                    with contextlib.suppress(*() if each.is_loaded else (NothingCountsError,)):
+                        look_at_all()
             except (IndexError, TypeError, ValueError) as error:
                 if name != "x":
                     error.add_note("This is about the data for validation.")
@@ -218,7 +218,13 @@ NO_DEPENDENCE = (
 
 
 def check_taken(loss: Callable[..., Any], weights: Mapping[str, Any]) -> None:
-    """Check that a loss takes the weights that there are, by their names."""
+    """Check that a loss takes the weights that there are, by their names, and has none of these already."""
+    bound = [name for name in weights if name in getattr(loss, "keywords", {})]
+    if bound:
+        raise ValueError(
+            f"{bound[0]} must be given once, received it in the loss, a partial, and by fit, which would "
+            "take its place. Leave out one of them."
+        )
     try:
         parameters = inspect.signature(loss).parameters
     except (TypeError, ValueError):  # a function that does not say

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from xpnet import tree
+from xpnet.losses.checks import NothingCountsError
 from xpnet.training.destination import length
 from xpnet.training.metric import Metric, added, to_host, wide
 
@@ -88,12 +89,23 @@ class Totals:
         """Return the mean loss, waiting for the device; NaN before the first batch."""
         self._merge()
         total, counted = (self._merged or [(math.nan, 1)])[0]
-        return float(total / counted) if counted else 0.0  # of what counts for nothing
+        return float(total / counted) if counted else 0.0  # of what counts for nothing so far
 
     def results(self) -> dict[str, float]:
-        """Return the loss and the metrics by name, waiting for the device; nothing before the first batch."""
+        """Return the loss and the metrics by name, waiting for the device; nothing before the first batch.
+
+        Raises
+        ------
+        NothingCountsError
+            If all weights are 0.
+        """
         self._merge()
         if self._merged is None:
             return {}
+        if not self._merged[0][1]:
+            raise NothingCountsError(
+                "at least one example must count in each epoch, and in the data for validation, received "
+                "weights that are all 0, or targets that are all ignored. Look at how they were made."
+            )
         pairs = zip(self._metrics, self._merged[1:], strict=True)
         return {"loss": self.loss(), **{metric.name: metric.of(totals) for metric, totals in pairs}}

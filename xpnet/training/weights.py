@@ -5,7 +5,7 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.backends import asarray, to_numpy
+from xpnet.backends import Device, asarray, to_numpy
 from xpnet.losses.weights import check_weight_values
 from xpnet.settings import count, described, is_number
 from xpnet.training.data import Data
@@ -34,7 +34,7 @@ def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
     """
     where, dtype = place_of(net)
     if not isinstance(class_weight, dict) and not _is_balanced(class_weight):
-        return asarray(listed_class_weights(class_weight), device=where, dtype=dtype)
+        return _there(listed_class_weights(class_weight), where, dtype)
     (x, y, *_), _ = data.first()
     outputs = evaluation_copy(net)(x)
     if not tree.is_array(outputs) or not tree.is_array(y):
@@ -58,7 +58,20 @@ def weights_of_classes(class_weight: Any, net: Any, data: Data) -> Any:
             )
         labels = to_numpy(data.values[1])[data.rows]
     weights = counted_class_weights(class_weight, labels, outputs.shape[-1] if are_labels else 2)
-    return asarray(weights, device=where, dtype=dtype)
+    return _there(weights, where, dtype)
+
+
+def _there(weights: numpy.ndarray, where: Device, dtype: Any) -> Any:
+    """Return weights where the network is, after a check that they are not lost in its dtype."""
+    with numpy.errstate(all="ignore"):
+        array = asarray(weights, device=where, dtype=dtype)
+    found = numpy.asarray(to_numpy(asarray(array, dtype="float32")))
+    if not numpy.isfinite(found).all() or not found.any():
+        raise ValueError(
+            f"class_weight must be numbers that {dtype} has, not all of them 0, received {weights.tolist()}. "
+            "Multiply all of them by a number: only their ratios matter."
+        )
+    return array
 
 
 def _is_balanced(class_weight: Any) -> bool:
