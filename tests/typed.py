@@ -5,7 +5,8 @@ from typing import Any, assert_type
 import numpy
 
 import xpnet
-from xpnet.nn import Dense, Sequential
+from xpnet import losses, nn, optim
+from xpnet.nn import Dense, Module, Sequential
 
 
 def loss(net: Sequential, x: numpy.ndarray, *, scale: float = 1.0) -> numpy.ndarray:
@@ -67,5 +68,37 @@ assert_type(xpnet.to_device(x, "cuda"), Any)
 assert_type(xpnet.to_numpy(net), Sequential)
 assert_type(xpnet.to_numpy({"a": 1.0}), dict[str, float])
 assert_type(xpnet.to_numpy(x), numpy.ndarray)
+
+# A part of a network is a network, and freezing returns what it was given.
+assert_type(net[0], Module)
+assert_type(net[:1], Sequential)
+assert_type(net.freeze(), Sequential)
+assert_type(net.unfreeze(), Sequential)
+assert_type(nn.freeze(net, "layers.0"), Sequential)
+assert_type(nn.unfreeze([net]), list[Sequential])
+
+# Groups are chosen by paths or by a function; the last may be an optimizer alone.
+optimizer = optim.groups(
+    (optim.biases_and_norms, {"weight_decay": 0.0}),
+    (["layers.0"], optim.SGD(0.1)),
+    (lambda path, array: len(array.shape) > 1 and path != "head", {"learning_rate": 1e-5}),
+    optim.AdamW(1e-3),
+)
+assert_type(optimizer, optim.Optimizer)
+
+
+# A callback may be a function of the run.
+def note(run: xpnet.training.Run) -> int:
+    return run.epoch
+
+
+def takes_more(run: xpnet.training.Run, epoch: int) -> None:
+    return None
+
+
+options: Any = {"loss": losses.mse, "optimizer": optimizer}
+xpnet.fit(net, x, x, callbacks=[note, xpnet.callbacks.CSVLogger("log.csv"), print], **options)
+xpnet.fit(net, x, x, callbacks=[takes_more], **options)  # type: ignore[list-item]
+
 with xpnet.use_device("cpu") as device:
     assert_type(device.spec, str)

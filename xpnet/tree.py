@@ -1,6 +1,6 @@
 """Trees: nested dicts, lists, tuples, dataclasses and modules with arrays at their leaves.
 
-A thin layer over `optree <https://optree.readthedocs.io>`_. A tree can be read in two ways:
+A thin layer over `optree <https://optree.readthedocs.io>`_. A tree can be read in three ways:
 
 - its *parameters*, what training changes (the default);
 - with those that are *frozen*, which training does not change (``frozen=True``);
@@ -222,12 +222,15 @@ def frozen_attributes(branch: Branch, frozen: bool | tuple[str, ...]) -> list[st
     """
     attributes, known = vars(branch), vars(branch).get("_children", ())
     own = [name for name in attributes if name not in branch.state]
+    children = [name for name in own if name in known or is_child(attributes[name])]
     if frozen is True:
-        names = [name for name in own if name in known or is_child(attributes[name])]
+        names = children
     elif not isinstance(frozen, tuple) or not {*frozen} <= {*own}:
+        arrays = [name for name in children if outside_branches(attributes[name])]
         raise ValueError(
-            f"frozen must be True, False or a tuple of names of the attributes of a {type(branch).__name__}, "
-            f"{', '.join(own)}; received {frozen!r}. Call its freeze(), or xpnet.nn.freeze(net, where)."
+            "frozen must be True, False or a tuple of names of the attributes with arrays of a "
+            f"{type(branch).__name__}, {', '.join(arrays) or 'which has none'}; received {frozen!r}. Call "
+            "its freeze(), or xpnet.nn.freeze(net, where)."
         )
     else:
         names = [*frozen]

@@ -218,8 +218,19 @@ def test_frozen_layers_of_a_network(solver):
     for found, given in ((made.network_[0].weight, net[0].weight), (made.network_[2].weight, net[2].weight)):
         np.testing.assert_array_equal(found, given)
     assert np.any(made.network_[2].bias != net[2].bias)
-    with pytest.raises(ValueError, match="parameters are all frozen"):
-        classifier(module=net.freeze(), max_iter=3).fit(X, Y)
+    with pytest.raises(ValueError, match=r"are all frozen, layers\.0\.weight, .*'layers\.2\.bias'"):
+        classifier(module=net.freeze(), solver=solver, max_iter=3).fit(X, Y)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_frozen_layers_that_hold_nan(solver):
+    """They make each output NaN, whatever the layers behind them learn."""
+    net = nn.Sequential(nn.Dense(64, 16, seed=0), nn.ReLU(), nn.Dense(16, 10, seed=1))
+    net[0].weight = net[0].weight * np.nan
+    net[0].freeze()
+    with pytest.raises(ValueError, match="non-finite parameter weights"):
+        classifier(module=net, solver=solver, max_iter=3).fit(X, Y)
 
 
 def mistakes(outputs, y):

@@ -293,6 +293,35 @@ def test_a_module_without_arrays():
     assert net[3].training
 
 
+def test_layer_by_layer():
+    """Layers without parameters go with the module around them, in both directions."""
+    net = network().freeze()
+    for name in ("layers.0", "layers.1"):
+        nn.unfreeze(net, name)
+    assert [layer.training for layer in net] == [True, True, False, False, False]
+    nn.unfreeze(net, "layers.4")
+    assert states(net) == dict.fromkeys(["", *(f"layers.{i}" for i in range(5))], (False, True))
+    for name in ("layers.0", "layers.1", "layers.4"):
+        assert net[3].training
+        nn.freeze(net, name)
+    assert states(net) == dict.fromkeys(["", *(f"layers.{i}" for i in range(5))], (True, False))
+
+
+def test_a_frozen_body_stays_in_use():
+    net = nn.Sequential(network(), nn.Dense(2, 2, seed=3)).freeze()
+    net[-1].unfreeze()
+    assert not any(part.training for part in tree.branches(net[0]))
+    nn.unfreeze(net, "layers.1")
+    assert not any(part.training for part in tree.branches(net[0]))
+
+
+def test_a_layer_that_was_frozen_by_itself_stays_so():
+    net = nn.Sequential(network(), nn.Dense(2, 2, seed=3), nn.Dense(2, 2, seed=4))
+    nn.freeze(net, ["layers.0.layers.3", "layers.1", "layers.2"])
+    nn.unfreeze(net, "layers.2")
+    assert [layer.training for layer in net[0]] == [True, True, True, False, True]
+
+
 def test_in_any_order():
     together = nn.freeze(network(), ["layers.1.weight", "layers.1.bias"])
     apart = nn.freeze(nn.freeze(network(), "layers.1.bias"), "layers.1.weight")
@@ -462,10 +491,17 @@ def test_no_path_at_all():
 
 @pytest.mark.parametrize("frozen", [("wieght",), "weight", 3, ["weight"]], ids=str)
 def test_a_setting_that_names_nothing(frozen):
-    layer = nn.Dense(2, 2, seed=0)
+    layer = tree.copied(nn.Dense(2, 2, seed=0).eval())
     layer.frozen = frozen
-    with pytest.raises(ValueError, match=r"frozen must be True, False or a tuple of names.*weight, bias"):
+    with pytest.raises(ValueError, match="attributes with arrays of a Dense, weight, bias; received"):
         tree.leaves(layer)
+
+
+def test_a_setting_of_a_layer_without_arrays():
+    net = network()
+    net.frozen = ("weight",)
+    with pytest.raises(ValueError, match="with arrays of a Sequential, which has none; received"):
+        tree.leaves(net)
 
 
 def test_modules_beside_arrays_are_frozen_by_themselves():

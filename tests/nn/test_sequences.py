@@ -138,6 +138,13 @@ def test_states_of_all_layers(device):
     assert set(LSTM(4, 3).new_state(x)) == {"memory", "output"}
 
 
+def test_each_part_of_a_state_is_an_array_of_its_own():
+    x = draw(2, 5, 4)
+    state = LSTM(4, 3, **OPTIONS).new_state(x)
+    state["memory"][...] = 1.0
+    assert_same(state["output"], numpy.zeros((2, 3)))
+
+
 @by_name({name: LAYERS[name] for name in ("bidirectional LSTM", "stacked GRU", "TransformerBlock")})
 def test_gradients_of_two_orders(device, make):
     x, mask, _ = padded(5, 0.0)
@@ -254,6 +261,7 @@ def test_which_layers_take_a_mask():
     assert nn.Residual(nn.ReLU(), shortcut=nn.Sequential(TakesMask())).takes_mask
     assert nn.Concatenate(nn.ReLU(), TakesMask()).takes_mask
     assert not nn.Residual(nn.Sequential(nn.ReLU())).takes_mask
+    assert not nn.Intermediate(nn.Sequential(nn.ReLU()), "layers.0").takes_mask
 
 
 def test_a_network_passes_its_mask_on(device):
@@ -263,6 +271,8 @@ def test_a_network_passes_its_mask_on(device):
     assert_same(net(x, mask=mask), expected)
     joined = nn.Concatenate(TakesMask(), nn.ReLU())(x, mask=mask)
     assert_same(joined[..., :4], draw(1, 3, 4) * numpy.asarray([[[1.0], [0.0], [1.0]]]))
+    part = nn.Sequential(nn.Intermediate(net, "layers.1.layers.0.inner"), nn.ReLU())
+    assert_same(part(x, mask=mask), expected)
 
 
 def test_a_mask_that_no_layer_takes(device):

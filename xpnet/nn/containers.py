@@ -118,7 +118,8 @@ class Sequential(Module):
         """Return a layer, or for a slice a `Sequential` of the same layers, which share their arrays."""
         if isinstance(index, slice):
             part = Sequential(*self.layers[index])
-            vars(part).update({name: x for name, x in vars(self).items() if name == "training"})
+            if "training" in vars(self):
+                part.training = vars(self)["training"]
             return part
         try:
             return self.layers[index]

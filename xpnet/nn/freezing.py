@@ -65,8 +65,8 @@ def unfreeze(net: T, where: Where = "") -> T:
     Returns
     -------
     Module or tree
-        The network itself. A module all of whose parameters are chosen behaves as in training again, unless
-        `Module.eval` was called.
+        The network itself. A module none of whose parameters is frozen any more behaves as in training again,
+        with the layers such as `Dropout` in it, unless `Module.eval` was called.
 
     Raises
     ------
@@ -115,24 +115,21 @@ def _change(net: T, where: Where, *, to_frozen: bool) -> T:
     frozen = {*places.values()} - {places[path] for path in tree.paths(net) if path in places}
     after = frozen | changed if to_frozen else frozen - changed
 
-    # Modules that are chosen as a whole, with all inside them.
+    # Modules whose parameters are all alike from now on, with all inside them: also layers without any.
+    alike = after if to_frozen else {*places.values()} - after
     whole = {
         id(part)
         for number, branch in branches.items()
-        if (inside[number] and inside[number] <= (after if to_frozen else changed))
+        if inside[number] <= alike and inside[number] & changed
         for part in tree.branches(branch)
     } | {empty[path] for path in named if path in empty}
-    settings: list[tuple[Any, Any]] = [
-        (branch, to_frozen) for number, branch in branches.items() if number in whole
-    ]
-    settings += [
-        (branch, _setting(branch, own[number], after))
-        for number, branch in branches.items()
-        if number not in whole and own[number]
-    ]
-    for branch, setting in settings:
-        if setting:
-            tree.frozen_attributes(branch, setting)  # which raises what is wrong with it
+    settings: list[tuple[Any, Any]] = []
+    for number, branch in branches.items():
+        if number in whole or own[number]:
+            setting = to_frozen if number in whole else _setting(branch, own[number], after)
+            if setting:
+                tree.frozen_attributes(branch, setting)  # which raises what is wrong with it
+            settings.append((branch, setting))
     for branch, setting in settings:
         branch.frozen = setting
         if setting == type(branch).frozen:

@@ -64,6 +64,10 @@ class Intermediate(Module):
     def takes_sparse(self) -> bool:  # type: ignore[override]
         return self.net.takes_sparse
 
+    @property
+    def takes_mask(self) -> bool:  # type: ignore[override]
+        return self.net.takes_mask
+
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         net = tree.copied(self.net)  # whose calls nothing else sees
         names = (self.where,) if isinstance(self.where, str) else self.where

@@ -83,7 +83,7 @@ def check_mask(mask: Any, shape: tuple[int, ...], layer: str) -> None:
         )
 
 
-def fill(x: Any, mask: Any, layer: str) -> Any:
+def filling_of_rows(x: Any, mask: Any, layer: str) -> Any:
     """Return what stands in each row in place of what is hidden: 0, and NaN where that is the whole row.
 
     Parameters
@@ -117,11 +117,11 @@ def fill(x: Any, mask: Any, layer: str) -> Any:
 
 
 def without_hidden(x: Any, mask: Any, layer: str) -> Any:
-    """Return x, of shape (batch, length, features), without what a mask hides: see `fill`.
+    """Return x, of shape (batch, length, features), without what a mask hides: see `filling_of_rows`.
 
     A product with 0 would not do: 0 times NaN is NaN, also in a gradient.
     """
-    filling = fill(x, mask, layer)
+    filling = filling_of_rows(x, mask, layer)
     xp = array_namespace(x, mask)
     filling = xp.reshape(filling, (-1, 1, 1))
     return xp.where(xp.expand_dims(mask, axis=-1), x, filling)

@@ -7,7 +7,7 @@ from typing import Any
 
 from xpnet.autodiff import array_namespace, extended_namespace
 from xpnet.nn.convolution import Padding, Size, check_padding, check_windows, ends, padded, per_axis
-from xpnet.nn.masks import fill, without_hidden
+from xpnet.nn.masks import filling_of_rows, without_hidden
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features
 from xpnet.tree import Array
@@ -204,6 +204,6 @@ class GlobalMaxPool(Module):
         xp, axes = array_namespace(x), _places(x, "GlobalMaxPool()")
         if mask is None:
             return xp.max(x, axis=axes)
-        filling = fill(x, mask, "GlobalMaxPool()")
+        filling = filling_of_rows(x, mask, "GlobalMaxPool()")
         x = xp.where(xp.expand_dims(mask, axis=-1), x, -math.inf)
         return xp.max(x, axis=1) + xp.expand_dims(filling, axis=1)

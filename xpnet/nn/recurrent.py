@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from xpnet.autodiff import array_namespace
 from xpnet.nn.dense import Dense
 from xpnet.nn.initializers import glorot_uniform, orthogonal
-from xpnet.nn.masks import check_mask, fill
+from xpnet.nn.masks import check_mask, filling_of_rows
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_axes, check_features
 from xpnet.random import Seed, host_generator
@@ -177,10 +177,13 @@ class _Recurrent(Module):
     def _start(self, x: Any, mask: Any = None) -> State:
         weight = self.recurrent.weight
         xp, shape = array_namespace(x, weight), (x.shape[0], weight.shape[0])
-        zeros = xp.zeros(shape, dtype=xp.result_type(x, weight), device=x.device)
-        if mask is not None:
-            zeros = zeros + xp.expand_dims(fill(x, mask, self._name()), axis=1)
-        return dict.fromkeys(self.remembers, zeros)
+        dtype = xp.result_type(x, weight)
+        # An array for each name: whoever writes into one changes no other.
+        state = {name: xp.zeros(shape, dtype=dtype, device=x.device) for name in self.remembers}
+        if mask is None:
+            return state
+        filling = xp.expand_dims(filling_of_rows(x, mask, self._name()), axis=1)
+        return {name: zeros + filling for name, zeros in state.items()}
 
     def _through(self, x: Any, state: State, mask: Any) -> tuple[Any, State]:
         """Go through sequences with the first layer, forward."""

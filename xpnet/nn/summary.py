@@ -14,9 +14,18 @@ from xpnet.backends import asarray, device, device_of, use_device
 
 @dataclass(frozen=True)
 class Row:
-    """One call of a layer: its place and class, its output's shape without the batch axis, its parameters.
+    """One call of a layer.
 
-    And whether it is frozen, or which of its attributes are.
+    Attributes
+    ----------
+    layer : str
+        Its path and class.
+    output_shape : tuple of int
+        Without the batch axis.
+    parameters : int
+        How many numbers it is made of, without those of the modules inside.
+    frozen : bool or tuple of str
+        Whether they are frozen, or the names of the attributes that are.
     """
 
     layer: str

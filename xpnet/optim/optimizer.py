@@ -67,6 +67,9 @@ class Optimizer:
     def init(self, params: Any) -> dict[str, Any]:
         """Make the state to start from.
 
+        Begin with a new one after a change of what is frozen: a state for other parameters of the same shapes
+        cannot be told from one for these.
+
         Parameters
         ----------
         params : tree

@@ -147,6 +147,7 @@ class MLP(BaseEstimator):
         data, held_out = self._split(data, incremental)
         # A loss of the user's may take other outputs.
         outputs = self.n_outputs_ if isinstance(self.loss, str) else None
+        tree.check_trained(self._network())
         net = Penalized(self._network(), float(self.alpha), outputs)
         try:
             if self._stochastic():
@@ -155,7 +156,7 @@ class MLP(BaseEstimator):
                 fit_lbfgs(self, net, data)
         finally:
             self._publish(net.net)
-        if not all(numpy.isfinite(to_numpy(leaf)).all() for leaf in tree.leaves(self.network_)):
+        if not all(numpy.isfinite(to_numpy(leaf)).all() for leaf in tree.leaves(self.network_, frozen=True)):
             raise ValueError(DIVERGED)
         self._calibrate(held_out)
         return self
