@@ -17,7 +17,16 @@ from machine import is_lost
 from report import Report
 
 SECONDS = 60  # for a test
-FIRST = ("backends/test_cupy.py", "replay/", "training/", "nn/", "test_losses.py", "optim/", "backends/")
+FIRST = (
+    "backends/test_cupy.py",
+    "replay/",
+    "training/",
+    "nn/",
+    "test_losses.py",
+    "test_weighted_losses.py",
+    "optim/",
+    "backends/",
+)
 LAST = ("autodiff/test_third_party.py", "autodiff/rules/")  # CuPy compiles thousands of kernels for these
 
 

@@ -29,9 +29,8 @@ def chosen(where: Where, paths: Sequence[str], arrays: Sequence[Any]) -> list[bo
     if callable(where):
         found = [bool(where(path, array)) for path, array in zip(paths, arrays, strict=True)]
         if not any(found):
-            name = getattr(where, "__name__", repr(where))
             raise ValueError(
-                f"{name} must be true of at least one array, received false for all "
+                f"{name_of(where)} must be true of at least one array, received false for all "
                 f"{len(found)}: {some(paths)}. It is given the path and the array."
             )
         return found
@@ -46,7 +45,9 @@ def chosen(where: Where, paths: Sequence[str], arrays: Sequence[Any]) -> list[bo
         raise ValueError(f"at least one path must be given, received {where!r}. There are {some(paths)}.")
     for name in names:
         if not any(_is_in(path, name) for path in paths):
-            raise ValueError(f"each path must name something, received {name!r}.{advice(name, paths)}")
+            raise ValueError(
+                f"each path must name something, received {name!r}.{advice(name, path_prefixes(paths))}"
+            )
     return [any(_is_in(path, name) for name in names) for path in paths]
 
 
@@ -54,11 +55,15 @@ def _is_in(path: str, name: str) -> bool:
     return not name or path == name or path.startswith(f"{name}.")
 
 
-def advice(name: str, paths: Sequence[str]) -> str:
-    """Return a sentence that says which paths there are near one that is none of them."""
-    parts = path_prefixes(paths)
-    near = difflib.get_close_matches(name, parts, n=3)
-    return f" Is {' or '.join(near)} meant?" if near else f" There are {some(paths)}."
+def name_of(where: Where) -> str:
+    """Return what errors call a choice."""
+    return getattr(where, "__name__", repr(where)) if callable(where) else repr(where)
+
+
+def advice(name: str, names: Sequence[str]) -> str:
+    """Return a sentence that says which names there are near one that is none of them."""
+    near = difflib.get_close_matches(name, names, n=3)
+    return f" Is {' or '.join(near)} meant?" if near else f" There are {some(names)}."
 
 
 def path_prefixes(paths: Sequence[str]) -> list[str]:
@@ -67,6 +72,8 @@ def path_prefixes(paths: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(".".join(part[:end]) for part in parts for end in range(1, len(part) + 1)))
 
 
-def some(paths: Sequence[str]) -> str:
-    shown = ", ".join(paths[:6])
-    return f"{shown}, and {len(paths) - 6} more" if len(paths) > 6 else shown or "none"
+def some(names: Iterable[str]) -> str:
+    """Return the first of some names in a text."""
+    names = list(names)
+    shown = ", ".join(names[:6])
+    return f"{shown}, and {len(names) - 6} more" if len(names) > 6 else shown or "none"

@@ -22,6 +22,8 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 import array_api_compat
 import optree
 
+from xpnet.selection import some
+
 __all__ = [
     "flatten",
     "is_array",
@@ -522,8 +524,8 @@ def check_trained(tree: Any) -> None:
     if frozen := paths(tree, frozen=True):
         raise ValueError(
             "at least one parameter must be trained, received a network whose parameters are all frozen, "
-            f"{', '.join(frozen[:4])}{' and others' if len(frozen) > 4 else ''}. Call unfreeze() of the "
-            f"network or of the part that is to be trained, or xpnet.nn.unfreeze(net, {frozen[-1]!r})."
+            f"{some(frozen)}. Call unfreeze() of the network or of the part that is to be trained, or "
+            f"xpnet.nn.unfreeze(net, {frozen[-1]!r})."
         )
     raise ValueError(
         "an optimizer needs at least one parameter, received a tree without arrays. Pass the network, or a "

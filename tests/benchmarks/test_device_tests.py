@@ -130,6 +130,10 @@ def test_the_order_of_the_suite(monkeypatch):
     order = [
         "tests/backends/test_cupy.py",
         "tests/replay/test_jit.py",
+        "tests/training/test_accumulate.py",
+        "tests/nn/test_freezing.py",
+        "tests/test_weighted_losses.py",
+        "tests/optim/test_groups.py",
         "tests/test_tree.py",
         "tests/autodiff/rules/test_a.py",
     ]

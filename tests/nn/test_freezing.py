@@ -210,7 +210,9 @@ def test_resumed_training_is_the_uninterrupted_one(tmp_path, device):
 def test_nothing_to_train(device):
     net = network().freeze()
     for attempt in (lambda: train(net), lambda: optim.Adam().init(net)):
-        with pytest.raises(ValueError, match=r"whose parameters are all frozen.*unfreeze\(\)"):
+        with pytest.raises(
+            ValueError, match=r"all frozen, layers.*layers.4.weight, layers.4.bias\. Call unfreeze\(\)"
+        ):
             attempt()
     with pytest.raises(ValueError, match="received a tree without arrays"):
         optim.Adam().init({})

@@ -218,6 +218,37 @@ def test_scaled_losses(device):
     assert_same_trees(skipped["groups"], state["groups"], tolerance=0)
 
 
+def sign(gradients, state, params, step):
+    xp = xpnet.array_namespace(*gradients)  # which takes at least one array
+    return [xp.sign(g) for g in gradients], state
+
+
+REST = {
+    "Adam": optim.Adam(0.1),
+    "schedule": optim.RMSprop(optim.step_decay(0.1, every=1), momentum=0.5),
+    "chain": optim.chain(optim.clip_by_global_norm(1.0), optim.Lion(0.1)),
+    "one's own": optim.chain(optim.Transform(lambda params: [params[0]], sign), optim.SGD(0.1)),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("rest", REST.values(), ids=REST)
+def test_nothing_is_left_for_the_rest(device, rest, jit):
+    """As where all that is not frozen are biases."""
+    grouped = optim.groups(("", {}), rest)
+    params, state = trained(grouped, device, jit=jit, steps=5)
+    expected, of_one = trained(rest, device, jit=jit, steps=5)
+    assert_same_trees(params, expected, tolerance=0)
+    of_all, of_none = state["groups"]
+    assert_same_trees(of_all["transforms"], of_one["transforms"], tolerance=0)
+    assert not tree.leaves(of_none["transforms"])
+    assert_same(of_none["learning_rate"], of_one["learning_rate"], tolerance=0)
+    wrong = state | {"groups": [of_all, of_all]}
+    if tree.leaves(of_all["transforms"]):
+        with pytest.raises(ValueError, match=r"remembers nothing where there are no parameters"):
+            grouped.update(params, wrong, params)
+
+
 def test_the_state_is_made_of_those_of_the_groups(device):
     params = on(device, {"a": numpy.zeros(2), "b": numpy.zeros(3)}, "float32")
     chained = optim.chain(
@@ -552,7 +583,6 @@ WRONG_FOR_PARAMETERS = {
         ValueError,
         "each parameter must be in a group, received head.weight in none.*or freeze",
     ),
-    "nothing left": ((("body", SGD), ("head", SGD), SGD), ValueError, "at the end must have parameters left"),
 }
 
 
@@ -591,6 +621,7 @@ KEPT = {
         optim.clip_by_global_norm(1.0), optim.groups(("", optim.chain(optim.scale_by_adam(), SGD)))
     ),
     "scaled": optim.LossScaling(optim.groups(("body", {"momentum": 0.9}), SGD)),
+    "nothing left": optim.groups((["body", "head"], {"beta1": 0.8}), optim.Adam(0.1)),
 }
 
 

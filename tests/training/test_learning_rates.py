@@ -7,7 +7,7 @@ import xpnet
 from training.cases import classifier, same, train, weights
 from xpnet import optim
 from xpnet.training import Run
-from xpnet.training.callbacks import Callback, Checkpoint, LearningRateSchedule, ReduceLROnPlateau
+from xpnet.training.callbacks import Callback, Checkpoint, CSVLogger, LearningRateSchedule, ReduceLROnPlateau
 
 RATE = 0.5
 
@@ -146,3 +146,98 @@ def test_plateau_of_an_unknown_value():
         ValueError, match=r"one of loss; received 'validation_loss'\. For this one, pass validation"
     ):
         train(classifier(), callbacks=[ReduceLROnPlateau()])
+
+
+# -- optimizers of one's own --------------------------------------------------------------------------------
+
+
+class Plain:
+    """An optimizer of one's own, whose state has no learning rate that others know of."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def init(self, params):
+        return self.state
+
+    def update(self, grads, state, params):
+        return xpnet.tree.map(lambda p, g: p - 0.1 * g, params, grads), state
+
+
+STATES = {
+    "nothing": (),
+    "a tuple": (np.zeros(3),),
+    "None": None,
+    "another dict": {"momentum": np.zeros(3)},
+    "other groups": {"groups": np.zeros(3)},
+    "groups without": {"groups": [{"momentum": np.zeros(3)}]},
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+def test_an_optimizer_without_learning_rates(tmp_path, state):
+    path, found = tmp_path / "log.csv", []
+    table = CSVLogger(path)
+    note = lambda run: found.append(run.learning_rates)
+    history = train(classifier(), optimizer=Plain(state), callbacks=[table, note], epochs=2)
+    assert found == [(), ()]
+    assert path.read_text().splitlines()[0] == "epoch,loss"
+    assert [float(line.split(",")[1]) for line in path.read_text().splitlines()[1:]] == history["loss"]
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+@pytest.mark.parametrize(
+    "callback",
+    [plateau(), LearningRateSchedule(lambda epoch: 0.1), lambda run: run.set_learning_rate([])],
+    ids=["plateau", "schedule", "set"],
+)
+def test_a_learning_rate_that_is_not_there_is_not_set(state, callback):
+    net = classifier()
+    before = weights(net)
+    with pytest.raises(ValueError, match=r"the optimizer must keep a learning rate in its state .*Plain"):
+        train(net, optimizer=Plain(state), callbacks=[callback])
+    assert callable(callback) or same(weights(net), before)
+
+
+def test_an_optimizer_of_ones_own_with_a_learning_rate(tmp_path):
+    class Own(Plain):
+        def update(self, grads, state, params):
+            return xpnet.tree.map(lambda p, g: p - state["learning_rate"] * g, params, grads), state
+
+    state = {"learning_rate": np.asarray(0.1, dtype="float32")}
+    net, expected, path = classifier(), classifier(), tmp_path / "log.csv"
+    halve = LearningRateSchedule(lambda epoch: 0.5**epoch)
+    train(net, optimizer=Own(state), callbacks=[halve, CSVLogger(path)])
+    train(expected, optimizer=optim.SGD(0.1), callbacks=[halve])
+    assert same(weights(net), weights(expected))
+    assert [line.split(",")[-1] for line in path.read_text().splitlines()] == [
+        "learning_rate",
+        "1.0",
+        "0.5",
+        "0.25",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        (-0.1, "at least 0"),
+        (np.asarray(-0.1), "at least 0"),
+        ([np.ones(2)], "an array of shape"),
+        ([], "received 0"),
+    ],
+    ids=["negative", "a negative array", "several", "none"],
+)
+def test_what_is_no_rate_is_not_set(rate, message):
+    net, optimizer = classifier(), optim.SGD(0.1)
+    run = Run(net, optimizer, optimizer.init(net), 1, ("loss",))
+    with pytest.raises(ValueError, match=message):
+        run.set_learning_rate(rate)
+    assert float(run.learning_rates[0]) == np.float32(0.1)
+
+
+def test_a_number_in_the_state_of_ones_own_optimizer_is_no_array():
+    run = Run(classifier(), Plain(None), {"learning_rate": 0.1}, 1, ("loss",))
+    assert run.learning_rates == ()
+    with pytest.raises(ValueError, match="must keep a learning rate in its state"):
+        run.set_learning_rate(0.5)

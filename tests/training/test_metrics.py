@@ -286,7 +286,12 @@ SHAPES = [
 
 VALUES = [
     (CLASSES, np.zeros((5, 3)), np.arange(40), "labels must be from 0 to 2 .* from 0 to 39"),
-    (CLASSES, np.zeros((5, 3)), np.arange(40) % 3 - 1, "labels must be from 0 to 2 .* from -1 to 1"),
+    (
+        CLASSES,
+        np.zeros((5, 3)),
+        np.arange(40) % 3 - 1,
+        r"labels must be from 0 to 2 .* from -1 to 1.*ignore_index=-1\), metrics\.accuracy\.ignoring\(-1\)\.",
+    ),
     (
         CLASSES,
         np.zeros((5, 3)),

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy
 
-# How many columns an error names.
-_NAMED = 5
+from xpnet.selection import some
 
 _BOOLS = (bool, numpy.bool_)
 
@@ -200,9 +199,8 @@ def _side_by_side(frame: Any, columns: list[tuple[Any, Any]]) -> numpy.ndarray:
             others.append((name, error))
     if others:
         received = [f"{error.received} in column {name!r}" for name, error in others]
-        more = f" and {len(received) - _NAMED} more" if len(received) > _NAMED else ""
         instead = " ".join(dict.fromkeys(error.instead for _, error in others))
-        raise _NoNumbersError(", ".join(received[:_NAMED]) + more, instead, "in each column")
+        raise _NoNumbersError(some(received), instead, "in each column")
     return numpy.concatenate(arrays, axis=-1) if arrays else numpy.empty((*shape, 0))
 
 

@@ -1,6 +1,5 @@
 """What to say where a network and a file of PyTorch do not fit together."""
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -9,8 +8,9 @@ import numpy
 from xpnet import tree
 from xpnet.files.layouts import Match
 from xpnet.files.tensors import Tensor, dtype_name
+from xpnet.selection import advice, some
 
-_SHOWN = 6
+_SHOWN = 6  # arrays that do not fit
 
 
 def checked_names(names: Mapping[str, str] | None, net: Any) -> Mapping[str, str]:
@@ -29,19 +29,11 @@ def checked_names(names: Mapping[str, str] | None, net: Any) -> Mapping[str, str
     layers = [name for name, _ in tree.named_branches(net)]
     for name in names:
         if name not in layers:
-            near = difflib.get_close_matches(name, layers, n=3) or [*filter(None, layers)]
             raise ValueError(
-                f"names must be names of layers of the network, received {name!r}. Is one of "
-                f"{listed(near)} meant?"
+                f"names must be names of layers of the network, received {name!r}."
+                f"{advice(name, [*filter(None, layers)])}"
             )
     return names
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return the first of some names in a text."""
-    names = list(names)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def shapes_there(match: Match, arrays: Mapping[str, Any]) -> list[tuple[int, ...]]:
@@ -67,7 +59,7 @@ class Misfit(NamedTuple):
 
 def misfits(match: Match, arrays: Mapping[str, Any], given: Iterable[Tensor]) -> Iterator[Misfit]:
     """Yield what of the arrays of a file does not fit those of a network."""
-    dtype, target = dtype_name(arrays[match.here[0]]), listed(match.here)
+    dtype, target = dtype_name(arrays[match.here[0]]), some(match.here)
     for there, shape, x in zip(match.there, shapes_there(match, arrays), given, strict=True):
         if x.values.shape != shape:
             text = f"{there} must be of shape {shape}, for {target}, received {x.kind}."
@@ -107,9 +99,9 @@ def explained(
     if missing:
         there = dict.fromkeys(name for match in missing for name in match.there if name not in file)
         here = dict.fromkeys(name for match in missing for name in match.here)
-        parts.append(f"It has no {listed(there)}, for {listed(here)}.")
+        parts.append(f"It has no {some(there)}, for {some(here)}.")
     if unused:
-        parts.append(f"It has {listed(unused)}, for which the network has nothing.")
+        parts.append(f"It has {some(unused)}, for which the network has nothing.")
     parts.extend(misfit.text for misfit in list(wrong)[:_SHOWN])
     parts.extend(dict.fromkeys(misfit.advice for misfit in wrong))
     if missing and unused:

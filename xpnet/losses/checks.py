@@ -54,7 +54,8 @@ def check_labels(labels: Array, classes: int) -> None:
             f"labels must be from 0 to {classes - 1} for {classes} classes, received labels from {low} to "
             f"{high}. Number the classes from 0, or give the network an output for each class."
             + (
-                f" Labels that shall not count need cross_entropy(..., ignore_index={low})."
+                f" Labels that shall not count: cross_entropy(..., ignore_index={low}), "
+                f"metrics.accuracy.ignoring({low})."
                 if low < 0
                 else ""
             )

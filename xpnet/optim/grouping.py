@@ -11,7 +11,7 @@ from xpnet.optim.optimizer import Chain, Optimizer
 from xpnet.optim.scaling import LossScaling
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import Arrays, Transform, check_state, other_state
-from xpnet.selection import Where, chosen, some
+from xpnet.selection import Where, chosen, name_of, some
 from xpnet.settings import described
 
 __all__ = ["biases_and_norms", "groups"]
@@ -45,7 +45,7 @@ class Groups(Optimizer):
     ----------
     groups : tuple of (str or tuple of str or callable, Optimizer)
     rest : Optimizer or None
-        Of the parameters that are in none of the groups.
+        Of the parameters that are in none of the groups. There may be no such parameters.
     root : str
         The path of the part of the tree in which the paths of the groups are.
     """
@@ -74,7 +74,7 @@ class Groups(Optimizer):
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Return what errors call the groups."""
-        of_groups = tuple(_name(where) for where, _ in self.groups)
+        of_groups = tuple(name_of(where) for where, _ in self.groups)
         return of_groups if self.rest is None else (*of_groups, "the rest")
 
     @property
@@ -91,7 +91,7 @@ class Groups(Optimizer):
         Raises
         ------
         ValueError
-            If a group has none, or a parameter is in none or in two.
+            If a pair chooses none, or a parameter is in none or in two.
         """
         paths = tree.paths(params)
         if self.root:
@@ -113,11 +113,6 @@ class Groups(Optimizer):
                 f"each parameter must be in a group, received {some([paths[position] for position in left])} "
                 "in none. Add an optimizer at the end, which takes the rest, or freeze what is not to be "
                 "trained."
-            )
-        if self.rest is not None and not left:
-            raise ValueError(
-                "the optimizer at the end must have parameters left, received groups that have all of them. "
-                "Leave it out, or one of the groups."
             )
         return places if self.rest is None else [*places, left]
 
@@ -167,7 +162,7 @@ def groups(*groups: Any) -> Optimizer:
         part of the network for all in it; a list of these; or ``where(path, array)``, which says it of one by
         its path, shape and dtype, such as `biases_and_norms`. A dict of settings makes another of the
         optimizer at the end: ``{"weight_decay": 0.0}``. In place of the last pair there may be an optimizer
-        alone, which takes the rest.
+        alone, which takes the rest, if anything is left.
 
     Returns
     -------
@@ -182,7 +177,7 @@ def groups(*groups: Any) -> Optimizer:
         If something is no such pair, or a part of one is not what it should be.
     ValueError
         If there are no groups, an optimizer alone stands before the end, or there are no such settings. By
-        `Optimizer.init`, if a group has no parameters, or a parameter is in two groups, or in none.
+        `Optimizer.init`, if a pair chooses no parameters, or a parameter is in two groups, or in none.
 
     Notes
     -----
@@ -226,7 +221,7 @@ def _template(rest: Optimizer | None, where: Any) -> Optimizer:
     if rest is None:
         raise ValueError(
             "a dict of settings needs an optimizer alone at the end, to make another of, received one for "
-            f"{_name(where)} and no such optimizer. Write groups((where, {{...}}), Adam(1e-3))."
+            f"{name_of(where)} and no such optimizer. Write groups((where, {{...}}), Adam(1e-3))."
         )
     return rest
 
@@ -261,10 +256,6 @@ def _check_optimizer(optimizer: Any) -> None:
             "the optimizer of a group must be without groups of its own, received some. Put all pairs into "
             "one call of groups."
         )
-
-
-def _name(where: Any) -> str:
-    return getattr(where, "__name__", repr(where)) if callable(where) else repr(where)
 
 
 def _true(found: list[bool]) -> list[int]:

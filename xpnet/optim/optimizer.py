@@ -108,8 +108,11 @@ class Optimizer:
         return {"step": step} | self._first(leaves, step, params)
 
     def _first(self, leaves: Arrays, step: Any, params: Any) -> dict[str, Any]:
-        """Return the state to start from for a list of parameters, without the step."""
-        transforms = tuple(transform.init(leaves) for transform in self.transforms)
+        """Return the state to start from for a list of parameters, without the step.
+
+        A group may be without parameters: its transforms, which may be anybody's, are given none to look at.
+        """
+        transforms = tuple(transform.init(leaves) if leaves else () for transform in self.transforms)
         return self.last._first_rates(leaves, step, params) | {"transforms": transforms}
 
     def _first_rates(self, _leaves: Arrays, step: Any, _params: Any) -> dict[str, Any]:
@@ -194,9 +197,13 @@ class Optimizer:
         self, gradients: Arrays, state: dict[str, Any], leaves: Arrays, step: Any, params: Any
     ) -> tuple[Arrays, dict[str, Any]]:
         """Return a list of better parameters, and the next state without the step."""
+        if not leaves and tree.leaves(state["transforms"]):
+            raise other_state("which remembers nothing where there are no parameters, received arrays")
         states = []
         for transform, before in zip(self.transforms, state["transforms"], strict=True):
-            gradients, after = transform.update(gradients, before, leaves, step)
+            after: Any = ()
+            if leaves:
+                gradients, after = transform.update(gradients, before, leaves, step)
             states.append(after)
         moved, rates = self.last._move(gradients, state, leaves, step, params)
         return moved, rates | {"transforms": tuple(states)}
@@ -206,7 +213,7 @@ class Optimizer:
     ) -> tuple[Arrays, dict[str, Any]]:
         rate = state["learning_rate"]
         if callable(self.learning_rate):
-            rate = self._rate(array_namespace(*leaves), step)
+            rate = self._rate(array_namespace(step, *leaves), step)
         moved = [p - r * g for p, r, g in zip(leaves, each_dtype(rate, leaves), gradients, strict=True)]
         return moved, {"learning_rate": rate}
 

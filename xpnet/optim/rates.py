@@ -13,8 +13,13 @@ from xpnet.settings import at_least_zero
 
 
 def rates_of(state: Any) -> tuple[Any, ...]:
-    """Return the learning rates in a state."""
-    return tuple(holder["learning_rate"] for holder in state.get("groups", [state]))
+    """Return the learning rates in a state, which may be that of an optimizer of one's own, and have none."""
+    holders = state.get("groups", [state]) if isinstance(state, dict) else None
+    if not isinstance(holders, list):
+        return ()
+    if not all(isinstance(holder, dict) and "learning_rate" in holder for holder in holders):
+        return ()
+    return tuple(holder["learning_rate"] for holder in holders)
 
 
 def with_rates(state: Any, rates: Sequence[Any]) -> Any:
@@ -25,8 +30,8 @@ def with_rates(state: Any, rates: Sequence[Any]) -> Any:
     return state | {"groups": [group | {"learning_rate": rate} for group, rate in pairs]}
 
 
-def as_rate(rate: Any, step: Any) -> Any:
-    """Return a learning rate as an array like the step, as which it stands in a state.
+def as_rate(rate: Any, like: Any) -> Any:
+    """Return a learning rate as an array like another, such as the step, as which it stands in a state.
 
     Raises
     ------
@@ -35,10 +40,10 @@ def as_rate(rate: Any, step: Any) -> Any:
     """
     if tree.is_array(rate) and rate.shape != ():
         raise ValueError(f"learning_rate must be a number, received an array of shape {tuple(rate.shape)}.")
-    if is_on_host(rate) and is_on_host(step):
+    if is_on_host(rate) and is_on_host(like):
         if rate.dtype.kind != "f" or not 0 <= float(rate) < math.inf:
             at_least_zero("learning_rate", rate)  # which says what it must be
-    elif not tree.is_array(rate) or is_on_host(concrete(rate)) is not is_on_host(concrete(step)):
+    elif not tree.is_array(rate) or is_on_host(concrete(rate)) is not is_on_host(concrete(like)):
         value = at_least_zero("learning_rate", rate) if is_known(rate) else rate
-        return array_namespace(step).asarray(value, dtype=step.dtype, device=device(step))
-    return rate if rate.dtype == step.dtype else array_namespace(rate).astype(rate, step.dtype)
+        return array_namespace(like).asarray(value, dtype=like.dtype, device=device(like))
+    return rate if rate.dtype == like.dtype else array_namespace(rate).astype(rate, like.dtype)

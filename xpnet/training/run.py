@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from xpnet.backends import asarray, device_of, is_known
+from xpnet import tree
 from xpnet.optim import LossScaling, Optimizer
-from xpnet.optim.rates import rates_of, with_rates
-from xpnet.settings import at_least_zero
+from xpnet.optim.rates import as_rate, rates_of, with_rates
+from xpnet.settings import described
 from xpnet.training.finite import became_bad
 from xpnet.training.history import History
 
@@ -90,8 +90,12 @@ class Run:
 
     @property
     def learning_rates(self) -> tuple[Any, ...]:
-        """The learning rate of the last step as an array of shape (), for each group of parameters."""
-        return rates_of(self.optimizer_state)
+        """The learning rate of the last step as an array of shape (), for each group of parameters.
+
+        An optimizer of one's own that keeps none under ``state["learning_rate"]`` has none here.
+        """
+        rates = rates_of(self.optimizer_state)
+        return rates if all(map(tree.is_array, rates)) else ()
 
     def set_learning_rate(self, rate: Any) -> None:
         """Set the learning rate of the steps to come, for an optimizer without a schedule of its own.
@@ -104,9 +108,10 @@ class Run:
         Raises
         ------
         ValueError
-            If it is no number of at least 0, or not one for each group, or the optimizer has a schedule; an
-            array on a device is not looked at.
+            If it is no number of at least 0, or not one for each group, or the optimizer has a schedule, or
+            keeps no learning rate in its state; an array on a device is not looked at.
         """
+        self.check_learning_rate()
         before = self.learning_rates
         is_one = not isinstance(rate, list | tuple) and getattr(rate, "shape", ()) == ()
         rates = [rate] * len(before) if is_one else list(rate)
@@ -115,16 +120,21 @@ class Run:
                 f"there must be one learning rate, or one for each of {len(before)} groups of parameters, "
                 f"received {len(rates)}."
             )
-        self.check_no_schedule()
-        self.optimizer_state = with_rates(self.optimizer_state, list(map(_as_array, rates, before)))
+        self.optimizer_state = with_rates(self.optimizer_state, list(map(as_rate, rates, before)))
 
-    def check_no_schedule(self) -> None:
-        """Check that the optimizer has no schedule, which would set the learning rate, too."""
+    def check_learning_rate(self) -> None:
+        """Check that the learning rate can be set: the optimizer keeps one, and has no schedule for it."""
         own = getattr(self.optimizer, "learning_rate", None)
         if any(map(callable, own if isinstance(own, tuple) else [own])):
             raise ValueError(
                 "setting the learning rate needs an optimizer whose learning rate is a number, received one "
                 f"with a schedule, {self.optimizer}. Use one of the two."
+            )
+        if not self.learning_rates:
+            raise ValueError(
+                "the optimizer must keep a learning rate in its state to have it set, an array under "
+                f'state["learning_rate"] that update reads, received {described(self.optimizer_state)} of '
+                f"{described(self.optimizer)}. Use an optimizer of xpnet.optim, or keep it there."
             )
 
     def check_finite(self) -> None:
@@ -190,13 +200,6 @@ class _OptimizerState:
 
 
 Run.optimizer_state = _OptimizerState()  # now, as to a dataclass it would have been a default
-
-
-def _as_array(rate: Any, before: Any) -> Any:
-    """Return a learning rate as an array like the one before."""
-    if is_known(rate):
-        rate = at_least_zero("learning_rate", rate)
-    return asarray(rate, device=device_of(before), dtype=before.dtype)
 
 
 class Callback:

@@ -44,7 +44,7 @@ class LearningRateSchedule(Callback):
         self._schedule = schedule
 
     def start(self, run: Run) -> None:
-        run.check_no_schedule()
+        run.check_learning_rate()
 
     def epoch_start(self, run: Run) -> None:
         run.set_learning_rate(self._schedule(run.epoch - 1))
@@ -103,7 +103,7 @@ class ReduceLROnPlateau(Callback):
         self._minimum = at_least_zero("minimum", minimum)
 
     def start(self, run: Run) -> None:
-        run.check_no_schedule()
+        run.check_learning_rate()
         self._monitor.start(run)
         self._waited = self._rests = 0  # epochs without improvement, and those to come that are not counted
 
