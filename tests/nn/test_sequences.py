@@ -1,8 +1,10 @@
 """Sequences of different lengths: a batch with padding gives what each sequence gives by itself."""
 
+import functools
+
 import numpy
 import pytest
-from helpers import array, assert_on, assert_same, assert_same_trees, draw, half_of_the_digits, on
+from helpers import array, assert_on, assert_same, draw, half_of_the_digits, on
 
 import xpnet
 from xpnet import losses, nn, optim, tree
@@ -52,9 +54,25 @@ def padded(seed, garbage):
     return x, mask, lengths
 
 
-def value_of(y, weights):
-    xp = xpnet.array_namespace(y)
-    return xp.sum(y * weights)
+@functools.cache
+def one_by_one(name, seed):
+    """Return what each sequence gives by itself, on NumPy: outputs, weights for a sum, and gradients."""
+    x, _, lengths = padded(seed, 0.0)
+    with xpnet.use_device("cpu"):
+        layer, found = (LAYERS | POOLINGS)[name](), []
+        total = tree.map(numpy.zeros_like, layer)
+        for i, n in enumerate(lengths):
+            alone = x[i : i + 1, :n]
+            weights = draw(*layer(alone).shape, seed=i)
+
+            def value(layer, alone, weights):
+                y = layer(alone)
+                return xpnet.array_namespace(y).sum(y * weights)
+
+            of_layer, of_x = xpnet.grad(value, argnums=(0, 1))(layer, alone, weights)
+            total = tree.map(lambda a, b: a + b, total, of_layer)
+            found.append((layer(alone)[0], weights[0], of_x[0]))
+    return found, total
 
 
 @pytest.mark.parametrize(
@@ -62,36 +80,29 @@ def value_of(y, weights):
     [(lambda f: f, 0, numpy.nan), (xpnet.jit, 1, numpy.inf)],
     ids=["plain", "jit"],
 )
-@by_name(LAYERS | POOLINGS)
-def test_padding_changes_nothing(device, make, transform, seed, garbage):
-    layer = make()
-    x, mask, lengths = padded(seed, garbage)
-    each = [layer(on(device, x[i : i + 1, :n])) for i, n in enumerate(lengths)]
-    is_whole = len(each[0].shape) == 2
-    weights = draw(4, *each[0].shape[1:]) if is_whole else draw(4, 5, each[0].shape[-1])
+@pytest.mark.parametrize("name", LAYERS | POOLINGS)
+def test_padding_changes_nothing(device, name, transform, seed, garbage):
+    (x, mask, lengths), (each, expected) = padded(seed, garbage), one_by_one(name, seed)
+    is_whole = name in POOLINGS
+    weights = numpy.zeros((4, *each[0][1].shape) if is_whole else (4, 5, each[0][1].shape[-1]))
+    for i, n in enumerate(lengths):
+        weights[i, ... if is_whole else slice(n)] = each[i][1]
 
-    def masked(layer, x, mask, weights):
+    def weighted(layer, x, mask, weights):
         y = layer(x, mask=mask)
-        xp = xpnet.array_namespace(y)
-        if not is_whole:  # what stands at padding does not count
-            y = xp.where(xp.expand_dims(mask, axis=-1), y, 0.0)
-        return xp.sum(y * weights), xpnet.stop_gradient(y)
+        return xpnet.array_namespace(y).sum(y * weights), xpnet.stop_gradient(y)
 
-    step = transform(xpnet.value_and_grad(masked, argnums=(0, 1), has_aux=True))
+    step = transform(xpnet.value_and_grad(weighted, argnums=(0, 1), has_aux=True))
+    layer = (LAYERS | POOLINGS)[name]()
     (_, y), (of_layer, of_x) = step(layer, *(on(device, each) for each in (x, mask, weights)))
     assert_on(y, device, "float64", weights.shape)
-
-    sums = tree.map(lambda w: 0 * w, layer)
     for i, n in enumerate(lengths):
-        alone = on(device, x[i : i + 1, :n])
-        own = on(device, weights[i : i + 1] if is_whole else weights[i : i + 1, :n])
-        assert_same(y[i : i + 1, ...] if is_whole else y[i : i + 1, :n, :], each[i])
-        differentiated = xpnet.grad(lambda layer, x, own: value_of(layer(x), own), argnums=(0, 1))
-        of_this, of_alone = differentiated(layer, alone, own)
-        sums = tree.map(lambda a, b: a + b, sums, of_this)
-        assert_same(of_x[i : i + 1, :n, :], of_alone)
+        right, _, gradient = each[i]
+        assert_same(y[i, ...] if is_whole else y[i, :n, :], right)
+        assert_same(of_x[i, :n, :], gradient)
         assert_same(of_x[i, n:, :], numpy.zeros((5 - n, 4)))
-    assert_same_trees(of_layer, sums)
+    for one, other in zip(tree.leaves(of_layer), tree.leaves(expected), strict=True):
+        assert_same(one, other)
 
 
 @pytest.mark.parametrize("make", [LSTM, GRU])

@@ -118,6 +118,7 @@ class _Recurrent(Module):
         TypeError
             If x holds no floating-point numbers, or the mask anything but bool.
         """
+        self._check(x)
         y = self._through(x, self._start(x, mask), mask)[0]
         if self.backward is not None:
             xp = array_namespace(y)
@@ -164,6 +165,7 @@ class _Recurrent(Module):
                 f"a layer that goes on step by step must read forward, {self._name()} is bidirectional and "
                 "reads from the end, too. Call it with whole sequences."
             )
+        self._check(x)
         state = self.new_state(x) if state is None else state
         y, after = self._through(x, {name: state[name] for name in self.remembers}, mask)
         if self.above is None:
@@ -173,6 +175,10 @@ class _Recurrent(Module):
 
     def _name(self) -> str:
         return f"{type(self).__name__}({self.input.weight.shape[0]}, {self.recurrent.weight.shape[0]})"
+
+    def _check(self, x: Any) -> None:
+        check_axes(x, ("batch", "length", "features"), self._name())
+        check_features(x, self.input.weight.shape[0], self._name())
 
     def _start(self, x: Any, mask: Any = None) -> State:
         weight = self.recurrent.weight
@@ -188,12 +194,9 @@ class _Recurrent(Module):
     def _through(self, x: Any, state: State, mask: Any) -> tuple[Any, State]:
         """Go through sequences with the first layer, forward."""
         xp = array_namespace(x, self.input.weight, *([] if mask is None else [mask]))
-        layer = self._name()
-        check_axes(x, ("batch", "length", "features"), layer)
-        check_features(x, self.input.weight.shape[0], layer)
         cell, weights = type(self).cell, (self.recurrent.weight, self.recurrent.bias)
         if mask is not None:  # what is hidden is 0, so that it gives no NaN to a gradient
-            check_mask(mask, x.shape[:2], layer)
+            check_mask(mask, x.shape[:2], self._name())
             mask = xp.expand_dims(mask, axis=-1)
             x = xp.where(mask, x, 0.0)
         # One product for all positions; what is left for the steps depends on the step before.
