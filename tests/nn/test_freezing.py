@@ -207,6 +207,31 @@ def test_resumed_training_is_the_uninterrupted_one(tmp_path, device):
     assert tree.paths(xpnet.load(path)) == tree.paths(net) == ["layers.4.weight"]
 
 
+def test_other_frozen_parts_are_not_resumed(tmp_path):
+    frozen, other = network(), network()
+    frozen.layers[0].freeze()
+    options = {"optimizer": optim.SGD(0.01)}  # whose state is the same for all
+    train(frozen, callbacks=[Checkpoint(tmp_path / "a")], **options)
+    before = contents(other)
+    with pytest.raises(
+        ValueError, match=r"where layers\.0\.bias is frozen; received one in which it is trained"
+    ):
+        train(other, resume=tmp_path / "a", **options)
+    assert not changed(before, other)
+
+
+@pytest.mark.parametrize("moment", ["epoch_start", "step_end", "epoch_end"])
+def test_what_is_trained_stays_the_same_in_a_training(moment):
+    class Freeze(xpnet.callbacks.Callback):
+        pass
+
+    setattr(Freeze, moment, lambda _, run: run.net.layers[0].freeze())
+    net = network()
+    with pytest.raises(ValueError, match="what is trained must stay the same while fit runs"):
+        train(net, callbacks=[Freeze()], optimizer=optim.SGD(0.01), epochs=3)
+    assert net.layers[0].frozen is False
+
+
 def test_nothing_to_train(device):
     net = network().freeze()
     for attempt in (lambda: train(net), lambda: optim.Adam().init(net)):

@@ -238,6 +238,7 @@ def without(outputs, targets):
     return losses.cross_entropy(outputs, targets)
 
 
+BOUND = functools.partial(losses.cross_entropy, class_weight=[1.0, 3.0])
 FEW = (np.arange(60) == 0).astype("float64")  # is put aside by no seed below
 NAN = np.where(np.arange(60) == 7, np.nan, 1.0)
 
@@ -267,6 +268,13 @@ LENGTH = "as many examples of each, received 60 in x .* 59 in sample_weight"
             ValueError,
             "at least one target must count, received -1 alone",
         ),
+        (
+            {"loss": BOUND, "class_weight": [1.0, 2.0]},
+            ValueError,
+            "must be given once, received it in the loss",
+        ),
+        ({"class_weight": [1e-50, 1e-50]}, ValueError, "that float32 has, not all of them 0"),
+        ({"class_weight": {0: 1e300}}, ValueError, "that float32 has"),
         ({"loss": lambda outputs, targets: (1.0, 2.0, 3.0)}, TypeError, "one number, .* received .* tuple"),
         (
             {"sample_weight": WEIGHTS, "loss": without},
@@ -320,3 +328,49 @@ def test_batches_must_all_have_weights_or_none():
 
     with pytest.raises(ValueError, match="the first has sample_weight not at all, received as float32"):
         train(classifier(), uneven, None, batch_size=None)
+
+
+def nothing_counts():
+    for x, y, _ in batches():
+        yield x, y, np.zeros(len(y))
+
+
+@pytest.mark.parametrize("validated", [False, True], ids=["training", "validation"])
+def test_an_epoch_of_which_nothing_counts(device, validated):
+    data = (
+        {"validation": nothing_counts} if validated else {"x": nothing_counts, "y": None, "batch_size": None}
+    )
+    with xpnet.use_device(device):
+        net = classifier()
+        with pytest.raises(ValueError, match="at least one example must count in each epoch"):
+            train(net, **data)
+
+
+def test_a_metric_without_weights():
+    plain = metrics.accuracy.unweighted("plain_accuracy")
+    options = whole(optimizer=optim.SGD(0.0), validation=(X, Y), metrics=[metrics.accuracy, plain])
+    net = classifier()
+    weighted = train(net, class_weight=[1.0, 9.0], sample_weight=WEIGHTS, **options)
+    alone = train(classifier(), **options)
+    assert weighted["plain_accuracy"] == weighted["validation_plain_accuracy"] == alone["accuracy"]
+    assert weighted["accuracy"] != alone["accuracy"]
+
+
+@pytest.mark.parametrize("name", ["sample_weight", "class_weight"])
+def test_a_training_goes_on_with_weights_if_it_had_them(tmp_path, name):
+    given = {"sample_weight": WEIGHTS, "class_weight": {1: 2.0}}[name]
+    train(classifier(), callbacks=[xpnet.callbacks.Checkpoint(tmp_path / "a")], **{name: given})
+    with pytest.raises(ValueError, match=f"resume needs the data, .*'{name}': 1"):
+        train(classifier(), epochs=4, resume=tmp_path / "a")
+    train(classifier(), epochs=4, resume=tmp_path / "a", **{name: given})
+
+
+def test_an_order_of_fewer_rows_leaves_out_what_is_too_little():
+    seen = []
+
+    def noting(outputs, targets):
+        seen.append(targets.shape[0])
+        return losses.cross_entropy(outputs, targets)
+
+    train(classifier(), loss=noting, jit=False, drop_last=True, batch_size=16, shuffle=lambda rows: rows[:37])
+    assert set(seen) == {16}
