@@ -174,7 +174,7 @@ class Examples:
         if not batches:
             raise ValueError(
                 f"drop_last needs enough examples for a step, {self.batch_size * self.accumulate}, received "
-                f"{len(self)}. Choose a smaller batch_size."
+                f"{len(self)}. Choose a smaller batch_size or accumulate."
             )
         check_accumulate(batches, self.accumulate)
 
