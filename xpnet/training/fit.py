@@ -380,8 +380,9 @@ class _Loop:
                 ends = run.batch % self.accumulate == 0
                 before = run.net, run.optimizer_state, sums
                 after = self.steps.take(*before, run.optimizer, batch, ends=ends)
-                run.net, run.optimizer_state, sums, *computed = after
-                self._progress.update(run.totals.add(*computed, *batch[1:]))
+                run.net, run.optimizer_state, sums, value, outputs, denominator = after
+                _, y, weights = batch
+                self._progress.update(run.totals.add(value, outputs, y, weights, denominator))
                 if not ends:
                     continue
                 run.step += 1
@@ -443,7 +444,8 @@ class _Loop:
         with closing(self._batches(data)) as batches:
             for batch in batches:
                 value, outputs, denominator = self.steps.evaluate(net, *batch)
-                totals.add(value, outputs, denominator, *batch[1:])
+                _, y, weights = batch
+                totals.add(value, outputs, y, weights, denominator)
                 self.interrupts.act()
         return totals.results()
 

@@ -49,8 +49,8 @@ class Run:
         Set it to end the training after this epoch.
     data : dict
         How many ``"examples"`` there are, the ``"batch_size"``, and the ``"block_size"`` where blocks are
-        shuffled; of batches from outside, how many ``"batches"`` an epoch has, if they say so. What else was
-        given to `fit`: ``"accumulate"``, and 1 for ``"drop_last"``, ``"sample_weight"`` and ``"class_weight"``.
+        shuffled; of batches from outside, how many ``"batches"`` an epoch has, if they say so. What else
+        `fit` was given: ``"accumulate"``, and 1 for ``"drop_last"``, ``"sample_weight"``, ``"class_weight"``.
     source : object
         Where the batches come from. Its ``state()`` is what a checkpoint keeps of it.
     random : dict

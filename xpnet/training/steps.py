@@ -4,7 +4,6 @@ import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from xpnet import tree
@@ -36,8 +35,6 @@ from xpnet.training.networks import evaluation_copy, jit_where_possible
 
 # A batch: x, y, and what loss and metrics are given beside outputs and targets, by name.
 Batch: TypeAlias = tuple[Any, Any, dict[str, Any]]
-
-NO_WEIGHTS: Mapping[str, Any] = MappingProxyType({})
 
 # How many kinds of networks and batches `Steps` remember.
 _TRIED = 8
@@ -139,7 +136,7 @@ class Steps:
         net: Any,
         data: Sequence[Data],
         metrics: Sequence[Metric] = (),
-        weights: Mapping[str, Any] = NO_WEIGHTS,
+        weights: Mapping[str, Any],
         *,
         accumulate: int = 1,
     ) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy
@@ -10,6 +11,8 @@ from xpnet import tree
 from xpnet.losses.checks import NothingCountsError
 from xpnet.training.destination import length
 from xpnet.training.metric import Metric, added, to_host, wide
+
+NO_WEIGHTS: Mapping[str, Any] = MappingProxyType({})
 
 # How many batches, and how many numbers, wait on the device until they are brought to the host. That waits
 # for the device, as nothing else does until the end of an epoch.
@@ -35,19 +38,25 @@ class Totals:
         self._waiting: list[list[tuple[Any, ...]]] = []
         self._numbers = 0
 
-    def add(self, loss: Any, outputs: Any, denominator: Any, targets: Any, weights: Mapping[str, Any]) -> int:
+    def add(
+        self,
+        loss: Any,
+        outputs: Any,
+        targets: Any,
+        weights: Mapping[str, Any] = NO_WEIGHTS,
+        denominator: Any = None,
+    ) -> int:
         """Add a batch; return its number of examples.
 
         Parameters
         ----------
         loss : array
             The mean of its losses.
-        outputs : tree
-        denominator : array or None
-            What the mean was divided by, None for the number of examples.
-        targets : tree
-        weights : mapping
+        outputs, targets : tree
+        weights : mapping, optional
             What the metrics are given besides.
+        denominator : array, optional
+            What the mean was divided by, if that is not the number of examples.
         """
         examples = length(targets)
         counted = examples if denominator is None else wide(denominator)
