@@ -32,6 +32,7 @@ from xpnet.training.data import Data
 from xpnet.training.destination import length
 from xpnet.training.metric import Metric, attribute_of, check_targets_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
+from xpnet.training.totals import NO_WEIGHTS
 
 # A batch: x, y, and what loss and metrics are given beside outputs and targets, by name.
 Batch: TypeAlias = tuple[Any, Any, dict[str, Any]]
@@ -136,7 +137,7 @@ class Steps:
         net: Any,
         data: Sequence[Data],
         metrics: Sequence[Metric] = (),
-        weights: Mapping[str, Any],
+        weights: Mapping[str, Any] = NO_WEIGHTS,
         *,
         accumulate: int = 1,
     ) -> None:
