@@ -67,6 +67,11 @@ def test_only_what_is_certain_is_suggested(tmp_path):
     assert message(tmp_path, net, arrays).endswith('names of layers there with names={"layers.0": "fc1"}.')
 
 
+def test_layers_with_more_arrays_are_not_suggested(tmp_path):
+    found = message(tmp_path, nn.Sequential(nn.Dense(2, 3, bias=False)), dense("fc1", 2, 3))
+    assert found.endswith('Say the names of layers there with names={"layers.0": "fc1"}.')
+
+
 def test_names_of_attention(tmp_path):
     arrays = {"attn.in_proj_weight": (12, 4), "attn.in_proj_bias": (12,)}
     arrays |= {"attn.out_proj.weight": (4, 4), "attn.out_proj.bias": (4,)}

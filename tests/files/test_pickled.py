@@ -272,6 +272,15 @@ def test_other_files_are_refused(content, message):
     refused(content, message)
 
 
+def test_safetensors_files_are_no_pickles(tmp_path):
+    # The first byte of a pickle, as the length of the header is 128.
+    header = b'{"weight":{"dtype":"F32","shape":[3,1],"data_offsets":[0,12]}}'.ljust(128)
+    path = tmp_path / "net.safetensors"
+    path.write_bytes((128).to_bytes(8, "little") + header + NUMBERS[:3].tobytes())
+    net = xpnet.load_torch(path, into=nn.Dense(1, 3, bias=False))
+    assert net.weight.tolist() == [[0.0, 1.0, 2.0]]
+
+
 def test_damaged_numbers_are_refused():
     content = made({"a": X})
     refused(content.replace(NUMBERS.tobytes(), NUMBERS[::-1].tobytes()), "Bad CRC-32 for file 'net/data/0'")
