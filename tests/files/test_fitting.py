@@ -1,5 +1,7 @@
 """Files with other layers than the network: the error says what is missing and too much, and what to do."""
 
+import io
+
 import numpy
 import pytest
 from torch_files import saved
@@ -94,7 +96,7 @@ def test_one_sided(tmp_path):
     found = message(tmp_path, network(), arrays | dense("4", 4, 4))
     assert found == (
         "It has 4.weight, 4.bias, for which the network has nothing. "
-        "Give the network the layers that use them."
+        "Give the network the layers that use them, and take a part of it then, such as net[:-1]."
     )
     found = message(tmp_path, network(), dense("0", 2, 3))
     assert found == (
@@ -103,13 +105,36 @@ def test_one_sided(tmp_path):
     )
 
 
+def test_what_is_too_much_comes_before_channels(tmp_path):
+    backbone = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
+    arrays = {"0.weight": numpy.ones((2, 1, 3, 3), "float32"), "0.bias": numpy.ones(2, "float32")}
+    assert message(tmp_path, backbone, arrays | dense("2", 8, 3)).startswith("It has 2.weight, 2.bias, for")
+
+
+def test_another_head(tmp_path):
+    net, head = network(), nn.Dense(3, 7)
+    (tmp_path / "net.pt").write_bytes(saved(dense("0", 2, 3) | dense("2", 3, 4)))
+    xpnet.load_torch(tmp_path / "net.pt", into=net)
+    other = nn.Sequential(*net[:-1], head)
+    assert other(numpy.ones((1, 2), "float32")).shape == (1, 7)
+    assert other[0].weight.tolist() == numpy.ones((2, 3)).tolist()
+
+
+@pytest.mark.parametrize("given", [dense("0", 2, 3), io.BytesIO()], ids=["dict", "BytesIO"])
+def test_no_path(given):
+    expected = rf"path must be that of a file, received {type(given).__name__}\. .* torch\.save\(torch_net"
+    with pytest.raises(TypeError, match=expected):
+        xpnet.load_torch(given, into=network())
+
+
 def test_all_other_sizes_and_dtypes_are_named(tmp_path):
     arrays = dense("0", 3, 3) | dense("2", 3, 4)
     arrays["2.bias"] = arrays["2.bias"].astype("float64")
     assert message(tmp_path, network(), arrays) == (
         "0.weight must be of shape (3, 2), for layers.0.weight, received float32 (3, 3). "
         "2.bias must be float32, for layers.2.bias, received float64 (4,). "
-        "Give the layers the sizes of the file. "
+        "Give the layers the sizes of the file, or load the whole network, then put another head on: "
+        "Sequential(*net[:-1], head). "
         'Numbers are not rounded on the way: make the layers with dtype="float64", or write '
         "torch_net.to(torch.float32).state_dict() in PyTorch."
     )

@@ -127,12 +127,25 @@ def refused(content, message):
         ({}, "received a dict without one"),
         (X, "received a Tensor without one"),
         ({"a": X, "more": {"b": 1}}, "received a dict of tensors with a dict at 'more'"),
-        ({"model": {"a": X}, "ema": {"a": X}}, "received a dict with 'model' and 'ema'"),
+        ({"model": {"a": X}, "ema": {"a": X}}, "received a dict with 'model', 'ema'"),
         ({0: X}, "received a dict of tensors with a Tensor at '0'"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(value, message):
-    refused(made(value), rf"{message}\. In PyTorch, write the arrays alone, torch\.save\(")
+    refused(made(value), rf"{message}\. In PyTorch, write one alone, torch\.save\(.*weights_only=True\)")
+
+
+def test_the_line_for_plain_data(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    a = torch.ones(3)
+    for value in ({"net": {"a": a}, "ema": {"a": a}}, {"a": a, "epoch": 3}):
+        torch.save(value, tmp_path / "net.pt")
+        with pytest.raises(ValueError, match=r"torch\.save\(") as caught:
+            read((tmp_path / "net.pt").read_bytes())
+        line = str(caught.value).partition("alone, ")[2].removesuffix(".")
+        exec(line, {"torch": torch, "path": "net.pt"})
+        assert [*read((tmp_path / "weights.pt").read_bytes())] == ["a"]
 
 
 @pytest.mark.parametrize(

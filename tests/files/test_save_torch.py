@@ -1,6 +1,7 @@
 """Networks of xpnet, in networks of PyTorch and back: no number changes on the way."""
 
 import io
+import re
 
 import numpy
 import pytest
@@ -192,6 +193,17 @@ def test_dtypes_are_kept(device, xp, path, dtype):
 def test_what_cannot_be_saved_is_not_written(path, net, options, error, message):
     with pytest.raises(error, match=message):
         xpnet.save_torch(net, path, **options)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["out.pt", "out.PTH", "pytorch_model.bin"])
+def test_names_of_files_of_torch_save_are_refused(tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(ValueError, match=re.escape(f"received {path}. ")) as caught:
+        xpnet.save_torch(nn.Dense(2, 2), path)
+    other = path.with_suffix(".safetensors")
+    line = f'torch_net.load_state_dict(safetensors.torch.load_file("{other}")).'
+    assert str(caught.value).endswith(line)
     assert not path.exists()
 
 

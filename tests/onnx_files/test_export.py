@@ -736,6 +736,34 @@ def test_values_cannot_be_asked_for(path):
         xpnet.onnx.export(lambda x: x if x[0, 0] > 0 else -x, normal(3, 4), path)
 
 
+class Reader(nn.Module):
+    """A network of a dict."""
+
+    def __init__(self):
+        self.net = nn.Sequential(
+            nn.Embedding(10, 4, seed=0), nn.LSTM(4, 3, seed=1), nn.GlobalMaxPool(), nn.Dense(3, 2, seed=2)
+        )
+
+    def __call__(self, x):
+        return self.net(x["ids"], mask=x["mask"])
+
+
+class Separate(nn.Module):
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, ids, mask):
+        return self.net({"ids": ids, "mask": mask})
+
+
+def test_a_network_of_a_dict(path):
+    x = {"ids": np.asarray([[3, 1, 4], [9, 2, 0]]), "mask": nn.mask_of_lengths(np.asarray([3, 2]), 3)}
+    with pytest.raises(TypeError, match=r"a dict with ids, mask\. .* __call__\(self, ids, mask\)"):
+        xpnet.onnx.export(Reader(), x, path)
+    check(Separate(Reader()), path, x["ids"], x["mask"], input_names=["ids", "mask"])
+    assert [given.name for given in onnx.load(path).graph.input] == ["ids", "mask"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

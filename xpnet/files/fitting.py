@@ -63,7 +63,11 @@ def misfits(match: Match, arrays: Mapping[str, Any], given: Iterable[Tensor]) ->
     for there, shape, x in zip(match.there, shapes_there(match, arrays), given, strict=True):
         if x.values.shape != shape:
             text = f"{there} must be of shape {shape}, for {target}, received {x.kind}."
-            yield Misfit(text, "Give the layers the sizes of the file.")
+            yield Misfit(
+                text,
+                "Give the layers the sizes of the file, or load the whole network, then put another head on: "
+                "Sequential(*net[:-1], head).",
+            )
         elif not holds(dtype, x.dtype):
             yield Misfit(
                 f"{there} must be {dtype}, for {target}, received {x.kind}.",
@@ -115,7 +119,9 @@ def explained(
     elif missing:
         parts.append("Give the network only layers that the file has.")
     elif unused:
-        parts.append("Give the network the layers that use them.")
+        parts.append(
+            "Give the network the layers that use them, and take a part of it then, such as net[:-1]."
+        )
     return " ".join(parts)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy
 
+from xpnet.files.fitting import listed
 from xpnet.files.tensors import Tensor, bits_of, from_bits
 
 # The classes of PyTorch that say the dtype of a record.
@@ -83,17 +84,21 @@ def _state_dict(found: Any) -> dict[str, Tensor]:
     inside = {name: x for name, x in values.items() if type(name) is str and _is_state_dict(x)}
     if len(inside) == 1:
         return inside.popitem()[1]
+    # It is plain data, of which PyTorch runs no code.
+    content, part = "torch.load(path, weights_only=True)", '["model"]'
     held = f"{type(found).__name__} without one"
     if inside:
-        held = f"dict with {' and '.join(map(repr, list(inside)[:3]))}"
+        held = f"dict with {listed(repr(name[:100]) for name in inside)}"
+        part = f"[{next(iter(inside))[:100]!r}]"
     elif any(type(value) is Tensor for value in values.values()):
         other = next(
             pair for pair in values.items() if type(pair[0]) is not str or type(pair[1]) is not Tensor
         )
         held = f"dict of tensors with a {type(other[1]).__name__} at {str(other[0])[:100]!r}"
+        content, part = f"{{str(name): x for name, x in {content}.items() if torch.is_tensor(x)}}", ""
     raise ValueError(
         "it must hold a dict of tensors by name, or a dict with one such dict in it, received a "
-        f"{held}. {_ADVICE}"
+        f'{held}. In PyTorch, write one alone, torch.save({content}{part}, "weights.pt").'
     )
 
 

@@ -16,6 +16,9 @@ from xpnet.files.pickled import is_pickled, unpickle
 from xpnet.files.tensors import Tensor, dtype_name, pack, unpack
 from xpnet.writing import replace
 
+# The ends of names that stand for files of `torch.save`.
+_OF_TORCH_SAVE = (".pt", ".pth", ".bin")
+
 
 def load_torch(
     path: str | os.PathLike[str],
@@ -61,9 +64,13 @@ def load_torch(
     Settings are not in the file: padding, strides, groups, causal attention, momentum and epsilon of
     normalizations (that of RMSNorm has another default there). PyTorch's GELU is `nn.GELU` with
     ``approximate=False``, and that with ``approximate="tanh"`` is the default. `nn.AvgPool` is that with
-    ``count_include_pad=False``, `nn.MultiHeadAttention` that without ``add_zero_attn``, and
-    `nn.TransformerBlock` its TransformerEncoderLayer with ``norm_first=True`` and the same activation. LSTM
-    and GRU that have no biases there, with ``bias=False``, have biases of 0 here.
+    ``count_include_pad=False``, and `nn.MultiHeadAttention` that without ``add_zero_attn``. LSTM and GRU that
+    have no biases there, with ``bias=False``, have biases of 0 here.
+
+    `nn.TransformerBlock` is PyTorch's TransformerEncoderLayer with ``norm_first=True`` and the same
+    activation. That with ``norm_first=False``, the default there, has the same arrays and no counterpart. Its
+    layers have other names: ``names={"attention_norm": "norm1", "attention": "self_attn", "dense_norm":
+    "norm2", "expand": "linear1", "contract": "linear2"}``, with the place of the block in front of each.
 
     Numbers get the dtype of the network where that holds them all: float16 and bfloat16 become float32.
     Nothing is rounded. For a network of a narrower dtype, convert there: ``torch_net.half().state_dict()``.
@@ -86,7 +93,7 @@ def load_torch(
     Raises
     ------
     TypeError
-        If ``channels`` or ``names`` is no mapping.
+        If ``path`` is no path, or ``channels`` or ``names`` no mapping.
     ValueError
         If the file cannot be read or would run code, or has no array for a parameter, one more, or one of
         another shape, or of a dtype with numbers that the network's does not have; if ``names`` or
@@ -109,38 +116,19 @@ def load_torch(
     """
     file = _read(path)
     names = checked_names(names, into)
-    flattened = flattened_channels(into, {} if channels is None else channels)
     leaves, structure = tree.flatten(into, state=True)
     old = dict(zip(tree.paths(into, state=True), leaves, strict=True))
+    fitting = _fitting(path, file, into, names, old)
+    flattened = flattened_channels(into, {} if channels is None else channels)
     new: dict[str, Any] = {}
-    likeliest: dict[str, Match] = {}
-    used: set[str] = set()
-    wrong: list[Misfit] = []
-    for match in matches(into, names):
-        for name in match.here:
-            likeliest.setdefault(name, match)
-        if not file.keys() >= set(match.there) or new.keys() & set(match.here):
-            continue
-        used.update(match.there)
-        if not match.here:
-            continue
-        given = [file[there] for there in match.there]
-        wrong += misfits(match, old, given)
-        new.update(dict.fromkeys(match.here))
-        if not wrong:
-            dtype = dtype_name(old[match.here[0]])
-            made = match.load(_in_dtype(x, dtype) for x in given)
-            for name, values in zip(match.here, made, strict=True):
-                target = device_of(old[name]) if device is None else device
-                # An array of its own, of which the file holds nothing.
-                values = numpy.array(reordered(values, flattened.get(name, 1)), order="C")
-                new[name] = Tensor(values, dtype).on(target)
-    unused = [name for name in file if name not in used]
-    left = {name: likeliest[name] for name in old if name not in new}
-    parameters = tree.paths(into, frozen=True)  # state of a module of one's own need not be there
-    missing = dict.fromkeys(m for name, m in left.items() if m.layer is not None or name in parameters)
-    if missing or unused or wrong:
-        raise ValueError(explained(path, old, file, missing, unused, wrong))
+    for match in fitting:
+        dtype = dtype_name(old[match.here[0]])
+        made = match.load(_in_dtype(file[there], dtype) for there in match.there)
+        for name, values in zip(match.here, made, strict=True):
+            target = device_of(old[name]) if device is None else device
+            # An array of its own, of which the file holds nothing.
+            values = numpy.array(reordered(values, flattened.get(name, 1)), order="C")
+            new[name] = Tensor(values, dtype).on(target)
     tree.assign(tree.unflatten(structure, [new.get(name, x) for name, x in old.items()]), into)
     return into
 
@@ -164,7 +152,8 @@ def save_torch(
         The network, on any library and device. It is not changed. Layers are those that `load_torch` knows.
         What is frozen is written like all else.
     path : path
-        The file, in the safetensors format. It is written as `save` does.
+        The file, in the safetensors format, such as ``"out.safetensors"``: no name that stands for a file of
+        ``torch.save``, with the end ``.pt``, ``.pth`` or ``.bin``. It is written as `save` does.
     names : mapping of str to str, optional
         From the names of layers here to their names there, as of `load_torch`.
     channels : mapping of str to int, optional
@@ -176,7 +165,8 @@ def save_torch(
     TypeError
         If ``channels`` or ``names`` is no mapping, or an array has a dtype that the format has not.
     ValueError
-        If ``names`` or ``channels`` does not fit the network, two arrays would have the same name there, or
+        If ``path`` has the end ``.pt``, ``.pth`` or ``.bin``, ``names`` or ``channels`` does not fit the
+        network, two arrays would have the same name there, or
         ``channels`` lacks a layer that may read a flattened image. Nothing is written then.
     OSError
         If the file cannot be written.
@@ -201,6 +191,13 @@ def save_torch(
     ...     {name: x.shape for name, x in load_file(path).items()}
     {'fc1.bias': (3,), 'fc1.weight': (3, 2)}
     """
+    if (file_name := Path(path)).suffix.lower() in _OF_TORCH_SAVE:
+        other = str(file_name.with_suffix(".safetensors"))
+        raise ValueError(
+            "path must not have the name of a file that torch.load reads, as this is one of safetensors, "
+            f"received {path}. Write {other}, which PyTorch reads with "
+            f'torch_net.load_state_dict(safetensors.torch.load_file("{other}")).'
+        )
     names = checked_names(names, net)
     flattened = flattened_channels(net, {} if channels is None else channels)
     arrays = dict(zip(tree.paths(net, state=True), tree.leaves(net, state=True), strict=True))
@@ -226,8 +223,41 @@ def save_torch(
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"path must be that of a file, received {type(path).__name__}. In PyTorch, write one, "
+            'torch.save(torch_net.state_dict(), "weights.pt").'
+        )
     content = Path(path).read_bytes()
     return unpickle(content, path) if is_pickled(content) else unpack(content, path)[0]
+
+
+def _fitting(
+    path: Any, file: Mapping[str, Tensor], net: Any, names: Mapping[str, str], arrays: Mapping[str, Any]
+) -> list[Match]:
+    """Return what the arrays of a network are in a file, after a check that all fit."""
+    fitting: list[Match] = []
+    likeliest: dict[str, Match] = {}
+    found: set[str] = set()
+    used: set[str] = set()
+    wrong: list[Misfit] = []
+    for match in matches(net, names):
+        for name in match.here:
+            likeliest.setdefault(name, match)
+        if not file.keys() >= set(match.there) or found & set(match.here):
+            continue
+        used.update(match.there)
+        if match.here:
+            found.update(match.here)
+            fitting.append(match)
+            wrong += misfits(match, arrays, [file[there] for there in match.there])
+    unused = [name for name in file if name not in used]
+    left = {name: likeliest[name] for name in arrays if name not in found}
+    parameters = tree.paths(net, frozen=True)  # state of a module of one's own need not be there
+    missing = dict.fromkeys(m for name, m in left.items() if m.layer is not None or name in parameters)
+    if missing or unused or wrong:
+        raise ValueError(explained(path, arrays, file, missing, unused, wrong))
+    return fitting
 
 
 def _in_dtype(x: Tensor, dtype: str) -> Any:

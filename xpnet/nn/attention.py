@@ -242,6 +242,9 @@ class TransformerBlock(Module):
     A. Vaswani et al., Attention Is All You Need, 2017; normalized before as in R. Xiong et al., On Layer
     Normalization in the Transformer Architecture, 2020.
 
+    PyTorch's TransformerEncoderLayer is the same with ``norm_first=True``. Its norm1, self_attn, norm2,
+    linear1 and linear2 are attention_norm, attention, dense_norm, expand and contract here.
+
     Parameters
     ----------
     features : int

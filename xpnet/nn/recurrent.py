@@ -220,6 +220,8 @@ class LSTM(_Recurrent):
     S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, 1997; with the forget gate of F. A. Gers,
     J. Schmidhuber and F. Cummins, Learning to Forget, 2000.
 
+    PyTorch adds two biases in each layer and steps both, so that their sum moves twice as fast in training.
+
     Parameters
     ----------
     in_features : int

@@ -1,7 +1,7 @@
 """Export: from a recorded graph to a file of ONNX."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -45,7 +45,8 @@ def export(
         function of arrays that is written with the array API standard. It is called with batches like the
         example, and is not changed.
     example : array or tuple of arrays, shape (examples, ...)
-        The input, or the inputs. Only the shape and the dtype matter.
+        The input, or the inputs. Only the shape and the dtype matter. A network of a dict is exported by a
+        module around it that takes each array by itself.
     path : path
         The file. An older one stays whole until the new one is.
     batch : str or None, default="batch"
@@ -59,6 +60,8 @@ def export(
 
     Raises
     ------
+    TypeError
+        If the example is a dict, or the net is none of these.
     ValueError
         If ONNX has no counterpart for a function that the network calls, which is named, or for the labels of
         a classifier; what it computes depends on the size of the batch in another way than by its shape; or
@@ -116,6 +119,12 @@ def make_model(
             "net must be a network, a function or an estimator of xpnet.sklearn, received "
             f"{type(net).__name__}. skl2onnx exports a pipeline of scikit-learn's after "
             "xpnet.sklearn.register_onnx_converters()."
+        )
+    if isinstance(example, Mapping):
+        inputs = ", ".join(map(str, example))
+        raise TypeError(
+            f"example must be an array or a tuple of arrays, received a dict with {inputs}. Export a Module "
+            f"around the network with __call__(self, {inputs}), and a tuple of these arrays as the example."
         )
     examples = [to_numpy(asarray(x)) for x in (example if isinstance(example, tuple) else (example,))]
     if any(not x.shape or not x.size for x in examples):
