@@ -250,6 +250,7 @@ def test_no_end_is_refused():
 def test_what_would_take_long_or_much_is_refused_soon():
     doubled = b"N" + b"q\x00h\x00\x86" * 100  # tuples of two times the same tuple, whose hash takes forever
     refused(made(Raw(b"}" + doubled + b"Ns")), "texts and integers as keys")
+    refused(made(Raw(doubled + instructions("a") + b"\x93")), "something else than two texts")
     deep = Raw(b"]" * 10**5 + b"a" * (10**5 - 1))
     refused(made(deep), "received a list without one")
     far = Raw(b"Nr\xff\xff\xff\x7f")  # a place in the memo, which would be a list of two billion
