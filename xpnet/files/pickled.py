@@ -17,8 +17,8 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy
 
-from xpnet.files.fitting import listed
 from xpnet.files.tensors import Tensor, bits_of, from_bits
+from xpnet.selection import some
 
 # The classes of PyTorch that say the dtype of a record.
 _STORAGES = {
@@ -88,7 +88,7 @@ def _state_dict(found: Any) -> dict[str, Tensor]:
     content, part = "torch.load(path, weights_only=True)", '["model"]'
     held = f"{type(found).__name__} without one"
     if inside:
-        held = f"dict with {listed(repr(name[:100]) for name in inside)}"
+        held = f"dict with {some(repr(name[:100]) for name in inside)}"
         part = f"[{next(iter(inside))[:100]!r}]"
     elif any(type(value) is Tensor for value in values.values()):
         other = next(
