@@ -189,6 +189,7 @@ def of_example(name, monkeypatch):
 # The inputs of all others are as long as the first layer takes them.
 INPUTS = {
     "convolution": [normal(3, 28, 28, 1)],
+    "finetune": [normal(3, 8, 8, 1)],
     "folders": [normal(3, 32, 32, 1)],
     "heat": [normal(3), normal(3)],
     "photograph": [normal(3, 2)],
