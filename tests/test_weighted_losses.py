@@ -351,10 +351,11 @@ def test_denominators(device):
             losses.cross_entropy(z, labels, ignore_index=1),
             losses.binary_cross_entropy(z, on(device, ANSWERS), class_weight=[1.0, 0.0], sample_weight=w),
         ]
-        losses.mse(z, y, reduction="sum")
+        results.append(losses.mse(z, y, reduction="sum"))
         losses.mae(z, y, reduction="none")
     assert all(found[0] is result for found, result in zip(noted, results, strict=True))
-    assert [weighted for _, _, weighted in noted] == [False, True, False, True, True, True]
+    assert [weighted for _, _, weighted in noted] == [False, True, False, True, True, True, True]
+    assert noted.pop()[1] is None  # of a sum
     assert [(type(noted[i][1]), noted[i][1]) for i in (0, 2)] == [(int, 72), (int, 18)]
     for (_, found, _), expected in zip(
         [noted[1], *noted[3:]],

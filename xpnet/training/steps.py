@@ -167,6 +167,12 @@ class Steps:
             try:
                 (x, y, *weight), (all_x, all_y, *all_weights) = each.first()
                 given = with_weights(weights, weight)
+                parts = [(all_y, all_weights), *each.own(all_y, all_weights)]
+                # Of what is read in parts, nothing may count in the first.
+                nothing = () if each.is_loaded else (NothingCountsError,)
+                for w, number in ((w, length(y)) for y, ws in parts for w in ws):
+                    with contextlib.suppress(*nothing):
+                        check_weights(w, number)
                 reads = check_inputs(in_use, x, named_arrays(all_x, name), name)
                 check_taken(self.loss, given)
                 kind = Facts((net, x, y, given), refuse=False).inside(), bool(on_logits), accumulate
@@ -192,13 +198,9 @@ class Steps:
                     check_reach(partial(self.loss, **given), *read, outputs, y)
                 for metric in metrics if given else ():
                     metric.batch_totals(outputs, y, **given)  # which refuses weights that it does not take
-                parts = [(all_y, all_weights), *each.own(all_y, all_weights)]
-                every = [partial(look, y) for y, _ in parts for look in looks]
-                every += [partial(check_weights, w, length(y)) for y, ws in parts for w in ws]
-                for look_at_all in every:
-                    # Of what is read in parts, nothing may count in the first.
-                    with contextlib.suppress(*() if each.is_loaded else (NothingCountsError,)):
-                        look_at_all()
+                for look, targets in ((look, targets) for targets, _ in parts for look in looks):
+                    with contextlib.suppress(*nothing):
+                        look(targets)
             except (IndexError, TypeError, ValueError) as error:
                 if name != "x":
                     error.add_note("This is about the data for validation.")

@@ -67,8 +67,9 @@ def _there(weights: numpy.ndarray, where: Device, dtype: Any) -> Any:
         array = asarray(weights, device=where, dtype=dtype)
     found = numpy.asarray(to_numpy(asarray(array, dtype="float32")))
     if not numpy.isfinite(found).all() or not found.any():
+        name = str(dtype).rpartition(".")[2]
         raise ValueError(
-            f"class_weight must be numbers that {dtype} has, not all of them 0, received {weights.tolist()}. "
+            f"class_weight must be numbers that {name} has, not all of them 0, received {weights.tolist()}. "
             "Multiply all of them by a number: only their ratios matter."
         )
     return array
