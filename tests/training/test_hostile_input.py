@@ -197,7 +197,7 @@ PAIR_OR_SHARE = r"validation must be \(x, y\), .*, or a share of the examples be
             r"metrics must be a list, received 'accuracy'. Write metrics=\[",
         ),
         ({"metrics": None}, TypeError, "metrics must be a list, received None"),
-        ({"metrics": {"a": metrics.accuracy}}, TypeError, "metrics must be a list, received dict"),
+        ({"metrics": {"a": metrics.accuracy}}, ValueError, "need outputs or targets that are dicts, .* 'a'"),
         ({"loss": Broken}, TypeError, "loss must be a function, .* received the class Broken"),
         ({"loss": None}, TypeError, "loss must be a function, .* received None"),
         ({"optimizer": {}}, TypeError, "optimizer must be an optimizer, .* received dict"),

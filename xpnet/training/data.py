@@ -161,8 +161,10 @@ def _are_batches(data: Any) -> bool:
 
 def _are_parts(validation: Any) -> bool:
     """Say whether data for validation are (x, y) or (x, y, sample_weight), and not a list of batches."""
-    is_few = isinstance(validation, tuple | list) and len(validation) in (2, 3)
-    return is_few and (isinstance(validation, tuple) or not _are_batches(validation))
+    if not isinstance(validation, tuple | list) or len(validation) not in (2, 3):
+        return False
+    is_pair = isinstance(validation, tuple) and len(validation) == 2
+    return is_pair or not _are_batches(validation)
 
 
 def _is_batch(item: Any) -> bool:
@@ -224,7 +226,7 @@ def _pair_of(item: Any) -> list[Any]:
     is_longer = isinstance(item, tuple | list)
     received = f"a {type(item).__name__} of {len(item)}" if is_longer else described(item)
     raise TypeError(
-        f"each batch or example must be (x, y), (x, y, sample_weight) or a dict, received {received}. "
+        f"each batch or example must be a pair (x, y), (x, y, sample_weight) or a dict, received {received}. "
         'Several inputs or targets are a dict of arrays: (x, {"digit": digits, "size": sizes}).'
     )
 

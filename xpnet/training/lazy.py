@@ -219,7 +219,7 @@ class Items:
             self._lazy[name] = Lazy(number, example, destination)
             return self._lazy[name]
 
-        with noted(f"It was raised where the first example of {' and '.join(names)} is read."):
+        with noted(f"It was raised where the first example of {' and '.join(names[:2])} is read."):
             example = parts(data[0]) if number else [numpy.empty(0)] * len(names)
         self.names = list(names[: len(example)])
         self.values = [map_named(prepared, *part) for part in zip(self.names, example, strict=True)]
