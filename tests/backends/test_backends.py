@@ -825,7 +825,7 @@ def test_data_frames_of_numbers(kinds, expected, dtype):
         ),
         (
             {str(i): "text" for i in range(8)},
-            "in column '3', text such as 'u' in column '4' and 3 more. Number",
+            "in column '4', text such as 'u' in column '5', and 2 more. Number",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from training.cases import X, Y, classifier, train, weights
 from xpnet import losses
 from xpnet.nn import Dense, ReLU, Sequential
 from xpnet.training.callbacks import Callback
+from xpnet.training.destination import Destination
 
 
 def test_interrupt_keeps_weights_and_history():
@@ -343,6 +344,17 @@ def test_handler_of_ones_own_is_asked():
     assert pressed == [1, 1]
     assert len(history) == 3
     assert not history.interrupted
+
+
+def test_no_lock_is_left_for_other_threads():
+    destination = Destination(xpnet.device("cpu"), np.dtype("float32"))
+    found = []
+    lock = getattr(vars(Destination)["is_host"], "lock", threading.RLock())  # which Ctrl-C may leave locked
+    with lock:
+        thread = threading.Thread(target=lambda: found.append(destination.is_host), daemon=True)
+        thread.start()
+        thread.join(timeout=20)
+    assert found == [True]
 
 
 def test_fit_in_another_thread():

@@ -5,7 +5,7 @@ whatever is declared nowhere is the library's own function, whose result the swe
 """
 
 from collections.abc import Callable
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 from xpnet import tree
@@ -22,6 +22,7 @@ from xpnet.backends import (
     quick_functions,
     special_functions,
 )
+from xpnet.cached import cached_property
 from xpnet.errors import MixedArraysError, NotRecordableError
 
 __all__ = ["array_namespace", "traced_namespace"]

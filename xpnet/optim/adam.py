@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
 from typing import Any
 
 from xpnet.autodiff import array_namespace
+from xpnet.cached import cached_property
 from xpnet.optim.optimizer import Optimizer
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import Inputs, Transform, Updated, add_decayed_weights, each_dtype, transform_by

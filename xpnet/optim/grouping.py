@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from xpnet import tree
+from xpnet.cached import cached_property
 from xpnet.optim.optimizer import Chain, Optimizer
 from xpnet.optim.scaling import LossScaling
 from xpnet.optim.schedules import Schedule

@@ -1,9 +1,9 @@
 """Lion: steps by the sign of a running mean of the gradients."""
 
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
 
 from xpnet.autodiff import array_namespace
+from xpnet.cached import cached_property
 from xpnet.optim.optimizer import Optimizer
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import Inputs, Transform, Updated, add_decayed_weights, transform_by

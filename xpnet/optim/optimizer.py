@@ -1,7 +1,6 @@
 """What all optimizers share: pairs of pure functions, which turn gradients into better parameters."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from array_api_compat import device
@@ -9,6 +8,7 @@ from array_api_compat import device
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import is_known
+from xpnet.cached import cached_property
 from xpnet.optim.rates import as_rate
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import ORDER, Arrays, Transform, check_state, each_dtype, other_state

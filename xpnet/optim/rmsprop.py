@@ -1,9 +1,9 @@
 """RMSprop: gradients divided by the root of the running mean of their squares."""
 
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
 
 from xpnet.autodiff import array_namespace
+from xpnet.cached import cached_property
 from xpnet.optim.optimizer import Optimizer
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.sgd import accumulate_momentum

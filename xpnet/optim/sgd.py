@@ -1,8 +1,8 @@
 """Stochastic gradient descent, with momentum."""
 
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
 
+from xpnet.cached import cached_property
 from xpnet.optim.optimizer import Optimizer
 from xpnet.optim.schedules import Schedule
 from xpnet.optim.transforms import Inputs, Transform, Updated, add_decayed_weights, transform_by

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import chain, count
 from math import isqrt, prod
 from typing import Any, NamedTuple
 
+from xpnet.cached import cached_property
 from xpnet.replay.functions import PRODUCTS, VIEWS, WITHOUT_ARITHMETIC
 
 _numbers = count()

@@ -4,7 +4,6 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy
@@ -21,6 +20,7 @@ from xpnet.backends import (
     unmasked,
     use_device,
 )
+from xpnet.cached import cached_property
 
 # Bytes up to which an array is converted, looked through or moved at once.
 BYTES_AT_ONCE = 2**28

@@ -18,6 +18,7 @@ import numpy
 from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.backends import to_numpy
+from xpnet.cached import cached_property
 from xpnet.losses.checks import check_weights, counting_targets
 from xpnet.losses.weights import arrays_among, example_weights, without
 from xpnet.settings import as_python, described, flag, number
@@ -131,7 +132,7 @@ class Metric:
                 )
         return self.totals(outputs, targets, **given)
 
-    @functools.cached_property
+    @cached_property
     def _weights(self) -> set[str]:
         """The weights that the totals take."""
         try:

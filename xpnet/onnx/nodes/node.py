@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy
 from onnx import defs, helper
 
 from xpnet.backends import asarray, concrete, device_of
+from xpnet.cached import cached_property
 from xpnet.errors import OF_WRONG_VALUES
 
 NODES: dict[str, Callable] = {}

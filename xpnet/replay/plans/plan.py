@@ -7,12 +7,12 @@ that is laid out beforehand (`memory.py`); `cpu.py` and `cuda.py` say how each o
 import linecache
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
 from itertools import count
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from xpnet.backends import copied
+from xpnet.cached import cached_property
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels.fusion import fuse
 from xpnet.replay.kernels.kernel import Kernel, Target
