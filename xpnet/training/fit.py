@@ -372,15 +372,16 @@ class _Loop:
     def _take_steps(self) -> dict[str, float]:
         """Return the mean loss and the metrics of an epoch, or raise NotFiniteError."""
         run = self.run
-        look, sums = monotonic() + _LOOK, None
+        look, sums, state = monotonic() + _LOOK, None, run.optimizer_state
         with closing(self._batches(self.data, run.batch)) as batches:
             for batch in batches:
                 run.whole = False
                 run.batch += 1
                 ends = run.batch % self.accumulate == 0
-                before = run.net, run.optimizer_state, sums
+                before = run.net, state, sums
                 after = self.steps.take(*before, run.optimizer, batch, ends=ends)
-                run.net, run.optimizer_state, sums, value, outputs, denominator = after
+                run.net, state, sums, value, outputs, denominator = after
+                run.optimizer_state = state
                 _, y, weights = batch
                 self._progress.update(run.totals.add(value, outputs, y, weights, denominator))
                 if not ends:
@@ -389,6 +390,8 @@ class _Loop:
                 run.whole = True
                 for callback in run.callbacks:
                     callback.step_end(run)
+                if run.callbacks:  # which may have assigned a learning rate; to look for it takes time
+                    state = run.optimizer_state
                 self.interrupts.act()
                 if monotonic() > look:
                     if not math.isfinite(run.totals.loss()):
