@@ -1,5 +1,6 @@
 """Networks from ONNX files: those that xpnet exported, and those of PyTorch and skl2onnx."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,23 @@ def test_operator(device, path, kind, shape, weight, attributes):
     names = ["x"] if weight is None else ["x", "w"]
     arrays = {} if weight is None else {"w": normal(*weight)}
     file_of(path, [helper.make_node(kind, names, ["y"], **attributes)], {"x": x}, arrays)
+    agrees(path, x)
+
+
+@pytest.mark.parametrize("step", [1, 3, -1, -2])
+def test_slices(device, path, step):
+    places = [-(2**63), -7, -6, -5, -2, -1, 0, 1, 4, 5, 6]
+    # onnxruntime takes the largest integer for the end of all, whatever the step.
+    slices = list(itertools.product([*places, 2**63 - 1], [*places, *([2**63 - 1] if step > 0 else [])]))
+    nodes = [
+        helper.make_node("Slice", ["x", f"start{n}", f"end{n}", "axes", "steps"], [f"y{n}"])
+        for n in range(len(slices))
+    ]
+    arrays = {"axes": np.asarray([1]), "steps": np.asarray([step])}
+    for n, (start, end) in enumerate(slices):
+        arrays |= {f"start{n}": np.asarray([start]), f"end{n}": np.asarray([end])}
+    x = normal(2, 5)
+    file_of(path, nodes, {"x": x}, arrays, outputs=[f"y{n}" for n in range(len(slices))])
     agrees(path, x)
 
 

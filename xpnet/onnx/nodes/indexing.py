@@ -19,13 +19,12 @@ def _slice(
     key = [slice(None)] * len(x.shape)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         length = x.shape[axis]
-        if step > 0:
-            start, end = (min(max(n + length if n < 0 else n, 0), length) for n in (start, end))
-            key[axis] = slice(start, end, step)
-        else:
-            start = min(start + length if start < 0 else start, length - 1)
-            end = max(end + length if end < 0 else end, -1)
-            key[axis] = slice(start, None if end == -1 else end, step)
+        start, end = (n + length if n < 0 else n for n in (start, end))
+        if step < 0:
+            # Not every library takes a negative step. In the array turned around the last place is the first.
+            x, start, end = xp.flip(x, axis=axis), length - 1 - max(start, 0), length - 1 - end
+        start, end = (min(max(n, 0), length) for n in (start, end))
+        key[axis] = slice(start, end, abs(step))
     return x[tuple(key)]
 
 
