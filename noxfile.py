@@ -103,11 +103,12 @@ def install_for_tests(session: nox.Session, *packages: str) -> None:
     session.install(*MLXTEND)
 
 
-def run_pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
-    """Run the suite in a process for each core."""
+def run_pytest(session: nox.Session, *arguments: str, few: str | None = None, **environment: str) -> None:
+    """Run the suite in a process for each core, and so few cases of each test unless arguments are given."""
     # The arrays of the tests are small. Threads that wait for each other would take longer.
     environment = {"OPENBLAS_NUM_THREADS": "1"} | os.environ | environment
-    session.run("pytest", *IN_PROCESSES, *arguments, *session.posargs, env=environment)
+    chosen = session.posargs or (["--cases", few] if few else [])
+    session.run("pytest", *IN_PROCESSES, *arguments, *chosen, env=environment)
 
 
 def tests_on(library: str) -> None:
@@ -118,13 +119,15 @@ def tests_on(library: str) -> None:
         if library == "cupy" and (reason := install_cupy(session)):
             session.error(reason)
         install_for_tests(session, *group("test"), *LIBRARIES[library])
-        # Most of JAX's time goes to compiling functions, anew in each process. What is kept serves them all.
-        kept = {
+        # JAX compiles each function for each shape that it meets, anew in each process, and takes 50 ms or so
+        # for one: it has few cases, and what is compiled is kept for all processes.
+        of_jax = {
+            "few": "1",
             "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir / "jax"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         }
-        run_pytest(session, "--library", library, **(kept if library == "jax" else {}))
+        run_pytest(session, "--library", library, **(of_jax if library == "jax" else {}))
 
     tests_on_library.__doc__ = f"The suite on {library} alone."
 
@@ -142,14 +145,14 @@ def tests_slow(session: nox.Session) -> None:
 
 @nox.session(name="tests(oldest)", tags=["everywhere"])
 def tests_oldest(session: nox.Session) -> None:
-    """The suite with the oldest versions that pyproject.toml allows."""
+    """The suite with the oldest versions that pyproject.toml allows: few cases of each, or `-- tests`."""
     extras = PYPROJECT["project"]["optional-dependencies"]
     allowed = [*group("test"), *PYPROJECT["project"]["dependencies"]]
     allowed += itertools.chain(*(extras[name] for name in ("fast", "sklearn", "onnx")))
     # What the tests ask for of a package may be newer than what xpnet does.
     oldest = {re.split("[>=]", each)[0]: each.replace(">=", "==") for each in allowed}
     install_for_tests(session, *oldest.values())
-    run_pytest(session, "--library", "numpy,strict")
+    run_pytest(session, "--library", "numpy,strict", few="2")
 
 
 @nox.session(name="tests(newest)", python=NEWEST_PYTHON, tags=["everywhere"])
@@ -171,7 +174,7 @@ def tests_as_on(processor: str, needs: str, core: str, cache: str, name: str) ->
             session.skip(f"this processor does not have {needs}")
         without = {"NPY_DISABLE_CPU_FEATURES": " ".join(of_numpy)} if processor == "baseline" else {}
         # array-api-strict computes with the same loops of NumPy.
-        run_pytest(session, "--library", "numpy", **environment, **without)
+        run_pytest(session, "--library", "numpy", few="2", **environment, **without)
 
     tests_as_on_processor.__doc__ = f"The suite with the loops for {processor} of OpenBLAS and numba."
 

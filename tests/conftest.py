@@ -1,8 +1,11 @@
 """The libraries that the suite runs on: every test that asks for ``xp`` runs once on each."""
 
+import gc
 import os
 import sys
 import types
+from itertools import groupby
+from zlib import crc32
 
 import pytest
 from stand_ins import FakeCupy
@@ -16,13 +19,7 @@ from xpnet.errors import DeviceUnavailableError
 
 # The device specs that stand for a library. The second device of array-api-strict refuses arrays of the
 # first, so running there shows that nothing is created on the default device.
-SPECS = {
-    "numpy": ["cpu"],
-    "strict": ["strict", "strict:device1"],
-    "cupy": ["cuda"],
-    "torch": ["torch"],
-    "jax": ["jax"],
-}
+SPECS = {"numpy": "cpu", "strict": "strict:device1", "cupy": "cuda", "torch": "torch", "jax": "jax"}
 
 
 def pytest_addoption(parser):
@@ -33,6 +30,12 @@ def pytest_addoption(parser):
         metavar="NAME",
         help=f"run on this library ({', '.join(SPECS)}); can be repeated or a comma-separated list. "
         "By default numpy, strict, and cupy where a GPU is usable.",
+    )
+    parser.addoption(
+        "--cases",
+        type=int,
+        metavar="N",
+        help="run N of the cases that each test has, always the same ones, and by default all",
     )
     parser.addoption(
         "--examples",
@@ -53,7 +56,7 @@ def pytest_configure(config):
         if name not in SPECS:
             raise pytest.UsageError(f"--library must be one of {', '.join(SPECS)}, received {name}")
         try:
-            xpnet.device(SPECS[name][0])
+            xpnet.device(SPECS[name])
         except DeviceUnavailableError as error:
             raise pytest.UsageError(f"--library {name} was asked for, but cannot run: {error}") from None
     if "jax" in named:
@@ -72,11 +75,52 @@ def pytest_report_header(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what has nothing to do with the library under test, and takes long: it runs with NumPy."""
-    if "numpy" not in config.libraries:
-        left_out = [item for item in items if item.get_closest_marker("host")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("host")]
+    """Leave out what is the same on each library where NumPy is not tested, and more cases than asked for."""
+    kept = items if "numpy" in config.libraries else [item for item in items if _is_for_a_library(item)]
+    if (number := config.getoption("--cases")) is not None:
+        kept = [item for _, cases in groupby(kept, _test) for item in _some([*cases], number)]
+    chosen = set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = kept
+
+
+def pytest_collection_finish():
+    """Spare the tests in which garbage is collected from looking at what stays, all tests and modules."""
+    gc.collect()
+    gc.freeze()
+
+
+PEERS = {"cupy", "jax", "torch"}
+
+
+def _is_for_a_library(item):
+    """Say whether a test asks for a device, names a library among its parameters, or is marked so."""
+    parameters = item.callspec.id.split("-") if hasattr(item, "callspec") else ()
+    says_so = {"device", "cuda"} & {*item.fixturenames} or PEERS & {*parameters}
+    return bool(says_so) or item.get_closest_marker("peers") is not None
+
+
+def _test(item):
+    return item.nodeid.partition("[")[0]
+
+
+def _some(cases, number):
+    """Return so many cases of a test, evenly apart from each other."""
+    first = crc32(_test(cases[0]).encode())
+    number = min(number, len(cases))
+    return [cases[i] for i in sorted((first + n * len(cases) // number) % len(cases) for n in range(number))]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Fail a test that needs a library and does not say so: it would be left out wherever that library is."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and not _is_for_a_library(item):
+        reason = report.longrepr[-1]
+        if any(f"could not import '{name}" in reason for name in PEERS):
+            report.outcome = "failed"
+            report.longrepr = f"{reason}. A test that needs it says so: @pytest.mark.peers"
+    return report
 
 
 # Packages that some modules of tests import at their top.
@@ -106,7 +150,7 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
-        specs = [spec for name in metafunc.config.libraries for spec in SPECS[name]]
+        specs = [SPECS[name] for name in metafunc.config.libraries]
         metafunc.parametrize("device", specs, indirect=True)
 
 

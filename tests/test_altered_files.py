@@ -9,8 +9,6 @@ if sys.platform != "linux":
 
 import fuzz
 
-pytestmark = pytest.mark.host
-
 
 @pytest.mark.parametrize("kind", fuzz.KINDS.values(), ids=list(fuzz.KINDS))
 def test_altered_files(kind, tmp_path):

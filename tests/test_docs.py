@@ -88,12 +88,24 @@ def test_code_of_the_manual(path, tmp_path, monkeypatch):
         exec(block, names)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+OF_LIBRARIES = {
+    "xpnet.replay.plans.cuda_runtime": "cupy",
+    "xpnet.backends.cupy_special": "cupy",
+    "xpnet.backends.torch_special": "torch",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.peers) if name in OF_LIBRARIES else name
+        for name in MODULES
+        if not name.endswith("__main__")
+    ],
+)
 def test_docstrings(name):
-    if name in ("xpnet.replay.plans.cuda_runtime", "xpnet.backends.cupy_special"):
-        pytest.importorskip("cupy", reason="all of that file is for CuPy")
-    if name == "xpnet.backends.torch_special":
-        pytest.importorskip("torch", reason="all of that file is for PyTorch")
+    if name in OF_LIBRARIES:
+        pytest.importorskip(OF_LIBRARIES[name])
     if name == "xpnet.sklearn.converters":
         pytest.importorskip("skl2onnx")
     with xpnet.use_device("cpu"):

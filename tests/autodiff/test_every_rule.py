@@ -23,8 +23,6 @@ from autodiff.rules import (
 )
 from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, no_rule
 
-pytestmark = pytest.mark.host
-
 CHAPTERS = [
     test_creation,
     test_decompositions,

@@ -26,8 +26,8 @@ INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("torc
 def pytest_generate_tests(metafunc):
     # The other end of a move: the devices under test, and those of NumPy and array-api-strict.
     if "other" in metafunc.fixturenames:
-        names = dict.fromkeys(["numpy", "strict", *metafunc.config.libraries])
-        metafunc.parametrize("other", [spec for name in names for spec in SPECS[name]])
+        under_test = [SPECS[name] for name in metafunc.config.libraries]
+        metafunc.parametrize("other", list(dict.fromkeys(["cpu", "strict", "strict:device1", *under_test])))
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ import xpnet
 from xpnet import losses, nn, optim
 from xpnet.backends import as_numbers, column_names, columns_of
 
-pytestmark = pytest.mark.host
-
 NAN = math.nan
 LARGE = 2**53 + 1  # no float64 is this
 DAY = datetime.date(2020, 1, 2)

@@ -60,6 +60,7 @@ def test_memory_holds_what_there_is_room_for(data):
     assert data.rows_in_memory(10**12) == 10**12 // 16
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("workers", [0, 2])
 def test_peers_read_the_same_rows(data, tmp_path, workers):
     pytest.importorskip("torch")

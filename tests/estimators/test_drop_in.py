@@ -60,7 +60,6 @@ from sklearn.utils import get_tags
 import xpnet.sklearn
 
 pytestmark = [
-    pytest.mark.host,
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning"),
 ]

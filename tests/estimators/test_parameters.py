@@ -11,7 +11,6 @@ from xpnet.sklearn import MLPClassifier, MLPRegressor
 from xpnet.sklearn.parameters import Number, Numbers
 
 pytestmark = [
-    pytest.mark.host,
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
 

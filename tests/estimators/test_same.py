@@ -28,7 +28,6 @@ from xpnet.sklearn import MLPClassifier, MLPRegressor
 
 # Trainings of a few epochs do not converge. Until 1.7, scikit-learn asks SciPy for what that is to remove.
 pytestmark = [
-    pytest.mark.host,
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning"),
 ]

@@ -9,8 +9,6 @@ from torch_files import saved
 import xpnet
 from xpnet import nn
 
-pytestmark = pytest.mark.host
-
 
 def dense(name, inputs, outputs):
     shapes = {"weight": (outputs, inputs), "bias": (outputs,)}

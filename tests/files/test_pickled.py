@@ -26,8 +26,6 @@ import xpnet
 from xpnet import nn
 from xpnet.files.pickled import unpickle
 
-pytestmark = pytest.mark.host
-
 NUMBERS = numpy.arange(12, dtype="<f4")
 DATA = {"0": NUMBERS.tobytes()}
 PLACE = storage("0", "float32", 12)
@@ -135,6 +133,7 @@ def test_what_is_no_state_dict_is_refused(value, message):
     refused(made(value), rf"{message}\. In PyTorch, write one alone, torch\.save\(.*weights_only=True\)")
 
 
+@pytest.mark.peers
 def test_the_line_for_plain_data(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
@@ -344,6 +343,7 @@ def saved_by_torch(value, **options):
     return file.getvalue()
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("dtype", [*STORAGES, "uint16", "uint32", "uint64"])
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_torch_of_each_dtype(dtype, protocol):
@@ -358,6 +358,7 @@ def test_torch_of_each_dtype(dtype, protocol):
         assert found[name].values.tolist() == expected.tolist()
 
 
+@pytest.mark.peers
 def test_torch_of_networks():
     torch = pytest.importorskip("torch")
     net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.LSTM(3, 2))

@@ -273,6 +273,7 @@ def test_attention(device, path):
     compare(net, Theirs(), torch.randn(3, 5, 8), path, names={"": "attention"})
 
 
+@pytest.mark.peers
 def test_what_torch_saves_again_is_the_same(path):
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file

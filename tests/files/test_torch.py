@@ -609,6 +609,7 @@ def test_layers_that_keep_the_order(path, layer):
     assert net[3].weight[:, 0].tolist() == arrays["3.weight"][0, [0, 4, 1, 5, 2, 6, 3, 7]].tolist()
 
 
+@pytest.mark.peers
 def test_transformer_behind_a_convolution_is_not_refused(path):
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file

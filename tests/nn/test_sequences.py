@@ -432,6 +432,7 @@ PEERS = {
 }
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", PEERS)
 def test_trainings_beside_torch(name):
     torch = pytest.importorskip("torch")

@@ -24,7 +24,8 @@ def beside_torch(test):
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    return pytest.mark.skipif(missing, reason="the layers are compared with those of PyTorch")(few(test))
+    skip = pytest.mark.skipif(missing, reason="the layers are compared with those of PyTorch")
+    return pytest.mark.peers(skip(few(test)))
 
 
 def numbers(*shape, seed=0):

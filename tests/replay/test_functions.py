@@ -14,8 +14,6 @@ from xpnet.autodiff.primitive import PRIMITIVES, unary
 from xpnet.replay.decompositions import DECOMPOSITIONS, IN_DTYPE_OF_RESULT
 from xpnet.replay.functions import FUNCTIONS, ROWS, Function, floats
 
-pytestmark = pytest.mark.host
-
 NUMBERS = [numpy.nan, numpy.inf, -numpy.inf, 0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.5, -0.5, 1e-8, -1e-30, 40.0]
 INTEGERS = [0, 1, -1, 2, -3, 5, 100]
 

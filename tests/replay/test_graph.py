@@ -8,7 +8,7 @@ import pytest
 import xpnet
 from xpnet.replay.graph import Variable
 
-pytestmark = [pytest.mark.host, pytest.mark.plans("numpy")]
+pytestmark = pytest.mark.plans("numpy")
 
 X = numpy.arange(1.0, 7.0).reshape(2, 3)
 

@@ -249,7 +249,6 @@ def test_methods():
     assert model.scale.explain() == Model.scale.explain()
 
 
-@pytest.mark.host
 def test_a_function_keeps_its_signature():
     def f(x: int, *rest, scale: float = 2.0) -> float:
         """Scale."""

@@ -15,8 +15,6 @@ from xpnet import tree
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.rewrite import converted, expand, simplified
 
-pytestmark = [pytest.mark.host]
-
 X = numpy.arange(1.0, 7.0).reshape(2, 3)
 
 

@@ -73,6 +73,7 @@ def test_network_gets_the_average_of_the_weights(device, decay, warmup):
     assert len(average._averaged._recordings) == 1  # also with a smaller last batch
 
 
+@pytest.mark.peers
 def test_average_is_that_of_pytorch():
     torch = pytest.importorskip("torch")
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn

@@ -41,8 +41,6 @@ from training.test_interrupts import Steps, pressing
 from xpnet import losses, nn
 from xpnet.training.callbacks import Callback
 
-pytestmark = pytest.mark.host
-
 
 class Epochs(Callback):
     """Notes the weights after each epoch."""

@@ -38,6 +38,7 @@ def test_rate_does_not_fall_below_the_minimum():
     assert rates_of(ReduceLROnPlateau("score", minimum=1.0, **settings), [1.0] * 3) == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("seed", range(10))
 def test_rate_falls_as_that_of_pytorch(seed, mode):

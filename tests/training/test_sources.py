@@ -405,6 +405,7 @@ def test_the_next_batch_is_read_while_a_step_is_taken():
     assert waited == [True]
 
 
+@pytest.mark.peers
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [1, 2])
@@ -721,6 +722,7 @@ def test_states_of_several_kinds_of_values(tmp_path):
     assert kinds == right
 
 
+@pytest.mark.peers
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # what torchdata itself meets in torch
 def test_a_stateful_loader_of_torchdata(tmp_path):
     torch = pytest.importorskip("torch")

@@ -395,7 +395,6 @@ def test_numbers_beside_an_array_leave_its_dtype(name, device):
     assert f(traced.namespace, traced).dtype == x.dtype
 
 
-@pytest.mark.host
 @pytest.mark.parametrize("name", [*UNARY, *ALONE, *BOTH])
 def test_functions_under_jit(name):
     case = CASES[f"special.{name}"][0]

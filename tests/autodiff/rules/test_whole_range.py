@@ -6,8 +6,6 @@ import pytest
 
 from autodiff.whole_range import DTYPES, Exact, span
 
-pytestmark = pytest.mark.host
-
 HALF_PI = float(numpy.pi / 2)
 
 everywhere = span(near=(-1.0, 1.0))

@@ -168,8 +168,6 @@ def f_slope(dfn, dfd, x):
 
 
 _PI = mpmath.pi
-pytestmark = pytest.mark.host
-
 _ROOT = 2 / mpmath.sqrt(_PI)
 moderate = span(-25, 25, near=(-3.0, 3.0), number=16)
 EXACT = {

@@ -23,8 +23,6 @@ from xpnet.autodiff import extended_namespace
 from xpnet.replay.functions import BROADCASTING, FUNCTIONS
 from xpnet.replay.kernels import c
 
-pytestmark = pytest.mark.host
-
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_programs(seed, on_host):

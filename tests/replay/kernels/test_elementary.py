@@ -13,7 +13,6 @@ pytest.importorskip("scipy")
 from tests.replay.kernels import every_float32
 from xpnet.replay.kernels import elementary
 
-pytestmark = pytest.mark.host
 NAMES = list(every_float32.TRUE)
 
 

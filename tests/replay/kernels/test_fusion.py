@@ -6,7 +6,7 @@ import pytest
 import xpnet
 from tests.replay.graphs import limit
 
-pytestmark = [pytest.mark.host, pytest.mark.plans("numba", "cuda")]
+pytestmark = pytest.mark.plans("numba", "cuda")
 
 # Of whole numbers, so that products and sums are exact in any order.
 X = numpy.arange(12.0).reshape(3, 4)

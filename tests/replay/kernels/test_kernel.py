@@ -5,8 +5,6 @@ import pytest
 from tests.replay.cases import WHOLE
 from xpnet.replay.kernels.kernel import pattern
 
-pytestmark = pytest.mark.host
-
 
 @pytest.mark.parametrize(
     ("shape", "expected"),

@@ -8,7 +8,7 @@ import pytest
 
 import xpnet
 
-pytestmark = [pytest.mark.host, pytest.mark.plans("numba", "cuda")]
+pytestmark = pytest.mark.plans("numba", "cuda")
 
 # Rows shorter than eight: NumPy adds up longer ones in another order, which numba's loops follow.
 X = numpy.arange(6.0).reshape(2, 3) - 2

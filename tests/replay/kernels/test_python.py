@@ -18,7 +18,6 @@ from tests.replay.cases import (
 from xpnet.autodiff import extended_namespace
 
 pytest.importorskip("numba")
-pytestmark = pytest.mark.host
 
 
 @pytest.mark.parametrize("seed", range(16))

@@ -10,7 +10,7 @@ from xpnet import nn, optim, tree
 from xpnet.replay.plans import cuda_launches, plan
 from xpnet.replay.plans.memory import Layout
 
-pytestmark = [pytest.mark.host, pytest.mark.plans("cuda")]
+pytestmark = pytest.mark.plans("cuda")
 
 # Of whole numbers, so that products and sums are exact in any order.
 X, Y = numpy.asarray([[1.0, 2.0], [0.0, -1.0]]), numpy.asarray([[2.0, -2.0], [1.0, 1.0]])

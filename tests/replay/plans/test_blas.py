@@ -8,8 +8,6 @@ import pytest
 
 from xpnet.replay.plans import blas
 
-pytestmark = pytest.mark.host
-
 DTYPES = {"s": "float32", "d": "float64"}
 KINDS = "gemm", "gemv", "dot"
 LARGE, SMALL = 2**63 - 1, 2**31 - 1

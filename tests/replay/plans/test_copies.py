@@ -12,8 +12,6 @@ from xpnet.replay.plans.copies import Indices
 from xpnet.replay.plans.products import operand
 
 pytest.importorskip("numba")
-pytestmark = pytest.mark.host
-
 random = numpy.random.default_rng(0)
 
 

@@ -9,7 +9,7 @@ from xpnet.autodiff import extended_namespace
 from xpnet.replay.plans import products
 
 pytest.importorskip("numba")
-pytestmark = [pytest.mark.host, pytest.mark.plans("numba")]
+pytestmark = pytest.mark.plans("numba")
 
 random = numpy.random.default_rng(0)
 

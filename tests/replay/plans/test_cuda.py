@@ -11,8 +11,6 @@ from tests.replay.cases import (
 )
 from tests.replay.plans.trainings import dense, train
 
-pytestmark = pytest.mark.host
-
 
 def test_a_training_is_captured_once(on_host):
     host = on_host()

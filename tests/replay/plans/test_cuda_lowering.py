@@ -8,7 +8,7 @@ import pytest
 
 import xpnet
 
-pytestmark = [pytest.mark.host, pytest.mark.plans("cuda")]
+pytestmark = pytest.mark.plans("cuda")
 
 # Of whole numbers, so that products and sums are exact in any order.
 X = numpy.arange(12.0).reshape(3, 4) - 5

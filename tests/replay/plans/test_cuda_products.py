@@ -10,8 +10,6 @@ from tests.replay.cases import (
 from tests.replay.plans.trainings import dense, train
 from xpnet import losses, nn, optim
 
-pytestmark = pytest.mark.host
-
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_dense_network_uses_the_epilogues(bias, on_host):

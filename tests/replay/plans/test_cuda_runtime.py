@@ -27,6 +27,8 @@ from xpnet.replay.plans.cuda_products import ALIGNMENT_OF_BIAS, Matrix, Product
 cupy = pytest.importorskip("cupy")
 cupyx = pytest.importorskip("cupyx")
 
+pytestmark = pytest.mark.peers
+
 PACKAGE = Path(xpnet.__file__).parent
 
 # As much of a driver as is asked for: its version, and that there is no device.

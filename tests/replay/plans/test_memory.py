@@ -6,8 +6,6 @@ import pytest
 import xpnet
 from tests.replay.graphs import memory
 
-pytestmark = pytest.mark.host
-
 # Of whole numbers, so that products and sums are exact in any order. One has 128 bytes.
 X = numpy.asarray([[1.0, 2.0, 0.0, -1.0], [0.0, 1.0, 1.0, 0.0], [2.0, 0.0, -1.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
 CALLS = (X,), (X.T - 1,), (2 * X,)

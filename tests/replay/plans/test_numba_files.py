@@ -23,8 +23,6 @@ from xpnet.replay.plans import numba as of_numba
 from xpnet.replay.plans import numba_files
 
 numba = pytest.importorskip("numba")
-pytestmark = pytest.mark.host
-
 LOOP = """\
 from numba import njit, prange
 @njit(parallel={parallel})

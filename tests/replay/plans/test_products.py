@@ -16,8 +16,6 @@ import xpnet
 from xpnet.replay.plans import blas, products
 
 pytest.importorskip("numba")
-pytestmark = pytest.mark.host
-
 DTYPES = "float32", "float64"
 random = numpy.random.default_rng(0)
 

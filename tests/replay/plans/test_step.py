@@ -18,8 +18,6 @@ from xpnet.replay.plans.step import (
     Step,
 )
 
-pytestmark = pytest.mark.host
-
 FLOAT = numpy.dtype("float32")
 X, Y, ROW = (Variable(shape, FLOAT) for shape in ((2, 3), (2, 3), (3,)))
 

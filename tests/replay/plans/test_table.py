@@ -14,7 +14,7 @@ from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.memory import Layout
 
 pytest.importorskip("numba")
-pytestmark = [pytest.mark.host, pytest.mark.plans("numba")]
+pytestmark = pytest.mark.plans("numba")
 
 X = numpy.random.default_rng(0).normal(size=(4, 6)).astype("float32")
 
