@@ -184,6 +184,16 @@ for processor, settings in PROCESSORS.items():
 
 
 @nox.session
+def processes(session: nox.Session) -> None:
+    """Groups of one to four processes, on any number of cores; `-- -m "not slow"` stays with two."""
+    session.install("-e", ".[mpi]", *group("processes"))
+    environment = {"OPENBLAS_NUM_THREADS": "1"} | os.environ
+    session.run(
+        "pytest", "tests/processes", *(session.posargs or ["-m", "slow or not slow"]), env=environment
+    )
+
+
+@nox.session
 def gpu(session: nox.Session) -> None:
     """All that a CUDA GPU can show: `nox -s gpu -- --json benchmarks/results` keeps it."""
     jax = "jax"

@@ -27,6 +27,7 @@ PUBLIC = {
     **{
         name: importlib.import_module(name)
         for name in (
+            "xpnet.distributed",
             "xpnet.errors",
             "xpnet.losses",
             "xpnet.nn",

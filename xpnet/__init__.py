@@ -5,7 +5,7 @@ From an example to the arithmetic, a call passes `fit` (in `training`), `jit` (i
 library (in `backends`).
 """
 
-from xpnet import losses, nn, optim, special, tree
+from xpnet import distributed, losses, nn, optim, special, tree
 from xpnet.autodiff import (
     array_namespace,
     check_gradients,
@@ -39,6 +39,7 @@ __all__ = [
     "custom_gradient",
     "device",
     "devices",
+    "distributed",
     "fit",
     "grad",
     "hessian",

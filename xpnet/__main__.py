@@ -1,6 +1,7 @@
-"""``python -m xpnet``: the libraries and devices that this machine can use."""
+"""``python -m xpnet``: the libraries, devices and processes that this machine can use."""
 
 import xpnet
+from xpnet.distributed.processes import mpi_status
 from xpnet.errors import DeviceUnavailableError
 
 
@@ -19,3 +20,4 @@ if __name__ == "__main__":
         default = f"XPNET_DEVICE names no usable device: {error}"
     print(f"xpnet {xpnet.__version__}; {default}\n")
     print(table(xpnet.devices()))
+    print(f"\nMPI, for several processes: {mpi_status()}")

@@ -500,7 +500,15 @@ def calling_line() -> str:
 
 def calling_place() -> tuple[types.CodeType, int]:
     """Return what `line_of` makes the calling line from, where few of many lines will ever be shown."""
-    frame: Any = sys._getframe()
+    return _place_of_caller(sys._getframe())
+
+
+def line_of_frame(frame: types.FrameType) -> str:
+    """Return what `calling_line` returns, for a frame of any thread."""
+    return line_of(*_place_of_caller(frame))
+
+
+def _place_of_caller(frame: Any) -> tuple[types.CodeType, int]:
     while _is_machinery(frame) and frame.f_back:
         frame = frame.f_back
     return frame.f_code, frame.f_lineno

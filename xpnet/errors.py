@@ -11,6 +11,7 @@ __all__ = [
     "NoGradientError",
     "NotRecordableError",
     "OutOfDeviceMemoryError",
+    "ProcessesDisagreeError",
 ]
 
 # What may be raised where values come from a file and are of a wrong kind. A device that is lost raises none.
@@ -111,4 +112,22 @@ class OutOfDeviceMemoryError(MemoryError):
     ...         return xpnet.predict(net, x, batch_size=batch_size)
     ...     except OutOfDeviceMemoryError:
     ...         return predict(net, x, batch_size // 2)
+    """
+
+
+class ProcessesDisagreeError(RuntimeError):
+    """The processes of a group came to different operations, or one of them ended before the others.
+
+    It is raised on all of them. The message names two processes, and what each of them came to.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> from xpnet.errors import ProcessesDisagreeError
+    >>> group = xpnet.distributed.world()
+    >>> def averaged(gradients):
+    ...     try:
+    ...         return group.mean(gradients)
+    ...     except ProcessesDisagreeError as error:
+    ...         raise SystemExit(f"Were the data divided evenly? {error}")
     """

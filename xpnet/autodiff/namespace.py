@@ -10,7 +10,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.arrays import ArrayObject, calling_line
-from xpnet.autodiff import loops, rules, scatter, sparse, windows
+from xpnet.autodiff import collectives, loops, rules, scatter, sparse, windows
 from xpnet.autodiff.context import current, recording_of
 from xpnet.autodiff.primitive import COMPOSITES, NUMBERS, PRIMITIVES, is_declared, opaque
 from xpnet.autodiff.tracer import Node, Tracer
@@ -61,6 +61,7 @@ class PlainNamespace:
         self.setitem = partial(scatter.setitem, xp)
         self.scatter_add = partial(scatter.scatter_add, xp)
         self.scan_arrays = partial(loops.scan, xp)
+        self.collective = partial(collectives.collective, xp)
         self.sparse_matmul = partial(sparse.sparse_matmul, xp)
         self.windows = partial(windows.windows, xp)
         self.add_windows = partial(windows.add_windows, xp)

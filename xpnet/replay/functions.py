@@ -28,8 +28,8 @@ class Function(NamedTuple):
         arguments; or "element". Of others: "view", which may return a view of all elements; "conversion",
         which may return one of others; "move"; "reduction"; "product"; "shaped by values", whose results
         have shapes that depend on values; "of shape alone", to which only the shape and dtype of its
-        argument matter; and "of settings", all of whose arguments are sizes, or numbers from which sizes
-        follow.
+        argument matter; "between processes", whose results other processes share in; and "of settings", all
+        of whose arguments are sizes, or numbers from which sizes follow.
     python : str
         An element in Python, for numba; "" where it has none, or NumPy is as fast.
     c : dict of str to str
@@ -190,6 +190,7 @@ ROWS = [
     *_rows("shaped by values", "argwhere", "nonzero", "unique_all", "unique_counts", "unique_inverse",
            "unique_values"),
     *_rows("of shape alone", "empty_like", "ones_like", "zeros_like"),
+    *_rows("between processes", "collective"),
     *_rows("of settings", "arange", "broadcast_shapes", "empty", "eye", "fft.fftfreq", "fft.rfftfreq", "ones",
            "zeros"),
 ]  # fmt: skip
@@ -221,6 +222,7 @@ REDUCTIONS = {row.name: row.total for row in ROWS if row.total[1]}
 
 SHAPED_BY_VALUES, OF_SHAPE_ALONE = _of("shaped by values"), _of("of shape alone")
 OF_SETTINGS = _of("of settings")
+BETWEEN_PROCESSES = _of("between processes")
 
 
 # -- dtypes -----------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from xpnet.autodiff.primitive import COMPOSITES, PRIMITIVES, SETTINGS, settled, 
 from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import concrete, copied, is_numpy_number, plain_namespace, to_numpy
 from xpnet.errors import NoGradientError, NotRecordableError
-from xpnet.replay.functions import OF_SETTINGS, OF_SHAPE_ALONE, SHAPED_BY_VALUES
+from xpnet.replay.functions import BETWEEN_PROCESSES, OF_SETTINGS, OF_SHAPE_ALONE, SHAPED_BY_VALUES
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.same.facts import share_memory
 from xpnet.replay.same.outside import ArrayFromOutsideError, FromOutside, refused
@@ -262,7 +262,8 @@ class RecordingNamespace(PlainNamespace):
         results = list(result) if several else [result]
         if not any(tree.is_array(x) for x in results):
             return result  # something about shapes
-        if name in OF_SHAPE_ALONE or all(x.variable is None for x in found):
+        is_constant = all(x.variable is None for x in found) and name not in BETWEEN_PROCESSES
+        if name in OF_SHAPE_ALONE or is_constant:
             lifted = [Recorded(x, None, self) for x in results]
         elif name in SHAPED_BY_VALUES:
             raise _shaped_by_values(f"what {name} returns")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy
 
-from xpnet.replay.functions import BROADCASTING, PRODUCTS, REARRANGEMENTS, VIEWS
+from xpnet.replay.functions import BETWEEN_PROCESSES, BROADCASTING, PRODUCTS, REARRANGEMENTS, VIEWS
 from xpnet.replay.graph import Graph, Instead, Operation, Variable, substitute, variables_in
 from xpnet.replay.precision import rounded
 from xpnet.replay.record import Recorded, RecordingNamespace, output
@@ -27,11 +27,11 @@ def simplified(graph: Graph) -> Graph:
 
 
 def without_dead(graph: Graph) -> Graph:
-    """Leave out what leads to no output."""
+    """Leave out what leads to no output, but for what other processes wait for."""
     needed = set(variables_in(graph.outputs))
     dead = []
     for operation in reversed(graph.operations):
-        if needed.isdisjoint(operation.results):
+        if needed.isdisjoint(operation.results) and operation.name not in BETWEEN_PROCESSES:
             dead.append(operation)
         else:
             needed.update(operation.inputs)
@@ -42,7 +42,8 @@ def _without_repeats(graph: Graph) -> Graph:
     """Do once what was recorded several times with the same arguments.
 
     Arrays whose memory the caller gets, themselves or by a view, stay two, as one of them may be written to.
-    Of two equal views of one array, one is enough.
+    Of two equal views of one array, one is enough. What processes do together is done as often as on each of
+    them: on others, it may not be equal.
     """
     visible = set(graph.returned)
     for operation in reversed(graph.operations):
@@ -51,6 +52,8 @@ def _without_repeats(graph: Graph) -> Graph:
     first: dict[Any, Operation] = {}
 
     def change(operation: Operation) -> Instead | None:
+        if operation.name in BETWEEN_PROCESSES:
+            return None
         key = operation.name, data((operation.arguments, operation.options), _identity)
         before = first.setdefault(key, operation)
         if before is operation:

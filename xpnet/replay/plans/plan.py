@@ -103,6 +103,7 @@ class Plan:
         return compile(self.source, filename, "exec")
 
     def _function(self, code: Any, names: dict[str, Any]) -> Callable:
+        names["__name__"] = __name__  # by which `calling_line` tells it from code of the user's
         exec(code, names)
         return names["replay"]
 

@@ -1,0 +1,67 @@
+"""Programs that mpiexec runs in several processes."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PROGRAMS = Path(__file__).with_name("programs.py")
+
+# Also as root, and with more processes than cores: for Open MPI 5, its launcher, and Open MPI 4.
+ALLOWED = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+}
+
+MPIEXEC = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
+
+needs_mpi = pytest.mark.skipif(
+    MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
+    reason="mpiexec or mpi4py is missing, see `nox -s processes`",
+)
+
+# As many processes as an ordinary run has, and more of them.
+SIZES = [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+
+
+class Run(NamedTuple):
+    """How a program ended: its exit status, what it printed, and how many seconds it took."""
+
+    status: int
+    output: str
+    seconds: float
+
+
+def launch(size, program, *arguments, seconds=120):
+    """Run a function of `programs.py` in so many processes."""
+    environment = os.environ | ALLOWED | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [MPIEXEC, "-n", str(size), sys.executable, PROGRAMS, program, *map(str, arguments)]
+    start = time.monotonic()
+    run = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        timeout=seconds,
+        check=False,
+    )
+    return Run(run.returncode, run.stdout, time.monotonic() - start)
+
+
+def passes(size, program, *arguments):
+    """Run a function of `programs.py`, which is to end well on all processes."""
+    run = launch(size, program, *arguments)
+    assert run.status == 0, run.output
+    assert run.output.count("passed") == size, run.output
+    return run

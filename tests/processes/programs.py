@@ -1,0 +1,226 @@
+"""What several processes do: ``mpiexec -n 2 python programs.py NAME`` calls the function of that name."""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+import xpnet
+from xpnet import nn, optim
+
+group = xpnet.distributed.world()
+rank, size = group.rank, group.size
+ranks = np.arange(size)
+
+
+def total(x):
+    return xpnet.array_namespace(x).sum(x)
+
+
+def equal(found, expected, dtype="float64"):
+    found = xpnet.to_numpy(found)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def operations(spec):
+    x = xpnet.asarray([1.0, 2.0 + rank], device=spec, dtype="float64")
+    whole = np.asarray([np.ones(size), 2.0 + ranks]).T  # that of each rank
+    equal(group.sum(x), whole.sum(axis=0))
+    equal(group.mean(x), whole.mean(axis=0))
+    equal(group.gather(x), whole)
+    for root in range(size):
+        equal(group.broadcast(x, root), whole[root])
+    equal(x, whole[rank])
+    equal(group.sum(x[0]), size)
+    numbers = xpnet.asarray([rank, 3], device=spec, dtype="int32")
+    equal(group.sum(numbers), [ranks.sum(), 3 * size], "int32")
+    equal(group.gather(numbers), [[r, 3] for r in ranks], "int32")
+    truths = xpnet.asarray([rank == 0, True], device=spec)
+    equal(group.broadcast(truths), [True, True], "bool")
+    equal(group.gather(truths[0]), ranks == 0, "bool")
+
+
+def trees():
+    tree = {"a": [np.full((2, 1), rank, dtype="float32"), np.full(3, 2.0 + rank)], "b": np.asarray(rank)}
+    found = group.sum(tree)
+    equal(found["a"][0], [[ranks.sum()]] * 2, "float32")
+    equal(found["a"][1], [(2 + ranks).sum()] * 3)
+    equal(found["b"], ranks.sum(), "int64")
+    found = group.gather({"empty": np.zeros((0, 2)), "wide": np.full((2, 2), rank, dtype=">f4")})
+    assert found["empty"].shape == (size, 0, 2)
+    np.testing.assert_array_equal(found["wide"], np.broadcast_to(ranks[:, None, None], (size, 2, 2)))
+    # Numbers of two bytes are added up in float32: 2048 + 1 is none of float16.
+    narrow = np.asarray([2048.0 if rank == 0 else 1.0], dtype="float16")
+    expected = np.float16(np.float32(2048 + size - 1) / np.float32(size))
+    np.testing.assert_array_equal(group.mean(narrow), [expected])
+
+
+def networks():
+    net = nn.Sequential(nn.Dense(2, 3, seed=rank), nn.BatchNorm(3), nn.Dropout(0.5, seed=rank))
+    net(np.full((4, 2), rank, dtype="float32"))  # each has statistics of its own
+    same = group.broadcast(net)
+    for x in xpnet.tree.leaves(same, state=True):
+        seen = group.gather(x)
+        np.testing.assert_array_equal(seen, np.broadcast_to(seen[0], seen.shape))
+    for x, y in zip(xpnet.tree.leaves(net), xpnet.tree.leaves(group.mean(net)), strict=True):
+        np.testing.assert_allclose(group.gather(x).mean(axis=0), y, rtol=1e-6)
+
+
+def gradients():
+    """Each gradient is that of the sum over all ranks, by differences of that sum."""
+    x = np.asarray([0.5, -1.0, 2.0]) + rank
+    weight = np.asarray([1.0, 3.0, -2.0]) * (rank + 1)
+    last = size - 1
+    for operation in (group.sum, group.mean, lambda x: group.broadcast(x, last), group.gather):
+
+        def f(x, operation=operation):
+            y = operation({"a": x * x, "b": x})
+            return total(y["a"] * weight) + total(y["b"] * y["b"] * weight)
+
+        def of_all(x, f=f):
+            return float(group.sum(f(x)))
+
+        found = xpnet.grad(f)(x)
+        equal(xpnet.jit(xpnet.grad(f))(x), found)
+        for r in ranks:  # each process in its turn moves one of its numbers
+            for index in range(3):
+                step = np.zeros(3)
+                step[index] = 1e-3 * (r == rank)
+                difference = (of_all(x + step) - of_all(x - step)) / 2e-3
+                if r == rank:
+                    np.testing.assert_allclose(found[index], difference, rtol=1e-9)
+
+        def slope(x, f=f):
+            return total(xpnet.grad(f)(x) * weight)
+
+        equal(xpnet.jit(xpnet.grad(slope))(x), xpnet.grad(slope)(x))
+    # A loss that every rank has whole counts as often as there are ranks.
+    equal(xpnet.grad(lambda x: group.sum(total(x * x)))(x), 2 * x * size)
+    equal(xpnet.grad(lambda x: group.mean(total(x * x)))(x), 2 * x)
+
+
+def recorded():
+    """Ranks that record at other calls than others still come to the same operations."""
+    step = xpnet.jit(lambda x, y: (group.sum(x) + total(y), group.mean(total(y))))
+    for call in range(6):
+        x = np.asarray([1.0 + rank])
+        y = np.ones(1 + (call + rank) % 3)  # each rank meets these shapes at other times
+        added, mean = step(x, y)
+        equal(added, [(1.0 + ranks).sum() + y.size])
+        equal(mean, np.mean(1 + (call + ranks) % 3))
+    constant = np.asarray([1.0, 2.0]) * (rank + 1)
+    equal(
+        xpnet.jit(lambda x: group.sum(constant) + x)(np.ones(2)), 1 + np.asarray([1, 2]) * (1 + ranks).sum()
+    )
+
+    def loop(w, xs):
+        def f(carried, x, w):
+            return carried + x * w, group.sum(carried * w)
+
+        return total(xpnet.scan(f, xs[0] * 0, xs, w)[1])
+
+    w, xs = np.asarray(2.0), np.arange(4.0) + rank
+    found = xpnet.grad(loop)(w, xs)
+    recorded = xpnet.jit(xpnet.grad(loop))
+    equal(recorded(w, xs), found)
+    equal(recorded(w, xs), found)
+
+
+def training(path):
+    """A hundred steps with a part of each batch, in a loop of one's own."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(480, 4))
+    y = np.sin(x.sum(axis=1, keepdims=True))
+    layers = (nn.Dense(4, 16, seed=0), nn.Tanh(), nn.Dense(16, 1, seed=1))
+    net = xpnet.tree.map(lambda x: x.astype("float64"), nn.Sequential(*layers))
+    optimizer = optim.chain(group.average(), optim.clip_by_global_norm(0.1), optim.Adam(1e-2))
+
+    @xpnet.jit
+    def step(net, state, x, y):
+        loss, gradients = xpnet.value_and_grad(lambda net: xpnet.losses.mse(net(x), y))(net)
+        return *optimizer.update(gradients, state, net), group.mean(loss)
+
+    state, losses = optimizer.init(net), []
+    for _ in range(100):
+        rows = random.choice(480, 48, replace=False)[rank::size]
+        net, state, loss = step(net, state, x[rows], y[rows])
+        losses.append(float(loss))
+    if rank == 0:
+        np.savez(path, losses, *xpnet.tree.leaves(net))
+
+
+# -- mistakes and accidents -------------------------------------------------------------------------------
+
+
+def kinds():
+    group.sum(np.ones(3))
+    if rank == 0:
+        group.sum(np.ones(3))
+    else:
+        group.mean(np.ones(3))
+
+
+def shapes():
+    group.sum(np.ones(3 + rank))
+
+
+def roots():
+    group.broadcast(np.ones(3), rank)
+
+
+def uneven():
+    for _ in range(2 + rank):
+        group.sum(np.ones(3))
+
+
+def ends():
+    if rank == 1:
+        sys.exit("no data")
+    group.sum(np.ones(3))
+
+
+def raises():
+    if rank == 1:
+        raise ValueError("wrong data")
+    group.sum(np.ones(3))
+
+
+def killed():
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.sum(np.ones(3))
+
+
+def stopped():
+    group.timeout = 2.0
+    group.sum(np.ones(3))
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    group.sum(np.ones(3))
+
+
+def caught():
+    group.timeout = 2.0
+    try:
+        if rank == 1:
+            raise ValueError("wrong data")
+        group.sum(np.ones(3))
+    except ValueError:
+        time.sleep(600)
+
+
+def handled():
+    """An error that all can handle: the group is as good as before."""
+    try:
+        group.sum(np.ones(3 + rank))
+    except xpnet.errors.ProcessesDisagreeError:
+        assert size > 1
+    equal(group.sum(np.ones(2)), [size, size])
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
+    print("passed", flush=True)

@@ -1,0 +1,112 @@
+"""A group of one process, as it is without MPI, and what is wrong whatever the number of processes."""
+
+import pickle
+
+import numpy as np
+import pytest
+from helpers import run_python
+
+import xpnet
+from xpnet import nn, optim
+from xpnet.distributed import processes, world
+
+group = xpnet.distributed.world()
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "broadcast"])
+def test_what_one_process_has_is_what_all_have(device, name):
+    x = xpnet.asarray([1.0, 2.0], device=device)
+    y = getattr(group, name)({"x": x})["x"]
+    assert (y.dtype, device.library.to_numpy(y).tolist()) == (x.dtype, [1.0, 2.0])
+    y[0] = 5.0 if device.spec != "jax" else y[0]
+    assert device.library.to_numpy(x).tolist() == [1.0, 2.0]  # it is an array of its own
+    assert group.gather(x).shape == (1, 2)
+
+
+def test_there_is_one_group():
+    assert world() is group
+    assert (group.rank, group.size, repr(group)) == (0, 1, "Group(rank=0, size=1)")
+    assert pickle.loads(pickle.dumps(group)) is group
+    assert pickle.loads(pickle.dumps(optim.chain(group.average(), optim.SGD(0.1)))) is not None
+
+
+def test_steps_are_those_without_a_group():
+    x = np.eye(3, dtype="float32")
+
+    def trained(optimizer):
+        net = nn.Dense(3, 3, seed=0)
+        state = optimizer.init(net)
+
+        @xpnet.jit
+        def step(net, state):
+            gradients = xpnet.grad(lambda net: xpnet.losses.mse(net(x), x))(net)
+            return optimizer.update(gradients, state, net)
+
+        for _ in range(3):
+            net, state = step(net, state)
+        return net.weight
+
+    alone = trained(optim.Adam(0.1))
+    np.testing.assert_array_equal(trained(optim.chain(group.average(), optim.Adam(0.1))), alone)
+
+
+def test_gradients_and_recordings():
+    def f(x):
+        xp = xpnet.array_namespace(x)
+        return xp.sum(group.sum(x * x) + group.mean(x) + group.gather(x)[0, ...] + group.broadcast(x))
+
+    x = np.asarray([1.0, -2.0])
+    np.testing.assert_array_equal(xpnet.grad(f)(x), 2 * x + 3)
+    np.testing.assert_array_equal(xpnet.jit(xpnet.grad(f))(x), 2 * x + 3)
+    np.testing.assert_array_equal(xpnet.hvp(f, (x,), (np.ones(2),))[0], [2.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: group.sum(2.0),
+            TypeError,
+            "sum over a group takes arrays, received float: 2.0. xpnet.asarray",
+        ),
+        (lambda: group.mean({"a": "b"}), TypeError, "mean over a group takes arrays, received str: 'b'"),
+        (lambda: group.mean(np.ones(2, int)), TypeError, "arrays of floating-point numbers, received int64"),
+        (lambda: group.sum(np.ones(2, bool)), TypeError, "arrays of numbers, received bool. Convert them"),
+        (lambda: group.broadcast(np.ones(2), 1), ValueError, "root must be a rank, from 0 to 0, received 1"),
+        (
+            lambda: group.broadcast(np.ones(2), True),
+            ValueError,
+            "root must be a rank, from 0 to 0, received True",
+        ),
+        (lambda: setattr(group, "timeout", 0), ValueError, "timeout must be"),
+    ],
+)
+def test_wrong_input(call, error, message):
+    with pytest.raises(error, match=message.replace("(", r"\(")):
+        call()
+    assert group.timeout == 600
+
+
+def test_a_launcher_of_another_mpi_is_told(monkeypatch):
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.setattr(processes, "find_mpi", lambda: (None, "mpi4py is not installed. Install it."))
+    with pytest.raises(RuntimeError, match="received 4 of a launcher of which each is alone: mpi4py is not"):
+        processes.mpi_of_processes()
+
+    class Mpi:
+        class COMM_WORLD:
+            size = 1
+
+        @staticmethod
+        def Get_library_version():
+            return "MPICH Version: 4.3\nand more"
+
+    monkeypatch.setattr(processes, "find_mpi", lambda: (Mpi, ""))
+    with pytest.raises(RuntimeError, match=r"mpi4py uses MPICH Version: 4\.3, and the launcher"):
+        processes.mpi_of_processes()
+
+
+def test_mpi_is_started_by_nobody_who_does_not_ask():
+    assert "mpi4py" not in run_python(
+        "-c", "import sys, xpnet; print([n for n in sys.modules if 'mpi4py' in n])"
+    )

@@ -1,0 +1,50 @@
+"""Whatever happens to a process of a group, all end soon, with one clear error."""
+
+import pytest
+
+from processes.launch import launch, needs_mpi
+
+pytestmark = needs_mpi
+
+DISAGREE = "all processes of a group must come to the same operations in the same order, received operation "
+
+
+@pytest.mark.parametrize(
+    ("program", "texts"),
+    [
+        (
+            "kinds",
+            ["2: on rank 0, sum of float64 (3,), at", "on rank 1, mean of float64 (3,), at", "programs.py:"],
+        ),
+        ("shapes", ["1: on rank 0, sum of float64 (3,), at", "on rank 1, sum of float64 (4,), at"]),
+        ("roots", ["on rank 0, broadcast from rank 0 of", "on rank 1, broadcast from rank 1 of"]),
+        ("uneven", ["3: on rank 0, the end of the program; on rank 1, sum of float64 (3,), at"]),
+        ("ends", ["on rank 0, sum of float64 (3,), at", "on rank 1, the end of the program", "no data"]),
+    ],
+)
+def test_processes_that_come_to_other_operations(program, texts):
+    run = launch(2, program)
+    assert run.status != 0
+    assert run.output.count(DISAGREE) == 1, run.output
+    for text in texts:
+        assert text in run.output, run.output
+
+
+def test_an_error_on_one_process_ends_all():
+    run = launch(2, "raises")
+    assert run.status != 0
+    assert run.output.count("Traceback") == 1
+    assert "xpnet: rank 1 of 2 failed, and all end with it." in run.output
+    assert "ValueError: wrong data" in run.output
+
+
+def test_a_process_that_is_killed_ends_all():
+    assert launch(2, "killed").status != 0
+
+
+@pytest.mark.parametrize("program", ["stopped", "caught"])
+def test_a_process_that_does_not_come_ends_all(program):
+    run = launch(2, program)
+    assert run.status != 0
+    assert run.output.count("xpnet: rank 0 has waited 2 s for the others of its group, at") == 1, run.output
+    assert "and rank 1 has not come" in run.output

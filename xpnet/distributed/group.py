@@ -1,0 +1,299 @@
+"""`Group`: the processes that compute together, and `world`, which finds them."""
+
+from functools import cache
+from typing import Any, TypeVar
+
+from xpnet import tree
+from xpnet.autodiff import extended_namespace
+from xpnet.distributed.operation import BROADCAST, GATHER, MEAN, SUM, Operation
+from xpnet.distributed.processes import Processes, mpi_of_processes
+from xpnet.optim.bound import Bound
+from xpnet.optim.transforms import Transform
+from xpnet.settings import is_integer, positive
+
+T = TypeVar("T")
+
+
+class Group:
+    """Processes that compute together. `world` returns the one of all processes.
+
+    Each of its operations is one that all processes come to, in the same order, with arrays of the same
+    shapes and dtypes. They are recorded by `xpnet.jit`, and have gradients.
+
+    Attributes
+    ----------
+    rank : int
+        The number of this process among them, from 0.
+    size : int
+        How many processes there are; 1 where there is no MPI.
+    timeout : float
+        How many seconds a process waits for the others in an operation before all processes are ended.
+
+    Notes
+    -----
+    A gradient is that of the sum over all processes of what each of them differentiates, as a change of an
+    array on one process changes results on all: the gradient of `sum` is the sum of the gradients that arrive
+    on each, that of `mean` their mean. So a loss that every process has whole, as ``group.mean(loss)`` is,
+    counts as often as there are processes. Differentiate the loss of a process's own examples, and take the
+    mean of the gradients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import xpnet
+    >>> group = xpnet.distributed.world()
+    >>> own = np.arange(12)[group.rank :: group.size]  # the examples of this process
+    >>> int(group.sum(np.asarray(len(own))))
+    12
+    """
+
+    def __init__(self, processes: Processes | None = None) -> None:
+        self.processes: Any = processes
+        self.rank = processes.rank if processes else 0
+        self.size = processes.size if processes else 1
+        self._timeout = processes.watch.timeout if processes else TIMEOUT
+        self._operations = {kind: Operation(self, kind) for kind in (SUM, MEAN, GATHER)}
+
+    def __repr__(self) -> str:
+        return f"Group(rank={self.rank}, size={self.size})"
+
+    def __reduce__(self) -> str:
+        return "WORLD"  # there is one of it in each process
+
+    @property
+    def timeout(self) -> float:
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._timeout = positive("timeout", seconds)
+        if self.processes:
+            self.processes.watch.timeout = self._timeout
+
+    def sum(self, values: T) -> T:
+        r"""Add up the arrays of all processes: :math:`y = \sum_r x_r`, on each of them.
+
+        Parameters
+        ----------
+        values : array or tree of arrays
+            Of a module, its parameters.
+
+        Returns
+        -------
+        array or tree
+            Of the same structure, shapes and dtypes.
+
+        Raises
+        ------
+        TypeError
+            If there is something that is no array, or an array of booleans.
+        ProcessesDisagreeError
+            If another process came to something else.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xpnet
+        >>> group = xpnet.distributed.world()
+        >>> counts = group.sum(np.asarray([3, 4]))  # of examples, on each process
+        """
+        return self._of_tree(self._operations[SUM], values, "numeric")
+
+    def mean(self, values: T) -> T:
+        r"""Take the mean over all processes: :math:`y = \frac{1}{n} \sum_r x_r`, on each of them.
+
+        Parameters
+        ----------
+        values : array or tree of floating-point arrays
+            Of a module, its parameters: gradients, say.
+
+        Returns
+        -------
+        array or tree
+            Of the same structure, shapes and dtypes. float16 and bfloat16 are added up in float32.
+
+        Raises
+        ------
+        TypeError
+            If there is something that is no array of floating-point numbers.
+        ProcessesDisagreeError
+            If another process came to something else.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xpnet
+        >>> group = xpnet.distributed.world()
+        >>> net, optimizer = xpnet.nn.Dense(2, 1, seed=0), xpnet.optim.SGD(0.1)
+        >>> @xpnet.jit
+        ... def step(net, state, x, y):  # with the examples of this process
+        ...     loss, gradients = xpnet.value_and_grad(lambda net: xpnet.losses.mse(net(x), y))(net)
+        ...     return *optimizer.update(group.mean(gradients), state, net), group.mean(loss)
+        >>> net, state, loss = step(net, optimizer.init(net), np.eye(2, dtype="f"), np.ones((2, 1), "f"))
+        """
+        return self._of_tree(self._operations[MEAN], values, ("real floating", "complex floating"))
+
+    def broadcast(self, values: T, root: int = 0) -> T:
+        r"""Hand the arrays of one process to all: :math:`y = x_{root}`.
+
+        Parameters
+        ----------
+        values : array or tree of arrays
+            Of a module, its parameters and its state. On the other processes, what has its structure, shapes
+            and dtypes.
+        root : int, default=0
+            The rank of the process whose arrays they are.
+
+        Returns
+        -------
+        array or tree
+            Of the same structure, shapes and dtypes.
+
+        Raises
+        ------
+        TypeError
+            If there is something that is no array.
+        ValueError
+            If there is no such rank.
+        ProcessesDisagreeError
+            If another process came to something else.
+
+        Examples
+        --------
+        >>> import xpnet
+        >>> group = xpnet.distributed.world()
+        >>> net = group.broadcast(xpnet.nn.Dense(2, 1))  # the weights of rank 0
+        """
+        if not is_integer(root) or not 0 <= root < self.size:
+            raise ValueError(f"root must be a rank, from 0 to {self.size - 1}, received {root!r}.")
+        return self._of_tree(Operation(self, BROADCAST, int(root)), values, None)
+
+    def gather(self, values: T) -> T:
+        """Put the arrays of all processes beside each other, on each of them.
+
+        Parameters
+        ----------
+        values : array or tree of arrays
+            Of a module, its parameters.
+
+        Returns
+        -------
+        array or tree of array, shape (size, ...)
+            Of the same structure, with the arrays of rank r at ``[r, ...]``.
+
+        Raises
+        ------
+        TypeError
+            If there is something that is no array.
+        ProcessesDisagreeError
+            If another process came to something else.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xpnet
+        >>> group = xpnet.distributed.world()
+        >>> group.gather(np.zeros(3)).shape == (group.size, 3)
+        True
+        """
+        return self._of_tree(self._operations[GATHER], values, None)
+
+    def average(self) -> Transform:
+        """Return the part of an optimizer that takes the mean of the gradients over all processes.
+
+        Returns
+        -------
+        Transform
+
+        Examples
+        --------
+        >>> import xpnet
+        >>> from xpnet import optim
+        >>> group = xpnet.distributed.world()
+        >>> optimizer = optim.chain(group.average(), optim.Adam(1e-3))
+        """
+        return Transform(_no_state, Bound(_average, (self,)))
+
+    def _of_tree(self, operation: Operation, values: T, kinds: Any) -> T:
+        """Do an operation with the arrays of a tree, at once with those of one kind."""
+        leaves, structure = tree.flatten(values, state=operation.kind == BROADCAST)
+        for x in leaves:
+            if not tree.is_array(x):
+                raise TypeError(
+                    f"{operation.kind} over a group takes arrays, received {type(x).__name__}: {x!r}. "
+                    "xpnet.asarray makes an array of a number."
+                )
+        if not leaves:
+            return values
+        xp = extended_namespace(*leaves)
+        if kinds and (wrong := [x.dtype for x in leaves if not xp.isdtype(x.dtype, kinds)]):
+            needed = "numbers" if kinds == "numeric" else "floating-point numbers"
+            raise TypeError(
+                f"{operation.kind} over a group takes arrays of {needed}, received {wrong[0]}. Convert them "
+                "first, with xp.astype."
+            )
+        # What has no gradient goes by itself.
+        of_kind = [bool(xp.isdtype(x.dtype, ("real floating", "complex floating"))) for x in leaves]
+        results: list[Any] = list(leaves)
+        for kind in sorted(set(of_kind)):
+            numbers = [n for n, each in enumerate(of_kind) if each is kind]
+            found = xp.collective(*[leaves[n] for n in numbers], operation=operation)
+            for n, y in zip(numbers, found, strict=True):
+                results[n] = y
+        made: T = tree.unflatten(structure, results)
+        return made
+
+
+def _no_state(_params: list[Any]) -> Any:
+    return ()
+
+
+def _average(
+    group: Group, gradients: list[Any], state: Any, _params: list[Any], _step: Any
+) -> tuple[list[Any], Any]:
+    return (group.mean(gradients) if group.size > 1 else gradients), state
+
+
+# How many seconds to wait for others unless told otherwise: long enough for one of them to read its data, or
+# to compile.
+TIMEOUT = 600.0
+
+
+@cache
+def _world() -> Group:
+    mpi = mpi_of_processes()
+    return Group() if mpi is None else Group(Processes(mpi.COMM_WORLD, TIMEOUT))
+
+
+def world() -> Group:
+    """Return the group of all processes that ``mpiexec`` has started; of one alone where there is no MPI.
+
+    Returns
+    -------
+    Group
+        The same one at each call.
+
+    Raises
+    ------
+    RuntimeError
+        If there are several processes that cannot find each other.
+
+    Notes
+    -----
+    With several processes, one that ends by an exception ends all others, and so does one that does not come
+    to an operation within `Group.timeout` seconds.
+
+    Examples
+    --------
+    >>> import xpnet
+    >>> group = xpnet.distributed.world()
+    >>> 0 <= group.rank < group.size
+    True
+    """
+    return _world()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "WORLD":  # as which a group is pickled
+        return world()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

