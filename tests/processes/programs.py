@@ -26,6 +26,10 @@ def equal(found, expected, dtype="float64"):
 
 
 def operations(spec):
+    if spec == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     x = xpnet.asarray([1.0, 2.0 + rank], device=spec, dtype="float64")
     whole = np.asarray([np.ones(size), 2.0 + ranks]).T  # that of each rank
     equal(group.sum(x), whole.sum(axis=0))
@@ -41,6 +45,13 @@ def operations(spec):
     truths = xpnet.asarray([rank == 0, True], device=spec)
     equal(group.broadcast(truths), [True, True], "bool")
     equal(group.gather(truths[0]), ranks == 0, "bool")
+    step = xpnet.jit(lambda x: (group.mean(x) * 2, group.gather(x)))
+    for _ in range(2):
+        mean, each = step(x)
+        equal(mean, 2 * whole.mean(axis=0))
+        equal(each, whole)
+    gradient = xpnet.jit(xpnet.grad(lambda x: total(group.sum(x * x))))
+    equal(gradient(x), 2 * whole[rank] * size)
 
 
 def trees():
@@ -52,6 +63,14 @@ def trees():
     found = group.gather({"empty": np.zeros((0, 2)), "wide": np.full((2, 2), rank, dtype=">f4")})
     assert found["empty"].shape == (size, 0, 2)
     np.testing.assert_array_equal(found["wide"], np.broadcast_to(ranks[:, None, None], (size, 2, 2)))
+    mixed = {"a": np.asarray(rank == 0), "b": np.full(3, 0.5 + rank)}  # which begins behind a single byte
+    for found, r in (
+        (group.broadcast(mixed), 0),
+        (xpnet.tree.map(lambda x: x[-1, ...], group.gather(mixed)), size - 1),
+    ):
+        assert found["b"].flags.aligned
+        np.testing.assert_array_equal(found["b"], np.full(3, 0.5 + r))
+        np.testing.assert_array_equal(found["a"], r == 0)
     # Numbers of two bytes are added up in float32: 2048 + 1 is none of float16.
     narrow = np.asarray([2048.0 if rank == 0 else 1.0], dtype="float16")
     expected = np.float16(np.float32(2048 + size - 1) / np.float32(size))

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -101,6 +102,7 @@ class Processes:
         self._data, self._agreement = communicator.Dup(), communicator.Dup()
         self.rank, self.size = communicator.rank, communicator.size
         self.watch = Watch(communicator.Dup(), timeout)
+        self._lock = threading.Lock()
         self._number = 0
         self._is_told = False
         self._codes: dict[Any, int] = {}
@@ -111,7 +113,7 @@ class Processes:
 
     def compute(self, kind: str, arrays: Sequence[numpy.ndarray], root: int) -> list[numpy.ndarray]:
         """Do an operation with the arrays of all processes, and return its results."""
-        with self.watch.waiting():
+        with self._lock, self.watch.waiting():
             self._agree((kind, root, *((x.dtype.str, x.shape) for x in arrays)))
             if kind in (BROADCAST, GATHER):
                 return self._moved(kind, arrays, root)
@@ -174,7 +176,8 @@ class Processes:
             self._data.Bcast(flat, root)
             parts = _apart(flat, [(x.nbytes,) for x in arrays])
             each = zip(parts, dtypes, shapes, strict=True)
-            return [part.view(dtype).reshape(shape) for part, dtype, shape in each]
+            # Copies, as numbers behind a single byte would begin where no processor expects them.
+            return [part.copy().view(dtype).reshape(shape) for part, dtype, shape in each]
         gathered = numpy.empty((self.size, flat.size), "uint8")
         self._data.Allgather(flat, gathered)
         results, start = [], 0
@@ -202,10 +205,9 @@ class Processes:
             self.watch.end_all()
 
         def at_exit() -> None:
-            if os.getpid() == owner:
+            if os.getpid() == owner and not self._mpi.Is_finalized():
                 try:
-                    with self.watch.waiting():
-                        self._agree(_END)
+                    self._agree(_END)  # however long the others still work
                 except ProcessesDisagreeError:  # which the others tell
                     time.sleep(_SECONDS_TO_TELL)
                     self.watch.end_all()
