@@ -40,7 +40,8 @@ def run(tmp_path, monkeypatch):
         environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(BENCHMARKS)}
         command = [sys.executable, "-m", "pytest", "-p", "device_tests", "-q", "--no-summary"]
         report = tmp_path / "report"
-        command += ["-p", "no:cacheprovider", "--report", str(report), *arguments]
+        # Whatever settings are in a folder above.
+        command += ["--rootdir", str(tmp_path), "-p", "no:cacheprovider", "--report", str(report), *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 1, done.stdout + done.stderr
         return read(report)
