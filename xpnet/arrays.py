@@ -7,6 +7,7 @@ up to the subclass: `xpnet.autodiff.tracer.Tracer` remembers how its value was m
 
 import linecache
 import operator
+import os
 import sys
 import traceback
 import types
@@ -501,6 +502,12 @@ def calling_line() -> str:
 def calling_place() -> tuple[types.CodeType, int]:
     """Return what `line_of` makes the calling line from, where few of many lines will ever be shown."""
     return _place_of_caller(sys._getframe())
+
+
+def short_line() -> str:
+    """Return the file, without its folder, and the number of the line that is being run."""
+    code, number = calling_place()
+    return f"{os.path.basename(code.co_filename)}:{number}"
 
 
 def line_of_frame(frame: types.FrameType) -> str:

@@ -50,6 +50,10 @@ def operations(spec):
         mean, each = step(x)
         equal(mean, 2 * whole.mean(axis=0))
         equal(each, whole)
+    if spec == "torch":
+        narrow = group.mean(xpnet.asarray([1.0 + rank], device=spec, dtype="bfloat16"))
+        assert str(narrow.dtype) == "torch.bfloat16"
+        np.testing.assert_array_equal(xpnet.to_numpy(narrow), [1 + (size - 1) / 2])
     gradient = xpnet.jit(xpnet.grad(lambda x: total(group.sum(x * x))))
     equal(gradient(x), 2 * whole[rank] * size)
 
@@ -135,18 +139,6 @@ def recorded():
         xpnet.jit(lambda x: group.sum(constant) + x)(np.ones(2)), 1 + np.asarray([1, 2]) * (1 + ranks).sum()
     )
 
-    def loop(w, xs):
-        def f(carried, x, w):
-            return carried + x * w, group.sum(carried * w)
-
-        return total(xpnet.scan(f, xs[0] * 0, xs, w)[1])
-
-    w, xs = np.asarray(2.0), np.arange(4.0) + rank
-    found = xpnet.grad(loop)(w, xs)
-    recorded = xpnet.jit(xpnet.grad(loop))
-    equal(recorded(w, xs), found)
-    equal(recorded(w, xs), found)
-
 
 def training(path):
     """A hundred steps with a part of each batch, in a loop of one's own."""
@@ -184,6 +176,73 @@ def kinds():
 
 def shapes():
     group.sum(np.ones(3 + rank))
+
+
+def fourth():
+    group.sum([np.ones(2)] * 3 + [np.ones(2 + rank)] * 2)
+
+
+def orders():
+    group.sum(np.ones(2, dtype="<f8" if rank == 0 else ">f8"))
+
+
+def keys():
+    group.sum({"a": np.ones(2), "b" if rank == 0 else "z": np.ones(2)})
+
+
+def forgotten():
+    """The loss of one process does not depend on what is added up."""
+
+    def loss(x):
+        added = group.sum(x)
+        return total(added if rank == 0 else x)
+
+    xpnet.grad(loss)(np.ones(1))
+    group.sum(np.ones(1))
+
+
+def crossed():
+    """The losses depend on different results."""
+
+    def loss(x):
+        first = group.sum(x["a"])
+        second = group.sum(x["b"])
+        return total(first if rank == 0 else second)
+
+    xpnet.jit(xpnet.grad(loss))({"a": np.ones(1), "b": np.ones(1)})
+
+
+def forked():
+    child = os.fork()
+    if child == 0:
+        try:
+            group.sum(np.ones(2))
+        except RuntimeError as error:
+            os._exit(7 if "received sum in a process that one of these started" in str(error) else 1)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if size > 1 else 1)
+    equal(group.sum(np.ones(2)), [size, size])
+
+
+def silent():
+    """A process that waits, and can print nothing, still ends all."""
+    group.timeout = 2.0
+    if rank == 1:
+        time.sleep(600)
+    sys.stdout.close()
+    sys.stderr = None
+    group.sum(np.ones(2))
+
+
+def late():
+    """A process came late once. Which one does not come later is told all the same."""
+    group.timeout = 2.0
+    if rank == 1:
+        time.sleep(1.5)
+    group.sum(np.ones(2))
+    if rank == 0:
+        time.sleep(600)
+    group.sum(np.ones(2))
 
 
 def roots():

@@ -61,6 +61,17 @@ def test_gradients_and_recordings():
     np.testing.assert_array_equal(xpnet.hvp(f, (x,), (np.ones(2),))[0], [2.0, 2.0])
 
 
+def test_a_step_of_scan_must_not_come_to_an_operation():
+    x = np.ones(3)
+
+    def f(x):
+        return xpnet.scan(lambda carried, x: (carried + group.sum(x), x), x[0], x)[0]
+
+    for call in (f, xpnet.jit(f), xpnet.grad(f)):
+        with pytest.raises(xpnet.errors.NotRecordableError, match="the step of scan must not come to an"):
+            call(x)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

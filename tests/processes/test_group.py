@@ -11,7 +11,7 @@ pytestmark = needs_mpi
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("program", ["trees", "networks", "gradients", "recorded", "handled"])
+@pytest.mark.parametrize("program", ["trees", "networks", "gradients", "recorded", "handled", "forked"])
 def test_group(size, program):
     passes(size, program)
 

@@ -33,11 +33,6 @@ _current: ContextVar[Context] = ContextVar("xpnet_context", default=_USUAL)
 
 current: Callable[[], Context] = _current.get
 
-# Whether what is computed is thrown away, as a recording is made of it.
-_is_rehearsal: ContextVar[bool] = ContextVar("xpnet_is_rehearsal", default=False)
-
-is_rehearsal: Callable[[], bool] = _is_rehearsal.get
-
 
 def is_usual() -> bool:
     """Say whether nothing is in the place of the usual namespaces."""
@@ -47,11 +42,9 @@ def is_usual() -> bool:
 @contextlib.contextmanager
 def _inside(context: Context) -> Iterator[None]:
     token = _current.set(context)
-    rehearsal = _is_rehearsal.set(_is_rehearsal.get() or context.recording is not None)
     try:
         yield
     finally:
-        _is_rehearsal.reset(rehearsal)
         _current.reset(token)
 
 

@@ -4,7 +4,9 @@ from functools import cache
 from typing import Any, TypeVar
 
 from xpnet import tree
+from xpnet.arrays import short_line
 from xpnet.autodiff import extended_namespace
+from xpnet.autodiff.tracer import Tracer
 from xpnet.distributed.operation import BROADCAST, GATHER, MEAN, SUM, Operation
 from xpnet.distributed.processes import Processes, mpi_of_processes
 from xpnet.optim.bound import Bound
@@ -17,8 +19,9 @@ T = TypeVar("T")
 class Group:
     """Processes that compute together. `world` returns the one of all processes.
 
-    Each of its operations is one that all processes come to, in the same order, with arrays of the same
-    shapes and dtypes. They are recorded by `xpnet.jit`, and have gradients.
+    Each of its operations is one that all processes come to, in the same order, from one thread, with arrays
+    of the same shapes and dtypes in trees of the same keys. They are recorded by `xpnet.jit`, and have
+    gradients.
 
     Attributes
     ----------
@@ -35,7 +38,7 @@ class Group:
     array on one process changes results on all: the gradient of `sum` is the sum of the gradients that arrive
     on each, that of `mean` their mean. So a loss that every process has whole, as ``group.mean(loss)`` is,
     counts as often as there are processes. Differentiate the loss of a process's own examples, and take the
-    mean of the gradients.
+    mean of the gradients. What is differentiated must depend on the same results on all.
 
     Examples
     --------
@@ -52,7 +55,7 @@ class Group:
         self.rank = processes.rank if processes else 0
         self.size = processes.size if processes else 1
         self._timeout = processes.watch.timeout if processes else TIMEOUT
-        self._operations = {kind: Operation(self, kind) for kind in (SUM, MEAN, GATHER)}
+        self._paths: dict[Any, str] = {}  # of each structure of a tree
 
     def __repr__(self) -> str:
         return f"Group(rank={self.rank}, size={self.size})"
@@ -97,7 +100,7 @@ class Group:
         >>> group = xpnet.distributed.world()
         >>> counts = group.sum(np.asarray([3, 4]))  # of examples, on each process
         """
-        return self._of_tree(self._operations[SUM], values, "numeric")
+        return self._of_tree(SUM, values, "numeric")
 
     def mean(self, values: T) -> T:
         r"""Take the mean over all processes: :math:`y = \frac{1}{n} \sum_r x_r`, on each of them.
@@ -131,7 +134,7 @@ class Group:
         ...     return *optimizer.update(group.mean(gradients), state, net), group.mean(loss)
         >>> net, state, loss = step(net, optimizer.init(net), np.eye(2, dtype="f"), np.ones((2, 1), "f"))
         """
-        return self._of_tree(self._operations[MEAN], values, ("real floating", "complex floating"))
+        return self._of_tree(MEAN, values, ("real floating", "complex floating"))
 
     def broadcast(self, values: T, root: int = 0) -> T:
         r"""Hand the arrays of one process to all: :math:`y = x_{root}`.
@@ -166,7 +169,7 @@ class Group:
         """
         if not is_integer(root) or not 0 <= root < self.size:
             raise ValueError(f"root must be a rank, from 0 to {self.size - 1}, received {root!r}.")
-        return self._of_tree(Operation(self, BROADCAST, int(root)), values, None)
+        return self._of_tree(BROADCAST, values, root=int(root))
 
     def gather(self, values: T) -> T:
         """Put the arrays of all processes beside each other, on each of them.
@@ -196,7 +199,7 @@ class Group:
         >>> group.gather(np.zeros(3)).shape == (group.size, 3)
         True
         """
-        return self._of_tree(self._operations[GATHER], values, None)
+        return self._of_tree(GATHER, values)
 
     def average(self) -> Transform:
         """Return the part of an optimizer that takes the mean of the gradients over all processes.
@@ -214,29 +217,33 @@ class Group:
         """
         return Transform(_no_state, Bound(_average, (self,)))
 
-    def _of_tree(self, operation: Operation, values: T, kinds: Any) -> T:
-        """Do an operation with the arrays of a tree, at once with those of one kind."""
-        leaves, structure = tree.flatten(values, state=operation.kind == BROADCAST)
+    def _of_tree(self, kind: str, values: T, dtypes: Any = None, *, root: int = 0) -> T:
+        """Do an operation with all arrays of a tree that have gradients at once, and with the others."""
+        leaves, structure = tree.flatten(values, state=kind == BROADCAST)
         for x in leaves:
             if not tree.is_array(x):
                 raise TypeError(
-                    f"{operation.kind} over a group takes arrays, received {type(x).__name__}: {x!r}. "
-                    "xpnet.asarray makes an array of a number."
+                    f"{kind} over a group takes arrays, received {type(x).__name__}: {x!r}. xpnet.asarray "
+                    "makes an array of a number."
                 )
         if not leaves:
             return values
         xp = extended_namespace(*leaves)
-        if kinds and (wrong := [x.dtype for x in leaves if not xp.isdtype(x.dtype, kinds)]):
-            needed = "numbers" if kinds == "numeric" else "floating-point numbers"
+        if dtypes and (wrong := [x.dtype for x in leaves if not xp.isdtype(x.dtype, dtypes)]):
+            needed = "numbers" if dtypes == "numeric" else "floating-point numbers"
             raise TypeError(
-                f"{operation.kind} over a group takes arrays of {needed}, received {wrong[0]}. Convert them "
-                "first, with xp.astype."
+                f"{kind} over a group takes arrays of {needed}, received {wrong[0]}. Convert them first, "
+                "with xp.astype."
             )
-        # What has no gradient goes by itself.
-        of_kind = [bool(xp.isdtype(x.dtype, ("real floating", "complex floating"))) for x in leaves]
+        paths = self._paths.get(structure)
+        if paths is None:
+            paths = self._paths[structure] = ", ".join(tree.paths(values, state=kind == BROADCAST))
+        line = short_line() if any(type(x) is Tracer for x in leaves) else ""
+        operation = Operation(self, kind, root, paths, line)
+        has_gradient = [bool(xp.isdtype(x.dtype, ("real floating", "complex floating"))) for x in leaves]
         results: list[Any] = list(leaves)
-        for kind in sorted(set(of_kind)):
-            numbers = [n for n, each in enumerate(of_kind) if each is kind]
+        for each in sorted(set(has_gradient)):
+            numbers = [n for n, has in enumerate(has_gradient) if has is each]
             found = xp.collective(*[leaves[n] for n in numbers], operation=operation)
             for n, y in zip(numbers, found, strict=True):
                 results[n] = y

@@ -5,14 +5,17 @@ of what each of them differentiates: a change of an array on one process changes
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy
 
+from xpnet.arrays import calling_line
 from xpnet.autodiff import context
 from xpnet.autodiff.primitive import function
-from xpnet.backends import asarray, device_of, to_numpy
+from xpnet.backends import asarray, device_of, in_dtype, to_numpy
+from xpnet.errors import NotRecordableError
 
 if TYPE_CHECKING:
     from xpnet.distributed.group import Group
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 SUM, MEAN, BROADCAST, GATHER = "sum", "mean", "broadcast", "gather"
 
 
+@dataclass(frozen=True)
 class Operation:
     """What all processes of a group do at once with some arrays of each.
 
@@ -30,13 +34,18 @@ class Operation:
     kind : {"sum", "mean", "broadcast", "gather"}
     root : int
         The process whose arrays all receive, of a broadcast.
+    about : str
+        What else must be the same on all: the paths of the arrays in their tree, or of which operation it is
+        the gradient.
+    line : str
+        Where the operation was called, if there may be a gradient.
     """
 
-    def __init__(self, group: "Group", kind: str, root: int = 0) -> None:
-        self.group, self.kind, self.root = group, kind, root
-
-    def __repr__(self) -> str:
-        return f"{self.kind}, root {self.root}" if self.kind == BROADCAST else self.kind
+    group: "Group"
+    kind: str
+    root: int = 0
+    about: str = ""
+    line: str = ""
 
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> list[Any]:
         """Return the results for plain arrays.
@@ -44,25 +53,35 @@ class Operation:
         A process that records calls the function once more than others. So nothing is exchanged then, and
         each array stands for those of all.
         """
-        if self.group.size == 1 or context.is_rehearsal():
+        recording = context.current().recording
+        if recording is not None and recording.is_step:
+            raise NotRecordableError(
+                f"the step of scan must not come to an operation of a group, received {self.kind}, at "
+                f"{calling_line()}. Call it with what scan returns, or write a loop of Python's."
+            )
+        if self.group.size == 1 or recording is not None:
             if self.kind == GATHER:
                 return [xp.stack([x] * self.group.size) for x in arrays]
             return [xp.asarray(x, copy=True) for x in arrays]
         if all(type(x) is numpy.ndarray for x in arrays):
             return self._on_host(*arrays)
-        if array_api_compat.is_jax_array(arrays[0]):
+        if array_api_compat.is_jax_array(arrays[0]) and any(map(_is_traced_by_jax, arrays)):
             return _in_jax(self._on_host, arrays, 0 if self.kind != GATHER else self.group.size)
         found = self._on_host(*map(to_numpy, arrays))
-        return [asarray(y, device=device_of(x)) for x, y in zip(arrays, found, strict=True)]
+        return [
+            in_dtype(xp, asarray(y, device=device_of(x)), x.dtype) for x, y in zip(arrays, found, strict=True)
+        ]
 
     def _on_host(self, *arrays: numpy.ndarray) -> list[numpy.ndarray]:
-        found: list[numpy.ndarray] = self.group.processes.compute(self.kind, arrays, self.root)
+        found: list[numpy.ndarray] = self.group.processes.compute(self.kind, self.root, self.about, arrays)
         return found
 
     def transposed(self, xp: Any, gradients: Sequence[Any]) -> list[Any]:
         """Return the gradients of the arrays of this process, from those of the results on all."""
         kind = MEAN if self.kind == MEAN else SUM
-        found: list[Any] = xp.collective(*gradients, operation=Operation(self.group, kind))
+        about = f"the gradient of {self.kind} at {self.line}"
+        back = Operation(self.group, kind, about=about, line=self.line)
+        found: list[Any] = xp.collective(*gradients, operation=back)
         if self.kind == GATHER:
             return [g[self.group.rank, ...] for g in found]
         if self.kind == BROADCAST:
@@ -70,6 +89,12 @@ class Operation:
             is_root = xp.full((), self.group.rank == self.root, dtype=xp.bool, device=found[0].device)
             return [xp.where(is_root, g, xp.zeros_like(g)) for g in found]
         return found
+
+
+def _is_traced_by_jax(x: Any) -> bool:
+    import jax
+
+    return isinstance(x, jax.core.Tracer)
 
 
 def _in_jax(f: Callable[..., Any], arrays: Sequence[Any], size: int) -> list[Any]:

@@ -7,6 +7,8 @@ numbers. So each operation begins with an agreement, of two integers, on what it
 import atexit
 import contextlib
 import hashlib
+import itertools
+import multiprocessing
 import os
 import re
 import sys
@@ -22,8 +24,9 @@ from xpnet.distributed.operation import BROADCAST, GATHER, MEAN
 from xpnet.distributed.watch import Watch
 from xpnet.errors import ProcessesDisagreeError
 
-# What launchers say of the number of processes, by the names of environment variables.
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
+# What launchers say of the number of processes, by the names of environment variables: those of Open MPI, of
+# MPICH and its like, and of Slurm.
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
 
 _END = "the end of the program"
 
@@ -67,12 +70,18 @@ def mpi_of_processes() -> Any:
     RuntimeError
         If a launcher started several, and each of them would take itself for the only one.
     """
-    launched = max(int(os.environ.get(name) or 1) for name in _SIZES)
+    sizes = [os.environ.get(name, "") for name in _SIZES]
+    launched = max(int(size) if size.isdecimal() else 1 for size in sizes)
+    if launched == 1:
+        return None
+    if multiprocessing.parent_process() is not None:
+        raise RuntimeError(
+            "a group is of the processes that the launcher started, received a call in a process that one of "
+            "these started itself. Call xpnet.distributed.world() below if __name__ == '__main__'."
+        )
     found, problem = find_mpi()
     if found is not None and found.COMM_WORLD.size > 1:
         return found
-    if launched == 1:
-        return None
     if found is not None:
         problem = (
             f"mpi4py uses {_version(found)}, and the launcher is another one's. Start them with the mpiexec "
@@ -98,23 +107,33 @@ class Processes:
         from mpi4py import MPI
 
         self._mpi = MPI
-        # Communicators of our own, so that no message of others comes between.
-        self._data, self._agreement = communicator.Dup(), communicator.Dup()
         self.rank, self.size = communicator.rank, communicator.size
-        self.watch = Watch(communicator.Dup(), timeout)
+        self._owner = os.getpid()
         self._lock = threading.Lock()
         self._number = 0
         self._is_told = False
         self._codes: dict[Any, int] = {}
-        own, all_of_them = numpy.zeros(2, "int64"), numpy.zeros(2, "int64")
-        self._codes_of_both = own, all_of_them
-        self._buffers = [own, MPI.INT64_T], [all_of_them, MPI.INT64_T]
+        own, of_all = numpy.zeros(2, "int64"), numpy.zeros(2, "int64")
+        self._codes_of_both = own, of_all
+        self._buffers = [own, MPI.INT64_T], [of_all, MPI.INT64_T]
+        self.watch = Watch(communicator, timeout)
         self._end_together()
+        # Communicators of our own, so that no message of others comes between.
+        with self.watch.waiting(0):
+            self._data, self._agreement, messages = (communicator.Dup() for _ in range(3))
+        self.watch.communicator = messages
 
-    def compute(self, kind: str, arrays: Sequence[numpy.ndarray], root: int) -> list[numpy.ndarray]:
+    def compute(
+        self, kind: str, root: int, about: str, arrays: Sequence[numpy.ndarray]
+    ) -> list[numpy.ndarray]:
         """Do an operation with the arrays of all processes, and return its results."""
-        with self._lock, self.watch.waiting():
-            self._agree((kind, root, *((x.dtype.str, x.shape) for x in arrays)))
+        if os.getpid() != self._owner:
+            raise RuntimeError(
+                f"the operations of a group are of the processes of its launcher, received {kind} in a "
+                "process that one of these started. Call it outside of that."
+            )
+        with self._lock, self.watch.waiting(self._number + 1):
+            self._agree((kind, root, about, *(_described(x) for x in arrays)))
             if kind in (BROADCAST, GATHER):
                 return self._moved(kind, arrays, root)
             return self._added(kind, arrays)
@@ -127,31 +146,26 @@ class Processes:
             # Of the text, as every process has hashes of its own.
             digest = hashlib.blake2b(repr(what).encode(), digest_size=7).digest()
             code = self._codes[what] = int.from_bytes(digest, "big")
-        own, all_of_them = self._codes_of_both
+        own, of_all = self._codes_of_both
         own[0], own[1] = code, -code
         self._agreement.Allreduce(*self._buffers, self._mpi.MAX)
-        if all_of_them[0] != -all_of_them[1]:
+        if of_all[0] != -of_all[1]:
             raise self._disagreement(what)
 
     def _disagreement(self, what: Any) -> ProcessesDisagreeError:
-        mine = what if what == _END else f"{self._described(*what)}, at {calling_line()}"
-        everyone = self._agreement.allgather(mine)
-        first = everyone[0]
-        rank, other = next((n, each) for n, each in enumerate(everyone) if each != first)
+        everyone = self._agreement.allgather((what, "" if what == _END else f", at {calling_line()}"))
+        first = everyone[0][0]
+        rank = next(n for n, (other, _) in enumerate(everyone) if other != first)
         # One of those who came to an operation tells what happened, for all.
-        speaker = next(n for n, each in enumerate(everyone) if each != _END)
-        self._is_told = self.rank != speaker
+        self._is_told = self.rank != next(n for n, (other, _) in enumerate(everyone) if other != _END)
+        texts = [
+            _compared(everyone[n][0], everyone[m][0]) + everyone[n][1] for n, m in ((0, rank), (rank, 0))
+        ]
         return ProcessesDisagreeError(
             "all processes of a group must come to the same operations in the same order, received operation "
-            f"{self._number}: on rank 0, {first}; on rank {rank}, {other}. Give each the same calls, with "
-            "arrays of the same shapes and dtypes, and as many of them."
+            f"{self._number}: on rank 0, {texts[0]}; on rank {rank}, {texts[1]}. Give each the same calls, "
+            "with arrays of the same shapes and dtypes, and as many of them."
         )
-
-    @staticmethod
-    def _described(kind: str, root: int, *arrays: Any) -> str:
-        dtypes = [f"{numpy.dtype(dtype).name} {shape}" for dtype, shape in arrays]
-        shown = ", ".join(dtypes[:3]) + (f" and {len(dtypes) - 3} more" if len(dtypes) > 3 else "")
-        return f"{kind}{f' from rank {root}' if kind == BROADCAST else ''} of {shown}"
 
     def _added(self, kind: str, arrays: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
         """Add up arrays, all of a dtype in one exchange."""
@@ -165,7 +179,7 @@ class Processes:
             if kind == MEAN:
                 flat /= self.size
             for n, part in zip(numbers, _apart(flat, [arrays[n].shape for n in numbers]), strict=True):
-                results[n] = part if travels_as == dtype else part.astype(dtype)
+                results[n] = part.astype(dtype, copy=False)
         return results
 
     def _moved(self, kind: str, arrays: Sequence[numpy.ndarray], root: int) -> list[numpy.ndarray]:
@@ -191,29 +205,46 @@ class Processes:
 
     def _end_together(self) -> None:
         """Let an error on one process end all, and one that ends early be told from one that is slow."""
-        usual, owner = sys.excepthook, os.getpid()
+        usual = sys.excepthook
 
         def on_error(kind: Any, error: Any, trace: Any) -> None:
-            if os.getpid() != owner:  # a process that was forked
+            if os.getpid() != self._owner:
                 usual(kind, error, trace)
                 return
             if isinstance(error, ProcessesDisagreeError) and self._is_told:
-                time.sleep(_SECONDS_TO_TELL)
+                time.sleep(_SECONDS_TO_TELL)  # which another one uses
+                print(f"xpnet: rank {self.rank} of {self.size} failed as well.", file=sys.stderr)
             else:
                 print(f"xpnet: rank {self.rank} of {self.size} failed, and all end with it.", file=sys.stderr)
                 usual(kind, error, trace)
             self.watch.end_all()
 
         def at_exit() -> None:
-            if os.getpid() == owner and not self._mpi.Is_finalized():
-                try:
-                    self._agree(_END)  # however long the others still work
-                except ProcessesDisagreeError:  # which the others tell
-                    time.sleep(_SECONDS_TO_TELL)
-                    self.watch.end_all()
+            if os.getpid() == self._owner and not self._mpi.Is_finalized():
+                # However long the others still work. Those who came to an operation tell what is wrong.
+                with contextlib.suppress(ProcessesDisagreeError):
+                    self._agree(_END)
 
         sys.excepthook = on_error
         atexit.register(at_exit)
+
+
+def _described(x: numpy.ndarray) -> tuple[str, tuple[int, ...]]:
+    dtype = x.dtype.name
+    return (dtype if x.dtype.isnative else f"{dtype} of another order of bytes"), x.shape
+
+
+def _compared(what: Any, other: Any) -> str:
+    """Describe an operation by where it differs from another one."""
+    if what == _END:
+        return _END
+    kind, root, about, *arrays = what
+    others = other[3:] if other != _END else ()
+    differing = (n for n, (x, y) in enumerate(itertools.zip_longest(arrays, others)) if x != y)
+    place = min(next(differing, 0), len(arrays) - 1)
+    text = f"{kind}{f' from rank {root}' if kind == BROADCAST else ''} of {' '.join(map(str, arrays[place]))}"
+    text += f", array {place + 1} of {len(arrays)}" if len(arrays) > 1 else ""
+    return text + (f", {about}" if about and other != _END and other[2] != about else "")
 
 
 def _flat(arrays: Sequence[numpy.ndarray], dtype: numpy.dtype) -> numpy.ndarray:

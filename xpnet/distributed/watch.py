@@ -16,73 +16,84 @@ class Watch:
     Parameters
     ----------
     communicator : mpi4py.MPI.Comm
-        Of its own, over which processes that wait tell the others so.
     timeout : float
         The seconds after which all processes are ended.
 
     Attributes
     ----------
+    communicator : mpi4py.MPI.Comm
+        Over which processes that wait tell the others so.
     timeout : float
     """
 
     def __init__(self, communicator: Any, timeout: float) -> None:
-        self._communicator = communicator
+        self.communicator = communicator
         self.timeout = timeout
-        self._waits_since: float | None = None
-        self._waiting_thread = 0
+        # The number of the operation, since when this process is in it, and the thread that waits there.
+        self._waits: tuple[int, float, int] | None = None
         self._thread: threading.Thread | None = None
+        self._sent: list[Any] = []
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Look at the time in a ``with`` block, which waits for the other processes."""
+    def waiting(self, number: int) -> Iterator[None]:
+        """Look at the time in a ``with`` block, an operation that waits for the other processes."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._look, name="xpnet watch", daemon=True)
             self._thread.start()
-        self._waiting_thread = threading.get_ident()
-        self._waits_since = time.monotonic()
+        self._waits = number, time.monotonic(), threading.get_ident()
         try:
             yield
         finally:
-            self._waits_since = None
+            self._waits = None
 
     def end_all(self) -> None:
         """End all processes of all groups, this one among them, at once."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._communicator.Abort(1)
+        try:
+            for file in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):  # it may be closed, or None
+                    file.flush()
+        finally:
+            self.communicator.Abort(1)
 
     def _look(self) -> None:
-        told: float | None = None
+        told = 0
         while True:
-            since, timeout = self._waits_since, self.timeout
-            now = time.monotonic()
-            if since is not None and now - since > timeout / 2 and told != since:
-                told = since
-                self._tell()
-            if since is not None and now - since > timeout and since == self._waits_since:
-                self._complain()
-                self.end_all()
+            waits, timeout = self._waits, self.timeout
+            if waits is not None:
+                number, since, thread = waits
+                waited = time.monotonic() - since
+                if number and waited > timeout / 2 and told != number:
+                    told = number
+                    self._tell(number)
+                if waited > timeout and waits is self._waits:
+                    try:
+                        self._complain(number, thread)
+                    finally:
+                        self.end_all()
             time.sleep(min(timeout / 8, 1.0))
 
-    def _tell(self) -> None:
+    def _tell(self, number: int) -> None:
         """Tell the others that this process waits. The messages are short, and nobody need receive them."""
-        for rank in range(self._communicator.size):
-            if rank != self._communicator.rank:
-                self._communicator.isend(self._communicator.rank, dest=rank)
+        own = self.communicator.rank
+        others = [rank for rank in range(self.communicator.size) if rank != own]
+        self._sent += [self.communicator.isend((own, number), dest=rank) for rank in others]
 
-    def _complain(self) -> None:
-        waiting = {self._communicator.rank}
-        while self._communicator.iprobe():
-            waiting.add(self._communicator.recv())
-        missing = sorted(set(range(self._communicator.size)) - waiting)
-        if self._communicator.rank != min(waiting):
+    def _complain(self, number: int, thread: int) -> None:
+        own = self.communicator.rank
+        waiting = {own}
+        while number and self.communicator.iprobe():
+            rank, its_number = self.communicator.recv()
+            if its_number == number:
+                waiting.add(rank)
+        if own != min(waiting):
             time.sleep(5)  # the first of them says it
-        frame = sys._current_frames().get(self._waiting_thread)
+        missing = sorted(set(range(self.communicator.size)) - waiting)
+        frame = sys._current_frames().get(thread)
         where = f", at {line_of_frame(frame)}" if frame else ""
         ranks = f"rank {missing[0]} has" if len(missing) == 1 else f"ranks {missing} have"
         print(
-            f"xpnet: rank {self._communicator.rank} has waited {self.timeout:g} s for the others of its "
-            f"group{where}, and {ranks} not come. All processes end. If that is no mistake, raise "
-            "the group's timeout, in seconds.",
+            f"xpnet: rank {own} has waited {self.timeout:g} s for the others of its group{where}, and "
+            f"{ranks} not come. All processes end. If that is no mistake, raise the group's timeout, in "
+            "seconds.",
             file=sys.stderr,
         )

@@ -149,6 +149,7 @@ class Location(NamedTuple):
     def recording(self) -> RecordingNamespace:
         """Return a namespace that records functions of such arrays."""
         namespace = RecordingNamespace(self.namespace)
+        namespace.is_step = True
         around = context.current().recording
         if around is not None:  # what must not be a constant there must not be one here
             namespace.owned = around.owned

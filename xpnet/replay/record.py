@@ -120,7 +120,11 @@ class RecordingNamespace(PlainNamespace):
         not see how they change.
     layer : str
         Of a network, that calls functions at the moment, if that is known.
+    is_step : bool
+        Whether it records the step of a `scan`, and not all that is done.
     """
+
+    is_step = False
 
     def __init__(self, xp: Any) -> None:
         self._plain = PlainNamespace(xp)
