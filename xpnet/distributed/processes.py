@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -113,6 +113,7 @@ class Processes:
         self._number = 0
         self._is_told = False
         self._codes: dict[Any, int] = {}
+        self._stretches: dict[Any, Any] = {}
         own, of_all = numpy.zeros(2, "int64"), numpy.zeros(2, "int64")
         self._codes_of_both = own, of_all
         self._buffers = [own, MPI.INT64_T], [of_all, MPI.INT64_T]
@@ -133,10 +134,11 @@ class Processes:
                 "process that one of these started. Call it outside of that."
             )
         with self._lock, self.watch.waiting(self._number + 1):
-            self._agree((kind, root, about, *(_described(x) for x in arrays)))
+            what = (kind, root, about, *[(x.dtype, x.shape) for x in arrays])
+            self._agree(what)
             if kind in (BROADCAST, GATHER):
                 return self._moved(kind, arrays, root)
-            return self._added(kind, arrays)
+            return self._added(kind, arrays, what)
 
     def _agree(self, what: Any) -> None:
         """Make sure that all processes came to the same operation, or say on each which came where."""
@@ -167,31 +169,35 @@ class Processes:
             "with arrays of the same shapes and dtypes, and as many of them."
         )
 
-    def _added(self, kind: str, arrays: Sequence[numpy.ndarray]) -> list[numpy.ndarray]:
+    def _added(self, kind: str, arrays: Sequence[numpy.ndarray], what: Any) -> list[numpy.ndarray]:
         """Add up arrays, all of a dtype in one exchange."""
+        stretches = self._stretches.get(what)
+        if stretches is None:
+            stretches = self._stretches[what] = _stretches(arrays)
         results: list[Any] = [None] * len(arrays)
-        for dtype in dict.fromkeys(x.dtype for x in arrays):
-            numbers = [n for n, x in enumerate(arrays) if x.dtype == dtype]
-            # MPI has no numbers of two bytes.
-            travels_as = numpy.dtype("float32") if dtype.kind in "fV" and dtype.itemsize == 2 else dtype
-            flat = _flat([arrays[n] for n in numbers], travels_as.newbyteorder("="))
+        for dtype, travels_as, parts in stretches:
+            flat = _flat([arrays[n] for n, *_ in parts], travels_as)
             self._data.Allreduce(self._mpi.IN_PLACE, flat)
             if kind == MEAN:
                 flat /= self.size
-            for n, part in zip(numbers, _apart(flat, [arrays[n].shape for n in numbers]), strict=True):
-                results[n] = part.astype(dtype, copy=False)
+            if travels_as != dtype:
+                flat = flat.astype(dtype)
+            for n, start, end, shape in parts:
+                results[n] = flat[start:end].reshape(shape)
         return results
 
     def _moved(self, kind: str, arrays: Sequence[numpy.ndarray], root: int) -> list[numpy.ndarray]:
         """Hand arrays on as the bytes they are."""
-        shapes, dtypes = [x.shape for x in arrays], [x.dtype for x in arrays]
         flat = _flat([_bytes(x) for x in arrays], numpy.dtype("uint8"))
         if kind == BROADCAST:
             self._data.Bcast(flat, root)
-            parts = _apart(flat, [(x.nbytes,) for x in arrays])
-            each = zip(parts, dtypes, shapes, strict=True)
-            # Copies, as numbers behind a single byte would begin where no processor expects them.
-            return [part.copy().view(dtype).reshape(shape) for part, dtype, shape in each]
+            results, start = [], 0
+            for x in arrays:
+                # A copy, as numbers behind a single byte would begin where no processor expects them.
+                part = flat[start : start + x.nbytes].copy()
+                results.append(part.view(x.dtype).reshape(x.shape))
+                start += x.nbytes
+            return results
         gathered = numpy.empty((self.size, flat.size), "uint8")
         self._data.Allgather(flat, gathered)
         results, start = [], 0
@@ -229,9 +235,20 @@ class Processes:
         atexit.register(at_exit)
 
 
-def _described(x: numpy.ndarray) -> tuple[str, tuple[int, ...]]:
-    dtype = x.dtype.name
-    return (dtype if x.dtype.isnative else f"{dtype} of another order of bytes"), x.shape
+def _stretches(arrays: Sequence[numpy.ndarray]) -> list[tuple[Any, Any, list[tuple[Any, ...]]]]:
+    """Lay arrays of each dtype one behind the other: its dtype, what it travels as, and where each is."""
+    stretches = []
+    for dtype in dict.fromkeys(x.dtype for x in arrays):
+        # MPI has no numbers of two bytes.
+        of_two_bytes = dtype.kind in "fV" and dtype.itemsize == 2
+        parts, start = [], 0
+        for n, x in enumerate(arrays):
+            if x.dtype == dtype:
+                parts.append((n, start, start + x.size, x.shape))
+                start += x.size
+        travels_as = numpy.dtype("float32") if of_two_bytes else dtype.newbyteorder("=")
+        stretches.append((dtype, travels_as, parts))
+    return stretches
 
 
 def _compared(what: Any, other: Any) -> str:
@@ -242,7 +259,9 @@ def _compared(what: Any, other: Any) -> str:
     others = other[3:] if other != _END else ()
     differing = (n for n, (x, y) in enumerate(itertools.zip_longest(arrays, others)) if x != y)
     place = min(next(differing, 0), len(arrays) - 1)
-    text = f"{kind}{f' from rank {root}' if kind == BROADCAST else ''} of {' '.join(map(str, arrays[place]))}"
+    dtype, shape = arrays[place]
+    order = "" if dtype.isnative else " of another order of bytes"
+    text = f"{kind}{f' from rank {root}' if kind == BROADCAST else ''} of {dtype.name}{order} {shape}"
     text += f", array {place + 1} of {len(arrays)}" if len(arrays) > 1 else ""
     return text + (f", {about}" if about and other != _END and other[2] != about else "")
 
@@ -254,11 +273,3 @@ def _flat(arrays: Sequence[numpy.ndarray], dtype: numpy.dtype) -> numpy.ndarray:
 
 def _bytes(x: numpy.ndarray) -> numpy.ndarray:
     return numpy.ascontiguousarray(x).reshape(-1).view("uint8")
-
-
-def _apart(flat: numpy.ndarray, shapes: Sequence[tuple[int, ...]]) -> Iterator[numpy.ndarray]:
-    start = 0
-    for shape in shapes:
-        end = start + int(numpy.prod(shape, dtype="int64"))
-        yield flat[start:end].reshape(shape)
-        start = end
