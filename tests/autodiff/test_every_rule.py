@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from processes import test_alone
 from replay import test_scan
 
 import xpnet
@@ -42,6 +43,7 @@ CASES = {name: cases for chapter in CHAPTERS for name, cases in chapter.CASES.it
 # What is checked in a test of its own, not in a table of a chapter.
 ELSEWHERE = {
     "_recomputed": test_checkpoint.test_gradients_of_two_orders,
+    "collective": test_alone.test_gradients_and_recordings,
     "argument": test_transforms.test_derivatives_of_higher_order,
     "argument_without_rule": test_without_rule.test_the_other_arguments_have_their_gradients,
     "output": test_transforms.test_a_part_of_several_results,

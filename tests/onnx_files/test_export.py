@@ -582,14 +582,14 @@ def test_special_functions(of, path):
         np.testing.assert_allclose(found, value, rtol=rounding(100, "float32"), atol=rounding(10, "float32"))
 
 
-# Functions that ONNX cannot say: it has no complex numbers, no decompositions and few special functions. What
-# has no shape that is known beforehand is refused.
+# Functions that ONNX cannot say: it has no complex numbers, no decompositions, few special functions, and no
+# other processes. What has no shape that is known beforehand is refused.
 NO_COUNTERPART = {
     "fft.fft", "fft.fftn", "fft.hfft", "fft.ifft", "fft.ifftn", "fft.ihfft", "fft.irfft", "fft.irfftn",
     "fft.rfft", "fft.rfftn", "imag", "linalg.cholesky", "linalg.eig", "linalg.eigh", "linalg.eigvals",
     "linalg.eigvalsh", "linalg.inv", "linalg.matrix_rank", "linalg.pinv", "linalg.qr", "linalg.slogdet",
     "linalg.solve", "linalg.svd", "linalg.svdvals", "nextafter", "nonzero", "sparse_matmul",
-    "convolve", "roots", "unique_all", "unique_counts", "unique_inverse", "unique_values",
+    "collective", "convolve", "roots", "unique_all", "unique_counts", "unique_inverse", "unique_values",
 }  # fmt: skip
 SPECIAL_WITHOUT_COUNTERPART = [
     "bdtr", "bdtrc", "bdtri", "beta", "betainc", "betaincc", "betainccinv", "betaincinv", "betaln",

@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import hashlib
 import itertools
-import multiprocessing
 import os
 import re
 import sys
@@ -74,7 +73,8 @@ def mpi_of_processes() -> Any:
     launched = max(int(size) if size.isdecimal() else 1 for size in sizes)
     if launched == 1:
         return None
-    if multiprocessing.parent_process() is not None:
+    multiprocessing = sys.modules.get("multiprocessing")  # which is there in a process that it started
+    if multiprocessing and multiprocessing.parent_process() is not None:
         raise RuntimeError(
             "a group is of the processes that the launcher started, received a call in a process that one of "
             "these started itself. Call xpnet.distributed.world() below if __name__ == '__main__'."
