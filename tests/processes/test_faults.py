@@ -60,7 +60,7 @@ def test_all_end_though_nothing_can_be_printed():
 def test_who_came_late_once_is_not_taken_for_one_who_waits():
     run = launch(2, "late")
     assert run.status != 0
-    assert "xpnet: rank 1 has waited 2 s" in run.output
+    assert "xpnet: rank 1 has waited 6 s" in run.output
     assert "and rank 0 has not come" in run.output
 
 
