@@ -25,10 +25,22 @@ ALLOWED = {
 
 MPIEXEC = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
 
-needs_mpi = pytest.mark.skipif(
-    MPIEXEC is None or importlib.util.find_spec("mpi4py") is None,
-    reason="mpiexec or mpi4py is missing, see `nox -s processes`",
-)
+
+def _problem():
+    """Return why there are no groups of processes here, or nothing."""
+    if MPIEXEC is None or importlib.util.find_spec("mpi4py") is None:
+        return "mpiexec or mpi4py is missing, see `nox -s processes`"
+    command = [MPIEXEC, "-n", "2", sys.executable, "-c", "pass"]
+    try:
+        subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | ALLOWED, timeout=60, check=True
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        return f"mpiexec starts no processes here: {error}"
+    return ""
+
+
+needs_mpi = pytest.mark.skipif(bool(problem := _problem()), reason=problem or "MPI works")
 
 # As many processes as an ordinary run has, and more of them.
 SIZES = [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
