@@ -18,8 +18,9 @@ def test_what_one_process_has_is_what_all_have(device, name):
     x = xpnet.asarray([1.0, 2.0], device=device)
     y = getattr(group, name)({"x": x})["x"]
     assert (y.dtype, device.library.to_numpy(y).tolist()) == (x.dtype, [1.0, 2.0])
-    y[0] = 5.0 if device.spec != "jax" else y[0]
-    assert device.library.to_numpy(x).tolist() == [1.0, 2.0]  # it is an array of its own
+    if device.spec != "jax":  # whose arrays cannot be written to
+        y[0] = 5.0
+        assert device.library.to_numpy(x).tolist() == [1.0, 2.0]  # it is an array of its own
     assert group.gather(x).shape == (1, 2)
 
 
