@@ -152,7 +152,7 @@ def tests_oldest(session: nox.Session) -> None:
     # What the tests ask for of a package may be newer than what xpnet does.
     oldest = {re.split("[>=]", each)[0]: each.replace(">=", "==") for each in allowed}
     install_for_tests(session, *oldest.values())
-    run_pytest(session, "--library", "numpy,strict", few="2")
+    run_pytest(session, "--library", "numpy,strict", few="1")
 
 
 @nox.session(name="tests(newest)", python=NEWEST_PYTHON, tags=["everywhere"])
@@ -174,7 +174,7 @@ def tests_as_on(processor: str, needs: str, core: str, cache: str, name: str) ->
             session.skip(f"this processor does not have {needs}")
         without = {"NPY_DISABLE_CPU_FEATURES": " ".join(of_numpy)} if processor == "baseline" else {}
         # array-api-strict computes with the same loops of NumPy.
-        run_pytest(session, "--library", "numpy", few="2", **environment, **without)
+        run_pytest(session, "--library", "numpy", few="1", **environment, **without)
 
     tests_as_on_processor.__doc__ = f"The suite with the loops for {processor} of OpenBLAS and numba."
 
