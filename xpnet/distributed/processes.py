@@ -189,23 +189,16 @@ class Processes:
     def _moved(self, kind: str, arrays: Sequence[numpy.ndarray], root: int) -> list[numpy.ndarray]:
         """Hand arrays on as the bytes they are."""
         flat = _flat([_bytes(x) for x in arrays], numpy.dtype("uint8"))
+        of_each: tuple[int, ...] = () if kind == BROADCAST else (self.size,)
+        rows = numpy.empty((self.size, flat.size), "uint8") if of_each else flat[numpy.newaxis, :]
         if kind == BROADCAST:
             self._data.Bcast(flat, root)
-            results, start = [], 0
-            for x in arrays:
-                # A copy, as numbers behind a single byte would begin where no processor expects them.
-                part = flat[start : start + x.nbytes].copy()
-                results.append(part.view(x.dtype).reshape(x.shape))
-                start += x.nbytes
-            return results
-        gathered = numpy.empty((self.size, flat.size), "uint8")
-        self._data.Allgather(flat, gathered)
-        results, start = [], 0
-        for x in arrays:
-            part = numpy.ascontiguousarray(gathered[:, start : start + x.nbytes])
-            results.append(part.reshape(-1).view(x.dtype).reshape(self.size, *x.shape))
-            start += x.nbytes
-        return results
+        else:
+            self._data.Allgather(flat, rows)
+        parts = numpy.split(rows, numpy.cumsum([x.nbytes for x in arrays])[:-1], axis=1)
+        # Copies, as numbers behind a single byte would begin where no processor expects them.
+        each = zip((part.copy().reshape(-1) for part in parts), arrays, strict=True)
+        return [part.view(x.dtype).reshape((*of_each, *x.shape)) for part, x in each]
 
     # -- how a program ends -------------------------------------------------------------------------------
 
