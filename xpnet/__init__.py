@@ -26,8 +26,7 @@ from xpnet.backends import asarray, device, devices, to_device, to_numpy, use_de
 from xpnet.files import load, load_torch, save, save_torch
 from xpnet.replay import jit, scan
 from xpnet.training import History, callbacks, fit, metrics, predict
-
-__version__ = "0.1.0"
+from xpnet.version import __version__ as __version__
 
 __all__ = [
     "History",

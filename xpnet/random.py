@@ -14,6 +14,7 @@ import numpy
 
 from xpnet.backends import asarray, concrete, device
 from xpnet.settings import is_bool, is_integer
+from xpnet.share import current_share
 
 Seed: TypeAlias = "int | numpy.random.Generator | None"
 
@@ -73,7 +74,8 @@ def uniform(xp: Any, state: Any, shape: tuple[int, ...], dtype: Any) -> tuple[An
     state : array of int32, shape (2,)
         The state of the stream.
     shape : tuple of int
-        The shape of the result.
+        The shape of the result. Of a process that has a share of a batch, the first axis is that of its
+        examples, or a multiple of it: the numbers are its part of those for the whole batch.
     dtype : dtype
         float32 or float64; a narrower dtype cannot hold the results.
 
@@ -83,16 +85,36 @@ def uniform(xp: Any, state: Any, shape: tuple[int, ...], dtype: Any) -> tuple[An
         Multiples of 2**-24.
     state : array of int32, shape (2,)
         The state for the next draw.
+
+    Raises
+    ------
+    ValueError
+        If the first axis has other things than examples where there is a share of a batch.
     """
     state = xp.asarray(state)
     words = _Words(state)
     key, draws = words.of(xp, state[:1]), words.of(xp, state[1:])
     start = words.hash(key ^ words.hash(draws))
-    index = words.of(xp, xp.arange(math.prod(shape), device=state.device))
+    first = _first(shape)
+    index = words.of(xp, xp.arange(first, first + math.prod(shape), device=state.device))
     # Two rounds, so that streams whose keys are close do not look alike.
     bits = words.hash(words.hash(index) ^ start)
     values = xp.astype(bits >> 8, dtype) * 2.0**-24
     return xp.reshape(values, shape), xp.concat([state[:1], state[1:] + 1])
+
+
+def _first(shape: tuple[int, ...]) -> int:
+    """Return the place of the first number among those that are drawn for the whole batch."""
+    share = current_share()
+    if share is None:
+        return 0
+    if not shape or shape[0] % share.number:
+        raise ValueError(
+            "where several processes train, random numbers inside a network must be drawn for an array whose "
+            f"first axis is that of the examples, received the shape {shape} for {share.number} of them. "
+            "Bring that axis to the front before nn.Dropout."
+        )
+    return share.start * (math.prod(shape) // share.number)
 
 
 class _Words:

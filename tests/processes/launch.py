@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-PROGRAMS = Path(__file__).with_name("programs.py")
+FOLDER = Path(__file__).parent
 
 # Also as root, and with more processes than cores: for Open MPI 5, its launcher, and Open MPI 4.
 ALLOWED = {
@@ -53,9 +53,11 @@ class Run(NamedTuple):
 
 
 def launch(size, program, *arguments, seconds=120):
-    """Run a function of `programs.py` in so many processes."""
+    """Run a function of `programs.py`, or ``"file.function"`` of another file, in so many processes."""
+    file, _, name = program.rpartition(".")
+    path = FOLDER / f"{file or 'programs'}.py"
     environment = os.environ | ALLOWED | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [MPIEXEC, "-n", str(size), sys.executable, PROGRAMS, program, *map(str, arguments)]
+    command = [MPIEXEC, "-n", str(size), sys.executable, path, name, *map(str, arguments)]
     run = subprocess.run(
         command,
         stdout=subprocess.PIPE,
@@ -69,7 +71,7 @@ def launch(size, program, *arguments, seconds=120):
 
 
 def passes(size, program, *arguments):
-    """Run a function of `programs.py`, which is to end well on all processes."""
+    """Run a function by `launch` that is to end well on all processes."""
     run = launch(size, program, *arguments)
     assert run.status == 0, run.output
     assert run.output.count("passed") == size, run.output

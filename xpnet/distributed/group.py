@@ -11,7 +11,7 @@ from xpnet.distributed.operation import BROADCAST, GATHER, MEAN, SUM, Operation
 from xpnet.distributed.processes import Processes, mpi_of_processes
 from xpnet.optim.bound import Bound
 from xpnet.optim.transforms import Transform
-from xpnet.settings import is_integer, positive
+from xpnet.settings import described, is_integer, positive
 
 T = TypeVar("T")
 
@@ -201,6 +201,61 @@ class Group:
         """
         return self._of_tree(GATHER, values)
 
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers that each process has, on the host: 1 if any says so, say.
+
+        Parameters
+        ----------
+        number : int
+            At least 0.
+
+        Returns
+        -------
+        int
+            The same on all.
+
+        Raises
+        ------
+        ProcessesDisagreeError
+            If another process came to something else.
+
+        Examples
+        --------
+        >>> import xpnet
+        >>> group = xpnet.distributed.world()
+        >>> is_done = False  # on this process
+        >>> bool(group.largest(int(is_done)))  # on any
+        False
+        """
+        return self.processes.largest(number) if self.processes else number
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Return what each process has, by ranks, on the host: anything that can be pickled.
+
+        Parameters
+        ----------
+        value : object
+
+        Returns
+        -------
+        list
+            The same on all.
+
+        Raises
+        ------
+        ProcessesDisagreeError
+            If another process came to something else.
+
+        Examples
+        --------
+        >>> import xpnet
+        >>> group = xpnet.distributed.world()
+        >>> len(group.gather_objects({"rank": group.rank})) == group.size
+        True
+        """
+        found: list[T] = self.processes.gather_objects(value) if self.processes else [value]
+        return found
+
     def average(self) -> Transform:
         """Return the part of an optimizer that takes the mean of the gradients over all processes.
 
@@ -249,6 +304,13 @@ class Group:
                 results[n] = y
         made: T = tree.unflatten(structure, results)
         return made
+
+
+def check_group(group: Any) -> Group:
+    """Return what must be a group."""
+    if not isinstance(group, Group):
+        raise TypeError(f"group must be xpnet.distributed.world(), received {described(group)}.")
+    return group
 
 
 def _no_state(_params: list[Any]) -> Any:

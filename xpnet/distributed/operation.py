@@ -4,7 +4,7 @@ Every operation is linear, so its gradient is its transpose. A gradient is that 
 of what each of them differentiates: a change of an array on one process changes the results on all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +63,11 @@ class Operation:
             if self.kind == GATHER:
                 return [xp.stack([x] * self.group.size) for x in arrays]
             return [xp.asarray(x, copy=True) for x in arrays]
+        if array_api_compat.is_jax_array(arrays[0]) and any(map(_is_traced_by_jax, arrays)):
+            return self._in_jax(arrays)
+        self.group.processes.settle()
         if all(type(x) is numpy.ndarray for x in arrays):
             return self._on_host(*arrays)
-        if array_api_compat.is_jax_array(arrays[0]) and any(map(_is_traced_by_jax, arrays)):
-            return _in_jax(self._on_host, arrays, 0 if self.kind != GATHER else self.group.size)
         found = self._on_host(*map(to_numpy, arrays))
         return [
             in_dtype(xp, asarray(y, device=device_of(x)), x.dtype) for x, y in zip(arrays, found, strict=True)
@@ -75,6 +76,20 @@ class Operation:
     def _on_host(self, *arrays: numpy.ndarray) -> list[numpy.ndarray]:
         found: list[numpy.ndarray] = self.group.processes.compute(self.kind, self.root, self.about, arrays)
         return found
+
+    def _in_jax(self, arrays: Sequence[Any]) -> list[Any]:
+        """Return what stands for the results where JAX compiles: it calls this class when it runs."""
+        import jax
+        from jax.experimental import io_callback
+
+        self.group.processes.settle = jax.effects_barrier
+        of_each = (self.group.size,) if self.kind == GATHER else ()
+        results = [jax.ShapeDtypeStruct((*of_each, *x.shape), x.dtype) for x in arrays]
+
+        def on_host(*arrays: Any) -> Any:
+            return self._on_host(*map(numpy.asarray, arrays))
+
+        return list(io_callback(on_host, results, *arrays, ordered=True))
 
     def transposed(self, xp: Any, gradients: Sequence[Any]) -> list[Any]:
         """Return the gradients of the arrays of this process, from those of the results on all."""
@@ -95,20 +110,6 @@ def _is_traced_by_jax(x: Any) -> bool:
     import jax
 
     return isinstance(x, jax.core.Tracer)
-
-
-def _in_jax(f: Callable[..., Any], arrays: Sequence[Any], size: int) -> list[Any]:
-    """Call a function of NumPy's arrays, also where JAX compiles."""
-    import jax
-    from jax.experimental import io_callback
-
-    shapes = [(*((size,) if size else ()), *x.shape) for x in arrays]
-    results = [jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, arrays, strict=True)]
-
-    def on_host(*arrays: Any) -> Any:
-        return f(*map(numpy.asarray, arrays))
-
-    return list(io_callback(on_host, results, *arrays, ordered=True))
 
 
 def _transposed(xp: Any, gs: Any, _ys: Any, *_inputs: Any, operation: Operation) -> list[Any]:

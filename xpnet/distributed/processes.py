@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -29,8 +29,8 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM
 
 _END = "the end of the program"
 
-# How long a process waits for another one to print what happened, before it ends all.
-_SECONDS_TO_TELL = 2
+# How many seconds the process of each rank leaves to those before it to print what happened, and at most.
+_SECONDS_OF_RANK, _MOST_SECONDS = 0.2, 2.0
 
 
 def find_mpi() -> tuple[Any, str]:
@@ -101,6 +101,12 @@ class Processes:
     communicator : mpi4py.MPI.Comm
     timeout : float
         How many seconds to wait for the others before all processes are ended.
+
+    Attributes
+    ----------
+    settle : callable
+        Waits for the operations that a library carries out later than they are called, JAX: those that are
+        called now come behind them.
     """
 
     def __init__(self, communicator: Any, timeout: float) -> None:
@@ -109,12 +115,12 @@ class Processes:
         self._mpi = MPI
         self.rank, self.size = communicator.rank, communicator.size
         self._owner = os.getpid()
+        self.settle: Callable[[], Any] = int
         self._lock = threading.Lock()
         self._number = 0
-        self._is_told = False
         self._codes: dict[Any, int] = {}
         self._stretches: dict[Any, Any] = {}
-        own, of_all = numpy.zeros(2, "int64"), numpy.zeros(2, "int64")
+        own, of_all = numpy.zeros(3, "int64"), numpy.zeros(3, "int64")
         self._codes_of_both = own, of_all
         self._buffers = [own, MPI.INT64_T], [of_all, MPI.INT64_T]
         self.watch = Watch(communicator, timeout)
@@ -128,20 +134,43 @@ class Processes:
         self, kind: str, root: int, about: str, arrays: Sequence[numpy.ndarray]
     ) -> list[numpy.ndarray]:
         """Do an operation with the arrays of all processes, and return its results."""
+        what = (kind, root, about, *[(x.dtype, x.shape) for x in arrays])
+        with self._together(kind):
+            self._agree(what)
+            if kind in (BROADCAST, GATHER):
+                return self._moved(kind, arrays, root)
+            return self._added(kind, arrays, what)
+
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers of all processes."""
+        self.settle()
+        with self._together("largest"):
+            return self._agree(("largest", 0, ""), number)
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Return what each process has."""
+        self.settle()
+        with self._together("gather_objects"):
+            self._agree(("gather_objects", 0, ""))
+            found: list[Any] = self._data.allgather(value)
+            return found
+
+    @contextlib.contextmanager
+    def _together(self, kind: str) -> Iterator[None]:
+        """Let one thread at a time come to an operation, and look at how long it waits there."""
         if os.getpid() != self._owner:
             raise RuntimeError(
                 f"the operations of a group are of the processes of its launcher, received {kind} in a "
                 "process that one of these started. Call it outside of that."
             )
         with self._lock, self.watch.waiting(self._number + 1):
-            what = (kind, root, about, *[(x.dtype, x.shape) for x in arrays])
-            self._agree(what)
-            if kind in (BROADCAST, GATHER):
-                return self._moved(kind, arrays, root)
-            return self._added(kind, arrays, what)
+            yield
 
-    def _agree(self, what: Any) -> None:
-        """Make sure that all processes came to the same operation, or say on each which came where."""
+    def _agree(self, what: Any, number: int = 0) -> int:
+        """Make sure that all processes came to the same operation, or say on each which came where.
+
+        Returns the largest of a number of each, at least 0.
+        """
         self._number += 1
         code = self._codes.get(what)
         if code is None:
@@ -149,17 +178,16 @@ class Processes:
             digest = hashlib.blake2b(repr(what).encode(), digest_size=7).digest()
             code = self._codes[what] = int.from_bytes(digest, "big")
         own, of_all = self._codes_of_both
-        own[0], own[1] = code, -code
+        own[:] = code, -code, number
         self._agreement.Allreduce(*self._buffers, self._mpi.MAX)
         if of_all[0] != -of_all[1]:
             raise self._disagreement(what)
+        return int(of_all[2])
 
     def _disagreement(self, what: Any) -> ProcessesDisagreeError:
         everyone = self._agreement.allgather((what, "" if what == _END else f", at {calling_line()}"))
         first = everyone[0][0]
         rank = next(n for n, (other, _) in enumerate(everyone) if other != first)
-        # One of those who came to an operation tells what happened, for all.
-        self._is_told = self.rank != next(n for n, (other, _) in enumerate(everyone) if other != _END)
         texts = [
             _compared(everyone[n][0], everyone[m][0]) + everyone[n][1] for n, m in ((0, rank), (rank, 0))
         ]
@@ -210,12 +238,10 @@ class Processes:
             if os.getpid() != self._owner:
                 usual(kind, error, trace)
                 return
-            if isinstance(error, ProcessesDisagreeError) and self._is_told:
-                time.sleep(_SECONDS_TO_TELL)  # which another one uses
-                print(f"xpnet: rank {self.rank} of {self.size} failed as well.", file=sys.stderr)
-            else:
-                print(f"xpnet: rank {self.rank} of {self.size} failed, and all end with it.", file=sys.stderr)
-                usual(kind, error, trace)
+            # Of what fails on all, the first one tells: the others are ended meanwhile.
+            time.sleep(min(_SECONDS_OF_RANK * self.rank, _MOST_SECONDS))
+            print(f"xpnet: rank {self.rank} of {self.size} failed, and all end with it.", file=sys.stderr)
+            usual(kind, error, trace)
             self.watch.end_all()
 
         def at_exit() -> None:
@@ -250,6 +276,8 @@ def _compared(what: Any, other: Any) -> str:
         return _END
     kind, root, about, *arrays = what
     others = other[3:] if other != _END else ()
+    if not arrays:
+        return str(kind)
     differing = (n for n, (x, y) in enumerate(itertools.zip_longest(arrays, others)) if x != y)
     place = min(next(differing, 0), len(arrays) - 1)
     dtype, shape = arrays[place]

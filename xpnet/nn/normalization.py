@@ -4,22 +4,31 @@ All of them read the features on the last axis.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from xpnet.autodiff import array_namespace, stop_gradient
 from xpnet.backends import at_least_single, in_dtype
+from xpnet.distributed.group import Group, check_group
 from xpnet.nn.module import Module
 from xpnet.nn.parameters import check_features, filled
 from xpnet.settings import at_least_zero, count, up_to_one
+from xpnet.share import current_share
 from xpnet.tree import Array
 
 
-def _standardized(xp: Any, x: Any, axes: tuple[int, ...], epsilon: float) -> tuple[Any, Any, Any]:
-    """Return ``(x - mean) / sqrt(variance + epsilon)``, the mean and the variance along some axes."""
+def _standardized(
+    xp: Any, x: Any, axes: tuple[int, ...], epsilon: float, of_all: Callable[[Any], Any] = lambda mean: mean
+) -> tuple[Any, Any, Any]:
+    """Return ``(x - mean) / sqrt(variance + epsilon)``, the mean and the variance along some axes.
+
+    A mean is what `of_all` makes of that of x.
+    """
     wide = at_least_single(xp, x)  # squares of float16 overflow above 255
-    mean = _mean(xp, wide, axes)
+    mean = of_all(_mean(xp, wide, axes))
     centered = wide - mean
-    variance = _mean(xp, centered * centered, axes)
+    variance = of_all(_mean(xp, centered * centered, axes))
     y = centered * (1 / xp.sqrt(variance + epsilon))
     return in_dtype(xp, y, x.dtype), mean, variance
 
@@ -80,6 +89,9 @@ class BatchNorm(_Normalization):
         Keeps a feature that does not vary from dividing by 0.
     dtype : str, default="float32"
         The dtype of parameters and state.
+    group : Group, optional
+        Processes that have a part of the batch each, see `xpnet.distributed`: the statistics are those of the
+        batch of all. `fit` with a group does that for all layers. A file of the network does not say it.
 
     Attributes
     ----------
@@ -111,11 +123,22 @@ class BatchNorm(_Normalization):
 
     state = ("running_mean", "running_variance")
 
+    # Private, as a network need not be used where it was trained.
+    _group: Group | None = None
+
     def __init__(
-        self, features: int, *, momentum: float = 0.1, epsilon: float = 1e-5, dtype: str = "float32"
+        self,
+        features: int,
+        *,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        dtype: str = "float32",
+        group: Group | None = None,
     ) -> None:
         features = count("features", features)
         super().__init__(features, epsilon=epsilon, dtype=dtype)
+        if group is not None:
+            self._group = check_group(group)
         self.momentum = up_to_one("momentum", momentum)
         self.running_mean = filled(0.0, features, dtype)
         self.running_variance = filled(1.0, features, dtype)
@@ -126,24 +149,45 @@ class BatchNorm(_Normalization):
         if not self.training:
             scale = self.weight / xp.sqrt(self.running_variance + self.epsilon)
             return (x - self.running_mean) * scale + self.bias
-        number = math.prod(x.shape[:-1])
-        if number < 2:
+        number, group = math.prod(x.shape[:-1]), self._group_of_batch()
+        if number < 2 and group is None:
             raise ValueError(
                 f"BatchNorm needs at least two values of each feature in training, received x of shape "
                 f"{tuple(x.shape)}. Give it a larger batch (the last of an epoch may be smaller), or call "
                 "eval() to use the running statistics."
             )
         flat = x if len(x.shape) == 2 else xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
-        y, mean, variance = _standardized(xp, flat, tuple(range(len(flat.shape) - 1)), self.epsilon)
+        axes = tuple(range(len(flat.shape) - 1))
+        if group is None:
+            y, mean, variance = _standardized(xp, flat, axes, self.epsilon)
+            variance = variance * (number / (number - 1))
+        else:
+            own = xp.full((), float(number), dtype=at_least_single(xp, flat).dtype, device=flat.device)
+            all_of_them = group.sum(own)
+            of_all = partial(_mean_of_all, group, own / all_of_them)
+            y, mean, variance = _standardized(xp, flat, axes, self.epsilon, of_all)
+            variance = variance * (all_of_them / (all_of_them - 1))
         self.running_mean = self._moved(xp, self.running_mean, mean)
-        self.running_variance = self._moved(xp, self.running_variance, variance * (number / (number - 1)))
+        self.running_variance = self._moved(xp, self.running_variance, variance)
         return xp.reshape(y * self.weight + self.bias, x.shape)
+
+    def _group_of_batch(self) -> Group | None:
+        """Return the processes of which each has a part of the batch; None if all of it is here."""
+        share = current_share()
+        if share is not None:
+            return None if share.is_whole else share.group
+        return self._group if self._group is not None and self._group.size > 1 else None
 
     def _moved(self, xp: Any, running: Any, batch: Any) -> Any:
         """Move a running statistic towards that of the batch, in its own dtype."""
         batch = xp.reshape(stop_gradient(batch), running.shape)
         batch = xp.astype(batch, running.dtype, copy=False)
         return (1 - self.momentum) * running + self.momentum * batch
+
+
+def _mean_of_all(group: Group, part: Any, mean: Any) -> Any:
+    """Return the mean over the values of all processes, of which those here are a part."""
+    return group.sum(mean * part)
 
 
 class LayerNorm(_Normalization):

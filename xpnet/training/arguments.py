@@ -59,7 +59,7 @@ def _listed(name: str, values: Any) -> list[Any]:
 
 
 # What `fit` asks of a callback: it need not be a subclass.
-_OF_CALLBACKS = [name for name in vars(Callback) if not name.startswith("_")]
+_OF_CALLBACKS = [name for name in vars(Callback) if not name.startswith("_") and name != "only_on_rank_0"]
 
 
 class _AfterEpochs(Callback):

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import operator
-import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -12,7 +11,9 @@ import numpy
 
 from xpnet import tree
 from xpnet.backends import Device, asarray, column_names, library_of
-from xpnet.training.destination import Destination, length, noted
+from xpnet.distributed import Group
+from xpnet.share import Share
+from xpnet.training.destination import Destination, digest_of, length, noted
 from xpnet.training.finite import are_finite
 from xpnet.training.lazy import map_named
 
@@ -22,6 +23,9 @@ _log = logging.getLogger("xpnet")
 MANY_BATCHES = 2**17
 
 _END = object()
+
+# In the place of the number of batches that were left out, where it is not known.
+UNKNOWN_DIGEST = 2**32
 
 
 class Batches:
@@ -51,6 +55,8 @@ class Batches:
         That of the first batch.
     number : int or None
         How many examples an epoch has: at most, if there is a length, and exactly once one has ended.
+    group : Group or None
+        Processes that go through the same epochs together: each gives its own share of each batch.
     check : callable or None
         Is called with each batch that comes from the host.
 
@@ -75,6 +81,7 @@ class Batches:
         self.destination = Destination(where, dtype)
         self.columns: dict[str, list[Any]] = {}
         self.check: Callable[..., None] | None = None
+        self.group: Group | None = None
         self._is_function = not hasattr(given, "__iter__")
         self._iterable: Any = None
         self._iterator: Iterator[Any] | None = None
@@ -98,6 +105,12 @@ class Batches:
         self._from_host = any(isinstance(leaf, numpy.ndarray) for leaf in tree.leaves(first))
 
     is_loaded = False
+
+    def join(self, group: Group) -> None:
+        """Go through the epochs together with other processes, whose batches are taken to be as large."""
+        self.group = group
+        self.batch_size *= group.size
+        self.number = None if self.number is None else self.number * group.size
 
     def own(self, *_values: Any) -> list[Any]:
         """Return nothing: all batches are for one purpose."""
@@ -129,6 +142,34 @@ class Batches:
         with closing(groups), closing(uploaded) as moved:
             for batch in moved:
                 yield tuple(batch)
+
+    def digest(self) -> int:
+        """Return a number that tells the first batch from others."""
+        return digest_of(self.first()[0])
+
+    def share(self, number: int, batch: Any) -> Share | None:
+        """Return which examples of a batch of all processes are those of this one; None if all are.
+
+        Raises
+        ------
+        ValueError
+            If there is a batch on some processes, and none on others.
+        """
+        if self.group is None:
+            return None
+        own = 0 if batch is None else length(batch[0])
+        lengths = self.group.gather_objects(own)
+        if not any(lengths):
+            return None
+        if 0 in lengths:
+            other = next(rank for rank, number in enumerate(lengths) if number)
+            raise ValueError(
+                f"{self._what} must be as many on all processes, received an end after {number} on rank "
+                f"{lengths.index(0)}, and more on rank {other}. Leave the last ones out there."
+            )
+        return Share(self.group, sum(lengths[: self.group.rank]), own, sum(lengths))
+
+    comes_again = False
 
     # Batches from outside cannot be had again, so that steps are not looked at one by one, and those that are
     # on the device already were not looked at when they came.
@@ -234,23 +275,24 @@ class Batches:
             while (batch := self._next(number)) is not None:
                 number += 1
                 self._check_that_there_is_an_end(number, expected)
-                self._digest = _digest(batch, self._digest)
+                self._digest = digest_of(batch, self._digest)
                 examples += length(batch[0])
                 if number > first:
                     yield batch
                 elif number == first:
                     self._say_what_was_skipped(first)
             self._check_end(number, first, expected)
-            self.number = examples if skipped == first else None
+            self.number = examples if skipped == first and self.group is None else None
         finally:
             self.close()
 
     def _say_what_was_skipped(self, number: int) -> None:
+        is_other = self._expected_digest not in (self._digest, UNKNOWN_DIGEST)
         others = ", but they are others than then: some examples come twice, others not at all"
         _log.warning(
             "xpnet: %s: the first %d of this epoch were read and left out, as the training had been there%s. "
             "An iterable with state_dict and load_state_dict goes on where it was.",
-            *(self._what, number, "" if self._digest == self._expected_digest else others),
+            *(self._what, number, others if is_other else ""),
         )
 
     def _check_that_there_is_an_end(self, number: int, expected: int | None) -> None:
@@ -378,14 +420,6 @@ def _described(kind: tuple[Any, ...] | None) -> str:
         return "not at all"
     dtype, shape = kind
     return f"as {dtype} of shape ({', '.join(map(str, ('examples', *shape)))})"
-
-
-def _digest(batch: list[Any], before: int) -> int:
-    """Return a number that tells batches up to this one, by their first and last examples, from others."""
-    for leaf in tree.leaves(batch):
-        if isinstance(leaf, numpy.ndarray):  # other devices would have to be waited for
-            before = zlib.crc32(leaf[0].tobytes() + leaf[-1].tobytes(), before)
-    return before
 
 
 def _is_finite(batch: list[Any]) -> bool:

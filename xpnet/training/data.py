@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 from xpnet.backends import Device, columns_of
+from xpnet.distributed import Group
 from xpnet.settings import count, described, is_bool, is_number
 from xpnet.training.batches import Batches
 from xpnet.training.destination import Destination, is_sparse
@@ -48,6 +49,7 @@ def training_data(
     accumulate: int,
     random: Any,
     epochs: int,
+    group: Group,
     opened: ExitStack,
 ) -> tuple[Data, Data | None]:
     """Return the data for training and, or None, those for validation.
@@ -60,6 +62,8 @@ def training_data(
         How many batches make a step.
     epochs : int
         How many are left.
+    group : Group
+        The processes that train together.
     opened : contextlib.ExitStack
         It closes the data.
     """
@@ -75,7 +79,7 @@ def training_data(
                 f"validation={validation!r} needs data that are indexed, of which a share is put aside; "
                 "received batches from outside. Give other batches for validation, or a pair (x, y)."
             )
-    data = _data(net, _NAMES, x, y, sample_weight, size, epochs)
+    data = _data(net, _NAMES, x, y, sample_weight, size, epochs, group)
     opened.callback(data.close)
     if isinstance(data, Batches):
         size = data.batch_size
@@ -88,15 +92,36 @@ def training_data(
             data.warn_of_chunks()
         data.accumulate, data.drop_last = accumulate, drop_last
         data.check_steps()
+        if size < group.size:
+            raise ValueError(
+                f"batch_size must be at least the number of processes, {group.size}, received {size}. It is "
+                "that of all together."
+            )
     if validation is not None and held_out is None:
         parts = tuple(validation) if _are_parts(validation) else (validation,)
         x, y, sample_weight = (*parts, None, None)[:3]
-        held_out = _data(net, _VALIDATION_NAMES, x, y, sample_weight, size, epochs)
+        held_out = _data(net, _VALIDATION_NAMES, x, y, sample_weight, size, epochs, group)
         opened.callback(held_out.close)
     return data, held_out
 
 
 def _data(
+    net: Any,
+    names: tuple[str, ...],
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    batch_size: int,
+    epochs: int,
+    group: Group,
+) -> Data:
+    data = _whole_data(net, names, x, y, sample_weight, batch_size, epochs)
+    if group.size > 1:
+        data.join(group)
+    return data
+
+
+def _whole_data(
     net: Any, names: tuple[str, ...], x: Any, y: Any, sample_weight: Any, batch_size: int, epochs: int
 ) -> Data:
     where, dtype = place_of(net)

@@ -1,6 +1,7 @@
 """Where batches go: the device of a network, the dtype there, and the way from the host."""
 
 import contextlib
+import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -152,6 +153,14 @@ def noted(text: str) -> Iterator[None]:
 def is_sparse(data: Any) -> bool:
     """Say whether data are a sparse matrix of SciPy, which then is loaded, or one that is used like it."""
     return hasattr(data, "toarray") and hasattr(data, "tocsr")
+
+
+def digest_of(batch: Any, before: int = 0) -> int:
+    """Return a number that tells batches up to this one, by their first and last examples, from others."""
+    for leaf in tree.leaves(batch):
+        if isinstance(leaf, numpy.ndarray):  # other devices would have to be waited for
+            before = zlib.crc32(leaf[0].tobytes() + leaf[-1].tobytes(), before)
+    return before
 
 
 def length(batch: Any) -> int:

@@ -10,8 +10,10 @@ import numpy
 
 from xpnet import tree
 from xpnet.backends import plain_namespace, to_numpy
+from xpnet.distributed import Group
 from xpnet.nn.sparse import SparseRows
 from xpnet.nn.summary import layer_names, watched_calls
+from xpnet.share import using_share
 from xpnet.training.data import Data
 from xpnet.training.finite import are_finite, became_bad, has_points, is_finite
 from xpnet.training.networks import deep_copied, evaluation_copy
@@ -45,6 +47,8 @@ class BadValue:
 
 BACK = "The network has the weights from before this epoch."
 AFTER_CALLBACK = ", after a callback changed them. The network has the weights from before."
+# What is bad where it is not known what made it so.
+_UNKNOWN = _LOSS, _OTHERS = "the loss", "the data of another process"
 _FILL = "Leave such examples out, or fill their values in. "
 _SLOWER = "Lower the learning rate, or scale x and y. "
 _SCALE = "Scale x. "
@@ -55,7 +59,12 @@ _GRADIENT = (
 
 
 def first_bad_step(
-    run: Run, steps: Steps, batches: Iterable[tuple[int, Batch]], names: Sequence[str], accumulate: int = 1
+    run: Run,
+    steps: Steps,
+    batches: Iterable[tuple[int, Batch]],
+    names: Sequence[str],
+    accumulate: int = 1,
+    on_any: Callable[[Any], bool] = bool,
 ) -> tuple[int, BadValue] | None:
     """Take the steps of an epoch again, up to the first that is bad.
 
@@ -70,6 +79,9 @@ def first_bad_step(
         What inputs and targets are called.
     accumulate : int, default=1
         How many batches make a step.
+    on_any : callable, optional
+        Says whether something holds on any of the processes that take these steps together, as each sees its
+        share of the batches alone.
 
     Returns
     -------
@@ -82,13 +94,13 @@ def first_bad_step(
     def steps_from(before: tuple[Any, Any, Any], ends: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Return what takes a step from here, and what says whether one from here is good."""
 
-        def take(x: Any, y: Any, weights: Any) -> tuple[Any, ...]:
+        def take(*batch: Any) -> tuple[Any, ...]:
             net, state, sums = deep_copied(before)
-            return steps.take(net, state, sums, run.optimizer, (x, y, weights), ends=ends)
+            return steps.take(net, state, sums, run.optimizer, batch, ends=ends)
 
         def is_good(*batch: Any) -> bool:
             after, _, _, loss, *_ = take(*batch)
-            return is_finite(loss) and not became_bad(after, before[0])
+            return not on_any(not is_finite(loss) or became_bad(after, before[0]))
 
         return take, is_good
 
@@ -97,13 +109,13 @@ def first_bad_step(
         take, is_good = steps_from((net, state, sums), (number + 1) % accumulate == 0)
         after, state, sums, loss, *_ = take(*batch)
         bad = became_bad(after, net)
-        if not is_finite(loss):
-            found = _first_bad_datum(is_good, batch, names) or _first_bad_output(net, batch[0])
+        if on_any(not is_finite(loss)):
+            found = _first_bad_datum(is_good, batch, names, on_any) or _first_bad_output(net, batch)
             if weights is not None and found is not None and found.name.startswith("the weights"):
                 found = replace(found, advice=_GRADIENT)  # the loss of the step that made them was finite
-            return number, found or BadValue("the loss", _SLOWER)
+            return number, found or BadValue(_LOSS, _SLOWER)
         if bad and weights is None:
-            found = _first_bad_datum(is_good, batch, names)
+            found = _first_bad_datum(is_good, batch, names, on_any)
             if found is not None:
                 return number, found
             weights = number, BadValue(bad, _GRADIENT if bad in tree.paths(net) else _SCALE)
@@ -120,13 +132,31 @@ def first_bad_evaluation(
     """Do for the evaluation of a network what `first_bad_step` does for its training."""
 
     def is_good(*batch: Any) -> bool:
-        return is_finite(evaluate(net, *batch)[0])
+        return is_finite(evaluate(net, *batch[:3])[0])
 
     for number, batch in batches:
         if not is_good(*batch):
-            found = _first_bad_datum(is_good, batch, names) or _first_bad_output(net, batch[0])
-            return number, found or BadValue("the loss", _SLOWER)
+            found = _first_bad_datum(is_good, batch, names) or _first_bad_output(net, batch)
+            return number, found or BadValue(_LOSS, _SLOWER)
     return None
+
+
+def first_of_all(group: Group, found: tuple[int, BadValue] | None, data: Data) -> tuple[bool, str]:
+    """Say what the processes found that `first_bad_step` or `first_bad_evaluation` looked for.
+
+    Returns
+    -------
+    bool
+        Whether it is in the data.
+    str
+        The text of `explained`, of the one that found the most in the first batch.
+    """
+    is_datum = found is not None and bool(found[1].index)
+    number = math.inf if found is None else found[0]
+    what = 3 if found is None else 0 if is_datum else 2 if found[1].name in _UNKNOWN else 1
+    everyone = group.gather_objects((number, what, group.rank, explained(found, data)))
+    _, what, _, text = min(everyone)
+    return what == 0, text
 
 
 def explained(found: tuple[int, BadValue] | None, data: Data) -> str:
@@ -155,29 +185,32 @@ def check_validation(
     if math.isfinite(loss) or not all(map(math.isfinite, earlier)):  # said already
         return
     found = first_bad_evaluation(evaluation_copy(run.net), evaluate, batches, data.names)
-    text = f"but is {loss} in epoch {run.epoch}{explained(found, data)}"
-    if found is not None and found[1].index:
+    is_datum, text = first_of_all(run.group, found, data)
+    text = f"but is {loss} in epoch {run.epoch}{text}"
+    if is_datum:
         raise FloatingPointError(f"the validation loss must be finite, {text}{BACK}")
     _log.warning("xpnet: the validation loss should be finite, %s", text)
 
 
 def _first_bad_datum(
-    is_good: Callable[[Any, Any, Any], bool], batch: Batch, names: Sequence[str]
+    is_good: Callable[..., bool], batch: Batch, names: Sequence[str], on_any: Callable[[Any], bool] = bool
 ) -> BadValue | None:
     """Return the first bad value in the data of a batch that is not good, if it is to blame.
 
     A network may know what to do with NaN in its inputs, and a loss with NaN in targets. So the data are to
-    blame only if all is good without their bad values.
+    blame only if all is good without their bad values. Each process sees its own, and is told of others.
     """
-    x, y, weights = batch
+    x, y, *others = batch
     bad_x, bad_y = (next(_bad_data(name, data), None) for name, data in zip(names, (x, y), strict=False))
-    if not (bad_x or bad_y) or not is_good(_without_bad(x), _without_bad(y), weights):
+    any_y = on_any(bad_y)
+    if not (on_any(bad_x) or any_y) or not is_good(_without_bad(x), _without_bad(y), *others):
         return None
-    return bad_x if bad_y is None or not is_good(x, _without_bad(y), weights) else bad_y
+    is_y = any_y and is_good(x, _without_bad(y), *others)
+    return (bad_y if is_y else bad_x) or BadValue(_OTHERS, _FILL)
 
 
-def _first_bad_output(net: Any, x: Any) -> BadValue | None:
-    net = tree.copied(net)
+def _first_bad_output(net: Any, batch: Batch) -> BadValue | None:
+    x, net, share = batch[0], tree.copied(net), batch[-1]
     names, bad = layer_names(net), []
 
     def note(module: Any, output: Any) -> None:
@@ -190,7 +223,7 @@ def _first_bad_output(net: Any, x: Any) -> BadValue | None:
             module.check_all_inputs(array)
 
     try:
-        with watched_calls(tree.branches(net), note, enter):
+        with watched_calls(tree.branches(net), note, enter), using_share(share):
             net(x)
     except IndexError as error:  # indices that the network takes out of x
         return BadValue(f"what a layer refuses: {str(error).rstrip('.')}", "")

@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import chain, pairwise
 from typing import Any
@@ -12,8 +12,10 @@ import numpy
 
 from xpnet import tree
 from xpnet.backends import Device, asarray, column_names
+from xpnet.distributed import Group
 from xpnet.nn.sparse import SparseRows
-from xpnet.training.destination import BYTES_AT_ONCE, Destination, is_sparse, length, noted
+from xpnet.share import Share, share_of
+from xpnet.training.destination import BYTES_AT_ONCE, Destination, digest_of, is_sparse, length, noted
 from xpnet.training.lazy import IndexedArray, Items, Lazy, Reader, is_indexed, is_of_items, map_named
 from xpnet.training.orders import Blocks, Order
 
@@ -74,6 +76,8 @@ class Examples:
         Whether an epoch leaves out what is too little for a whole step.
     accumulate : int
         How many batches make a step.
+    group : Group or None
+        Processes that go through the same epochs together: each has its share of each batch, and reads that.
     check : callable or None
         Is called with what is read of each of the values that is not loaded, and None for the others.
 
@@ -100,6 +104,7 @@ class Examples:
         self.columns: dict[str, list[Any]] = {}
         self.order: Order | None = None
         self.drop_last, self.accumulate = False, 1
+        self.group: Group | None = None
         self.check: Callable[..., None] | None = None
         self._sources: list[IndexedArray | Items] = []
         lengths: dict[str, int] = {}
@@ -161,6 +166,19 @@ class Examples:
         blocks = {"block_size": self.order.block_size} if isinstance(self.order, Blocks) else {}
         dropped = {"drop_last": 1} if self.drop_last else {}
         return {"examples": len(self), "batch_size": self.batch_size, **blocks, **dropped}
+
+    def join(self, group: Group) -> None:
+        """Go through the epochs together with other processes."""
+        self.group = group
+
+    def digest(self) -> int | None:
+        """Return a number that tells these examples, by the first ones, from others.
+
+        It is None for an object that makes examples, which may be others each time.
+        """
+        if any(isinstance(source, Items) for source in self._sources):
+            return None
+        return digest_of(self.first()[0])
 
     def check_steps(self) -> None:
         """Check that an epoch has whole steps.
@@ -288,7 +306,34 @@ class Examples:
 
     def epoch(self, first: int = 0) -> Generator[tuple[Any, ...], None, None]:
         """Yield the batches of an epoch from a later one on, each time the same until the next one begins."""
-        return self._batches(self.batch_size, self._in_order, first, self.order)
+        rows, ends = self._in_order, _ends(len(self._in_order), self.batch_size)
+        blocks, most = None, 0
+        if isinstance(self.order, Blocks):
+            blocks = numpy.append(self.order.ends[self.order.ends < len(rows)], len(rows))
+            most = self.order.block_size
+        if self.group is not None:
+            places, ends = self._own_places()
+            rows = rows[places]
+            blocks = None if blocks is None else numpy.unique(numpy.searchsorted(places, blocks))
+        return self._batches(rows, ends, first, blocks, most)
+
+    def share(self, number: int, _batch: Any) -> Share | None:
+        """Return which examples of a batch of the epoch are those of this process; None if all are."""
+        if self.group is None:
+            return None
+        return share_of(self.group, min(self.batch_size, len(self._in_order) - number * self.batch_size))
+
+    def _own_places(self) -> "tuple[numpy.ndarray, numpy.ndarray]":
+        """Return the places of this process's examples in the order of the epoch, and where batches end."""
+        full, rest = divmod(len(self._in_order), self.batch_size)
+        usual, last = share_of(self.group, self.batch_size), share_of(self.group, rest)
+        begins = self.batch_size * numpy.arange(full)[:, None] + usual.start
+        places = (begins + numpy.arange(usual.number)).ravel()
+        of_last = self.batch_size * full + last.start + numpy.arange(last.number)
+        ends = numpy.append(_ends(len(places), usual.number), len(places) + last.number)
+        return numpy.append(places, of_last), ends[: full + (rest > 0)]
+
+    comes_again = True
 
     # What to look at where a loss is NaN, but not in the steps when they are taken again.
     unexplained = "or look at what callbacks change: the steps alone stay finite"
@@ -300,7 +345,9 @@ class Examples:
 
     def place(self, batch: int, number: int) -> str:
         """Say which example of a batch of the epoch it is."""
-        return f"row {self._in_order[batch * self.batch_size + number]}"
+        share = self.share(batch, None)
+        first = batch * self.batch_size + (share.start if share is not None else 0)
+        return f"row {self._in_order[first + number]}"
 
     def state(self) -> Any:
         """Return what a checkpoint keeps: nothing, as the order is drawn again."""
@@ -323,41 +370,52 @@ class Examples:
         first : int, default=0
             The batch to begin with.
         """
-        return self._batches(batch_size, self.rows if rows is None else self._checked(rows), first)
+        rows = self.rows if rows is None else self._checked(rows)
+        return self._batches(rows, _ends(len(rows), batch_size), first)
 
     def _batches(
-        self, batch_size: int, rows: numpy.ndarray, first: int, order: Order | None = None
+        self,
+        rows: numpy.ndarray,
+        ends: numpy.ndarray,
+        first: int,
+        blocks: numpy.ndarray | None = None,
+        most: int = 0,
     ) -> Generator[tuple[Any, ...], None, None]:
+        """Yield the batches that end at some places of the rows, read in blocks that end at others."""
+        if first >= len(ends):
+            return
         # Several small batches are gathered at once, as that takes hardly longer than for one.
-        together = batch_size * max(1, GATHERED_BYTES // max(8 * batch_size * self.elements, 1))
-        blocks = order if isinstance(order, Blocks) else None
-        if self.stays_sparse or not (blocks or all(source.is_mapped for source in self._sources)):
-            together = batch_size
-        ends: Iterable[int] = range(together, len(rows) + together, together)
-        if blocks:
-            ends = [*(end for end in blocks.ends if end < len(rows)), len(rows)]
-        most = blocks.block_size if blocks else together
-        groups = self._gathered(rows, first * batch_size, together, ends, most)
+        size = int(ends[0])
+        together = max(1, GATHERED_BYTES // max(8 * size * self.elements, 1))
+        in_blocks = blocks is not None or all(source.is_mapped for source in self._sources)
+        if self.stays_sparse or not in_blocks:
+            together = 1
+        start = int(ends[first - 1]) if first else 0
+        stops = numpy.append(ends[first + together - 1 : -1 : together], ends[-1])
+        pieces = stops if blocks is None else blocks
+        groups = self._gathered(rows, start, stops, pieces, most or together * size)
         uploaded = self.destination.uploaded(groups, from_host=self._goes_up, ahead=1)
         with closing(groups), closing(uploaded) as moved:
             for gathered in moved:
-                number = length(gathered[0])
-                for begin in range(0, number, batch_size):
-                    part = slice(begin, min(begin + batch_size, number))
+                stop = start + length(gathered[0])
+                begin = start
+                while begin < stop:
+                    part = slice(begin - start, int(ends[first]) - start)
                     yield tuple(_part(value, part) for value in gathered)
+                    begin, first = int(ends[first]), first + 1
+                start = stop
 
     def _gathered(
-        self, rows: numpy.ndarray, start: int, together: int, ends: Iterable[int], most: int
+        self, rows: numpy.ndarray, start: int, stops: numpy.ndarray, ends: numpy.ndarray, most: int
     ) -> Generator[list[Any], None, None]:
-        """Yield so many rows at a time of all values: of those on the host there, of others on the device.
+        """Yield rows of all values up to each stop: of those on the host there, of others on the device.
 
         What is not loaded is read from end to end, and no more than so many rows at once.
         """
         order = self._on_device(rows)
-        pieces = pairwise(chain([start], (end for end in ends if end > start)))
+        pieces = pairwise(chain([start], (int(end) for end in ends if end > start)))
         with closing(Reader(lambda begin, end: self._read(rows[begin:end], most), pieces)) as reader:
-            for begin in range(start, len(rows), together):
-                end = min(begin + together, len(rows))
+            for begin, end in pairwise(chain([start], map(int, stops))):
                 read = reader.take(begin, end) if self._sources else {}
                 yield self._group(rows[begin:end], order[begin:end], read)
 
@@ -435,6 +493,11 @@ def check_accumulate(batches: int, accumulate: int) -> None:
             f"an epoch must have a multiple of accumulate={accumulate} batches, received {batches}. Choose "
             "another of the two, or leave the last ones out: with drop_last=True, or where batches are made."
         )
+
+
+def _ends(rows: int, batch_size: int) -> numpy.ndarray:
+    """Return where batches end, of which the last may be smaller."""
+    return numpy.minimum(batch_size * numpy.arange(1, math.ceil(rows / batch_size) + 1), rows)
 
 
 def _span(rows: numpy.ndarray) -> str:

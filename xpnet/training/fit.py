@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from itertools import count as count_from
 from time import monotonic
 from typing import Any
 
@@ -13,8 +14,11 @@ import numpy
 
 from xpnet import tree
 from xpnet.backends import clear_errors, use_device
+from xpnet.distributed.group import Group, check_group
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag
+from xpnet.share import Share
+from xpnet.training.agreement import check_alike, from_rank_0, same_random, told_by
 from xpnet.training.arguments import (
     callbacks_of,
     check_parts,
@@ -25,7 +29,7 @@ from xpnet.training.arguments import (
 )
 from xpnet.training.data import Data, training_data
 from xpnet.training.destination import noted
-from xpnet.training.diagnosis import AFTER_CALLBACK, BACK, check_validation, explained, first_bad_step
+from xpnet.training.diagnosis import AFTER_CALLBACK, BACK, check_validation, first_bad_step, first_of_all
 from xpnet.training.examples import check_accumulate
 from xpnet.training.finite import became_bad
 from xpnet.training.history import History
@@ -75,6 +79,7 @@ def fit(
     jit: bool = True,
     precision: str = "float32",
     resume: str | os.PathLike[str] | None = None,
+    group: Group | None = None,
 ) -> History:
     """Train a network.
 
@@ -177,6 +182,15 @@ def fit(
         arguments are as they were, but ``epochs`` may be more. Batches from outside with ``state_dict`` and
         ``load_state_dict`` go on where they were; of others, those of the epoch that were done are read and
         left out.
+    group : Group, optional
+        Processes that train the network together: ``xpnet.distributed.world()``. Each calls `fit` with the
+        same arguments, and computes with its share of each batch; ``batch_size`` is that of all together.
+        All are given the same examples, of which each reads its own. Batches from outside are its own part of
+        each batch already. The training is that of one process, but for rounding; a network, an optimizer's
+        state and an order that no seed says are those of rank 0. Callbacks see the same on all: those of
+        xpnet's that write files do so on rank 0, which also reads the file of ``resume``, that of any number
+        of processes. Metrics that are functions, and no means over examples, are of shares in place of
+        batches.
 
     Returns
     -------
@@ -202,6 +216,8 @@ def fit(
         before that epoch. Gradients that overflow in float16 are no error, activations are.
     OutOfDeviceMemoryError
         If the memory of the device does not suffice. The network has the weights from before that epoch.
+    ProcessesDisagreeError
+        If the processes of a group were given different things, or came to different steps.
 
     Notes
     -----
@@ -210,6 +226,9 @@ def fit(
     to the weights from before the epoch. So does any other exception inside a step, such as that of a
     signal's handler which calls ``sys.exit``. Losses and metrics are read back from the device once an epoch,
     or every 256 batches.
+
+    In a group, Ctrl-C on one process ends the training after the same step on all; SIGTERM, as which
+    launchers hand it on, does the same. An exception on one process that nobody catches ends all.
 
     Examples
     --------
@@ -226,23 +245,26 @@ def fit(
     progress, jit = flag("progress", progress), flag("jit", jit)
     drop_last, accumulate = flag("drop_last", drop_last), count("accumulate", accumulate)
     check_parts(loss, optimizer)
+    group = Group() if group is None else check_group(group)
     watched, callbacks = metrics_of(metrics), callbacks_of(callbacks)
     random = host_generator(seed)
+    same_random(group, random, is_fresh=seed is None)
     steps = steps_of(loss, jit, precision)
     where, _ = place_of(net)
-    saved = None if resume is None else SavedTraining(resume, where, random)
+    saved = None if resume is None else SavedTraining(resume, where, random, group)
     random_before = random.bit_generator.state
     sizes: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
     sizes |= {"drop_last": drop_last, "accumulate": accumulate}
     left = epochs if saved is None else saved.epochs_left(epochs)
-    with ExitStack() as opened, use_device(where):
+    with ExitStack() as opened, use_device(where), told_by(group):
         parts = x, y, sample_weight, validation
-        data = training_data(net, *parts, **sizes, random=random, epochs=left, opened=opened)
+        others: dict[str, Any] = {"random": random, "epochs": left, "group": group, "opened": opened}
+        data = training_data(net, *parts, **sizes | others)
         weights = (
             {} if class_weight is None else {"class_weight": weights_of_classes(class_weight, net, data[0])}
         )
-        interrupts = opened.enter_context(Interrupts())
-        loop = _Loop(net, steps, *data, watched, weights, accumulate, random, interrupts)
+        interrupts = opened.enter_context(Interrupts(and_terminate=group.size > 1))
+        loop = _Loop(net, steps, *data, watched, weights, accumulate, random, interrupts, group)
         run = loop.prepare(optimizer, optimizer_state, epochs, callbacks, random_before)
         loop.start(saved, progress)
         try:
@@ -258,6 +280,16 @@ def fit(
             loop.end()
         loop.warn_of_stuck_weights()
     return run.history
+
+
+def _added(totals: Totals, batch: Batch, value: Any, outputs: Any, denominator: Any) -> int:
+    """Add a batch to totals; return how many examples it has, on all processes."""
+    _, y, weights, share = batch
+    if share is None:
+        return totals.add(value, outputs, y, weights, denominator)
+    if share.is_counted:
+        totals.add(value, outputs, y, weights, denominator)
+    return share.batch
 
 
 def _frozen_parts(net: Any) -> list[Any]:
@@ -281,7 +313,9 @@ class _Loop:
     accumulate: int
     random: "numpy.random.Generator"
     interrupts: Interrupts
+    group: Group
     run: Run = field(init=False)
+    _is_agreed: bool = field(default=False, init=False)
 
     # -- what is prepared -----------------------------------------------------------------------------------
 
@@ -290,18 +324,27 @@ class _Loop:
     ) -> Run:
         """Try network, loss and metrics on a batch, and make the run, of a copy of the network."""
         data = [self.data] if self.held_out is None else [self.data, self.held_out]
-        self.steps.check(self.net, data, self.metrics, self.weights, accumulate=self.accumulate)
+        in_parts = self.accumulate > 1 or self.group.size > 1
+        self.steps.check(self.net, data, self.metrics, self.weights, in_parts=in_parts)
         net = training_copy(self.net)
         names = names_of(self.metrics, validated=len(data) > 1)
         state = self._first_state = state_of(self.steps.optimizer(optimizer), optimizer_state, net)
-        totals = Totals(self.metrics)
-        self.run = run = Run(net, optimizer, state, epochs, names, callbacks=callbacks, totals=totals)
+        self.run = run = Run(net, optimizer, state, epochs, names, callbacks=callbacks, group=self.group)
+        run.totals = self._totals()
         run.source, run.data = self.data, self.data.settings
         given = {"accumulate": self.accumulate if self.accumulate > 1 else 0}
         given |= {"sample_weight": len(self.data.names) - 2, "class_weight": len(self.weights)}
         run.data |= {name: number for name, number in given.items() if number}
         run.random = {"start": random_before, "epoch": self.random.bit_generator.state}
+        check_alike(run, data, self.random, self.steps.precision)
+        run.net, run.optimizer_state = from_rank_0(self.group, (run.net, run.optimizer_state))
+        run.callbacks = [
+            each for each in callbacks if self.group.rank == 0 or not getattr(each, "only_on_rank_0", False)
+        ]
         return run
+
+    def _totals(self) -> Totals:
+        return Totals(self.metrics, self.group if self.group.size > 1 else None)
 
     def start(self, saved: SavedTraining | None, progress: bool) -> None:
         """Go where a saved training was, and let callbacks begin."""
@@ -313,7 +356,7 @@ class _Loop:
             callback.start(run)
         if saved is not None:
             saved.restore_callbacks(run)
-        self._progress = progress_of(self._samples(), progress)
+        self._progress = progress_of(self._samples(), progress and self.group.rank == 0)
         self._progress.update(run.step * self.accumulate * self.data.batch_size)
 
     def _samples(self) -> int | None:
@@ -380,10 +423,9 @@ class _Loop:
                 ends = run.batch % self.accumulate == 0
                 before = run.net, state, sums
                 after = self.steps.take(*before, run.optimizer, batch, ends=ends)
-                run.net, state, sums, value, outputs, denominator = after
+                run.net, state, sums, *figures = after
                 run.optimizer_state = state
-                _, y, weights = batch
-                self._progress.update(run.totals.add(value, outputs, y, weights, denominator))
+                self._progress.update(_added(run.totals, batch, *figures))
                 if not ends:
                     continue
                 run.step += 1
@@ -392,8 +434,7 @@ class _Loop:
                     callback.step_end(run)
                 if run.callbacks:  # which may have assigned a learning rate; to look for it takes time
                     state = run.optimizer_state
-                self.interrupts.act()
-                if monotonic() > look:
+                if self._listen(monotonic() > look):
                     if not math.isfinite(run.totals.loss()):
                         break
                     look = monotonic() + _LOOK
@@ -406,12 +447,22 @@ class _Loop:
         found: dict[str, float] = run.totals.results()
         return found
 
+    def _listen(self, look: bool = False) -> bool:
+        """Act on Ctrl-C, on all processes after one step; return whether any wants to look at the loss."""
+        pressed = bool(self.interrupts.pressed)
+        wanted = self.group.largest(2 if pressed else int(look))
+        self._is_agreed = wanted == 2
+        self.interrupts.act(pressed=wanted == 2)
+        self._is_agreed = False
+        return wanted == 1
+
     def _batches(self, data: Data, first: int = 0) -> Generator[Batch, None, None]:
         """Yield the batches of an epoch from a later one on. Where they cannot be had, go back."""
         with closing(data.epoch(first)) as batches:
-            while True:
+            for number in count_from(first):
                 try:
                     batch = next(batches, None)
+                    share = data.share(number, batch)
                 except Exception as error:
                     self.interrupts.act()  # the workers of a loader hear of Ctrl-C, too, and end
                     self.run.go_back()
@@ -419,18 +470,19 @@ class _Loop:
                     raise
                 if batch is None:
                     return
-                yield self._weighted(batch)
+                yield self._weighted(batch, share)
 
-    def _weighted(self, batch: tuple[Any, ...]) -> Batch:
+    def _weighted(self, batch: tuple[Any, ...], share: Share | None) -> Batch:
         """Return a batch with what loss and metrics are given beside its outputs and targets."""
         x, y, *weight = batch
-        return x, y, with_weights(self.weights, weight)
+        return x, y, with_weights(self.weights, weight), share
 
     def _again(self, data: Data, first: int = 0) -> Generator[tuple[int, Batch], None, None]:
         """Yield the batches of an epoch once more, with their numbers."""
         with closing(data.again(first)) as batches:
             for number, batch in batches:
-                yield number, self._weighted(batch)
+                share = data.share(number, batch) if data.comes_again else None
+                yield number, self._weighted(batch, share)
 
     def _validate(self) -> dict[str, float]:
         """Return the mean loss and the metrics of the data for validation, if there are some."""
@@ -443,13 +495,11 @@ class _Loop:
 
     @clear_errors()
     def _evaluate(self, data: Data) -> dict[str, float]:
-        net, totals = evaluation_copy(self.run.net), Totals(self.metrics)
+        net, totals = evaluation_copy(self.run.net), self._totals()
         with closing(self._batches(data)) as batches:
             for batch in batches:
-                value, outputs, denominator = self.steps.evaluate(net, *batch)
-                _, y, weights = batch
-                totals.add(value, outputs, y, weights, denominator)
-                self.interrupts.act()
+                _added(totals, batch, *self.steps.evaluate(net, *batch[:3]))
+                self._listen()
         return totals.results()
 
     def _end_epoch(self, values: dict[str, float]) -> None:
@@ -465,7 +515,8 @@ class _Loop:
         for callback in run.callbacks:
             callback.epoch_end(run)
             run.check_finite()
-        self.interrupts.act()
+        run.stop = bool(self.group.largest(int(bool(run.stop))))
+        self._listen()
 
     # -- recovery, and the end ------------------------------------------------------------------------------
 
@@ -479,6 +530,9 @@ class _Loop:
         """
         run = self.run
         goes_back = isinstance(error, MemoryError | FloatingPointError) or self.interrupts.pressed > 1
+        if self.group.size > 1 and not self._is_agreed:  # the others may still be in a step
+            run.totals.leave()
+            goes_back = True
         if goes_back or not run.whole or not run.is_finite():
             run.go_back()
         if isinstance(error, NotFiniteError):
@@ -486,9 +540,13 @@ class _Loop:
 
     def _place_of_first_bad(self) -> str:
         """Take the steps of an epoch again, and say where the first infinite or NaN value is."""
+
+        def on_any(here: Any) -> bool:
+            return bool(self.group.largest(int(bool(here)))) if self.data.comes_again else bool(here)
+
         with closing(self._again(self.data, self.run.batch)) as batches:
-            found = first_bad_step(self.run, self.steps, batches, self.data.names, self.accumulate)
-        place = explained(found, self.data)
+            steps = self.run, self.steps, batches, self.data.names, self.accumulate
+            _, place = first_of_all(self.group, first_bad_step(*steps, on_any), self.data)
         return place + _RANGE if self.steps.precision == "float16" else place
 
     def end(self) -> None:

@@ -13,6 +13,12 @@ class Interrupts:
     ahead of the others. A second Ctrl-C acts at once, for a step that does not end. Outside the main thread,
     which no Ctrl-C reaches, this does nothing.
 
+    Parameters
+    ----------
+    and_terminate : bool, default=False
+        Whether to do the same where the system asks the process to end, by SIGTERM: as which launchers of
+        several processes hand Ctrl-C on. A handler of one's own is left alone.
+
     Attributes
     ----------
     pressed : int
@@ -35,28 +41,43 @@ class Interrupts:
     ...         interrupts.act()  # Ctrl-C ends the loop here, and nowhere else
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, and_terminate: bool = False) -> None:
         self.pressed = 0
         self._act: Callable[..., Any] | None = None
+        self._and_terminate = and_terminate and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
     def __enter__(self) -> Self:
         usual = signal.getsignal(signal.SIGINT)
         if callable(usual) and threading.current_thread() is threading.main_thread():
             self._act = usual
             signal.signal(signal.SIGINT, self._note)
+            if self._and_terminate:
+                signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._act is not None:
             signal.signal(signal.SIGINT, self._act)
+            if self._and_terminate:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _note(self, number: int, frame: Any) -> None:
         self.pressed += 1
         if self.pressed > 1 and self._act is not None:
             self._act(number, frame)
 
-    def act(self) -> None:
-        """Do what Ctrl-C usually does, if it was pressed: raise KeyboardInterrupt."""
-        if self.pressed and self._act is not None:
+    def act(self, *, pressed: bool = False) -> None:
+        """Do what Ctrl-C usually does, if it was pressed: raise KeyboardInterrupt.
+
+        Parameters
+        ----------
+        pressed : bool, default=False
+            Whether it was pressed elsewhere, on another process.
+        """
+        if not (self.pressed or pressed):
+            return
+        if self._act is not None:
             self._act(signal.SIGINT, None)
             self.pressed = 0  # somebody's own handler wants to go on
+        elif pressed:
+            raise KeyboardInterrupt

@@ -5,21 +5,34 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy
 
 from xpnet import tree
 from xpnet.backends import Device, to_numpy
-from xpnet.files.networks import Parts, read_parts, write_parts
+from xpnet.distributed import Group
+from xpnet.files.networks import Parts, unpack_parts, write_parts
 from xpnet.random import check_host_state
-from xpnet.training.batches import Batches
+from xpnet.training.batches import UNKNOWN_DIGEST, Batches
 from xpnet.training.history import History
 from xpnet.training.run import Callback, Run
 
+# Bytes of a file that are handed to other processes at once.
+_BYTES_AT_ONCE = 2**28
+
 
 def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
-    """Write all that is needed to go on with a training as if it had not been interrupted."""
+    """Write all that is needed to go on with a training as if it had not been interrupted.
+
+    All processes of a group call it, and rank 0 writes.
+    """
+    totals, source = run.totals.sums, run.source.state()
+    if source is not None and run.group.size > 1:
+        source = {"of_each": run.group.gather_objects(source)}
+    if run.group.rank > 0:
+        return
     states = {name: callback.state() for name, callback in _named(run.callbacks)}
     training = {
         "names": list(run.names),
@@ -30,13 +43,13 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
         "step": run.step,
         "stop": bool(run.stop),
         "history": dict(run.history),
-        "totals": run.totals.sums,
+        "totals": totals,
         "random": run.random,
         "callbacks": {name: state for name, state in states.items() if state is not None},
     }
     parts = {"net": run.net, "optimizer": run.optimizer_state, "training": training}
-    if (state := run.source.state()) is not None:
-        parts["source"] = state
+    if source is not None:
+        parts["source"] = source
     write_parts(path, parts)
 
 
@@ -50,6 +63,8 @@ class SavedTraining:
         Where the network goes.
     random : numpy.random.Generator
         It gets the state from before the training, and by `restore` the one from where the training was.
+    group : Group
+        Rank 0 reads the file for all of them.
 
     Raises
     ------
@@ -57,8 +72,14 @@ class SavedTraining:
         If it is no such file, or is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str], where: Device, random: "numpy.random.Generator") -> None:
-        self._parts: Parts = read_parts(path)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        where: Device,
+        random: "numpy.random.Generator",
+        group: Group,
+    ) -> None:
+        self._parts: Parts = unpack_parts(_read(path, group), path)
         if "training" not in self._parts or "optimizer" not in self._parts:
             raise ValueError(
                 f"resume needs a file that xpnet.callbacks.Checkpoint wrote, received {path}, which holds a "
@@ -99,9 +120,25 @@ class SavedTraining:
         _set_random(self._random, run.random["epoch"])
         if "source" in self._parts:
             kept = self._parts.load("source", device="cpu")
+            kept = self._own_source(kept, run.group)
             if not _is_source(kept, run):
                 raise ValueError(f"{self._path} is damaged: its source is not that of batches from outside.")
             run.source.restore(kept)
+
+    def _own_source(self, kept: Any, group: Group) -> Any:
+        """Return what a file keeps of the batches of this process."""
+        of_each = kept["of_each"] if isinstance(kept, dict) and kept.keys() == {"of_each"} else [kept]
+        if not isinstance(of_each, list) or not all(isinstance(x, dict) for x in of_each):
+            return None
+        if len(of_each) == group.size:
+            return of_each[group.rank]
+        if any(x.get("state") is not None for x in of_each):
+            raise ValueError(
+                f"batches with state_dict go on in as many processes as they had in {self._path}, "
+                f"{len(of_each)}, received {group.size}. Start as many; or give batches without state_dict, "
+                "whose first ones are read and left out."
+            )
+        return {"digest": UNKNOWN_DIGEST, "state": None}  # others had other batches
 
     def restore_callbacks(self, run: Run) -> None:
         """Give each callback the state that it had, in the order of those of its class."""
@@ -143,6 +180,17 @@ class SavedTraining:
             kind = type(value).__name__
             raise ValueError(f"{self._path} is damaged: its {name}, a {kind}, is not one of a training.")
         return value
+
+
+def _read(path: str | os.PathLike[str], group: Group) -> bytes:
+    """Return the content of a file that rank 0 can read."""
+    content = Path(path).read_bytes() if group.rank == 0 else b""
+    if group.size == 1:
+        return content
+    size = group.largest(len(content))
+    array = numpy.frombuffer(content, numpy.uint8) if group.rank == 0 else numpy.empty(size, numpy.uint8)
+    parts = [array[start : start + _BYTES_AT_ONCE] for start in range(0, size, _BYTES_AT_ONCE)]
+    return b"".join(group.broadcast(part).tobytes() for part in parts)
 
 
 def _frozen(net: Any) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xpnet import tree
+from xpnet.distributed import Group
 from xpnet.optim import LossScaling, Optimizer
 from xpnet.optim.rates import as_rate, rates_of, with_rates
 from xpnet.settings import described
@@ -57,7 +58,10 @@ class Run:
         The states of the random numbers before the training, ``"start"``, and before the order of the epoch
         was drawn, ``"epoch"``.
     totals : Totals
-        The losses and metrics of the epoch so far, by its ``results()``, which waits for the device.
+        The losses and metrics of the epoch so far, by its ``results()``, which waits for the device, and for
+        all processes of a group: read it on each of them.
+    group : Group
+        The processes that train together; one alone if there are no others.
     whole : bool
         Whether network and state are those after a whole step. Inside a step, which writes over them, some
         weights may be a step ahead of others.
@@ -85,6 +89,7 @@ class Run:
     source: Any = None
     random: dict[str, Any] = field(default_factory=dict)
     totals: Any = None
+    group: Group = field(default_factory=Group)
     whole: bool = True
     _before: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _sums: Any = field(default=None, init=False, repr=False)
@@ -213,6 +218,8 @@ class Callback:
     ----------
     order : int
         Callbacks come one after the other as they are listed; those with a larger number after all others.
+    only_on_rank_0 : bool
+        Whether it is called on rank 0 alone where several processes train, as what writes files is.
 
     Examples
     --------
@@ -223,6 +230,7 @@ class Callback:
     """
 
     order = 0
+    only_on_rank_0 = False
 
     def start(self, run: Run) -> None:
         """Run before the first step."""

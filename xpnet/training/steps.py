@@ -17,6 +17,7 @@ from xpnet.optim import LossScaling
 from xpnet.optim.transforms import each_dtype
 from xpnet.replay.same.facts import Facts
 from xpnet.settings import flag
+from xpnet.share import Share, using_share
 from xpnet.training.checks import (
     check_inputs,
     check_logits,
@@ -34,8 +35,9 @@ from xpnet.training.metric import Metric, attribute_of, check_targets_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
 from xpnet.training.totals import NO_WEIGHTS
 
-# A batch: x, y, and what loss and metrics are given beside outputs and targets, by name.
-Batch: TypeAlias = tuple[Any, Any, dict[str, Any]]
+# A batch: x, y, what loss and metrics are given beside outputs and targets, by name; and which share of a
+# batch of several processes it is, None if it is all of it.
+Batch: TypeAlias = tuple[Any, Any, dict[str, Any], Share | None]
 
 # How many kinds of networks and batches `Steps` remember.
 _TRIED = 8
@@ -80,7 +82,7 @@ class Steps:
                 "are rounded; received jit=False. Leave one of the two away."
             )
         self.loss, self.precision = loss, precision
-        self._tried: list[tuple[list[Any], bool, int]] = []  # the latest first
+        self._tried: list[tuple[list[Any], bool, bool]] = []  # the latest first
         self._whole, self._part, self._end = _training_steps(loss, self.optimizer)
         self.evaluate = _evaluation_step(loss)
         if jit:
@@ -128,7 +130,9 @@ class Steps:
         scale = _scale(self.optimizer(optimizer), optimizer_state)
         net, sums, *found = self._part(net, sums, scale, *batch)
         if ends:
-            net, optimizer_state = self._end(net, optimizer_state, sums, optimizer)
+            share = batch[-1]
+            group = None if share is None else share.group
+            net, optimizer_state = self._end(net, optimizer_state, sums, optimizer, group)
             sums = None
         return net, optimizer_state, sums, *found
 
@@ -139,7 +143,7 @@ class Steps:
         metrics: Sequence[Metric] = (),
         weights: Mapping[str, Any] = NO_WEIGHTS,
         *,
-        accumulate: int = 1,
+        in_parts: bool = False,
     ) -> None:
         """Try network and loss on a batch, and let loss and metrics look at all targets.
 
@@ -175,7 +179,7 @@ class Steps:
                         check_weights(w, number)
                 reads = check_inputs(in_use, x, named_arrays(all_x, name), name)
                 check_taken(self.loss, given)
-                kind = Facts((net, x, y, given), refuse=False).inside(), bool(on_logits), accumulate
+                kind = Facts((net, x, y, given), refuse=False).inside(), bool(on_logits), in_parts
                 read = read_from_outside(self.loss, net)
                 is_new = kind not in self._tried or any(read)
                 if is_new or noted or checks or given:
@@ -188,7 +192,7 @@ class Steps:
                         looks.append(partial(check_noted_targets, noted, y))
                 if is_new:
                     check_number(value)
-                    if accumulate > 1 and denominator is _UNKNOWN:
+                    if in_parts and denominator is _UNKNOWN:
                         raise ValueError(UNKNOWN_DENOMINATOR)
                     takers: list[tuple[Any, list[Any]]] = [
                         (taker, tree.leaves(outputs)) for taker in on_logits
@@ -256,9 +260,9 @@ def with_weights(weights: Mapping[str, Any], sample_weight: Sequence[Any]) -> di
 
 
 UNKNOWN_DENOMINATOR = (
-    "with accumulate, a loss with weights must say what its mean was divided by, received one number, or a "
-    "sum. Return what a loss of xpnet returns, without a term or factor of your own; or two numbers, the sum "
-    "of the losses and what it is to be divided by: (total, weights)."
+    "with accumulate or a group, a loss with weights must say what its mean was divided by, received one "
+    "number, or a sum. Return what a loss of xpnet returns, without a term or factor of your own; or two "
+    "numbers, the sum of the losses and what it is to be divided by: (total, weights)."
 )
 
 # What `measured` returns where a loss with weights does not say what it was divided by.
@@ -285,6 +289,29 @@ def measured(loss: Callable[..., Any], outputs: Any, y: Any, weights: Mapping[st
     return value, _UNKNOWN if is_weighted else None
 
 
+def _counted(value: Any, denominator: Any, share: Share) -> Any:
+    """Return the loss of a share as a part of that of the batch: by how much of it counts here.
+
+    What counts on all is not known yet; if all examples count alike, it is as many as the batch has.
+    """
+    if denominator is _UNKNOWN:
+        raise ValueError(UNKNOWN_DENOMINATOR)
+    if denominator is None:
+        return value * (share.number / (share.batch * share.copies))
+    return value * _in_kind(array_namespace(value), denominator / (share.batch * share.copies), value)
+
+
+def _of_all(gradients: Any, denominator: Any, share: Share) -> Any:
+    """Return the gradients of the loss of the batch, from those of all shares by `_counted`."""
+    if denominator is None:
+        return share.group.sum(gradients)
+    gradients, denominator = share.group.sum((gradients, denominator / share.copies))
+    leaves, structure = tree.flatten(gradients)
+    xp = array_namespace(denominator)
+    factor = each_dtype(share.batch / _nonzero(xp, denominator), leaves)
+    return tree.unflatten(structure, [g * f for g, f in zip(leaves, factor, strict=True)])
+
+
 def _in_kind(xp: Any, number: Any, like: Any) -> Any:
     """Return a number, or an array of shape (), in the dtype and on the device of another one."""
     return xp.astype(number, like.dtype) if tree.is_array(number) else xp.full_like(like, number)
@@ -300,42 +327,54 @@ def _training_steps(
 ) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Return what is done with a batch that is a step, with one that is a part of it, and at its end."""
 
-    def batch_loss(net: Any, scale: Any, x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
-        outputs = net(x)
+    def batch_loss(
+        net: Any, scale: Any, x: Any, y: Any, weights: Any, share: Share | None
+    ) -> tuple[Any, Any]:
+        with using_share(share):
+            outputs = net(x)
         value, denominator = measured(loss, outputs, y, weights)
         if not carries_gradient(value):
             raise NoGradientError(NO_DEPENDENCE)
-        return (value if scale is None else value * scale), (value, outputs, denominator)
+        scaled = value if scale is None else value * scale
+        if share is not None:
+            scaled = _counted(scaled, denominator, share)
+        return scaled, (value, outputs, denominator)
 
     differentiated = value_and_grad(batch_loss, has_aux=True)
 
     def whole(
-        net: Any, optimizer_state: Any, optimizer: Any, x: Any, y: Any, weights: Any
+        net: Any, optimizer_state: Any, optimizer: Any, x: Any, y: Any, weights: Any, share: Share | None
     ) -> tuple[Any, ...]:
         optimizer = scaled(optimizer)
         scale = _scale(optimizer, optimizer_state)
-        (_, found), gradients = differentiated(net, scale, x, y, weights)
+        (_, found), gradients = differentiated(net, scale, x, y, weights, share)
+        if share is not None:
+            gradients = _of_all(gradients, found[2], share)
         net, optimizer_state = optimizer.update(gradients, optimizer_state, net)
         return net, optimizer_state, *_known(found)
 
-    def part(net: Any, sums: Any, scale: Any, x: Any, y: Any, weights: Any) -> tuple[Any, ...]:
-        (_, (value, outputs, denominator)), gradients = differentiated(net, scale, x, y, weights)
+    def part(
+        net: Any, sums: Any, scale: Any, x: Any, y: Any, weights: Any, share: Share | None
+    ) -> tuple[Any, ...]:
+        (_, (value, outputs, denominator)), gradients = differentiated(net, scale, x, y, weights, share)
         if denominator is _UNKNOWN:
             raise ValueError(UNKNOWN_DENOMINATOR)
         xp = array_namespace(value)
         counted = _in_kind(xp, length(y) if denominator is None else denominator, at_least_single(xp, value))
         leaves = [at_least_single(xp, g) for g in tree.leaves(gradients)]
         # The mean of means would be another one where batches do not count alike.
-        added = [g * d for g, d in zip(leaves, each_dtype(counted, leaves), strict=True)]
+        factor = counted if share is None else _in_kind(xp, share.batch, counted)
+        counted = counted if share is None else counted / share.copies
+        added = [g * d for g, d in zip(leaves, each_dtype(factor, leaves), strict=True)]
         if sums is not None:
             before, counted_before = sums
             added = [s + g for s, g in zip(before, added, strict=True)]
             counted = counted_before + counted
         return net, (added, counted), value, outputs, denominator
 
-    def end(net: Any, optimizer_state: Any, sums: Any, optimizer: Any) -> tuple[Any, Any]:
+    def end(net: Any, optimizer_state: Any, sums: Any, optimizer: Any, group: Any) -> tuple[Any, Any]:
         leaves, structure = tree.flatten(net)
-        added, counted = sums
+        added, counted = sums if group is None else group.sum(sums)
         xp = array_namespace(counted)
         each = zip(added, each_dtype(_nonzero(xp, counted), added), leaves, strict=True)
         gradients = [in_dtype(xp, g / d, p.dtype) for g, d, p in each]

@@ -1,13 +1,14 @@
 """What the batches of an epoch add up to: figures that lose no digits, and hardly wait for a device."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy
 
 from xpnet import tree
+from xpnet.distributed import Group
 from xpnet.losses.checks import NothingCountsError
 from xpnet.training.destination import length
 from xpnet.training.metric import Metric, added, to_host, wide
@@ -29,9 +30,12 @@ class Totals:
     Parameters
     ----------
     metrics : list of Metric
+    group : Group, optional
+        Processes whose batches are added up: what reads the figures is to be done on all of them.
     """
 
-    def __init__(self, metrics: list[Metric]) -> None:
+    def __init__(self, metrics: list[Metric], group: Group | None = None) -> None:
+        self._group = group
         self._metrics = metrics
         self._merges = [added, *(metric.merge for metric in metrics)]
         self._merged: list[Any] | None = None
@@ -74,31 +78,50 @@ class Totals:
 
         Reading them waits for the device. What is assigned is gone on from.
         """
-        self._merge()
-        return self._merged and [
-            [x.tolist() if tree.is_array(x) else x for x in totals] for totals in self._merged
-        ]
+        merged = self._of_all()
+        return merged and [[x.tolist() if tree.is_array(x) else x for x in totals] for totals in merged]
 
     @sums.setter
     def sums(self, sums: list[Any] | None) -> None:
-        self._merged = sums and [to_host(map(numpy.asarray, totals)) for totals in sums]
+        is_here = self._group is None or self._group.rank == 0  # as all processes are added up
+        merged = sums and [to_host(map(numpy.asarray, totals)) for totals in sums]
+        self._merged = merged if is_here else None
         self._waiting, self._numbers = [], 0
 
     def _merge(self) -> None:
         """Bring to the host what is waiting on the device."""
-        merged = self._merged
+        batches = ([to_host(totals) for totals in batch] for batch in self._waiting)
+        self._merged = self._together(self._merged, batches)
+        self._waiting, self._numbers = [], 0
+
+    def _together(self, merged: list[Any] | None, others: Iterable[list[Any] | None]) -> list[Any] | None:
+        """Return totals merged with others, of which some may be of nothing."""
         with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
-            for batch in self._waiting:
-                new: list[Any] = [to_host(totals) for totals in batch]
-                triples = zip(self._merges, merged or new, new, strict=True)
-                merged = [merge(totals, more) for merge, totals, more in triples] if merged else new
-        self._merged, self._waiting, self._numbers = merged, [], 0
+            for new in others:
+                if merged and new:
+                    triples = zip(self._merges, merged, new, strict=True)
+                    merged = [merge(totals, more) for merge, totals, more in triples]
+                else:
+                    merged = merged or new
+        return merged
+
+    def _of_all(self) -> list[Any] | None:
+        """Return the merged totals of all processes, by their ranks."""
+        self._merge()
+        return (
+            self._merged
+            if self._group is None
+            else self._together(None, self._group.gather_objects(self._merged))
+        )
+
+    def leave(self) -> None:
+        """Go on without the other processes, whose figures are not known."""
+        self._group = None
+        self._merged, self._waiting = [(0.0, 0.0)] * len(self._merges), []
 
     def loss(self) -> float:
         """Return the mean loss, waiting for the device; NaN before the first batch."""
-        self._merge()
-        total, counted = (self._merged or [(math.nan, 1)])[0]
-        return float(total / counted) if counted else 0.0  # of what counts for nothing so far
+        return _loss(self._of_all())
 
     def results(self) -> dict[str, float]:
         """Return the loss and the metrics by name, waiting for the device; nothing before the first batch.
@@ -108,13 +131,18 @@ class Totals:
         NothingCountsError
             If all weights are 0.
         """
-        self._merge()
-        if self._merged is None:
+        merged = self._of_all()
+        if merged is None:
             return {}
-        if not self._merged[0][1]:
+        if not merged[0][1]:
             raise NothingCountsError(
                 "at least one example must count in each epoch, and in the data for validation, received "
                 "weights that are all 0, or targets that are all ignored. Look at how they were made."
             )
-        pairs = zip(self._metrics, self._merged[1:], strict=True)
-        return {"loss": self.loss(), **{metric.name: metric.of(totals) for metric, totals in pairs}}
+        pairs = zip(self._metrics, merged[1:], strict=True)
+        return {"loss": _loss(merged), **{metric.name: metric.of(totals) for metric, totals in pairs}}
+
+
+def _loss(merged: list[Any] | None) -> float:
+    total, counted = (merged or [(math.nan, 1)])[0]
+    return float(total / counted) if counted else 0.0  # of what counts for nothing so far

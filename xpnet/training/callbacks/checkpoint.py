@@ -85,6 +85,8 @@ class Checkpoint(Callback):
         if self._monitor is not None:
             self._monitor.start(run)
         self._written: list[tuple[int, int]] = []
+        if run.group.rank > 0:  # it only helps to write
+            return
         if "{" not in os.path.dirname(self._path):
             check_folder("a checkpoint", self._path)
         if "{" not in self._path:
@@ -122,6 +124,6 @@ class Checkpoint(Callback):
         self._written = [*others, (run.epoch, run.step)]
         write_checkpoint(run, path)
         if self._keep is not None:
-            for numbers in self._written[: -self._keep]:
+            for numbers in self._written[: -self._keep] if run.group.rank == 0 else ():
                 self._place(*numbers).unlink(missing_ok=True)
             self._written = self._written[-self._keep :]

@@ -19,6 +19,7 @@ __all__ = ["CSVLogger", "TensorBoard"]
 class _Log(Callback):
     """Writes the values of the history and the learning rates, each of which has a name of its own."""
 
+    only_on_rank_0 = True
     order = -1  # before others, which may set the learning rate of the next epoch
 
     def start(self, run: Run) -> None:

@@ -1,0 +1,133 @@
+"""A training by `fit` in several processes is that of one."""
+
+import numpy as np
+import pytest
+
+from processes.launch import SIZES, launch, needs_mpi, passes
+
+pytestmark = needs_mpi
+
+
+def files(folder):
+    found = {}
+    for path in folder.glob("*.npz"):
+        with np.load(path) as file:
+            found[path.stem] = dict(file)
+    return found
+
+
+def assert_same(found, expected, rtol=1e-6):
+    assert found.keys() == expected.keys()
+    for name in found:
+        # The bias before a BatchNorm has no gradient but rounding.
+        np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=0.1 * rtol, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What trainings in one process give."""
+    folder = tmp_path_factory.mktemp("alone")
+    passes(1, "trainings.all_kinds", folder)
+    return files(folder)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_training_is_that_of_one_process(size, alone, tmp_path):
+    passes(size, "trainings.all_kinds", tmp_path)
+    found = files(tmp_path)
+    assert found.keys() == alone.keys()
+    for kind in found:
+        assert_same(found[kind], alone[kind], rtol=1e-6 if "float16" not in kind else 1e-3)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_batches_from_outside_are_each_process_s_own(size, tmp_path):
+    found = []
+    for number in (1, size):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        passes(number, "trainings.from_batches", folder)
+        found += files(folder).values()
+    assert_same(*found)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(2, 1), (1, 2), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((4, 2), (2, 3)))]
+)
+def test_a_training_goes_on_with_another_number_of_processes(first, then, alone, tmp_path):
+    assert launch(first, "trainings.interrupted", tmp_path).status == 0
+    passes(then, "trainings.resumed", tmp_path)
+    assert_same(files(tmp_path)["found"], alone["resumed"])
+    table = (tmp_path / "table.csv").read_text().splitlines()
+    assert len(table) == 1 + 20  # epochs
+
+
+@pytest.mark.slow
+def test_a_training_whose_processes_are_killed_again_and_again_ends_as_an_undisturbed_one(alone, tmp_path):
+    random, kills = np.random.default_rng(0), 0
+    while not (tmp_path / "found.npz").exists():
+        run = launch(random.integers(1, 4), "trainings.killed_again", tmp_path, kills)
+        assert "Traceback" not in run.output, run.output
+        kills += run.status != 0
+    assert kills == 50
+    assert_same(files(tmp_path)["found"], alone["resumed"])
+
+
+@pytest.mark.parametrize("program", ["seeds", "nan", "stops"])
+def test_what_processes_share(program):
+    passes(2, f"trainings.{program}")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_ends_all_after_one_step(name):
+    passes(2, "trainings.pressed", name)
+
+
+def test_one_process_shows_the_progress():
+    output = passes(2, "trainings.logs").output
+    assert output.count("epoch 1/2") == output.count("epoch 2/2") == 1
+
+
+def test_processes_with_the_same_batches_are_told():
+    output = passes(2, "trainings.same_batches").output
+    assert output.count("some processes have the same first batch") == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "texts"),
+    [
+        ("uneven", ["an end after 3 on rank 0, and more on rank 1"]),
+        ("nan_in_validation", ["the validation loss must be finite", "at row 29, column 0, which is inf"]),
+        ("nan_in_batches", ["batch 2, first in x at row 5 of the batch, column 1, which is nan"]),
+        ("weights_overflow", ["FloatingPointError", "Lower the learning rate"]),
+        ("raises", ["xpnet: rank 1 of 2 failed", "ValueError: wrong step"]),
+        ("wrong_labels", ["xpnet: rank 0 of 2 failed", "ValueError"]),
+    ],
+)
+def test_an_error_ends_all(program, texts):
+    run = launch(2, f"trainings.{program}")
+    assert run.status != 0
+    assert run.output.count("Traceback") == 1, run.output
+    for text in texts:
+        assert text in run.output, run.output
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("network", "received the network: "),
+        ("length", "{'examples': 103} on rank 0 and {'examples': 102} on rank 1"),
+        ("rows", "received the first examples of x, of which each process is given all: "),
+        ("batch size", "{'batch_size': 20} on rank 0 and {'batch_size': 21} on rank 1"),
+        ("rate", "received the optimizer: Adam(learning_rate=0.01"),
+        ("seed", "received the seed, or the state of its generator: "),
+        ("epochs", "received epochs: 3 on rank 0 and 4 on rank 1"),
+        ("callbacks", "received callbacks: 0 of them on rank 0 and EarlyStopping on rank 1"),
+    ],
+)
+def test_processes_that_are_given_different_things(what, text):
+    run = launch(2, "trainings.differ", what)
+    assert run.status != 0
+    assert run.output.count("Traceback") == 1, run.output
+    assert "all processes must be given the same to train together, " in run.output
+    assert text in run.output, run.output
