@@ -140,6 +140,53 @@ def recorded():
     )
 
 
+def normalized():
+    """The statistics of a layer with a group are those of the batch of all, also where parts differ."""
+    random = np.random.default_rng(0)
+    x, factor = random.normal(3, 2, size=(9, 3)), random.normal(size=(9, 3))
+    cuts = [0, *(2 + n for n in range(size - 1)), 9]
+    own = slice(cuts[rank], cuts[rank + 1])
+
+    def made(**options):
+        return nn.BatchNorm(3, dtype="float64", **options)
+
+    def f(layer, x, factor):
+        return total(layer(x) * factor)
+
+    for transform in (xpnet.grad, lambda f, **options: xpnet.jit(xpnet.grad(f, **options))):
+        one, several = made(), made(group=group)
+        expected = transform(f, argnums=(0, 1))(one, x, factor)
+        found = transform(f, argnums=(0, 1))(several, x[own], factor[own])
+        np.testing.assert_allclose(found[1], expected[1][own], rtol=1e-9, atol=1e-12)
+        for of_all, part in zip(*map(xpnet.tree.leaves, (expected[0], found[0])), strict=True):
+            np.testing.assert_allclose(group.sum(part), of_all, rtol=1e-9, atol=1e-12)
+    one, several = made(), made(group=group)
+    np.testing.assert_allclose(several(x[own]), one(x)[own], rtol=1e-12)
+    for name in one.state:
+        np.testing.assert_allclose(getattr(several, name), getattr(one, name), rtol=1e-12)
+
+
+def eager_or_recorded():
+    """One process adds up where the arrays of its plan are, another one as the function is written."""
+
+    def f(x, y, z):
+        found = group.sum({"x": x * 2, "y": y + 1, "z": z * 1})
+        mean = group.mean([x * 1, z * 2])
+        return found["x"] * 1, found["y"] * 1, found["z"] * 1, mean[0], xpnet.array_namespace(z).sum(mean[1])
+
+    for shapes in (((3,), (5, 7), ()), ((0, 2), (17,), (0,)), ((129,), (1,), (0,))):
+        arguments = [np.full(shape, 1.0 + rank) for shape in shapes]
+        for shift in range(size):
+            own = xpnet.jit(f) if (rank + shift) % 2 else f
+            for _ in range(2):
+                x, y, z, mean, summed = own(*arguments)
+                equal(x, np.full(shapes[0], 2 * (1 + ranks).sum()))
+                equal(y, np.full(shapes[1], (2 + ranks).sum()))
+                equal(z, np.full(shapes[2], (1 + ranks).sum()))
+                equal(mean, np.full(shapes[0], np.mean(1 + ranks)))
+                equal(summed, z.size * 2 * np.mean(1 + ranks))
+
+
 def training(path):
     """A hundred steps with a part of each batch, in a loop of one's own."""
     random = np.random.default_rng(0)

@@ -11,7 +11,19 @@ pytestmark = needs_mpi
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("program", ["trees", "networks", "gradients", "recorded", "handled", "forked"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "trees",
+        "networks",
+        "gradients",
+        "recorded",
+        "eager_or_recorded",
+        "normalized",
+        "handled",
+        "forked",
+    ],
+)
 def test_group(size, program):
     passes(size, program)
 

@@ -1,4 +1,4 @@
-"""Trainings in several processes: ``mpiexec -n 2 python trainings.py NAME`` calls the function of that name."""
+"""Trainings of several processes: ``mpiexec -n 2 python trainings.py NAME`` calls the function NAME."""
 
 import functools
 import logging
@@ -33,6 +33,7 @@ def doubled(net):
 
 
 REGRESSION = {"x": X, "y": Y, "loss": losses.mse, "optimizer": optim.Adam(1e-2), "batch_size": 20}
+OUTLYING = REGRESSION | {"y": np.where(np.arange(103)[:, None] == 77, 300.0, Y)}  # in the share of one
 CLASSES = REGRESSION | {"y": LABELS, "loss": losses.cross_entropy}
 
 # What is trained, by a name: a network, and what `fit` is given, over more than a hundred steps.
@@ -70,6 +71,11 @@ KINDS = {
         network(nn.BatchNorm(16), nn.Tanh(), nn.Dropout(0.2, seed=2)),
         REGRESSION | {"metrics": [metrics.r2, metrics.mean_absolute_error], "validation": 0.1},
     ),
+    "float16 with steps that are skipped": lambda: (
+        network(nn.Tanh()),
+        {name: x.astype("float32") if name in "xy" else x for name, x in OUTLYING.items()}
+        | {"precision": "float16"},
+    ),
     "float16": lambda: (
         network(nn.Tanh()),
         {name: x.astype("float32") if name in "xy" else x for name, x in REGRESSION.items()}
@@ -86,11 +92,21 @@ def same_on_all(values):
             np.testing.assert_array_equal(x, y)
 
 
-def fitted(kind, **others):
+def fitted(kind, spec="cpu", **others):
     net, options = KINDS[kind]()
-    net = doubled(net) if "float16" not in kind else net
+    net = xpnet.to_device(doubled(net) if "float16" not in kind else net, spec)
     given = {"epochs": 20, "seed": 0, "group": group, "progress": False}
     return net, xpnet.fit(net, **given | options | others)
+
+
+def library(spec, folder):
+    """A training on another library than NumPy."""
+    if spec == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+    net, history = fitted("norm accumulated", spec, epochs=4)
+    keep(f"{folder}/{size}.npz", xpnet.to_numpy(net), history)
 
 
 def keep(path, net, history):
@@ -252,7 +268,7 @@ def nan():
 
 def nan_in_validation():
     x = X[:30].copy()
-    x[29, 0] = np.inf
+    x[29, 0] = np.nan
     fitted("plain", validation=(x, Y[:30]))
 
 
@@ -319,7 +335,8 @@ def differ(what):
     shorter = slice(None, 102 if rank == size - 1 else None)
     one = int(rank == size - 1)
     others = {
-        "network": {"net": doubled(network(*[nn.ReLU()] * one, nn.Dense(16, 16 + 4 * one, seed=0)))},
+        "network": {"net": doubled(network(*[nn.Dense(16, 16, seed=2)] * one))},
+        "layers": {"net": doubled(network(nn.Tanh() if one else nn.ReLU()))},
         "length": {"x": X[shorter], "y": Y[shorter]},
         "rows": {"x": X[::-1] if one else X},
         "batch size": {"batch_size": 20 + one},

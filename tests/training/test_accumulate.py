@@ -192,9 +192,9 @@ def test_ctrl_c_waits_for_the_end_of_a_step(monkeypatch):
 
     class Press(callbacks.Callback):
         def epoch_start(self, run):
-            xpnet.training.interrupts.Interrupts.act = lambda _: seen.append(run.whole)
+            xpnet.training.interrupts.Interrupts.act = lambda *_, **__: seen.append(run.whole)
 
-    monkeypatch.setattr(xpnet.training.interrupts.Interrupts, "act", lambda _: None)
+    monkeypatch.setattr(xpnet.training.interrupts.Interrupts, "act", lambda *_, **__: None)
     train(net, batch_size=10, accumulate=3, epochs=1, callbacks=[Press()])
     assert seen
     assert all(seen)

@@ -1,3 +1,6 @@
+from itertools import chain
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -5,6 +8,7 @@ from helpers import assert_on
 
 import xpnet
 from xpnet.training.examples import Examples
+from xpnet.training.orders import order_of
 
 X = np.arange(20.0).reshape(10, 2)
 Y = np.arange(10)
@@ -185,3 +189,57 @@ def test_a_sparse_array_of_one_axis_is_read_like_a_dense_one(device):
     data = Examples({"x": x, "y": np.arange(40)}, device, device.namespace.float32, sparse=True)
     (x, _), *_ = data.batches(4)
     assert np.array_equal(xpnet.to_numpy(x), [0, 0, 1, 0])
+
+
+class Parts:
+    """An array that is read in parts."""
+
+    def __init__(self, values):
+        self.shape, self.dtype, self._values = values.shape, values.dtype, values
+
+    def __getitem__(self, index):
+        return self._values[index]
+
+
+class Numbers:
+    """An object that makes examples, and counts them."""
+
+    def __init__(self, number):
+        self._number, self.made = number, 0
+
+    def __len__(self):
+        return self._number
+
+    def __getitem__(self, number):
+        self.made += 1
+        return np.asarray(number)
+
+
+KINDS = {"array": np.arange, "read": lambda n: Parts(np.arange(n)), "blocks": np.arange, "made": Numbers}
+
+
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_processes_share_each_batch_and_read_their_own_rows(size, kind, first):
+    found, batch_size, rows = [], 16, 83  # the last batch has three examples, fewer than five processes
+    for rank in range(size):
+        y = KINDS[kind](rows)
+        data = Examples({"y": y}, xpnet.device("cpu"), np.float32, batch_size=batch_size)
+        shuffle, random = "blocks" if kind == "blocks" else True, np.random.default_rng(0)
+        data.order = order_of(shuffle, None, rows=rows, elements=1, random=random)
+        if size > 1:
+            data.join(SimpleNamespace(rank=rank, size=size))
+        data.begin()
+        before = y.made if kind == "made" else 0
+        found.append([batch.tolist() for (batch,) in data.epoch(first)])
+        if kind == "made":
+            assert y.made - before == sum(map(len, found[-1]))
+        for number, batch in enumerate(found[-1], first):
+            assert data.place(number, len(batch) - 1) == f"row {batch[-1]}"
+            assert (data.share(number, None) is None) == (size == 1)
+    *batches, last = zip(*found, strict=True)
+    data.group = None  # one process alone, in the same order
+    *expected, expected_last = [batch.tolist() for (batch,) in data.epoch(first)]
+    assert [list(chain(*parts)) for parts in batches] == expected
+    assert all(x == expected_last for x in last) if size > 3 else list(chain(*last)) == expected_last

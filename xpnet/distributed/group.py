@@ -7,6 +7,7 @@ from xpnet import tree
 from xpnet.arrays import short_line
 from xpnet.autodiff import extended_namespace
 from xpnet.autodiff.tracer import Tracer
+from xpnet.backends import at_least_single, in_dtype
 from xpnet.distributed.operation import BROADCAST, GATHER, MEAN, SUM, Operation
 from xpnet.distributed.processes import Processes, mpi_of_processes
 from xpnet.optim.bound import Bound
@@ -299,7 +300,12 @@ class Group:
         results: list[Any] = list(leaves)
         for each in sorted(set(has_gradient)):
             numbers = [n for n, has in enumerate(has_gradient) if has is each]
-            found = xp.collective(*[leaves[n] for n in numbers], operation=operation)
+            own = [leaves[n] for n in numbers]
+            # A mean of numbers of two bytes may have a sum that is none of them.
+            given = [at_least_single(xp, x) for x in own] if kind == MEAN else own
+            found = xp.collective(*given, operation=operation)
+            if kind == MEAN:
+                found = [in_dtype(xp, y / self.size, x.dtype) for x, y in zip(own, found, strict=True)]
             for n, y in zip(numbers, found, strict=True):
                 results[n] = y
         made: T = tree.unflatten(structure, results)

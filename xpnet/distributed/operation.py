@@ -32,6 +32,7 @@ class Operation:
     ----------
     group : Group
     kind : {"sum", "mean", "broadcast", "gather"}
+        A mean is added up alone: who asks for it divides, among other things that are done with the elements.
     root : int
         The process whose arrays all receive, of a broadcast.
     about : str
@@ -90,6 +91,12 @@ class Operation:
             return self._on_host(*map(numpy.asarray, arrays))
 
         return list(io_callback(on_host, results, *arrays, ordered=True))
+
+    def in_place(self, kinds: Sequence[tuple[Any, tuple[int, ...]]]) -> Any:
+        """Return what adds up arrays of some dtypes and shapes where they are; None if nothing does."""
+        if self.group.size == 1 or self.kind not in (SUM, MEAN):
+            return None
+        return self.group.processes.adding(self.kind, self.about, tuple(kinds))
 
     def transposed(self, xp: Any, gradients: Sequence[Any]) -> list[Any]:
         """Return the gradients of the arrays of this process, from those of the results on all."""

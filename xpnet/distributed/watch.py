@@ -4,7 +4,6 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from xpnet.arrays import line_of_frame
@@ -34,17 +33,15 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._sent: list[Any] = []
 
-    @contextlib.contextmanager
-    def waiting(self, number: int) -> Iterator[None]:
-        """Look at the time in a ``with`` block, an operation that waits for the other processes."""
+    def begin(self, number: int) -> None:
+        """Look at the time until `end`, in an operation that waits for the other processes."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._look, name="xpnet watch", daemon=True)
             self._thread.start()
         self._waits = number, time.monotonic(), threading.get_ident()
-        try:
-            yield
-        finally:
-            self._waits = None
+
+    def end(self) -> None:
+        self._waits = None
 
     def end_all(self) -> None:
         """End all processes of all groups, this one among them, at once."""

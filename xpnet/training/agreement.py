@@ -13,6 +13,7 @@ import numpy
 from xpnet import tree
 from xpnet.distributed import Group
 from xpnet.errors import ProcessesDisagreeError
+from xpnet.files.description import describe
 from xpnet.training.batches import Batches
 from xpnet.training.data import Data
 from xpnet.training.run import Run
@@ -83,6 +84,7 @@ def _described(
         kinds = [f"{x.dtype} {tuple(x.shape)}" if tree.is_array(x) else type(x).__name__ for x in leaves]
         paths = tree.paths(values, state=True)
         described[name] = [f"{path} {kind}" for path, kind in zip(paths, kinds, strict=True)]
+    described["the layers"] = _structure(run.net)
     described["what of the network is trained"] = tree.paths(run.net)
     described["the optimizer"] = re.sub(" at 0x[0-9a-f]+", "", repr(run.optimizer))
     described |= {"data": run.data, "epochs": run.epochs, "the history": list(run.names)}
@@ -100,14 +102,22 @@ def _described(
     return described
 
 
-def _differing(value: Any, other: Any) -> Any:
-    """Return the first item of a list or a dict that is not that of another one."""
-    if isinstance(value, list) and isinstance(other, list):
-        pairs = zip(value, [*other, *[None] * len(value)], strict=False)
-        return next((x for x, y in pairs if x != y), f"{len(value)} of them")
+def _structure(net: Any) -> Any:
+    """Return what a file would say of a network besides its arrays, if that can be said."""
+    with contextlib.suppress(TypeError, ValueError):
+        return describe(net, "", {})
+    return None
+
+
+def _differing(value: Any, other: Any) -> str:
+    """Describe a value by the first of its parts that is not that of another one."""
     if isinstance(value, dict) and isinstance(other, dict):
-        return {key: x for key, x in value.items() if other.get(key) != x} or "nothing more"
-    return value
+        key = next(key for key in {**value, **other} if value.get(key) != other.get(key))
+        return f"{key} {_differing(value.get(key), other.get(key))}"
+    if isinstance(value, list) and isinstance(other, list):
+        pairs = list(zip(value, other, strict=False))
+        return next((_differing(x, y) for x, y in pairs if x != y), f"{len(value)} of them")
+    return "without" if value is None else str(value)
 
 
 def _warn_of_same_batches(group: Group, data: list[Batches]) -> None:

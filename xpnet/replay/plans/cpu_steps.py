@@ -5,6 +5,7 @@ NumPy's, or is called as it was recorded.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,19 @@ from xpnet.autodiff.scatter import may_repeat
 from xpnet.replay.functions import FUNCTIONS
 from xpnet.replay.graph import Operation, Variable, substitute
 from xpnet.replay.kernels import python
-from xpnet.replay.plans.step import ADD, ADD_WINDOWS, CALL, COPY, PRODUCT, VIEW, Call, Item, Member, Step
+from xpnet.replay.plans.step import (
+    ADD,
+    ADD_WINDOWS,
+    CALL,
+    COPY,
+    PRODUCT,
+    VIEW,
+    Call,
+    Item,
+    Member,
+    Step,
+    Stretch,
+)
 
 Lowering = Callable[[Operation], Step | None]
 LOWERINGS: dict[str, Lowering] = {}
@@ -76,6 +89,18 @@ def _reduction(operation: Operation) -> Step | None:
     axis, keepdims = _axis_and_keepdims(operation)
     reduce, result = _REDUCTIONS[operation.name], operation.result
     return Step.of(operation, _call(reduce, x, axis, result.dtype, result, keepdims, name=operation.name))
+
+
+@lowering("collective")
+def _collective(operation: Operation) -> Step | None:
+    """Add up the arrays of all processes where the results are, in which the arrays are made or copied."""
+    kinds = [(x.dtype, x.shape) for x in operation.results]
+    add = operation.options["operation"].in_place(kinds)
+    if add is None or len(operation.arguments) > len(operation.inputs):  # of constants it makes copies
+        return None
+    copies = [_copy(y, x) for y, x in zip(operation.results, operation.inputs, strict=True)]
+    step = Step.of(operation, *copies, _call(add, Stretch(operation.results), name="add_up"))
+    return replace(step, in_stretch=True)
 
 
 @lowering("matmul")

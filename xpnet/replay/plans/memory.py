@@ -8,6 +8,7 @@ where in the plan's memory each other result has its *buffer*, which makes room 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy
@@ -191,9 +192,14 @@ class Layout:
         """Give each other result a buffer; one that is done with makes room for others."""
         memory = _Memory(alignment)
         in_no_buffer = {*self._elsewhere, *self.over, *self.anew}
+        stretches = self._stretches(in_no_buffer, alignment)
         for index, step in enumerate(self._steps):
             for part, x in step.made:
                 if x in in_no_buffer or step.is_view:
+                    continue
+                if x in stretches:
+                    if x not in self.buffers:
+                        self.buffers |= stretches[x].placed(memory)
                     continue
                 candidates = (v for v in part.in_place if v in self.buffers)
                 taken = next((v for v in candidates if self._can_take(v, x, part, index)), None)
@@ -206,6 +212,29 @@ class Layout:
                 if x in self.buffers and self._last.get(x, index) == index:
                     memory.free(*self.buffers[x])
         return memory.size
+
+    def _stretches(self, in_no_buffer: set[Variable], alignment: int) -> "dict[Variable, _Stretch]":
+        """Return the variables that are one after the other in memory with others, each with all of them."""
+        found: dict[Variable, _Stretch] = {}
+        for index, step in enumerate(self._steps):
+            if not step.in_stretch or not in_no_buffer.isdisjoint(step.results):
+                continue
+            stretch = _Stretch(alignment)
+            for x, made_from in zip(step.results, step.inputs, strict=True):
+                stretch.add(x)
+                others = {self._root[v] for v in step.inputs if v is not made_from}
+                if (
+                    self._root[made_from] is made_from
+                    and made_from not in in_no_buffer
+                    and made_from not in others
+                    and self._last.get(made_from) == index
+                    and _alike(made_from, x)
+                    and made_from not in found
+                ):
+                    stretch.add(made_from, x)
+                    self._last[made_from] = -1  # it is the result's to free
+            found |= dict.fromkeys(stretch.offsets, stretch)
+        return found
 
     def _can_take(self, taken: Variable, x: Variable, part: Step, index: int) -> bool:
         """Say whether a result of a part may be written over an input, which nothing else needs."""
@@ -230,6 +259,11 @@ class Layout:
         pairs = ((x, v) for x in step.results for v in reversed(step.in_place))
         return {x: v for x, v in pairs if self.shares(x, v)}
 
+    def is_stretch(self, arrays: Sequence[Variable]) -> bool:
+        """Say whether arrays stand one after the other in memory."""
+        places: list[Any] = [self.buffers.get(x) for x in arrays]
+        return None not in places and all(sum(place) == after[0] for place, after in pairwise(places))
+
     def is_in_buffer(self, x: Variable) -> bool:
         """Say whether a variable is a buffer or a view of one, which are at the same place in each call."""
         return self._root[x] in self.buffers
@@ -242,6 +276,29 @@ class Layout:
             if root in self._made_by_calls and 0 <= last < len(self._steps):
                 left.setdefault(last, []).append(x)
         return left
+
+
+class _Stretch:
+    """Arrays one after the other, at multiples of so many bytes from the beginning of the first."""
+
+    def __init__(self, alignment: int) -> None:
+        self.offsets: dict[Variable, int] = {}
+        self._sizes: dict[Variable, int] = {}
+        self._alignment, self._size = alignment, 0
+
+    def add(self, x: Variable, where: Variable | None = None) -> None:
+        """Add an array behind the others, or where another one is at another time."""
+        if where is not None:
+            self.offsets[x], self._sizes[x] = self.offsets[where], self._sizes[where]
+            return
+        self.offsets[x] = self._size
+        self._sizes[x] = -(-max(x.nbytes, 1) // self._alignment) * self._alignment
+        self._size += self._sizes[x]
+
+    def placed(self, memory: "_Memory") -> dict[Variable, tuple[int, int]]:
+        """Return where in memory each array is, and its number of bytes."""
+        start, _ = memory.take(self._size)
+        return {x: (start + offset, self._sizes[x]) for x, offset in self.offsets.items()}
 
 
 class _Memory:

@@ -11,6 +11,8 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy
+
 from xpnet.backends import copied
 from xpnet.cached import cached_property
 from xpnet.replay.graph import Graph, Operation, Variable
@@ -18,7 +20,7 @@ from xpnet.replay.kernels.fusion import fuse
 from xpnet.replay.kernels.kernel import Kernel, Target
 from xpnet.replay.plans.check import Check
 from xpnet.replay.plans.memory import Layout, Prototypes, last_readers
-from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step
+from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step, Stretch
 
 _numbers = count()
 
@@ -272,7 +274,7 @@ class MemoryPlan(Plan):
             kernel = group.kernel
             if kernel:
                 results = [o.result for o in group.operations if last.get(o.result, -1) > index]
-                fused.append(Step(kernel.inputs, results, (), kernel.in_place, kernel))
+                fused.append(Step(kernel.inputs, results, in_place=kernel.in_place, kernel=kernel))
             else:
                 fused.append(step_of[group.operations[0]])
         return fused
@@ -335,6 +337,8 @@ class MemoryPlan(Plan):
         """Return the calls of a step without those that have nothing to do."""
         kernels = [self._call(part, part.kernel) for part in step.parts if part.kernel]
         calls = self._at_once(kernels) if kernels else step.calls
+        if step.in_stretch and not self._layout.is_stretch(step.results):
+            calls = [call._replace(arguments=[*map(_apart, call.arguments)]) for call in calls]
         return [call for call in calls if not self._is_there_already(call)]
 
     def _call(self, step: Step, kernel: Kernel) -> Call:
@@ -362,6 +366,10 @@ class MemoryPlan(Plan):
         names |= {name: runtime.memory(nbytes) for name, nbytes in text.scratch.items()}
         for x, (offset, _) in self.buffers.items():
             names[text.text(x)] = runtime.array(memory, offset, x.shape, self._stored_as(x.dtype))
+        for name, arrays in text.stretches.items():
+            start, end = self.buffers[arrays[0]][0], self.buffers[arrays[-1]][0] + arrays[-1].nbytes
+            dtype = numpy.dtype(self._stored_as(arrays[0].dtype))
+            names[name] = runtime.array(memory, start, ((end - start) // dtype.itemsize,), dtype)
         for line in self._once:
             exec(line, names)
         names |= self._native_names(memory)
@@ -399,6 +407,11 @@ class MemoryPlan(Plan):
             for x, (start, size) in self.buffers.items()
         )
         return "\n".join([super().explain(), summary, *buffers])
+
+
+def _apart(x: Any) -> Any:
+    """Return the arrays of a stretch, which are not in one."""
+    return tuple(x.arrays) if type(x) is Stretch else x
 
 
 def first_line(error: Exception) -> str:

@@ -78,6 +78,12 @@ class Member(NamedTuple):
     arguments: tuple | None = None
 
 
+class Stretch(NamedTuple):
+    """Arrays of a dtype that stand one after the other in memory, as one array; or else they themselves."""
+
+    arrays: Sequence[Variable]
+
+
 class Scratch(NamedTuple):
     """Memory beside the buffers, in which all bytes are zero at first; the largest of those of one name."""
 
@@ -97,6 +103,9 @@ class Step:
         One after the other. A copy to a result that takes over the memory of what is copied is left out.
     in_place : sequence of Variable
         Inputs whose memory the result may take over, if nothing else needs them any more.
+    in_stretch : bool
+        Whether the results stand one after the other in memory. Inputs that nothing else needs are made there
+        already, each where the result of its number will be.
     kernel : Kernel or None
         What stands for the calls, as it depends on the memory that is shared.
     at_once : sequence of Step
@@ -108,6 +117,7 @@ class Step:
     results: Sequence[Variable]
     calls: Sequence[Call] = ()
     in_place: Sequence[Variable] = ()
+    in_stretch: bool = False
     kernel: Kernel | None = None
     at_once: Sequence["Step"] = ()
 
@@ -153,12 +163,15 @@ class Source:
         What the text names: functions, arrays and so on.
     scratch : dict of str to int
         The memory that it names, in bytes.
+    stretches : dict of str to sequence of Variable
+        The arrays that it names together.
     """
 
     def __init__(self, names: Mapping[Variable, str]) -> None:
         self._names = names
         self.constants: dict[str, Any] = {}
         self.scratch: dict[str, int] = {}
+        self.stretches: dict[str, Sequence[Variable]] = {}
 
     def line(self, call: Call) -> str:
         """Return the line that does a call."""
@@ -179,6 +192,10 @@ class Source:
             case Member(array, name, arguments):
                 called = "" if arguments is None else f"({self.items(arguments)})"
                 return f"{self.text(array)}.{name}{called}"
+            case Stretch(arrays):
+                name = f"stretch_{arrays[0].number}"
+                self.stretches[name] = arrays
+                return name
             case Scratch(name, nbytes):
                 self.scratch[name] = max(self.scratch.get(name, 0), nbytes)
                 return name
