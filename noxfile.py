@@ -186,7 +186,7 @@ for processor, settings in PROCESSORS.items():
 @nox.session
 def processes(session: nox.Session) -> None:
     """Groups of one to four processes, on any number of cores; `-- -m "not slow"` stays with two."""
-    session.install("-e", ".[mpi]", *group("processes"))
+    session.install("-e", ".[mpi,sklearn,examples]", *group("processes"))
     environment = {"OPENBLAS_NUM_THREADS": "1"} | os.environ
     session.run(
         "pytest", "tests/processes", *(session.posargs or ["-m", "slow or not slow"]), env=environment

@@ -25,6 +25,7 @@ PICTURES = {
     "tables.py": ["tables.png"],
     "tokens.py": ["tokens.png"],
     "writing.py": ["writing.png"],
+    "processes.py": ["processes.png"],
     "regression.py": ["regression.png", "regression_learning.png"],
     "sklearn_drop_in.py": ["sklearn_drop_in.png"],
 }

@@ -55,9 +55,13 @@ class Run(NamedTuple):
 def launch(size, program, *arguments, seconds=120):
     """Run a function of `programs.py`, or ``"file.function"`` of another file, in so many processes."""
     file, _, name = program.rpartition(".")
-    path = FOLDER / f"{file or 'programs'}.py"
+    return start(size, FOLDER / f"{file or 'programs'}.py", name, *arguments, seconds=seconds)
+
+
+def start(size, path, *arguments, seconds=120):
+    """Run a program in so many processes."""
     environment = os.environ | ALLOWED | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [MPIEXEC, "-n", str(size), sys.executable, path, name, *map(str, arguments)]
+    command = [MPIEXEC, "-n", str(size), sys.executable, path, *map(str, arguments)]
     run = subprocess.run(
         command,
         stdout=subprocess.PIPE,

@@ -265,7 +265,7 @@ def forked():
         try:
             group.sum(np.ones(2))
         except RuntimeError as error:
-            os._exit(7 if "received sum in a process that one of these started" in str(error) else 1)
+            os._exit(7 if "received one in a process that one of these started" in str(error) else 1)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (7 if size > 1 else 1)
     equal(group.sum(np.ones(2)), [size, size])

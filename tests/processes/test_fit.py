@@ -1,11 +1,15 @@
 """A training by `fit` in several processes is that of one."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from processes.launch import SIZES, launch, needs_mpi, passes
+from processes.launch import SIZES, launch, needs_mpi, passes, start
 
 pytestmark = needs_mpi
+
+ROOT = Path(__file__).parents[2]
 
 
 def files(folder):
@@ -48,6 +52,33 @@ def test_training_on_other_libraries(spec, tmp_path):
         passes(size, "trainings.library", spec, tmp_path)
     found = files(tmp_path)
     assert_same(found["2"], found["1"])
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_estimators_are_those_of_one_process(size, tmp_path):
+    pytest.importorskip("sklearn")
+    folders = [tmp_path / str(number) for number in (1, size)]
+    for number, folder in zip((1, size), folders, strict=True):
+        folder.mkdir()
+        passes(number, "trainings.estimators", folder)
+    expected, found = map(files, folders)
+    assert expected.keys() == {"classifier", "stopping", "regressor", "weighted"}
+    for name in expected:
+        assert_same(found[name], expected[name])
+
+
+def test_estimators_without_a_seed_are_the_same_on_all():
+    pytest.importorskip("sklearn")
+    passes(2, "trainings.unseeded_estimators")
+
+
+def test_the_example(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    run = start(2, ROOT / "examples" / "processes.py", "--small", "--device", "cpu", "--output", tmp_path)
+    assert run.status == 0, run.output
+    assert run.output.count("processes     2") == 1
+    assert (tmp_path / "processes.png").exists()
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
@@ -110,6 +141,7 @@ def test_processes_with_the_same_batches_are_told():
         ("nan_in_validation", ["the validation loss must be finite", "at row 29, column 0, which is nan"]),
         ("nan_in_batches", ["batch 2, first in x at row 5 of the batch, column 1, which is nan"]),
         ("weights_overflow", ["FloatingPointError", "Lower the learning rate"]),
+        ("orders", ["must put the examples in the same order, received another one on rank 1"]),
         ("raises", ["xpnet: rank 1 of 2 failed", "ValueError: wrong step"]),
         ("wrong_labels", ["xpnet: rank 0 of 2 failed", "ValueError"]),
     ],

@@ -185,6 +185,44 @@ def killed_again(folder, seed):
     keep(f"{folder}/found.npz", *fitted("resumed", resume=path if path.exists() else None, **options))
 
 
+# -- estimators of scikit-learn's kind -----------------------------------------------------------------------
+
+
+def estimators(folder):
+    from xpnet.sklearn import MLPClassifier, MLPRegressor
+
+    weights = np.where(np.arange(103) % 3, WEIGHTS, 0.0)
+    settings = {"group": group, "random_state": 0, "max_iter": 30, "batch_size": 20, "tol": 0.0}
+    settings |= {"hidden_layer_sizes": 16, "dropout": 0.2, "batch_norm": True, "alpha": 0.1}
+    for name, estimator in {
+        "classifier": MLPClassifier(**settings, class_weight={0: 0.5}),
+        "stopping": MLPClassifier(**settings, early_stopping=True),
+        "regressor": MLPRegressor(**settings, solver="sgd", learning_rate="invscaling"),
+        "weighted": MLPRegressor(**settings),
+    }.items():
+        given = {"sample_weight": weights} if name in ("classifier", "weighted") else {}
+        estimator.fit(X, LABELS if isinstance(estimator, MLPClassifier) else Y[:, 0], **given)
+        same_on_all([*estimator.coefs_, np.asarray(estimator.loss_curve_)])
+        arrays = {"coef": estimator.coefs_[0], "loss": estimator.loss_curve_, "last": estimator.coefs_[1]}
+        if name == "stopping":
+            arrays["scores"] = estimator.validation_scores_
+        if rank == 0:
+            np.savez(f"{folder}/{name}.npz", **arrays)
+
+
+def unseeded_estimators():
+    from xpnet.sklearn import MLPClassifier
+
+    estimator = MLPClassifier(8, max_iter=3, early_stopping=True, group=group).fit(X, LABELS)
+    same_on_all([*estimator.coefs_, np.asarray(estimator.loss_curve_)])
+
+
+def orders():
+    """Examples in an order that each process draws for itself."""
+    random = np.random.default_rng(rank)
+    fitted("plain", shuffle=random.permutation)
+
+
 # -- batches from outside ----------------------------------------------------------------------------------
 
 

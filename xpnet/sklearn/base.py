@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 import xpnet
 from xpnet import nn, tree
 from xpnet.backends import Device, asarray, device_of, to_numpy
+from xpnet.distributed import Group
 from xpnet.settings import flag, is_integer
 from xpnet.sklearn import files
 from xpnet.sklearn.data import Samples, checked, dtype_on, home_of, host
@@ -97,6 +98,7 @@ class MLP(BaseEstimator):
         "callbacks": [list, tuple],
         "progress": ["boolean"],
         "module": [callable, None],
+        "group": [Group, None],
     }
 
     calibrate = False  # the classifier has a parameter of that name
@@ -142,6 +144,8 @@ class MLP(BaseEstimator):
         first_pass = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
         data = self._examples(X, y, sample_weight, "partial_fit" if incremental else "fit", reset=first_pass)
         seed = self.random_state
+        if seed is None and self.group is not None:  # on all processes that of rank 0
+            seed = self.group.gather_objects(check_random_state(None).randint(2**31 - 1))[0]
         self._random_state = check_random_state(int(seed) if is_integer(seed) else seed)
         self._begin(data, first_pass)
         data, held_out = self._split(data, incremental)
@@ -152,6 +156,11 @@ class MLP(BaseEstimator):
         try:
             if self._stochastic():
                 fit_stochastic(self, net, data, held_out, incremental)
+            elif self.group is not None and self.group.size > 1:
+                raise ValueError(
+                    'a group of processes needs solver="adam" or "sgd", or an optimizer, received solver='
+                    '"lbfgs", which is for small data. Leave out the group.'
+                )
             else:
                 fit_lbfgs(self, net, data)
         finally:

@@ -111,6 +111,9 @@ class MLPClassifier(ClassifierMixin, MLP):
     module : Module, callable or None
         A network in place of the dense layers: one that is copied, or a function of the numbers of features
         and outputs that makes one. It returns outputs without softmax, sigmoid or exponential.
+    group : xpnet.distributed.Group or None
+        Processes that train the estimator together, each of which calls `fit` with the same arguments; see
+        `xpnet.fit`. A file of the estimator does not say it.
 
     Attributes
     ----------
@@ -198,6 +201,7 @@ class MLPClassifier(ClassifierMixin, MLP):
         callbacks: Any = (),
         progress: bool = False,
         module: Any = None,
+        group: Any = None,
     ) -> None:
         self._keep(locals())
 

@@ -74,7 +74,7 @@ _ASKING = ("fit", "partial_fit", "score")
 def save(estimator: Any, path: str | os.PathLike[str], include_optimizer: bool) -> None:
     """Write a fitted estimator to a file. See `MLP.save`."""
     estimator._validate_params()
-    parameters = estimator.get_params(deep=False)
+    parameters = estimator.get_params(deep=False) | {"group": None}  # which is of the program that trained
     known = {*parameters, *_FITTED, *_OF_NETWORK, *_OF_TRAINING, *_MADE_ANEW, "_metadata_request"}
     for name in vars(estimator):
         if name not in known:

@@ -13,6 +13,7 @@ from xpnet.autodiff.transforms import carries_gradient
 from xpnet.backends import asarray, device_of
 from xpnet.errors import NoGradientError
 from xpnet.nn import Module
+from xpnet.share import current_share
 from xpnet.training import Steps
 from xpnet.training.metric import attribute_of, check_targets_of
 from xpnet.training.steps import NO_DEPENDENCE
@@ -124,14 +125,20 @@ class Objective:
                 "(batch,), received a loss that returns one number. Leave out its mean."
             )
         total: Any
+        share, penalty = current_share(), outputs.get("penalty")
+        share = None if share is None or share.is_whole else share
+        if penalty is not None and share is not None:  # of the network, which counts once for a batch
+            penalty = penalty * float(share.group.rank == 0)
         if weights is None:
             value, total = xp.mean(each), result.shape[0]
         else:
             weights = xp.astype(weights, each.dtype, copy=False)
             total = xp.sum(weights)
+            if share is not None:  # so that the mean over all examples of the batch is that of one process
+                total = share.group.sum(stop_gradient(total)) * (share.number / share.batch)
             total = xp.where(total == 0, 1.0, total)  # a batch that counts for nothing teaches nothing
             value = xp.sum(each * weights) / total
-        return value + outputs["penalty"] / total if "penalty" in outputs else value
+        return value if penalty is None else value + penalty / total
 
 
 def _shown(value: Any, shown: Any) -> Any:

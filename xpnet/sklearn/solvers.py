@@ -155,6 +155,7 @@ def fit_stochastic(
             callbacks=[rules, *estimator.callbacks],
             shuffle=order_of(estimator._random_state) if estimator.shuffle else False,
             progress=bool(estimator.progress),
+            group=estimator.group,
         )
     except FloatingPointError as error:
         _keep_best(estimator, net, rules, error)

@@ -132,7 +132,7 @@ def first_bad_evaluation(
     """Do for the evaluation of a network what `first_bad_step` does for its training."""
 
     def is_good(*batch: Any) -> bool:
-        return is_finite(evaluate(net, *batch[:3])[0])
+        return is_finite(evaluate(net, *batch[:3], None)[0])  # by this process alone
 
     for number, batch in batches:
         if not is_good(*batch):

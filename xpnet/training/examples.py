@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import zlib
 from collections.abc import Callable, Generator
 from contextlib import closing
 from itertools import chain, pairwise
@@ -13,6 +14,7 @@ import numpy
 from xpnet import tree
 from xpnet.backends import Device, asarray, column_names
 from xpnet.distributed import Group
+from xpnet.errors import ProcessesDisagreeError
 from xpnet.nn.sparse import SparseRows
 from xpnet.share import Share, share_of
 from xpnet.training.destination import BYTES_AT_ONCE, Destination, digest_of, is_sparse, length, noted
@@ -303,6 +305,14 @@ class Examples:
         """Put the rows in the order of a new epoch."""
         rows = self.rows if self.order is None else self._checked(self.order(self.rows))
         self._in_order = rows[: self._whole(len(rows))]
+        if self.group is not None:
+            orders = self.group.gather_objects(zlib.crc32(self._in_order.tobytes()))
+            if len({*orders}) > 1:
+                other = next(rank for rank, order in enumerate(orders) if order != orders[0])
+                raise ProcessesDisagreeError(
+                    "all processes must put the examples in the same order, received another one on rank "
+                    f"{other} than on rank 0. Give shuffle a function that depends on nothing but the rows."
+                )
 
     def epoch(self, first: int = 0) -> Generator[tuple[Any, ...], None, None]:
         """Yield the batches of an epoch from a later one on, each time the same until the next one begins."""

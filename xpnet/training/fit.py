@@ -449,6 +449,9 @@ class _Loop:
 
     def _listen(self, look: bool = False) -> bool:
         """Act on Ctrl-C, on all processes after one step; return whether any wants to look at the loss."""
+        if self.group.size == 1:
+            self.interrupts.act()
+            return look
         pressed = bool(self.interrupts.pressed)
         wanted = self.group.largest(2 if pressed else int(look))
         self._is_agreed = wanted == 2
@@ -498,7 +501,7 @@ class _Loop:
         net, totals = evaluation_copy(self.run.net), self._totals()
         with closing(self._batches(data)) as batches:
             for batch in batches:
-                _added(totals, batch, *self.steps.evaluate(net, *batch[:3]))
+                _added(totals, batch, *self.steps.evaluate(net, *batch))
                 self._listen()
         return totals.results()
 

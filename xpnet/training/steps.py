@@ -332,7 +332,7 @@ def _training_steps(
     ) -> tuple[Any, Any]:
         with using_share(share):
             outputs = net(x)
-        value, denominator = measured(loss, outputs, y, weights)
+            value, denominator = measured(loss, outputs, y, weights)
         if not carries_gradient(value):
             raise NoGradientError(NO_DEPENDENCE)
         scaled = value if scale is None else value * scale
@@ -398,9 +398,10 @@ def _known(found: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
 
 
 def _evaluation_step(loss: Callable[..., Any]) -> Callable[..., Any]:
-    def step(net: Any, x: Any, y: Any, weights: Any) -> tuple[Any, ...]:
-        outputs = net(x)
-        value, denominator = measured(loss, outputs, y, weights)
+    def step(net: Any, x: Any, y: Any, weights: Any, share: Share | None) -> tuple[Any, ...]:
+        with using_share(share):
+            outputs = net(x)
+            value, denominator = measured(loss, outputs, y, weights)
         return _known((value, outputs, denominator))
 
     return step
