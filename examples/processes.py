@@ -71,7 +71,8 @@ def draw(several, alone, differences, path):
     epochs = range(1, len(alone) + 1)
     for name, label in (("loss", "training"), ("validation_loss", "put aside")):
         (line,) = left.plot(epochs, alone[name], linewidth=5, alpha=0.4, label=f"{label}, one process")
-        left.plot(epochs, several[name], "--", color=line.get_color(), label=f"{label}, {group.size} together")
+        color = line.get_color()
+        left.plot(epochs, several[name], "--", color=color, label=f"{label}, {group.size} together")
     left.set(xlabel="epoch", ylabel="loss", title="The same curve")
     left.legend()
     # Rounding alone: a double-precision number of size 1 is known to 1e-16.

@@ -229,6 +229,15 @@ def test_cuda_devices(fake_cupy):
     assert (status.devices, status.problem) == (("cuda:0", "cuda:1"), None)
 
 
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"])
+@pytest.mark.parametrize(("rank", "number"), [(0, 0), (1, 1), (2, 0), (3, 1)])
+def test_each_process_on_a_machine_has_another_gpu(fake_cupy, monkeypatch, name, rank, number):
+    fake_cupy(count=2)
+    monkeypatch.setenv(name, str(rank))
+    assert xpnet.device("cuda").native.id == number
+    assert xpnet.device("cuda:1").native.id == 1  # what is asked for by its number is that
+
+
 def test_a_driver_that_is_too_old(fake_cupy):
     fake_cupy(available=False, driver=12080)
     with pytest.raises(

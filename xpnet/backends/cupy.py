@@ -3,6 +3,7 @@
 import gc
 import importlib
 import importlib.util
+import os
 import shutil
 import traceback
 from collections import deque
@@ -15,6 +16,16 @@ import numpy
 from xpnet.backends.library import Library, number_of_device
 from xpnet.errors import DeviceLostError, DeviceUnavailableError, OutOfDeviceMemoryError
 
+# What launchers of several processes say of the number of this one on its machine, by names of environment
+# variables: those of Open MPI, of MPICH and its like, and of Slurm.
+_LOCAL_RANKS = ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
+
+
+def _number_on_machine() -> int:
+    """Return the number of this process among those of its launcher on this machine; 0 without one."""
+    found = (os.environ.get(name, "") for name in _LOCAL_RANKS)
+    return next((int(number) for number in found if number.isdecimal()), 0)
+
 
 def _find_cuda_device(name: str) -> Any:
     import cupy
@@ -23,7 +34,8 @@ def _find_cuda_device(name: str) -> Any:
     if reason:
         raise DeviceUnavailableError(reason)
     count = cupy.cuda.runtime.getDeviceCount()
-    number = number_of_device(name, count, "cuda")
+    # Each process has a GPU of its own, if there are enough.
+    number = number_of_device(name, count, "cuda") if name else _number_on_machine() % count
     return cupy.cuda.Device(number)
 
 

@@ -35,7 +35,8 @@ def device(spec: "str | Device | None" = None) -> Device:
     spec : str, Device or None
         ``"cpu"`` (NumPy), ``"cuda"``, ``"cuda:1"`` (CuPy), ``"torch"``, ``"jax"`` or ``"strict"`` with an
         optional ``:device``, or ``"auto"``: CUDA where it is usable, else the CPU. None is the device of the
-        innermost `use_device`, else the environment variable ``XPNET_DEVICE``, else ``"cpu"``.
+        innermost `use_device`, else the environment variable ``XPNET_DEVICE``, else ``"cpu"``. Of processes
+        that ``mpiexec`` or Slurm started, each has another GPU as ``"cuda"``, as far as there are enough.
 
     Returns
     -------
