@@ -1,5 +1,6 @@
 """Trainings of several processes: ``mpiexec -n 2 python trainings.py NAME`` calls the function NAME."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -124,20 +125,21 @@ def all_kinds(folder):
 
 
 class StopAt(xpnet.callbacks.Callback):
-    """Ends a training in the middle of an epoch."""
+    """Ends a training in the middle of an epoch, on all processes."""
 
     def __init__(self, step):
         self._step = step
 
     def step_end(self, run):
         if run.step == self._step:
-            raise KeyboardInterrupt
+            raise EOFError
 
 
 def interrupted(folder):
     """Train up to a step in the middle of an epoch, of which there is a checkpoint."""
     checkpoint = callbacks.Checkpoint(f"{folder}/{{step}}.safetensors", every=4, keep=2)
-    fitted("resumed", callbacks=[checkpoint, callbacks.CSVLogger(f"{folder}/table.csv"), StopAt(33)])
+    with contextlib.suppress(EOFError):
+        fitted("resumed", callbacks=[checkpoint, callbacks.CSVLogger(f"{folder}/table.csv"), StopAt(33)])
     if rank == 0:
         assert sorted(path.name for path in Path(folder).iterdir()) == [
             "30.safetensors",
@@ -252,8 +254,9 @@ class Batches:
 def from_batches(folder):
     net = doubled(network(nn.BatchNorm(16), nn.Tanh(), nn.Dropout(0.3, seed=2)))
     given = {"loss": losses.mse, "optimizer": optim.Adam(1e-2), "group": group, "progress": False}
-    given |= {"epochs": 20, "metrics": [metrics.r2], "validation": lambda: iter(Batches())}
-    keep(f"{folder}/batches.npz", net, xpnet.fit(net, Batches(), **given))
+    given |= {"epochs": 10, "metrics": [metrics.r2]}
+    keep(f"{folder}/batches.npz", net, xpnet.fit(net, Batches(), validation=lambda: iter(Batches()), **given))
+    keep(f"{folder}/array.npz", net, xpnet.fit(net, Batches(), validation=(X[:50], Y[:50]), **given))
 
 
 def uneven():
@@ -319,6 +322,36 @@ def nan_in_batches():
     xpnet.fit(net, batches, loss=losses.mse, optimizer=optim.SGD(0.1), group=group, progress=False)
 
 
+def nan_with_groups_of_ones_own():
+    """Layers and optimizers with a group, too, do not wait for a process that looks for a bad value alone."""
+    net = doubled(nn.Sequential(nn.Dense(4, 8, seed=0), nn.BatchNorm(8, group=group), nn.Dense(8, 1, seed=1)))
+    x = X[:20].copy()
+    if rank == size - 1:
+        x[5, 1] = np.nan
+    options = {"loss": losses.mse, "optimizer": optim.chain(group.average(), optim.SGD(0.1))}
+    xpnet.fit(
+        net, [(X[20 + rank : 30], Y[20 + rank : 30]), (x, Y[:20])], **options, group=group, progress=False
+    )
+
+
+def bad_index():
+    """An index that one process meets, of which the others do not know, behind a layer that exchanges."""
+    random = np.random.default_rng(0)
+    x = random.integers(0, 5, size=(40, 3))
+    x[33, 1] = 17
+
+    class Shifted(nn.Module):
+        def __init__(self):
+            self.embedding, self.norm = nn.Embedding(12, 4, seed=0), nn.BatchNorm(4)
+            self.dense = nn.Dense(4, 1, seed=1)
+
+        def __call__(self, x):
+            return self.dense(self.norm(self.embedding(x * 1).mean(axis=1)))
+
+    options = {"loss": losses.mse, "optimizer": optim.SGD(0.1), "shuffle": False, "batch_size": 20}
+    xpnet.fit(doubled(Shifted()), x, Y[:40], **options, group=group, progress=False)
+
+
 def weights_overflow():
     fitted("plain", optimizer=optim.SGD(1e9), metrics=[])
 
@@ -381,6 +414,7 @@ def differ(what):
         "rate": {"optimizer": optim.Adam(1e-2 * (1 + one))},
         "seed": {"seed": one},
         "epochs": {"epochs": 3 + one},
+        "resume": {"resume": "nowhere.safetensors" if one else None},
         "callbacks": {"callbacks": [callbacks.EarlyStopping("loss")] * one},
     }[what]
     net = doubled(network())

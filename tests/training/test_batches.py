@@ -229,7 +229,7 @@ def test_processes_share_each_batch_and_read_their_own_rows(size, kind, first):
         shuffle, random = "blocks" if kind == "blocks" else True, np.random.default_rng(0)
         data.order = order_of(shuffle, None, rows=rows, elements=1, random=random)
         if size > 1:
-            data.join(SimpleNamespace(rank=rank, size=size))
+            data.join(SimpleNamespace(rank=rank, size=size, gather_objects=lambda value: [value]))
         data.begin()
         before = y.made if kind == "made" else 0
         found.append([batch.tolist() for (batch,) in data.epoch(first)])

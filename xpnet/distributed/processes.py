@@ -147,8 +147,7 @@ class Processes:
         self._meet: Callable[[], Any] = partial(self._agreement.Allreduce, *buffers, MPI.MAX)
         # In half of the time, from MPI 4 on.
         with contextlib.suppress(AttributeError, NotImplementedError):
-            request = self._agreement.Allreduce_init(*buffers, MPI.MAX)
-            self._meet = lambda: (request.Start(), request.Wait())
+            self._meet = partial(_started, self._agreement.Allreduce_init(*buffers, MPI.MAX))
 
     def compute(
         self, kind: str, root: int, about: str, arrays: Sequence[numpy.ndarray]
@@ -167,17 +166,17 @@ class Processes:
         is_known = len(dtypes) == 1 and travels_as(next(iter(dtypes))) in dtypes
         return Adding(self, (kind, 0, about, *kinds)) if is_known else None
 
-    def add(self, what: Any, stretches: Sequence[numpy.ndarray], code: int | None = None) -> None:
-        """Add up the stretches of all processes, each in place."""
+    def add(self, what: Any, memories: Sequence[numpy.ndarray], code: int | None = None) -> None:
+        """Add up the memories of all processes, each in place."""
         with self._together:
             self._agree(what, code=code)
-            for stretch in stretches:
-                at_once = _BYTES_OF_PROCESS * self.size // stretch.itemsize
-                if len(stretch) <= at_once:
-                    self._data.Allreduce(self._mpi.IN_PLACE, stretch)
+            for memory in memories:
+                at_once = _BYTES_OF_PROCESS * self.size // memory.itemsize
+                if len(memory) <= at_once:
+                    self._data.Allreduce(self._mpi.IN_PLACE, memory)
                     continue
-                for start in range(0, len(stretch), at_once):
-                    self._data.Allreduce(self._mpi.IN_PLACE, stretch[start : start + at_once])
+                for start in range(0, len(memory), at_once):
+                    self._data.Allreduce(self._mpi.IN_PLACE, memory[start : start + at_once])
 
     def largest(self, number: int) -> int:
         """Return the largest of the numbers of all processes."""
@@ -201,7 +200,11 @@ class Processes:
                 "that one of these started. Call it outside of that."
             )
         self._lock.acquire()
-        self.watch.begin(self._number + 1)
+        try:
+            self.watch.begin(self._number + 1)
+        except BaseException:
+            self.end()
+            raise
 
     def end(self) -> None:
         self.watch.end()
@@ -248,15 +251,15 @@ class Processes:
     ) -> list[numpy.ndarray]:
         """Add up arrays, all of a dtype in one exchange."""
         results: list[Any] = [None] * len(arrays)
-        stretches = []
+        memories = []
         for dtype in dict.fromkeys(dtype for dtype, _ in kinds):
             numbers = [n for n, (other, _) in enumerate(kinds) if other == dtype]
-            stretch, parts = in_stretch([kinds[n] for n in numbers])
-            stretches.append(stretch)
+            memory, parts = one_after_other([kinds[n] for n in numbers])
+            memories.append(memory)
             for n, part in zip(numbers, parts, strict=True):
                 part[...] = arrays[n]
                 results[n] = part
-        self.add((kind, 0, about, *kinds), stretches)
+        self.add((kind, 0, about, *kinds), memories)
         return [y.astype(x.dtype, copy=False) for x, y in zip(arrays, results, strict=True)]
 
     def _moved(self, kind: str, arrays: Sequence[numpy.ndarray], root: int) -> list[numpy.ndarray]:
@@ -293,10 +296,19 @@ class Processes:
             if os.getpid() == self._owner and not self._mpi.Is_finalized():
                 # However long the others still work. Those who came to an operation tell what is wrong.
                 with contextlib.suppress(ProcessesDisagreeError):
+                    self.settle()
                     self._agree(_END)
 
         sys.excepthook = on_error
         atexit.register(at_exit)
+
+
+def _started(request: Any) -> None:
+    """Do what a request stands for, to its end also where a signal's handler raises in between."""
+    try:
+        request.Start()
+    finally:
+        request.Wait()
 
 
 class _Together:
@@ -326,14 +338,15 @@ class Adding:
         self._processes, self._what, self._code = processes, what, processes.code_of(what)
 
     def __call__(self, arrays: Any) -> None:
-        """Add up a stretch, as `in_stretch` makes them, or some arrays that are in none."""
+        """Add up what `one_after_other` makes, or some arrays that are anywhere."""
+        self._processes.settle()
         if isinstance(arrays, numpy.ndarray):
             self._processes.add(self._what, [arrays], self._code)
             return
-        stretch, parts = in_stretch(self._what[3:])
+        memory, parts = one_after_other(self._what[3:])
         for part, x in zip(parts, arrays, strict=True):
             part[...] = x
-        self._processes.add(self._what, [stretch], self._code)
+        self._processes.add(self._what, [memory], self._code)
         for part, x in zip(parts, arrays, strict=True):
             x[...] = part
 
@@ -343,19 +356,20 @@ def travels_as(dtype: numpy.dtype) -> numpy.dtype:
     return numpy.dtype("float32") if dtype.kind in "fV" and dtype.itemsize == 2 else dtype.newbyteorder("=")
 
 
-def in_stretch(kinds: Sequence[Kind]) -> tuple[numpy.ndarray, list[numpy.ndarray]]:
+def one_after_other(kinds: Sequence[Kind]) -> tuple[numpy.ndarray, list[numpy.ndarray]]:
     """Return memory for arrays of a dtype, as one array and as each of them.
 
-    They begin at multiples of so many bytes as the buffers of a plan, which may be such a stretch.
+    They begin at multiples of so many bytes as in a plan, `plans.step.Consecutive`.
     """
     dtype = travels_as(kinds[0][0])
     starts, end = [], 0
     for _, shape in kinds:
         starts.append(-(-end // Cpu.alignment) * Cpu.alignment)
-        end = starts[-1] + max(math.prod(shape) * dtype.itemsize, 1)
+        nbytes = math.prod(shape) * dtype.itemsize
+        end = starts[-1] + max(nbytes, 1)
     memory = numpy.empty(end // dtype.itemsize + 1, dtype)
     parts = [numpy.ndarray(shape, dtype, memory, n) for n, (_, shape) in zip(starts, kinds, strict=True)]
-    return memory[:-1], parts
+    return memory[: (starts[-1] + nbytes) // dtype.itemsize], parts
 
 
 def _compared(what: Any, other: Any) -> str:

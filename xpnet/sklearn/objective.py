@@ -134,9 +134,10 @@ class Objective:
         else:
             weights = xp.astype(weights, each.dtype, copy=False)
             total = xp.sum(weights)
-            if share is not None:  # so that the mean over all examples of the batch is that of one process
-                total = share.group.sum(stop_gradient(total)) * (share.number / share.batch)
+            total = total if share is None else share.group.sum(stop_gradient(total))
             total = xp.where(total == 0, 1.0, total)  # a batch that counts for nothing teaches nothing
+            if share is not None:  # so that the mean over all examples of the batch is that of one process
+                total = total * (share.number / share.batch)
             value = xp.sum(each * weights) / total
         return value if penalty is None else value + penalty / total
 

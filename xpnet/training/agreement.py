@@ -42,6 +42,16 @@ def same_random(group: Group, random: "numpy.random.Generator", *, is_fresh: boo
         random.bit_generator.state = group.gather_objects(random.bit_generator.state)[0]
 
 
+def check_resume(group: Group, resume: Any) -> None:
+    """Check that all processes go on with a training, or none does. Rank 0 alone need find the file."""
+    asked = group.gather_objects(resume is not None)
+    if len({*asked}) > 1:
+        raise ProcessesDisagreeError(
+            "all processes must be given resume, of which rank 0 reads the file, or none; received it on rank "
+            f"{asked.index(True)}, and not on rank {asked.index(False)}."
+        )
+
+
 def from_rank_0(group: Group, values: Any) -> Any:
     """Return a tree with the arrays that it has on rank 0."""
     leaves, structure = tree.flatten(values, state=True)

@@ -107,10 +107,10 @@ class Batches:
     is_loaded = False
 
     def join(self, group: Group) -> None:
-        """Go through the epochs together with other processes, whose batches are taken to be as large."""
+        """Go through the epochs together with other processes."""
         self.group = group
-        self.batch_size *= group.size
-        self.number = None if self.number is None else self.number * group.size
+        self.batch_size, own = sum(group.gather_objects(self.batch_size)), self.batch_size
+        self.number = None if self.number is None else self.number // own * self.batch_size
 
     def own(self, *_values: Any) -> list[Any]:
         """Return nothing: all batches are for one purpose."""
@@ -145,7 +145,7 @@ class Batches:
 
     def digest(self) -> int:
         """Return a number that tells the first batch from others."""
-        return digest_of(self.first()[0])
+        return digest_of(self.first()[1], waits=True)
 
     def share(self, number: int, batch: Any) -> Share | None:
         """Return which examples of a batch of all processes are those of this one; None if all are.

@@ -18,6 +18,7 @@ from xpnet.backends import (
     has_bool_columns,
     library_of,
     numpy_dtype,
+    to_numpy,
     unmasked,
     use_device,
 )
@@ -155,11 +156,19 @@ def is_sparse(data: Any) -> bool:
     return hasattr(data, "toarray") and hasattr(data, "tocsr")
 
 
-def digest_of(batch: Any, before: int = 0) -> int:
-    """Return a number that tells batches up to this one, by their first and last examples, from others."""
+def digest_of(batch: Any, before: int = 0, *, waits: bool = False) -> int:
+    """Return a number that tells batches up to this one, by their first and last examples, from others.
+
+    Arrays on other devices than the host are left out, unless it waits for them.
+    """
     for leaf in tree.leaves(batch):
-        if isinstance(leaf, numpy.ndarray):  # other devices would have to be waited for
-            before = zlib.crc32(leaf[0].tobytes() + leaf[-1].tobytes(), before)
+        if isinstance(leaf, numpy.ndarray):
+            ends = leaf[0], leaf[-1]
+        elif waits:
+            ends = to_numpy((leaf[:1, ...], leaf[-1:, ...]))
+        else:
+            continue
+        before = zlib.crc32(b"".join(x.tobytes() for x in ends), before)
     return before
 
 

@@ -13,7 +13,6 @@ from xpnet.backends import plain_namespace, to_numpy
 from xpnet.distributed import Group
 from xpnet.nn.sparse import SparseRows
 from xpnet.nn.summary import layer_names, watched_calls
-from xpnet.share import using_share
 from xpnet.training.data import Data
 from xpnet.training.finite import are_finite, became_bad, has_points, is_finite
 from xpnet.training.networks import deep_copied, evaluation_copy
@@ -141,6 +140,15 @@ def first_bad_evaluation(
     return None
 
 
+def first_bad_data(batches: Iterable[tuple[int, Batch]], names: Sequence[str]) -> tuple[int, BadValue] | None:
+    """Return the first bad value of batches by themselves, and the number of its batch."""
+    for number, (x, y, *_) in batches:
+        for name, data in zip(names, (x, y), strict=False):
+            for found in _bad_data(name, data):
+                return number, found
+    return None
+
+
 def first_of_all(group: Group, found: tuple[int, BadValue] | None, data: Data) -> tuple[bool, str]:
     """Say what the processes found that `first_bad_step` or `first_bad_evaluation` looked for.
 
@@ -210,7 +218,8 @@ def _first_bad_datum(
 
 
 def _first_bad_output(net: Any, batch: Batch) -> BadValue | None:
-    x, net, share = batch[0], tree.copied(net), batch[-1]
+    # Of several processes, each looks by itself: those without a bad value could not wait for others.
+    x, net = batch[0], tree.copied(net) if batch[-1] is None else evaluation_copy(net)
     names, bad = layer_names(net), []
 
     def note(module: Any, output: Any) -> None:
@@ -223,7 +232,7 @@ def _first_bad_output(net: Any, batch: Batch) -> BadValue | None:
             module.check_all_inputs(array)
 
     try:
-        with watched_calls(tree.branches(net), note, enter), using_share(share):
+        with watched_calls(tree.branches(net), note, enter):
             net(x)
     except IndexError as error:  # indices that the network takes out of x
         return BadValue(f"what a layer refuses: {str(error).rstrip('.')}", "")

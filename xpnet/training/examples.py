@@ -180,7 +180,8 @@ class Examples:
         """
         if any(isinstance(source, Items) for source in self._sources):
             return None
-        return digest_of(self.first()[0])
+        rows = self.rows[[0, -1]]
+        return digest_of(self._group(rows, self._on_device(rows), self._read(rows, len(rows))), waits=True)
 
     def check_steps(self) -> None:
         """Check that an epoch has whole steps.
@@ -293,8 +294,14 @@ class Examples:
     # -- batches --------------------------------------------------------------------------------------------
 
     def first(self) -> tuple[tuple[Any, ...], list[Any]]:
-        """Return a batch, and what is known of all values: of those that are not loaded the batch's."""
+        """Return a batch, and what is known of all values: of those that are not loaded the batch's.
+
+        Of several processes, each has its share of it.
+        """
         rows = self.rows[: self.batch_size]
+        if self.group is not None:
+            share = share_of(self.group, len(rows))
+            rows = rows[share.start : share.start + share.number]
         read = self._read(rows, len(rows))
         group = self._group(rows, self._on_device(rows), read)
         with closing(self.destination.uploaded([group], from_host=self._goes_up, ahead=0)) as moved:

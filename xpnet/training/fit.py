@@ -18,7 +18,7 @@ from xpnet.distributed.group import Group, check_group
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag
 from xpnet.share import Share
-from xpnet.training.agreement import check_alike, from_rank_0, same_random, told_by
+from xpnet.training.agreement import check_alike, check_resume, from_rank_0, same_random, told_by
 from xpnet.training.arguments import (
     callbacks_of,
     check_parts,
@@ -29,7 +29,14 @@ from xpnet.training.arguments import (
 )
 from xpnet.training.data import Data, training_data
 from xpnet.training.destination import noted
-from xpnet.training.diagnosis import AFTER_CALLBACK, BACK, check_validation, first_bad_step, first_of_all
+from xpnet.training.diagnosis import (
+    AFTER_CALLBACK,
+    BACK,
+    check_validation,
+    first_bad_data,
+    first_bad_step,
+    first_of_all,
+)
 from xpnet.training.examples import check_accumulate
 from xpnet.training.finite import became_bad
 from xpnet.training.history import History
@@ -251,6 +258,7 @@ def fit(
     same_random(group, random, is_fresh=seed is None)
     steps = steps_of(loss, jit, precision)
     where, _ = place_of(net)
+    check_resume(group, resume)
     saved = None if resume is None else SavedTraining(resume, where, random, group)
     random_before = random.bit_generator.state
     sizes: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
@@ -273,7 +281,7 @@ def fit(
                 loop.epoch()
         except BaseException as error:
             loop.recover(error)
-            if not isinstance(error, KeyboardInterrupt):
+            if not loop.ends_well(error):
                 raise
             run.history.interrupted = True
         finally:
@@ -356,6 +364,7 @@ class _Loop:
             callback.start(run)
         if saved is not None:
             saved.restore_callbacks(run)
+        run.stop = bool(self.group.largest(int(bool(run.stop))))
         self._progress = progress_of(self._samples(), progress and self.group.rank == 0)
         self._progress.update(run.step * self.accumulate * self.data.batch_size)
 
@@ -467,7 +476,8 @@ class _Loop:
                     batch = next(batches, None)
                     share = data.share(number, batch)
                 except Exception as error:
-                    self.interrupts.act()  # the workers of a loader hear of Ctrl-C, too, and end
+                    if self.group.size == 1:  # which others do not know of
+                        self.interrupts.act()  # the workers of a loader hear of Ctrl-C, too, and end
                     self.run.go_back()
                     error.add_note(BACK)
                     raise
@@ -533,23 +543,32 @@ class _Loop:
         """
         run = self.run
         goes_back = isinstance(error, MemoryError | FloatingPointError) or self.interrupts.pressed > 1
-        if self.group.size > 1 and not self._is_agreed:  # the others may still be in a step
-            run.totals.leave()
-            goes_back = True
+        if self.group.size > 1:
+            goes_back = not self._is_agreed
+            if goes_back:  # the others may still be in a step
+                run.totals.leave()
         if goes_back or not run.whole or not run.is_finite():
             run.go_back()
         if isinstance(error, NotFiniteError):
             raise FloatingPointError(f"{error}{AFTER_CALLBACK}") from None
 
+    def ends_well(self, error: BaseException) -> bool:
+        """Say whether the training is over, by Ctrl-C, which of several processes all have agreed on."""
+        return isinstance(error, KeyboardInterrupt) and (self.group.size == 1 or self._is_agreed)
+
     def _place_of_first_bad(self) -> str:
         """Take the steps of an epoch again, and say where the first infinite or NaN value is."""
 
         def on_any(here: Any) -> bool:
-            return bool(self.group.largest(int(bool(here)))) if self.data.comes_again else bool(here)
+            return bool(self.group.largest(int(bool(here))))
 
-        with closing(self._again(self.data, self.run.batch)) as batches:
-            steps = self.run, self.steps, batches, self.data.names, self.accumulate
-            _, place = first_of_all(self.group, first_bad_step(*steps, on_any), self.data)
+        data = self.data
+        with closing(self._again(data, self.run.batch)) as batches:
+            if self.group.size > 1 and not data.comes_again:  # a step needs a batch of each process
+                found = first_bad_data(batches, data.names)
+            else:
+                found = first_bad_step(self.run, self.steps, batches, data.names, self.accumulate, on_any)
+            _, place = first_of_all(self.group, found, data)
         return place + _RANGE if self.steps.precision == "float16" else place
 
     def end(self) -> None:

@@ -47,19 +47,22 @@ class Interrupts:
         self._and_terminate = and_terminate and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            self._and_terminate = False
+            return self
         usual = signal.getsignal(signal.SIGINT)
-        if callable(usual) and threading.current_thread() is threading.main_thread():
+        if callable(usual):
             self._act = usual
             signal.signal(signal.SIGINT, self._note)
-            if self._and_terminate:
-                signal.signal(signal.SIGTERM, self._note)
+        if self._and_terminate:
+            signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._act is not None:
             signal.signal(signal.SIGINT, self._act)
-            if self._and_terminate:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self._and_terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _note(self, number: int, frame: Any) -> None:
         self.pressed += 1
@@ -76,8 +79,7 @@ class Interrupts:
         """
         if not (self.pressed or pressed):
             return
-        if self._act is not None:
-            self._act(signal.SIGINT, None)
-            self.pressed = 0  # somebody's own handler wants to go on
-        elif pressed:
+        if self._act is None:
             raise KeyboardInterrupt
+        self._act(signal.SIGINT, None)
+        self.pressed = 0  # somebody's own handler wants to go on

@@ -29,6 +29,7 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
     All processes of a group call it, and rank 0 writes.
     """
     totals, source = run.totals.sums, run.source.state()
+    stop = bool(run.group.largest(int(bool(run.stop))))
     if source is not None and run.group.size > 1:
         source = {"of_each": run.group.gather_objects(source)}
     if run.group.rank > 0:
@@ -41,7 +42,7 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
         "epoch": run.epoch,
         "batch": run.batch,
         "step": run.step,
-        "stop": bool(run.stop),
+        "stop": stop,
         "history": dict(run.history),
         "totals": totals,
         "random": run.random,

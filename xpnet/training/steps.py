@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from xpnet import tree
-from xpnet.autodiff import array_namespace, value_and_grad
+from xpnet.autodiff import array_namespace, stop_gradient, value_and_grad
 from xpnet.autodiff.transforms import carries_gradient
 from xpnet.backends import at_least_single, in_dtype
 from xpnet.errors import NoGradientError
@@ -289,27 +289,16 @@ def measured(loss: Callable[..., Any], outputs: Any, y: Any, weights: Mapping[st
     return value, _UNKNOWN if is_weighted else None
 
 
-def _counted(value: Any, denominator: Any, share: Share) -> Any:
-    """Return the loss of a share as a part of that of the batch: by how much of it counts here.
-
-    What counts on all is not known yet; if all examples count alike, it is as many as the batch has.
-    """
+def _part_of_batch(value: Any, denominator: Any, share: Share) -> tuple[Any, Any]:
+    """Return which part the loss of a share is of that of the batch, and what the latter is divided by."""
     if denominator is _UNKNOWN:
         raise ValueError(UNKNOWN_DENOMINATOR)
     if denominator is None:
-        return value * (share.number / (share.batch * share.copies))
-    return value * _in_kind(array_namespace(value), denominator / (share.batch * share.copies), value)
-
-
-def _of_all(gradients: Any, denominator: Any, share: Share) -> Any:
-    """Return the gradients of the loss of the batch, from those of all shares by `_counted`."""
-    if denominator is None:
-        return share.group.sum(gradients)
-    gradients, denominator = share.group.sum((gradients, denominator / share.copies))
-    leaves, structure = tree.flatten(gradients)
-    xp = array_namespace(denominator)
-    factor = each_dtype(share.batch / _nonzero(xp, denominator), leaves)
-    return tree.unflatten(structure, [g * f for g, f in zip(leaves, factor, strict=True)])
+        return share.number / (share.batch * share.copies), share.batch
+    xp = array_namespace(value)
+    own = _in_kind(xp, stop_gradient(denominator), at_least_single(xp, value)) / share.copies
+    of_batch = share.group.sum(own)
+    return in_dtype(xp, own / _nonzero(xp, of_batch), value.dtype), of_batch
 
 
 def _in_kind(xp: Any, number: Any, like: Any) -> Any:
@@ -335,10 +324,11 @@ def _training_steps(
             value, denominator = measured(loss, outputs, y, weights)
         if not carries_gradient(value):
             raise NoGradientError(NO_DEPENDENCE)
-        scaled = value if scale is None else value * scale
+        scaled, of_batch = value if scale is None else value * scale, None
         if share is not None:
-            scaled = _counted(scaled, denominator, share)
-        return scaled, (value, outputs, denominator)
+            part, of_batch = _part_of_batch(value, denominator, share)
+            scaled = scaled * part
+        return scaled, (value, outputs, denominator, of_batch)
 
     differentiated = value_and_grad(batch_loss, has_aux=True)
 
@@ -349,21 +339,22 @@ def _training_steps(
         scale = _scale(optimizer, optimizer_state)
         (_, found), gradients = differentiated(net, scale, x, y, weights, share)
         if share is not None:
-            gradients = _of_all(gradients, found[2], share)
+            gradients = share.group.sum(gradients)
         net, optimizer_state = optimizer.update(gradients, optimizer_state, net)
-        return net, optimizer_state, *_known(found)
+        return net, optimizer_state, *_known(*found[:3])
 
     def part(
         net: Any, sums: Any, scale: Any, x: Any, y: Any, weights: Any, share: Share | None
     ) -> tuple[Any, ...]:
-        (_, (value, outputs, denominator)), gradients = differentiated(net, scale, x, y, weights, share)
+        (_, found), gradients = differentiated(net, scale, x, y, weights, share)
+        value, outputs, denominator, of_batch = found
         if denominator is _UNKNOWN:
             raise ValueError(UNKNOWN_DENOMINATOR)
         xp = array_namespace(value)
         counted = _in_kind(xp, length(y) if denominator is None else denominator, at_least_single(xp, value))
         leaves = [at_least_single(xp, g) for g in tree.leaves(gradients)]
         # The mean of means would be another one where batches do not count alike.
-        factor = counted if share is None else _in_kind(xp, share.batch, counted)
+        factor = counted if share is None else _in_kind(xp, of_batch, counted)
         counted = counted if share is None else counted / share.copies
         added = [g * d for g, d in zip(leaves, each_dtype(factor, leaves), strict=True)]
         if sums is not None:
@@ -391,9 +382,8 @@ def _scale(optimizer: Any, optimizer_state: Any) -> Any:
     return optimizer_state["loss_scale"] if isinstance(optimizer, LossScaling) else None
 
 
-def _known(found: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+def _known(value: Any, outputs: Any, denominator: Any) -> tuple[Any, Any, Any]:
     """Return the loss, the outputs and what the loss was divided by, which may be of no interest."""
-    value, outputs, denominator = found
     return value, outputs, None if denominator is _UNKNOWN else denominator
 
 
@@ -402,6 +392,6 @@ def _evaluation_step(loss: Callable[..., Any]) -> Callable[..., Any]:
         with using_share(share):
             outputs = net(x)
             value, denominator = measured(loss, outputs, y, weights)
-        return _known((value, outputs, denominator))
+        return _known(value, outputs, denominator)
 
     return step

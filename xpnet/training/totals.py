@@ -99,20 +99,19 @@ class Totals:
         with numpy.errstate(all="ignore"):  # what is infinite or NaN is shown as that
             for new in others:
                 if merged and new:
-                    triples = zip(self._merges, merged, new, strict=True)
+                    triples = zip(self._merges[: len(new)], merged, new, strict=True)
                     merged = [merge(totals, more) for merge, totals, more in triples]
                 else:
                     merged = merged or new
         return merged
 
-    def _of_all(self) -> list[Any] | None:
-        """Return the merged totals of all processes, by their ranks."""
+    def _of_all(self, number: int | None = None) -> list[Any] | None:
+        """Return the merged totals of all processes, or the first of them."""
         self._merge()
-        return (
-            self._merged
-            if self._group is None
-            else self._together(None, self._group.gather_objects(self._merged))
-        )
+        if self._group is None:
+            return self._merged
+        own = self._merged and self._merged[:number]
+        return self._together(None, self._group.gather_objects(own))
 
     def leave(self) -> None:
         """Go on without the other processes, whose figures are not known."""
@@ -121,7 +120,7 @@ class Totals:
 
     def loss(self) -> float:
         """Return the mean loss, waiting for the device; NaN before the first batch."""
-        return _loss(self._of_all())
+        return _loss(self._of_all(1))
 
     def results(self) -> dict[str, float]:
         """Return the loss and the metrics by name, waiting for the device; nothing before the first batch.

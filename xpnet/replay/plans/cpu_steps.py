@@ -23,10 +23,10 @@ from xpnet.replay.plans.step import (
     PRODUCT,
     VIEW,
     Call,
+    Consecutive,
     Item,
     Member,
     Step,
-    Stretch,
 )
 
 Lowering = Callable[[Operation], Step | None]
@@ -99,8 +99,8 @@ def _collective(operation: Operation) -> Step | None:
     if add is None or len(operation.arguments) > len(operation.inputs):  # of constants it makes copies
         return None
     copies = [_copy(y, x) for y, x in zip(operation.results, operation.inputs, strict=True)]
-    step = Step.of(operation, *copies, _call(add, Stretch(operation.results), name="add_up"))
-    return replace(step, in_stretch=True)
+    step = Step.of(operation, *copies, _call(add, Consecutive(operation.results), name="add_up"))
+    return replace(step, consecutive=True)
 
 
 @lowering("matmul")

@@ -192,14 +192,14 @@ class Layout:
         """Give each other result a buffer; one that is done with makes room for others."""
         memory = _Memory(alignment)
         in_no_buffer = {*self._elsewhere, *self.over, *self.anew}
-        stretches = self._stretches(in_no_buffer, alignment)
+        joined = self._joined(in_no_buffer, alignment)
         for index, step in enumerate(self._steps):
             for part, x in step.made:
                 if x in in_no_buffer or step.is_view:
                     continue
-                if x in stretches:
+                if x in joined:
                     if x not in self.buffers:
-                        self.buffers |= stretches[x].placed(memory)
+                        self.buffers |= joined[x].placed(memory)
                     continue
                 candidates = (v for v in part.in_place if v in self.buffers)
                 taken = next((v for v in candidates if self._can_take(v, x, part, index)), None)
@@ -213,15 +213,15 @@ class Layout:
                     memory.free(*self.buffers[x])
         return memory.size
 
-    def _stretches(self, in_no_buffer: set[Variable], alignment: int) -> "dict[Variable, _Stretch]":
+    def _joined(self, in_no_buffer: set[Variable], alignment: int) -> "dict[Variable, _Consecutive]":
         """Return the variables that are one after the other in memory with others, each with all of them."""
-        found: dict[Variable, _Stretch] = {}
+        found: dict[Variable, _Consecutive] = {}
         for index, step in enumerate(self._steps):
-            if not step.in_stretch or not in_no_buffer.isdisjoint(step.results):
+            if not step.consecutive or not in_no_buffer.isdisjoint(step.results):
                 continue
-            stretch = _Stretch(alignment)
+            group = _Consecutive(alignment)
             for x, made_from in zip(step.results, step.inputs, strict=True):
-                stretch.add(x)
+                group.add(x)
                 others = {self._root[v] for v in step.inputs if v is not made_from}
                 if (
                     self._root[made_from] is made_from
@@ -231,9 +231,9 @@ class Layout:
                     and _alike(made_from, x)
                     and made_from not in found
                 ):
-                    stretch.add(made_from, x)
+                    group.add(made_from, x)
                     self._last[made_from] = -1  # it is the result's to free
-            found |= dict.fromkeys(stretch.offsets, stretch)
+            found |= dict.fromkeys(group.offsets, group)
         return found
 
     def _can_take(self, taken: Variable, x: Variable, part: Step, index: int) -> bool:
@@ -259,7 +259,7 @@ class Layout:
         pairs = ((x, v) for x in step.results for v in reversed(step.in_place))
         return {x: v for x, v in pairs if self.shares(x, v)}
 
-    def is_stretch(self, arrays: Sequence[Variable]) -> bool:
+    def are_consecutive(self, arrays: Sequence[Variable]) -> bool:
         """Say whether arrays stand one after the other in memory."""
         places: list[Any] = [self.buffers.get(x) for x in arrays]
         return None not in places and all(sum(place) == after[0] for place, after in pairwise(places))
@@ -278,7 +278,7 @@ class Layout:
         return left
 
 
-class _Stretch:
+class _Consecutive:
     """Arrays one after the other, at multiples of so many bytes from the beginning of the first."""
 
     def __init__(self, alignment: int) -> None:

@@ -20,7 +20,7 @@ from xpnet.replay.kernels.fusion import fuse
 from xpnet.replay.kernels.kernel import Kernel, Target
 from xpnet.replay.plans.check import Check
 from xpnet.replay.plans.memory import Layout, Prototypes, last_readers
-from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Source, Step, Stretch
+from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Consecutive, Source, Step
 
 _numbers = count()
 
@@ -337,7 +337,7 @@ class MemoryPlan(Plan):
         """Return the calls of a step without those that have nothing to do."""
         kernels = [self._call(part, part.kernel) for part in step.parts if part.kernel]
         calls = self._at_once(kernels) if kernels else step.calls
-        if step.in_stretch and not self._layout.is_stretch(step.results):
+        if step.consecutive and not self._layout.are_consecutive(step.results):
             calls = [call._replace(arguments=[*map(_apart, call.arguments)]) for call in calls]
         return [call for call in calls if not self._is_there_already(call)]
 
@@ -366,7 +366,7 @@ class MemoryPlan(Plan):
         names |= {name: runtime.memory(nbytes) for name, nbytes in text.scratch.items()}
         for x, (offset, _) in self.buffers.items():
             names[text.text(x)] = runtime.array(memory, offset, x.shape, self._stored_as(x.dtype))
-        for name, arrays in text.stretches.items():
+        for name, arrays in text.joined.items():
             start, end = self.buffers[arrays[0]][0], self.buffers[arrays[-1]][0] + arrays[-1].nbytes
             dtype = numpy.dtype(self._stored_as(arrays[0].dtype))
             names[name] = runtime.array(memory, start, ((end - start) // dtype.itemsize,), dtype)
@@ -410,8 +410,8 @@ class MemoryPlan(Plan):
 
 
 def _apart(x: Any) -> Any:
-    """Return the arrays of a stretch, which are not in one."""
-    return tuple(x.arrays) if type(x) is Stretch else x
+    """Return arrays that are not one after the other."""
+    return tuple(x.arrays) if type(x) is Consecutive else x
 
 
 def first_line(error: Exception) -> str:

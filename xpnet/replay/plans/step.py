@@ -78,7 +78,7 @@ class Member(NamedTuple):
     arguments: tuple | None = None
 
 
-class Stretch(NamedTuple):
+class Consecutive(NamedTuple):
     """Arrays of a dtype that stand one after the other in memory, as one array; or else they themselves."""
 
     arrays: Sequence[Variable]
@@ -103,7 +103,7 @@ class Step:
         One after the other. A copy to a result that takes over the memory of what is copied is left out.
     in_place : sequence of Variable
         Inputs whose memory the result may take over, if nothing else needs them any more.
-    in_stretch : bool
+    consecutive : bool
         Whether the results stand one after the other in memory. Inputs that nothing else needs are made there
         already, each where the result of its number will be.
     kernel : Kernel or None
@@ -117,7 +117,7 @@ class Step:
     results: Sequence[Variable]
     calls: Sequence[Call] = ()
     in_place: Sequence[Variable] = ()
-    in_stretch: bool = False
+    consecutive: bool = False
     kernel: Kernel | None = None
     at_once: Sequence["Step"] = ()
 
@@ -163,7 +163,7 @@ class Source:
         What the text names: functions, arrays and so on.
     scratch : dict of str to int
         The memory that it names, in bytes.
-    stretches : dict of str to sequence of Variable
+    joined : dict of str to sequence of Variable
         The arrays that it names together.
     """
 
@@ -171,7 +171,7 @@ class Source:
         self._names = names
         self.constants: dict[str, Any] = {}
         self.scratch: dict[str, int] = {}
-        self.stretches: dict[str, Sequence[Variable]] = {}
+        self.joined: dict[str, Sequence[Variable]] = {}
 
     def line(self, call: Call) -> str:
         """Return the line that does a call."""
@@ -192,9 +192,9 @@ class Source:
             case Member(array, name, arguments):
                 called = "" if arguments is None else f"({self.items(arguments)})"
                 return f"{self.text(array)}.{name}{called}"
-            case Stretch(arrays):
-                name = f"stretch_{arrays[0].number}"
-                self.stretches[name] = arrays
+            case Consecutive(arrays):
+                name = f"joined_{arrays[0].number}"
+                self.joined[name] = arrays
                 return name
             case Scratch(name, nbytes):
                 self.scratch[name] = max(self.scratch.get(name, 0), nbytes)
