@@ -88,8 +88,9 @@ def test_batches_from_outside_are_each_process_s_own(size, tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         passes(number, "trainings.from_batches", folder)
-        found += files(folder).values()
-    assert_same(*found)
+        found.append(files(folder))
+    for name in ("batches", "array"):
+        assert_same(found[1][name], found[0][name])
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,10 @@ def test_ctrl_c_ends_all_after_one_step(name):
     passes(2, "trainings.pressed", name)
 
 
+def test_a_loss_that_is_no_mean_is_told():
+    assert passes(2, "trainings.no_mean").output.count("is not the mean of") == 1
+
+
 def test_one_process_shows_the_progress():
     output = passes(2, "trainings.logs").output
     assert output.count("epoch 1/2") == output.count("epoch 2/2") == 1
@@ -146,6 +151,9 @@ def test_processes_with_the_same_batches_are_told():
         ),
         ("bad_index", ["17"]),
         ("weights_overflow", ["FloatingPointError", "Lower the learning rate"]),
+        ("diverging", ["weights and state must stay the same", "received another layers.0.weight on rank 1"]),
+        ("own_statistics", ["must stay the same on all processes, received another mean on rank 1"]),
+        ("nothing_to_resume", ["FileNotFoundError"]),
         ("orders", ["must put the examples in the same order, received another one on rank 1"]),
         ("raises", ["xpnet: rank 1 of 2 failed", "ValueError: wrong step"]),
         ("wrong_labels", ["xpnet: rank 0 of 2 failed", "ValueError"]),
@@ -165,11 +173,15 @@ def test_an_error_ends_all(program, texts):
         ("network", "received the network: layers.1.weight float64 (16, 1) on rank 0 and layers.1.weight"),
         ("layers", "received the layers: "),
         ("length", "received data: examples 103 on rank 0 and examples 102 on rank 1"),
-        ("rows", "received the first examples of x, of which each process is given all: "),
+        ("rows", "received the examples of x, of which each process is given all: "),
         ("batch size", "received data: batch_size 20 on rank 0 and batch_size 21 on rank 1"),
         ("rate", "received the optimizer: Adam(learning_rate=0.01"),
         ("seed", "received the seed, or the state of its generator: "),
         ("epochs", "received epochs: 3 on rank 0 and 4 on rank 1"),
+        ("loss", "received the loss: "),
+        ("class weight", "received class_weight: "),
+        ("last row", "received the examples of x, of which each process is given all: "),
+        ("callback", "received callbacks: "),
         ("resume", "or none; received it on rank 1, and not on rank 0"),
         ("callbacks", "received callbacks: 0 of them on rank 0 and 1 of them on rank 1"),
     ],

@@ -328,10 +328,9 @@ def nan_with_groups_of_ones_own():
     x = X[:20].copy()
     if rank == size - 1:
         x[5, 1] = np.nan
+    batches = [(X[20 + rank : 30], Y[20 + rank : 30]), (x, Y[:20])]
     options = {"loss": losses.mse, "optimizer": optim.chain(group.average(), optim.SGD(0.1))}
-    xpnet.fit(
-        net, [(X[20 + rank : 30], Y[20 + rank : 30]), (x, Y[:20])], **options, group=group, progress=False
-    )
+    xpnet.fit(net, batches, **options, group=group, progress=False)
 
 
 def bad_index():
@@ -346,7 +345,8 @@ def bad_index():
             self.dense = nn.Dense(4, 1, seed=1)
 
         def __call__(self, x):
-            return self.dense(self.norm(self.embedding(x * 1).mean(axis=1)))
+            xp = xpnet.array_namespace(x, self.dense.weight)
+            return self.dense(self.norm(xp.mean(self.embedding(x * 1), axis=1)))
 
     options = {"loss": losses.mse, "optimizer": optim.SGD(0.1), "shuffle": False, "batch_size": 20}
     xpnet.fit(doubled(Shifted()), x, Y[:40], **options, group=group, progress=False)
@@ -373,6 +373,44 @@ def pressed(name):
     assert steps[-1] == 23
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     fitted("plain", epochs=1)
+
+
+def diverging():
+    """A callback that changes the weights on one process."""
+
+    def change(run):
+        if rank == size - 1 and run.epoch == 2:
+            run.net = xpnet.tree.map(lambda x: x + 0.01, run.net)
+
+    fitted("plain", callbacks=[change])
+
+
+def own_statistics():
+    """A layer whose state is that of the share of each process."""
+
+    class Centered(nn.Module):
+        state = ("mean",)
+
+        def __init__(self):
+            self.mean, self.dense = np.zeros(4), nn.Dense(4, 1, seed=0)
+
+        def __call__(self, x):
+            xp = xpnet.array_namespace(x, self.mean)
+            self.mean = xp.mean(x, axis=0)
+            return self.dense(x - self.mean)
+
+    xpnet.fit(doubled(Centered()), **REGRESSION, group=group, seed=0, progress=False)
+
+
+def nothing_to_resume():
+    fitted("plain", resume="nowhere.safetensors")
+
+
+def no_mean():
+    def total(outputs, targets):
+        return 0.01 * xpnet.array_namespace(outputs).sum((outputs - targets) ** 2)
+
+    fitted("plain", loss=total, epochs=1, metrics=[])
 
 
 def stops():
@@ -414,10 +452,14 @@ def differ(what):
         "rate": {"optimizer": optim.Adam(1e-2 * (1 + one))},
         "seed": {"seed": one},
         "epochs": {"epochs": 3 + one},
+        "loss": {"loss": functools.partial(losses.huber, delta=1.0 + one)},
+        "class weight": {"class_weight": {0: 1.0 + one}, "y": LABELS, "loss": losses.cross_entropy},
+        "last row": {"x": np.concatenate([X[:-2], X[-2:-1] + one, X[-1:]])},
+        "callback": {"callbacks": [callbacks.ReduceLROnPlateau(factor=0.5 - 0.1 * one)]},
         "resume": {"resume": "nowhere.safetensors" if one else None},
         "callbacks": {"callbacks": [callbacks.EarlyStopping("loss")] * one},
     }[what]
-    net = doubled(network())
+    net = doubled(network(outputs=3 if what == "class weight" else 1))
     xpnet.fit(**{"net": net, "group": group, "progress": False} | REGRESSION | others)
 
 

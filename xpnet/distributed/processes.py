@@ -130,7 +130,7 @@ class Processes:
         self._owner = os.getpid()
         self.settle: Callable[[], Any] = int
         self._lock = threading.Lock()
-        self._number = 0
+        self._number, self._others_ended = 0, False
         self._codes: dict[Any, int] = {}
         # Of Python's, as a number of NumPy's takes it three times as long to set.
         own, of_all = (memoryview(array("q", [0, 0, 0])) for _ in range(2))
@@ -235,6 +235,7 @@ class Processes:
 
     def _disagreement(self, what: Any) -> ProcessesDisagreeError:
         everyone = self._agreement.allgather((what, "" if what == _END else f", at {calling_line()}"))
+        self._others_ended = any(what == _END for what, _ in everyone)
         first = everyone[0][0]
         rank = next(n for n, (other, _) in enumerate(everyone) if other != first)
         texts = [
@@ -293,7 +294,11 @@ class Processes:
             self.watch.end_all()
 
         def at_exit() -> None:
-            if os.getpid() == self._owner and not self._mpi.Is_finalized():
+            # Those that ended before do not come again.
+            is_open = not (self._others_ended or self._mpi.Is_finalized())
+            if os.getpid() == self._owner and is_open:
+                if self._others_ended:  # who do not come again
+                    return
                 # However long the others still work. Those who came to an operation tell what is wrong.
                 with contextlib.suppress(ProcessesDisagreeError):
                     self.settle()

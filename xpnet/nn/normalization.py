@@ -166,7 +166,8 @@ class BatchNorm(_Normalization):
             all_of_them = group.sum(own)
             of_all = partial(_mean_of_all, group, own / all_of_them)
             y, mean, variance = _standardized(xp, flat, axes, self.epsilon, of_all)
-            variance = variance * (all_of_them / (all_of_them - 1))
+            # There are two or more, but what stands for their number while this is recorded.
+            variance = variance * (all_of_them / xp.maximum(all_of_them - 1, xp.ones_like(all_of_them)))
         self.running_mean = self._moved(xp, self.running_mean, mean)
         self.running_variance = self._moved(xp, self.running_variance, variance)
         return xp.reshape(y * self.weight + self.bias, x.shape)

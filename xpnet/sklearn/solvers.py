@@ -257,6 +257,8 @@ def _batch_size(estimator: Any) -> int:
             stacklevel=CALLER + 1,
         )
     size = int(min(wanted, estimator._samples))
+    if estimator.group is not None:  # of fewer samples all processes have all
+        size = max(size, estimator.group.size)
     # The last batch of an epoch has a variance only if it has two examples.
     while estimator.batch_norm and size < estimator._samples and estimator._samples % size == 1:
         size += 1

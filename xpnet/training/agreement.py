@@ -11,12 +11,15 @@ from typing import Any
 import numpy
 
 from xpnet import tree
+from xpnet.backends import to_numpy
 from xpnet.distributed import Group
 from xpnet.errors import ProcessesDisagreeError
 from xpnet.files.description import describe
 from xpnet.training.batches import Batches
 from xpnet.training.data import Data
+from xpnet.training.destination import digest_of_all
 from xpnet.training.run import Run
+from xpnet.training.steps import Steps
 from xpnet.version import __version__
 
 _log = logging.getLogger("xpnet")
@@ -47,8 +50,8 @@ def check_resume(group: Group, resume: Any) -> None:
     asked = group.gather_objects(resume is not None)
     if len({*asked}) > 1:
         raise ProcessesDisagreeError(
-            "all processes must be given resume, of which rank 0 reads the file, or none; received it on rank "
-            f"{asked.index(True)}, and not on rank {asked.index(False)}."
+            "all processes must be given resume, of which rank 0 reads the file, or none; received it on "
+            f"rank {asked.index(True)}, and not on rank {asked.index(False)}."
         )
 
 
@@ -61,7 +64,9 @@ def from_rank_0(group: Group, values: Any) -> Any:
     return tree.unflatten(structure, [next(arrays) if tree.is_array(x) else x for x in leaves])
 
 
-def check_alike(run: Run, data: list[Data], random: "numpy.random.Generator", precision: str) -> None:
+def check_alike(
+    run: Run, data: list[Data], random: "numpy.random.Generator", steps: Steps, weights: dict[str, Any]
+) -> None:
     """Check that all processes are about to do the same.
 
     Raises
@@ -71,7 +76,9 @@ def check_alike(run: Run, data: list[Data], random: "numpy.random.Generator", pr
     """
     if run.group.size == 1:
         return
-    here = _described(run, data, random, precision)
+    here = _described(run, data, random)
+    here |= {"the loss": _named(steps.loss), "precision": steps.precision}
+    here |= {name: to_numpy(numbers).tolist() for name, numbers in weights.items()}
     everyone = run.group.gather_objects(here)
     for name in here:
         for rank, other in enumerate(everyone):
@@ -84,9 +91,7 @@ def check_alike(run: Run, data: list[Data], random: "numpy.random.Generator", pr
     _warn_of_same_batches(run.group, [each for each in data if isinstance(each, Batches)])
 
 
-def _described(
-    run: Run, data: list[Data], random: "numpy.random.Generator", precision: str
-) -> dict[str, Any]:
+def _described(run: Run, data: list[Data], random: "numpy.random.Generator") -> dict[str, Any]:
     """Return what must be the same, by the names that an error has for it."""
     described: dict[str, Any] = {"the version of xpnet": __version__}
     for name, values in (("the network", run.net), ("the state of the optimizer", run.optimizer_state)):
@@ -96,20 +101,28 @@ def _described(
         described[name] = [f"{path} {kind}" for path, kind in zip(paths, kinds, strict=True)]
     described["the layers"] = _structure(run.net)
     described["what of the network is trained"] = tree.paths(run.net)
-    described["the optimizer"] = re.sub(" at 0x[0-9a-f]+", "", repr(run.optimizer))
+    described["the optimizer"] = _named(run.optimizer)
     described |= {"data": run.data, "epochs": run.epochs, "the history": list(run.names)}
-    described["callbacks"] = [type(callback).__name__ for callback in run.callbacks]
-    described["precision"] = precision
+    described["callbacks"] = [_with_numbers(callback) for callback in run.callbacks]
     described["the seed, or the state of its generator"] = zlib.crc32(
         pickle.dumps(random.bit_generator.state)
     )
     for each in data:
         described[f"the settings of {each.names[0]}"] = each.settings
         if not isinstance(each, Batches):
-            described[f"the first examples of {each.names[0]}, of which each process is given all"] = (
-                each.digest()
-            )
+            described[f"the examples of {each.names[0]}, of which each process is given all"] = each.digest()
     return described
+
+
+def _named(x: Any) -> str:
+    """Return the text of an object without what is of this process: addresses and its rank."""
+    return re.sub(r" at 0x[0-9a-f]+|(?<=Group\()rank=\d+, ", "", repr(x))
+
+
+def _with_numbers(callback: Any) -> str:
+    """Return the class of a callback, and those of its settings that are numbers; paths may be others."""
+    numbers = {name: x for name, x in getattr(callback, "__dict__", {}).items() if isinstance(x, int | float)}
+    return f"{type(callback).__name__} {numbers}"
 
 
 def _structure(net: Any) -> Any:
@@ -128,6 +141,32 @@ def _differing(value: Any, other: Any) -> str:
         pairs = list(zip(value, other, strict=False))
         return next((_differing(x, y) for x, y in pairs if x != y), f"{len(value)} of them")
     return "without" if value is None else str(value)
+
+
+def agree_after_epoch(run: Run) -> None:
+    """Let all processes stop where one is to, and check that all have the same weights and state.
+
+    Raises
+    ------
+    ProcessesDisagreeError
+        If they do not, as after a callback that does different things. It names the first.
+    """
+    if run.group.size == 1:
+        return
+    everyone = run.group.gather_objects((bool(run.stop), digest_of_all(run.net)))
+    run.stop = any(stop for stop, _ in everyone)
+    if len({digest for _, digest in everyone}) == 1:
+        return
+    leaves, paths = tree.leaves(run.net, state=True), tree.paths(run.net, state=True)
+    here = {path: digest_of_all([leaf]) for path, leaf in zip(paths, leaves, strict=True)}
+    digests = run.group.gather_objects(here)
+    path = next(path for path in here if len({other[path] for other in digests}) > 1)
+    rank = next(rank for rank, other in enumerate(digests) if other[path] != digests[0][path])
+    raise ProcessesDisagreeError(
+        f"weights and state must stay the same on all processes, received another {path} on rank {rank} than "
+        f"on rank 0, after epoch {run.epoch}. Let callbacks and schedules do the same on all; and layers of "
+        "your own that keep statistics of a batch keep group.mean of them."
+    )
 
 
 def _warn_of_same_batches(group: Group, data: list[Batches]) -> None:

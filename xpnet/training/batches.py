@@ -13,7 +13,7 @@ from xpnet import tree
 from xpnet.backends import Device, asarray, column_names, library_of
 from xpnet.distributed import Group
 from xpnet.share import Share
-from xpnet.training.destination import Destination, digest_of, length, noted
+from xpnet.training.destination import Destination, digest_of, digest_of_all, length, noted
 from xpnet.training.finite import are_finite
 from xpnet.training.lazy import map_named
 
@@ -145,7 +145,7 @@ class Batches:
 
     def digest(self) -> int:
         """Return a number that tells the first batch from others."""
-        return digest_of(self.first()[1], waits=True)
+        return digest_of_all(self.first()[1])
 
     def share(self, number: int, batch: Any) -> Share | None:
         """Return which examples of a batch of all processes are those of this one; None if all are.

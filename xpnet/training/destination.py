@@ -1,6 +1,7 @@
 """Where batches go: the device of a network, the dtype there, and the way from the host."""
 
 import contextlib
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -156,20 +157,23 @@ def is_sparse(data: Any) -> bool:
     return hasattr(data, "toarray") and hasattr(data, "tocsr")
 
 
-def digest_of(batch: Any, before: int = 0, *, waits: bool = False) -> int:
-    """Return a number that tells batches up to this one, by their first and last examples, from others.
-
-    Arrays on other devices than the host are left out, unless it waits for them.
-    """
+def digest_of(batch: Any, before: int = 0) -> int:
+    """Return a number that tells batches up to this one, by their first and last examples, from others."""
     for leaf in tree.leaves(batch):
-        if isinstance(leaf, numpy.ndarray):
-            ends = leaf[0], leaf[-1]
-        elif waits:
-            ends = to_numpy((leaf[:1, ...], leaf[-1:, ...]))
-        else:
-            continue
-        before = zlib.crc32(b"".join(x.tobytes() for x in ends), before)
+        if isinstance(leaf, numpy.ndarray):  # other devices would have to be waited for
+            before = zlib.crc32(leaf[0].tobytes() + leaf[-1].tobytes(), before)
     return before
+
+
+def digest_of_all(values: Any) -> int:
+    """Return a number that tells arrays from others, of whatever device; of large ones by both ends."""
+    found = 0
+    for leaf in tree.leaves(values, state=True):
+        is_large = 8 * math.prod(leaf.shape) > BYTES_AT_ONCE
+        parts = (leaf[:1, ...], leaf[-1:, ...]) if is_large else (leaf,)
+        for part in parts:
+            found = zlib.crc32(to_numpy(part).tobytes(), found)
+    return found
 
 
 def length(batch: Any) -> int:

@@ -17,7 +17,7 @@ from xpnet.distributed import Group
 from xpnet.errors import ProcessesDisagreeError
 from xpnet.nn.sparse import SparseRows
 from xpnet.share import Share, share_of
-from xpnet.training.destination import BYTES_AT_ONCE, Destination, digest_of, is_sparse, length, noted
+from xpnet.training.destination import BYTES_AT_ONCE, Destination, digest_of_all, is_sparse, length, noted
 from xpnet.training.lazy import IndexedArray, Items, Lazy, Reader, is_indexed, is_of_items, map_named
 from xpnet.training.orders import Blocks, Order
 
@@ -174,14 +174,17 @@ class Examples:
         self.group = group
 
     def digest(self) -> int | None:
-        """Return a number that tells these examples, by the first ones, from others.
+        """Return a number that tells these examples from others.
 
-        It is None for an object that makes examples, which may be others each time.
+        What is read is told by its first and last rows. It is None for an object that makes examples, which
+        may be others each time; sparse matrices are left out.
         """
         if any(isinstance(source, Items) for source in self._sources):
             return None
         rows = self.rows[[0, -1]]
-        return digest_of(self._group(rows, self._on_device(rows), self._read(rows, len(rows))), waits=True)
+        read = self._read(rows, len(rows))
+        arrays = [leaf if tree.is_array(leaf) else read.get(id(leaf)) for leaf in self._leaves]
+        return digest_of_all([x for x in arrays if x is not None])
 
     def check_steps(self) -> None:
         """Check that an epoch has whole steps.

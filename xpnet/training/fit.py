@@ -18,7 +18,14 @@ from xpnet.distributed.group import Group, check_group
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag
 from xpnet.share import Share
-from xpnet.training.agreement import check_alike, check_resume, from_rank_0, same_random, told_by
+from xpnet.training.agreement import (
+    agree_after_epoch,
+    check_alike,
+    check_resume,
+    from_rank_0,
+    same_random,
+    told_by,
+)
 from xpnet.training.arguments import (
     callbacks_of,
     check_parts,
@@ -344,7 +351,7 @@ class _Loop:
         given |= {"sample_weight": len(self.data.names) - 2, "class_weight": len(self.weights)}
         run.data |= {name: number for name, number in given.items() if number}
         run.random = {"start": random_before, "epoch": self.random.bit_generator.state}
-        check_alike(run, data, self.random, self.steps.precision)
+        check_alike(run, data, self.random, self.steps, self.weights)
         run.net, run.optimizer_state = from_rank_0(self.group, (run.net, run.optimizer_state))
         run.callbacks = [
             each for each in callbacks if self.group.rank == 0 or not getattr(each, "only_on_rank_0", False)
@@ -528,7 +535,7 @@ class _Loop:
         for callback in run.callbacks:
             callback.epoch_end(run)
             run.check_finite()
-        run.stop = bool(self.group.largest(int(bool(run.stop))))
+        agree_after_epoch(run)
         self._listen()
 
     # -- recovery, and the end ------------------------------------------------------------------------------

@@ -185,9 +185,15 @@ class SavedTraining:
 
 def _read(path: str | os.PathLike[str], group: Group) -> bytes:
     """Return the content of a file that rank 0 can read."""
-    content = Path(path).read_bytes() if group.rank == 0 else b""
     if group.size == 1:
-        return content
+        return Path(path).read_bytes()
+    content, error = b"", None
+    try:
+        content = Path(path).read_bytes() if group.rank == 0 else b""
+    except OSError as found:
+        error = found
+    if error := group.gather_objects(error)[0]:
+        raise error
     size = group.largest(len(content))
     array = numpy.frombuffer(content, numpy.uint8) if group.rank == 0 else numpy.empty(size, numpy.uint8)
     parts = [array[start : start + _BYTES_AT_ONCE] for start in range(0, size, _BYTES_AT_ONCE)]

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -34,6 +35,8 @@ from xpnet.training.destination import length
 from xpnet.training.metric import Metric, attribute_of, check_targets_of
 from xpnet.training.networks import evaluation_copy, jit_where_possible
 from xpnet.training.totals import NO_WEIGHTS
+
+_log = logging.getLogger("xpnet")
 
 # A batch: x, y, what loss and metrics are given beside outputs and targets, by name; and which share of a
 # batch of several processes it is, None if it is all of it.
@@ -194,6 +197,8 @@ class Steps:
                     check_number(value)
                     if in_parts and denominator is _UNKNOWN:
                         raise ValueError(UNKNOWN_DENOMINATOR)
+                    if in_parts:
+                        _warn_of_no_mean(self.loss, value, outputs, y, given)
                     takers: list[tuple[Any, list[Any]]] = [
                         (taker, tree.leaves(outputs)) for taker in on_logits
                     ]
@@ -241,6 +246,34 @@ def check_taken(loss: Callable[..., Any], weights: Mapping[str, Any]) -> None:
         raise TypeError(
             f"with {missing[0]}, the loss must take it, as those of xpnet do: loss(outputs, targets, "
             f"{missing[0]}=None); received {name}({', '.join(parameters)})."
+        )
+
+
+def _warn_of_no_mean(
+    loss: Callable[..., Any], value: Any, outputs: Any, y: Any, weights: Mapping[str, Any]
+) -> None:
+    """Warn of a loss of a batch that is not the mean of those of its parts, of which steps are made."""
+    number = length(y)
+
+    def cut(rows: slice, values: Any) -> Any:
+        def part(leaf: Any) -> Any:
+            return leaf[rows, ...] if tree.is_array(leaf) and leaf.shape[:1] == (number,) else leaf
+
+        return tree.map(part, values)
+
+    total, counted = 0.0, 0.0
+    for rows in (slice(number // 2), slice(number // 2, None)):
+        given = {name: cut(rows, x) if name == "sample_weight" else x for name, x in weights.items()}
+        mean, denominator = measured(loss, cut(rows, outputs), cut(rows, y), given)
+        counts = len(range(number)[rows]) if denominator is None else float(denominator)
+        total, counted = total + (float(mean) * counts if counts else 0.0), counted + counts
+    expected, found = float(value), total / counted if counted else 0.0
+    if number > 1 and abs(found - expected) > 1e-3 * abs(expected):
+        _log.warning(
+            "xpnet: the loss of a batch is not the mean of those of its parts: it is %.4g, and theirs %.4g. "
+            "With accumulate, and in several processes, what is trained with is the mean over the parts.",
+            expected,
+            found,
         )
 
 
