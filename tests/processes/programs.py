@@ -301,6 +301,15 @@ def uneven():
         group.sum(np.ones(3))
 
 
+def caught_at_the_end():
+    """Who catches that another one has ended does not wait for it at its own end."""
+    if rank == 0:
+        try:
+            group.sum(np.ones(3))
+        except xpnet.errors.ProcessesDisagreeError:
+            assert size > 1
+
+
 def ends():
     if rank == 1:
         sys.exit("no data")

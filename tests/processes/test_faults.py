@@ -57,6 +57,10 @@ def test_all_end_though_nothing_can_be_printed():
     assert launch(2, "silent").status != 0
 
 
+def test_who_caught_that_others_ended_does_not_wait_for_them():
+    assert launch(2, "caught_at_the_end", seconds=60).status == 0
+
+
 def test_who_came_late_once_is_not_taken_for_one_who_waits():
     run = launch(2, "late")
     assert run.status != 0
