@@ -451,6 +451,7 @@ def differ(what):
         "batch size": {"batch_size": 20 + one},
         "rate": {"optimizer": optim.Adam(1e-2 * (1 + one))},
         "seed": {"seed": one},
+        "a seed": {"seed": 0 if one else None},
         "epochs": {"epochs": 3 + one},
         "loss": {"loss": functools.partial(losses.huber, delta=1.0 + one)},
         "class weight": {"class_weight": {0: 1.0 + one}, "y": LABELS, "loss": losses.cross_entropy},

@@ -235,7 +235,7 @@ class Processes:
 
     def _disagreement(self, what: Any) -> ProcessesDisagreeError:
         everyone = self._agreement.allgather((what, "" if what == _END else f", at {calling_line()}"))
-        self._others_ended = any(what == _END for what, _ in everyone)
+        self._others_ended |= any(what == _END for what, _ in everyone)
         first = everyone[0][0]
         rank = next(n for n, (other, _) in enumerate(everyone) if other != first)
         texts = [
@@ -297,8 +297,6 @@ class Processes:
             # Those that ended before do not come again.
             is_open = not (self._others_ended or self._mpi.Is_finalized())
             if os.getpid() == self._owner and is_open:
-                if self._others_ended:  # who do not come again
-                    return
                 # However long the others still work. Those who came to an operation tell what is wrong.
                 with contextlib.suppress(ProcessesDisagreeError):
                     self.settle()

@@ -39,20 +39,27 @@ def told_by(group: Group) -> Iterator[None]:
         _log.removeFilter(is_told)
 
 
-def same_random(group: Group, random: "numpy.random.Generator", *, is_fresh: bool) -> None:
-    """Let random numbers that no seed says be those of rank 0 on all processes."""
-    if is_fresh and group.size > 1:
-        random.bit_generator.state = group.gather_objects(random.bit_generator.state)[0]
+def begin_together(group: Group, random: "numpy.random.Generator", *, has_seed: bool, resumes: bool) -> None:
+    """Let random numbers that no seed says be those of rank 0 on all processes.
 
-
-def check_resume(group: Group, resume: Any) -> None:
-    """Check that all processes go on with a training, or none does. Rank 0 alone need find the file."""
-    asked = group.gather_objects(resume is not None)
-    if len({*asked}) > 1:
-        raise ProcessesDisagreeError(
-            "all processes must be given resume, of which rank 0 reads the file, or none; received it on "
-            f"rank {asked.index(True)}, and not on rank {asked.index(False)}."
-        )
+    Raises
+    ------
+    ProcessesDisagreeError
+        If some have a seed, or go on with a training, and others not.
+    """
+    if group.size == 1:
+        return
+    given = {"seed": has_seed, "resume, of which rank 0 reads the file": resumes}
+    everyone = group.gather_objects((given, random.bit_generator.state))
+    for name in given:
+        found = [other[name] for other, _ in everyone]
+        if len({*found}) > 1:
+            raise ProcessesDisagreeError(
+                f"all processes must be given {name}, or none, received it on rank {found.index(True)}, and "
+                f"not on rank {found.index(False)}."
+            )
+    if not has_seed:
+        random.bit_generator.state = everyone[0][1]
 
 
 def from_rank_0(group: Group, values: Any) -> Any:
@@ -120,9 +127,10 @@ def _named(x: Any) -> str:
 
 
 def _with_numbers(callback: Any) -> str:
-    """Return the class of a callback, and those of its settings that are numbers; paths may be others."""
-    numbers = {name: x for name, x in getattr(callback, "__dict__", {}).items() if isinstance(x, int | float)}
-    return f"{type(callback).__name__} {numbers}"
+    """Return the class of a callback, of xpnet's also its settings that are numbers; paths may be others."""
+    own = vars(callback) if type(callback).__module__.startswith("xpnet.") else {}
+    numbers = {name: x for name, x in own.items() if isinstance(x, int | float)}
+    return f"{type(callback).__name__} {numbers or ''}".strip()
 
 
 def _structure(net: Any) -> Any:

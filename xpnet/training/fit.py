@@ -20,10 +20,9 @@ from xpnet.settings import count, flag
 from xpnet.share import Share
 from xpnet.training.agreement import (
     agree_after_epoch,
+    begin_together,
     check_alike,
-    check_resume,
     from_rank_0,
-    same_random,
     told_by,
 )
 from xpnet.training.arguments import (
@@ -262,10 +261,9 @@ def fit(
     group = Group() if group is None else check_group(group)
     watched, callbacks = metrics_of(metrics), callbacks_of(callbacks)
     random = host_generator(seed)
-    same_random(group, random, is_fresh=seed is None)
+    begin_together(group, random, has_seed=seed is not None, resumes=resume is not None)
     steps = steps_of(loss, jit, precision)
     where, _ = place_of(net)
-    check_resume(group, resume)
     saved = None if resume is None else SavedTraining(resume, where, random, group)
     random_before = random.bit_generator.state
     sizes: dict[str, Any] = {"batch_size": batch_size, "shuffle": shuffle, "block_size": block_size}
