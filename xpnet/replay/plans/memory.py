@@ -222,15 +222,8 @@ class Layout:
             group = _Consecutive(alignment)
             for x, made_from in zip(step.results, step.inputs, strict=True):
                 group.add(x)
-                others = {self._root[v] for v in step.inputs if v is not made_from}
-                if (
-                    self._root[made_from] is made_from
-                    and made_from not in in_no_buffer
-                    and made_from not in others
-                    and self._last.get(made_from) == index
-                    and _alike(made_from, x)
-                    and made_from not in found
-                ):
+                is_free = made_from not in in_no_buffer and made_from not in found
+                if is_free and self._last.get(made_from) == index:
                     group.add(made_from, x)
                     self._last[made_from] = -1  # it is the result's to free
             found |= dict.fromkeys(group.offsets, group)
