@@ -11,6 +11,7 @@ from xpnet import nn, optim
 from xpnet.distributed import processes, world
 
 group = xpnet.distributed.world()
+X = np.ones((4, 1), dtype="float32")
 
 
 @pytest.mark.parametrize("name", ["sum", "mean", "broadcast"])
@@ -50,6 +51,29 @@ def test_steps_are_those_without_a_group():
 
     alone = trained(optim.Adam(0.1))
     np.testing.assert_array_equal(trained(optim.chain(group.average(), optim.Adam(0.1))), alone)
+
+
+def test_a_training_is_that_without_a_group():
+    x = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
+
+    def trained(**options):
+        net = nn.Sequential(nn.Dense(3, 3, seed=0), nn.BatchNorm(3), nn.Dropout(0.2, seed=1))
+        options |= {"loss": xpnet.losses.mse, "optimizer": optim.Adam(0.1), "seed": 0, "progress": False}
+        history = xpnet.fit(net, x, x, **options)
+        return [*xpnet.tree.leaves(net, state=True), np.asarray(history["loss"])]
+
+    for one, other in zip(trained(), trained(group=group), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_training_takes_a_group_and_nothing_else():
+    with pytest.raises(TypeError, match=r"group must be xpnet\.distributed\.world\(\), received int"):
+        xpnet.fit(nn.Dense(1, 1), X, X, loss=xpnet.losses.mse, optimizer=optim.SGD(0.1), group=4)
+
+
+def test_python_s_objects_of_one_process():
+    assert group.largest(3) == 3
+    assert group.gather_objects("a") == ["a"]
 
 
 def test_gradients_and_recordings():
