@@ -74,6 +74,25 @@ def test_four_batches_are_one(device, case, jit):
         np.testing.assert_allclose(accumulated[name], values, rtol=1e-9)
 
 
+def test_batches_of_one_example(device, caplog):
+    few = {"x": INPUTS[:16], "y": LABELS[:16]}
+    (one, _), (other, _) = fitted(device, 4, **few), fitted(device, 1, 4, **few)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("is_mean", [True, False])
+def test_a_loss_that_is_no_mean_over_its_batch_is_told(caplog, is_mean):
+    def loss(outputs, targets):
+        xp = xpnet.array_namespace(outputs)
+        each = losses.cross_entropy(outputs, targets, reduction="none")
+        return xp.mean(each) if is_mean else 0.01 * xp.sum(each)
+
+    fitted(xpnet.device("cpu"), 8, 2, loss=loss, x=INPUTS[:16], y=LABELS[:16])
+    assert ("is not the mean of those of its parts" in caplog.text) == (not is_mean)
+
+
 def test_a_batch_that_counts_for_nothing_moves_nothing(device):
     labels = IGNORED.copy()
     labels[:24] = -100

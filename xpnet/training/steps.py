@@ -254,6 +254,8 @@ def _warn_of_no_mean(
 ) -> None:
     """Warn of a loss of a batch that is not the mean of those of its parts, of which steps are made."""
     number = length(y)
+    if number < 2:
+        return
 
     def cut(rows: slice, values: Any) -> Any:
         def part(leaf: Any) -> Any:
@@ -268,7 +270,7 @@ def _warn_of_no_mean(
         counts = len(range(number)[rows]) if denominator is None else float(denominator)
         total, counted = total + (float(mean) * counts if counts else 0.0), counted + counts
     expected, found = float(value), total / counted if counted else 0.0
-    if number > 1 and abs(found - expected) > 1e-3 * abs(expected):
+    if abs(found - expected) > 1e-3 * abs(expected):
         _log.warning(
             "xpnet: the loss of a batch is not the mean of those of its parts: it is %.4g, and theirs %.4g. "
             "With accumulate, and in several processes, what is trained with is the mean over the parts.",
