@@ -93,6 +93,16 @@ def test_a_loss_that_is_no_mean_over_its_batch_is_told(caplog, is_mean):
     assert ("is not the mean of those of its parts" in caplog.text) == (not is_mean)
 
 
+def test_a_loss_that_takes_no_half_of_a_batch():
+    def loss(outputs, targets):
+        if targets.shape[0] < 8:
+            raise ZeroDivisionError
+        return losses.cross_entropy(outputs, targets)
+
+    _, history = fitted(xpnet.device("cpu"), 8, 2, loss=loss, x=INPUTS[:16], y=LABELS[:16])
+    assert len(history) == 2
+
+
 def test_a_batch_that_counts_for_nothing_moves_nothing(device):
     labels = IGNORED.copy()
     labels[:24] = -100

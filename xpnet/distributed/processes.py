@@ -1,7 +1,7 @@
 """The processes of a group, by MPI: what they exchange, and that all of them came to do the same.
 
 MPI itself says nothing of processes that came to different operations: it waits for ever, or mixes up their
-numbers. So each operation begins with an agreement, of two integers, on what it is.
+numbers. So each operation begins with an agreement, of three integers, on what it is.
 """
 
 import atexit

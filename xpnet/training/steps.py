@@ -266,7 +266,10 @@ def _warn_of_no_mean(
     total, counted = 0.0, 0.0
     for rows in (slice(number // 2), slice(number // 2, None)):
         given = {name: cut(rows, x) if name == "sample_weight" else x for name, x in weights.items()}
-        mean, denominator = measured(loss, cut(rows, outputs), cut(rows, y), given)
+        try:
+            mean, denominator = measured(loss, cut(rows, outputs), cut(rows, y), given)
+        except Exception:  # a loss of somebody's own that needs more examples: it cannot be told
+            return
         counts = len(range(number)[rows]) if denominator is None else float(denominator)
         total, counted = total + (float(mean) * counts if counts else 0.0), counted + counts
     expected, found = float(value), total / counted if counted else 0.0
