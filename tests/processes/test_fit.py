@@ -35,9 +35,10 @@ def alone(tmp_path_factory):
     return files(folder)
 
 
+@pytest.mark.parametrize("program", ["all_kinds", "sharded"])
 @pytest.mark.parametrize("size", SIZES[1:])
-def test_training_is_that_of_one_process(size, alone, tmp_path):
-    passes(size, "trainings.all_kinds", tmp_path)
+def test_training_is_that_of_one_process(size, program, alone, tmp_path):
+    passes(size, f"trainings.{program}", tmp_path)
     found = files(tmp_path)
     assert found.keys() == alone.keys()
     for kind in found:

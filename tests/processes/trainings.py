@@ -116,9 +116,13 @@ def keep(path, net, history):
         np.savez(path, *xpnet.tree.leaves(net, state=True), **history)
 
 
-def all_kinds(folder):
+def all_kinds(folder, *, shard=False):
     for kind in KINDS:
-        keep(f"{folder}/{kind}.npz", *fitted(kind))
+        keep(f"{folder}/{kind}.npz", *fitted(kind, shard=shard))
+
+
+def sharded(folder):
+    all_kinds(folder, shard=True)
 
 
 # -- files -------------------------------------------------------------------------------------------------

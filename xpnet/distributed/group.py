@@ -10,6 +10,7 @@ from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import at_least_single, in_dtype
 from xpnet.distributed.operation import BROADCAST, GATHER, MEAN, SUM, Operation
 from xpnet.distributed.processes import Processes, mpi_of_processes
+from xpnet.distributed.shard import sharded
 from xpnet.optim.bound import Bound
 from xpnet.optim.transforms import Transform
 from xpnet.settings import described, is_integer, positive
@@ -272,6 +273,46 @@ class Group:
         >>> optimizer = optim.chain(group.average(), optim.Adam(1e-3))
         """
         return Transform(_no_state, Bound(_average, (self,)))
+
+    def shard(self, optimizer: Any) -> Any:
+        """Return an optimizer of which each process has a piece of the state, and moves that of the weights.
+
+        It takes the mean of the gradients over all processes, as `average` does, in pieces; each process
+        moves the parameters in its own one; and the moved pieces are joined. What an optimizer remembers, two
+        numbers for each weight with `Adam`, takes the memory of one process in all of them together. The
+        training is the same, but for rounding.
+
+        Parameters
+        ----------
+        optimizer : Optimizer or LossScaling
+            One that does the same with each element of the parameters, as all of `xpnet.optim` do. Transforms
+            of your own may add up sums over elements by `optim.total`, and are refused by ``init`` where they
+            look at several elements at a time in another way.
+
+        Returns
+        -------
+        optimizer
+            With ``init`` and ``update``; ``optimizer`` itself in a group of one. Its state is another one on
+            each process: a checkpoint by `training.callbacks.Checkpoint` puts it together.
+
+        Raises
+        ------
+        TypeError
+            If it is no optimizer.
+
+        References
+        ----------
+        Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2020,
+        https://arxiv.org/abs/1910.02054, of which this is the first stage.
+
+        Examples
+        --------
+        >>> import xpnet
+        >>> from xpnet import optim
+        >>> group = xpnet.distributed.world()
+        >>> optimizer = group.shard(optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(1e-3)))
+        """
+        return sharded(optimizer, self, takes_mean=True)
 
     def _of_tree(self, kind: str, values: T, dtypes: Any = None, *, root: int = 0) -> T:
         """Do an operation with all arrays of a tree that have gradients at once, and with the others."""

@@ -4,6 +4,7 @@ Every operation is linear, so its gradient is its transpose. A gradient is that 
 of what each of them differentiates: a change of an array on one process changes the results on all.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from xpnet.arrays import calling_line
 from xpnet.autodiff import context
 from xpnet.autodiff.primitive import function
 from xpnet.backends import asarray, device_of, in_dtype, to_numpy
+from xpnet.distributed.pieces import Pieces
 from xpnet.errors import NotRecordableError
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 # What a group computes of the arrays x of its processes, by name.
 SUM, MEAN, BROADCAST, GATHER = "sum", "mean", "broadcast", "gather"
+# Of the sum, a piece for each process; and whole arrays of the pieces that each has: see `Pieces`.
+SUM_IN_PIECES, JOIN = "sum in pieces", "join"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Operation:
     Attributes
     ----------
     group : Group
-    kind : {"sum", "mean", "broadcast", "gather"}
+    kind : {"sum", "mean", "broadcast", "gather", "sum in pieces", "join"}
         A mean is added up alone: who asks for it divides, among other things that are done with the elements.
     root : int
         The process whose arrays all receive, of a broadcast.
@@ -40,6 +44,8 @@ class Operation:
         the gradient.
     line : str
         Where the operation was called, if there may be a gradient.
+    pieces : Pieces or None
+        How the arrays are cut.
     """
 
     group: "Group"
@@ -47,6 +53,7 @@ class Operation:
     root: int = 0
     about: str = ""
     line: str = ""
+    pieces: Pieces | None = None
 
     def __call__(self, xp: Any, arrays: Sequence[Any]) -> list[Any]:
         """Return the results for plain arrays.
@@ -61,9 +68,7 @@ class Operation:
                 f"{calling_line()}. Call it with what scan returns, or write a loop of Python's."
             )
         if self.group.size == 1 or recording is not None:
-            if self.kind == GATHER:
-                return [xp.stack([x] * self.group.size) for x in arrays]
-            return [xp.asarray(x, copy=True) for x in arrays]
+            return self._alone(xp, arrays)
         if array_api_compat.is_jax_array(arrays[0]) and any(map(_is_traced_by_jax, arrays)):
             return self._in_jax(arrays)
         self.group.processes.settle()
@@ -74,8 +79,47 @@ class Operation:
             in_dtype(xp, asarray(y, device=device_of(x)), x.dtype) for x, y in zip(arrays, found, strict=True)
         ]
 
+    def _alone(self, xp: Any, arrays: Sequence[Any]) -> list[Any]:
+        """Return the results for plain arrays that stand for those of all; zeros for pieces of others."""
+        if self.kind == GATHER:
+            return [xp.stack([x] * self.group.size) for x in arrays]
+        if self.pieces is None:
+            return [xp.asarray(x, copy=True) for x in arrays]
+        own = self.pieces.slices(self.group.rank)
+        if self.kind == SUM_IN_PIECES:
+            return [
+                xp.asarray(xp.reshape(x, (-1,))[part], copy=True) for x, part in zip(arrays, own, strict=True)
+            ]
+        joined = []
+        for x, part, shape in zip(arrays, own, self.pieces.shapes, strict=True):
+            around = (part.start, math.prod(shape) - part.stop)
+            before, after = (xp.zeros((n,), dtype=x.dtype, device=array_api_compat.device(x)) for n in around)
+            joined.append(xp.reshape(xp.concat([before, x, after]), shape))
+        return joined
+
+    def _shapes(self, arrays: Sequence[Any]) -> list[tuple[int, ...]]:
+        """Return the shapes of the results."""
+        if self.kind == JOIN:
+            return list(self._cut.shapes)
+        if self.kind == SUM_IN_PIECES:
+            return [(part.stop - part.start,) for part in self._cut.slices(self.group.rank)]
+        of_each = (self.group.size,) if self.kind == GATHER else ()
+        return [(*of_each, *x.shape) for x in arrays]
+
+    @property
+    def _cut(self) -> Pieces:
+        assert self.pieces is not None  # of operations with pieces
+        return self.pieces
+
     def _on_host(self, *arrays: numpy.ndarray) -> list[numpy.ndarray]:
-        found: list[numpy.ndarray] = self.group.processes.compute(self.kind, self.root, self.about, arrays)
+        found: list[numpy.ndarray]
+        exchange = self.into_results([x.dtype for x in arrays])
+        if exchange is None:
+            found = self.group.processes.compute(self.kind, self.root, self.about, arrays)
+            return found
+        shapes = zip(self._shapes(arrays), arrays, strict=True)
+        found = [numpy.empty(shape, x.dtype) for shape, x in shapes]
+        exchange(found, arrays)
         return found
 
     def _in_jax(self, arrays: Sequence[Any]) -> list[Any]:
@@ -84,8 +128,8 @@ class Operation:
         from jax.experimental import io_callback
 
         self.group.processes.settle = jax.effects_barrier
-        of_each = (self.group.size,) if self.kind == GATHER else ()
-        results = [jax.ShapeDtypeStruct((*of_each, *x.shape), x.dtype) for x in arrays]
+        shapes = zip(self._shapes(arrays), arrays, strict=True)
+        results = [jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in shapes]
 
         def on_host(*arrays: Any) -> Any:
             return self._on_host(*map(numpy.asarray, arrays))
@@ -98,11 +142,21 @@ class Operation:
             return None
         return self.group.processes.adding(self.kind, self.about, tuple(kinds))
 
+    def into_results(self, dtypes: Sequence[Any]) -> Any:
+        """Return what lets arrays of some dtypes be exchanged, of pieces, into arrays for the results."""
+        if self.group.size == 1 or self.pieces is None:
+            return None
+        return self.group.processes.of_pieces(self.kind, self.about, self.pieces, dtypes)
+
+    def starts(self) -> list[int]:
+        """Return at which elements of the results the arrays begin, if they are joined."""
+        return [part.start for part in self._cut.slices(self.group.rank)] if self.kind == JOIN else []
+
     def transposed(self, xp: Any, gradients: Sequence[Any]) -> list[Any]:
         """Return the gradients of the arrays of this process, from those of the results on all."""
-        kind = MEAN if self.kind == MEAN else SUM
+        kind = {MEAN: MEAN, JOIN: SUM_IN_PIECES, SUM_IN_PIECES: JOIN}.get(self.kind, SUM)
         about = f"the gradient of {self.kind} at {self.line}"
-        back = Operation(self.group, kind, about=about, line=self.line)
+        back = Operation(self.group, kind, about=about, line=self.line, pieces=self.pieces)
         found: list[Any] = xp.collective(*gradients, operation=back)
         if self.kind == GATHER:
             return [g[self.group.rank, ...] for g in found]

@@ -22,7 +22,8 @@ from typing import Any, TypeAlias
 import numpy
 
 from xpnet.arrays import calling_line
-from xpnet.distributed.operation import BROADCAST, MEAN, SUM
+from xpnet.distributed.operation import BROADCAST, MEAN, SUM, SUM_IN_PIECES
+from xpnet.distributed.pieces import Arrays, Pieces, add_up, join, travels_as
 from xpnet.distributed.watch import Watch
 from xpnet.errors import ProcessesDisagreeError
 from xpnet.replay.plans.cpu_runtime import Cpu
@@ -165,6 +166,31 @@ class Processes:
         dtypes = {dtype for dtype, _ in kinds}
         is_known = len(dtypes) == 1 and travels_as(next(iter(dtypes))) in dtypes
         return Adding(self, (kind, 0, about, *kinds)) if is_known else None
+
+    def of_pieces(
+        self, kind: str, about: str, pieces: Pieces, dtypes: Sequence[numpy.dtype]
+    ) -> Callable[[Arrays, Arrays], None]:
+        """Return what adds up arrays in pieces, or joins pieces; it is called with results and arrays."""
+        what = (kind, 0, about, *zip(dtypes, pieces.shapes, strict=True))
+        code, exchange = self.code_of(what), add_up if kind == SUM_IN_PIECES else join
+
+        def do(results: Arrays, arrays: Arrays) -> None:
+            self.settle()
+            with self._together:
+                self._agree(what, code=code)
+                exchange(self._data, pieces, arrays, results)
+
+        return do
+
+    def joined_on_rank_0(self, pieces: Pieces, arrays: Arrays) -> list[numpy.ndarray]:
+        """Return whole arrays on rank 0, of the pieces that the processes have, and none on others."""
+        kinds = [(x.dtype, shape) for x, shape in zip(arrays, pieces.shapes, strict=True)]
+        results = [] if self.rank else [numpy.empty(shape, dtype) for dtype, shape in kinds]
+        self.settle()
+        with self._together:
+            self._agree(("join on rank 0", 0, "", *kinds))
+            join(self._data, pieces, arrays, results, root=0)
+        return results
 
     def add(self, what: Any, memories: Sequence[numpy.ndarray], code: int | None = None) -> None:
         """Add up the memories of all processes, each in place."""
@@ -352,11 +378,6 @@ class Adding:
         self._processes.add(self._what, [memory], self._code)
         for part, x in zip(parts, arrays, strict=True):
             x[...] = part
-
-
-def travels_as(dtype: numpy.dtype) -> numpy.dtype:
-    """Return the dtype in which MPI adds up numbers: it has none of two bytes."""
-    return numpy.dtype("float32") if dtype.kind in "fV" and dtype.itemsize == 2 else dtype.newbyteorder("=")
 
 
 def one_after_other(kinds: Sequence[Kind]) -> tuple[numpy.ndarray, list[numpy.ndarray]]:

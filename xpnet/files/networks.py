@@ -5,6 +5,7 @@ Reading a file runs no code from it: see `xpnet.files.description`.
 
 import json
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,19 @@ class Parts:
         target = _device(device)
         # An array that is named many times is moved once.
         return build(description, cache(lambda key: self._arrays[key].on(target)))
+
+    def with_pieces(self, name: str, pieces: Mapping[str, tuple[tuple[int, ...], slice]]) -> "Parts":
+        """Return the same with some elements, one after the other, in the place of arrays of a tree.
+
+        ``pieces`` has, by their paths, the shapes that these arrays must have, and which elements.
+        """
+        arrays = dict(self._arrays)
+        for path, (shape, place) in pieces.items():
+            whole = arrays.get(f"{_root(name)}{path}")
+            if whole is not None and whole.values.shape == shape:
+                values = whole.values.reshape(-1)[place]
+                arrays[f"{_root(name)}{path}"] = whole._replace(values=values)
+        return Parts(self.path, arrays, self._described)
 
 
 def read_parts(path: str | os.PathLike[str]) -> Parts:

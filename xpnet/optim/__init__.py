@@ -17,7 +17,7 @@ from xpnet.optim.rmsprop import RMSprop, scale_by_root_mean_square
 from xpnet.optim.scaling import LossScaling
 from xpnet.optim.schedules import Schedule, constant, cosine, one_cycle, step_decay, warmup_cosine
 from xpnet.optim.sgd import SGD, accumulate_momentum
-from xpnet.optim.transforms import Transform, add_decayed_weights, clip_by_global_norm
+from xpnet.optim.transforms import Transform, add_decayed_weights, clip_by_global_norm, total
 
 __all__ = [
     "SGD",
@@ -42,5 +42,6 @@ __all__ = [
     "scale_by_lion",
     "scale_by_root_mean_square",
     "step_decay",
+    "total",
     "warmup_cosine",
 ]

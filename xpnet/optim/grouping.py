@@ -85,6 +85,16 @@ class Groups(Optimizer):
     def transforms(self) -> tuple[Transform, ...]:
         return ()
 
+    def chosen(self, params: Any) -> Optimizer:
+        paths = self._paths(params)
+        pairs = zip(self.groups, self._places(tree.leaves(params), params), strict=False)
+        chosen = tuple((tuple(_at(places, paths)), optimizer) for (_, optimizer), places in pairs)
+        return replace(self, groups=chosen)
+
+    def _paths(self, params: Any) -> list[str]:
+        paths: list[str] = tree.paths(params)
+        return [path.removeprefix(f"{self.root}.") for path in paths] if self.root else paths
+
     def _places(self, leaves: Arrays, params: Any) -> list[list[int]]:
         """Return the positions of the parameters of each group.
 
@@ -93,9 +103,7 @@ class Groups(Optimizer):
         ValueError
             If a pair chooses none, or a parameter is in none or in two.
         """
-        paths = tree.paths(params)
-        if self.root:
-            paths = [path.removeprefix(f"{self.root}.") for path in paths]
+        paths = self._paths(params)
         with _noted("Parameters that are frozen are in no group."):
             places = [_true(chosen(where, paths, leaves)) for where, _ in self.groups]
         owner: dict[int, int] = {}

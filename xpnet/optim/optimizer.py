@@ -1,6 +1,6 @@
 """What all optimizers share: pairs of pure functions, which turn gradients into better parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from array_api_compat import device
@@ -144,25 +144,17 @@ class Optimizer:
             one of this optimizer for these parameters, or a number in it is no learning rate.
         """
         state = self.checked(state)
-        leaves, structure = tree.flatten(params)
-        gradients, received = tree.flatten(grads)
-        if received != structure:
-            raise ValueError(
-                f"the gradients must be a tree like the parameters, {structure}, received {received}. Pass "
-                f"what xpnet.grad returns for these parameters. {ORDER}"
-            )
-        for position, (g, p) in enumerate(zip(gradients, leaves, strict=True)):
-            if not tree.is_array(g) or g.shape != p.shape or g.dtype != p.dtype:
-                received = f"{g.dtype}{list(g.shape)}" if tree.is_array(g) else type(g).__name__
-                raise ValueError(
-                    "a gradient must have the shape and dtype of its parameter, "
-                    f"{p.dtype}{list(p.shape)}, received {received} at "
-                    f"{tree.paths(params)[position] or 'the root'}."
-                )
-        array_namespace(*leaves, *gradients)  # which refuses arrays of several libraries
+        gradients, leaves, structure = checked_gradients(grads, params)
         step = state["step"]
         moved, state = self._update(gradients, state, leaves, step, params)
         return tree.unflatten(structure, moved), {"step": step + 1} | state
+
+    def chosen(self, _params: Any) -> "Optimizer":
+        """Return the same optimizer, whose groups of parameters are lists of paths.
+
+        A piece of a parameter has another shape, by which it might be in another group.
+        """
+        return self
 
     def checked(self, state: Any) -> dict[str, Any]:
         """Return a state in which learning rates that were assigned as numbers are arrays.
@@ -224,6 +216,33 @@ class Optimizer:
         return xp.astype(rate, step.dtype, copy=False)
 
 
+def checked_gradients(grads: Any, params: Any) -> tuple[Arrays, Arrays, Any]:
+    """Return the leaves of gradients and parameters, and the structure of the latter.
+
+    Raises
+    ------
+    ValueError
+        If the gradients do not have the structure, shapes and dtypes of the parameters.
+    """
+    leaves, structure = tree.flatten(params)
+    gradients, received = tree.flatten(grads)
+    if received != structure:
+        raise ValueError(
+            f"the gradients must be a tree like the parameters, {structure}, received {received}. Pass "
+            f"what xpnet.grad returns for these parameters. {ORDER}"
+        )
+    for position, (g, p) in enumerate(zip(gradients, leaves, strict=True)):
+        if not tree.is_array(g) or g.shape != p.shape or g.dtype != p.dtype:
+            received = f"{g.dtype}{list(g.shape)}" if tree.is_array(g) else type(g).__name__
+            raise ValueError(
+                "a gradient must have the shape and dtype of its parameter, "
+                f"{p.dtype}{list(p.shape)}, received {received} at "
+                f"{tree.paths(params)[position] or 'the root'}."
+            )
+    array_namespace(*leaves, *gradients)  # which refuses arrays of several libraries
+    return gradients, leaves, structure
+
+
 @dataclass(frozen=True)
 class Chain(Optimizer):
     """Transforms followed by an optimizer; `chain` makes it."""
@@ -248,6 +267,9 @@ class Chain(Optimizer):
     @property
     def learning_rate(self) -> float | Schedule:  # type: ignore[override]
         return self.optimizer.learning_rate
+
+    def chosen(self, params: Any) -> Optimizer:
+        return replace(self, optimizer=self.optimizer.chosen(params))
 
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:

@@ -6,7 +6,9 @@ of the parameters' own dtype and device, and nothing waits for a device. They ar
 settings, no closures, so that they can be pickled, and that two with the same settings are equal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
@@ -14,7 +16,7 @@ from xpnet.backends import at_least_single, in_dtype
 from xpnet.optim.bound import Bound
 from xpnet.settings import at_least_zero, positive
 
-__all__ = ["Transform", "add_decayed_weights", "clip_by_global_norm"]
+__all__ = ["Transform", "add_decayed_weights", "clip_by_global_norm", "total"]
 
 Arrays = list[Any]
 
@@ -106,6 +108,51 @@ def _update(
     return gradients, dict(zip(names, after, strict=True)) if names else state
 
 
+# What adds up over all processes, where each has a piece of the parameters.
+_ADDS_UP: ContextVar[Callable[[Any], Any] | None] = ContextVar("adds up", default=None)
+
+
+@contextmanager
+def adding_up(function: Callable[[Any], Any]) -> Iterator[None]:
+    """Let `total` call a function."""
+    token = _ADDS_UP.set(function)
+    try:
+        yield
+    finally:
+        _ADDS_UP.reset(token)
+
+
+def total(sums: Any) -> Any:
+    """Return sums over all elements of the parameters, of sums over those that a transform is given.
+
+    Where each of several processes has a piece of the parameters (`distributed.Group.shard`), they are added
+    up over the processes; else it returns what it is given. Transforms that look at more than one element at
+    a time, as `clip_by_global_norm` does, call it.
+
+    Parameters
+    ----------
+    sums : array or tree of array
+        A sum, or a sum for each parameter, which is 0 of an array without elements.
+
+    Returns
+    -------
+    array or tree
+
+    Examples
+    --------
+    A transform that divides the gradients of each parameter by their norm:
+
+    >>> from xpnet import array_namespace, optim
+    >>> def normalized(gradients, state, params, step):
+    ...     xp = array_namespace(*gradients)
+    ...     squares = optim.total([xp.sum(g * g) for g in gradients])
+    ...     return [g / xp.sqrt(s + 1e-12) for g, s in zip(gradients, squares)], state
+    >>> optimizer = optim.chain(optim.Transform(lambda params: (), normalized), optim.SGD(0.01))
+    """
+    add = _ADDS_UP.get()
+    return sums if add is None else add(sums)
+
+
 def clip_by_global_norm(max_norm: float) -> Transform:
     r"""Scale all gradients down together where they are too large.
 
@@ -146,7 +193,7 @@ def _clip(inputs: Inputs, *, max_norm: float) -> Updated:
     wide = [at_least_single(xp, g) for g in gradients]  # squares of float16 overflow above 255
     flat = [xp.reshape(g, (-1,)) for g in wide]
     squares = [xp.vecdot(g, g) for g in flat]  # one pass and no array between, unlike sum(g * g)
-    scale = max_norm / xp.maximum(xp.sqrt(sum(squares[1:], squares[0])), max_norm)
+    scale = max_norm / xp.maximum(xp.sqrt(total(sum(squares[1:], squares[0]))), max_norm)
     scaled = [g * s for g, s in zip(wide, each_dtype(scale, wide), strict=True)]
     return [in_dtype(xp, s, g.dtype) for s, g in zip(scaled, gradients, strict=True)], ()
 

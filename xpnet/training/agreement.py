@@ -5,7 +5,8 @@ import logging
 import pickle
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy
@@ -62,13 +63,17 @@ def begin_together(group: Group, random: "numpy.random.Generator", *, has_seed: 
         random.bit_generator.state = everyone[0][1]
 
 
-def from_rank_0(group: Group, values: Any) -> Any:
-    """Return a tree with the arrays that it has on rank 0."""
+def from_rank_0(group: Group, values: Any, own: Collection[str] = ()) -> Any:
+    """Return a tree with the arrays that it has on rank 0, but for those at some paths."""
     leaves, structure = tree.flatten(values, state=True)
     if group.size == 1 or not leaves:
         return values
-    arrays = iter(group.broadcast([x for x in leaves if tree.is_array(x)]))
-    return tree.unflatten(structure, [next(arrays) if tree.is_array(x) else x for x in leaves])
+    paths = tree.paths(values, state=True)
+    is_sent = [tree.is_array(x) and path not in own for x, path in zip(leaves, paths, strict=True)]
+    arrays = iter(group.broadcast([x for x, sent in zip(leaves, is_sent, strict=True) if sent]))
+    return tree.unflatten(
+        structure, [next(arrays) if sent else x for x, sent in zip(leaves, is_sent, strict=True)]
+    )
 
 
 def check_alike(
@@ -101,11 +106,8 @@ def check_alike(
 def _described(run: Run, data: list[Data], random: "numpy.random.Generator") -> dict[str, Any]:
     """Return what must be the same, by the names that an error has for it."""
     described: dict[str, Any] = {"the version of xpnet": __version__}
-    for name, values in (("the network", run.net), ("the state of the optimizer", run.optimizer_state)):
-        leaves = tree.leaves(values, state=True)
-        kinds = [f"{x.dtype} {tuple(x.shape)}" if tree.is_array(x) else type(x).__name__ for x in leaves]
-        paths = tree.paths(values, state=True)
-        described[name] = [f"{path} {kind}" for path, kind in zip(paths, kinds, strict=True)]
+    described["the network"] = _kinds(run.net)
+    described["the state of the optimizer"] = _kinds(run.optimizer_state, run.pieces_of_state())
     described["the layers"] = _structure(run.net)
     described["what of the network is trained"] = tree.paths(run.net)
     described["the optimizer"] = _named(run.optimizer)
@@ -119,6 +121,15 @@ def _described(run: Run, data: list[Data], random: "numpy.random.Generator") -> 
         if not isinstance(each, Batches):
             described[f"the examples of {each.names[0]}, of which each process is given all"] = each.digest()
     return described
+
+
+def _kinds(values: Any, pieces: Mapping[str, Any] = MappingProxyType({})) -> list[str]:
+    """Return the text of what each array of a tree is; of pieces, with their shapes in one process."""
+    kinds = []
+    for path, x in zip(tree.paths(values, state=True), tree.leaves(values, state=True), strict=True):
+        shape, _ = pieces.get(path, (getattr(x, "shape", ()), None))
+        kinds.append(f"{path} {f'{x.dtype} {tuple(shape)}' if tree.is_array(x) else type(x).__name__}")
+    return kinds
 
 
 def _named(x: Any) -> str:

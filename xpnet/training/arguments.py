@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 from inspect import signature
 from typing import Any
 
+from xpnet.distributed import Group
+from xpnet.distributed.shard import Sharded, sharded
 from xpnet.optim import LossScaling, Optimizer, Transform
 from xpnet.settings import described
 from xpnet.training.metric import Metric
@@ -136,6 +138,17 @@ def state_of(optimizer: Any, given: Any, net: Any) -> Any:
             "optimizer_state must be the state of the optimizer in an earlier training, "
             f"{type(fresh).__name__}, received {described(given)}."
         )
-    if isinstance(optimizer, LossScaling):
+    inner = optimizer.optimizer if isinstance(optimizer, Sharded) else optimizer
+    if isinstance(inner, LossScaling):
         given = fresh | given  # a state of a training in another precision has no scale
-    return optimizer.checked(given) if isinstance(optimizer, LossScaling | Optimizer) else given
+    if isinstance(optimizer, Sharded):
+        given = optimizer.cut(given, net)
+    return optimizer.checked(given) if isinstance(inner, LossScaling | Optimizer) else given
+
+
+def sharded_in(group: Group, optimizer: Any, shard: bool) -> Any:
+    """Return an optimizer in pieces, one for each process of a group, if that is asked for."""
+    if isinstance(optimizer, Sharded):
+        shard, optimizer = True, optimizer.optimizer
+    # The loss of each process is its part of that of the batch, so that gradients are added up.
+    return sharded(optimizer, group, takes_mean=False) if shard else optimizer

@@ -15,6 +15,7 @@ import numpy
 from xpnet import tree
 from xpnet.backends import clear_errors, use_device
 from xpnet.distributed.group import Group, check_group
+from xpnet.distributed.shard import Sharded
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag
 from xpnet.share import Share
@@ -30,6 +31,7 @@ from xpnet.training.arguments import (
     check_parts,
     metrics_of,
     names_of,
+    sharded_in,
     state_of,
     steps_of,
 )
@@ -93,6 +95,7 @@ def fit(
     precision: str = "float32",
     resume: str | os.PathLike[str] | None = None,
     group: Group | None = None,
+    shard: bool = False,
 ) -> History:
     """Train a network.
 
@@ -204,6 +207,10 @@ def fit(
         xpnet's that write files do so on rank 0, which also reads the file of ``resume``, that of any number
         of processes. Metrics that are functions, and no means over examples, are of shares in place of
         batches.
+    shard : bool, default=False
+        Whether each process of the group keeps a piece of the optimizer's state, and moves a piece of the
+        weights, in place of all: see `distributed.Group.shard`. The training is the same, and so is a
+        checkpoint, which holds the state as it is in one process.
 
     Returns
     -------
@@ -259,6 +266,7 @@ def fit(
     drop_last, accumulate = flag("drop_last", drop_last), count("accumulate", accumulate)
     check_parts(loss, optimizer)
     group = Group() if group is None else check_group(group)
+    optimizer = sharded_in(group, optimizer, flag("shard", shard))
     watched, callbacks = metrics_of(metrics), callbacks_of(callbacks)
     random = host_generator(seed)
     begin_together(group, random, has_seed=seed is not None, resumes=resume is not None)
@@ -350,7 +358,8 @@ class _Loop:
         run.data |= {name: number for name, number in given.items() if number}
         run.random = {"start": random_before, "epoch": self.random.bit_generator.state}
         check_alike(run, data, self.random, self.steps, self.weights)
-        run.net, run.optimizer_state = from_rank_0(self.group, (run.net, run.optimizer_state))
+        run.net = from_rank_0(self.group, run.net)
+        run.optimizer_state = from_rank_0(self.group, run.optimizer_state, own=run.pieces_of_state())
         run.callbacks = [
             each for each in callbacks if self.group.rank == 0 or not getattr(each, "only_on_rank_0", False)
         ]
@@ -601,6 +610,8 @@ class _Loop:
 
     def warn_of_stuck_weights(self) -> None:
         stuck = became_bad(self.run.optimizer_state, self._first_state)
+        if isinstance(self.run.optimizer, Sharded):  # of which others have other pieces
+            stuck = next(filter(None, self.group.gather_objects(stuck)), None)
         if stuck:  # an infinite mean of squares divides each gradient by infinity
             _log.warning(
                 "xpnet: some weights may no longer move, as %s of the optimizer's state is infinite or NaN: "

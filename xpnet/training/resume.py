@@ -13,6 +13,7 @@ import numpy
 from xpnet import tree
 from xpnet.backends import Device, to_numpy
 from xpnet.distributed import Group
+from xpnet.distributed.shard import Sharded
 from xpnet.files.networks import Parts, unpack_parts, write_parts
 from xpnet.random import check_host_state
 from xpnet.training.batches import UNKNOWN_DIGEST, Batches
@@ -32,6 +33,9 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
     stop = bool(run.group.largest(int(bool(run.stop))))
     if source is not None and run.group.size > 1:
         source = {"of_each": run.group.gather_objects(source)}
+    optimizer_state = run.optimizer_state
+    if isinstance(run.optimizer, Sharded):
+        optimizer_state = run.optimizer.whole(optimizer_state, run.net)
     if run.group.rank > 0:
         return
     states = {name: callback.state() for name, callback in _named(run.callbacks)}
@@ -48,7 +52,7 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
         "random": run.random,
         "callbacks": {name: state for name, state in states.items() if state is not None},
     }
-    parts = {"net": run.net, "optimizer": run.optimizer_state, "training": training}
+    parts = {"net": run.net, "optimizer": optimizer_state, "training": training}
     if source is not None:
         parts["source"] = source
     write_parts(path, parts)
@@ -111,7 +115,8 @@ class SavedTraining:
         self._check_same("names", list, str, list(run.names))
         self._check_frozen(run.net)
         net = self._parts.load("net", device=self._where, into=run.net)
-        state = self._parts.load("optimizer", device=self._where, into=run.optimizer_state)
+        parts = self._parts.with_pieces("optimizer", run.pieces_of_state())
+        state = parts.load("optimizer", device=self._where, into=run.optimizer_state)
         run.net, run.optimizer_state = net, state
         run.epoch, run.batch = self._entry("epoch", _is_count), self._entry("batch", _is_count)
         run.step, run.stop = self._entry("step", _is_count), self._entry("stop", lambda x: type(x) is bool)

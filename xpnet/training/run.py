@@ -6,6 +6,7 @@ from typing import Any
 
 from xpnet import tree
 from xpnet.distributed import Group
+from xpnet.distributed.shard import Sharded
 from xpnet.optim import LossScaling, Optimizer
 from xpnet.optim.rates import as_rate, rates_of, with_rates
 from xpnet.settings import described
@@ -32,7 +33,8 @@ class Run:
     optimizer : optimizer
         It may be replaced by one with the same state.
     optimizer_state : tree
-        The state of the optimizer. A number that is assigned in it as a learning rate becomes an array.
+        The state of the optimizer. A number that is assigned in it as a learning rate becomes an array. With
+        ``shard=True``, what this process has of it: see `distributed.Group.shard`.
     epochs : int
         How many epochs were asked for.
     names : tuple of str
@@ -143,6 +145,11 @@ class Run:
                 f"{described(self.optimizer)}. Use an optimizer of xpnet.optim, or keep it there."
             )
 
+    def pieces_of_state(self) -> dict[str, tuple[tuple[int, ...], slice]]:
+        """Return which arrays of the optimizer's state are pieces, see `Sharded.pieces_of_state`."""
+        optimizer = self.optimizer
+        return optimizer.pieces_of_state(self.net) if isinstance(optimizer, Sharded) else {}
+
     def check_finite(self) -> None:
         """End the training with an error if the loss so far or a weight is infinite or NaN.
 
@@ -194,7 +201,7 @@ class _OptimizerState:
         if run is None:
             return self
         state = vars(run)["optimizer_state"]
-        if isinstance(run.optimizer, Optimizer | LossScaling):
+        if isinstance(run.optimizer, Optimizer | LossScaling | Sharded):
             checked = run.optimizer.checked(state)
             pairs = zip(rates_of(checked), rates_of(state), strict=True)
             if any(new is not old for new, old in pairs):

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ from xpnet import tree
 from xpnet.autodiff import array_namespace, stop_gradient, value_and_grad
 from xpnet.autodiff.transforms import carries_gradient
 from xpnet.backends import at_least_single, in_dtype
+from xpnet.distributed.shard import Sharded
 from xpnet.errors import NoGradientError
 from xpnet.losses import check_weights, noted_calls, noted_denominators
 from xpnet.losses.checks import NothingCountsError
@@ -97,6 +99,8 @@ class Steps:
 
     def optimizer(self, optimizer: Any) -> Any:
         """Return what takes the steps of an optimizer: in float16, one that scales the loss."""
+        if isinstance(optimizer, Sharded):
+            return replace(optimizer, optimizer=self.optimizer(optimizer.optimizer))
         if self.precision != "float16" or isinstance(optimizer, LossScaling):
             return optimizer
         return LossScaling(optimizer)
@@ -376,7 +380,7 @@ def _training_steps(
         optimizer = scaled(optimizer)
         scale = _scale(optimizer, optimizer_state)
         (_, found), gradients = differentiated(net, scale, x, y, weights, share)
-        if share is not None:
+        if share is not None and not isinstance(optimizer, Sharded):  # which adds them up
             gradients = share.group.sum(gradients)
         net, optimizer_state = optimizer.update(gradients, optimizer_state, net)
         return net, optimizer_state, *_known(*found[:3])
@@ -403,7 +407,11 @@ def _training_steps(
 
     def end(net: Any, optimizer_state: Any, sums: Any, optimizer: Any, group: Any) -> tuple[Any, Any]:
         leaves, structure = tree.flatten(net)
-        added, counted = sums if group is None else group.sum(sums)
+        added, counted = sums
+        if isinstance(optimizer, Sharded):  # which adds up the gradients
+            counted = group.sum(counted)
+        elif group is not None:
+            added, counted = group.sum(sums)
         xp = array_namespace(counted)
         each = zip(added, each_dtype(_nonzero(xp, counted), added), leaves, strict=True)
         gradients = [in_dtype(xp, g / d, p.dtype) for g, d, p in each]
@@ -417,7 +425,8 @@ def _training_steps(
 
 def _scale(optimizer: Any, optimizer_state: Any) -> Any:
     """Return what the loss is multiplied by, None for 1."""
-    return optimizer_state["loss_scale"] if isinstance(optimizer, LossScaling) else None
+    inner = optimizer.optimizer if isinstance(optimizer, Sharded) else optimizer
+    return optimizer_state["loss_scale"] if isinstance(inner, LossScaling) else None
 
 
 def _known(value: Any, outputs: Any, denominator: Any) -> tuple[Any, Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy
 
-from xpnet.replay.functions import VIEWS, row_of
+from xpnet.replay.functions import ELEMENTWISE, VIEWS, row_of
 from xpnet.replay.graph import Graph, Instead, Operation, Variable
 from xpnet.replay.kernels import python
 from xpnet.replay.kernels.kernel import Kernel
@@ -73,6 +73,8 @@ class CpuPlan(MemoryPlan):
         if may_share and prototypes.add_views(operation, operation.function):
             return view(operation)
         step = LOWERINGS.get(operation.name, elementwise)(operation)
+        if operation.name in VIEWS | ELEMENTWISE and operation.result.size == 0:
+            step = Step.of(operation)  # as of what a process has no piece of
         for x in operation.results:
             prototypes.add(x)
         if step is not None:

@@ -93,14 +93,29 @@ def _reduction(operation: Operation) -> Step | None:
 
 @lowering("collective")
 def _collective(operation: Operation) -> Step | None:
-    """Add up the arrays of all processes where the results are, in which the arrays are made or copied."""
-    kinds = [(x.dtype, x.shape) for x in operation.results]
-    add = operation.options["operation"].in_place(kinds)
-    if add is None or len(operation.arguments) > len(operation.inputs):  # of constants it makes copies
+    """Add up the arrays of all processes where the results are, in which the arrays are made or copied.
+
+    Pieces are exchanged from arrays that are anywhere into the results.
+    """
+    if len(operation.arguments) > len(operation.inputs):  # of constants it makes copies
+        return None
+    exchange = operation.options["operation"].into_results([x.dtype for x in operation.inputs])
+    if exchange is not None:
+        step = Step.of(operation, _call(exchange, operation.results, operation.inputs, name="exchange"))
+        return replace(step, inside=_inside(operation))
+    add = operation.options["operation"].in_place([(x.dtype, x.shape) for x in operation.results])
+    if add is None:
         return None
     copies = [_copy(y, x) for y, x in zip(operation.results, operation.inputs, strict=True)]
     step = Step.of(operation, *copies, _call(add, Consecutive(operation.results), name="add_up"))
     return replace(step, consecutive=True)
+
+
+def _inside(operation: Operation) -> list[tuple[Variable, Variable, int]]:
+    """Return where pieces are in what is joined of them."""
+    starts = operation.options["operation"].starts()
+    each = zip(operation.inputs, operation.results, starts, strict=False)
+    return [(x, y, start * x.dtype.itemsize) for x, y, start in each]
 
 
 @lowering("matmul")

@@ -73,6 +73,10 @@ class Prototypes:
             self._view_of[operation.result] = base
         return True
 
+    def add_inside(self, x: Variable, y: Variable) -> None:
+        """Let a variable be in the memory of another one."""
+        self.root[x], self._arrays[x] = self.root[y], self._arrays[y]
+
     def for_kernels(
         self, shortest: int
     ) -> tuple[set[Variable], dict[Variable, Variable], dict[Variable, View]]:
@@ -149,6 +153,8 @@ class Layout:
     ----------
     over : dict of Variable to Variable
         The results that are written over an argument, each with that.
+    inside : dict of Variable to (Variable, int)
+        The results that are written over a part of an argument, with that and at which element they begin.
     anew : list of Variable
         The results for which an array is made at each call.
     buffers : dict of Variable to (int, int)
@@ -167,6 +173,7 @@ class Layout:
         self._reads = [Counter(self._root[x] for x in step.inputs) for step in steps]
         self._last = self._lifetimes(graph.returned)
         self.over = self._donate(donated)
+        self.inside = self._make_inside(prototypes)
         self.anew = [x for x in anew if x not in self._elsewhere and x not in self.over]
         self.buffers: dict[Variable, tuple[int, int]] = {}
         self.nbytes = self._allocate(alignment)
@@ -187,6 +194,27 @@ class Layout:
                 if self._last.get(y, -1) < index or self._can_take(y, x, part, index):
                     over[x] = y
         return over
+
+    def _make_inside(self, prototypes: Prototypes) -> dict[Variable, tuple[Variable, int]]:
+        """Let kernels make what becomes a part of a result there, if that is written over an argument.
+
+        They do so where they read, for the last time, the same part of the argument.
+        """
+        inside = {}
+        made = {x: (index, part) for index, step in enumerate(self._steps) for part, x in step.made}
+        for number, step in enumerate(self._steps):
+            for x, result, offset in step.inside:
+                argument, (index, part) = self.over.get(result), made.get(x, (0, None))
+                if argument is None or part is None or part.kernel is None:
+                    continue
+                read = [v for v in part.inputs if self._root[v] is argument]
+                is_last = self._last.get(argument) == index and self._last.get(x) == number
+                if len(read) == self._reads[index][argument] == 1 and is_last and read[0] in part.in_place:
+                    same = (read[0].size, read[0].dtype) == (x.size, x.dtype)
+                    if same and part.kernel.kinds[x] == FULL and prototypes.offset(read[0]) == offset:
+                        self.over[x], inside[x] = read[0], (argument, offset // x.dtype.itemsize)
+                        prototypes.add_inside(x, read[0])
+        return inside
 
     def _allocate(self, alignment: int) -> int:
         """Give each other result a buffer; one that is done with makes room for others."""

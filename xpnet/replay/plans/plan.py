@@ -20,7 +20,18 @@ from xpnet.replay.kernels.fusion import fuse
 from xpnet.replay.kernels.kernel import Kernel, Target
 from xpnet.replay.plans.check import Check
 from xpnet.replay.plans.memory import Layout, Prototypes, last_readers
-from xpnet.replay.plans.step import CALL, COPY, KERNEL, Call, Consecutive, Source, Step
+from xpnet.replay.plans.step import (
+    CALL,
+    COPY,
+    KERNEL,
+    VIEW,
+    Call,
+    Consecutive,
+    Item,
+    Member,
+    Source,
+    Step,
+)
 
 _numbers = count()
 
@@ -282,7 +293,8 @@ class MemoryPlan(Plan):
     def _names(self) -> dict[Variable, str]:
         names = super()._names()
         # A result that is written over an argument has the argument's name.
-        return names | {x: names[y] for x, y in self._layout.over.items()}
+        over, inside = self._layout.over, self._layout.inside
+        return names | {x: names[y] for x, y in over.items() if x not in inside}
 
     def _write(self, steps: list[Step]) -> None:
         layout = self._layout
@@ -299,6 +311,9 @@ class MemoryPlan(Plan):
             text.line(Call(CALL, self._runtime.empty, (x.shape, x.dtype), "empty", results=(x,)))
             for x in layout.anew
         ]
+        for x, (argument, start) in layout.inside.items():
+            part = Item(Member(argument, "reshape", (-1,)), slice(start, start + x.size))
+            lines.append(text.line(Call(VIEW, None, (part,), results=(x,))))
         check = self._check()
         if check:
             text.constants["check"] = check

@@ -106,6 +106,9 @@ class Step:
     consecutive : bool
         Whether the results stand one after the other in memory. Inputs that nothing else needs are made there
         already, each where the result of its number will be.
+    inside : sequence of (Variable, Variable, int)
+        Inputs that become a part of a result, each with that and where it begins there, in bytes. A kernel
+        may have made it there already.
     kernel : Kernel or None
         What stands for the calls, as it depends on the memory that is shared.
     at_once : sequence of Step
@@ -118,6 +121,7 @@ class Step:
     calls: Sequence[Call] = ()
     in_place: Sequence[Variable] = ()
     consecutive: bool = False
+    inside: Sequence[tuple[Variable, Variable, int]] = ()
     kernel: Kernel | None = None
     at_once: Sequence["Step"] = ()
 
