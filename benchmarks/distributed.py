@@ -9,12 +9,14 @@ installed, with DistributedDataParallel over gloo.
 """
 
 import argparse
+import gc
 import json
 import os
 import socket
 import statistics
 import sys
 import time
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -173,6 +175,21 @@ def of_steps(case, has_torch):
     return functions
 
 
+def of_memory(case):
+    """Return how many bytes a process has in steps at most: weights, state, and what is computed between."""
+    found = {}
+    for name, around in ((ALONE, lambda adam: adam), (TOGETHER, averaged), (SHARDED, group.shard)):
+        tracemalloc.start()  # which sees all arrays of NumPy's, and the memory of plans
+        run = our_step(case, around)
+        run(1)
+        gc.collect()
+        tracemalloc.reset_peak()  # what is recorded takes more
+        run(3)
+        found[name] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return found
+
+
 def of_exchanges(communicator, floats, has_torch):
     from mpi4py import MPI
 
@@ -223,6 +240,8 @@ def show(found):
     print(f"\n{found['case']}")
     for name, seconds in found["seconds"].items():
         print(f"  {name:28} {seconds * 1e6:12,.1f} µs")
+    for name, number in found.get("bytes", {}).items():
+        print(f"  {name:28} {number / 2**20:12,.1f} MiB")
     for name, ratio in found["ratios"].items():
         aim = AIMS.get((found["case"], name))
         aim = f" (aim {aim})" if aim else ""
@@ -246,6 +265,7 @@ def main():
     for case in (case for case in STEPS if options.only in case):
         functions = of_steps(STEPS[case], has_torch)
         rows.append(row(case, measured(communicator, functions, options.rounds, options.seconds)))
+        rows[-1]["bytes"] = of_memory(STEPS[case])
         if group.rank == 0:
             show(rows[-1])
     for floats in FLOATS:

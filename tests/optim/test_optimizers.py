@@ -276,6 +276,17 @@ def test_clip_by_global_norm(device, max_norm, factor):
         assert_same(new["a"], -theirs[0].grad, tolerance=1e-6)  # torch adds 1e-6 to the norm
 
 
+def test_sums_are_those_of_all_where_a_transform_sees_a_part(device):
+    sums = on(device, [numpy.asarray(3.0), numpy.asarray(5.0)])
+    assert optim.total(sums) is sums
+    with optim.transforms.adding_up(lambda sums: tree.map(lambda x: 2 * x, sums)):
+        assert_same(optim.total(sums), [6.0, 10.0])
+        grads = on(device, [6.0, 8.0])
+        optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.SGD(1.0))
+        new, _ = run(optimizer, 0 * grads, [grads])
+    assert_same(new * 200**0.5, [-6.0, -8.0])
+
+
 def test_clipping_zero_gradients_gives_zeros(device):
     zeros = on(device, [0.0, 0.0])
     new, _ = run(optim.chain(optim.clip_by_global_norm(1.0), optim.SGD(1.0)), zeros, [zeros])

@@ -1,5 +1,6 @@
 """A group of one process, as it is without MPI, and what is wrong whatever the number of processes."""
 
+import math
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from helpers import run_python
 import xpnet
 from xpnet import nn, optim
 from xpnet.distributed import processes, world
+from xpnet.distributed.pieces import Pieces
 
 group = xpnet.distributed.world()
 X = np.ones((4, 1), dtype="float32")
@@ -31,6 +33,31 @@ def test_there_is_one_group():
     assert pickle.loads(pickle.dumps(group)) is group
     optimizer = optim.chain(group.average(), optim.SGD(0.1))
     assert pickle.loads(pickle.dumps(optimizer)) == optimizer
+
+
+def test_an_optimizer_of_one_process_is_itself():
+    optimizer = optim.Adam(0.1)
+    assert group.shard(optimizer) is optimizer
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
+def test_each_element_is_in_the_piece_of_one_process(size):
+    shapes = [(3, 70), (), (5,), (0, 2), (64,), (1, 1, 33)]
+    pieces = Pieces.of(shapes, size)
+    for number, shape in enumerate(shapes):
+        owners = np.zeros(math.prod(shape))
+        for rank in range(size):
+            own = pieces.slices(rank)[number]
+            assert own.start % 16 == 0 or own.start == owners.size
+            owners[own] += 1
+            parts = [part for n, part in pieces.stretches(rank, 7) if n == number]
+            assert [n for part in parts for n in range(part.start, part.stop)] == [
+                *range(own.start, own.stop)
+            ]
+        assert (owners == 1).all()
+    lengths = [sum(own.stop - own.start for own in pieces.slices(rank)) for rank in range(size)]
+    assert max(lengths) <= sum(map(math.prod, shapes)) / size + 16 * len(shapes)
+    assert pieces.at([2, 0, 2]).slices(0) == [pieces.slices(0)[n] for n in (2, 0, 2)]
 
 
 def test_steps_are_those_without_a_group():

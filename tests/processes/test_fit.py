@@ -95,11 +95,19 @@ def test_batches_from_outside_are_each_process_s_own(size, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("first", "then"), [(2, 1), (1, 2), *(pytest.param(*x, marks=pytest.mark.slow) for x in ((4, 2), (2, 3)))]
+    ("first", "then"),
+    [
+        ("1", "2"),
+        ("2", "1"),
+        ("1", "2 shard"),
+        ("2 shard", "1"),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in (("4", "2"), ("2", "3"), ("4 shard", "3 shard"))),
+    ],
 )
 def test_a_training_goes_on_with_another_number_of_processes(first, then, alone, tmp_path):
-    assert launch(first, "trainings.interrupted", tmp_path).status == 0
-    passes(then, "trainings.resumed", tmp_path)
+    (number, *shard), (other, *then_shard) = first.split(), then.split()
+    assert launch(int(number), "trainings.interrupted", tmp_path, *shard).status == 0
+    passes(int(other), "trainings.resumed", tmp_path, *then_shard)
     assert_same(files(tmp_path)["found"], alone["resumed"])
     table = (tmp_path / "table.csv").read_text().splitlines()
     assert len(table) == 1 + 20  # epochs
@@ -116,9 +124,22 @@ def test_a_training_whose_processes_are_killed_again_and_again_ends_as_an_undist
     assert_same(files(tmp_path)["found"], alone["resumed"])
 
 
-@pytest.mark.parametrize("program", ["seeds", "nan", "stops"])
+@pytest.mark.parametrize("program", ["seeds", "nan", "nan shard", "stops"])
 def test_what_processes_share(program):
-    passes(2, f"trainings.{program}")
+    name, *arguments = program.split()
+    passes(2, f"trainings.{name}", *arguments)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+def test_states_in_pieces_are_those_of_whole_arrays(size, tmp_path):
+    passes(size, "trainings.states", tmp_path)
+    found = files(tmp_path)
+    for name in ("whole", "optimizer", "pieces"):
+        assert_same(found[name], found["plain"])
+
+
+def test_weights_that_no_longer_move_in_the_piece_of_one_process_are_told():
+    assert passes(2, "trainings.stuck").output.count("some weights may no longer move, as transforms") == 1
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -186,6 +207,7 @@ def test_an_error_ends_all(program, texts):
         ("callback", "received callbacks: "),
         ("resume", "or none, received it on rank 1, and not on rank 0"),
         ("callbacks", "received callbacks: 0 of them on rank 0 and 1 of them on rank 1"),
+        ("shard", "received the optimizer: Adam("),
     ],
 )
 def test_processes_that_are_given_different_things(what, text):

@@ -139,11 +139,12 @@ class StopAt(xpnet.callbacks.Callback):
             raise EOFError
 
 
-def interrupted(folder):
+def interrupted(folder, *others):
     """Train up to a step in the middle of an epoch, of which there is a checkpoint."""
     checkpoint = callbacks.Checkpoint(f"{folder}/{{step}}.safetensors", every=4, keep=2)
     with contextlib.suppress(EOFError):
-        fitted("resumed", callbacks=[checkpoint, callbacks.CSVLogger(f"{folder}/table.csv"), StopAt(33)])
+        given = [checkpoint, callbacks.CSVLogger(f"{folder}/table.csv"), StopAt(33)]
+        fitted("resumed", callbacks=given, shard="shard" in others)
     if rank == 0:
         assert sorted(path.name for path in Path(folder).iterdir()) == [
             "30.safetensors",
@@ -152,11 +153,12 @@ def interrupted(folder):
         ]
 
 
-def resumed(folder):
+def resumed(folder, *others):
     """Go on, with a path that rank 0 alone can read."""
     path = f"{folder}/32.safetensors" if rank == 0 else "nowhere.safetensors"
     table = callbacks.CSVLogger(f"{folder}/table.csv" if rank == 0 else "/nowhere/table.csv")
-    keep(f"{folder}/found.npz", *fitted("resumed", resume=path, callbacks=[table]))
+    shard = "shard" in others
+    keep(f"{folder}/found.npz", *fitted("resumed", resume=path, callbacks=[table], shard=shard))
 
 
 def undisturbed(folder):
@@ -164,7 +166,10 @@ def undisturbed(folder):
 
 
 def killed_again(folder, seed):
-    """Train, from a checkpoint if there is one, and kill one process at some moment, fifty times."""
+    """Train, from a checkpoint if there is one, and kill one process at some moment, fifty times.
+
+    The state of the optimizer is in pieces by turns.
+    """
     path, kills = Path(folder) / "training.safetensors", int(seed)
     random = np.random.default_rng(kills)
     victim, is_early = random.integers(size), random.uniform() < 0.2
@@ -187,8 +192,45 @@ def killed_again(folder, seed):
             if victim == rank and kills < 50:
                 threading.Timer(after, os.kill, [os.getpid(), signal.SIGKILL]).start()
 
-    options = {"callbacks": [callbacks.Checkpoint(path, every=1), Kill()]}
+    options = {"callbacks": [callbacks.Checkpoint(path, every=1), Kill()], "shard": kills % 2 == 1}
     keep(f"{folder}/found.npz", *fitted("resumed", resume=path if path.exists() else None, **options))
+
+
+def states(folder):
+    """A training goes on with a state of the optimizer, whole or in pieces, and leaves its piece."""
+    kept = {}
+
+    def keep_state(run):
+        kept["state"] = xpnet.tree.map(np.copy, run.optimizer_state)
+
+    net, _ = fitted("plain", epochs=2, callbacks=[keep_state])
+    whole, start = kept["state"], xpnet.tree.map(np.copy, net)
+    for name, options in {
+        "plain": {},
+        "whole": {"shard": True},
+        "optimizer": {"optimizer": group.shard(REGRESSION["optimizer"])},
+        "pieces": {"shard": True},
+    }.items():
+        net = xpnet.tree.map(np.copy, start)
+        given = REGRESSION | {"optimizer_state": whole, "epochs": 3, "seed": 1, "progress": False}
+        if name == "pieces":
+            given["optimizer_state"] = group.shard(REGRESSION["optimizer"]).cut(whole, net)
+        history = xpnet.fit(net, **given | options, group=group, callbacks=[keep_state])
+        keep(f"{folder}/{name}.npz", net, history)
+        numbers = sum(x.size for x in xpnet.tree.leaves(kept["state"]["transforms"]))
+        of_all = int(group.sum(np.asarray(numbers)))
+        assert of_all == 2 * sum(x.size for x in xpnet.tree.leaves(net)) * (size if name == "plain" else 1)
+
+
+def stuck():
+    """A mean of squares that is infinite in the piece of the last process alone."""
+
+    def steep(outputs, _targets):
+        return xpnet.array_namespace(outputs).mean(outputs) * 1e20
+
+    options = {"loss": steep, "optimizer": optim.Adam(1e-2), "epochs": 1, "progress": False}
+    x, y = (X * 1e-30).astype("float32"), Y.astype("float32")  # so that those of the first weights are small
+    xpnet.fit(network(), x, y, **options, group=group, shard=True)
 
 
 # -- estimators of scikit-learn's kind -----------------------------------------------------------------------
@@ -291,14 +333,14 @@ def logs():
     fitted("plain", epochs=2, progress=True)
 
 
-def nan():
+def nan(*others):
     """A value of one process, which all are told."""
-    x = X.copy()
+    x, shard = X.copy(), "shard" in others
     x[77, 2] = np.nan  # the share of one process
     before = doubled(network(nn.BatchNorm(16)))
     net = xpnet.tree.map(np.copy, before, state=True)
     try:
-        xpnet.fit(net, **REGRESSION | {"x": x}, group=group, seed=0, progress=False)
+        xpnet.fit(net, **REGRESSION | {"x": x}, group=group, seed=0, progress=False, shard=shard)
     except FloatingPointError as error:
         messages = group.gather_objects(str(error))
         assert "first in x at row 77, column 2, which is nan" in messages[0], messages
@@ -463,6 +505,7 @@ def differ(what):
         "callback": {"callbacks": [callbacks.ReduceLROnPlateau(factor=0.5 - 0.1 * one)]},
         "resume": {"resume": "nowhere.safetensors" if one else None},
         "callbacks": {"callbacks": [callbacks.EarlyStopping("loss")] * one},
+        "shard": {"shard": bool(one)},
     }[what]
     net = doubled(network(outputs=3 if what == "class weight" else 1))
     xpnet.fit(**{"net": net, "group": group, "progress": False} | REGRESSION | others)

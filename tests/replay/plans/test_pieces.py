@@ -14,7 +14,7 @@ from xpnet.distributed.pieces import Pieces
 
 
 class First:
-    """Stands for two processes, of which the other one has the same gradients, and does not move its piece."""
+    """Stands for two processes, of which the other one has the same gradients, and sevens."""
 
     rank, size = 0, 2
 
