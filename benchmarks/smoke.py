@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import product_checks  # noqa: F401  which adds its checks to the others
+import group_checks  # noqa: F401  which adds its checks to the others, as the next one does
+import product_checks  # noqa: F401
 from checks import CHECKS, LAST, ON_GPU, SIZES, SMALL_SIZES, device_of
 from machine import is_lost
 from report import Report, read

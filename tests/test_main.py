@@ -37,6 +37,7 @@ def test_command():
     assert lines[3].split() == ["NumPy", numpy.__version__, "cpu"]
     assert [line.split()[0] for line in lines[4:8]] == ["CuPy", "PyTorch", "JAX", "array-api-strict"]
     assert lines[9].startswith("MPI, for several processes: ")
+    assert lines[10].startswith("NCCL, for several GPUs: ")
     assert "PyTorch is not installed. `pip install torch` installs it." in lines[5]
     assert "strict, strict:device1" in lines[7]
     for line in lines[3:]:
@@ -62,4 +63,4 @@ def test_command_as_people_type_it():
 def test_default_device(value, line):
     lines = run_python("-c", HIDE, XPNET_DEVICE=value).splitlines()
     assert line in lines[0]
-    assert len(lines) == 10  # the table comes all the same
+    assert len(lines) == 11  # the table comes all the same

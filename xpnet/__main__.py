@@ -1,6 +1,7 @@
 """``python -m xpnet``: the libraries, devices and processes that this machine can use."""
 
 import xpnet
+from xpnet.distributed.nccl import nccl_status
 from xpnet.distributed.processes import mpi_status
 from xpnet.errors import DeviceUnavailableError
 
@@ -21,3 +22,4 @@ if __name__ == "__main__":
     print(f"xpnet {xpnet.__version__}; {default}\n")
     print(table(xpnet.devices()))
     print(f"\nMPI, for several processes: {mpi_status()}")
+    print(f"NCCL, for several GPUs: {nccl_status()}")

@@ -25,6 +25,7 @@ QUICK = [
     "arguments that move",
     "random numbers",
     "a training",
+    "graphs around an exchange",
     "not a number before a relu",
     "batches of matrices in tf32",
     "products in plans in float32",
@@ -39,8 +40,10 @@ def checks(monkeypatch):
         pytest.skip("no C++ compiler")
     monkeypatch.syspath_prepend(BENCHMARKS)
     import checks
+    import group_checks
     import product_checks
 
+    assert group_checks.DTYPES
     assert product_checks.PRECISIONS
     return checks
 
@@ -267,7 +270,8 @@ def test_checks_go_on_behind_one_that_ends_their_process(tmp_path, monkeypatch):
         shutil.copy(BENCHMARKS / name, tmp_path)
     (tmp_path / "checks.py").write_text(FAKES)
     (tmp_path / "machine.py").write_text(MACHINE)
-    (tmp_path / "product_checks.py").write_text("")
+    for name in ("group_checks.py", "product_checks.py"):
+        (tmp_path / name).write_text("")
     text = (tmp_path / "smoke.py").read_text()
     assert "\nSECONDS, START = 30, 60 " in text
     (tmp_path / "smoke.py").write_text(text.replace("START = 30, 60 ", "START = 0.5, 60 "))

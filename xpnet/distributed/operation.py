@@ -72,12 +72,16 @@ class Operation:
         if array_api_compat.is_jax_array(arrays[0]) and any(map(_is_traced_by_jax, arrays)):
             return self._in_jax(arrays)
         self.group.processes.settle()
+        if all(map(array_api_compat.is_cupy_array, arrays)):
+            gpus = self.group.processes.between_gpus(self.kind, arrays)
+            if gpus is not None:
+                found: list[Any] = self.group.processes.on_gpus(gpus, self, arrays)
+                return found
         if all(type(x) is numpy.ndarray for x in arrays):
             return self._on_host(*arrays)
-        found = self._on_host(*map(to_numpy, arrays))
-        return [
-            in_dtype(xp, asarray(y, device=device_of(x)), x.dtype) for x, y in zip(arrays, found, strict=True)
-        ]
+        on_host = self._on_host(*map(to_numpy, arrays))
+        each = zip(arrays, on_host, strict=True)
+        return [in_dtype(xp, asarray(y, device=device_of(x)), x.dtype) for x, y in each]
 
     def _alone(self, xp: Any, arrays: Sequence[Any]) -> list[Any]:
         """Return the results for plain arrays that stand for those of all; zeros for pieces of others."""

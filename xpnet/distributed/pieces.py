@@ -15,8 +15,9 @@ import numpy
 # Pieces begin and end at multiples of so many elements, 64 bytes of float32, as processors like them.
 _MULTIPLE = 16
 
-# So many elements are added up at once, which are still in the cache then, and a message has at most so many.
-_AT_ONCE, _OF_MESSAGE = 2**17, 2**27
+# A message has at most so many elements, which are still in the cache when they are added up; shorter ones
+# travel together, up to so many.
+_AT_ONCE, _TOGETHER = 2**17, 2**14
 
 Arrays = Sequence[numpy.ndarray]
 
@@ -76,77 +77,133 @@ def _rounded_up(elements: int) -> int:
     return -(-elements // _MULTIPLE) * _MULTIPLE
 
 
-def add_up(communicator: Any, pieces: Pieces, arrays: Arrays, results: Arrays) -> None:
-    """Add up the arrays of all processes, each in the piece that it has.
+@dataclass(frozen=True)
+class _Message:
+    """What travels at once: a stretch of one array, or short ones of several arrays of one dtype.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+    parts : list of (int, slice, slice)
+        The number of each array, its elements, and where they are in the message.
+    """
+
+    dtype: numpy.dtype
+    parts: list[tuple[int, slice, slice]]
+
+    @property
+    def size(self) -> int:
+        return int(self.parts[-1][2].stop)
+
+    def of(self, arrays: Arrays) -> numpy.ndarray:
+        """Return the message from arrays with one axis: a view of one, or a copy of parts of several."""
+        if len(self.parts) == 1:
+            number, place, _ = self.parts[0]
+            return arrays[number][place]
+        return numpy.concatenate([arrays[number][place] for number, place, _ in self.parts])
+
+
+class Exchange:
+    """What the processes send each other of some arrays in pieces, found once.
 
     Parameters
     ----------
     communicator : mpi4py.MPI.Comm
     pieces : Pieces
-    arrays, results : sequence of numpy.ndarray
-        Whole arrays, and where the elements of this process go, one after the other. Numbers of two bytes are
-        added up in float32, and travel as they are.
+    dtypes : sequence of numpy.dtype
     """
-    rank, others = communicator.rank, _others(communicator)
-    whole = [_flat(x) for x in arrays]
-    requests = [
-        communicator.Isend(_bytes(whole[number][place]), other)
-        for other in others
-        for number, place in pieces.stretches(other, _AT_ONCE)
-    ]
-    starts = [own.start for own in pieces.slices(rank)]
-    for number, place in pieces.stretches(rank, _AT_ONCE):
-        x, start = whole[number][place], starts[number]
-        result = results[number][place.start - start : place.stop - start]
-        received = numpy.empty_like(x)
-        wide = travels_as(x.dtype)
-        total = result if x.dtype == wide else numpy.empty(x.shape, wide)
-        for other in others:
-            communicator.Recv(_bytes(received), other)
-            numpy.add(x if other == others[0] else total, received, out=total, dtype=wide)
-        if total is not result:
-            result[...] = total
-    _wait(requests)
 
+    def __init__(self, communicator: Any, pieces: Pieces, dtypes: Sequence[numpy.dtype]) -> None:
+        rank, size = communicator.rank, communicator.size
+        self._communicator, self._rank, self._dtypes = communicator, rank, dtypes
+        # From the next one on, so that not all begin with the same.
+        self._others = [(rank + distance) % size for distance in range(1, size)]
+        self._slices = pieces.slices(rank)
+        self._messages = [self._of(pieces, each) for each in range(size)]
 
-def join(communicator: Any, pieces: Pieces, arrays: Arrays, results: Arrays, root: int | None = None) -> None:
-    """Put together whole arrays of the pieces that the processes have.
+    def _of(self, pieces: Pieces, rank: int) -> list[_Message]:
+        """Return the messages that are the piece of a process."""
+        messages: list[_Message] = []
+        for number, place in pieces.stretches(rank, _AT_ONCE):
+            dtype, size = self._dtypes[number], place.stop - place.start
+            last = messages[-1] if messages and messages[-1].dtype == dtype else None
+            start = last.size if last and last.size + size <= _TOGETHER else 0
+            if last is None or not start:
+                last = _Message(dtype, [])
+                messages.append(last)
+            last.parts.append((number, place, slice(start, start + size)))
+        return messages
 
-    Parameters
-    ----------
-    communicator : mpi4py.MPI.Comm
-    pieces : Pieces
-    arrays, results : sequence of numpy.ndarray
-        The elements of this process, and where whole arrays go.
-    root : int or None
-        The process that gets them; None for all. The others give no ``results``.
-    """
-    others = _others(communicator)
-    whole, own, requests = [x.reshape(-1) for x in results], [*map(_flat, arrays)], []
-    for other in others if results else ():
-        for number, place in pieces.stretches(other, _OF_MESSAGE):
-            requests.append(communicator.Irecv(_bytes(whole[number][place]), other))
-    slices = pieces.slices(communicator.rank)
-    for other in [x for x in others if root in (None, x)]:
-        for number, place in pieces.stretches(communicator.rank, _OF_MESSAGE):
-            start = slices[number].start
-            message = own[number][place.start - start : place.stop - start]
-            requests.append(communicator.Isend(_bytes(message), other))
-    for x, place, piece in zip(whole, slices, own, strict=False):
-        if not numpy.may_share_memory(x[place], piece):  # as a plan makes it there already
-            x[place] = piece
-    _wait(requests)
+    def add_up(self, arrays: Arrays, results: Arrays) -> None:
+        """Add up the arrays of all processes, each in the piece that it has.
+
+        Parameters
+        ----------
+        arrays, results : sequence of numpy.ndarray
+            Whole arrays, and where the elements of this process go, one after the other. Numbers of two bytes
+            are added up in float32, and travel as they are.
+        """
+        communicator, whole = self._communicator, [*map(_flat, arrays)]
+        requests = [
+            communicator.Isend(_bytes(message.of(whole)), other)
+            for other in self._others
+            for message in self._messages[other]
+        ]
+        for message in self._messages[self._rank]:
+            received, wide = numpy.empty(message.size, message.dtype), travels_as(message.dtype)
+            own = [(whole[number][place], self._here(number, place)) for number, place, _ in message.parts]
+            into = [results[number][here] for (number, *_), (_, here) in zip(message.parts, own, strict=True)]
+            totals = into if message.dtype == wide else [numpy.empty(x.shape, wide) for x in into]
+            for other in self._others:
+                communicator.Recv(_bytes(received), other)
+                for (*_, there), (x, _), total in zip(message.parts, own, totals, strict=True):
+                    so_far = x if other == self._others[0] else total
+                    numpy.add(so_far, received[there], out=total, dtype=wide)
+            for x, total in zip(into, totals, strict=True):
+                if x is not total:
+                    x[...] = total
+        _wait(requests)
+
+    def join(self, arrays: Arrays, results: Arrays, root: int | None = None) -> None:
+        """Put together whole arrays of the pieces that the processes have.
+
+        Parameters
+        ----------
+        arrays, results : sequence of numpy.ndarray
+            The elements of this process, and where whole arrays go.
+        root : int or None
+            The process that gets them; None for all. The others give no ``results``.
+        """
+        communicator, own = self._communicator, [*map(_flat, arrays)]
+        whole, requests, received = [x.reshape(-1) for x in results], [], []
+        for other in self._others if results else ():
+            for message in self._messages[other]:
+                is_one = len(message.parts) == 1
+                buffer = message.of(whole) if is_one else numpy.empty(message.size, message.dtype)
+                requests.append(communicator.Irecv(_bytes(buffer), other))
+                received += [] if is_one else [(message, buffer)]
+        for message in self._messages[self._rank]:
+            here = [(number, self._here(number, place), there) for number, place, there in message.parts]
+            content = _Message(message.dtype, here).of(own)
+            targets = [other for other in self._others if root in (None, other)]
+            requests += [communicator.Isend(_bytes(content), other) for other in targets]
+        for x, place, piece in zip(whole, self._slices, own, strict=False):
+            if not numpy.may_share_memory(x[place], piece):  # as a plan makes it there already
+                x[place] = piece
+        _wait(requests)
+        for message, buffer in received:
+            for number, place, there in message.parts:
+                whole[number][place] = buffer[there]
+
+    def _here(self, number: int, place: slice) -> slice:
+        """Return where elements of an array are among those that this process has."""
+        start = self._slices[number].start
+        return slice(place.start - start, place.stop - start)
 
 
 def travels_as(dtype: numpy.dtype) -> numpy.dtype:
     """Return the dtype in which numbers are added up: MPI has none of two bytes."""
     return numpy.dtype("float32") if dtype.kind in "fV" and dtype.itemsize == 2 else dtype.newbyteorder("=")
-
-
-def _others(communicator: Any) -> list[int]:
-    """Return the ranks of the other processes, from the next one on, so that not all begin with the same."""
-    rank, size = communicator.rank, communicator.size
-    return [(rank + distance) % size for distance in range(1, size)]
 
 
 def _flat(x: numpy.ndarray) -> numpy.ndarray:

@@ -8,8 +8,10 @@ import atexit
 import contextlib
 import hashlib
 import itertools
+import logging
 import math
 import os
+import platform
 import re
 import sys
 import threading
@@ -22,11 +24,14 @@ from typing import Any, TypeAlias
 import numpy
 
 from xpnet.arrays import calling_line
-from xpnet.distributed.operation import BROADCAST, MEAN, SUM, SUM_IN_PIECES
-from xpnet.distributed.pieces import Arrays, Pieces, add_up, join, travels_as
+from xpnet.distributed.nccl import Nccl, nccl_problem
+from xpnet.distributed.operation import BROADCAST, MEAN, SUM, SUM_IN_PIECES, Operation
+from xpnet.distributed.pieces import Arrays, Exchange, Pieces, travels_as
 from xpnet.distributed.watch import Watch
 from xpnet.errors import ProcessesDisagreeError
 from xpnet.replay.plans.cpu_runtime import Cpu
+
+_log = logging.getLogger("xpnet")
 
 # What launchers say of the number of processes, by the names of environment variables: those of Open MPI, of
 # MPICH and its like, and of Slurm.
@@ -133,6 +138,7 @@ class Processes:
         self._lock = threading.Lock()
         self._number, self._others_ended = 0, False
         self._codes: dict[Any, int] = {}
+        self._gpus: list[Nccl] | None = None  # until there were arrays of GPUs
         # Of Python's, as a number of NumPy's takes it three times as long to set.
         own, of_all = (memoryview(array("q", [0, 0, 0])) for _ in range(2))
         self._codes_of_both = own, of_all
@@ -172,13 +178,14 @@ class Processes:
     ) -> Callable[[Arrays, Arrays], None]:
         """Return what adds up arrays in pieces, or joins pieces; it is called with results and arrays."""
         what = (kind, 0, about, *zip(dtypes, pieces.shapes, strict=True))
-        code, exchange = self.code_of(what), add_up if kind == SUM_IN_PIECES else join
+        code, exchange = self.code_of(what), Exchange(self._data, pieces, dtypes)
+        exchanged = exchange.add_up if kind == SUM_IN_PIECES else exchange.join
 
         def do(results: Arrays, arrays: Arrays) -> None:
             self.settle()
             with self._together:
                 self._agree(what, code=code)
-                exchange(self._data, pieces, arrays, results)
+                exchanged(arrays, results)
 
         return do
 
@@ -189,8 +196,56 @@ class Processes:
         self.settle()
         with self._together:
             self._agree(("join on rank 0", 0, "", *kinds))
-            join(self._data, pieces, arrays, results, root=0)
+            Exchange(self._data, pieces, [x.dtype for x in arrays]).join(arrays, results, root=0)
         return results
+
+    def between_gpus(self, kind: str, arrays: Sequence[Any]) -> "Nccl | None":
+        """Return what exchanges arrays of CuPy's between GPUs; None where they go through the host.
+
+        All processes come here with such arrays, as those do that are to exchange them.
+        """
+        if self._gpus is None:
+            self._gpus = self._find_gpus(arrays[0].device)
+        gpus = self._gpus[0] if self._gpus else None
+        if gpus is None or not gpus.takes(kind, arrays):
+            return None
+        if other := next((x.device for x in arrays if x.device != gpus.device), None):
+            raise ValueError(
+                "the operations of a group on GPUs must stay on one GPU for each process, received arrays on "
+                f"cuda:{other.id} after some on cuda:{gpus.device.id}. Move them with xpnet.to_device."
+            )
+        return gpus
+
+    def _find_gpus(self, device: Any) -> "list[Nccl]":
+        """Let NCCL find the GPUs of all processes, if each has one of its own."""
+        problem, identity = nccl_problem(), None
+        if not problem and self.rank == 0:
+            from cupy.cuda import nccl
+
+            identity = nccl.get_unique_id()
+        gpu = platform.node(), device.pci_bus_id
+        everyone = self.gather_objects((problem, gpu, identity))
+        problem = next((f"on rank {n}, {each[0]}" for n, each in enumerate(everyone) if each[0]), "")
+        if not problem and len({each[1] for each in everyone}) < self.size:
+            problem = "some processes have the same GPU."
+        if problem and self.rank == 0:
+            _log.warning("xpnet: arrays of GPUs are exchanged through the memory of the host: %s", problem)
+        if problem:
+            return []
+        self.watch.begin(0)  # as it waits for the others
+        gpus = Nccl(everyone[0][2], self.rank, self.size, device)
+        self.watch.end()
+        self.watch.problem_elsewhere = gpus.problem
+        return [gpus]
+
+    def on_gpus(self, gpus: "Nccl", operation: Operation, arrays: Sequence[Any]) -> list[Any]:
+        """Do an operation between GPUs, and return its results."""
+        kind, pieces = operation.kind, operation.pieces
+        shapes = [x.shape for x in arrays] if pieces is None else pieces.shapes
+        kinds = zip([x.dtype for x in arrays], shapes, strict=True)
+        with self._together:
+            self._agree((f"{kind} by NCCL", operation.root, operation.about, *kinds))
+            return gpus.compute(kind, operation.root, pieces, arrays)
 
     def add(self, what: Any, memories: Sequence[numpy.ndarray], code: int | None = None) -> None:
         """Add up the memories of all processes, each in place."""

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from xpnet.arrays import line_of_frame
@@ -23,6 +24,8 @@ class Watch:
     communicator : mpi4py.MPI.Comm
         Over which processes that wait tell the others so.
     timeout : float
+    problem_elsewhere : callable
+        Returns what went wrong beside the processes, on GPUs, say, given the timeout; or nothing.
     """
 
     def __init__(self, communicator: Any, timeout: float) -> None:
@@ -30,6 +33,7 @@ class Watch:
         self.timeout = timeout
         # The number of the operation, since when this process is in it, and the thread that waits there.
         self._waits: tuple[int, float, int] | None = None
+        self.problem_elsewhere: Callable[[float], str] = lambda _timeout: ""
         self._thread: threading.Thread | None = None
         self._sent: list[Any] = []
 
@@ -67,6 +71,12 @@ class Watch:
                         self._complain(number, thread)
                     finally:
                         self.end_all()
+            problem = self.problem_elsewhere(timeout)
+            if problem:
+                try:
+                    print(f"xpnet: {problem}. All processes end.", file=sys.stderr)
+                finally:
+                    self.end_all()
             time.sleep(min(timeout / 8, 1.0))
 
     def _tell(self, number: int) -> None:

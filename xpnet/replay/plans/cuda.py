@@ -3,12 +3,14 @@
 The plan's function launches one kernel, or one product, after the other. After a first call it is captured:
 CUDA then starts all of them at once, for the arrays that were handed in. Arguments that come at another place
 in each call, the batches, are copied to one place; for donated ones that do, parameters, it is captured anew.
+What several processes do together stands between graphs.
 """
 
 import contextlib
+import inspect
 import logging
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import reduce
 from math import gcd, prod
 from typing import Any
@@ -19,7 +21,7 @@ import numpy
 
 from xpnet.autodiff.namespace import PlainNamespace
 from xpnet.backends import plain_namespace
-from xpnet.replay.functions import VIEWS
+from xpnet.replay.functions import BETWEEN_PROCESSES, VIEWS
 from xpnet.replay.graph import Graph, Operation, Variable
 from xpnet.replay.kernels import c
 from xpnet.replay.kernels.c import CudaSource
@@ -44,7 +46,7 @@ from xpnet.replay.plans.cuda_products import (
 )
 from xpnet.replay.plans.memory import Prototypes
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables, first_line
-from xpnet.replay.plans.step import CALL, PRODUCT, VIEW, Call, Scratch, Step
+from xpnet.replay.plans.step import CALL, HANDED_OUT, PRODUCT, VIEW, Call, Scratch, Step
 
 _log = logging.getLogger("xpnet")
 
@@ -144,7 +146,9 @@ class CudaPlan(MemoryPlan):
         if widens and any(isinstance(x.dtype, NarrowType) for x in operation.inputs):
             value = value._replace(function=widening(operation))
         targets = list(operation.results) if operation.several else operation.result
-        return Step.of(operation, Call(CALL, self._assign, (targets, value), "assign"))
+        # No graph has what others wait for: what is before it and behind it are graphs of their own.
+        kind = HANDED_OUT if operation.name in BETWEEN_PROCESSES else CALL
+        return Step.of(operation, Call(kind, self._assign, (targets, value), "assign"))
 
     def _product(self, operation: Operation) -> Step | None:
         """Return a product by cuBLASLt, or None where it is called as it was recorded."""
@@ -282,6 +286,18 @@ class CudaPlan(MemoryPlan):
         return "\n".join([super().explain(), *why, captured])
 
 
+def _carried_out(started: Any) -> tuple:
+    """Return the outputs of a plan's function, after a call of all that it hands out."""
+    if not isinstance(started, Generator):
+        outputs: tuple = started
+        return outputs
+    while True:
+        try:
+            next(started)()
+        except StopIteration as end:
+            return tuple(end.value)
+
+
 class _Bound:
     """The function of a plan with memory of its own, and its graphs."""
 
@@ -292,6 +308,7 @@ class _Bound:
         self._moving: dict[int, Any] = {}
         self._graphs: dict[tuple, tuple[Callable, tuple]] = {}
         self._before: list[int] | None = None
+        self._hands_out = inspect.isgeneratorfunction(function)
 
     def __call__(self, *inputs: Any) -> tuple:
         """Compute the outputs, into the memory of the arguments and into new arrays."""
@@ -312,7 +329,7 @@ class _Bound:
         for index in self._moving if found else elsewhere:
             self._runtime.copy(self._moving[index], inputs[index])
         if found is None:
-            return self._function(*self._places(inputs, elsewhere))
+            return _carried_out(self._function(*self._places(inputs, elsewhere)))
         launch, outputs = found
         launch()
         return outputs
@@ -343,7 +360,7 @@ class _Bound:
 
     def _capture(self, places: list, key: tuple) -> tuple[Callable, tuple] | None:
         try:
-            captured = self._runtime.capture(lambda: self._function(*places))
+            captured = self._captured(places)
         except Exception as error:
             self._plan._problem = f"{first_line(error)}{self._where(error)}"
             _log.info("xpnet: a plan is replayed without a CUDA graph: %s", self._plan._problem)
@@ -352,6 +369,32 @@ class _Bound:
             del self._graphs[next(iter(self._graphs))]
         self._graphs[key] = captured
         return captured
+
+    def _captured(self, places: list) -> tuple[Callable, tuple]:
+        """Return what does all that the function does: graphs, and between them what it hands out."""
+        started = self._function(*places) if self._hands_out else None
+
+        def next_part() -> tuple[Callable | None, tuple]:
+            if started is None:
+                return None, self._function(*places)
+            try:
+                return next(started), ()
+            except StopIteration as end:
+                return None, end.value
+
+        parts: list[Callable] = []
+        while True:
+            graph, (handed_out, outputs) = self._runtime.capture(next_part)
+            parts.append(graph)
+            if handed_out is None:
+                break
+            parts.append(handed_out)
+
+        def launch() -> None:
+            for part in parts:
+                part()
+
+        return launch, outputs
 
     def _where(self, error: Exception) -> str:
         """Name the line of the plan that raised an error, which shows the function that was called."""

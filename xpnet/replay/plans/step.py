@@ -19,9 +19,10 @@ from xpnet.replay.kernels.kernel import Kernel
 
 # What a call is: a loop that was compiled, a product of matrices, a copy to an array from another one or from
 # a number, the same added to what is there, windows added into an array, a view, which is made once if its
-# array is always at the same place, or any other function.
-KERNEL, PRODUCT, COPY, ADD, ADD_WINDOWS, VIEW, CALL = (
-    "kernel", "product", "copy", "add", "add_windows", "view", "call",
+# array is always at the same place, or any other function; and one that the plan's function hands out, for
+# its caller to call.
+KERNEL, PRODUCT, COPY, ADD, ADD_WINDOWS, VIEW, CALL, HANDED_OUT = (
+    "kernel", "product", "copy", "add", "add_windows", "view", "call", "handed out",
 )  # fmt: skip
 
 
@@ -181,6 +182,8 @@ class Source:
         """Return the line that does a call."""
         if call.kind == COPY and type(call.arguments[0]) is Item:
             return " = ".join(map(self.text, call.arguments))
+        if call.kind == HANDED_OUT:
+            return f"yield lambda: {self.text(call)}"
         results = self.items(call.results) + "," * call.several
         return f"{results} = {self.text(call)}" if results else self.text(call)
 
