@@ -209,7 +209,7 @@ def gpu(session: nox.Session) -> None:
 @nox.session(name="cuda-bindings")
 def cuda_bindings(session: nox.Session) -> None:
     """What is called of CuPy, nvmath-python and NVIDIA's compiler, without a GPU; 2 GB are installed."""
-    session.install("--quiet", "-e", ".[cuda13]", *group("test"))
+    session.install("--quiet", "-e", ".[cuda13]", "nvidia-nccl-cu13", *group("test"))
     paths = "tests/replay/kernels/test_c.py", "tests/replay/plans", "tests/backends/test_cupy.py"
     session.run("pytest", *(session.posargs or paths))
 

@@ -6,9 +6,11 @@ for one is enough: only the choice of an algorithm, and the product itself, need
 
 import ast
 import ctypes
+import functools
 import importlib
 import inspect
 import itertools
+import pickle
 import re
 import shutil
 import subprocess
@@ -22,6 +24,7 @@ import pytest
 
 import xpnet
 from xpnet import backends
+from xpnet.distributed.nccl import _NUMBERS
 from xpnet.replay.plans.cuda_products import ALIGNMENT_OF_BIAS, Matrix, Product
 
 cupy = pytest.importorskip("cupy")
@@ -79,7 +82,10 @@ def names_in(path, roots):
 
 OF_CUPY = [
     (path, name)
-    for path in ("replay/plans/cuda_runtime.py", "backends/cupy.py", "backends/cupy_special.py")
+    for path in (
+        *("replay/plans/cuda_runtime.py", "backends/cupy.py", "backends/cupy_special.py"),
+        "distributed/nccl.py",
+    )
     for name in names_in(path, {"cupy", "cupyx"})
 ]
 
@@ -179,8 +185,39 @@ def test_cupy_takes_what_it_is_called_with(name):
     assert set(named) <= set(taken)
 
 
+NCCL = {
+    "NcclCommunicator.allGather": ["sendbuf", "recvbuf", "count", "datatype", "stream"],
+    "NcclCommunicator.allReduce": ["sendbuf", "recvbuf", "count", "datatype", "op", "stream"],
+    "NcclCommunicator.broadcast": ["sendbuff", "recvbuff", "count", "datatype", "root", "stream"],
+    "NcclCommunicator.check_async_error": [],
+    "NcclCommunicator.reduceScatter": ["sendbuf", "recvbuf", "recvcount", "datatype", "op", "stream"],
+    "get_version": [],
+    "groupEnd": [],
+    "groupStart": [],
+}
+
+
+def test_nccl_is_called_as_it_is():
+    nccl = importlib.import_module("cupy.cuda.nccl")
+    if not nccl.available:
+        pytest.skip("NCCL is not installed")
+    for name, expected in NCCL.items():
+        value = functools.reduce(getattr, name.split("."), nccl)
+        inside = re.search(r"\((.*?)\)", value.__doc__.strip().splitlines()[0])[1]
+        taken = [each.split()[-1] for each in inside.split(", ") if each not in ("", "self")]
+        assert taken == expected, name
+    source = (PACKAGE / "distributed/nccl.py").read_text()
+    called = set(re.findall(r"ommunicator\.(\w+)\(", source)) | set(re.findall(r"nccl\.(\w+)\(", source))
+    assert called - {"NcclCommunicator"} == {name.rpartition(".")[2] for name in NCCL}
+    for name in {*_NUMBERS.values(), "NCCL_UINT8", "NCCL_SUM"}:
+        assert isinstance(int(getattr(nccl, name)), int)
+    identity = nccl.get_unique_id()
+    assert pickle.loads(pickle.dumps(identity)) == identity
+
+
 ATTRIBUTES = {
-    "cupy.cuda.Device": ["__enter__", "__exit__", "attributes", "id", "mem_info"],
+    "cupy.cuda.Device": ["__enter__", "__exit__", "attributes", "id", "mem_info", "pci_bus_id"],
+    "cupy.cuda.Event": ["done"],
     "cupy.cuda.MemoryPointer": ["__add__", "ptr"],
     "cupy.ndarray": ["base", "data", "device", "dtype", "flags", "nbytes", "shape"],
 }
@@ -215,15 +252,16 @@ def test_errors_are_known_by_their_modules():
 # Special functions that rules call, with arrays of floating-point numbers, or a number beside one.
 SPECIAL = [
     "digamma", "entr", "erf", "erfc", "erfinv", "expit", "gamma", "gammaln", "i0", "i0e", "i1", "i1e",
-    "erfcx", "j0", "j1", "k0", "k1", "log_ndtr", "logit", "ndtr", "ndtri", "rgamma", "xlog1py", "xlogy", "y0",
-    "y1",
+    "erfcx", "inv_boxcox", "j0", "j1", "k0", "k1", "log_ndtr", "logit", "ndtr", "ndtri", "rgamma", "xlog1py",
+    "xlogy", "y0", "y1", "zeta",
 ]  # fmt: skip
+OF_TWO = {"inv_boxcox", "xlog1py", "xlogy", "zeta"}
 
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_special_functions_of_cupy_take_what_rules_give(name):
     function = getattr(backends.special_functions(importlib.import_module("array_api_compat.cupy")), name)
-    both = 2 if name.startswith("x") else 1
+    both = 2 if name in OF_TWO else 1
     assert isinstance(function, cupy.ufunc)
     assert {"f" * both + "->f", "d" * both + "->d"} <= set(function.types)
 
