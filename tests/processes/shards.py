@@ -139,6 +139,13 @@ def refused():
     assert "received one that calls flip" in message(transform(turned))
     assert "received one that calls collective" in message(optim.chain(group.average(), optim.SGD(0.1)))
 
+    def of_rows(gradients, state, _params, _step):
+        xp = xpnet.array_namespace(*gradients)
+        return [g / optim.total(xp.sum(g * g, axis=0)) for g in gradients], state
+
+    with pytest.raises(ValueError, match="needs sums, of all elements of a parameter"):
+        group.shard(transform(of_rows)).init(net)
+
     def rows(params):
         return [x[0, ...] * 0 for x in params]
 

@@ -5,6 +5,7 @@ in the installed packages, and was tried with a stand-in for them alone: no GPU 
 """
 
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ class Nccl:
         with device:
             self._communicator = nccl.NcclCommunicator(size, identity, rank)
         self._under_way: deque[tuple[float, Any]] = deque()  # since when, and an event behind each operation
+        self._lock = threading.Lock()
 
     def takes(self, kind: str, arrays: Sequence[Any]) -> bool:
         """Say whether an operation can be done with arrays of some dtypes: what is moved has any."""
@@ -111,8 +113,9 @@ class Nccl:
         return ""
 
     def _forget_done(self) -> None:
-        while self._under_way and self._under_way[0][1].done:
-            self._under_way.popleft()
+        with self._lock:  # as another thread looks, too
+            while self._under_way and self._under_way[0][1].done:
+                self._under_way.popleft()
 
     def _call(self, kind: str, root: int, x: Any, y: Any, stream: int) -> None:
         communicator, (source, target) = self._communicator, (x.data.ptr, y.data.ptr)

@@ -103,17 +103,12 @@ class Operation:
 
     def _shapes(self, arrays: Sequence[Any]) -> list[tuple[int, ...]]:
         """Return the shapes of the results."""
+        if self.pieces is None:
+            of_each = (self.group.size,) if self.kind == GATHER else ()
+            return [(*of_each, *x.shape) for x in arrays]
         if self.kind == JOIN:
-            return list(self._cut.shapes)
-        if self.kind == SUM_IN_PIECES:
-            return [(part.stop - part.start,) for part in self._cut.slices(self.group.rank)]
-        of_each = (self.group.size,) if self.kind == GATHER else ()
-        return [(*of_each, *x.shape) for x in arrays]
-
-    @property
-    def _cut(self) -> Pieces:
-        assert self.pieces is not None  # of operations with pieces
-        return self.pieces
+            return list(self.pieces.shapes)
+        return [(part.stop - part.start,) for part in self.pieces.slices(self.group.rank)]
 
     def _on_host(self, *arrays: numpy.ndarray) -> list[numpy.ndarray]:
         found: list[numpy.ndarray]
@@ -154,7 +149,8 @@ class Operation:
 
     def starts(self) -> list[int]:
         """Return at which elements of the results the arrays begin, if they are joined."""
-        return [part.start for part in self._cut.slices(self.group.rank)] if self.kind == JOIN else []
+        slices = self.pieces.slices(self.group.rank) if self.pieces and self.kind == JOIN else ()
+        return [part.start for part in slices]
 
     def transposed(self, xp: Any, gradients: Sequence[Any]) -> list[Any]:
         """Return the gradients of the arrays of this process, from those of the results on all."""

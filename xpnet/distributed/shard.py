@@ -6,6 +6,7 @@ sees its piece of each parameter as an array with one axis, so that it must do t
 add up by `xpnet.optim.total`: `places_of_state` tries that before the first step.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -203,20 +204,19 @@ def places_of_state(optimizer: Any, params: Any) -> dict[str, int]:
     leaves, structure = tree.flatten(params)
 
     def like_parameters(axes: Sequence[int]) -> Any:
-        xps = (extended_namespace(x) for x in leaves)
-        dtypes = [f"float{max(xp.finfo(x.dtype).bits, 32)}" for xp, x in zip(xps, leaves, strict=True)]
         shapes = [(n + 3, *(2,) * (number - 1))[:number] for n, number in enumerate(axes)]
-        return tree.unflatten(structure, [*map(numpy.ones, shapes, dtypes)])
+        return tree.unflatten(structure, [*map(numpy.ones, shapes)])
 
     flat, whole = like_parameters([1] * len(leaves)), like_parameters([len(x.shape) for x in leaves])
     number_of = {(n + 3,): n for n in range(len(leaves))}
     states = [optimizer.init(each) for each in (flat, whole)]
+    paths, of_whole = ([*zip(tree.paths(state), tree.leaves(state), strict=True)] for state in states)
     found: dict[str, int] = {}
-    for path, x, like in zip(tree.paths(states[0]), *map(tree.leaves, states), strict=True):
+    for (path, x), (other, like) in itertools.zip_longest(paths, of_whole, fillvalue=("", 0.0)):
         shape = numpy.shape(x)
         number = number_of.get(shape)
         expected = () if number is None else numpy.shape(tree.leaves(whole)[number])
-        if numpy.shape(like) != expected or (number is None and shape != ()):
+        if path != other or numpy.shape(like) != expected or (number is None and shape != ()):
             raise ValueError(
                 "with shard=True, an optimizer must keep arrays like the parameters, and numbers, received "
                 f"one that keeps an array with the shape {numpy.shape(like)} for {_kind(whole)}.{_INSTEAD}"
@@ -238,8 +238,17 @@ def _check_elementwise(optimizer: Any, state: Any, params: Any) -> None:
     """Check that an optimizer does the same with each element of a parameter, but for what it adds up."""
     recording = RecordingNamespace(numpy)
     given = [tree.map(recording.argument, each) for each in (params, state, params)]
-    # What was added up stands for a number that is known: what leads to it is not looked at.
-    with adding_up(lambda sums: tree.map(lambda x: recording.lift(numpy.ones_like(x.value)), sums)):
+
+    def added_up(sums: Any) -> Any:
+        """Return what stands for sums as numbers that are known: what leads to them is not looked at."""
+        if shapes := [x.shape for x in tree.leaves(sums) if x.shape != ()]:
+            raise ValueError(
+                "optim.total needs sums, of all elements of a parameter each, of the shape (), received "
+                f"{shapes[0]}."
+            )
+        return tree.map(lambda x: recording.lift(numpy.ones_like(x.value)), sums)
+
+    with adding_up(added_up):
         try:
             found = recording.record(optimizer.update, *given)
         except NotRecordableError as error:
