@@ -432,7 +432,7 @@ def test_place_of_the_first_bad_value_is_named(device, jit, changes, place):
 
 
 def test_a_bad_loss_ends_a_long_epoch(monkeypatch):
-    monkeypatch.setattr(sys.modules["xpnet.training.fit"], "_LOOK", 0.0)
+    monkeypatch.setattr(sys.modules["xpnet.training.loop"], "_LOOK", 0.0)
     steps = Steps()
     with (
         np.errstate(all="ignore"),

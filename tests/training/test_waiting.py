@@ -61,7 +61,7 @@ def watch(device, monkeypatch):
     if device.library.spec == "cpu":
         pytest.skip("NumPy computes at once, and its arrays cannot be watched")
     # In an epoch of many seconds, as on a slow machine, `fit` looks at the loss now and then.
-    monkeypatch.setattr(sys.modules["xpnet.training.fit"], "_LOOK", math.inf)
+    monkeypatch.setattr(sys.modules["xpnet.training.loop"], "_LOOK", math.inf)
     watch = Watch(device, monkeypatch)
     yield watch
     watch.undo()

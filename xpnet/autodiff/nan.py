@@ -1,6 +1,6 @@
 """`raise_on_nan`: finding the operation that made the first NaN.
 
-How a training recovers from one is in `xpnet.training.fit`.
+How a training recovers from one is in `xpnet.training.loop`.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 Modules import only from those to their right:
 
-    fit ─ arguments, callbacks, progress ─ agreement, diagnosis, predict, resume ─ steps ─ checks, metrics, run, totals ─ weights ─ data ─ batches, examples ─ lazy, metric, orders ─ destination, finite, history, interrupts, networks
+    fit ─ loop ─ arguments, callbacks, progress ─ agreement, diagnosis, predict, resume ─ steps ─ checks, metrics, run, totals ─ weights ─ data ─ batches, examples ─ lazy, metric, orders ─ destination, finite, history, interrupts, networks
 """  # noqa: E501
 
 from xpnet.training import callbacks, metrics
