@@ -279,7 +279,8 @@ def test_clip_by_global_norm(device, max_norm, factor):
 def test_sums_are_those_of_all_where_a_transform_sees_a_part(device):
     sums = on(device, [numpy.asarray(3.0), numpy.asarray(5.0)])
     assert optim.total(sums) is sums
-    with optim.transforms.adding_up(lambda sums: tree.map(lambda x: 2 * x, sums)):
+    asked = optim.transforms.OverPieces(lambda sums: tree.map(lambda x: 2 * x, sums), lambda x: ~x)
+    with optim.transforms.over_pieces(asked):
         assert_same(optim.total(sums), [6.0, 10.0])
         grads = on(device, [6.0, 8.0])
         optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.SGD(1.0))

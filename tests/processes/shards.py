@@ -29,6 +29,20 @@ def by_norm(gradients, state, _params, _step):
     return [g / (xp.sqrt(s) + 0.1) for g, s in zip(gradients, squares, strict=True)], state
 
 
+def sums(params):
+    xp = xpnet.array_namespace(*params)
+    return optim.total([xp.sum(x) for x in params])
+
+
+def by_norms_of_norms(gradients, state, _params, _step):
+    """Sums of what depends on other sums, and a state of numbers."""
+    xp = xpnet.array_namespace(*gradients)
+    squares = optim.total([xp.sum(g * g) / 2 for g in gradients])
+    scaled = [g / (s + 1) + 1e-3 * x for g, s, x in zip(gradients, squares, state, strict=True)]
+    again = optim.total([xp.sum(g * g) - 0.5 * xp.sum(g) for g in scaled])
+    return [g / (1 + abs(s)) for g, s in zip(scaled, again, strict=True)], [x + 1 for x in state]
+
+
 CLIP = optim.clip_by_global_norm(0.01)
 DECAY = optim.AdamW(1e-2, weight_decay=0.1)
 OPTIMIZERS = {
@@ -38,6 +52,10 @@ OPTIMIZERS = {
     "clipped groups": optim.chain(CLIP, optim.groups(("layers.0", optim.chain(CLIP, optim.SGD(0.1))), DECAY)),
     "Lion": optim.Lion(1e-3),
     "RMSprop": optim.RMSprop(1e-3),
+    "norms of norms": optim.chain(
+        optim.Transform(sums, by_norms_of_norms),
+        optim.SGD(0.1),
+    ),
     "norms": optim.chain(optim.Transform(lambda _params: (), by_norm), optim.SGD(0.1)),
     "scaled": optim.LossScaling(optim.chain(CLIP, optim.Adam(1e-2)), growth_interval=5),
 }
@@ -114,6 +132,15 @@ def dtypes():
     for name, x in params.items():
         assert found[name].dtype == x.dtype.newbyteorder("=")
         np.testing.assert_array_equal(found[name], (x - x * np.float32(2 * size - 1)).astype(x.dtype))
+    # Of a mean, also where the sum is none of them.
+    for value in (40_000.0, 3e-8):
+        params = {"half": np.full(70, 1.0, "float16")}
+        gradients = {"half": np.full(70, value, "float16")}
+        optimizer = group.shard(optim.SGD(1e-3))
+        found, _ = optimizer.update(gradients, optimizer.init(params), params)
+        averaged = optim.chain(group.average(), optim.SGD(1e-3))
+        expected, _ = averaged.update(gradients, averaged.init(params), params)
+        np.testing.assert_array_equal(found["half"], expected["half"])
 
 
 def refused():
@@ -139,18 +166,51 @@ def refused():
     assert "received one that calls flip" in message(transform(turned))
     assert "received one that calls collective" in message(optim.chain(group.average(), optim.SGD(0.1)))
 
-    def of_rows(gradients, state, _params, _step):
-        xp = xpnet.array_namespace(*gradients)
-        return [g / optim.total(xp.sum(g * g, axis=0)) for g in gradients], state
+    for wrong, text in (
+        (lambda xp, g: xp.sum(g * g, axis=0), "an array of the shape"),
+        (lambda xp, g: xp.sqrt(xp.sum(g * g)), "what sqrt returns"),
+        (lambda xp, g: 1.0 + xp.sum(g * g), "one with a number added to it"),
+        (lambda xp, g: xp.sum(g * g) * xp.sum(g), "a product of sums"),
+        (lambda xp, g: 1.0 / xp.sum(g * g), "a quotient of sums"),
+        (lambda xp, g: xp.mean(g), "what mean returns"),
+        (lambda xp, g: xp.max(g), "what max returns"),
+        (lambda xp, g: optim.total(xp.sum(g)), "a number that is known"),
+        (lambda _xp, _g: 1.0, "a number that is known"),
+    ):
 
-    with pytest.raises(ValueError, match="needs sums, of all elements of a parameter"):
-        group.shard(transform(of_rows)).init(net)
+        def asks(gradients, state, _params, _step, wrong=wrong):
+            xp = xpnet.array_namespace(*gradients)
+            return [g / (1 + optim.total(wrong(xp, g))) for g in gradients], state
+
+        with pytest.raises(ValueError, match=f"needs a sum over .* received {text}"):
+            group.shard(transform(asks)).init(net)
 
     def rows(params):
         return [x[0, ...] * 0 for x in params]
 
     kept = transform(lambda gradients, state, _params, _step: (gradients, state), rows)
     assert "one that keeps an array with the shape" in message(kept)
+
+    def by_size(gradients, state, _params, _step):
+        return [g / g.shape[0] for g in gradients], state
+
+    def by_place(gradients, state, _params, _step):
+        xp = xpnet.array_namespace(*gradients)
+        return [g * (1 + xp.arange(g.shape[-1], dtype=g.dtype)) for g in gradients], state
+
+    def noisy(gradients, state, _params, _step):
+        return [g + random.normal(size=g.shape) for g in gradients], state
+
+    def mixed(gradients, state, _params, _step):
+        return [g * gradients[-1] for g in gradients], state
+
+    assert "with parameters of any shape" in message(transform(by_size))
+    for wrong in (by_place, noisy):
+        assert "one with numbers of its own for each" in message(transform(wrong))
+    params = {"weight": np.ones((3, 2)), "x": np.asarray(1.0)}
+    with pytest.raises(ValueError, match="broadcast") as found:
+        group.shard(transform(mixed)).init(params)
+    assert "Train it with shard=False" in found.value.__notes__[-1]
     for wrong in (CLIP, optim.Adam, 3):
         with pytest.raises(TypeError, match="shard needs an optimizer"):
             group.shard(wrong)
@@ -218,6 +278,17 @@ def in_turns():
     """One process replays a plan, another one runs the function as it is written."""
     optimizer = group.shard(OPTIMIZERS["clipped"])
     same(trained(optimizer, jit=rank % 2 == 0)[0], trained(optimizer)[0])
+
+
+def overflows():
+    """Infinite gradients give no warnings, as in sums of whole arrays."""
+    params = {"x": np.ones(70), "y": np.ones(70)}
+    gradients = {name: np.full(70, np.inf if rank else -np.inf) for name in params}
+    optimizer = group.shard(optim.SGD(1.0))
+    state = optimizer.init(params)
+    with np.errstate(all="raise"):
+        found, _ = optimizer.update(gradients, state, params)
+    assert all(np.isnan(x).all() for x in found.values())
 
 
 def only_one():

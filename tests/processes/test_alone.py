@@ -35,9 +35,18 @@ def test_there_is_one_group():
     assert pickle.loads(pickle.dumps(optimizer)) == optimizer
 
 
-def test_an_optimizer_of_one_process_is_itself():
-    optimizer = optim.Adam(0.1)
-    assert group.shard(optimizer) is optimizer
+def test_an_optimizer_of_one_process_is_as_without_a_group():
+    params, grads = {"x": np.asarray([[1.0, 2.0]])}, {"x": np.asarray([[3.0, -4.0]])}
+    optimizer, sharded = optim.Adam(0.1), group.shard(optim.Adam(0.1))
+    states = [each.init(params) for each in (optimizer, sharded)]
+    found = [
+        each.update(grads, state, params) for each, state in zip((optimizer, sharded), states, strict=True)
+    ]
+    for x, y in zip(*map(xpnet.tree.leaves, found), strict=True):
+        np.testing.assert_array_equal(x, y)
+    state = found[1][1]
+    assert sharded.whole(state, params) is state
+    assert sharded.cut(state, params) == state
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 40])

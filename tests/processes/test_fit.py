@@ -134,8 +134,14 @@ def test_what_processes_share(program):
 def test_states_in_pieces_are_those_of_whole_arrays(size, tmp_path):
     passes(size, "trainings.states", tmp_path)
     found = files(tmp_path)
-    for name in ("whole", "optimizer", "pieces"):
+    for name in ("whole", "optimizer", "pieces", "first"):
         assert_same(found[name], found["plain"])
+
+
+def test_an_optimizer_that_a_callback_replaces_is_in_pieces_too(tmp_path):
+    passes(2, "trainings.replaced", tmp_path)
+    found = files(tmp_path)
+    assert_same(found["whole"], found["plain"])
 
 
 def test_weights_that_no_longer_move_in_the_piece_of_one_process_are_told():
@@ -174,6 +180,8 @@ def test_processes_with_the_same_batches_are_told():
         ("bad_index", ["17"]),
         ("weights_overflow", ["FloatingPointError", "Lower the learning rate"]),
         ("diverging", ["weights and state must stay the same", "received another layers.0.weight on rank 1"]),
+        ("diverging_before_an_epoch", ["received another layers.0.weight on rank 1", "before epoch 2"]),
+        ("diverging_rate", ["received another number in the state of the optimizer on rank 1"]),
         ("own_statistics", ["must stay the same on all processes, received another mean on rank 1"]),
         ("nothing_to_resume", ["FileNotFoundError"]),
         ("orders", ["must put the examples in the same order, received another one on rank 1"]),
@@ -207,7 +215,7 @@ def test_an_error_ends_all(program, texts):
         ("callback", "received callbacks: "),
         ("resume", "or none, received it on rank 1, and not on rank 0"),
         ("callbacks", "received callbacks: 0 of them on rank 0 and 1 of them on rank 1"),
-        ("shard", "received the optimizer: Adam("),
+        ("shard", "must be given shard, or none, received it on rank 1, and not on rank 0"),
     ],
 )
 def test_processes_that_are_given_different_things(what, text):

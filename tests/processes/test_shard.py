@@ -10,7 +10,9 @@ pytestmark = needs_mpi
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
-@pytest.mark.parametrize("program", ["optimizers", "dtypes", "refused", "states", "gradients", "in_turns"])
+@pytest.mark.parametrize(
+    "program", ["optimizers", "dtypes", "refused", "states", "gradients", "in_turns", "overflows"]
+)
 def test_sharded(size, program):
     passes(size, f"shards.{program}")
 

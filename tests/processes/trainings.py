@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import xpnet
 from xpnet import callbacks, losses, metrics, nn, optim
@@ -220,6 +221,26 @@ def states(folder):
         numbers = sum(x.size for x in xpnet.tree.leaves(kept["state"]["transforms"]))
         of_all = int(group.sum(np.asarray(numbers)))
         assert of_all == 2 * sum(x.size for x in xpnet.tree.leaves(net)) * (size if name == "plain" else 1)
+    # That of rank 0, where others have another one, or none.
+    net = xpnet.tree.map(np.copy, start)
+    given = REGRESSION | {"optimizer_state": None if rank else whole, "epochs": 3, "seed": 1}
+    keep(f"{folder}/first.npz", net, xpnet.fit(net, **given, group=group, shard=True, progress=False))
+    pieces = None if rank else group.shard(REGRESSION["optimizer"]).cut(whole, net)
+    with pytest.raises(xpnet.errors.ProcessesDisagreeError, match="its piece on rank 0 and none on rank 1"):
+        fitted("plain", optimizer_state=pieces, shard=True)
+    with pytest.raises(ValueError, match="takes steps with that group"):
+        fitted("plain", optimizer=group.shard(optim.SGD(0.1)), group=None)
+
+
+def replaced(folder):
+    """A callback replaces the optimizer by one with the same state."""
+
+    def replace(run):
+        if run.epoch == 2:
+            run.optimizer = optim.Adam(1e-3, beta1=0.5)
+
+    for name, shard in (("plain", False), ("whole", True)):
+        keep(f"{folder}/{name}.npz", *fitted("plain", epochs=4, callbacks=[replace], shard=shard))
 
 
 def stuck():
@@ -429,6 +450,26 @@ def diverging():
             run.net = xpnet.tree.map(lambda x: x + 0.01, run.net)
 
     fitted("plain", callbacks=[change])
+
+
+def diverging_before_an_epoch():
+    """Weights, or a rate, that one process changes where each moves a piece."""
+
+    class Change(xpnet.callbacks.Callback):
+        def epoch_start(self, run):
+            if rank == size - 1 and run.epoch == 2:
+                run.net = xpnet.tree.map(lambda x: x + 0.01, run.net)
+
+    fitted("plain", callbacks=[Change()], shard=True)
+
+
+def diverging_rate():
+    class Change(xpnet.callbacks.Callback):
+        def step_end(self, run):
+            if rank == size - 1 and run.step == 2:
+                run.set_learning_rate(0.5)
+
+    fitted("plain", callbacks=[Change()], shard=True)
 
 
 def own_statistics():

@@ -10,7 +10,7 @@ from xpnet.autodiff.tracer import Tracer
 from xpnet.backends import at_least_single, in_dtype
 from xpnet.distributed.operation import BROADCAST, GATHER, MEAN, SUM, Operation
 from xpnet.distributed.processes import Processes, mpi_of_processes
-from xpnet.distributed.shard import sharded
+from xpnet.distributed.shard import Sharded
 from xpnet.optim.bound import Bound
 from xpnet.optim.transforms import Transform
 from xpnet.settings import described, is_integer, positive
@@ -274,7 +274,7 @@ class Group:
         """
         return Transform(_no_state, Bound(_average, (self,)))
 
-    def shard(self, optimizer: Any) -> Any:
+    def shard(self, optimizer: Any) -> Sharded:
         """Return an optimizer of which each process has a piece of the state, and moves that of the weights.
 
         It takes the mean of the gradients over all processes, as `average` does, in pieces; each process
@@ -286,14 +286,15 @@ class Group:
         ----------
         optimizer : Optimizer or LossScaling
             One that does the same with each element of the parameters, as all of `xpnet.optim` do. Transforms
-            of your own may add up sums over elements by `optim.total`, and are refused by ``init`` where they
-            look at several elements at a time in another way.
+            of your own may add up sums over elements by `optim.total`; ``init`` tries them with small arrays
+            of NumPy's, and refuses those that look at several elements in another way, or at shapes.
 
         Returns
         -------
         optimizer
-            With ``init`` and ``update``; ``optimizer`` itself in a group of one. Its state is another one on
-            each process: a checkpoint by `training.callbacks.Checkpoint` puts it together.
+            With ``init`` and ``update``. Its state is another one on each process: ``whole(state, params)``
+            puts it together on rank 0, and ``cut(state, params)`` returns what a process has of such a one.
+            `fit` does so for its checkpoints.
 
         Raises
         ------
@@ -312,7 +313,7 @@ class Group:
         >>> group = xpnet.distributed.world()
         >>> optimizer = group.shard(optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(1e-3)))
         """
-        return sharded(optimizer, self, takes_mean=True)
+        return Sharded(optimizer, self)
 
     def _of_tree(self, kind: str, values: T, dtypes: Any = None, *, root: int = 0) -> T:
         """Do an operation with all arrays of a tree that have gradients at once, and with the others."""

@@ -67,6 +67,7 @@ class Nccl:
         with device:
             self._communicator = nccl.NcclCommunicator(size, identity, rank)
         self._under_way: deque[tuple[float, Any]] = deque()  # since when, and an event behind each operation
+        self._moved = time.monotonic()  # when the last one ended, as far as is known
         self._lock = threading.Lock()
 
     def takes(self, kind: str, arrays: Sequence[Any]) -> bool:
@@ -81,7 +82,7 @@ class Nccl:
     def _computed(self, kind: str, root: int, pieces: Pieces | None, arrays: Sequence[Any]) -> list[Any]:
         import cupy
 
-        self._forget_done()
+        self._waited()  # so that it forgets
         stream = cupy.cuda.get_current_stream()
         travels = [x.astype(travels_as(x.dtype), copy=False) if kind in _ADDS else x for x in arrays]
         given = [*map(cupy.ascontiguousarray, travels)]
@@ -101,21 +102,22 @@ class Nccl:
 
     def problem(self, timeout: float) -> str:
         """Return what went wrong on the GPUs meanwhile, or that nothing went on for some seconds."""
-        with self.device:
-            try:
+        try:
+            with self.device:
                 self._communicator.check_async_error()
-            except Exception as error:
-                return f"NCCL failed: {error}"
-            self._forget_done()
-            first = next(iter(self._under_way), None)
-        if first is not None and time.monotonic() - first[0] > timeout:
-            return f"an exchange between GPUs did not end within {timeout:g} s"
-        return ""
+                waited = self._waited()
+        except Exception as error:  # of CUDA, too
+            return f"an exchange between GPUs failed: {error}"
+        return f"an exchange between GPUs did not end within {timeout:g} s" if waited > timeout else ""
 
-    def _forget_done(self) -> None:
+    def _waited(self) -> float:
+        """Forget what has ended, and return for how many seconds nothing did, if anything is under way."""
+        now = time.monotonic()
         with self._lock:  # as another thread looks, too
             while self._under_way and self._under_way[0][1].done:
                 self._under_way.popleft()
+                self._moved = now
+            return now - max(self._moved, self._under_way[0][0]) if self._under_way else 0.0
 
     def _call(self, kind: str, root: int, x: Any, y: Any, stream: int) -> None:
         communicator, (source, target) = self._communicator, (x.data.ptr, y.data.ptr)

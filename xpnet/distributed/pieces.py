@@ -8,7 +8,7 @@ stretch of memory.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy
 
@@ -103,6 +103,36 @@ class _Message:
         return numpy.concatenate([arrays[number][place] for number, place, _ in self.parts])
 
 
+class _Under:
+    """The messages of an operation under one tag, as a ``with`` block that waits for them at the end."""
+
+    # What was on its way where a block was left by an exception, Ctrl-C, say: MPI may still read and write
+    # there.
+    cut_off: ClassVar[list[list[Any]]] = []
+
+    def __init__(self, communicator: Any, tag: int) -> None:
+        self._communicator, self._tag = communicator, tag
+        self._requests: list[Any] = []
+
+    def send(self, content: numpy.ndarray, other: int) -> None:
+        self._requests.append(self._communicator.Isend(_bytes(content), other, self._tag))
+
+    def receive(self, buffer: numpy.ndarray, other: int) -> None:
+        self._requests.append(self._communicator.Irecv(_bytes(buffer), other, self._tag))
+
+    def receive_now(self, buffer: numpy.ndarray, other: int) -> None:
+        self._communicator.Recv(_bytes(buffer), other, self._tag)
+
+    def __enter__(self) -> "_Under":
+        return self
+
+    def __exit__(self, error: Any, *_: object) -> None:
+        if error is None and self._requests:
+            type(self._requests[0]).Waitall(self._requests)
+        elif self._requests:
+            self.cut_off.append(self._requests)
+
+
 class Exchange:
     """What the processes send each other of some arrays in pieces, found once.
 
@@ -134,7 +164,7 @@ class Exchange:
             last.parts.append((number, place, slice(start, start + size)))
         return messages
 
-    def add_up(self, arrays: Arrays, results: Arrays) -> None:
+    def add_up(self, arrays: Arrays, results: Arrays, tag: int = 0) -> None:
         """Add up the arrays of all processes, each in the piece that it has.
 
         Parameters
@@ -142,55 +172,60 @@ class Exchange:
         arrays, results : sequence of numpy.ndarray
             Whole arrays, and where the elements of this process go, one after the other. Numbers of two bytes
             are added up in float32, and travel as they are.
+        tag : int, default=0
+            By which messages are told from those of another operation that was cut off.
         """
-        communicator, whole = self._communicator, [*map(_flat, arrays)]
-        requests = [
-            communicator.Isend(_bytes(message.of(whole)), other)
-            for other in self._others
-            for message in self._messages[other]
-        ]
-        for message in self._messages[self._rank]:
-            received, wide = numpy.empty(message.size, message.dtype), travels_as(message.dtype)
-            own = [(whole[number][place], self._here(number, place)) for number, place, _ in message.parts]
-            into = [results[number][here] for (number, *_), (_, here) in zip(message.parts, own, strict=True)]
-            totals = into if message.dtype == wide else [numpy.empty(x.shape, wide) for x in into]
+        whole = [*map(_elements, arrays)]
+        with _Under(self._communicator, tag) as under, numpy.errstate(all="ignore"):  # as MPI's own sums
             for other in self._others:
-                communicator.Recv(_bytes(received), other)
-                for (*_, there), (x, _), total in zip(message.parts, own, totals, strict=True):
-                    so_far = x if other == self._others[0] else total
-                    numpy.add(so_far, received[there], out=total, dtype=wide)
-            for x, total in zip(into, totals, strict=True):
-                if x is not total:
-                    x[...] = total
-        _wait(requests)
+                for message in self._messages[other]:
+                    under.send(message.of(whole), other)
+            for message in self._messages[self._rank]:
+                self._add_up(message, under, whole, results)
 
-    def join(self, arrays: Arrays, results: Arrays, root: int | None = None) -> None:
+    def _add_up(self, message: _Message, under: "_Under", whole: Arrays, results: Arrays) -> None:
+        """Add what others send for a message of this process."""
+        received, wide = numpy.empty(message.size, message.dtype), travels_as(message.dtype)
+        given = [whole[number][place] for number, place, _ in message.parts]
+        into = [results[number][self._here(number, place)] for number, place, _ in message.parts]
+        totals = into if message.dtype == wide else [numpy.empty(x.shape, wide) for x in into]
+        for other in self._others:
+            under.receive_now(received, other)
+            for x, (*_, there), total in zip(given, message.parts, totals, strict=True):
+                so_far = x if other == self._others[0] else total
+                numpy.add(so_far, received[there], out=total, dtype=wide)
+        for x, total in zip(into, totals, strict=True):
+            if x is not total:
+                x[...] = total
+
+    def join(self, arrays: Arrays, results: Arrays, tag: int = 0, root: int | None = None) -> None:
         """Put together whole arrays of the pieces that the processes have.
 
         Parameters
         ----------
         arrays, results : sequence of numpy.ndarray
             The elements of this process, and where whole arrays go.
+        tag : int, default=0
+            See `add_up`.
         root : int or None
             The process that gets them; None for all. The others give no ``results``.
         """
-        communicator, own = self._communicator, [*map(_flat, arrays)]
-        whole, requests, received = [x.reshape(-1) for x in results], [], []
-        for other in self._others if results else ():
-            for message in self._messages[other]:
-                is_one = len(message.parts) == 1
-                buffer = message.of(whole) if is_one else numpy.empty(message.size, message.dtype)
-                requests.append(communicator.Irecv(_bytes(buffer), other))
-                received += [] if is_one else [(message, buffer)]
-        for message in self._messages[self._rank]:
-            here = [(number, self._here(number, place), there) for number, place, there in message.parts]
-            content = _Message(message.dtype, here).of(own)
-            targets = [other for other in self._others if root in (None, other)]
-            requests += [communicator.Isend(_bytes(content), other) for other in targets]
-        for x, place, piece in zip(whole, self._slices, own, strict=False):
-            if not numpy.may_share_memory(x[place], piece):  # as a plan makes it there already
-                x[place] = piece
-        _wait(requests)
+        own, whole, received = [*map(_elements, arrays)], [x.reshape(-1) for x in results], []
+        with _Under(self._communicator, tag) as under:
+            for other in self._others if whole else ():
+                for message in self._messages[other]:
+                    is_one = len(message.parts) == 1
+                    buffer = message.of(whole) if is_one else numpy.empty(message.size, message.dtype)
+                    under.receive(buffer, other)
+                    received += [] if is_one else [(message, buffer)]
+            for message in self._messages[self._rank]:
+                here = [(number, self._here(number, place), there) for number, place, there in message.parts]
+                content = _Message(message.dtype, here).of(own)
+                for other in [other for other in self._others if root in (None, other)]:
+                    under.send(content, other)
+            for x, place, piece in zip(whole, self._slices, own, strict=False):
+                if not numpy.may_share_memory(x[place], piece):  # as a plan makes it there already
+                    x[place] = piece
         for message, buffer in received:
             for number, place, there in message.parts:
                 whole[number][place] = buffer[there]
@@ -206,14 +241,9 @@ def travels_as(dtype: numpy.dtype) -> numpy.dtype:
     return numpy.dtype("float32") if dtype.kind in "fV" and dtype.itemsize == 2 else dtype.newbyteorder("=")
 
 
-def _flat(x: numpy.ndarray) -> numpy.ndarray:
+def _elements(x: numpy.ndarray) -> numpy.ndarray:
     return numpy.ascontiguousarray(x).reshape(-1)
 
 
 def _bytes(x: numpy.ndarray) -> numpy.ndarray:
     return x.view("uint8")
-
-
-def _wait(requests: list[Any]) -> None:
-    if requests:
-        type(requests[0]).Waitall(requests)

@@ -41,6 +41,7 @@ _END = "the end of the program"
 
 # What processes come to besides operations with arrays.
 _LARGEST, _OBJECTS = ("the largest of a number", 0, ""), ("objects of each process", 0, "")
+_GPUS = ("the first operation with arrays of GPUs", 0, "")
 
 # So many bytes for each process are added up at once: what others add is still in the cache then.
 _BYTES_OF_PROCESS = 2**19
@@ -185,7 +186,7 @@ class Processes:
             self.settle()
             with self._together:
                 self._agree(what, code=code)
-                exchanged(arrays, results)
+                exchanged(arrays, results, self._tag())
 
         return do
 
@@ -196,7 +197,8 @@ class Processes:
         self.settle()
         with self._together:
             self._agree(("join on rank 0", 0, "", *kinds))
-            Exchange(self._data, pieces, [x.dtype for x in arrays]).join(arrays, results, root=0)
+            exchange = Exchange(self._data, pieces, [x.dtype for x in arrays])
+            exchange.join(arrays, results, self._tag(), root=0)
         return results
 
     def between_gpus(self, kind: str, arrays: Sequence[Any]) -> "Nccl | None":
@@ -224,7 +226,7 @@ class Processes:
 
             identity = nccl.get_unique_id()
         gpu = platform.node(), device.pci_bus_id
-        everyone = self.gather_objects((problem, gpu, identity))
+        everyone = self.gather_objects((problem, gpu, identity), _GPUS)
         problem = next((f"on rank {n}, {each[0]}" for n, each in enumerate(everyone) if each[0]), "")
         if not problem and len({each[1] for each in everyone}) < self.size:
             problem = "some processes have the same GPU."
@@ -233,8 +235,10 @@ class Processes:
         if problem:
             return []
         self.watch.begin(0)  # as it waits for the others
-        gpus = Nccl(everyone[0][2], self.rank, self.size, device)
-        self.watch.end()
+        try:
+            gpus = Nccl(everyone[0][2], self.rank, self.size, device)
+        finally:
+            self.watch.end()
         self.watch.problem_elsewhere = gpus.problem
         return [gpus]
 
@@ -265,11 +269,11 @@ class Processes:
         with self._together:
             return self._agree(_LARGEST, number)
 
-    def gather_objects(self, value: Any) -> list[Any]:
+    def gather_objects(self, value: Any, what: Any = _OBJECTS) -> list[Any]:
         """Return what each process has."""
         self.settle()
         with self._together:
-            self._agree(_OBJECTS)
+            self._agree(what)
             found: list[Any] = self._data.allgather(value)
             return found
 
@@ -299,6 +303,10 @@ class Processes:
             digest = hashlib.blake2b(repr(what).encode(), digest_size=7).digest()
             code = self._codes[what] = int.from_bytes(digest, "big")
         return code
+
+    def _tag(self) -> int:
+        """Return by what the messages of this operation are told from others; MPI has at least so many."""
+        return self._number % 32_768
 
     def _agree(self, what: Any, number: int = 0, code: int | None = None) -> int:
         """Make sure that all processes came to the same operation, or say on each which came where.

@@ -7,24 +7,24 @@ add up by `xpnet.optim.total`: `places_of_state` tries that before the first ste
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
 
 from xpnet import tree
 from xpnet.autodiff import extended_namespace
-from xpnet.backends import copied, to_numpy
-from xpnet.distributed.operation import JOIN, SUM_IN_PIECES, Operation
+from xpnet.backends import at_least_single, copied, in_dtype, to_numpy
+from xpnet.distributed.operation import JOIN, SUM_IN_PIECES
+from xpnet.distributed.operation import Operation as Exchange
 from xpnet.distributed.pieces import Pieces
-from xpnet.errors import NotRecordableError
 from xpnet.optim import LossScaling, Optimizer
 from xpnet.optim.optimizer import checked_gradients
-from xpnet.optim.transforms import Transform, adding_up
+from xpnet.optim.transforms import OverPieces, Transform, over_pieces
 from xpnet.replay.functions import ELEMENTWISE
-from xpnet.replay.graph import Graph, Variable
-from xpnet.replay.record import RecordingNamespace, output
+from xpnet.replay.graph import Graph, Operation, Variable, substitute
+from xpnet.replay.record import Recorded, RecordingNamespace, output
 from xpnet.replay.rewrite import without_dead
 from xpnet.settings import described
 
@@ -32,6 +32,8 @@ from xpnet.settings import described
 @dataclass(frozen=True)
 class Sharded:
     """An optimizer in pieces, one for each process of a group; `Group.shard` makes it.
+
+    In a group of one it does what the optimizer does.
 
     Attributes
     ----------
@@ -44,6 +46,15 @@ class Sharded:
     optimizer: Any
     group: Any
     takes_mean: bool = True
+    # What was found out about parameters of some structure and shapes.
+    _found: dict[Any, dict[str, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        is_one = hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
+        if not is_one or isinstance(self.optimizer, type | Transform | Sharded):
+            raise TypeError(
+                f"shard needs an optimizer, such as Adam(1e-3), received {described(self.optimizer)}."
+            )
 
     @property
     def learning_rate(self) -> Any:
@@ -68,8 +79,11 @@ class Sharded:
         ValueError
             See `Optimizer.init`; and if the optimizer does not do the same with each element.
         """
-        self.places(params)
-        return self._chosen(params).init(self._own(params))
+        if self.group.size == 1:
+            return self.optimizer.init(params)
+        self._places(params)
+        with over_pieces(self._all_pieces):
+            return self._chosen(params).init(self._own(params))
 
     def update(self, grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
         """Return better parameters, and the state for the next update.
@@ -96,20 +110,26 @@ class Sharded:
         ProcessesDisagreeError
             If another process came to something else.
         """
+        if self.group.size == 1:
+            moved: tuple[Any, Any] = self.optimizer.update(grads, state, params)
+            return moved
         gradients, leaves, structure = checked_gradients(grads, params)
-        pieces = self._pieces(leaves)
-        xp, about = extended_namespace(*gradients, *leaves), ", ".join(tree.paths(params))
-        own = xp.collective(
-            *gradients, operation=Operation(self.group, SUM_IN_PIECES, about=about, pieces=pieces)
+        xp, paths = extended_namespace(*gradients, *leaves), ", ".join(tree.paths(params))
+        add_up, join = (
+            Exchange(self.group, kind, about=paths, pieces=self._pieces(leaves))
+            for kind in (SUM_IN_PIECES, JOIN)
         )
+        # As of `Group.mean`: a mean of numbers of two bytes may have a sum that is none of them.
+        given = [at_least_single(xp, g) for g in gradients] if self.takes_mean else gradients
+        own = xp.collective(*given, operation=add_up)
         if self.takes_mean:
-            own = [g / self.group.size for g in own]
-        with adding_up(self.group.sum):
-            moved, state = self._chosen(params).update(
-                tree.unflatten(structure, own), state, self._own(params)
-            )
-        join = Operation(self.group, JOIN, about=about, pieces=pieces)
-        return tree.unflatten(structure, xp.collective(*tree.leaves(moved), operation=join)), state
+            own = [in_dtype(xp, x / self.group.size, g.dtype) for x, g in zip(own, gradients, strict=True)]
+        with over_pieces(self._all_pieces):
+            pieces = tree.unflatten(structure, own), state, self._own(params)
+            moved_pieces, state = self._chosen(params).update(*pieces)
+        moved_leaves = tree.leaves(moved_pieces)
+        joined = extended_namespace(*moved_leaves).collective(*moved_leaves, operation=join)
+        return tree.unflatten(structure, joined), state
 
     def checked(self, state: Any) -> Any:
         """Return a state in which learning rates that were assigned as numbers are arrays.
@@ -123,28 +143,28 @@ class Sharded:
 
     # -- states as they are in one process ------------------------------------------------------------------
 
-    def places(self, params: Any) -> dict[str, int]:
-        """Return of which parameter arrays of a state hold elements: the numbers of parameters, by paths.
+    def whole(self, state: Any, params: Any) -> Any:
+        """Put a state together on rank 0; all processes of the group call it.
+
+        Parameters
+        ----------
+        state : dict
+            What `init` or the last `update` returned.
+        params : tree
+
+        Returns
+        -------
+        dict or None
+            The state as it is in one process, with arrays of NumPy's in place of pieces; None on other ranks.
 
         Raises
         ------
-        ValueError
-            If the optimizer does not do the same with each element of a parameter.
+        ProcessesDisagreeError
+            If another process came to something else.
         """
-        return places_of_state(self._chosen(params), params)
-
-    def pieces_of_state(self, params: Any) -> dict[str, tuple[tuple[int, ...], slice]]:
-        """Return the shapes that such arrays have in one process, and which elements this one has."""
-        pieces = self._pieces(tree.leaves(params))
-        slices = pieces.slices(self.group.rank)
-        return {path: (pieces.shapes[n], slices[n]) for path, n in self.places(params).items()}
-
-    def whole(self, state: Any, params: Any) -> Any:
-        """Return the state as it is in one process, on the host of rank 0, and None on others.
-
-        All processes of the group call it.
-        """
-        places, by_path = self.places(params), dict(zip(tree.paths(state), tree.leaves(state), strict=True))
+        if self.group.size == 1:
+            return state
+        places, by_path = self._places(params), _by_path(state)
         pieces = self._pieces(tree.leaves(params)).at([*places.values()])
         joined = self.group.processes.joined_on_rank_0(pieces, [to_numpy(by_path[path]) for path in places])
         if self.group.rank:
@@ -153,11 +173,46 @@ class Sharded:
         return tree.unflatten(tree.flatten(state)[1], [*by_path.values()])
 
     def cut(self, state: Any, params: Any) -> Any:
-        """Return what this process has of a state that is as in one process; of pieces, these."""
-        leaves, structure = tree.flatten(state)
+        """Return what this process has of a state.
+
+        Parameters
+        ----------
+        state : dict
+            As it is in one process, such as `whole` returns it; or in pieces, which stay as they are.
+        params : tree
+
+        Returns
+        -------
+        dict
+            As `init` returns it.
+        """
         places = self.pieces_of_state(params)
-        each = zip(tree.paths(state), leaves, strict=True)
-        return tree.unflatten(structure, [_piece(x, *places.get(path, ((), ...))) for path, x in each])
+        cut = [_piece(x, *places.get(path, ((), ...))) for path, x in _by_path(state).items()]
+        return tree.unflatten(tree.flatten(state)[1], cut)
+
+    def is_whole(self, state: Any, params: Any) -> bool:
+        """Say whether a state is as in one process, and not in pieces."""
+        by_path = _by_path(state)
+        return all(
+            tuple(getattr(by_path.get(path), "shape", (-1,))) == shape
+            for path, (shape, _) in self.pieces_of_state(params).items()
+        )
+
+    def pieces_of_state(self, params: Any) -> dict[str, tuple[tuple[int, ...], slice]]:
+        """Return, by their paths, which arrays of a state are in pieces: their shapes, and what is here."""
+        if self.group.size == 1:
+            return {}
+        pieces = self._pieces(tree.leaves(params))
+        slices = pieces.slices(self.group.rank)
+        return {path: (pieces.shapes[n], slices[n]) for path, n in self._places(params).items()}
+
+    def _places(self, params: Any) -> dict[str, int]:
+        """Return of which parameters arrays of the state hold elements, by `places_of_state`."""
+        leaves, structure = tree.flatten(params)
+        kind = structure, *(tuple(x.shape) for x in leaves)
+        if kind not in self._found:
+            self._found[kind] = places_of_state(self._chosen(params), params)
+        return self._found[kind]
 
     def _pieces(self, leaves: Sequence[Any]) -> Pieces:
         return Pieces.of([tuple(x.shape) for x in leaves], self.group.size)
@@ -170,17 +225,21 @@ class Sharded:
         own = [xp.reshape(x, (-1,))[place] for x, place in zip(leaves, slices, strict=True)]
         return tree.unflatten(structure, own)
 
+    @property
+    def _all_pieces(self) -> OverPieces:
+        return OverPieces(self.group.sum, self._is_everywhere)
+
+    def _is_everywhere(self, truth: Any) -> Any:
+        xp = extended_namespace(truth)
+        return self.group.sum(xp.astype(xp.logical_not(truth), xp.float32)) == 0
+
     def _chosen(self, params: Any) -> Any:
-        chosen = getattr(self.optimizer, "chosen", None)
-        return self.optimizer if chosen is None else chosen(params)
+        known = isinstance(self.optimizer, Optimizer | LossScaling)
+        return self.optimizer.chosen(params) if known else self.optimizer
 
 
-def sharded(optimizer: Any, group: Any, *, takes_mean: bool) -> Any:
-    """Return an optimizer in pieces; itself in a group of one."""
-    is_one = hasattr(optimizer, "init") and hasattr(optimizer, "update")
-    if not is_one or isinstance(optimizer, type | Transform):
-        raise TypeError(f"shard needs an optimizer, such as Adam(1e-3), received {described(optimizer)}.")
-    return Sharded(optimizer, group, takes_mean) if group.size > 1 else optimizer
+def _by_path(state: Any) -> dict[str, Any]:
+    return dict(zip(tree.paths(state), tree.leaves(state), strict=True))
 
 
 def _piece(x: Any, shape: tuple[int, ...], place: Any) -> Any:
@@ -193,8 +252,9 @@ def _piece(x: Any, shape: tuple[int, ...], place: Any) -> Any:
 def places_of_state(optimizer: Any, params: Any) -> dict[str, int]:
     """Return of which parameter arrays of an optimizer's state hold elements: their numbers, by paths.
 
-    That is found, and that the optimizer does the same with each element, from small arrays in the place of
-    the parameters, no two of which have the same shape.
+    That is found, and that the optimizer does the same with each element, from two recordings of its update,
+    with small arrays in the place of the parameters: of as many axes, and with one axis, as pieces have. No
+    two of them have the same shape, and none has the same size in both.
 
     Raises
     ------
@@ -202,70 +262,127 @@ def places_of_state(optimizer: Any, params: Any) -> dict[str, int]:
         If it does not, or keeps something else than an array like a parameter or a number.
     """
     leaves, structure = tree.flatten(params)
-
-    def like_parameters(axes: Sequence[int]) -> Any:
-        shapes = [(n + 3, *(2,) * (number - 1))[:number] for n, number in enumerate(axes)]
-        return tree.unflatten(structure, [*map(numpy.ones, shapes)])
-
-    flat, whole = like_parameters([1] * len(leaves)), like_parameters([len(x.shape) for x in leaves])
-    number_of = {(n + 3,): n for n in range(len(leaves))}
-    states = [optimizer.init(each) for each in (flat, whole)]
-    paths, of_whole = ([*zip(tree.paths(state), tree.leaves(state), strict=True)] for state in states)
-    found: dict[str, int] = {}
-    for (path, x), (other, like) in itertools.zip_longest(paths, of_whole, fillvalue=("", 0.0)):
-        shape = numpy.shape(x)
-        number = number_of.get(shape)
-        expected = () if number is None else numpy.shape(tree.leaves(whole)[number])
-        if path != other or numpy.shape(like) != expected or (number is None and shape != ()):
+    axes = [len(x.shape) for x in leaves]
+    shapes = [(n + 3, *(2,) * (number - 1))[:number] for n, number in enumerate(axes)]
+    flat = [(n + len(leaves) + 3,) for n in range(len(leaves))]
+    of_whole, of_pieces = (tree.unflatten(structure, [*map(numpy.ones, each)]) for each in (shapes, flat))
+    try:
+        states = optimizer.init(of_whole), optimizer.init(of_pieces)
+        found: dict[str, int] = {}
+        for (path, x), (other, piece) in itertools.zip_longest(
+            *(_by_path(state).items() for state in states), fillvalue=("", 0.0)
+        ):
+            number = flat.index(numpy.shape(piece)) if numpy.shape(piece) in flat else None
+            expected = () if number is None else shapes[number]
+            if path != other or numpy.shape(x) != expected or (number is None and numpy.shape(piece) != ()):
+                raise ValueError(
+                    "with shard=True, an optimizer must keep arrays like the parameters, and numbers, "
+                    f"received one that keeps an array with the shape {numpy.shape(x)} at {path or other}."
+                )
+            if number is not None:
+                found[path] = number
+        each = zip(states, (of_whole, of_pieces), strict=True)
+        texts = {_text_of(optimizer.update, params, state, params) for state, params in each}
+        begins = {_text_of(optimizer.init, params) for params in (of_whole, of_pieces)}
+        if len(texts) > 1 or len(begins) > 1:
             raise ValueError(
-                "with shard=True, an optimizer must keep arrays like the parameters, and numbers, received "
-                f"one that keeps an array with the shape {numpy.shape(like)} for {_kind(whole)}.{_INSTEAD}"
+                "with shard=True, an optimizer must do the same with parameters of any shape, received one "
+                "that does something else with others."
             )
-        if number is not None:
-            found[path] = number
-    _check_elementwise(optimizer, states[1], whole)
+    except Exception as error:
+        error.add_note(
+            "With shard=True, an optimizer is tried with small arrays of NumPy's in place of the parameters, "
+            f"of the shapes {shapes}. Train it with shard=False."
+        )
+        raise
     return found
 
 
-_INSTEAD = " Train it with shard=False."
+def _text_of(function: Any, *given: Any) -> str:
+    """Return a text of what a function does with each element of some trees, but for what it adds up.
 
-
-def _kind(params: Any) -> str:
-    return f"parameters of the shapes {[numpy.shape(x) for x in tree.leaves(params)]}"
-
-
-def _check_elementwise(optimizer: Any, state: Any, params: Any) -> None:
-    """Check that an optimizer does the same with each element of a parameter, but for what it adds up."""
+    Raises
+    ------
+    ValueError
+        If it does something else than that.
+    """
     recording = RecordingNamespace(numpy)
-    given = [tree.map(recording.argument, each) for each in (params, state, params)]
 
-    def added_up(sums: Any) -> Any:
-        """Return what stands for sums as numbers that are known: what leads to them is not looked at."""
-        if shapes := [x.shape for x in tree.leaves(sums) if x.shape != ()]:
-            raise ValueError(
-                "optim.total needs sums, of all elements of a parameter each, of the shape (), received "
-                f"{shapes[0]}."
-            )
-        return tree.map(lambda x: recording.lift(numpy.ones_like(x.value)), sums)
+    def total(sums: Any) -> Any:
+        makers = {x: operation for operation in recording.operations for x in operation.results}
+        for x in tree.leaves(sums):
+            _check_sum(x.variable if type(x) is Recorded and x.variable else x, makers)
+        return tree.map(known, sums)
 
-    with adding_up(added_up):
-        try:
-            found = recording.record(optimizer.update, *given)
-        except NotRecordableError as error:
-            error.add_note(f"With shard=True, an optimizer is recorded to see what it does.{_INSTEAD}")
-            raise
-    ends = [output(x) for x in tree.leaves(found)]
+    def known(x: Any) -> Any:
+        """Return what stands for a number that is the same on all: what leads to it is not looked at."""
+        return recording.lift(numpy.ones_like(x.value))
+
+    with over_pieces(OverPieces(total, known)):
+        found = recording.record(function, *(tree.map(recording.argument, each) for each in given))
+    ends = [output(x) if tree.is_array(x) else x for x in tree.leaves(found)]
     graph = without_dead(Graph(recording.inputs, recording.operations, ends))
+    numbers = {x: n for n, x in enumerate(graph.variables)}
+
+    def text(x: Any) -> str:
+        if type(x) is Variable:
+            return f"%{numbers[x]}"
+        values = numpy.ravel(x)
+        if not (values == values[:1]).all():  # zeros like a parameter are fine
+            raise ValueError(
+                "with shard=True, an optimizer must do the same with each element of the parameters, "
+                f"received one with numbers of its own for each, {values}."
+            )
+        return str(values[0])
+
     for operation in graph.operations:
         if any(x.shape != () for x in operation.inputs) and operation.name not in ELEMENTWISE:
             raise ValueError(
                 "with shard=True, an optimizer must do the same with each element of the parameters, of "
                 f"which each process has a part, received one that calls {operation.called}. Let "
-                f"xpnet.optim.total add up sums over the elements, as clip_by_global_norm does.{_INSTEAD}"
+                "xpnet.optim.total add up sums over the elements, as clip_by_global_norm does."
             )
-    shapes = [numpy.shape(x) for x in tree.leaves((params, state))]
-    if [x.shape if type(x) is Variable else numpy.shape(x) for x in ends] != shapes:
+    lines = [
+        f"{operation.name} {substitute((operation.arguments, operation.options), text, _is_array)}"
+        for operation in graph.operations
+    ]
+    return "\n".join([*lines, *map(text, ends)])
+
+
+def _is_array(x: Any) -> bool:
+    return type(x) is Variable or isinstance(x, numpy.ndarray | numpy.generic)
+
+
+# What makes other sums of sums, with numbers.
+_LINEAR = {"add", "subtract", "negative", "multiply", "divide", "astype", "reshape", "squeeze"}
+
+
+def _check_sum(x: Any, makers: Mapping[Variable, Operation]) -> None:
+    """Check that `total` is given a sum over all elements of an array, or a sum of such.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    made = makers.get(x) if type(x) is Variable and x.shape == () else None
+    if made is not None and made.short_name in ("sum", "vecdot") and made.inputs[0].shape != ():
+        return
+    others = made.inputs if made is not None else ()
+    if made is None:
+        received = f"an array of the shape {numpy.shape(x)}" if numpy.shape(x) else "a number that is known"
+    elif made.short_name == "multiply" and len(others) > 1:
+        received = "a product of sums"
+    elif made.short_name == "divide" and others != made.arguments[:1]:
+        received = "a quotient of sums"
+    elif made.short_name in ("add", "subtract") and len(others) < len(made.arguments):
+        received = "one with a number added to it, which would count once for each process"
+    else:
+        received = "" if made.short_name in _LINEAR else f"what {made.short_name} returns"
+    if received:
         raise ValueError(
-            f"an optimizer must return {_kind(params)} and a state like the one it was given, received "
-            f"others.{_INSTEAD}"
+            "optim.total needs a sum over all elements of an array, by sum or vecdot, of the shape (), or a "
+            f"sum of such, received {received}. Do the rest with what it returns."
         )
+    for y in others:
+        _check_sum(y, makers)

@@ -37,6 +37,20 @@ def biases_and_norms(_path: str, parameter: Any) -> bool:
     return len(parameter.shape) < 2
 
 
+@dataclass(frozen=True, repr=False)
+class _Paths:
+    """Chooses parameters by their paths, as something of a name did."""
+
+    name: str
+    paths: frozenset[str]
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, path: str, _parameter: Any) -> bool:
+        return path in self.paths
+
+
 @dataclass(frozen=True)
 class Groups(Optimizer):
     """Optimizers of groups of parameters; `groups` makes it.
@@ -87,8 +101,12 @@ class Groups(Optimizer):
 
     def chosen(self, params: Any) -> Optimizer:
         paths = self._paths(params)
-        pairs = zip(self.groups, self._places(tree.leaves(params), params), strict=False)
-        chosen = tuple((tuple(_at(places, paths)), optimizer) for (_, optimizer), places in pairs)
+        places = self._places(tree.leaves(params), params)
+        groups = zip(self.groups, places, strict=False)
+        chosen = tuple(
+            (_Paths(name_of(where), frozenset(_at(of_group, paths))), optimizer)
+            for (where, optimizer), of_group in groups
+        )
         return replace(self, groups=chosen)
 
     def _paths(self, params: Any) -> list[str]:

@@ -150,7 +150,7 @@ class Optimizer:
         return tree.unflatten(structure, moved), {"step": step + 1} | state
 
     def chosen(self, _params: Any) -> "Optimizer":
-        """Return the same optimizer, whose groups of parameters are lists of paths.
+        """Return the same optimizer, whose groups of parameters are chosen by their paths.
 
         A piece of a parameter has another shape, by which it might be in another group.
         """

@@ -8,7 +8,7 @@ from xpnet import tree
 from xpnet.autodiff import array_namespace
 from xpnet.optim.optimizer import Optimizer
 from xpnet.optim.schedules import Schedule
-from xpnet.optim.transforms import check_state, each_dtype, total
+from xpnet.optim.transforms import check_state, each_dtype, everywhere
 from xpnet.settings import count, is_number, make_python
 
 __all__ = ["LossScaling"]
@@ -113,7 +113,7 @@ class LossScaling:
         return state | {"loss_scale": scale, "finite_steps": xp.zeros_like(step)}
 
     def chosen(self, params: Any) -> "LossScaling":
-        """Return the same, whose groups are lists of paths."""
+        """See `Optimizer.chosen`."""
         return replace(self, optimizer=self.optimizer.chosen(params))
 
     def checked(self, state: Any) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class LossScaling:
         xp = array_namespace(scale, *gradients)
         gradients = [g * s for g, s in zip(gradients, each_dtype(1 / scale, gradients), strict=True)]
         is_finite = reduce(xp.logical_and, [xp.all(xp.isfinite(g)) for g in gradients])
-        is_finite = total(xp.astype(xp.logical_not(is_finite), scale.dtype)) == 0
+        is_finite = everywhere(is_finite)
         after = self.optimizer.update(tree.unflatten(structure, gradients), before, params)
         params, after = tree.map(lambda new, old: xp.where(is_finite, new, old), after, (params, before))
 

@@ -108,18 +108,38 @@ def _update(
     return gradients, dict(zip(names, after, strict=True)) if names else state
 
 
-# What adds up over all processes, where each has a piece of the parameters.
-_ADDS_UP: ContextVar[Callable[[Any], Any] | None] = ContextVar("adds up", default=None)
+class OverPieces(NamedTuple):
+    """What is asked of all pieces of the parameters, where each of several processes has one.
+
+    Attributes
+    ----------
+    total : callable
+        Adds up arrays of shape (), or trees of them.
+    everywhere : callable
+        Says whether something is true of all pieces: an array of bool and shape ().
+    """
+
+    total: Callable[[Any], Any]
+    everywhere: Callable[[Any], Any]
+
+
+_OVER_PIECES: ContextVar[OverPieces | None] = ContextVar("over pieces", default=None)
 
 
 @contextmanager
-def adding_up(function: Callable[[Any], Any]) -> Iterator[None]:
-    """Let `total` call a function."""
-    token = _ADDS_UP.set(function)
+def over_pieces(asked: OverPieces) -> Iterator[None]:
+    """Let `total` and `everywhere` ask for all pieces."""
+    token = _OVER_PIECES.set(asked)
     try:
         yield
     finally:
-        _ADDS_UP.reset(token)
+        _OVER_PIECES.reset(token)
+
+
+def everywhere(truth: Any) -> Any:
+    """Say whether something that is true of what an optimizer is given is true of all pieces."""
+    asked = _OVER_PIECES.get()
+    return truth if asked is None else asked.everywhere(truth)
 
 
 def total(sums: Any) -> Any:
@@ -131,12 +151,18 @@ def total(sums: Any) -> Any:
 
     Parameters
     ----------
-    sums : array or tree of array
-        A sum, or a sum for each parameter, which is 0 of an array without elements.
+    sums : array or tree of array, shape ()
+        What `sum` or `vecdot` returned for all elements of an array, or sums of such; 0 of an array without
+        elements.
 
     Returns
     -------
     array or tree
+
+    Raises
+    ------
+    ValueError
+        If a transform in pieces gives something else.
 
     Examples
     --------
@@ -149,8 +175,8 @@ def total(sums: Any) -> Any:
     ...     return [g / xp.sqrt(s + 1e-12) for g, s in zip(gradients, squares)], state
     >>> optimizer = optim.chain(optim.Transform(lambda params: (), normalized), optim.SGD(0.01))
     """
-    add = _ADDS_UP.get()
-    return sums if add is None else add(sums)
+    asked = _OVER_PIECES.get()
+    return sums if asked is None else asked.total(sums)
 
 
 def clip_by_global_norm(max_norm: float) -> Transform:

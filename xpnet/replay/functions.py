@@ -211,7 +211,7 @@ ARITHMETIC = _of("arithmetic")
 # Functions whose results have at each place what becomes of the elements of their arguments there.
 ELEMENTWISE = _of(
     "arithmetic", "transcendental", "elementary", "comparison", "predicate", "choice", "element", "conversion"
-) | {"clip", "conj", "floor_divide", "logaddexp", "nextafter", "signbit"}
+) | {"clip", "conj", "floor_divide", "full_like", "logaddexp", "nextafter", "signbit"}
 COMPARISONS, PREDICATES, CHOICES = _of("comparison"), _of("predicate"), _of("choice")
 # Functions of two or three arrays that broadcast them.
 BROADCASTING = frozenset(row.name for row in ROWS if "{1}" in "".join((row.python, *row.c.values())))

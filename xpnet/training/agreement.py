@@ -12,13 +12,15 @@ from typing import Any
 import numpy
 
 from xpnet import tree
-from xpnet.backends import to_numpy
+from xpnet.backends import to_device, to_numpy
 from xpnet.distributed import Group
+from xpnet.distributed.shard import Sharded
 from xpnet.errors import ProcessesDisagreeError
 from xpnet.files.description import describe
 from xpnet.training.batches import Batches
 from xpnet.training.data import Data
 from xpnet.training.destination import digest_of_all
+from xpnet.training.networks import place_of
 from xpnet.training.run import Run
 from xpnet.training.steps import Steps
 from xpnet.version import __version__
@@ -40,17 +42,19 @@ def told_by(group: Group) -> Iterator[None]:
         _log.removeFilter(is_told)
 
 
-def begin_together(group: Group, random: "numpy.random.Generator", *, has_seed: bool, resumes: bool) -> None:
+def begin_together(
+    group: Group, random: "numpy.random.Generator", *, has_seed: bool, resumes: bool, shard: bool
+) -> None:
     """Let random numbers that no seed says be those of rank 0 on all processes.
 
     Raises
     ------
     ProcessesDisagreeError
-        If some have a seed, or go on with a training, and others not.
+        If some have a seed, go on with a training, or have a piece of the optimizer's state, and others not.
     """
     if group.size == 1:
         return
-    given = {"seed": has_seed, "resume, of which rank 0 reads the file": resumes}
+    given = {"seed": has_seed, "resume, of which rank 0 reads the file": resumes, "shard": shard}
     everyone = group.gather_objects((given, random.bit_generator.state))
     for name in given:
         found = [other[name] for other, _ in everyone]
@@ -74,6 +78,29 @@ def from_rank_0(group: Group, values: Any, own: Collection[str] = ()) -> Any:
     return tree.unflatten(
         structure, [next(arrays) if sent else x for x, sent in zip(leaves, is_sent, strict=True)]
     )
+
+
+def state_from_rank_0(sharded: Sharded, state: Any, net: Any) -> Any:
+    """Return the state of an optimizer in pieces that was given: the one of rank 0, if that is whole.
+
+    Raises
+    ------
+    ProcessesDisagreeError
+        If rank 0 was given its piece, and another process none.
+    """
+    group = sharded.group
+    is_whole = state is None or sharded.is_whole(state, net)
+    is_sent = state is not None and is_whole and group.rank == 0
+    everyone = group.gather_objects((is_whole, to_numpy(state) if is_sent else None))
+    if everyone[0][0]:
+        whole = everyone[0][1]
+        return None if whole is None else to_device(whole, place_of(net)[0])
+    if any(whole for whole, _ in everyone):
+        raise ProcessesDisagreeError(
+            "all processes must be given their pieces of optimizer_state, or rank 0 all of it, received its "
+            f"piece on rank 0 and none on rank {[whole for whole, _ in everyone].index(True)}."
+        )
+    return state
 
 
 def check_alike(
@@ -110,7 +137,7 @@ def _described(run: Run, data: list[Data], random: "numpy.random.Generator") -> 
     described["the state of the optimizer"] = _kinds(run.optimizer_state, run.pieces_of_state())
     described["the layers"] = _structure(run.net)
     described["what of the network is trained"] = tree.paths(run.net)
-    described["the optimizer"] = _named(run.optimizer)
+    described["the optimizer"] = _named(run.optimizer_in_steps)
     described |= {"data": run.data, "epochs": run.epochs, "the history": list(run.names)}
     described["callbacks"] = [_with_numbers(callback) for callback in run.callbacks]
     described["the seed, or the state of its generator"] = zlib.crc32(
@@ -168,23 +195,36 @@ def agree_after_epoch(run: Run) -> None:
     Raises
     ------
     ProcessesDisagreeError
-        If they do not, as after a callback that does different things. It names the first.
+        See `check_same_weights`.
     """
     if run.group.size == 1:
         return
-    everyone = run.group.gather_objects((bool(run.stop), digest_of_all(run.net)))
-    run.stop = any(stop for stop, _ in everyone)
-    if len({digest for _, digest in everyone}) == 1:
+    run.stop = bool(run.group.largest(int(bool(run.stop))))
+    check_same_weights(run, f"after epoch {run.epoch}")
+
+
+def check_same_weights(run: Run, when: str) -> None:
+    """Check that all processes have the same weights and state, and the same learning rate.
+
+    Raises
+    ------
+    ProcessesDisagreeError
+        If they do not, as after a callback that does different things. It names the first.
+    """
+    numbers = [x for x in tree.leaves(run.optimizer_state) if getattr(x, "shape", None) == ()]
+    digests = run.group.gather_objects(digest_of_all([run.net, numbers]))
+    if len({*digests}) == 1:
         return
     leaves, paths = tree.leaves(run.net, state=True), tree.paths(run.net, state=True)
     here = {path: digest_of_all([leaf]) for path, leaf in zip(paths, leaves, strict=True)}
-    digests = run.group.gather_objects(here)
-    path = next(path for path in here if len({other[path] for other in digests}) > 1)
-    rank = next(rank for rank, other in enumerate(digests) if other[path] != digests[0][path])
+    here |= {"number in the state of the optimizer": digest_of_all(numbers)}
+    everyone = run.group.gather_objects(here)
+    path = next(path for path in here if len({other[path] for other in everyone}) > 1)
+    rank = next(rank for rank, other in enumerate(everyone) if other[path] != everyone[0][path])
     raise ProcessesDisagreeError(
-        f"weights and state must stay the same on all processes, received another {path} on rank {rank} than "
-        f"on rank 0, after epoch {run.epoch}. Let callbacks and schedules do the same on all; and layers of "
-        "your own that keep statistics of a batch keep group.mean of them."
+        f"weights and state must stay the same on all processes, received another {path} on rank {rank} "
+        f"than on rank 0, {when}. Let callbacks and schedules do the same on all; and layers of your own "
+        "that keep statistics of a batch keep group.mean of them."
     )
 
 

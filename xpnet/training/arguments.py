@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any
 
 from xpnet.distributed import Group
-from xpnet.distributed.shard import Sharded, sharded
+from xpnet.distributed.shard import Sharded
 from xpnet.optim import LossScaling, Optimizer, Transform
 from xpnet.settings import described
 from xpnet.training.metric import Metric
@@ -146,9 +146,13 @@ def state_of(optimizer: Any, given: Any, net: Any) -> Any:
     return optimizer.checked(given) if isinstance(inner, LossScaling | Optimizer) else given
 
 
-def sharded_in(group: Group, optimizer: Any, shard: bool) -> Any:
-    """Return an optimizer in pieces, one for each process of a group, if that is asked for."""
+def sharding_of(group: Group, optimizer: Any, shard: bool) -> tuple[Any, bool]:
+    """Return an optimizer, and whether each process has a piece of its state."""
     if isinstance(optimizer, Sharded):
+        if optimizer.group.size > 1 and optimizer.group is not group:
+            raise ValueError(
+                "an optimizer of group.shard takes steps with that group, received another one, or none. "
+                "Pass group=group."
+            )
         shard, optimizer = True, optimizer.optimizer
-    # The loss of each process is its part of that of the batch, so that gradients are added up.
-    return sharded(optimizer, group, takes_mean=False) if shard else optimizer
+    return optimizer, shard and group.size > 1

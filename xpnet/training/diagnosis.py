@@ -95,7 +95,7 @@ def first_bad_step(
 
         def take(*batch: Any) -> tuple[Any, ...]:
             net, state, sums = deep_copied(before)
-            return steps.take(net, state, sums, run.optimizer, batch, ends=ends)
+            return steps.take(net, state, sums, run.optimizer_in_steps, batch, ends=ends)
 
         def is_good(*batch: Any) -> bool:
             after, _, _, loss, *_ = take(*batch)

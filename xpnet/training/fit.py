@@ -10,7 +10,7 @@ from xpnet.distributed.group import Group, check_group
 from xpnet.random import Seed, host_generator
 from xpnet.settings import count, flag
 from xpnet.training.agreement import begin_together, told_by
-from xpnet.training.arguments import callbacks_of, check_parts, metrics_of, sharded_in, steps_of
+from xpnet.training.arguments import callbacks_of, check_parts, metrics_of, sharding_of, steps_of
 from xpnet.training.data import training_data
 from xpnet.training.history import History
 from xpnet.training.interrupts import Interrupts
@@ -220,10 +220,10 @@ def fit(
     drop_last, accumulate = flag("drop_last", drop_last), count("accumulate", accumulate)
     check_parts(loss, optimizer)
     group = Group() if group is None else check_group(group)
-    optimizer = sharded_in(group, optimizer, flag("shard", shard))
+    optimizer, shard = sharding_of(group, optimizer, flag("shard", shard))
     watched, callbacks = metrics_of(metrics), callbacks_of(callbacks)
     random = host_generator(seed)
-    begin_together(group, random, has_seed=seed is not None, resumes=resume is not None)
+    begin_together(group, random, has_seed=seed is not None, resumes=resume is not None, shard=shard)
     steps = steps_of(loss, jit, precision)
     where, _ = place_of(net)
     saved = None if resume is None else SavedTraining(resume, where, random, group)
@@ -239,7 +239,7 @@ def fit(
             {} if class_weight is None else {"class_weight": weights_of_classes(class_weight, net, data[0])}
         )
         interrupts = opened.enter_context(Interrupts(and_terminate=group.size > 1))
-        loop = Loop(net, steps, *data, watched, weights, accumulate, random, interrupts, group)
+        loop = Loop(net, steps, *data, watched, weights, accumulate, random, interrupts, group, shard)
         run = loop.prepare(optimizer, optimizer_state, epochs, callbacks, random_before)
         loop.start(saved, progress)
         try:

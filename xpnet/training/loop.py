@@ -16,7 +16,13 @@ from xpnet.backends import clear_errors
 from xpnet.distributed.group import Group
 from xpnet.distributed.shard import Sharded
 from xpnet.share import Share
-from xpnet.training.agreement import agree_after_epoch, check_alike, from_rank_0
+from xpnet.training.agreement import (
+    agree_after_epoch,
+    check_alike,
+    check_same_weights,
+    from_rank_0,
+    state_from_rank_0,
+)
 from xpnet.training.arguments import names_of, state_of
 from xpnet.training.data import Data
 from xpnet.training.destination import noted
@@ -82,6 +88,7 @@ class Loop:
     random: "numpy.random.Generator"
     interrupts: Interrupts
     group: Group
+    shard: bool
     run: Run = field(init=False)
     _is_agreed: bool = field(default=False, init=False)
 
@@ -96,8 +103,14 @@ class Loop:
         self.steps.check(self.net, data, self.metrics, self.weights, in_parts=in_parts)
         net = training_copy(self.net)
         names = names_of(self.metrics, validated=len(data) > 1)
-        state = self._first_state = state_of(self.steps.optimizer(optimizer), optimizer_state, net)
+        in_steps = optimizer
+        if self.shard:
+            # The loss of each process is its part of that of the batch, so that gradients are added up.
+            in_steps = Sharded(optimizer, self.group, takes_mean=False)
+            optimizer_state = state_from_rank_0(in_steps, optimizer_state, net)
+        state = self._first_state = state_of(self.steps.optimizer(in_steps), optimizer_state, net)
         self.run = run = Run(net, optimizer, state, epochs, names, callbacks=callbacks, group=self.group)
+        run.sharded = in_steps if self.shard else None
         run.totals = self._totals()
         run.source, run.data = self.data, self.data.settings
         given = {"accumulate": self.accumulate if self.accumulate > 1 else 0}
@@ -159,6 +172,8 @@ class Loop:
                 callback.epoch_start(run)
             run.check_finite()
             self._check_frozen()
+            if self.shard:  # or pieces of different weights would be joined
+                check_same_weights(run, f"before epoch {run.epoch}")
         run.remember(before)
         self._progress.begin(run)
         # The steps write over what they are given. What others hold of the epoch before stays.
@@ -192,7 +207,7 @@ class Loop:
                 run.batch += 1
                 ends = run.batch % self.accumulate == 0
                 before = run.net, state, sums
-                after = self.steps.take(*before, run.optimizer, batch, ends=ends)
+                after = self.steps.take(*before, run.optimizer_in_steps, batch, ends=ends)
                 run.net, state, sums, *figures = after
                 run.optimizer_state = state
                 self._progress.update(_added(run.totals, batch, *figures))
@@ -357,7 +372,7 @@ class Loop:
 
     def warn_of_stuck_weights(self) -> None:
         stuck = became_bad(self.run.optimizer_state, self._first_state)
-        if isinstance(self.run.optimizer, Sharded):  # of which others have other pieces
+        if self.shard:  # of which others have other pieces
             stuck = next(filter(None, self.group.gather_objects(stuck)), None)
         if stuck:  # an infinite mean of squares divides each gradient by infinity
             _log.warning(

@@ -13,7 +13,6 @@ import numpy
 from xpnet import tree
 from xpnet.backends import Device, to_numpy
 from xpnet.distributed import Group
-from xpnet.distributed.shard import Sharded
 from xpnet.files.networks import Parts, unpack_parts, write_parts
 from xpnet.random import check_host_state
 from xpnet.training.batches import UNKNOWN_DIGEST, Batches
@@ -34,8 +33,8 @@ def write_checkpoint(run: Run, path: str | os.PathLike[str]) -> None:
     if source is not None and run.group.size > 1:
         source = {"of_each": run.group.gather_objects(source)}
     optimizer_state = run.optimizer_state
-    if isinstance(run.optimizer, Sharded):
-        optimizer_state = run.optimizer.whole(optimizer_state, run.net)
+    if run.sharded is not None:
+        optimizer_state = run.sharded.whole(optimizer_state, run.net)
     if run.group.rank > 0:
         return
     states = {name: callback.state() for name, callback in _named(run.callbacks)}

@@ -1,7 +1,7 @@
 """A training under way, and the callbacks that see it."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xpnet import tree
@@ -64,6 +64,9 @@ class Run:
         all processes of a group: read it on each of them.
     group : Group
         The processes that train together; one alone if there are no others.
+    sharded : Sharded or None
+        With ``shard=True``, the optimizer in pieces: its ``whole(run.optimizer_state, run.net)``, called on
+        all processes, puts the state together on rank 0.
     whole : bool
         Whether network and state are those after a whole step. Inside a step, which writes over them, some
         weights may be a step ahead of others.
@@ -92,6 +95,7 @@ class Run:
     random: dict[str, Any] = field(default_factory=dict)
     totals: Any = None
     group: Group = field(default_factory=Group)
+    sharded: Sharded | None = None
     whole: bool = True
     _before: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _sums: Any = field(default=None, init=False, repr=False)
@@ -145,10 +149,20 @@ class Run:
                 f"{described(self.optimizer)}. Use an optimizer of xpnet.optim, or keep it there."
             )
 
+    @property
+    def optimizer_in_steps(self) -> Any:
+        """The optimizer as steps take it: in pieces, if it is sharded."""
+        if self.sharded is None:
+            return self.optimizer
+        if isinstance(self.optimizer, Sharded):  # a callback replaced it
+            self.optimizer = self.optimizer.optimizer
+        if self.sharded.optimizer is not self.optimizer:
+            self.sharded = replace(self.sharded, optimizer=self.optimizer)
+        return self.sharded
+
     def pieces_of_state(self) -> dict[str, tuple[tuple[int, ...], slice]]:
         """Return which arrays of the optimizer's state are pieces, see `Sharded.pieces_of_state`."""
-        optimizer = self.optimizer
-        return optimizer.pieces_of_state(self.net) if isinstance(optimizer, Sharded) else {}
+        return {} if self.sharded is None else self.sharded.pieces_of_state(self.net)
 
     def check_finite(self) -> None:
         """End the training with an error if the loss so far or a weight is infinite or NaN.
@@ -201,7 +215,7 @@ class _OptimizerState:
         if run is None:
             return self
         state = vars(run)["optimizer_state"]
-        if isinstance(run.optimizer, Optimizer | LossScaling | Sharded):
+        if isinstance(run.optimizer, Optimizer | LossScaling):
             checked = run.optimizer.checked(state)
             pairs = zip(rates_of(checked), rates_of(state), strict=True)
             if any(new is not old for new, old in pairs):

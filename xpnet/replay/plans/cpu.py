@@ -23,6 +23,9 @@ from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
 from xpnet.replay.plans.step import CALL, Call, Item, Member, Step
 from xpnet.replay.plans.table import SHORT, Row, Stretch, Where, of_arguments, stretches
 
+# With nothing to do where there are no elements.
+_OF_ELEMENTS = ELEMENTWISE | VIEWS
+
 
 def _copied(*arrays: numpy.ndarray) -> list[numpy.ndarray]:
     return [x.copy() for x in arrays]
@@ -72,9 +75,9 @@ class CpuPlan(MemoryPlan):
         may_share = operation.shares or operation.name in VIEWS
         if may_share and prototypes.add_views(operation, operation.function):
             return view(operation)
-        step = LOWERINGS.get(operation.name, elementwise)(operation)
-        if operation.name in VIEWS | ELEMENTWISE and operation.result.size == 0:
-            step = Step.of(operation)  # as of what a process has no piece of
+        nothing = operation.result.size == 0 and operation.name in _OF_ELEMENTS
+        lower = Step.of if nothing else LOWERINGS.get(operation.name, elementwise)
+        step = lower(operation)
         for x in operation.results:
             prototypes.add(x)
         if step is not None:

@@ -114,7 +114,7 @@ def _collective(operation: Operation) -> Step | None:
 def _inside(operation: Operation) -> list[tuple[Variable, Variable, int]]:
     """Return where pieces are in what is joined of them."""
     starts = operation.options["operation"].starts()
-    each = zip(operation.inputs, operation.results, starts, strict=False)
+    each = zip(operation.inputs, operation.results, starts, strict=True) if starts else ()
     return [(x, y, start * x.dtype.itemsize) for x, y, start in each]
 
 

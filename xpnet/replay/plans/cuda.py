@@ -286,11 +286,8 @@ class CudaPlan(MemoryPlan):
         return "\n".join([super().explain(), *why, captured])
 
 
-def _carried_out(started: Any) -> tuple:
+def _carried_out(started: Generator) -> tuple:
     """Return the outputs of a plan's function, after a call of all that it hands out."""
-    if not isinstance(started, Generator):
-        outputs: tuple = started
-        return outputs
     while True:
         try:
             next(started)()
@@ -329,7 +326,8 @@ class _Bound:
         for index in self._moving if found else elsewhere:
             self._runtime.copy(self._moving[index], inputs[index])
         if found is None:
-            return _carried_out(self._function(*self._places(inputs, elsewhere)))
+            outputs = self._function(*self._places(inputs, elsewhere))
+            return _carried_out(outputs) if self._hands_out else outputs
         launch, outputs = found
         launch()
         return outputs

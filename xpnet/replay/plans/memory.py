@@ -153,8 +153,9 @@ class Layout:
     ----------
     over : dict of Variable to Variable
         The results that are written over an argument, each with that.
-    inside : dict of Variable to (Variable, int)
-        The results that are written over a part of an argument, with that and at which element they begin.
+    inside : dict of Variable to (Variable, Variable, int)
+        The results that are written over a part of an argument, as their step reads it; with the argument and
+        at which of its elements the part begins.
     anew : list of Variable
         The results for which an array is made at each call.
     buffers : dict of Variable to (int, int)
@@ -195,31 +196,33 @@ class Layout:
                     over[x] = y
         return over
 
-    def _make_inside(self, prototypes: Prototypes) -> dict[Variable, tuple[Variable, int]]:
+    def _make_inside(self, prototypes: Prototypes) -> dict[Variable, tuple[Variable, Variable, int]]:
         """Let kernels make what becomes a part of a result there, if that is written over an argument.
 
-        They do so where they read, for the last time, the same part of the argument.
+        They do so where they read, for the last time, the same part of the argument, and what they make has
+        no views.
         """
         inside = {}
+        has_views = {root for x, root in self._root.items() if x is not root}
         made = {x: (index, part) for index, step in enumerate(self._steps) for part, x in step.made}
         for number, step in enumerate(self._steps):
             for x, result, offset in step.inside:
                 argument, (index, part) = self.over.get(result), made.get(x, (0, None))
-                if argument is None or part is None or part.kernel is None:
+                if argument is None or part is None or part.kernel is None or x in has_views:
                     continue
                 read = [v for v in part.inputs if self._root[v] is argument]
                 is_last = self._last.get(argument) == index and self._last.get(x) == number
                 if len(read) == self._reads[index][argument] == 1 and is_last and read[0] in part.in_place:
                     same = (read[0].size, read[0].dtype) == (x.size, x.dtype)
                     if same and part.kernel.kinds[x] == FULL and prototypes.offset(read[0]) == offset:
-                        self.over[x], inside[x] = read[0], (argument, offset // x.dtype.itemsize)
+                        inside[x] = read[0], argument, offset // x.dtype.itemsize
                         prototypes.add_inside(x, read[0])
         return inside
 
     def _allocate(self, alignment: int) -> int:
         """Give each other result a buffer; one that is done with makes room for others."""
         memory = _Memory(alignment)
-        in_no_buffer = {*self._elsewhere, *self.over, *self.anew}
+        in_no_buffer = {*self._elsewhere, *self.over, *self.inside, *self.anew}
         joined = self._joined(in_no_buffer, alignment)
         for index, step in enumerate(self._steps):
             for part, x in step.made:
@@ -271,6 +274,8 @@ class Layout:
 
     def shares(self, x: Variable, y: Variable) -> bool:
         """Say whether a result is written over an input."""
+        if x in self.inside:
+            return self.inside[x][0] is y
         y = self.over.get(y, y)
         return self.over.get(x, x) is y or (x in self.buffers and self.buffers[x] == self.buffers.get(y))
 

@@ -293,8 +293,7 @@ class MemoryPlan(Plan):
     def _names(self) -> dict[Variable, str]:
         names = super()._names()
         # A result that is written over an argument has the argument's name.
-        over, inside = self._layout.over, self._layout.inside
-        return names | {x: names[y] for x, y in over.items() if x not in inside}
+        return names | {x: names[y] for x, y in self._layout.over.items()}
 
     def _write(self, steps: list[Step]) -> None:
         layout = self._layout
@@ -311,7 +310,7 @@ class MemoryPlan(Plan):
             text.line(Call(CALL, self._runtime.empty, (x.shape, x.dtype), "empty", results=(x,)))
             for x in layout.anew
         ]
-        for x, (argument, start) in layout.inside.items():
+        for x, (_, argument, start) in layout.inside.items():
             part = Item(Member(argument, "reshape", (-1,)), slice(start, start + x.size))
             lines.append(text.line(Call(VIEW, None, (part,), results=(x,))))
         check = self._check()

@@ -182,7 +182,7 @@ class Source:
         """Return the line that does a call."""
         if call.kind == COPY and type(call.arguments[0]) is Item:
             return " = ".join(map(self.text, call.arguments))
-        if call.kind == HANDED_OUT:
+        if call.kind == HANDED_OUT:  # to be called later: nothing that it names may be deleted
             return f"yield lambda: {self.text(call)}"
         results = self.items(call.results) + "," * call.several
         return f"{results} = {self.text(call)}" if results else self.text(call)
