@@ -30,8 +30,9 @@ class Double:
 
         def add(arrays):
             self.sums.append(arrays)
-            for x in [arrays] if isinstance(arrays, np.ndarray) else arrays:
-                x *= 2
+            with np.errstate(all="ignore"):  # between the arrays there is anything
+                for x in [arrays] if isinstance(arrays, np.ndarray) else arrays:
+                    x *= 2
 
         return add
 
