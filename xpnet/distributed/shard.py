@@ -8,7 +8,8 @@ add up by `xpnet.optim.total`: `places_of_state` tries that before the first ste
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy
@@ -46,8 +47,6 @@ class Sharded:
     optimizer: Any
     group: Any
     takes_mean: bool = True
-    # What was found out about parameters of some structure and shapes.
-    _found: dict[Any, dict[str, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         is_one = hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")
@@ -209,10 +208,13 @@ class Sharded:
     def _places(self, params: Any) -> dict[str, int]:
         """Return of which parameters arrays of the state hold elements, by `places_of_state`."""
         leaves, structure = tree.flatten(params)
-        kind = structure, *(tuple(x.shape) for x in leaves)
-        if kind not in self._found:
-            self._found[kind] = places_of_state(self._chosen(params), params)
-        return self._found[kind]
+        what = self._chosen(params), structure, tuple(len(x.shape) for x in leaves)
+        try:
+            return places_of_state(*what)
+        except TypeError as error:  # of what cannot be kept
+            if "unhashable" not in str(error):
+                raise
+            return places_of_state.__wrapped__(*what)
 
     def _pieces(self, leaves: Sequence[Any]) -> Pieces:
         return Pieces.of([tuple(x.shape) for x in leaves], self.group.size)
@@ -249,22 +251,31 @@ def _piece(x: Any, shape: tuple[int, ...], place: Any) -> Any:
     return copied(extended_namespace(x).reshape(x, (-1,))[place])
 
 
-def places_of_state(optimizer: Any, params: Any) -> dict[str, int]:
+@lru_cache(4)
+def places_of_state(optimizer: Any, structure: Any, axes: tuple[int, ...]) -> dict[str, int]:
     """Return of which parameter arrays of an optimizer's state hold elements: their numbers, by paths.
 
-    That is found, and that the optimizer does the same with each element, from two recordings of its update,
-    with small arrays in the place of the parameters: of as many axes, and with one axis, as pieces have. No
-    two of them have the same shape, and none has the same size in both.
+    That is found, and that the optimizer does the same with each element, from two recordings of what it
+    does, with small arrays in the place of the parameters: of as many axes, and with one axis, as pieces
+    have. No two of them have the same shape, and none has the same size in both.
+
+    Parameters
+    ----------
+    optimizer : optimizer
+        Whose groups of parameters are chosen by their paths.
+    structure : object
+        Of the parameters, see `tree.flatten`.
+    axes : tuple of int
+        How many each parameter has.
 
     Raises
     ------
     ValueError
         If it does not, or keeps something else than an array like a parameter or a number.
     """
-    leaves, structure = tree.flatten(params)
-    axes = [len(x.shape) for x in leaves]
     shapes = [(n + 3, *(2,) * (number - 1))[:number] for n, number in enumerate(axes)]
-    flat = [(n + len(leaves) + 3,) for n in range(len(leaves))]
+    flat = [(n + len(axes) + 3,) for n in range(len(axes))]
+    numbers = {shape: n for n, shape in enumerate(flat)}
     of_whole, of_pieces = (tree.unflatten(structure, [*map(numpy.ones, each)]) for each in (shapes, flat))
     try:
         states = optimizer.init(of_whole), optimizer.init(of_pieces)
@@ -272,7 +283,7 @@ def places_of_state(optimizer: Any, params: Any) -> dict[str, int]:
         for (path, x), (other, piece) in itertools.zip_longest(
             *(_by_path(state).items() for state in states), fillvalue=("", 0.0)
         ):
-            number = flat.index(numpy.shape(piece)) if numpy.shape(piece) in flat else None
+            number = numbers.get(numpy.shape(piece))
             expected = () if number is None else shapes[number]
             if path != other or numpy.shape(x) != expected or (number is None and numpy.shape(piece) != ()):
                 raise ValueError(

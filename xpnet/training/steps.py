@@ -100,7 +100,8 @@ class Steps:
     def optimizer(self, optimizer: Any) -> Any:
         """Return what takes the steps of an optimizer: in float16, one that scales the loss."""
         if isinstance(optimizer, Sharded):
-            return replace(optimizer, optimizer=self.optimizer(optimizer.optimizer))
+            inner = self.optimizer(optimizer.optimizer)
+            return optimizer if inner is optimizer.optimizer else replace(optimizer, optimizer=inner)
         if self.precision != "float16" or isinstance(optimizer, LossScaling):
             return optimizer
         return LossScaling(optimizer)
