@@ -8,7 +8,7 @@ from checks import assert_close, check, on_gpu
 import xpnet
 from xpnet import losses, nn, optim
 from xpnet.distributed import Group
-from xpnet.distributed.nccl import Nccl, nccl_problem
+from xpnet.distributed.nccl import Nccl, nccl_problem, nccl_status, new_identity
 from xpnet.distributed.pieces import Pieces
 
 DTYPES = ("float32", "float64", "float16", "int32")
@@ -88,12 +88,10 @@ def try_all(gpus, size, rank, array):
 def nccl_on_one_gpu(device):
     if problem := nccl_problem():
         return problem
-    from cupy.cuda import nccl
-
-    gpus = Nccl(nccl.get_unique_id(), 0, 1, device.device.native)
+    gpus = Nccl(new_identity(), 0, 1, device.device.native)
     try_all(gpus, 1, 0, device.array)
     device.finish()
-    return f"NCCL {nccl.get_version()}"
+    return f"NCCL {nccl_status()}"
 
 
 @on_gpu
@@ -102,9 +100,7 @@ def nccl_on_two_gpus(_device):
 
     if (problem := nccl_problem()) or cupy.cuda.runtime.getDeviceCount() < 2:
         return problem or "there is one GPU"
-    from cupy.cuda import nccl
-
-    identity, errors = nccl.get_unique_id(), []
+    identity, errors = new_identity(), []
 
     def work(rank):
         try:

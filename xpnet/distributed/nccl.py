@@ -21,6 +21,7 @@ _NUMBERS = {
     **{"float32": "NCCL_FLOAT32", "float64": "NCCL_FLOAT64"},
     **{"complex64": "NCCL_FLOAT32", "complex128": "NCCL_FLOAT64"},
 }
+_ADDS = (SUM, MEAN, SUM_IN_PIECES)
 
 
 def nccl_problem() -> str:
@@ -45,7 +46,11 @@ def nccl_status() -> str:
     return f"{version // 10_000}.{version // 100 % 100}.{version % 100}"
 
 
-_ADDS = (SUM, MEAN, SUM_IN_PIECES)
+def new_identity() -> Any:
+    """Return by what the processes of a group find each other, made by one of them."""
+    from cupy.cuda import nccl
+
+    return nccl.get_unique_id()
 
 
 class Nccl:
@@ -54,7 +59,7 @@ class Nccl:
     Parameters
     ----------
     identity : object
-        What `cupy.cuda.nccl.get_unique_id` returned on one process.
+        What `new_identity` returned on one process.
     rank, size : int
     device : cupy.cuda.Device
         The GPU of this process.

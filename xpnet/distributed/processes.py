@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import numpy
 
 from xpnet.arrays import calling_line
-from xpnet.distributed.nccl import Nccl, nccl_problem
+from xpnet.distributed.nccl import Nccl, nccl_problem, new_identity
 from xpnet.distributed.operation import BROADCAST, MEAN, SUM, SUM_IN_PIECES, Operation
 from xpnet.distributed.pieces import Arrays, Exchange, Pieces, travels_as
 from xpnet.distributed.watch import Watch
@@ -220,11 +220,8 @@ class Processes:
 
     def _find_gpus(self, device: Any) -> "list[Nccl]":
         """Let NCCL find the GPUs of all processes, if each has one of its own."""
-        problem, identity = nccl_problem(), None
-        if not problem and self.rank == 0:
-            from cupy.cuda import nccl
-
-            identity = nccl.get_unique_id()
+        problem = nccl_problem()
+        identity = new_identity() if not problem and self.rank == 0 else None
         gpu = platform.node(), device.pci_bus_id
         everyone = self.gather_objects((problem, gpu, identity), _GPUS)
         problem = next((f"on rank {n}, {each[0]}" for n, each in enumerate(everyone) if each[0]), "")

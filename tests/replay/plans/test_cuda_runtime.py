@@ -191,6 +191,7 @@ NCCL = {
     "NcclCommunicator.broadcast": ["sendbuff", "recvbuff", "count", "datatype", "root", "stream"],
     "NcclCommunicator.check_async_error": [],
     "NcclCommunicator.reduceScatter": ["sendbuf", "recvbuf", "recvcount", "datatype", "op", "stream"],
+    "get_unique_id": [],
     "get_version": [],
     "groupEnd": [],
     "groupStart": [],

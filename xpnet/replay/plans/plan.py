@@ -20,18 +20,7 @@ from xpnet.replay.kernels.fusion import fuse
 from xpnet.replay.kernels.kernel import Kernel, Target
 from xpnet.replay.plans.check import Check
 from xpnet.replay.plans.memory import Layout, Prototypes, last_readers
-from xpnet.replay.plans.step import (
-    CALL,
-    COPY,
-    KERNEL,
-    VIEW,
-    Call,
-    Consecutive,
-    Item,
-    Member,
-    Source,
-    Step,
-)
+from xpnet.replay.plans.step import CALL, COPY, KERNEL, VIEW, Call, Consecutive, Item, Member, Source, Step
 
 _numbers = count()
 
