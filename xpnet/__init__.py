@@ -25,6 +25,7 @@ from xpnet.autodiff import (
 from xpnet.backends import asarray, device, devices, to_device, to_numpy, use_device
 from xpnet.files import load, load_torch, save, save_torch
 from xpnet.replay import jit, scan
+from xpnet.threads import get_threads, set_threads, use_threads
 from xpnet.training import History, callbacks, fit, metrics, predict
 from xpnet.version import __version__ as __version__
 
@@ -40,6 +41,7 @@ __all__ = [
     "devices",
     "distributed",
     "fit",
+    "get_threads",
     "grad",
     "hessian",
     "hvp",
@@ -57,6 +59,7 @@ __all__ = [
     "save",
     "save_torch",
     "scan",
+    "set_threads",
     "special",
     "stop_gradient",
     "to_device",
@@ -64,6 +67,7 @@ __all__ = [
     "trace",
     "tree",
     "use_device",
+    "use_threads",
     "value_and_grad",
     "vjp",
 ]

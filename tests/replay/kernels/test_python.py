@@ -71,22 +71,11 @@ def test_empty_and_tiny_arrays(shape):
         numpy.testing.assert_array_equal(one, other)
 
 
-def test_threads_are_used_for_large_arrays_and_not_after_a_fork(monkeypatch):
-    from xpnet.replay.plans import numba
-
-    monkeypatch.setattr("xpnet.replay.plans.cpu_kernels.PARALLEL", 1000)
-    f = xpnet.jit(lambda x: (x + 1) * 2 - x)
-    x = numpy.arange(5000.0)
-    numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
-    monkeypatch.setattr(numba, "_forked", True)
-    numpy.testing.assert_array_equal(f(x), (x + 1) * 2 - x)
-
-
-@pytest.mark.parametrize("parallel", [1000, 1_000_000])
 @pytest.mark.parametrize("most", [1, 100, 100_000])
-def test_long_loops_are_done_in_parts(most, parallel, monkeypatch):
-    monkeypatch.setattr("xpnet.replay.plans.cpu_kernels.PARALLEL", parallel)
-    monkeypatch.setattr("xpnet.replay.plans.cpu_kernels.LONGEST", most)
+def test_long_loops_are_done_in_parts(most, monkeypatch):
+    monkeypatch.setattr("xpnet.replay.plans.rounds.WORTH_IT", 0)
+    monkeypatch.setattr("xpnet.replay.plans.rounds.LONGEST_PART", most)
+    monkeypatch.setattr("xpnet.replay.plans.rounds.LONGEST", 8 * most)
 
     def f(x, row, column, number):
         y = xpnet.array_namespace(x).max(x, axis=1, keepdims=True)

@@ -28,17 +28,16 @@ def library():
     return found
 
 
-def rows_of(library, *arrays):
-    return products.rows(library, *map(products.operand, arrays))
+def works_of(library, *arrays):
+    return products.works(library, *map(products.operand, arrays))
 
 
-def multiplied(library, x1, x2, result):
+def multiplied(library, x1, x2, result, number=1):
     """Multiply by the rows of a table, into a result that has other numbers before."""
-    rows = rows_of(library, x1, x2, result)
-    assert rows
+    (work,) = works_of(library, x1, x2, result)
     result[...] = numpy.nan
-    for row in rows:
-        products.run(row)
+    for piece in [work.piece(0, work.count)] if number == 1 else work.divided(number)[0]:
+        products.run(piece.row)
     return result
 
 
@@ -151,7 +150,7 @@ def test_infinity_and_nan(library):
 
 
 def refused(library, x1, x2, result=None):
-    return not rows_of(library, x1, x2, numpy.empty_like(x1 @ x2) if result is None else result)
+    return not works_of(library, x1, x2, numpy.empty_like(x1 @ x2) if result is None else result)
 
 
 def test_other_dtypes(library):
@@ -206,44 +205,52 @@ def test_a_result_over_an_operand(library):
 
 def test_sizes_that_integers_of_the_library_do_not_hold(library):
     small = library._replace(largest=9)
-    assert rows_of(small, *(numpy.ones((9, 9)) for _ in range(3)))
-    assert not rows_of(small, numpy.ones((9, 10)), numpy.ones((10, 9)), numpy.ones((9, 9)))
-    assert not rows_of(small, numpy.ones((9, 10))[:, :9], numpy.ones((9, 9)), numpy.ones((9, 9)))
-    assert not rows_of(small, numpy.ones(10), numpy.ones(10), numpy.ones(()))
+    assert works_of(small, *(numpy.ones((9, 9)) for _ in range(3)))
+    assert not works_of(small, numpy.ones((9, 10)), numpy.ones((10, 9)), numpy.ones((9, 9)))
+    assert not works_of(small, numpy.ones((9, 10))[:, :9], numpy.ones((9, 9)), numpy.ones((9, 9)))
+    assert not works_of(small, numpy.ones(10), numpy.ones(10), numpy.ones(()))
 
 
 # -- long ones ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("by_columns", [False, True])
+@pytest.mark.parametrize("number", [2, 3, 8, 40])
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        *(((200, 30), (30, 70)), ((70, 30), (30, 200)), ((300, 40), (40,)), ((40,), (40, 300))),
-        *(((20, 9, 8), (8, 9)), ((2, 100, 30), (2, 30, 99)), ((900, 1), (1, 50))),
+        *(((900, 30), (30, 70)), ((70, 30), (30, 900)), ((300, 40), (40,)), ((40,), (40, 300))),
+        *(((20, 9, 8), (8, 9)), ((2, 200, 30), (2, 30, 199)), ((900, 1), (1, 50))),
+        *(((3, 2, 30, 8), (2, 8, 9)), ((500, 8), (8, 500))),
     ],
 )
-def test_a_long_product_is_done_in_parts(library, monkeypatch, first, second, by_columns):
-    monkeypatch.setattr(products, "LONGEST", 2_000)
+def test_a_product_is_done_in_pieces(library, first, second, by_columns, number):
     x1, x2 = whole(*first, dtype="float32"), whole(*second, dtype="float32")
     result = numpy.zeros_like(numpy.matmul(x1, x2))
     if by_columns and result.ndim > 1:
         result = result.mT.copy().mT
-    rows = rows_of(library, x1, x2, result)
-    assert len(rows) > 1
-    assert max(row.nanoseconds for row in rows) < 2 * products.LONGEST
-    numpy.testing.assert_array_equal(multiplied(library, x1, x2, result), x1 @ x2)
+    (work,) = works_of(library, x1, x2, result)
+    pieces, bounds = work.divided(number)
+    assert 1 < len(pieces) <= number
+    whole_time = work.piece(0, work.count).row.nanoseconds
+    assert whole_time <= sum(piece.row.nanoseconds for piece in pieces) <= whole_time + number * products.CALL
+    numpy.testing.assert_array_equal(multiplied(library, x1, x2, result, number), x1 @ x2)
+    if bounds:
+        again = work.cut(bounds)
+        assert [piece.row.words for piece in pieces] == [piece.row.words for piece in again]
 
 
-def test_parts_have_whole_groups_of_rows(library, monkeypatch):
-    x1, x2, result = numpy.ones((200, 30)), numpy.ones((30, 70)), numpy.ones((200, 70))
-    monkeypatch.setattr(products, "LONGEST", 5_000)
-    offsets = [
-        row.words[products.OPERANDS + 2 * products.OPERAND + products.OFFSET]
-        for row in rows_of(library, x1, x2, result)
-    ]
-    assert len(offsets) > 2
-    assert all(offset % (products.TOGETHER * result.strides[0]) == 0 for offset in offsets)
+def test_a_long_product_has_enough_pieces(library):
+    """Also where BLAS takes longer for them."""
+    x1, x2, result = numpy.ones((130, 9000)), numpy.ones((9000, 150)), numpy.ones((130, 150))
+    (work,) = works_of(library, x1, x2, result)
+    pieces, _ = work.divided(2)
+    assert len(pieces) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "LONGEST_PART", work.nanoseconds / 7)
+        pieces, _ = work.divided(2)
+    assert len(pieces) >= 7
+    assert max(piece.row.nanoseconds for piece in pieces) <= work.nanoseconds / 6
 
 
 def test_what_cannot_be_done_in_parts(library, monkeypatch):
@@ -341,13 +348,15 @@ def added(result, found):
 def test_a_library_with_other_results_is_not_used(library, monkeypatch, put):
     _alive, _calls, other = functions_of_python(library, ctypes.c_int64, put)
     monkeypatch.setattr(blas, "find", lambda: other)
+    monkeypatch.setattr(blas, "without_threads", lambda: "there is none without threads")
     reason = products.library.__wrapped__()
     assert library.name in reason
     assert "than numpy.dot for matrices of float32 with the shapes (5, 3) and (3, 7)" in reason
 
 
 def test_a_library_that_was_not_found_says_why(monkeypatch):
-    monkeypatch.setattr(blas, "find", lambda: "there is none")
+    for name in ("find", "without_threads"):
+        monkeypatch.setattr(blas, name, lambda: "there is none")
     assert products.library.__wrapped__() == "there is none"
 
 

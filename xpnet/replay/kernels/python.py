@@ -31,7 +31,7 @@ _OF_INTEGERS |= {"bitwise_and", "bitwise_invert", "bitwise_or", "bitwise_xor"}
 # start, and then takes in several elements at once.
 MOST_REDUCED = 16_384
 # Up to this number for sums of all elements or of columns, which take as long as NumPy does, and no array of
-# what is added. Beyond, loops without sums are shared among the cores, and nothing takes too long for Ctrl-C.
+# what is added. Beyond, nothing may take too long for Ctrl-C.
 MOST_ADDED = 8_388_608
 # How many elements of a long sum are made before they are added up, at most: a chunk of them.
 CHUNK = 1_024
@@ -95,20 +95,13 @@ class PythonSource(Passes):
     """The source of a kernel in Python, for numba. Its parameters are those of `Passes`, and one more.
 
     All arrays have one axis: numba compiles once for all shapes, and in half of the time. The arrays, the
-    numbers, ``size`` and, where there are rows, ``columns`` stand in this order in words at an address; or
-    they are arguments, where cores share the rows. A function with words returns 0, or 1 if an index is none;
-    the index is put into the word behind the others.
-
-    Parameters
-    ----------
-    parallel : bool
-        Whether the rows are shared among the cores.
+    numbers, ``size`` and, where there are rows, ``columns`` stand in this order in words at an address. The
+    function returns 0, or 1 if an index is none; the index is put into the word behind the others.
     """
 
     def __init__(
-        self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable], *, parallel: bool
+        self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable]
     ) -> None:
-        self._parallel = parallel
         self._overwritten = set(over.values())
         self._chunks: list[str] = []  # lines behind each chunk of a loop, for sums of all elements
         super().__init__(kernel, outputs, over)
@@ -220,14 +213,13 @@ class PythonSource(Passes):
 
     def _put_together(self, names: dict[Variable, str]) -> str:
         kernel = self.kernel
-        loop = "prange" if self._parallel else "range"
         over = "rows" if kernel.columns else "size"
         first, end = ("first", "end") if self._chunks else ("0", over)
         if kernel.columns:
             each = self._lines_of_row("for j in range(columns):")
         else:  # unsigned, as a place is
             each, first, end = self._inside[0], f"uint64({first})", f"uint64({end})"
-        body = [f"for i in {loop}({first}, {end}):", *indented(each)] if each else []
+        body = [f"for i in range({first}, {end}):", *indented(each)] if each else []
         if self._chunks:
             lines = [f"end, halves = end_of_chunk(first, {over}, {CHUNK})", *body, *self._chunks]
             lines += ["number += 1 - halves", "first = end"]
@@ -238,13 +230,10 @@ class PythonSource(Passes):
         )
 
     def _head(self, names: dict[Variable, str]) -> list[str]:
-        """Return the first lines: arrays, numbers and sizes are arguments, or words at an address."""
+        """Return the first lines: arrays, numbers and sizes are words at an address."""
         arrays = {name: x for x, name in names.items()}
         numbers = [f"c{index}" for index in range(len(self.numbers))]
         sizes = ["size", *(["columns"] if self.kernel.columns else [])]
-        if self._parallel:
-            arguments = ", ".join([*arrays, *numbers, *sizes])
-            return [f"def kernel({arguments}):"]
         read = {name: f"array(load(words + {{}}), {_name(x.dtype)})" for name, x in arrays.items()}
         read |= dict.fromkeys(numbers, "float_at(words + {})") | dict.fromkeys(sizes, "load(words + {})")
         lines = [f"{name} = {text.format(8 * index)}" for index, (name, text) in enumerate(read.items())]

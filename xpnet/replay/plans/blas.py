@@ -1,11 +1,18 @@
 """The BLAS library that NumPy calls: where its functions for products are, for native code.
 
-It is the library that is loaded already, with the threads that the caller has chosen: nothing is set here.
+Where threads of plans divide products, each calls a library that has no threads: a copy of OpenBLAS's file,
+which the system loads as another library. NumPy's own is left alone, with the threads that the caller chose.
 """
 
 import ctypes
+import filecmp
+import hashlib
+import os
 import re
+import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,6 +20,9 @@ from typing import NamedTuple
 
 import numpy
 from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
+
+from xpnet import writing
+from xpnet.replay.plans import numba_files
 
 # How functions of CBLAS are called, and the largest of the integers that they take. OpenBLAS in NumPy's
 # wheels has a prefix, and a suffix where its integers have 64 bits, as have Accelerate and MKL. Where a name
@@ -42,11 +52,17 @@ class Blas(NamedTuple):
         The largest integer that they take.
     addresses : dict of (str, str) to int
         Of each function, by `GEMM`, `GEMV` or `DOT` and the name of a dtype.
+    file : str
+        The library's, where the system can say; else "".
+    has_threads : bool
+        Whether it may compute in other threads than that which calls.
     """
 
     name: str
     largest: int
     addresses: dict[tuple[str, str], int]
+    file: str = ""
+    has_threads: bool = True
 
 
 class Library(NamedTuple):
@@ -65,17 +81,90 @@ def find() -> Blas | str:
         return f"the library that NumPy calls for products cannot be asked: {error}"
     for name, largest in NAMES.items():
         for library in libraries:
-            addresses = {
-                (kind, dtype): address
-                for kind in (GEMM, GEMV, DOT)
-                for dtype, letter in _LETTERS.items()
-                if (address := library.address(name.format(letter + kind)))
-            }
+            addresses = _addresses(library, name)
             if len(addresses) == 3 * len(_LETTERS):
-                of = _file(addresses[GEMM, "float32"]) or library.name
-                return Blas(f"{name.format('?gemm')} of {of}", largest, addresses)
+                file = _file(addresses[GEMM, "float32"])
+                of = Path(file).name or library.name
+                return Blas(f"{name.format('?gemm')} of {of}", largest, addresses, file)
     known = ", ".join(name.format("?gemm") for name in NAMES)
     return f"the library that NumPy calls for products, {_built_with()}, has no functions {known}"
+
+
+def _addresses(library: Library, name: str) -> dict[tuple[str, str], int]:
+    """Return the functions of a library that have such names."""
+    return {
+        (kind, dtype): address
+        for kind in (GEMM, GEMV, DOT)
+        for dtype, letter in _LETTERS.items()
+        if (address := library.address(name.format(letter + kind)))
+    }
+
+
+# How OpenBLAS calls the function that says how many threads it has, with the prefix and suffix of the others.
+_GET, _SET = "{}openblas_get_num_threads{}", "{}openblas_set_num_threads{}"
+_VARIABLE = "OPENBLAS_NUM_THREADS"
+_AFFIXES = [("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "_64"), ("", "")]
+# The beginning of the name of a copy, by which threadpoolctl knows it. It is not to take it for NumPy's own.
+PREFIX = "libxpnet_openblas"
+
+
+@cache
+def without_threads() -> Blas | str:
+    """Return the same functions in a copy of the library that has no threads, or why there is none."""
+    found = find()
+    if isinstance(found, str):
+        return found
+    affixes = _affixes(found.file) if sys.platform == "linux" else None
+    if affixes is None:
+        return f"{found.name} is not known to work without threads of its own"
+    try:
+        loaded = _copy_of(Path(found.file))
+    except OSError as error:
+        return f"{found.file} cannot be copied and loaded: {error}"
+    name = next(name for name in NAMES if found.name.startswith(name.format("?gemm")))
+    addresses = _addresses(_library(loaded), name)
+    getattr(loaded, _SET.format(*affixes))(1)
+    if len(addresses) < len(found.addresses) or getattr(loaded, _GET.format(*affixes))() != 1:
+        return f"a copy of {found.file} does not work without threads"
+    return found._replace(addresses=addresses, has_threads=False)
+
+
+def _affixes(file: str) -> tuple[str, str] | None:
+    """Return with what the functions of an OpenBLAS are called that say how many threads there are."""
+    if not file:
+        return None
+    loaded = ctypes.CDLL(file)  # which it is already
+    return next((each for each in _AFFIXES if hasattr(loaded, _SET.format(*each))), None)
+
+
+def _copy_of(file: Path) -> ctypes.CDLL:
+    """Load a copy of a library's file, which stays in the folder for compiled functions if there is one."""
+    status = file.stat()
+    about = repr((str(file), status.st_size, status.st_mtime_ns)).encode()
+    name = f"{PREFIX}_{hashlib.sha256(about).hexdigest()[:16]}.so"
+    try:
+        path = numba_files.folder() / name
+        if not path.exists() or not filecmp.cmp(path, file, shallow=False):
+            path.unlink(missing_ok=True)  # whoever made it: the new one has this user and these rights
+            writing.replace(path, [file.read_bytes()], mode=stat.S_IRUSR | stat.S_IWUSR)
+        numba_files.check_owner(path, path.stat())
+        return _loaded(path)
+    except OSError:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            return _loaded(Path(shutil.copyfile(file, Path(folder, name))))
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    """Load a library that reads, while it is loaded, that it shall start no threads."""
+    before = os.environ.get(_VARIABLE)
+    os.environ[_VARIABLE] = "1"
+    try:
+        return ctypes.CDLL(str(path))
+    finally:
+        if before is None:
+            del os.environ[_VARIABLE]
+        else:
+            os.environ[_VARIABLE] = before
 
 
 def _libraries() -> Iterator[Library]:
@@ -119,12 +208,12 @@ class _Place(ctypes.Structure):
 
 
 def _file(address: int) -> str:
-    """Return the name of the library that an address is in, where the system can say."""
+    """Return the file of the library that an address is in, where the system can say."""
     place = _Place()
     dladdr = None if sys.platform == "win32" else getattr(ctypes.CDLL(None), "dladdr", None)
     if dladdr is None or not dladdr(ctypes.c_void_p(address), ctypes.byref(place)):
         return ""
-    return Path((place.file or b"").decode(errors="replace")).name
+    return (place.file or b"").decode(errors="replace")
 
 
 def _built_with() -> str:

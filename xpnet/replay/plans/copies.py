@@ -1,4 +1,4 @@
-"""Copies as rows of a table: from where to where elements go along each axis, and by which indices.
+"""Copies as works for a table: from where to where elements go along each axis, and by which indices.
 
 A copy goes through the axes of two operands at once. Axes along which one step serves are one, and those
 along which the target's elements are closest come last, so that most copies are of long runs. One axis of the
@@ -14,6 +14,7 @@ import numpy
 
 from xpnet.replay.plans import numba, products
 from xpnet.replay.plans.products import Operand
+from xpnet.replay.plans.rounds import Piece, Region, Work
 from xpnet.replay.plans.table import LONGEST, Row
 
 # The words of a row: the target and what is copied, each with its address and how many bytes behind it it
@@ -49,14 +50,11 @@ class Indices(NamedTuple):
         Which axis of the operand that they are for, also counted from its end.
     of_target : bool
         Whether this is the target.
-    name : str
-        Of the function that was given them.
     """
 
     array: Operand
     axis: int
     of_target: bool
-    name: str
 
 
 class _Axis(NamedTuple):
@@ -65,9 +63,9 @@ class _Axis(NamedTuple):
     step_2: int
 
 
-def rows_of_windows(
+def works_of_windows(
     target: Operand, windows: Operand, strides: Sequence[int], dilations: Sequence[int]
-) -> list[Row]:
+) -> list[Work]:
     """Return what makes zeros and adds windows into them, see `xpnet.autodiff.windows.add_windows`.
 
     Each sum is added up as in a loop over the windows: numbers of windows and places within them vary in
@@ -83,59 +81,137 @@ def rows_of_windows(
     shape = tuple(windows.shape[axis] for axis in axes)
     windows = windows._replace(shape=shape, strides=tuple(windows.strides[axis] for axis in axes))
     seen = target._replace(shape=shape, strides=(*steps, last))
-    added = rows(seen, windows, adds=True, in_order=True)
-    return [*rows(target, products.operand(zero)._replace(word=zero)), *added] if added else []
+    added = works(seen, windows, name="add_windows", adds=True, in_order=True)
+    zeros = works(target, products.operand(zero)._replace(word=zero), name="zeros")
+    return [*zeros, *added] if added else []
 
 
-def rows(
+def works(
     target: Operand,
     value: Operand,
     indices: Indices | None = None,
     *,
+    name: str = "copyto",
     adds: bool = False,
     in_order: bool = False,
-) -> list[Row]:
+) -> list[Work]:
     """Return what copies a value, or adds it to what is there; nothing where NumPy must do it.
 
     The value is broadcast to the shape of the target. With ``in_order``, the last axis varies fastest, also
-    where others are closer in memory.
+    where others are closer in memory. The name is that of the function, for people.
     """
     dtype = target.dtype
-    name = dtype.name if adds else _COPIED.get(dtype.itemsize)
+    elements = dtype.name if adds else _COPIED.get(dtype.itemsize)
     fits = value.dtype == dtype and len(value.shape) <= len(target.shape)
-    if not fits or name is None or (adds and name not in _ADDED):
+    if not fits or elements is None or (adds and elements not in _ADDED):
         return []
-    words: list[Any] = [target.word, target.offset, value.word, value.offset]
+    by: list[_By] = []
     if indices is None:
         axes = _axes(target, value)
-        words += [0] * (NUMBER_OF_AXES - len(words))
-        problem, count = "", 1
     else:
-        array, axis, of_target, function = indices
+        array, axis, of_target = indices
         if array.dtype.name not in ("int32", "int64") or len(array.shape) != 1:
             return []
-        (count,) = array.shape
         whole = target if of_target else value
         axis %= len(whole.shape)
         length, behind = whole.shape[axis], len(whole.shape) - axis
         if not length:
             return []
-        whole = whole._replace(shape=(*whole.shape[:axis], count, *whole.shape[axis + 1 :]))
-        axes = _axes(whole, value) if of_target else _axes(target, whole)
-        indexed = axes.pop(len(axes) - behind)
-        words += [array.word, array.offset, array.dtype.itemsize, *array.strides, count, length, of_target]
-        apart = whole.strides[axis]  # also of a single index
-        words += [apart, indexed.step_2] if of_target else [indexed.step_1, apart]
-        problem = f"an index of {function} must be from {-length} to {length - 1}; received {{}}"
-    size = count * prod(axis.length for axis in axes)
+        shape = (*whole.shape[:axis], *array.shape, *whole.shape[axis + 1 :])
+        seen = whole._replace(shape=shape)
+        axes = _axes(seen, value) if of_target else _axes(target, seen)
+        # Along a single index, too, there is a step.
+        along = axes.pop(len(axes) - behind)
+        along = along._replace(**{"step_1" if of_target else "step_2": whole.strides[axis]})
+        by = [_By(array, along, length, of_target)]
     axes = _joined(axes if in_order else sorted(axes, key=lambda axis: -abs(axis.step_1)))
-    is_run = axes[-1].step_1 == dtype.itemsize and axes[-1].step_2 in (0, dtype.itemsize)
-    nanoseconds = size * dtype.itemsize / MOVED + RUN * (size / axes[-1].length if is_run else size)
-    if not size or nanoseconds > LONGEST:
-        return []
-    words += [len(axes)]
-    words += [word for axis in axes for word in (*axis, 0)]
-    return [Row(_function(name, dtype.itemsize, adds), [*words, 0], nanoseconds, problem)]
+    copy = _Copy(target, value, axes, by, _function(elements, dtype.itemsize, adds), name)
+    return [copy.work] if copy.nanoseconds and copy.nanoseconds <= LONGEST * copy.count else []
+
+
+class _By(NamedTuple):
+    """Indices, the axis that they are along with what the two operands have there, and how many there are."""
+
+    array: Operand
+    axis: _Axis
+    length: int
+    of_target: bool
+
+
+class _Copy:
+    """A copy, which can be done in pieces along one axis.
+
+    Attributes
+    ----------
+    nanoseconds : float
+        About how long it takes; 0 if nothing is copied.
+    count : int
+        How long that axis is; 1 if elements of one piece may be those of another one.
+    """
+
+    def __init__(
+        self, target: Operand, value: Operand, axes: list[_Axis], by: list[_By], function: Any, name: str
+    ) -> None:
+        self._target, self._value, self._axes, self._by = target, value, axes, by
+        self._function, self._name = function, name
+        self._itemsize = target.dtype.itemsize
+        self.nanoseconds = self._nanoseconds(axes) * (by[0].axis.length if by else 1)
+        # The axis of indices is the outermost one; else the first one with several elements is.
+        self._cut = next((number for number, axis in enumerate(axes) if axis.length > 1), 0)
+        along = by[0].axis if by else axes[self._cut]
+        others = [axis for axis in axes if by or axis is not along]
+        extent = self._itemsize + sum(abs(axis.step_1) * (axis.length - 1) for axis in others)
+        is_apart = abs(along.step_1) >= extent and not (by and by[0].of_target)
+        self.count = along.length if is_apart else 1
+
+    @property
+    def work(self) -> Work:
+        return Work(self._name, self.nanoseconds, self.count, self._piece)
+
+    def _nanoseconds(self, axes: Sequence[_Axis]) -> float:
+        size, last = prod(axis.length for axis in axes), axes[-1]
+        is_run = last.step_1 == self._itemsize and last.step_2 in (0, self._itemsize)
+        return size * self._itemsize / MOVED + RUN * (size / max(last.length, 1) if is_run else size)
+
+    def _piece(self, first: int, last: int) -> Piece:
+        """Return what copies a part along the axis; all of it if it is one piece."""
+        target, value, axes, by, problem = self._target, self._value, [*self._axes], self._by, ""
+        first_1 = first_2 = 0  # bytes
+        words_of_indices: list[Any] = [0] * (NUMBER_OF_AXES - INDICES)
+        read = []
+        if by:
+            ((array, along, length, of_target),) = by
+            first, last = (first, last) if self.count > 1 else (0, along.length)
+            step = array.strides[0]
+            words_of_indices = [array.word, array.offset + first * step, array.dtype.itemsize, step]
+            words_of_indices += [last - first, length, of_target, along.step_1, along.step_2]
+            problem = f"an index of {self._name} must be from {-length} to {length - 1}; received {{}}"
+            first_1 = 0 if of_target else first * along.step_1
+            read.append(_region(array, 0, [_Axis(along.length, step, step)], 0))
+            seen_1, seen_2 = ([_Axis(n, along.step_1, along.step_2)] for n in (length, length))
+            if of_target:
+                seen_2 = [along]
+            else:
+                seen_1 = [along._replace(length=last - first)]
+            nanoseconds = self._nanoseconds(axes) * (last - first)
+        else:
+            if self.count > 1:
+                along = axes[self._cut]
+                first_1, first_2 = first * along.step_1, first * along.step_2
+                axes[self._cut] = along._replace(length=last - first)
+            seen_1 = seen_2 = []
+            nanoseconds = self._nanoseconds(axes)
+        words = [target.word, target.offset + first_1, value.word, value.offset + first_2]
+        words += [*words_of_indices, len(axes), *(word for axis in axes for word in (*axis, 0)), 0]
+        read.append(_region(value, first_2, [*axes, *seen_2], 1))
+        written = _region(target, first_1, [*axes, *seen_1], 0)
+        return Piece(Row(self._function, words, nanoseconds, problem), read, [written])
+
+
+def _region(x: Operand, behind: int, axes: Sequence[_Axis], number: int) -> Region:
+    """Return what a copy reads or writes of an operand, the first or the second one."""
+    shape, strides = [axis.length for axis in axes], [axis[1 + number] for axis in axes]
+    return Region.of(x.begins.array, x.begins.offset + behind, shape, strides, x.dtype.itemsize)
 
 
 def _axes(target: Operand, value: Operand) -> list[_Axis]:

@@ -3,7 +3,7 @@
 What `cpu_steps.py` does not know is called as it was recorded, and gives an array of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,14 +14,16 @@ from xpnet.replay.functions import ELEMENTWISE, VIEWS, row_of
 from xpnet.replay.graph import Graph, Instead, Operation, Variable
 from xpnet.replay.kernels import python
 from xpnet.replay.kernels.kernel import Kernel
-from xpnet.replay.plans import cpu_kernels, numba, products
+from xpnet.replay.plans import cpu_kernels, numba, pool, products
 from xpnet.replay.plans.check import Check, check_is_on
-from xpnet.replay.plans.cpu_rows import Rows
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
+from xpnet.replay.plans.cpu_works import Works
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
+from xpnet.replay.plans.rounds import Round, Work, stretches
 from xpnet.replay.plans.step import CALL, Call, Item, Member, Step
-from xpnet.replay.plans.table import SHORT, Row, Stretch, Where, of_arguments, stretches
+from xpnet.replay.plans.table import SHORT, Stretch, Where, of_arguments
+from xpnet.threads import get_threads
 
 # With nothing to do where there are no elements.
 _OF_ELEMENTS = ELEMENTWISE | VIEWS
@@ -52,6 +54,12 @@ def _with_constants(graph: Graph) -> tuple[Graph, dict[Variable, numpy.ndarray]]
     return (rewritten if found else graph), dict(found.values())
 
 
+def _described(each: Round) -> str:
+    """Return what is done in a round, for people."""
+    times = ", ".join(f"{part.nanoseconds / 1000:.0f}" for part in each.parts)
+    return f"{len(each.parts)} at once, of about {times} us: {', '.join(dict.fromkeys(each.names))}"
+
+
 class CpuPlan(MemoryPlan):
     """A plan that computes into memory of NumPy's."""
 
@@ -59,7 +67,9 @@ class CpuPlan(MemoryPlan):
 
     def _build(self, over: list[Variable | None]) -> None:
         self._target = None if numba.why_not() else python.TARGET
+        self._one_thread = products.one_thread()  # why, or ""
         self._stretches: list[Stretch] = []
+        self._rounds: list[str] = []  # what each is, for people
         recorded = self.graph
         self.graph, self._constants = _with_constants(recorded)
         super()._build(over)
@@ -92,19 +102,27 @@ class CpuPlan(MemoryPlan):
     def _kernel(self, kernel: Kernel, results: Variables, over: Over, arrays: Variables) -> tuple[Any, list]:
         return cpu_kernels.compiled(kernel, results, over, arrays)
 
-    def _rows(self, step: Step, call: Call) -> Sequence[Row]:
-        return Rows(self._prototypes, self._where).of(call, step.kernel) if self._target else ()
+    def _works(self, step: Step, call: Call) -> Sequence[Work]:
+        return Works(self._prototypes, self._where).of(call, step) if self._target else ()
 
-    def _native_lines(self, rows: Sequence[Row]) -> list[str]:
+    def _native_lines(self, works: Sequence[Work]) -> list[str]:
         lines = []
-        for part in stretches(rows):
-            self._stretches.append(Stretch(part, self._where))
-            number, driver = len(self._stretches), numba.driver()
-            function = driver.run if sum(row.nanoseconds for row in part) < SHORT else driver.run_long
-            run = self._text.constant(function, "run")
-            arrays = "".join(f"{name}, " for name in self._stretches[-1].arrays)
+        for rounds in stretches(works):
+            stretch = Stretch([[part.rows for part in each.parts] for each in rounds], self._where)
+            self._stretches.append(stretch)
+            run = self._text.constant(self._run(stretch), "run")
+            number, arrays = len(self._stretches), "".join(f"{name}, " for name in stretch.arrays)
+            if stretch.is_divided:
+                self._rounds += [f"    run(address_{number}, ...), {text}" for text in map(_described, rounds)]
             lines.append(f"if {run}(address_{number}, ({arrays})): raise steps_{number}.error()")
         return lines
+
+    def _run(self, stretch: Stretch) -> Callable[[int, tuple], int]:
+        """Return what goes through a stretch."""
+        if stretch.is_divided and not self._one_thread:
+            return pool.driver()
+        driver = numba.driver()
+        return driver.run if stretch.nanoseconds < SHORT else driver.run_long
 
     def _where(self, x: Variable) -> Where:
         root, offset = self._prototypes.root[x], self._prototypes.offset(x)
@@ -113,7 +131,10 @@ class CpuPlan(MemoryPlan):
         return Where(self._text.text(root), offset)
 
     def _native_names(self, memory: numpy.ndarray) -> dict[str, Any]:
-        tables = [stretch.bind(memory) for stretch in self._stretches]
+        threads = None if self._one_thread else pool.pool()
+        tables = [
+            stretch.bind(memory, threads if stretch.is_divided else None) for stretch in self._stretches
+        ]
         names: dict[str, Any] = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
         names |= {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
         return names | {self._text.text(x): array for x, array in self._constants.items()}
@@ -156,6 +177,7 @@ class CpuPlan(MemoryPlan):
             by = library if isinstance(library, str) else library.name
             native = (
                 f"{self._native_steps} steps (lines with #, but for views), each done by the next run(...); "
-                f"{len(self._stretches)} of these. Products: {by}"
+                f"{len(self._stretches)} of these. Products: {by}. Threads: "
+                + (f"one, as {self._one_thread}" if self._one_thread else f"up to {get_threads()}")
             )
-        return f"{super().explain()}\nnative code: {native}"
+        return "\n".join([super().explain(), f"native code: {native}", *self._rounds])

@@ -9,6 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import carray, float64, njit, types
+from numba.core.cgutils import unpack_tuple
 from numba.extending import intrinsic
 
 from xpnet.replay.plans.table import (
@@ -38,7 +39,6 @@ from xpnet.replay.plans.table import (
     SIZE,
     STOPPED,
     TYPE,
-    WITHIN,
     WORD,
     WRITEABLE,
     WRITTEN,
@@ -87,6 +87,93 @@ def pointer(_context: Any, _address: Any) -> Any:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def foreign(_context: Any, result: Any, _function: Any, arguments: Any) -> Any:
+    """Call a function of C at an address with a tuple of arguments; it returns a number, or None nothing."""
+    returned = types.void if result is types.none else result.instance_type
+
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        given = [context.get_value_type(each) for each in arguments.types]
+        to = ir.VoidType() if returned is types.void else context.get_value_type(returned)
+        address = builder.inttoptr(values[1], ir.FunctionType(to, given).as_pointer())
+        called = builder.call(address, unpack_tuple(builder, values[2]))
+        return context.get_dummy_value() if returned is types.void else called
+
+    return returned(result, types.int64, arguments), generate
+
+
+# -- what several threads look at -------------------------------------------------------------------------
+
+# All of these are in one order for all threads.
+_ORDER = "seq_cst"
+
+
+@intrinsic
+def atomic_load(_context: Any, _address: Any) -> Any:
+    """Return the word at an address that another thread may write to."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(arguments[0], _WORD.as_pointer()), _ORDER, 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def atomic_store(_context: Any, _address: Any, _value: Any) -> Any:
+    """Put a word where another thread may read it."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], _WORD.as_pointer())
+        builder.store_atomic(arguments[1], place, _ORDER, 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+def _changed(operation: str) -> Any:
+    """Return what changes a word at an address, and returns what was there."""
+
+    @intrinsic
+    def change(_context: Any, _address: Any, _value: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            place = builder.inttoptr(arguments[0], _WORD.as_pointer())
+            return builder.atomic_rmw(operation, place, arguments[1], _ORDER)
+
+        return types.int64(types.int64, types.int64), generate
+
+    return change
+
+
+atomic_add, exchange = _changed("add"), _changed("xchg")
+
+
+@intrinsic
+def put_if(_context: Any, _address: Any, _expected: Any, _value: Any) -> Any:
+    """Put a word at an address if there is what is expected, and say whether it was."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], _WORD.as_pointer())
+        found = builder.cmpxchg(place, arguments[1], arguments[2], _ORDER, _ORDER)
+        return builder.extract_value(found, 1)
+
+    return types.bool_(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def pause(_context: Any) -> Any:
+    """Tell the processor that this thread waits for another one."""
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        if _X86:
+            builder.call(_function("llvm.x86.sse2.pause", builder, ir.VoidType()), [])
+        elif _ARM:
+            number = ir.IntType(32)
+            builder.call(_function("llvm.aarch64.hint", builder, ir.VoidType(), number), [number(1)])
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 # How many elements an array is said to have at least: no one asks, as no index is counted from the end.
@@ -144,6 +231,17 @@ def set_settings(_context: Any, _address: Any) -> Any:
     return types.void(types.int64), generate
 
 
+@njit(error_model="numpy")
+def flush_denormals(place: int) -> None:
+    """Let arithmetic of this thread make zeros of what is too small; put the settings before at a place.
+
+    The word behind it is for those that they become.
+    """
+    get_settings(place)
+    store(place + 8, load(place) | FLUSH)
+    set_settings(place + 8)
+
+
 def _function(name: str, builder: Any, result: Any, *arguments: Any) -> Any:
     declared = builder.module.globals.get(name)
     return declared or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
@@ -158,8 +256,9 @@ def _call_x86(name: str, builder: Any, address: Any) -> None:
 # -- the driver -------------------------------------------------------------------------------------------
 
 
-def run(table: int, arrays: int) -> int:
-    """Go through a table with a tuple of arrays; return 0, or the number of the row that stopped it."""
+@njit(error_model="numpy")
+def put_places(table: int, arrays: int) -> None:
+    """Fill in addresses in a tuple of arrays."""
     place = table + 8 * HEAD
     for _ in range(load(table + 8 * PLACES)):
         elements = load(arrays + ITEMS + 8 * load(place + 8 * ARRAY)) + ELEMENTS
@@ -167,17 +266,26 @@ def run(table: int, arrays: int) -> int:
             elements = load(elements)  # of a number of NumPy's, they are in the object itself
         store(load(place + 8 * WORD), elements + load(place + 8 * OFFSET))
         place += 8 * PLACE
+
+
+@njit(error_model="numpy")
+def go(table: int) -> None:
+    """Do the rows of a table, one after the other."""
     store(table + 8 * STOPPED, 0)
-    get_settings(table + 8 * BEFORE)
-    store(table + 8 * WITHIN, load(table + 8 * BEFORE) | FLUSH)
-    set_settings(table + 8 * WITHIN)
-    row = place
+    flush_denormals(table + 8 * BEFORE)
+    row = table + 8 * (HEAD + PLACE * load(table + 8 * PLACES))
     for index in range(load(table + 8 * ROWS)):
         if call(load(row), row + 16) != 0:
             store(table + 8 * STOPPED, index + 1)
             break
         row += 16 + 8 * load(row + 8)
     set_settings(table + 8 * BEFORE)
+
+
+def run(table: int, arrays: int) -> int:
+    """Go through a table with a tuple of arrays; return 0, or the number of the row that stopped it."""
+    put_places(table, arrays)
+    go(table)
     return load(table + 8 * STOPPED)
 
 

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from llvmlite import ir
-from numba import int32, njit, types
-from numba.core.cgutils import unpack_tuple
-from numba.extending import intrinsic
+from numba import int32, njit
 
-from xpnet.replay.plans.native import array, load
+from xpnet.replay.plans.native import array, foreign, load
 from xpnet.replay.plans.products import (
     ADDRESS,
     APART,
@@ -31,21 +28,6 @@ from xpnet.replay.plans.products import (
 
 _GEMM, _GEMV = KINDS["gemm"], KINDS["gemv"]
 _BY_ROWS = 101  # CBLAS's number
-
-
-@intrinsic
-def _foreign(_context: Any, result: Any, _function: Any, arguments: Any) -> Any:
-    """Call a function of C at an address with a tuple of arguments; it returns a number, or None nothing."""
-    returned = types.void if result is types.none else result.instance_type
-
-    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        given = [context.get_value_type(each) for each in arguments.types]
-        to = ir.VoidType() if returned is types.void else context.get_value_type(returned)
-        address = builder.inttoptr(values[1], ir.FunctionType(to, given).as_pointer())
-        called = builder.call(address, unpack_tuple(builder, values[2]))
-        return context.get_dummy_value() if returned is types.void else called
-
-    return returned(result, types.int64, arguments), generate
 
 
 @njit(error_model="numpy")
@@ -87,10 +69,10 @@ def multiply(words: int, dtype: Any) -> int:
         x1, x2, result = _addresses(words, number)
         if kind == _GEMM:
             matrices = by_rows, transposed_1, transposed_2, size_1, size_2, size_3
-            _foreign(None, function, (*matrices, one, x1, step_1, x2, step_2, zero, result, step_3))
+            foreign(None, function, (*matrices, one, x1, step_1, x2, step_2, zero, result, step_3))
         elif kind == _GEMV:
             matrix = by_rows, transposed_1, size_1, size_2
-            _foreign(None, function, (*matrix, one, x1, step_1, x2, step_2, zero, result, step_3))
+            foreign(None, function, (*matrix, one, x1, step_1, x2, step_2, zero, result, step_3))
         else:
-            array(result, dtype)[0] = _foreign(dtype, function, (size_3, x1, step_1, x2, step_2))
+            array(result, dtype)[0] = foreign(dtype, function, (size_3, x1, step_1, x2, step_2))
     return 0

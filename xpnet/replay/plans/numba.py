@@ -1,13 +1,11 @@
-"""Kernels that numba compiles: making functions of their source, and calling them with threads or without."""
+"""Native code that numba compiles: making functions of their source."""
 
 import ctypes
 import hashlib
 import importlib.resources
 import importlib.util
-import os
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -19,7 +17,7 @@ from xpnet.replay.plans.table import objects_are_readable
 _HEADER = """\
 from math import *
 from numpy import empty
-from numba import njit, prange, float32, float64, int8, int16, int32, int64, uint32, uint64, bool_
+from numba import float32, float64, int8, int16, int32, int64, uint32, uint64, bool_
 from xpnet.replay.kernels import elementary
 from xpnet.replay.kernels.sums import add_up, end_of_chunk, put
 from xpnet.replay.kernels.sums import max_of_float32, max_of_float64, min_of_float32, min_of_float64
@@ -32,7 +30,9 @@ _MODULES = (
     "kernels/sums.py",
     *(
         f"plans/{name}.py"
-        for name in ("copies", "native", "native_copies", "native_products", "products", "table")
+        for name in (
+            "copies", "native", "native_copies", "native_pool", "native_products", "pool", "products", "table"
+        )
     ),
 )
 
@@ -51,24 +51,6 @@ def why_not() -> str:
         # Threads would share the words in which `native.is_unusual` looks arrays up.
         return "this Python runs threads without the interpreter's lock"
     return "" if objects_are_readable() else "this Python keeps arrays in memory in another way than is known"
-
-
-@cache
-def _choose_threads() -> None:
-    """Let numba use threads of its own that sleep while they wait.
-
-    Those of OpenMP wait actively, which they do at the expense of BLAS: a step took ten times as long.
-    """
-    if "NUMBA_THREADING_LAYER" not in os.environ:
-        # Ignored if threads are running already.
-        numba_files.load_numba().config.THREADING_LAYER = "workqueue"
-
-
-@cache
-def compiled(source: str, *, parallel: bool = False) -> Callable:
-    """Return the function of a source that takes arrays."""
-    _choose_threads()
-    return numba_files.function(_text(f"@njit(parallel={parallel}, error_model='numpy')\n{source}"))
 
 
 @cache
@@ -118,41 +100,3 @@ def _contained() -> str:
     folder = importlib.resources.files("xpnet").joinpath("replay")
     text = b"".join(folder.joinpath(*path.split("/")).read_bytes() for path in _MODULES)
     return hashlib.sha256(text).hexdigest()[:16]
-
-
-# numba's threads are one team: two Python threads must not use it at once, and a forked process has none.
-_team = threading.Lock()
-_forked = False
-
-
-def _after_fork() -> None:
-    global _forked, _team
-    _forked, _team = True, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def on_all_cores(source: str, steps: Sequence[int], columns: int, most: int) -> Callable:
-    """Return the function of a kernel whose rows are shared among the cores where that is possible.
-
-    It takes the arrays, whose rows are so many elements apart (0: all of them serve each row), numbers, and
-    how many elements there are. At most some rows are done at once, so that Ctrl-C is heard between.
-    """
-    parallel, serial = compiled(source, parallel=True), compiled(source)
-    sizes, width = [columns] * bool(columns), columns or 1
-
-    def call(*arguments: Any) -> None:
-        arrays, (*numbers, size) = arguments[: len(steps)], arguments[len(steps) :]
-        for first in range(0, size // width, most):
-            last = min(first + most, size // width)
-            parts = [x[first * step :] for x, step in zip(arrays, steps, strict=True)]
-            given = (*parts, *numbers, (last - first) * width, *sizes)
-            if _forked:
-                serial(*given)
-            else:
-                with _team:
-                    parallel(*given)
-
-    return call

@@ -42,11 +42,11 @@ def private(folder: Path) -> Path:
         If it cannot be made.
     """
     folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
-    _check_owner(folder, folder.stat())
+    check_owner(folder, folder.stat())
     return folder
 
 
-def _check_owner(path: Path, status: os.stat_result) -> None:
+def check_owner(path: Path, status: os.stat_result) -> None:
     others = stat.S_IWGRP | stat.S_IWOTH
     # Windows gives a user's folder to no one else, and knows neither these numbers nor these bits.
     if hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or status.st_mode & others):
@@ -57,7 +57,7 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
         )
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """Return the folder for compiled functions: ``XPNET_CACHE_DIR``, or the user's cache."""
     return private(Path(os.environ.get("XPNET_CACHE_DIR") or Path.home() / ".cache" / "xpnet") / "kernels")
 
@@ -82,9 +82,9 @@ class _Files:
             from numba.core.compiler import CompileResult
 
             target.refresh()  # numba's tables of types, which the pickle names
-            path = _folder() / self._name(signature, target)
+            path = folder() / self._name(signature, target)
             with open(path, "rb") as file:
-                _check_owner(path, os.fstat(file.fileno()))
+                check_owner(path, os.fstat(file.fileno()))
                 digest, data = file.read(DIGEST), file.read()
             if digest != _digest(path.name.encode() + data):
                 return None  # a new file takes its place
@@ -102,7 +102,7 @@ class _Files:
 
             if result.library.has_dynamic_globals:  # addresses, which are others in another run
                 return
-            path = _folder() / self._name(signature, result.target_context)
+            path = folder() / self._name(signature, result.target_context)
             data = dumps(result._reduce())
             path.unlink(missing_ok=True)  # whoever made it: the new one has this user and these rights
             replace(path, [_digest(path.name.encode() + data), data], mode=stat.S_IRUSR | stat.S_IWUSR)

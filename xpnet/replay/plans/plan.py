@@ -218,11 +218,11 @@ class MemoryPlan(Plan):
         """Return what calls kernels of which none needs what another one makes."""
         return calls
 
-    def _rows(self, step: Step, call: Call) -> Sequence:  # noqa: ARG002
+    def _works(self, step: Step, call: Call) -> Sequence:  # noqa: ARG002
         """Return what native code does in place of a call; nothing if Python calls the function."""
         return ()
 
-    def _native_lines(self, rows: Sequence) -> list[str]:  # noqa: ARG002
+    def _native_lines(self, works: Sequence) -> list[str]:  # noqa: ARG002
         """Return the lines that let native code do some steps."""
         return []
 
@@ -290,9 +290,9 @@ class MemoryPlan(Plan):
         text = self._text = Source(self._names())
         # What is done at each step, and what native code does in place of each call.
         calls = [self._calls(step) for step in steps]
-        rows = [[self._rows(step, call) for call in each] for step, each in zip(steps, calls, strict=True)]
-        named = self._in_python = self._named(steps, rows)
-        self._native_steps = sum(bool(native) for each in rows for native in each)
+        works = [[self._works(step, call) for call in each] for step, each in zip(steps, calls, strict=True)]
+        named = self._in_python = self._named(steps, works)
+        self._native_steps = sum(bool(native) for each in works for native in each)
         left = layout.left_behind()
         self._once: list[str] = []
         lines = [
@@ -309,7 +309,7 @@ class MemoryPlan(Plan):
         stretch: list[Any] = []
         for index, step in enumerate(steps):
             written = [text.line(call) for call in calls[index]]
-            for line, native in zip(written, rows[index], strict=True):
+            for line, native in zip(written, works[index], strict=True):
                 if native or (step.is_view and named.isdisjoint(step.results)):
                     stretch += native
                     lines.append(f"# {line}")
@@ -328,10 +328,10 @@ class MemoryPlan(Plan):
                 lines.append(f"del {text.items(sorted(done, key=lambda x: x.number))}")
         self._code = self._compile([*lines, *self._native_lines(stretch)])
 
-    def _named(self, steps: Sequence[Step], rows: Sequence[Sequence]) -> set[Variable]:
+    def _named(self, steps: Sequence[Step], works: Sequence[Sequence]) -> set[Variable]:
         """Return the variables that lines of Python name, of which views are made for no one else."""
         named = set(self.graph.returned)
-        for step, native in zip(reversed(steps), reversed(rows), strict=True):
+        for step, native in zip(reversed(steps), reversed(works), strict=True):
             if not all(native) and (not step.is_view or not named.isdisjoint(step.results)):
                 named.update(step.inputs, step.results)
         return named

@@ -10,7 +10,7 @@ given the address of its words, and returns 0 unless something is wrong.
 
 import ctypes
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,8 +20,20 @@ from xpnet.replay.graph import Variable
 
 # Words of a table before its places: how many places and rows there are, the class `numpy.ndarray`, what
 # stopped it (0, or the number of the row, from 1), and the processor's settings for arithmetic, as they were
-# and as they are meanwhile.
-PLACES, ROWS, CLASS, STOPPED, BEFORE, WITHIN, HEAD = range(7)
+# and as they are meanwhile. The others are for threads that go through it together, see `native_pool.py`:
+# where those are, how many rounds there are and where they are, how many parts the largest one has, and the
+# number of the last run; how long one thread takes, until when it is left to one, and for how long it is if
+# several take longer, in nanoseconds; and two words for the clock.
+PLACES, ROWS, CLASS, STOPPED, BEFORE, WITHIN = range(6)
+POOL, ROUNDS, FIRST_ROUND, MOST_PARTS, RUN, ALONE, AGAIN, PENALTY, STARTED = range(6, 15)
+HEAD = STARTED + 2
+# Words of a round, in two lines of the cache, as threads write to both: how many parts are claimed, how many
+# there are, and where they are; and how many are done. What is counted begins at the number of the run times
+# so many.
+CLAIMED, PARTS, FIRST_PART, DONE, ROUND = 0, 1, 2, 8, 16
+RUN_APART = 1 << 16
+# Of a part: where its first row is, how many rows it has, and how many there are in the table before it.
+FIRST_ROW, ROWS_OF_PART, ROWS_BEFORE, PART = range(4)
 # Words of a place: the address of what is filled in, the number of the array, and how many bytes behind its
 # beginning.
 WORD, ARRAY, OFFSET, PLACE = range(4)
@@ -79,21 +91,36 @@ class Where(NamedTuple):
 class Stretch:
     """Steps that native code does in one call.
 
+    Parameters
+    ----------
+    rounds : sequence of sequence of sequence of Row
+        Rounds of parts of rows: all parts of a round may be done at once.
+    where : callable
+        Returns where a variable begins.
+
     Attributes
     ----------
     arrays : list of str
         The names of the arrays that are handed in.
+    nanoseconds : float
+        About how long it takes.
+    is_divided : bool
+        Whether several threads can go through it.
     """
 
-    def __init__(self, rows: Sequence[Row], where: Callable[[Variable], Where]) -> None:
-        self._rows = rows
+    def __init__(
+        self, rounds: Sequence[Sequence[Sequence[Row]]], where: Callable[[Variable], Where]
+    ) -> None:
+        self._rows = [row for parts in rounds for part in parts for row in part]
+        self.nanoseconds = sum(row.nanoseconds for row in self._rows)
+        self.is_divided = any(len(parts) > 1 for parts in rounds)
         self._constants: list[numpy.ndarray] = []
         self._starts: list[int] = []  # of the words of each row
         names: dict[str, int] = {}
         places: list[int] = []
         words: list[int] = []
         in_memory: list[int] = []
-        for row in rows:
+        for row in self._rows:
             words += [row.function.address, len(row.words)]
             self._starts.append(len(words))
             for word in row.words:
@@ -116,7 +143,7 @@ class Stretch:
         self.arrays = [*names]
         before = HEAD + len(places)
         self._template = numpy.zeros(before + len(words), numpy.int64)
-        self._template[:STOPPED] = len(places) // PLACE, len(rows), id(numpy.ndarray)
+        self._template[[PLACES, ROWS, CLASS]] = len(places) // PLACE, len(self._rows), id(numpy.ndarray)
         self._template[HEAD:before] = places
         self._template[before:] = words
         self._in_memory = numpy.asarray(in_memory, numpy.int64) + before
@@ -124,32 +151,41 @@ class Stretch:
         self._places = numpy.arange(HEAD, before, PLACE)
         self._starts = [start + before for start in self._starts]
         self._before = before
+        self._rounds = [[len(part) for part in parts] for parts in rounds]
 
-    def bind(self, memory: numpy.ndarray) -> "Table":
-        """Return the table for a plan's memory."""
+    def bind(self, memory: numpy.ndarray, pool: Any = None) -> "Table":
+        """Return the table for a plan's memory, and for the threads that go through it together."""
         words = self._template.copy()
         words[self._in_memory] += memory.ctypes.data
         words[self._places] = words.ctypes.data + 8 * (self._before + words[self._places])
-        return Table(self, words)
+        if pool is None:
+            return Table(self, words)
+        rounds, parts = self._divided(words.ctypes.data)
+        words[[POOL, ROUNDS, FIRST_ROUND]] = pool.address, len(rounds), rounds.ctypes.data
+        words[MOST_PARTS] = max(map(len, self._rounds))
+        return Table(self, words, (rounds, parts), pool)
+
+    def _divided(self, address: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+        """Return the words of the rounds and of their parts, for a table at an address."""
+        parts = numpy.zeros((sum(map(len, self._rounds)), PART), numpy.int64)
+        memory = numpy.zeros(ROUND * len(self._rounds) + 8, numpy.int64)
+        rounds = memory[-memory.ctypes.data % 64 // 8 :][: ROUND * len(self._rounds)]
+        rounds = rounds.reshape(-1, ROUND)
+        rows = number = 0
+        for counts, words in zip(self._rounds, rounds, strict=True):
+            words[[PARTS, FIRST_PART]] = len(counts), parts[number:].ctypes.data
+            for count in counts:
+                # The address of a row and the number of its words stand before these.
+                parts[number] = address + 8 * (self._starts[rows] - 2), count, rows
+                rows += count
+                number += 1
+        return rounds, parts
 
     def error(self, words: numpy.ndarray) -> Exception:
         """Return what stopped a table with these words."""
         number = int(words[STOPPED]) - 1
         row = self._rows[number]
         return IndexError(row.problem.format(words[self._starts[number] + len(row.words) - 1]))
-
-
-def stretches(rows: Iterable[Row]) -> list[list[Row]]:
-    """Divide rows into stretches of which none takes too long."""
-    found: list[list[Row]] = []
-    left = 0.0
-    for row in rows:
-        left -= row.nanoseconds
-        if not found or left < 0:
-            found.append([])
-            left = LONGEST - row.nanoseconds
-        found[-1].append(row)
-    return found
 
 
 class Table:
@@ -161,9 +197,16 @@ class Table:
         Of its words.
     """
 
-    def __init__(self, stretch: Stretch, words: numpy.ndarray) -> None:
+    def __init__(
+        self, stretch: Stretch, words: numpy.ndarray, rounds: Sequence[numpy.ndarray] = (), pool: Any = None
+    ) -> None:
         self._stretch, self._words = stretch, words
+        self._rounds, self._pool = rounds, pool
         self.address = words.ctypes.data
+
+    def __del__(self) -> None:
+        if self._pool is not None:
+            self._pool.keep(self.address, (self._words, self._rounds))
 
     def error(self) -> Exception:
         """Return what stopped it."""

@@ -1,4 +1,4 @@
-"""Which steps native code does in place of Python: calls of a plan for NumPy as rows of a table."""
+"""Which steps native code does in place of Python: calls of a plan for NumPy as works of a table."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,17 +7,17 @@ import numpy
 
 from xpnet.autodiff.scatter import is_basic
 from xpnet.replay.graph import Variable
-from xpnet.replay.kernels.kernel import Kernel
 from xpnet.replay.plans import copies, cpu_kernels, products
 from xpnet.replay.plans.copies import Indices
 from xpnet.replay.plans.memory import Prototypes
 from xpnet.replay.plans.products import Operand
-from xpnet.replay.plans.step import ADD, ADD_WINDOWS, COPY, KERNEL, PRODUCT, Call, Item, Member
-from xpnet.replay.plans.table import Row, Where
+from xpnet.replay.plans.rounds import Work
+from xpnet.replay.plans.step import ADD, ADD_WINDOWS, COPY, KERNEL, PRODUCT, Call, Item, Member, Step
+from xpnet.replay.plans.table import Where
 
 
-class Rows:
-    """The rows of calls, given where variables are.
+class Works:
+    """The works of calls, given where variables are.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ class Rows:
     def __init__(self, prototypes: Prototypes, where: Callable[[Variable], Where]) -> None:
         self._prototypes, self._where = prototypes, where
 
-    def of(self, call: Call, kernel: Kernel | None) -> Sequence[Row]:
-        """Return what native code does in place of a call, also of a kernel; nothing where it cannot."""
+    def of(self, call: Call, step: Step) -> Sequence[Work]:
+        """Return what native code does in place of a call of a step; nothing where it cannot."""
         if call.kind == PRODUCT:
             library = products.library()
             operands = [x for x in map(self._operand, call.arguments) if x is not None]
@@ -38,7 +38,7 @@ class Rows:
                 return ()
             if call.function is numpy.vecdot:
                 operands = [*products.of_vectors(*operands)]
-            return products.rows(library, *operands)
+            return products.works(library, *operands, name=call.name)
         if call.kind == COPY and call.options.keys() <= {"casting"}:
             target, value = call.arguments
             return self._copy(target, value, call.name)
@@ -49,10 +49,12 @@ class Rows:
             target, windows = self._operand(call.options["out"]), self._operand(call.arguments[0])
             if target is None or windows is None:
                 return ()
-            return copies.rows_of_windows(target, windows, call.options["strides"], call.options["dilations"])
-        return cpu_kernels.rows(kernel, call) if call.kind == KERNEL and kernel else ()
+            return copies.works_of_windows(target, windows, call.options["strides"], call.options["dilations"])
+        if call.kind == KERNEL and step.kernel:
+            return [cpu_kernels.work(step.kernel, call, step.results, self._where)]
+        return ()
 
-    def _copy(self, target: Any, value: Any, name: str, *, adds: bool = False) -> Sequence[Row]:
+    def _copy(self, target: Any, value: Any, name: str, *, adds: bool = False) -> Sequence[Work]:
         """Return what native code does in place of a copy, or of adding to what is there."""
         (target, of_target), (value, of_value) = _without_indices(target), _without_indices(value)
         place = self._operand(target)
@@ -66,8 +68,8 @@ class Rows:
             found = self._operand(array)
             if found is None:
                 return ()
-            indices = Indices(found, axis, bool(of_target), name)
-        return copies.rows(place, given, indices, adds=adds)
+            indices = Indices(found, axis, bool(of_target))
+        return copies.works(place, given, indices, name=name, adds=adds)
 
     def _operand(self, x: Any) -> Operand | None:
         """Return where what a call names is; None if only a call shows that."""
@@ -75,8 +77,8 @@ class Rows:
         if seen is None:
             return None
         offset = seen.ctypes.data - whole.ctypes.data
-        begins = self._where(base) if type(base) is Variable else id(base)
-        return Operand(base, (begins, offset), seen.shape, seen.strides, seen.dtype, offset)
+        array, begins = self._where(base) if type(base) is Variable else (f"constant {id(base)}", 0)
+        return Operand(base, Where(array, begins + offset), seen.shape, seen.strides, seen.dtype, offset)
 
     def _seen(self, x: Any) -> tuple[Any, Any, numpy.ndarray | None]:
         """Return which variable or constant something is a part of, an array like it, and that part of this.

@@ -1,0 +1,191 @@
+"""Threads that go through tables together: their memory, and how they begin and end.
+
+What they do says `native_pool.py`. They are threads of Python's, each of which runs one function of native
+code for ever, and needs the interpreter for nothing. They begin when a table first asks for them, and end
+before this process forks, and at its exit.
+"""
+
+import atexit
+import ctypes
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy
+
+from xpnet import threads
+from xpnet.replay.plans import numba
+
+# Words that are read only: addresses of functions that let another thread run, tell the time, and acquire and
+# release a lock; for how many nanoseconds a worker stays awake without work; how often a thread looks whether
+# others are done before it lets others run; how many nanoseconds of work it takes to wake workers; whether it
+# is learned who is faster; and how many workers there are. Each of the others has a line of the cache.
+YIELD, CLOCK, ACQUIRE, RELEASE, SPIN, PATIENCE, LEAST_IF_ASLEEP, LEARNS = range(8)
+# Whether a table is being gone through, and which one; and when the last one was done with.
+WORKERS, BUSY, TABLE, LAST_END = 8, 16, 24, 32
+# Of each worker: how often it was rung, whether it sleeps, or must stop, and its lock; and in the next line
+# which table it is in, the processor's settings for arithmetic as they were and are, and words for the clock.
+OWN = 40
+RINGS, SLEEPS, STOP, LOCK = range(4)
+INSIDE, SETTINGS, TIME, WORKER = 8, 9, 11, 16
+
+MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 0)
+
+
+def why_not() -> str:
+    """Return why plans have no threads of their own; "" if they may."""
+    if sys.platform != "linux":
+        return "threads of plans have been tried on Linux alone"
+    return "" if _is_main_interpreter() else "a sub-interpreter has no threads of plans"
+
+
+def _is_main_interpreter() -> bool:
+    """Say whether this is the interpreter that the process began with."""
+    name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    try:
+        interpreters = __import__(name)
+    except ImportError:
+        return True
+
+    def number(x: Any) -> int:
+        return int(x[0] if isinstance(x, tuple) else x)
+
+    return number(interpreters.get_current()) == number(interpreters.get_main())
+
+
+class Pool:
+    """The threads of this process.
+
+    Attributes
+    ----------
+    words : numpy.ndarray
+        What they share with those who go through tables.
+    """
+
+    def __init__(self) -> None:
+        size = OWN + WORKER * threads.MOST
+        memory = numpy.zeros(size + 8, numpy.int64)
+        self.words = memory[-memory.ctypes.data % 64 // 8 :][:size]
+        libc, python = ctypes.CDLL(None), ctypes.pythonapi
+        for word, function in (
+            (YIELD, libc.sched_yield),
+            (CLOCK, libc.clock_gettime),
+            (ACQUIRE, python.PyThread_acquire_lock),
+            (RELEASE, python.PyThread_release_lock),
+        ):
+            self.words[word] = ctypes.cast(function, ctypes.c_void_p).value
+        self.words[[SPIN, PATIENCE, LEAST_IF_ASLEEP, LEARNS]] = 100_000, 500, 1_000_000, 1
+        self._workers: list[threading.Thread] = []
+        self._kept: list[tuple[int, Any]] = []
+        self._lock = threading.RLock()
+        self._is_closed = False
+        work, ring = (
+            numba.native(f"from xpnet.replay.plans.native_pool import {name} as kernel", "int64", "int64")
+            for name in ("work", "ring")
+        )
+        of_two = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+        self._compiled = work, ring  # whose addresses are valid as long as they are there
+        self._work, self._ring = of_two(work.address), of_two(ring.address)
+        atexit.register(self.close)
+        os.register_at_fork(
+            before=self._before_fork, after_in_parent=self._lock.release, after_in_child=self._in_child
+        )
+
+    @property
+    def address(self) -> int:
+        """Where the words are."""
+        return int(self.words.ctypes.data)
+
+    @property
+    def size(self) -> int:
+        """How many threads there are, with the one that calls."""
+        return 1 + len(self._workers)
+
+    def grow(self, size: int) -> None:
+        """Let there be so many threads, as far as the system has them."""
+        with self._lock:
+            while self.size < size and not self._is_closed:
+                number = len(self._workers)
+                own = self.words[OWN + WORKER * number :][:WORKER]
+                lock = own[LOCK] or self._new_lock()
+                own[:] = 0
+                own[LOCK] = lock
+                worker = threading.Thread(
+                    target=self._work, args=(self.address, number), name=f"xpnet-{number}", daemon=True
+                )
+                try:
+                    worker.start()
+                except RuntimeError:  # there can be no more, or the interpreter ends
+                    self._is_closed = True
+                    break
+                self._workers.append(worker)
+                self.words[WORKERS] = len(self._workers)
+
+    def stop(self) -> None:
+        """End all threads, each when it is done with its part."""
+        with self._lock:
+            self.words[WORKERS] = 0
+            for number, worker in enumerate(self._workers):
+                self.words[OWN + WORKER * number + STOP] = 1
+                self._ring(self.address, number)
+                worker.join()
+            self._workers.clear()
+
+    def close(self) -> None:
+        """End all threads for good."""
+        with self._lock:
+            self._is_closed = True
+            self.stop()
+
+    def keep(self, table: int, memory: Any) -> None:
+        """Keep the memory of a table that no one goes through any more, until no worker looks at it."""
+        with self._lock:
+            inside = {*self.words[OWN + INSIDE :: WORKER].tolist()}
+            self._kept = [each for each in (*self._kept, (table, memory)) if each[0] in inside]
+
+    @staticmethod
+    def _new_lock() -> int:
+        allocate, acquire = ctypes.pythonapi.PyThread_allocate_lock, ctypes.pythonapi.PyThread_acquire_lock
+        allocate.restype, acquire.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int]
+        lock = allocate()
+        acquire(lock, 1)
+        return int(lock)
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+        self.stop()
+
+    def _in_child(self) -> None:
+        # What another thread was about has no one here who goes on with it.
+        self.words[[BUSY, TABLE]] = 0
+        self._kept.clear()
+        self._lock.release()
+
+
+@cache
+def pool() -> Pool:
+    """Return the threads of this process."""
+    return Pool()
+
+
+@cache
+def driver() -> Callable[[int, tuple], int]:
+    """Return what goes through a table with as many threads as pay, see `native_pool.run_together`."""
+    text = "from xpnet.replay.plans.native_pool import run_together as kernel"
+    compiled = numba.native(text, "int64", "int64", "int64")
+    types = (ctypes.c_int64, ctypes.c_int64, ctypes.py_object, ctypes.c_int64)
+    run = ctypes.CFUNCTYPE(*types)(compiled.address)
+    vars(run)["compiled"] = compiled  # whose address is valid as long as it is there
+    ours, number_of = pool(), threads.get_threads
+
+    def run_together(table: int, arrays: tuple) -> int:
+        number = number_of()
+        if number > ours.size:
+            ours.grow(number)
+        return run(table, arrays, number)
+
+    return run_together

@@ -1,0 +1,148 @@
+"""How many threads a plan on the processor may use.
+
+As many as there are processors for this process, unless one of the environment variables that other libraries
+are told by says less, or `set_threads` or `use_threads` says something else.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import cache
+from math import ceil
+from pathlib import Path
+
+from xpnet import settings
+
+MOST = 64
+# The variables that say how many threads the libraries have that plans take the place of.
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+# How many processes of a group are on this machine, as Open MPI and MPICH say.
+_LOCAL_PROCESSES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+
+_for_all: int | None = None
+_here: ContextVar[int | None] = ContextVar("xpnet_threads", default=None)
+
+
+def get_threads() -> int:
+    """Return how many threads `jit` may use here for what it does on the processor.
+
+    Returns
+    -------
+    int
+        What `use_threads` says, or `set_threads`. Unless one of these does, as many as there are processors:
+        those that this process may run on, or fewer where the system lets it have less of their time (a
+        container with a limit, say), where the environment variables ``OMP_NUM_THREADS``,
+        ``OPENBLAS_NUM_THREADS`` or ``NUMBA_NUM_THREADS`` say so, as the workers of joblib are told, or where
+        processes that MPI started share the machine. At most 64.
+    """
+    return _here.get() or _for_all or default()
+
+
+def set_threads(number: int | None) -> None:
+    """Say how many threads `jit` may use for what it does on the processor.
+
+    Results do not depend on it. With 1, everything is done by the thread that calls. What `jit` does not do
+    itself, NumPy and its library do with threads of their own, which this does not change.
+
+    Parameters
+    ----------
+    number : int or None
+        From 1 to 64; None for as many as `get_threads` tells by itself.
+
+    Raises
+    ------
+    ValueError
+        If the number is not such an integer.
+
+    See Also
+    --------
+    use_threads : The same for a ``with`` block.
+    """
+    global _for_all
+    _for_all = None if number is None else _checked(number)
+
+
+@contextlib.contextmanager
+def use_threads(number: int) -> Iterator[None]:
+    """Let `jit` use so many threads within a ``with`` block, for calls of the thread that enters it.
+
+    Parameters
+    ----------
+    number : int
+        From 1 to 64.
+
+    Raises
+    ------
+    ValueError
+        If the number is not such an integer.
+
+    See Also
+    --------
+    set_threads : The same for all that follows, in all threads.
+    """
+    token = _here.set(_checked(number))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def _checked(number: int) -> int:
+    found = settings.count("number", number)
+    if found > MOST:
+        raise ValueError(f"number must be at most {MOST}; received {number!r}")
+    return found
+
+
+@cache
+def default() -> int:
+    """Return how many threads there are unless someone says."""
+    counts = [MOST, processors(), *filter(None, map(_number_in, _VARIABLES))]
+    local = max(filter(None, map(_number_in, _LOCAL_PROCESSES)), default=1)
+    return max(1, min(*counts, (os.cpu_count() or 1) // local))
+
+
+def processors() -> int:
+    """Return how many processors this process may run on, or has the time of."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([count, *_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))]))
+
+
+def _number_in(variable: str) -> int | None:
+    """Return the positive number that an environment variable begins with; OpenMP's may be a list."""
+    text = os.environ.get(variable, "").split(",")[0].strip()
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _limits(root: Path, own: Path) -> list[int]:
+    """Return how many processors' time Linux gives the groups of processes that this one belongs to."""
+    try:
+        groups = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for _, controllers, group in groups:
+        # The second version has one tree for all; in the first one, each controller has one of its own.
+        for folder in (root / controllers, root) if "cpu" in controllers.split(",") else (root,):
+            inner = folder / group.lstrip("/")
+            for each in (inner, *inner.parents):
+                if each == folder.parent:
+                    break
+                found += _limit(each)
+    return found
+
+
+def _limit(folder: Path) -> list[int]:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((folder / name).read_text() for name in names).split()[:2]
+        except (OSError, ValueError):
+            continue
+        if quota.isdecimal() and int(period) > 0:  # else there is none: "max", or -1
+            return [max(1, ceil(int(quota) / int(period)))]
+    return []
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=default.cache_clear)
