@@ -247,7 +247,7 @@ def test_a_long_product_has_enough_pieces(library):
     pieces, _ = work.divided(2)
     assert len(pieces) == 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(products, "LONGEST_PART", work.nanoseconds / 7)
+        patch.setattr(products, "LONGEST", work.nanoseconds / 7)
         pieces, _ = work.divided(2)
     assert len(pieces) >= 7
     assert max(piece.row.nanoseconds for piece in pieces) <= work.nanoseconds / 6

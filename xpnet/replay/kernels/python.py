@@ -99,9 +99,7 @@ class PythonSource(Passes):
     function returns 0, or 1 if an index is none; the index is put into the word behind the others.
     """
 
-    def __init__(
-        self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable]
-    ) -> None:
+    def __init__(self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable]) -> None:
         self._overwritten = set(over.values())
         self._chunks: list[str] = []  # lines behind each chunk of a loop, for sums of all elements
         super().__init__(kernel, outputs, over)

@@ -67,7 +67,6 @@ class CpuPlan(MemoryPlan):
 
     def _build(self, over: list[Variable | None]) -> None:
         self._target = None if numba.why_not() else python.TARGET
-        self._one_thread = products.one_thread()  # why, or ""
         self._stretches: list[Stretch] = []
         self._rounds: list[str] = []  # what each is, for people
         recorded = self.graph
@@ -107,19 +106,21 @@ class CpuPlan(MemoryPlan):
 
     def _native_lines(self, works: Sequence[Work]) -> list[str]:
         lines = []
-        for rounds in stretches(works):
+        for rounds in stretches(works, together=lambda: not products.one_thread()):
             stretch = Stretch([[part.rows for part in each.parts] for each in rounds], self._where)
             self._stretches.append(stretch)
             run = self._text.constant(self._run(stretch), "run")
             number, arrays = len(self._stretches), "".join(f"{name}, " for name in stretch.arrays)
             if stretch.is_divided:
-                self._rounds += [f"    run(address_{number}, ...), {text}" for text in map(_described, rounds)]
+                self._rounds += [
+                    f"    run(address_{number}, ...), {text}" for text in map(_described, rounds)
+                ]
             lines.append(f"if {run}(address_{number}, ({arrays})): raise steps_{number}.error()")
         return lines
 
     def _run(self, stretch: Stretch) -> Callable[[int, tuple], int]:
         """Return what goes through a stretch."""
-        if stretch.is_divided and not self._one_thread:
+        if stretch.is_divided:
             return pool.driver()
         driver = numba.driver()
         return driver.run if stretch.nanoseconds < SHORT else driver.run_long
@@ -131,9 +132,8 @@ class CpuPlan(MemoryPlan):
         return Where(self._text.text(root), offset)
 
     def _native_names(self, memory: numpy.ndarray) -> dict[str, Any]:
-        threads = None if self._one_thread else pool.pool()
         tables = [
-            stretch.bind(memory, threads if stretch.is_divided else None) for stretch in self._stretches
+            stretch.bind(memory, pool.pool() if stretch.is_divided else None) for stretch in self._stretches
         ]
         names: dict[str, Any] = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
         names |= {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
@@ -177,7 +177,12 @@ class CpuPlan(MemoryPlan):
             by = library if isinstance(library, str) else library.name
             native = (
                 f"{self._native_steps} steps (lines with #, but for views), each done by the next run(...); "
-                f"{len(self._stretches)} of these. Products: {by}. Threads: "
-                + (f"one, as {self._one_thread}" if self._one_thread else f"up to {get_threads()}")
+                f"{len(self._stretches)} of these. Products: {by}. Threads: {self._threads()}"
             )
         return "\n".join([super().explain(), f"native code: {native}", *self._rounds])
+
+    def _threads(self) -> str:
+        """Say how many threads go through tables, or why one does."""
+        if self._rounds:
+            return f"{get_threads()} at most, for parts of"
+        return f"one, as {products.one_thread() or 'there is too little to do for a second one'}"

@@ -21,9 +21,7 @@ def compiled(kernel: Kernel, results: Variables, over: Over, arrays: Variables) 
     return numba.native(loop.source), [*arrays, *loop.numbers, *sizes]
 
 
-def work(
-    kernel: Kernel, call: Call, results: Sequence[Variable], where: Callable[[Variable], Where]
-) -> Work:
+def work(kernel: Kernel, call: Call, results: Sequence[Variable], where: Callable[[Variable], Where]) -> Work:
     """Return what calls a kernel in a table, each piece for some of its rows, or of its elements.
 
     Parameters
@@ -71,9 +69,7 @@ def _step(kernel: Kernel, x: Variable) -> int:
     return 0 if kernel.kinds[x] in (ROW, NUMBER) else x.size // (kernel.size // (kernel.columns or 1))
 
 
-def _region(
-    kernel: Kernel, x: Variable, first: int, last: int, where: Callable[[Variable], Where]
-) -> Region:
+def _region(kernel: Kernel, x: Variable, first: int, last: int, where: Callable[[Variable], Where]) -> Region:
     """Return what some rows of a kernel read or write of a variable."""
     view, step = kernel.views.get(x), _step(kernel, x)
     array, start = where(view.base if view else x)

@@ -49,7 +49,9 @@ class Works:
             target, windows = self._operand(call.options["out"]), self._operand(call.arguments[0])
             if target is None or windows is None:
                 return ()
-            return copies.works_of_windows(target, windows, call.options["strides"], call.options["dilations"])
+            return copies.works_of_windows(
+                target, windows, call.options["strides"], call.options["dilations"]
+            )
         if call.kind == KERNEL and step.kernel:
             return [cpu_kernels.work(step.kernel, call, step.results, self._where)]
         return ()

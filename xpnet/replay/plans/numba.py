@@ -31,7 +31,14 @@ _MODULES = (
     *(
         f"plans/{name}.py"
         for name in (
-            "copies", "native", "native_copies", "native_pool", "native_products", "pool", "products", "table"
+            "copies",
+            "native",
+            "native_copies",
+            "native_pool",
+            "native_products",
+            "pool",
+            "products",
+            "table",
         )
     ),
 )

@@ -18,7 +18,6 @@ import stat
 import sys
 import threading
 import types
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -167,22 +166,10 @@ def load_numba() -> Any:
     return numba
 
 
-def function(text: str) -> Callable:
-    """Return the function ``kernel`` of a text for numba, which compiles it when it is called.
-
-    Between runs, what it compiled is kept.
-    """
-    load_numba()
-    with _locks[0]:
-        kernel: Callable = _kernel(text)
-        kernel._cache = _Files(text)  # type: ignore[attr-defined]
-    return kernel
-
-
 def c_function(text: str, *arguments: str) -> Any:
     """Return the function ``kernel`` of a text as one of C, whose ``address`` is valid while it is there.
 
-    It takes arguments of numba's types of these names, and returns an int64. It is kept between runs, too.
+    It takes arguments of numba's types of these names, and returns an int64. It is kept between runs.
     """
     numba = load_numba()
     with _locks[0]:

@@ -77,7 +77,7 @@ class Pool:
             (ACQUIRE, python.PyThread_acquire_lock),
             (RELEASE, python.PyThread_release_lock),
         ):
-            self.words[word] = ctypes.cast(function, ctypes.c_void_p).value
+            self.words[word] = ctypes.cast(function, ctypes.c_void_p).value or 0
         self.words[[SPIN, PATIENCE, LEAST_IF_ASLEEP, LEARNS]] = 100_000, 500, 1_000_000, 1
         self._workers: list[threading.Thread] = []
         self._kept: list[tuple[int, Any]] = []

@@ -1,8 +1,9 @@
 """Matrix products as works for a table: which function of BLAS does them, and what it is told.
 
 Both are as `numpy.matmul` chooses them, and as `numpy.dot` does for matrices without anything between their
-rows, so that results that are not divided have the same bits. NumPy itself does what is left: a product of a matrix and its own
-transpose, of which it computes half, and products of operands that BLAS cannot read where they are.
+rows, so that results that are not divided have the same bits. NumPy itself does what is left: a product of a
+matrix and its own transpose, of which it computes half, and products of operands that BLAS cannot read where
+they are.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ import numpy
 from xpnet.replay.plans import blas, numba, pool
 from xpnet.replay.plans.blas import DOT, GEMM, GEMV, Blas
 from xpnet.replay.plans.matrices import leading_dimension
-from xpnet.replay.plans.rounds import LONGEST_PART, Piece, Region, Work, evenly
+from xpnet.replay.plans.rounds import Piece, Region, Work, evenly
 from xpnet.replay.plans.table import LONGEST, Row, Where
 
 # The words of a row: a function and which it is; the first of the products that it does and the one behind
@@ -38,9 +39,9 @@ AS_IT_IS, TRANSPOSED = 111, 112  # CBLAS's numbers
 # In a nanosecond, a processor multiplies about so many bytes of numbers, and reads or writes so many. A call
 # takes so many nanoseconds.
 MULTIPLIED, MOVED, CALL = 300, 16, 100
-# BLAS copies its operands into an order of its own. Where a result is divided into tiles it copies some again,
-# which takes a share of the time, as measured, of so much for each row or column of tiles over the number of
-# rows or columns. More of it is worth while for two tiles, which are twice as fast.
+# BLAS copies its operands into an order of its own, some of them again for each tile of a result. As
+# measured, that takes a share of the time of so much over the number of rows, for each row of tiles but one,
+# and over the number of columns for those of columns. What is worth while is more for two tiles.
 COPIED, WORTH_IT, WORTH_IT_FOR_TWO = 12, 0.06, 0.1
 
 
@@ -91,11 +92,14 @@ class _Matrix(NamedTuple):
     along: int
     begins: Where
 
+    @classmethod
+    def of(cls, x: Operand) -> "_Matrix":
+        (rows, columns), (down, along) = x.shape[-2:], x.strides[-2:]
+        return cls(x.word, x.offset, rows, columns, down, along, x.begins)
+
     @property
     def transposed(self) -> "_Matrix":
-        return _Matrix(
-            self.word, self.offset, self.columns, self.rows, self.along, self.down, self.begins
-        )
+        return _Matrix(self.word, self.offset, self.columns, self.rows, self.along, self.down, self.begins)
 
     def part(self, first: int, last: int) -> "_Matrix":
         """Return some of its rows."""
@@ -133,9 +137,7 @@ class _Products(NamedTuple):
             x1, result = x1.with_axis(0), result.with_axis(len(result.shape) - 1)
         operands, leading = (x1, x2, result), result.shape[:-2]
         axes = zip(leading, *(x.apart(leading) for x in operands), strict=True)
-        first, second, third = (
-            _Matrix(x.word, x.offset, *x.shape[-2:], *x.strides[-2:], x.begins) for x in operands
-        )
+        first, second, third = map(_Matrix.of, operands)
         return cls(first, second, third, [axis for axis in axes if axis[0] > 1])
 
     @property
@@ -144,7 +146,7 @@ class _Products(NamedTuple):
         return _Products(self.x2.transposed, self.x1.transposed, self.result.transposed, axes)
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many products there are."""
         return prod(axis[0] for axis in self.axes)
 
@@ -156,7 +158,9 @@ class _Products(NamedTuple):
         """Return what operands and results of some of the products take."""
         places = _places([axis[0] for axis in self.axes], first, last)
         return [
-            x.region(itemsize, [(*place, axis[number]) for place, axis in zip(places, self.axes, strict=True)])
+            x.region(
+                itemsize, [(*place, axis[number]) for place, axis in zip(places, self.axes, strict=True)]
+            )
             for number, x in enumerate(self[:3], start=1)
         ]
 
@@ -212,9 +216,7 @@ def one_thread() -> str:
     return str(blas.without_threads()) if found.has_threads else ""
 
 
-def works(
-    library: Blas, x1: Operand, x2: Operand, result: Operand, *, name: str = "matmul"
-) -> list[Work]:
+def works(library: Blas, x1: Operand, x2: Operand, result: Operand, *, name: str = "matmul") -> list[Work]:
     """Return what does a product, as `numpy.matmul` defines it; nothing where NumPy must do it."""
     dtype = result.dtype
     if (GEMM, dtype.name) not in library.addresses or {x1.dtype, x2.dtype} != {dtype}:
@@ -229,7 +231,7 @@ def works(
     found = _Tiles(library, products, dtype)
     if found.words(found.oriented) is None or found.of_a_row > LONGEST:
         return []
-    rows, count = products.result.rows, products.count
+    rows, count = products.result.rows, products.number
     pieces = count if count > 1 else rows if found.kind != DOT else 1
     return [Work(name, found.nanoseconds(products) * count, pieces, found.piece, found.divided)]
 
@@ -291,7 +293,7 @@ class _Tiles:
 
     def piece(self, first: int, last: int) -> Piece:
         """Return what does some of the products or, of one product, some rows."""
-        if self._products.count > 1:
+        if self._products.number > 1:
             return self._tile(self._products, first, last)
         return self._tile(self._products.part(first, last))
 
@@ -304,8 +306,8 @@ class _Tiles:
 
     def divided(self, number: int) -> tuple[list[Piece], list[int] | None]:
         """Return pieces for about so many threads, and where they are cut if one follows the other."""
-        products, count = self._products, self._products.count
-        most = self.nanoseconds(products) / LONGEST_PART  # of one product
+        products, count = self._products, self._products.number
+        most = self.nanoseconds(products) / LONGEST  # of one product
         if count > 1 and (count >= number or most <= 1):
             bounds = evenly(count, number, together=1)
             return [self.piece(*pair) for pair in pairwise(bounds)], bounds

@@ -12,7 +12,7 @@ also products are divided in the same way.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xpnet.replay.plans.table import LONGEST, Row
 
@@ -149,12 +149,19 @@ class Round(NamedTuple):
         return sum(part.nanoseconds for part in self.parts)
 
 
-def stretches(works: Sequence[Work]) -> list[list[Round]]:
-    """Divide works into rounds, and these into stretches of which none takes too long."""
-    divided = sum(work.nanoseconds for work in works) >= WORTH_IT
+def stretches(works: Sequence[Work], *, together: Callable[[], bool] = lambda: True) -> list[list[Round]]:
+    """Divide works into rounds, and these into stretches of which none takes too long.
+
+    Parameters
+    ----------
+    works : sequence of Work
+    together : callable
+        Says whether several threads may go through rounds; only asked where that is worth while.
+    """
+    divided = sum(work.nanoseconds for work in works) >= WORTH_IT and together()
     found: list[list[Round]] = []
     left = 0.0
-    for each in _short(_rounds(works) if divided else _whole(works)):
+    for each in _short(_rounds(works) if divided else _one_by_one(works)):
         left -= each.nanoseconds
         if not found or left < 0:
             found.append([])
@@ -163,9 +170,11 @@ def stretches(works: Sequence[Work]) -> list[list[Round]]:
     return found
 
 
-def _whole(works: Iterable[Work]) -> Iterator[Round]:
+def _one_by_one(works: Iterable[Work]) -> Iterator[Round]:
+    """Leave works whole, but for those that take too long."""
     for work in works:
-        yield Round([Part([work.piece(0, work.count)])], [work.name])
+        for piece in _pieces(work, -(-int(work.nanoseconds) // LONGEST))[0]:
+            yield Round([Part([piece])], [work.name])
 
 
 def _short(rounds: Iterable[Round]) -> Iterator[Round]:
@@ -202,7 +211,7 @@ def _rounds(works: Sequence[Work]) -> list[Round]:
         else:
             groups = []
             rounds.append(groups)
-        pieces, bounds = _pieces(work)
+        pieces, bounds = _for_threads(work)
         groups.append(_Group([Part([piece]) for piece in pieces], bounds, [work.name]))
     return [*map(_round, rounds)]
 
@@ -223,14 +232,11 @@ def _put_behind(work: Work, whole: Piece, needed: Sequence[_Group], groups: list
     if group is None or _nanoseconds(groups) + work.nanoseconds > LONGEST:
         return False
     if len(group.parts) == 1:
-        pieces = [whole] if len(_pieces(work)[0]) == 1 else []
+        pieces = [whole] if len(_for_threads(work)[0]) == 1 else []
     else:
         pieces = _like(work, group.bounds)
     if len(pieces) != len(group.parts) or any(
-        _needs(piece, part)
-        for i, piece in enumerate(pieces)
-        for j, part in enumerate(group.parts)
-        if i != j
+        _needs(piece, part) for i, piece in enumerate(pieces) for j, part in enumerate(group.parts) if i != j
     ):
         return False
     for piece, part in zip(pieces, group.parts, strict=True):
@@ -262,10 +268,15 @@ def _alike(bounds_1: Sequence[int], bounds_2: Sequence[int]) -> bool:
     )
 
 
-def _pieces(work: Work) -> tuple[Sequence[Piece], list[int] | None]:
-    """Return the pieces of a work, and where it is cut if they follow one another."""
+def _for_threads(work: Work) -> tuple[Sequence[Piece], list[int] | None]:
+    """Return pieces of a work for several threads, and where it is cut if they follow one another."""
     number = max(min(MOST, int(work.nanoseconds / SHORTEST)), -(-int(work.nanoseconds) // LONGEST_PART))
-    if work.divided:
+    return _pieces(work, number)
+
+
+def _pieces(work: Work, number: int) -> tuple[Sequence[Piece], list[int] | None]:
+    """Return about so many pieces of a work, and where it is cut if they follow one another."""
+    if work.divided and number > 1:
         return work.divided(number)
     bounds = evenly(work.count, number)
     return work.cut(bounds), bounds
@@ -289,7 +300,7 @@ def _like(work: Work, bounds: list[int] | None) -> list[Piece]:
 
 
 def _needs(piece: Piece, part: Part) -> bool:
-    """Say whether a piece must be done behind a part: it meets what that writes, or writes what that reads."""
+    """Say whether a piece must be done behind a part: one of them writes what the other one needs."""
     return any(
         a.meets(b)
         for before in part.pieces

@@ -108,9 +108,7 @@ class Stretch:
         Whether several threads can go through it.
     """
 
-    def __init__(
-        self, rounds: Sequence[Sequence[Sequence[Row]]], where: Callable[[Variable], Where]
-    ) -> None:
+    def __init__(self, rounds: Sequence[Sequence[Sequence[Row]]], where: Callable[[Variable], Where]) -> None:
         self._rows = [row for parts in rounds for part in parts for row in part]
         self.nanoseconds = sum(row.nanoseconds for row in self._rows)
         self.is_divided = any(len(parts) > 1 for parts in rounds)
