@@ -144,7 +144,7 @@ def _take_part(pool: int, table: int, run: int) -> None:
 @njit(error_model="numpy")
 def _open(pool: int, table: int) -> int:
     """Begin a run; return its number. Only then may anyone claim a part of it."""
-    run = load(table + 8 * RUN) + 1
+    run = atomic_load(table + 8 * RUN) + 1
     place = load(table + 8 * FIRST_ROUND)
     for _ in range(load(table + 8 * ROUNDS)):
         atomic_store(place + 8 * DONE, run * RUN_APART)
@@ -160,7 +160,7 @@ def _open(pool: int, table: int) -> int:
 def _close(pool: int, table: int, run: int) -> None:
     """End a run: also of rounds that were not come to, nothing is left to claim."""
     atomic_store(pool + 8 * TABLE, 0)
-    if load(table + 8 * STOPPED) != 0:
+    if atomic_load(table + 8 * STOPPED) != 0:
         place = load(table + 8 * FIRST_ROUND)
         for _ in range(load(table + 8 * ROUNDS)):
             atomic_store(place + 8 * CLAIMED, (run + 1) * RUN_APART)
@@ -290,4 +290,4 @@ def run_together(table: int, arrays: int, threads: int) -> int:
     # Workers that were woken are awake the next time.
     if threads > 1 and (woken == 0 or load(table + 8 * ALONE) >= load(pool + 8 * LEAST_IF_ASLEEP)):
         _learn(table, now - began, now, together)
-    return load(table + 8 * STOPPED)
+    return atomic_load(table + 8 * STOPPED)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy
 
 from xpnet import threads
-from xpnet.replay.plans import numba
+from xpnet.replay.plans import controller, numba
 
 # Words that are read only: addresses of functions that let another thread run, tell the time, and acquire and
 # release a lock; for how many nanoseconds a worker stays awake without work; how often a thread looks whether
@@ -90,6 +90,7 @@ class Pool:
         of_two = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
         self._compiled = work, ring  # whose addresses are valid as long as they are there
         self._work, self._ring = of_two(work.address), of_two(ring.address)
+        controller.register()
         atexit.register(self.close)
         os.register_at_fork(
             before=self._before_fork, after_in_parent=self._lock.release, after_in_child=self._in_child
