@@ -100,13 +100,14 @@ def _place(thread: Generator | None) -> Iterator[Any]:
         thread = thread.gi_yieldfrom
 
 
-def explore(make: Callable[[], World], is_done: Callable[[World], bool]) -> int:
+def explore(make: Callable[[], World], is_done: Callable[[World], bool], most: int) -> int:
     """Go through all orders of steps; return how many states there are.
 
     Raises
     ------
     AssertionError
-        If there is a state from which the threads do not come to their end, in whatever order.
+        If there is a state from which the threads do not come to their end, in whatever order; or if there
+        are more states than ``most``.
     """
     first = make()
     paths = {first.key(): ()}
@@ -127,6 +128,7 @@ def explore(make: Callable[[], World], is_done: Callable[[World], bool]) -> int:
                 continue
             reached = other.key()
             after[key].append(reached)
+            assert len(paths) < most, f"there are more than {most} states"
             if reached not in paths:
                 paths[reached] = (*path, number)
                 left.append(reached)

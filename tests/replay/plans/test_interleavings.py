@@ -118,6 +118,8 @@ def world(parts, runs, stops):
             assert stopped == (1 + min(stops) if stops else 0)
             assert memory["done"] == tuple(range(expected)), "a run ended before all was done"
             memory["open"] = 0
+        # Who goes through it alone, behind an error, begins by forgetting that.
+        yield "atomic_store", TABLE + 8 * table.STOPPED, 0
         memory[POOL + 8 * (pool.OWN + pool.STOP)] = 1
         yield from FUNCTIONS["ring"](POOL, 0)
 
@@ -131,7 +133,5 @@ def world(parts, runs, stops):
     ids=["three rounds", "two runs", "an error, and another run", "two errors"],
 )
 def test_in_any_order_each_part_is_done_once_and_after_those_before_it(parts, runs, stops):
-    states = explore(
-        partial(world, parts, runs, stops), lambda world: world.is_over(0) and world.is_over(1)
-    )
-    assert states > 1_000
+    make = partial(world, parts, runs, stops)
+    assert explore(make, lambda world: world.is_over(0) and world.is_over(1), most=20_000) > 1_000

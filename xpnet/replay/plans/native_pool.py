@@ -158,12 +158,13 @@ def _open(pool: int, table: int) -> int:
 
 @njit(error_model="numpy")
 def _close(pool: int, table: int, run: int) -> None:
-    """End a run: also of rounds that were not come to, nothing is left to claim."""
+    """End a run: also in rounds that were not come to, there is nothing to claim or to wait for."""
     atomic_store(pool + 8 * TABLE, 0)
     if atomic_load(table + 8 * STOPPED) != 0:
         place = load(table + 8 * FIRST_ROUND)
         for _ in range(load(table + 8 * ROUNDS)):
             atomic_store(place + 8 * CLAIMED, (run + 1) * RUN_APART)
+            atomic_store(place + 8 * DONE, (run + 1) * RUN_APART)
             place += 8 * ROUND
 
 
