@@ -38,6 +38,12 @@ def pytest_addoption(parser):
         help="run N of the cases that each test has, always the same ones, and by default all",
     )
     parser.addoption(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="divide all that plans do on the processor among N threads, however short it is",
+    )
+    parser.addoption(
         "--examples",
         type=int,
         metavar="N",
@@ -51,6 +57,8 @@ def _libraries(config):
 
 
 def pytest_configure(config):
+    if (threads := config.getoption("--threads")) is not None:
+        divide(threads)
     named = _libraries(config)
     for name in named:
         if name not in SPECS:
@@ -65,6 +73,15 @@ def pytest_configure(config):
         # Finite differences need float64, which JAX has only if asked.
         jax.config.update("jax_enable_x64", True)
     config.libraries = named or ["numpy", "strict", *(["cupy"] if backends.cuda_problem() is None else [])]
+
+
+def divide(number):
+    """Let so many threads do parts of all that plans do, also where one thread alone is faster."""
+    from xpnet.replay.plans import pool, rounds
+
+    rounds.WORTH_IT, rounds.SHORTEST = 0, 1
+    xpnet.set_threads(number)
+    pool.pool().words[pool.LEARNS] = 0
 
 
 def pytest_report_header(config):
