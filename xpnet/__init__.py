@@ -5,6 +5,9 @@ From an example to the arithmetic, a call passes `fit` (in `training`), `jit` (i
 library (in `backends`).
 """
 
+from xpnet import interpreter as interpreter  # which refuses to go on in a sub-interpreter
+
+# isort: split
 from xpnet import distributed, losses, nn, optim, special, tree
 from xpnet.autodiff import (
     array_namespace,

@@ -1,7 +1,7 @@
 """All orders in which threads may do the steps of functions that are compiled for them.
 
-The functions are taken from their source. Each atomic access to a word is a step, and so is each call. What is
-between two steps happens at once.
+The functions are taken from their source. Each atomic access to a word is a step, and so is each call. What
+is between two steps happens at once.
 """
 
 import ast

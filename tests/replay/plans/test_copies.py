@@ -20,7 +20,7 @@ def run(works, number=1):
     """Do works, in so many pieces where it can be, and return what each one returns, with its last word."""
     assert works
     returned = []
-    for row in (piece.row for work in works for piece in work.cut(evenly(work.count, number, 1))):
+    for row in (piece.row for work in works for piece in work.cut(evenly(work.count, number))):
         words = [x.ctypes.data if isinstance(x, numpy.ndarray) else x for x in row.words]
         words = numpy.asarray(words, numpy.int64)
         function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(row.function.address)

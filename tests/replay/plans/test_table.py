@@ -9,7 +9,7 @@ import pytest
 import xpnet
 from xpnet.replay.functions import FUNCTIONS
 from xpnet.replay.graph import Variable
-from xpnet.replay.plans import numba, table
+from xpnet.replay.plans import numba, products, table
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.memory import Layout
 

@@ -141,6 +141,9 @@ class _By(NamedTuple):
 class _Copy:
     """A copy, which can be done in pieces along one axis.
 
+    That is the axis of indices, unless these are the target's: several may be the same one. Else it is the
+    first one that has several elements, or of those beside such indices the longest.
+
     Attributes
     ----------
     nanoseconds : float
@@ -156,13 +159,15 @@ class _Copy:
         self._function, self._name = function, name
         self._itemsize = target.dtype.itemsize
         self.nanoseconds = self._nanoseconds(axes) * (by[0].axis.length if by else 1)
-        # The axis of indices is the outermost one; else the first one with several elements is.
-        self._cut = next((number for number, axis in enumerate(axes) if axis.length > 1), 0)
-        along = by[0].axis if by else axes[self._cut]
-        others = [axis for axis in axes if by or axis is not along]
-        extent = self._itemsize + sum(abs(axis.step_1) * (axis.length - 1) for axis in others)
-        is_apart = abs(along.step_1) >= extent and not (by and by[0].of_target)
-        self.count = along.length if is_apart else 1
+        of_target = bool(by) and by[0].of_target
+        several = [number for number, axis in enumerate(axes) if axis.length > 1]
+        self._cut: int | None = max(several, key=lambda number: axes[number].length, default=None)
+        if not of_target:
+            self._cut = several[0] if several and not by else None
+        written = [*axes, *(each.axis._replace(length=each.length) for each in by if of_target)]
+        along = by[0].axis if by and not of_target else axes[self._cut] if self._cut is not None else None
+        written += [each.axis for each in by if not of_target]
+        self.count = along.length if along and _are_apart(written, along, self._itemsize) else 1
 
     @property
     def work(self) -> Work:
@@ -175,37 +180,45 @@ class _Copy:
 
     def _piece(self, first: int, last: int) -> Piece:
         """Return what copies a part along the axis; all of it if it is one piece."""
-        target, value, axes, by, problem = self._target, self._value, [*self._axes], self._by, ""
+        axes, problem = [*self._axes], ""
         first_1 = first_2 = 0  # bytes
         words_of_indices: list[Any] = [0] * (NUMBER_OF_AXES - INDICES)
-        read = []
-        if by:
-            ((array, along, length, of_target),) = by
-            first, last = (first, last) if self.count > 1 else (0, along.length)
-            step = array.strides[0]
-            words_of_indices = [array.word, array.offset + first * step, array.dtype.itemsize, step]
-            words_of_indices += [last - first, length, of_target, along.step_1, along.step_2]
+        read, seen_1, seen_2, times = [], [], [], 1
+        if self.count > 1 and self._cut is not None:
+            along = axes[self._cut]
+            first_1, first_2 = first * along.step_1, first * along.step_2
+            axes[self._cut] = along._replace(length=last - first)
+        for array, along, length, of_target in self._by:
+            step, times, start = array.strides[0], along.length, 0
+            if self.count > 1 and self._cut is None:
+                start, times, first_1 = first, last - first, first * along.step_1
+            words_of_indices = [array.word, array.offset + start * step, array.dtype.itemsize, step]
+            words_of_indices += [times, length, of_target, along.step_1, along.step_2]
             problem = f"an index of {self._name} must be from {-length} to {length - 1}; received {{}}"
-            first_1 = 0 if of_target else first * along.step_1
             read.append(_region(array, 0, [_Axis(along.length, step, step)], 0))
-            seen_1, seen_2 = ([_Axis(n, along.step_1, along.step_2)] for n in (length, length))
-            if of_target:
-                seen_2 = [along]
-            else:
-                seen_1 = [along._replace(length=last - first)]
-            nanoseconds = self._nanoseconds(axes) * (last - first)
-        else:
-            if self.count > 1:
-                along = axes[self._cut]
-                first_1, first_2 = first * along.step_1, first * along.step_2
-                axes[self._cut] = along._replace(length=last - first)
-            seen_1 = seen_2 = []
-            nanoseconds = self._nanoseconds(axes)
-        words = [target.word, target.offset + first_1, value.word, value.offset + first_2]
-        words += [*words_of_indices, len(axes), *(word for axis in axes for word in (*axis, 0)), 0]
-        read.append(_region(value, first_2, [*axes, *seen_2], 1))
-        written = _region(target, first_1, [*axes, *seen_1], 0)
-        return Piece(Row(self._function, words, nanoseconds, problem), read, [written])
+            seen_1.append(along._replace(length=length if of_target else times))
+            seen_2.append(along._replace(length=along.length if of_target else length))
+        words = [self._target.word, self._target.offset + first_1]
+        words += [self._value.word, self._value.offset + first_2, *words_of_indices]
+        words += [len(axes), *(word for axis in axes for word in (*axis, 0)), 0]
+        read.append(_region(self._value, first_2, [*axes, *seen_2], 1))
+        written = _region(self._target, first_1, [*axes, *seen_1], 0)
+        return Piece(Row(self._function, words, self._nanoseconds(axes) * times, problem), read, [written])
+
+
+def _are_apart(axes: Sequence[_Axis], along: _Axis, itemsize: int) -> bool:
+    """Say whether no element of a target is written for two places along an axis.
+
+    They are not if its step is over all within it, and so is that of each axis with a longer one.
+    """
+    extent, is_found = itemsize, False
+    for axis in sorted(axes, key=lambda axis: abs(axis.step_1)):
+        if axis.length > 1:
+            is_found |= axis is along
+            if is_found and abs(axis.step_1) < extent:
+                return False
+            extent += abs(axis.step_1) * (axis.length - 1)
+    return True
 
 
 def _region(x: Operand, behind: int, axes: Sequence[_Axis], number: int) -> Region:

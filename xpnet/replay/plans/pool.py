@@ -38,23 +38,7 @@ MONOTONIC = getattr(time, "CLOCK_MONOTONIC", 0)
 
 def why_not() -> str:
     """Return why plans have no threads of their own; "" if they may."""
-    if sys.platform != "linux":
-        return "threads of plans have been tried on Linux alone"
-    return "" if _is_main_interpreter() else "a sub-interpreter has no threads of plans"
-
-
-def _is_main_interpreter() -> bool:
-    """Say whether this is the interpreter that the process began with."""
-    name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
-    try:
-        interpreters = __import__(name)
-    except ImportError:
-        return True
-
-    def number(x: Any) -> int:
-        return int(x[0] if isinstance(x, tuple) else x)
-
-    return number(interpreters.get_current()) == number(interpreters.get_main())
+    return "" if sys.platform == "linux" else "threads of plans have been tried on Linux alone"
 
 
 class Pool:

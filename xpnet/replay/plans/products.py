@@ -309,7 +309,7 @@ class _Tiles:
         products, count = self._products, self._products.number
         most = self.nanoseconds(products) / LONGEST  # of one product
         if count > 1 and (count >= number or most <= 1):
-            bounds = evenly(count, number, together=1)
+            bounds = evenly(count, number)
             return [self.piece(*pair) for pair in pairwise(bounds)], bounds
         down, along = self._grid(ceil(number / count), ceil(most))
         rows, columns = evenly(products.result.rows, down), evenly(products.result.columns, along)

@@ -19,6 +19,7 @@ from xpnet.replay.plans.table import LONGEST, Row
 # Nanoseconds. Below, a second thread gains nothing: a table is not divided. Parts take so long at least, and
 # so long at most, that other threads find some.
 WORTH_IT, SHORTEST, LONGEST_PART = 50_000, 15_000, LONGEST // 8
+_GROUP = 16
 # How many parts there are at most, unless they would take longer than the longest.
 MOST = 8
 
@@ -282,12 +283,15 @@ def _pieces(work: Work, number: int) -> tuple[Sequence[Piece], list[int] | None]
     return work.cut(bounds), bounds
 
 
-def evenly(count: int, number: int, together: int = 16) -> list[int]:
-    """Return where to cut so many into about so many pieces: alike, or some together in all but the last."""
+def evenly(count: int, number: int) -> list[int]:
+    """Return where to cut so many into about so many pieces: alike, or all but the last whole groups.
+
+    Loops take in several elements at once.
+    """
     number = max(1, min(number, count))
     length = -(-count // number)
-    if count % number:
-        length = min(count, length + -length % together)
+    if count % number and length >= _GROUP:
+        length = min(count, length + -length % _GROUP)
     return [*range(0, count, length), count]
 
 
