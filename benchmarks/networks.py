@@ -1,8 +1,8 @@
 """A training step of a convolutional network and of a transformer, beside PyTorch, and how long recording is.
 
-Forward, cross-entropy, backward and Adam, in float32, on a batch in memory, with 2 threads each. The two take
-turns, with a pause and a step that is not counted before each turn, as their threads wait actively for a
-while.
+Forward, cross-entropy, backward and Adam, in float32, on a batch in memory, with one thread and with two. All
+take turns, with a pause and a step that is not counted before each turn, as threads of PyTorch and BLAS wait
+actively for a while.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-THREADS = 2
-os.environ |= {f"{name}_NUM_THREADS": str(THREADS) for name in ("OPENBLAS", "OMP", "MKL")}
+THREADS = 1, 2
+os.environ |= {f"{name}_NUM_THREADS": str(max(THREADS)) for name in ("OPENBLAS", "OMP", "MKL")}
 
 import numpy
 from machine import description, keep
@@ -24,6 +24,7 @@ from xpnet import losses, nn, optim
 random = numpy.random.default_rng(0)
 ENTRIES, WIDTH, HEADS, LENGTH, BLOCKS = 256, 128, 4, 128, 4
 AIMS = {"convolutions": 1.5, "transformer": 1.3}  # at most this part of PyTorch's time
+GAINS = {"convolutions": 1.5, "transformer": 1.6}  # so many times as fast with a second thread, at least
 PAUSE = 0.3
 
 
@@ -124,11 +125,23 @@ def wait(device):
         torch.cuda.synchronize()
 
 
-def turns(steps, rounds, seconds, device):
+def with_threads(step, number):
+    """Return what prepares a turn with so many threads, and does a step of it."""
+    import torch
+
+    def prepare():
+        xpnet.set_threads(number)
+        torch.set_num_threads(number)
+
+    return prepare, step
+
+
+def turns(ways, rounds, seconds, device):
     """Return the times of the steps of each, in milliseconds: on a GPU, of a turn the mean."""
-    times = [[] for _ in steps]
+    times = [[] for _ in ways]
     for _ in range(rounds):
-        for step, found in zip(steps, times, strict=True):
+        for (prepare, step), found in zip(ways, times, strict=True):
+            prepare()
             time.sleep(PAUSE)
             step()
             wait(device)
@@ -146,6 +159,11 @@ def turns(steps, rounds, seconds, device):
     return times
 
 
+def batched(times):
+    """Return the times of xpnet and PyTorch with each number of threads."""
+    return zip(times[::2], times[1::2], strict=True)
+
+
 def recording(make, length, device):
     """Return the seconds that the first step with a recurrent layer takes, once its loops are compiled."""
     net, x = make(32, 64, seed=0), numpy.ones((16, length, 32), dtype="float32")
@@ -159,7 +177,7 @@ def recording(make, length, device):
 
 def main():
     try:
-        import torch
+        import torch  # noqa: F401 - to say so before anything is measured
     except ModuleNotFoundError as error:
         sys.exit(f"PyTorch is what this is compared with, and it is missing: {error}. Run pip install torch.")
     parser = argparse.ArgumentParser(description=__doc__)
@@ -168,7 +186,6 @@ def main():
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
     parser.add_argument("--json", type=Path, help="a folder for the figures")
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
     figures = {}
 
     def note(name, found):
@@ -179,17 +196,28 @@ def main():
                 description(options.device) | {"milliseconds": figures},
             )
 
+    numbers = THREADS if options.device == "cpu" else THREADS[-1:]
     for case in (convolutions, transformer):
         ours, theirs = case()
-        steps = [our_step(*ours, options.device), their_step(*theirs, options.device)]
-        times = turns(steps, options.rounds, options.seconds, options.device)
-        medians = [statistics.median(each) for each in times]
-        least = [min(each) for each in times]
-        note(case.__name__, {"xpnet": medians[0], "torch": medians[1], "least": least})
-        print(
-            f"{case.__name__:<14} xpnet {medians[0]:6.1f} ms, torch {medians[1]:6.1f} ms: "
-            f"{medians[0] / medians[1]:.2f}, aim {AIMS[case.__name__]} (least {least[0] / least[1]:.2f})"
-        )
+        steps = our_step(*ours, options.device), their_step(*theirs, options.device)
+        ways = [with_threads(step, number) for number in numbers for step in steps]
+        times = turns(ways, options.rounds, options.seconds, options.device)
+        medians = {}
+        for number, some in zip(numbers, batched(times), strict=True):
+            name = case.__name__ if number == numbers[-1] else f"{case.__name__}, {number} thread"
+            one, other = medians[number] = [statistics.median(each) for each in some]
+            least = [min(each) for each in some]
+            note(name, {"xpnet": one, "torch": other, "least": least})
+            print(
+                f"{name:<24} xpnet {one:6.1f} ms, torch {other:6.1f} ms: {one / other:.2f}, "
+                f"aim {AIMS[case.__name__]} (least {least[0] / least[1]:.2f})"
+            )
+        if len(numbers) > 1:
+            gains = [one / two for one, two in zip(medians[1], medians[2], strict=True)]
+            print(
+                f"    with a second thread xpnet is {gains[0]:.2f} times as fast, aim {GAINS[case.__name__]}, "
+                f"torch {gains[1]:.2f}"
+            )
     for make in (nn.LSTM, nn.GRU):
         recording(make, 5, options.device)
         note(make.__name__, {length: recording(make, length, options.device) for length in (5, 50, 500)})

@@ -50,6 +50,16 @@ def by_library(rows, name, unit, text):
     return table([text, *libraries], lines)
 
 
+def second_thread(found):
+    """Return a table of how many times as fast libraries are with two threads as with one."""
+    libraries = list(dict.fromkeys(library for ratios in found.values() for library in ratios))
+    lines = [
+        [case, *(f"{ratios[each]:.2f}" if each in ratios else "–" for each in libraries)]
+        for case, ratios in found.items()
+    ]
+    return table(["times as fast with a second thread", *libraries], lines)
+
+
 def aims(found):
     lines = [
         [
@@ -71,6 +81,8 @@ def tables(found):
         parts.append(by_library(rows, "host", 1e-6, "µs of the host"))
     if any(taken is not None for row in rows for taken in row.get("memory", {}).values()):
         parts.append(by_library(rows, "memory", 2**20, "MiB"))
+    if found.get("second_thread"):
+        parts.append(second_thread(found["second_thread"]))
     left_out = [
         f"{name} ({row['case']}): {why}" for row in rows for name, why in row.get("missing", {}).items()
     ]

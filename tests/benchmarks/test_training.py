@@ -97,6 +97,21 @@ def test_a_small_step_is_taken_apart(training, monkeypatch):
         assert part() is not None
 
 
+def test_what_a_second_thread_gains(training):
+    import tables
+
+    times = {
+        (training.SMALL, 1): {"xpnet": 3.0, "torch": 8.0},
+        (training.SMALL, 2): {"xpnet": 2.0, "JAX": 4.0},
+    }
+    gained = training.second_thread(rows(training, times))
+    assert gained == {training.SMALL: {"xpnet": 1.5}}
+    text = tables.tables({"versions": {}, "rows": rows(training, times), "aims": [], "second_thread": gained})
+    assert (
+        f"| times as fast with a second thread | xpnet |\n| --- | --- |\n| {training.SMALL} | 1.50 |" in text
+    )
+
+
 def test_results_become_tables(training):
     import tables
 
