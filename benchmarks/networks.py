@@ -215,7 +215,7 @@ def main():
         if len(numbers) > 1:
             gains = [one / two for one, two in zip(medians[1], medians[2], strict=True)]
             print(
-                f"    with a second thread xpnet is {gains[0]:.2f} times as fast, aim {GAINS[case.__name__]}, "
+                f"    a second thread: xpnet {gains[0]:.2f} times as fast, aim {GAINS[case.__name__]}, "
                 f"torch {gains[1]:.2f}"
             )
     for make in (nn.LSTM, nn.GRU):

@@ -361,6 +361,16 @@ class Kernel:
         return any(part.operation.name in REDUCTIONS or part.operation.name == PICK for part in self.parts)
 
     @property
+    def made(self) -> set[str]:
+        """What kinds its results are."""
+        return {self.kinds[part.result] for part in self.parts}
+
+    @property
+    def is_by_rows(self) -> bool:
+        """Whether what is made for one element depends on others in its row, or is the same for all of it."""
+        return COLUMN in self.made or any(part.operation.name in (PICK, SCATTER) for part in self.parts)
+
+    @property
     def inputs(self) -> list[Variable]:
         """The variables that are read and not made here."""
         made = {part.result for part in self.parts}

@@ -33,6 +33,8 @@ MOST_REDUCED = 16_384
 # Up to this number for sums of all elements or of columns, which take as long as NumPy does, and no array of
 # what is added. Beyond, nothing may take too long for Ctrl-C.
 MOST_ADDED = 8_388_608
+# From how many elements on threads should be able to share a loop.
+MANY = 65_536
 # How many elements of a long sum are made before they are added up, at most: a chunk of them.
 CHUNK = 1_024
 SUMS = frozenset(name for name, (take_in, _) in REDUCTIONS.items() if take_in == "add")
@@ -74,13 +76,16 @@ def _can_total(operation: Operation, kind: str) -> bool:
 
 
 def _accepts(kernel: Kernel) -> bool:
-    """Refuse two things in a loop over rows.
+    """Refuse three things in a loop over rows.
 
-    Sums of all elements, as a chunk of such a sum may end within a row; and elementary functions of many
-    elements in short rows.
+    Sums of all elements, as a chunk of such a sum may end within a row; elementary functions of many elements
+    in short rows; and sums over many rows that leave them, beside what each row needs as a whole, as threads
+    could neither share the rows nor the columns.
     """
     short = kernel.columns % LANES and kernel.columns < SHORT and kernel.size > FEW_IN_SHORT_ROWS
     if short and any(is_elementary(p.operation) and kernel.kinds[p.result] == FULL for p in kernel.parts):
+        return False
+    if kernel.size >= MANY and kernel.is_by_rows and not {ROW, NUMBER}.isdisjoint(kernel.made):
         return False
     left = [p for p in kernel.parts if p.operation.name in SUMS and kernel.kinds[p.result] == NUMBER]
     return not kernel.columns or all(kernel.kinds[p.read[0][0]] == COLUMN for p in left)
@@ -95,8 +100,9 @@ class PythonSource(Passes):
     """The source of a kernel in Python, for numba. Its parameters are those of `Passes`, and one more.
 
     All arrays have one axis: numba compiles once for all shapes, and in half of the time. The arrays, the
-    numbers, ``size`` and, where there are rows, ``columns`` stand in this order in words at an address. The
-    function returns 0, or 1 if an index is none; the index is put into the word behind the others.
+    numbers, ``size`` and, where there are rows, ``columns`` and ``across``, the elements from one row to the
+    next, stand in this order in words at an address. The function returns 0, or 1 if an index is none; the
+    index is put into the word behind the others.
     """
 
     def __init__(self, kernel: Kernel, outputs: Sequence[Variable], over: dict[Variable, Variable]) -> None:
@@ -117,7 +123,7 @@ class PythonSource(Passes):
     def _start_and_step(self, x: Variable) -> tuple[int, int | str]:
         """Return where the first row of a full variable starts, and how far apart its rows are."""
         view = self.kernel.views.get(x)
-        return (view.start, view.axes[0][1]) if view else (0, "columns")
+        return (view.start, view.axes[0][1]) if view else (0, "across")
 
     def _index_in_row(self, start: int, step: int | str, column: str = "j") -> str:
         # numba would ask of other numbers whether they are negative, and compute one element at a time.
@@ -231,7 +237,7 @@ class PythonSource(Passes):
         """Return the first lines: arrays, numbers and sizes are words at an address."""
         arrays = {name: x for x, name in names.items()}
         numbers = [f"c{index}" for index in range(len(self.numbers))]
-        sizes = ["size", *(["columns"] if self.kernel.columns else [])]
+        sizes = ["size", *(["columns", "across"] if self.kernel.columns else [])]
         read = {name: f"array(load(words + {{}}), {_name(x.dtype)})" for name, x in arrays.items()}
         read |= dict.fromkeys(numbers, "float_at(words + {})") | dict.fromkeys(sizes, "load(words + {})")
         lines = [f"{name} = {text.format(8 * index)}" for index, (name, text) in enumerate(read.items())]
