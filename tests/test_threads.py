@@ -20,9 +20,10 @@ def unsaid(monkeypatch):
     """Nothing says how many threads there are, on a machine with 16 processors."""
     for name in (*VARIABLES, *LOCAL):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(threads, "processors", lambda: 16)
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setattr(threads, "_for_all", None)
+    monkeypatch.setattr(threads, "processors", lambda: [16])
+    monkeypatch.setattr(threads, "time_of", lambda: 16)
+    for name in ("_for_all", "_most"):
+        monkeypatch.setattr(threads, name, None)
     threads.default.cache_clear()
     yield
     threads.default.cache_clear()
@@ -50,9 +51,15 @@ def test_processes_of_mpi_share_the_processors(name, value, expected, monkeypatc
     assert xpnet.get_threads() == expected
 
 
+def test_processors_that_mpi_chose_for_a_process_are_not_divided_again(monkeypatch):
+    monkeypatch.setenv(LOCAL[0], "4")
+    monkeypatch.setattr(threads, "processors", lambda: [4])
+    assert xpnet.get_threads() == 4
+
+
 def test_there_are_at_most_64(monkeypatch):
-    monkeypatch.setattr(threads, "processors", lambda: 256)
-    monkeypatch.setattr(os, "cpu_count", lambda: 256)
+    monkeypatch.setattr(threads, "processors", lambda: [256])
+    monkeypatch.setattr(threads, "time_of", lambda: 256)
     assert xpnet.get_threads() == 64
 
 
@@ -82,6 +89,7 @@ def write(folder, **files):
         ),
         ("5:cpu:/\n", {"cpu": {"cpu__cfs_quota_us": "-1\n", "cpu__cfs_period_us": "100000\n"}}, []),
         ("0::/gone\n", {"": {"cpu__max": "nothing of use"}}, []),
+        ("no group\n0::/\udcff\n", {"": {"cpu__max": "100000 100000"}}, [1]),
         ("", {}, []),
     ],
 )
@@ -89,7 +97,7 @@ def test_limits_of_groups_of_processes(own, files, expected, tmp_path):
     root = tmp_path / "cgroup"
     for folder, those in files.items():
         write(root / folder, **those)
-    (tmp_path / "own").write_text(own)
+    (tmp_path / "own").write_text(own, "utf-8", "surrogateescape")
     assert threads._limits(root, tmp_path / "own") == expected
 
 
@@ -138,6 +146,14 @@ def test_threadpoolctl_sees_and_limits_them():
     assert [each["num_threads"] for each in before if each["internal_api"] == "xpnet"] == [16]
     with threadpoolctl.threadpool_limits(1):
         assert xpnet.get_threads() == 1
+    assert xpnet.get_threads() == 16
+    with xpnet.use_threads(2), threadpoolctl.threadpool_limits(3):
+        assert xpnet.get_threads() == 2
+    xpnet.set_threads(20)
+    with threadpoolctl.threadpool_limits(3):
+        assert xpnet.get_threads() == 3
+    assert xpnet.get_threads() == 20
+    xpnet.set_threads(None)
     assert xpnet.get_threads() == 16
     # NumPy's own library is limited beside it, and has its threads again.
     assert threadpoolctl.threadpool_info() == before

@@ -21,6 +21,7 @@ _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 _LOCAL_PROCESSES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 
 _for_all: int | None = None
+_most: int | None = None  # as another library limits threads
 _here: ContextVar[int | None] = ContextVar("xpnet_threads", default=None)
 
 
@@ -35,8 +36,25 @@ def get_threads() -> int:
         container with a limit, say), where the environment variables ``OMP_NUM_THREADS``,
         ``OPENBLAS_NUM_THREADS`` or ``NUMBA_NUM_THREADS`` say so, as the workers of joblib are told, or where
         processes that MPI started share the machine. At most 64.
+
+    Examples
+    --------
+    >>> with xpnet.use_threads(3):
+    ...     print(xpnet.get_threads())
+    3
     """
+    asked = _asked()
+    return min(asked, _most or asked)
+
+
+def _asked() -> int:
     return _here.get() or _for_all or default()
+
+
+def limit(number: int) -> None:
+    """Let there be at most so many threads, whatever the user says; no limit where that is not less."""
+    global _most
+    _most = None if number >= _asked() else max(1, number)
 
 
 def set_threads(number: int | None) -> None:
@@ -58,6 +76,13 @@ def set_threads(number: int | None) -> None:
     See Also
     --------
     use_threads : The same for a ``with`` block.
+
+    Examples
+    --------
+    >>> xpnet.set_threads(2)
+    >>> xpnet.get_threads()
+    2
+    >>> xpnet.set_threads(None)
     """
     global _for_all
     _for_all = None if number is None else _checked(number)
@@ -80,6 +105,13 @@ def use_threads(number: int) -> Iterator[None]:
     See Also
     --------
     set_threads : The same for all that follows, in all threads.
+
+    Examples
+    --------
+    >>> double = xpnet.jit(lambda x: x * 2)
+    >>> with xpnet.use_threads(1):
+    ...     double(numpy.ones(2))
+    array([2., 2.])
     """
     token = _here.set(_checked(number))
     try:
@@ -98,15 +130,19 @@ def _checked(number: int) -> int:
 @cache
 def default() -> int:
     """Return how many threads there are unless someone says."""
-    counts = [MOST, processors(), *filter(None, map(_number_in, _VARIABLES))]
+    counts = [MOST, *processors(), *filter(None, map(_number_in, _VARIABLES))]
     local = max(filter(None, map(_number_in, _LOCAL_PROCESSES)), default=1)
-    return max(1, min(*counts, (os.cpu_count() or 1) // local))
+    return max(1, min(*counts, time_of() // local))
 
 
-def processors() -> int:
-    """Return how many processors this process may run on, or has the time of."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([count, *_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))]))
+def processors() -> list[int]:
+    """Return how many processors this process may run on, where the system says."""
+    return [len(os.sched_getaffinity(0))] if hasattr(os, "sched_getaffinity") else []
+
+
+def time_of() -> int:
+    """Return the time of how many processors there is, for all processes here that MPI started."""
+    return min([os.cpu_count() or 1, *_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))])
 
 
 def _number_in(variable: str) -> int | None:
@@ -118,11 +154,11 @@ def _number_in(variable: str) -> int | None:
 def _limits(root: Path, own: Path) -> list[int]:
     """Return how many processors' time Linux gives the groups of processes that this one belongs to."""
     try:
-        groups = [line.split(":", 2) for line in own.read_text().splitlines()]
+        lines = own.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return []
     found = []
-    for _, controllers, group in groups:
+    for _, controllers, group in (line.split(":", 2) for line in lines if line.count(":") >= 2):
         # The second version has one tree for all; in the first one, each controller has one of its own.
         for folder in (root / controllers, root) if "cpu" in controllers.split(",") else (root,):
             inner = folder / group.lstrip("/")

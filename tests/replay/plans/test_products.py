@@ -28,6 +28,18 @@ def library():
     return found
 
 
+@pytest.fixture(autouse=True)
+def one_thread_of_numpy():
+    """Several divide products in another way, which changes bits."""
+    get, set_number = map(function_of_openblas, ("get", "set"))
+    before = get() if get else 0
+    if set_number:
+        set_number(1)
+    yield
+    if set_number:
+        set_number(before)
+
+
 def works_of(library, *arrays):
     return products.works(library, *map(products.operand, arrays))
 
@@ -261,15 +273,17 @@ def test_what_cannot_be_done_in_parts(library, monkeypatch):
 # -- the library --------------------------------------------------------------------------------------------
 
 
+def function_of_openblas(verb):
+    """A function that gets, or sets, how many threads NumPy's OpenBLAS has; None of another library."""
+    loaded = ctypes.CDLL(blas._multiarray_umath.__file__)
+    names = (f"{prefix}openblas_{verb}_num_threads{end}" for prefix in ("scipy_", "") for end in ("64_", ""))
+    return next((getattr(loaded, name) for name in names if hasattr(loaded, name)), None)
+
+
 @pytest.fixture
 def threads():
     """What says how many threads the library has."""
-    loaded = ctypes.CDLL(blas._multiarray_umath.__file__)
-    names = "scipy_openblas_get_num_threads64_", "scipy_openblas_get_num_threads", "openblas_get_num_threads"
-    count = next((getattr(loaded, name) for name in names if hasattr(loaded, name)), None)
-    if count is None:
-        pytest.skip("the library does not say how many threads it has")
-    return count
+    return function_of_openblas("get") or pytest.skip("the library does not say how many threads it has")
 
 
 def test_the_threads_of_the_caller_are_as_they_were(library, threads):

@@ -16,12 +16,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy
 from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
-from xpnet import writing
+from xpnet import threads, writing
 from xpnet.replay.plans import numba_files
 
 # How functions of CBLAS are called, and the largest of the integers that they take. OpenBLAS in NumPy's
@@ -52,6 +52,8 @@ class Blas(NamedTuple):
         The largest integer that they take.
     addresses : dict of (str, str) to int
         Of each function, by `GEMM`, `GEMV` or `DOT` and the name of a dtype.
+    pattern : str
+        The names of its functions, with ``{}`` for their names in BLAS.
     file : str
         The library's, where the system can say; else "".
     has_threads : bool
@@ -61,6 +63,7 @@ class Blas(NamedTuple):
     name: str
     largest: int
     addresses: dict[tuple[str, str], int]
+    pattern: str
     file: str = ""
     has_threads: bool = True
 
@@ -85,7 +88,7 @@ def find() -> Blas | str:
             if len(addresses) == 3 * len(_LETTERS):
                 file = _file(addresses[GEMM, "float32"])
                 of = Path(file).name or library.name
-                return Blas(f"{name.format('?gemm')} of {of}", largest, addresses, file)
+                return Blas(f"{name.format('?gemm')} of {of}", largest, addresses, name, file)
     known = ", ".join(name.format("?gemm") for name in NAMES)
     return f"the library that NumPy calls for products, {_built_with()}, has no functions {known}"
 
@@ -100,8 +103,9 @@ def _addresses(library: Library, name: str) -> dict[tuple[str, str], int]:
     }
 
 
-# How OpenBLAS calls the function that says how many threads it has, with the prefix and suffix of the others.
+# How OpenBLAS calls functions that say how many threads it has, with the prefix and suffix of the others.
 _GET, _SET = "{}openblas_get_num_threads{}", "{}openblas_set_num_threads{}"
+_KIND = "{}openblas_get_parallel{}"  # 0 without threads
 _VARIABLE = "OPENBLAS_NUM_THREADS"
 _AFFIXES = [("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "_64"), ("", "")]
 # The beginning of the name of a copy, by which threadpoolctl knows it. It is not to take it for NumPy's own.
@@ -121,8 +125,7 @@ def without_threads() -> Blas | str:
         loaded = _copy_of(Path(found.file))
     except OSError as error:
         return f"{found.file} cannot be copied and loaded: {error}"
-    name = next(name for name in NAMES if found.name.startswith(name.format("?gemm")))
-    addresses = _addresses(_library(loaded), name)
+    addresses = _addresses(_library(loaded), found.pattern)
     getattr(loaded, _SET.format(*affixes))(1)
     if len(addresses) < len(found.addresses) or getattr(loaded, _GET.format(*affixes))() != 1:
         return f"a copy of {found.file} does not work without threads"
@@ -130,11 +133,17 @@ def without_threads() -> Blas | str:
 
 
 def _affixes(file: str) -> tuple[str, str] | None:
-    """Return with what the functions of an OpenBLAS are called that say how many threads there are."""
+    """Return with what the functions of an OpenBLAS are called, if it was built for several threads.
+
+    Others may not be called by several at once.
+    """
     if not file:
         return None
     loaded = ctypes.CDLL(file)  # which it is already
-    return next((each for each in _AFFIXES if hasattr(loaded, _SET.format(*each))), None)
+    for each in _AFFIXES:
+        if hasattr(loaded, _SET.format(*each)) and getattr(loaded, _KIND.format(*each), int)():
+            return each
+    return None
 
 
 def _copy_of(file: Path) -> ctypes.CDLL:
@@ -144,18 +153,31 @@ def _copy_of(file: Path) -> ctypes.CDLL:
     name = f"{PREFIX}_{hashlib.sha256(about).hexdigest()[:16]}.so"
     try:
         path = numba_files.folder() / name
-        if not path.exists() or not filecmp.cmp(path, file, shallow=False):
-            path.unlink(missing_ok=True)  # whoever made it: the new one has this user and these rights
+        if not _is_ours(path) or not filecmp.cmp(path, file, shallow=False):
+            path.unlink(missing_ok=True)
             writing.replace(path, [file.read_bytes()], mode=stat.S_IRUSR | stat.S_IWUSR)
-        numba_files.check_owner(path, path.stat())
         return _loaded(path)
     except OSError:
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            return _loaded(Path(shutil.copyfile(file, Path(folder, name))))
+        return _loaded(Path(shutil.copyfile(file, Path(_temporary().name, name))))
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        numba_files.check_owner(path, path.stat())
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _temporary() -> Any:
+    """Return a folder for the time of this process, as threadpoolctl looks for files of libraries."""
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
 def _loaded(path: Path) -> ctypes.CDLL:
     """Load a library that reads, while it is loaded, that it shall start no threads."""
+    threads.default()  # which is not to read this
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = "1"
     try:

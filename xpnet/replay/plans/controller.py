@@ -9,7 +9,8 @@ from xpnet.replay.plans import blas
 def register() -> None:
     """Let threadpoolctl see and limit the threads of plans, as it does with those of BLAS.
 
-    It knows a pool by the file of a library: by the copy of OpenBLAS, in this case, that plans call.
+    It knows a pool by the file of a library: by the copy of OpenBLAS, in this case, that plans call. Its
+    limit is beside what `set_threads` says, so that this is as it was when the limit ends.
     """
     try:
         import threadpoolctl
@@ -29,7 +30,7 @@ def register() -> None:
             return threads.get_threads()
 
         def set_num_threads(self, num_threads: int) -> None:
-            threads.set_threads(min(num_threads, threads.MOST))
+            threads.limit(num_threads)
 
         def get_version(self) -> Any:
             from xpnet.version import __version__

@@ -137,17 +137,18 @@ def _say_once(error: Exception) -> None:
 # A forked process has the locks of all threads, but only the thread that forked: what another thread held
 # stays locked in it for good. So a fork waits until nobody is at work in numba. It takes these meanwhile: one
 # for importing numba and handing functions to it and, once it is there, numba's own for compiling them.
-_locks: list[Any] = [threading.RLock()]
+lock = threading.RLock()
+_locks: list[Any] = [lock]
 
 
 def _before_fork() -> None:
-    for lock in _locks:
-        lock.acquire()
+    for each in _locks:
+        each.acquire()
 
 
 def _after_fork() -> None:
-    for lock in _locks:
-        lock.release()
+    for each in _locks:
+        each.release()
 
 
 if hasattr(os, "register_at_fork"):
@@ -157,7 +158,7 @@ if hasattr(os, "register_at_fork"):
 @cache
 def load_numba() -> Any:
     """Import numba and return it."""
-    with _locks[0]:
+    with lock:
         import numba
         from numba.core.compiler_lock import global_compiler_lock
 
@@ -172,7 +173,7 @@ def c_function(text: str, *arguments: str) -> Any:
     It takes arguments of numba's types of these names, and returns an int64. It is kept between runs.
     """
     numba = load_numba()
-    with _locks[0]:
+    with lock:
         from numba.core.ccallback import CFunc
 
         signature = (tuple(getattr(numba.types, name) for name in arguments), numba.types.int64)

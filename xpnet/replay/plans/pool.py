@@ -6,11 +6,14 @@ before this process forks, and at its exit.
 """
 
 import atexit
+import contextlib
 import ctypes
+import math
 import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -18,7 +21,7 @@ from typing import Any
 import numpy
 
 from xpnet import threads
-from xpnet.replay.plans import controller, numba
+from xpnet.replay.plans import controller, numba, numba_files
 
 # Words that are read only: addresses of functions that let another thread run, tell the time, and acquire and
 # release a lock; for how many nanoseconds a worker stays awake without work; how often a thread looks whether
@@ -44,16 +47,22 @@ def why_not() -> str:
 class Pool:
     """The threads of this process.
 
+    Whatever interrupts a method, and in whichever thread the garbage collector frees a table, what is said
+    here of the threads is true: a worker enters itself, and has its place until it has ended.
+
     Attributes
     ----------
     words : numpy.ndarray
         What they share with those who go through tables.
+    size : int
+        How many threads there are or will soon be, with the one that calls.
     """
 
     def __init__(self) -> None:
-        size = OWN + WORKER * threads.MOST
-        memory = numpy.zeros(size + 8, numpy.int64)
-        self.words = memory[-memory.ctypes.data % 64 // 8 :][:size]
+        length = OWN + WORKER * threads.MOST
+        memory = numpy.zeros(length + 8, numpy.int64)
+        self.words = memory[-memory.ctypes.data % 64 // 8 :][:length]
+        self.size = 1
         libc, python = ctypes.CDLL(None), ctypes.pythonapi
         for word, function in (
             (YIELD, libc.sched_yield),
@@ -63,10 +72,13 @@ class Pool:
         ):
             self.words[word] = ctypes.cast(function, ctypes.c_void_p).value or 0
         self.words[[SPIN, PATIENCE, LEAST_IF_ASLEEP, LEARNS]] = 100_000, 500, 1_000_000, 1
-        self._workers: list[threading.Thread] = []
-        self._kept: list[tuple[int, Any]] = []
         self._lock = threading.RLock()
-        self._is_closed = False
+        self._workers: list[threading.Thread] = []
+        self._ending: list[threading.Thread] = []  # which were told to stop
+        self._generation = 0  # of those that were asked for since the last stop
+        self._retry = 0.0  # when threads may be asked for again
+        self._kept: deque[tuple[int, Any]] = deque()
+        self._freeing = threading.Lock()
         work, ring = (
             numba.native(f"from xpnet.replay.plans.native_pool import {name} as kernel", "int64", "int64")
             for name in ("work", "ring")
@@ -77,7 +89,7 @@ class Pool:
         controller.register()
         atexit.register(self.close)
         os.register_at_fork(
-            before=self._before_fork, after_in_parent=self._lock.release, after_in_child=self._in_child
+            before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._in_child
         )
 
     @property
@@ -85,87 +97,126 @@ class Pool:
         """Where the words are."""
         return int(self.words.ctypes.data)
 
-    @property
-    def size(self) -> int:
-        """How many threads there are, with the one that calls."""
-        return 1 + len(self._workers)
-
     def grow(self, size: int) -> None:
         """Let there be so many threads, as far as the system has them."""
         with self._lock:
-            while self.size < size and not self._is_closed:
-                number = len(self._workers)
-                own = self.words[OWN + WORKER * number :][:WORKER]
-                lock = own[LOCK] or self._new_lock()
-                own[:] = 0
-                own[LOCK] = lock
+            self._wait_for_ending()
+            while self.size < size and time.monotonic() >= self._retry:
+                self.size += 1
                 worker = threading.Thread(
-                    target=self._work, args=(self.address, number), name=f"xpnet-{number}", daemon=True
+                    target=self._live, args=(self._generation,), name="xpnet", daemon=True
                 )
                 try:
                     worker.start()
-                except RuntimeError:  # there can be no more, or the interpreter ends
-                    self._is_closed = True
-                    break
-                self._workers.append(worker)
-                self.words[WORKERS] = len(self._workers)
+                except RuntimeError:  # there can be no more now, or the interpreter ends
+                    self.size -= 1
+                    self._retry = time.monotonic() + 1
 
     def stop(self) -> None:
         """End all threads, each when it is done with its part."""
         with self._lock:
-            self.words[WORKERS] = 0
-            for number, worker in enumerate(self._workers):
-                self.words[OWN + WORKER * number + STOP] = 1
-                self._ring(self.address, number)
-                worker.join()
-            self._workers.clear()
+            self._generation += 1
+            self.size, self.words[WORKERS] = 1, 0
+            self._ending += self._workers
+            self._workers = []
+            self._wait_for_ending()
 
     def close(self) -> None:
         """End all threads for good."""
         with self._lock:
-            self._is_closed = True
+            self._retry = math.inf
             self.stop()
 
     def keep(self, table: int, memory: Any) -> None:
-        """Keep the memory of a table that no one goes through any more, until no worker looks at it."""
-        with self._lock:
-            inside = {*self.words[OWN + INSIDE :: WORKER].tolist()}
-            self._kept = [each for each in (*self._kept, (table, memory)) if each[0] in inside]
+        """Keep the memory of a table that no one goes through any more, until no worker looks at it.
 
-    @staticmethod
-    def _new_lock() -> int:
-        allocate, acquire = ctypes.pythonapi.PyThread_allocate_lock, ctypes.pythonapi.PyThread_acquire_lock
-        allocate.restype, acquire.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int]
-        lock = allocate()
-        acquire(lock, 1)
-        return int(lock)
+        The garbage collector calls it, at any moment in any thread: it waits for nobody.
+        """
+        self._kept.append((table, memory))
+        if self._freeing.acquire(blocking=False):
+            try:
+                inside = {*self.words[OWN + INSIDE :: WORKER].tolist()}
+                for _ in range(len(self._kept)):
+                    if self._kept[0][0] in inside:
+                        self._kept.rotate(-1)
+                    else:
+                        self._kept.popleft()
+            finally:
+                self._freeing.release()
+
+    def _live(self, generation: int) -> None:
+        """Be a worker."""
+        with self._lock:
+            if generation != self._generation:
+                return
+            number = len(self._workers)
+            own = self.words[OWN + WORKER * number :][:WORKER]
+            lock = own[LOCK] or _new_lock()
+            own[:] = 0
+            own[LOCK] = lock
+            self._workers.append(threading.current_thread())
+            self.words[WORKERS] = number + 1
+        self._work(self.address, number)
+
+    def _wait_for_ending(self) -> None:
+        """Let those end that were told to stop. Until then their places are taken."""
+        for number in range(len(self._ending)):
+            self.words[OWN + WORKER * number + STOP] = 1
+            self._ring(self.address, number)
+        for worker in self._ending:
+            worker.join()
+            while os.path.exists(f"/proc/self/task/{worker.native_id}"):  # Python looks there at a fork
+                time.sleep(1e-5)
+        self._ending = []
 
     def _before_fork(self) -> None:
         self._lock.acquire()
         self.stop()
 
+    def _after_fork(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is not held if Ctrl-C was pressed meanwhile
+            self._lock.release()
+
     def _in_child(self) -> None:
         # What another thread was about has no one here who goes on with it.
-        self.words[[BUSY, TABLE]] = 0
-        self._kept.clear()
-        self._lock.release()
+        self.words[[BUSY, TABLE, WORKERS]] = self.words[OWN + INSIDE :: WORKER] = 0
+        self._workers, self._ending, self.size = [], [], 1
+        self._generation += 1
+        self._lock, self._freeing = threading.RLock(), threading.Lock()
 
 
-@cache
+def _new_lock() -> int:
+    """Return the address of a lock of the interpreter's that is held."""
+    allocate, acquire = ctypes.pythonapi.PyThread_allocate_lock, ctypes.pythonapi.PyThread_acquire_lock
+    allocate.restype, acquire.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int]
+    lock = allocate()
+    acquire(lock, 1)
+    return int(lock)
+
+
 def pool() -> Pool:
     """Return the threads of this process."""
-    return Pool()
+    with numba_files.lock:  # for which a fork waits
+        return _pool()
+
+
+_pool = cache(Pool)
+
+
+def driver() -> Callable[[int, tuple], int]:
+    """Return what goes through a table with as many threads as pay, see `native_pool.run_together`."""
+    with numba_files.lock:
+        return _driver()
 
 
 @cache
-def driver() -> Callable[[int, tuple], int]:
-    """Return what goes through a table with as many threads as pay, see `native_pool.run_together`."""
+def _driver() -> Callable[[int, tuple], int]:
     text = "from xpnet.replay.plans.native_pool import run_together as kernel"
     compiled = numba.native(text, "int64", "int64", "int64")
     types = (ctypes.c_int64, ctypes.c_int64, ctypes.py_object, ctypes.c_int64)
     run = ctypes.CFUNCTYPE(*types)(compiled.address)
     vars(run)["compiled"] = compiled  # whose address is valid as long as it is there
-    ours, number_of = pool(), threads.get_threads
+    ours, number_of = _pool(), threads.get_threads
 
     def run_together(table: int, arrays: tuple) -> int:
         number = number_of()
