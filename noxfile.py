@@ -155,6 +155,13 @@ def tests_oldest(session: nox.Session) -> None:
     run_pytest(session, "--library", "numpy,strict", few="1")
 
 
+@nox.session(name="tests(threads)", tags=["everywhere"])
+def tests_threads(session: nox.Session) -> None:
+    """The suite with all that plans do divided among four threads."""
+    install_for_tests(session)
+    run_pytest(session, "--library", "numpy", "--threads", "4", few="1")
+
+
 @nox.session(name="tests(newest)", python=NEWEST_PYTHON, tags=["everywhere"])
 def tests_newest(session: nox.Session) -> None:
     """The suite on the newest Python."""

@@ -19,6 +19,13 @@ pytest.importorskip("numba")
 random = numpy.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def usual(monkeypatch):
+    """What is worth while is as it is usually, however the suite is run."""
+    monkeypatch.setattr(rounds, "WORTH_IT", 50_000)
+    monkeypatch.setattr(rounds, "SHORTEST", 15_000)
+
+
 # -- regions ------------------------------------------------------------------------------------------------
 
 
@@ -319,7 +326,9 @@ def test_a_training_step_is_as_few_rounds_as_its_sums_ask_for():
     step(net, optimizer.init(net), x, y)
     if products.one_thread():
         pytest.skip(products.one_thread())
-    lines = [line for line in step.explain().splitlines() if " at once, of about" in line]
+    lines = [line for line in step.explain().splitlines() if " of about " in line]
     assert [line.split()[2] for line in lines] == ["2", "1", "4"]
+    assert "1 part, of about" in lines[1]
+    assert "as it is too short for several" in lines[1]
     assert "multiply_add_sqrt_divide_subtract" in lines[-1]
     assert f"Threads: {xpnet.get_threads()} at most, for parts of" in step.explain()

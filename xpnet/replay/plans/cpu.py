@@ -14,13 +14,13 @@ from xpnet.replay.functions import ELEMENTWISE, VIEWS, row_of
 from xpnet.replay.graph import Graph, Instead, Operation, Variable
 from xpnet.replay.kernels import python
 from xpnet.replay.kernels.kernel import Kernel
-from xpnet.replay.plans import cpu_kernels, numba, pool, products
+from xpnet.replay.plans import cpu_kernels, numba, pool, products, rounds
 from xpnet.replay.plans.check import Check, check_is_on
 from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.cpu_works import Works
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
-from xpnet.replay.plans.rounds import Round, Work, stretches
+from xpnet.replay.plans.rounds import Round, Work
 from xpnet.replay.plans.step import CALL, Call, Item, Member, Step
 from xpnet.replay.plans.table import SHORT, Stretch, Where, of_arguments
 from xpnet.threads import get_threads
@@ -57,7 +57,11 @@ def _with_constants(graph: Graph) -> tuple[Graph, dict[Variable, numpy.ndarray]]
 def _described(each: Round) -> str:
     """Return what is done in a round, for people."""
     times = ", ".join(f"{part.nanoseconds / 1000:.0f}" for part in each.parts)
-    return f"{len(each.parts)} at once, of about {times} us: {', '.join(dict.fromkeys(each.names))}"
+    names = ", ".join(dict.fromkeys(each.names))
+    if len(each.parts) > 1:
+        return f"{len(each.parts)} parts at once, of about {times} us: {names}"
+    why = "is too short for several" if each.nanoseconds < 2 * rounds.SHORTEST else "cannot be divided"
+    return f"1 part, of about {times} us, as it {why}: {names}"
 
 
 class CpuPlan(MemoryPlan):
@@ -106,15 +110,13 @@ class CpuPlan(MemoryPlan):
 
     def _native_lines(self, works: Sequence[Work]) -> list[str]:
         lines = []
-        for rounds in stretches(works, together=lambda: not products.one_thread()):
-            stretch = Stretch([[part.rows for part in each.parts] for each in rounds], self._where)
+        for found in rounds.stretches(works, together=lambda: not products.one_thread()):
+            stretch = Stretch([[part.rows for part in each.parts] for each in found], self._where)
             self._stretches.append(stretch)
             run = self._text.constant(self._run(stretch), "run")
             number, arrays = len(self._stretches), "".join(f"{name}, " for name in stretch.arrays)
             if stretch.is_divided:
-                self._rounds += [
-                    f"    run(address_{number}, ...), {text}" for text in map(_described, rounds)
-                ]
+                self._rounds += [f"    run(address_{number}, ...), {_described(each)}" for each in found]
             lines.append(f"if {run}(address_{number}, ({arrays})): raise steps_{number}.error()")
         return lines
 
