@@ -159,15 +159,17 @@ class _Copy:
         self._function, self._name = function, name
         self._itemsize = target.dtype.itemsize
         self.nanoseconds = self._nanoseconds(axes) * (by[0].axis.length if by else 1)
-        of_target = bool(by) and by[0].of_target
+        of_target = any(each.of_target for each in by)
         several = [number for number, axis in enumerate(axes) if axis.length > 1]
-        self._cut: int | None = max(several, key=lambda number: axes[number].length, default=None)
-        if not of_target:
-            self._cut = several[0] if several and not by else None
-        written = [*axes, *(each.axis._replace(length=each.length) for each in by if of_target)]
-        along = by[0].axis if by and not of_target else axes[self._cut] if self._cut is not None else None
-        written += [each.axis for each in by if not of_target]
-        self.count = along.length if along and _are_apart(written, along, self._itemsize) else 1
+        self._cut: int | None = None  # the number of the axis; that of indices has none
+        along = by[0].axis if by and not of_target else None
+        if several and along is None:
+            longest = max(several, key=lambda number: axes[number].length)
+            self._cut = longest if of_target else several[0]
+            along = axes[self._cut]
+        written = [each.axis._replace(length=each.length) if of_target else each.axis for each in by]
+        is_apart = along is not None and _are_apart([*axes, *written], along, self._itemsize)
+        self.count = along.length if along is not None and is_apart else 1
 
     @property
     def work(self) -> Work:
