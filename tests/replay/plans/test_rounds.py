@@ -1,6 +1,7 @@
 """Parts of works: what they read and write is known, and what needs something is behind it."""
 
 import ctypes
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy
@@ -292,6 +293,12 @@ def test_rows_are_done_by_one_thread_from_the_beginning_to_the_end():
     # A work that cannot be cut at the same rows begins another round.
     ((first, second),) = rounds.stretches(row_works(12, 5))
     assert (len(first.parts), len(second.parts)) == (6, 5)  # of 2 rows, and of 1
+
+
+def test_many_trifles_are_left_whole():
+    """A network of a thousand narrow layers, say, of which dividing would take long."""
+    works = [replace(work, nanoseconds=rounds.SHORTEST) for work in row_works(*[8] * 1000)]
+    assert [len(each.parts) for stretch in rounds.stretches(works) for each in stretch] == [1] * 1000
 
 
 def test_little_is_not_divided():

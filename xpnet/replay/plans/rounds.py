@@ -20,6 +20,8 @@ from xpnet.replay.plans.table import LONGEST, Row
 # so long at most, that other threads find some.
 WORTH_IT, SHORTEST, LONGEST_PART = 50_000, 15_000, LONGEST // 8
 _GROUP = 16
+# So many works are compared with each other, which takes the square of the time.
+_COMPARED = 500
 # How many parts there are at most, unless they would take longer than the longest.
 MOST = 8
 
@@ -159,16 +161,24 @@ def stretches(works: Sequence[Work], *, together: Callable[[], bool] = lambda: T
     together : callable
         Says whether several threads may go through rounds; only asked where that is worth while.
     """
-    divided = sum(work.nanoseconds for work in works) >= WORTH_IT and together()
     found: list[list[Round]] = []
     left = 0.0
-    for each in _short(_rounds(works) if divided else _one_by_one(works)):
+    some = (works[start : start + _COMPARED] for start in range(0, len(works), _COMPARED))
+    for each in _short(each for those in some for each in _divided(those, together)):
         left -= each.nanoseconds
         if not found or left < 0:
             found.append([])
             left = LONGEST - each.nanoseconds
         found[-1].append(each)
     return found
+
+
+def _divided(works: Sequence[Work], together: Callable[[], bool]) -> Iterable[Round]:
+    """Divide works into rounds if several threads gain from it: if there is much to do, not in trifles."""
+    times = [work.nanoseconds for work in works]
+    if sum(times) >= WORTH_IT and max(times) >= 2 * SHORTEST and together():
+        return _rounds(works)
+    return _one_by_one(works)
 
 
 def _one_by_one(works: Iterable[Work]) -> Iterator[Round]:

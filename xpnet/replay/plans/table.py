@@ -31,7 +31,7 @@ HEAD = STARTED + 2
 # there are, and where they are; and how many are done. What is counted begins at the number of the run times
 # so many.
 CLAIMED, PARTS, FIRST_PART, DONE, ROUND = 0, 1, 2, 8, 16
-RUN_APART = 1 << 16
+RUN_APART = 1 << 24
 # Of a part: where its first row is, how many rows it has, and how many there are in the table before it.
 FIRST_ROW, ROWS_OF_PART, ROWS_BEFORE, PART = range(4)
 # Words of a place: the address of what is filled in, the number of the array, and how many bytes behind its
