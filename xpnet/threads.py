@@ -39,6 +39,7 @@ def get_threads() -> int:
 
     Examples
     --------
+    >>> import xpnet
     >>> with xpnet.use_threads(3):
     ...     print(xpnet.get_threads())
     3
@@ -79,6 +80,7 @@ def set_threads(number: int | None) -> None:
 
     Examples
     --------
+    >>> import xpnet
     >>> xpnet.set_threads(2)
     >>> xpnet.get_threads()
     2
@@ -108,6 +110,8 @@ def use_threads(number: int) -> Iterator[None]:
 
     Examples
     --------
+    >>> import numpy
+    >>> import xpnet
     >>> double = xpnet.jit(lambda x: x * 2)
     >>> with xpnet.use_threads(1):
     ...     double(numpy.ones(2))
