@@ -112,7 +112,7 @@ class Part:
     """Rows that are done one after the other by one thread."""
 
     pieces: list[Piece]
-    nanoseconds: float = 0.0
+    nanoseconds: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.nanoseconds = sum(piece.row.nanoseconds for piece in self.pieces)
