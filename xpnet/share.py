@@ -1,10 +1,11 @@
 """Which examples of a batch a process has, one of several that train a network together."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+
+from xpnet.scopes import having
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,6 @@ _current: ContextVar[Share | None] = ContextVar("xpnet_share", default=None)
 current_share = _current.get
 
 
-@contextlib.contextmanager
-def using_share(share: Share | None) -> Iterator[None]:
+def using_share(share: Share | None) -> AbstractContextManager[None]:
     """Let layers that look at a batch as a whole, or draw numbers for it, know which share of it they see."""
-    token = _current.set(share)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+    return having(_current, share)

@@ -4,15 +4,15 @@ As many as there are processors for this process, unless one of the environment 
 are told by says less, or `set_threads` or `use_threads` says something else.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import cache
 from math import ceil
 from pathlib import Path
 
 from xpnet import settings
+from xpnet.scopes import having
 
 MOST = 64
 # The variables that say how many threads the libraries have that plans take the place of.
@@ -90,8 +90,7 @@ def set_threads(number: int | None) -> None:
     _for_all = None if number is None else _checked(number)
 
 
-@contextlib.contextmanager
-def use_threads(number: int) -> Iterator[None]:
+def use_threads(number: int) -> AbstractContextManager[None]:
     """Let `jit` use so many threads within a ``with`` block, for calls of the thread that enters it.
 
     Parameters
@@ -117,11 +116,7 @@ def use_threads(number: int) -> Iterator[None]:
     ...     double(numpy.ones(2))
     array([2., 2.])
     """
-    token = _here.set(_checked(number))
-    try:
-        yield
-    finally:
-        _here.reset(token)
+    return having(_here, _checked(number))
 
 
 def _checked(number: int) -> int:

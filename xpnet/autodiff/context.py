@@ -5,9 +5,11 @@ another one in its place, `xpnet.raise_on_nan` and `xpnet.jit`, need not be know
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
+
+from xpnet.scopes import having
 
 
 class Context(NamedTuple):
@@ -39,25 +41,16 @@ def is_usual() -> bool:
     return _current.get() is _USUAL
 
 
-@contextlib.contextmanager
-def _inside(context: Context) -> Iterator[None]:
-    token = _current.set(context)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
 def using(
     *, kind: Callable[[Any], Any] | None = None, recording: Any = None
 ) -> contextlib.AbstractContextManager[None]:
     """Use other traced namespaces, or a namespace that records, inside a ``with`` block."""
-    return _inside(Context(kind, recording, {}))
+    return having(_current, Context(kind, recording, {}))
 
 
 def outside_of_recording() -> contextlib.AbstractContextManager[None]:
     """Compute with plain arrays as if nothing recorded, in a function that is recorded whole."""
-    return contextlib.nullcontext() if _current.get().recording is None else _inside(_USUAL)
+    return contextlib.nullcontext() if _current.get().recording is None else having(_current, _USUAL)
 
 
 def recording_of(xp: Any) -> Any:

@@ -17,6 +17,7 @@ from xpnet.backends.numpy import NUMPY
 from xpnet.backends.strict import STRICT
 from xpnet.backends.torch import TORCH
 from xpnet.errors import DeviceUnavailableError
+from xpnet.scopes import having
 
 _log = logging.getLogger("xpnet")
 
@@ -117,12 +118,8 @@ def use_device(spec: str | Device | None) -> Iterator[Device]:
     ...     layer = xpnet.nn.Dense(2, 3)
     """
     found = device(spec)
-    token = _current.set(found)
-    try:
-        with found.library.entered(found.native), clear_errors():
-            yield found
-    finally:
-        _current.reset(token)
+    with having(_current, found), found.library.entered(found.native), clear_errors():
+        yield found
 
 
 @contextlib.contextmanager

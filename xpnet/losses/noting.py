@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
 from xpnet.arrays import concrete
+from xpnet.scopes import having
 
 Call: TypeAlias = tuple[Callable[..., Any], Any, Any]
 Denominator: TypeAlias = tuple[Any, Any, bool]
@@ -48,11 +49,8 @@ def noted_denominators() -> AbstractContextManager[list[Denominator]]:
 @contextlib.contextmanager
 def _noted_in(variable: ContextVar[list[T] | None]) -> Iterator[list[T]]:
     noted: list[T] = []
-    token = variable.set(noted)
-    try:
+    with having(variable, noted):
         yield noted
-    finally:
-        variable.reset(token)
 
 
 def note_call(loss: Callable[..., Any], logits: Any, targets: Any) -> None:

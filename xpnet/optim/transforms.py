@@ -6,14 +6,15 @@ of the parameters' own dtype and device, and nothing waits for a device. They ar
 settings, no closures, so that they can be pickled, and that two with the same settings are equal.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from xpnet.autodiff import array_namespace
 from xpnet.backends import at_least_single, in_dtype
 from xpnet.optim.bound import Bound
+from xpnet.scopes import having
 from xpnet.settings import at_least_zero, positive
 
 __all__ = ["Transform", "add_decayed_weights", "clip_by_global_norm", "total"]
@@ -126,14 +127,9 @@ class OverPieces(NamedTuple):
 _OVER_PIECES: ContextVar[OverPieces | None] = ContextVar("over pieces", default=None)
 
 
-@contextmanager
-def over_pieces(asked: OverPieces) -> Iterator[None]:
+def over_pieces(asked: OverPieces) -> AbstractContextManager[None]:
     """Let `total` and `everywhere` ask for all pieces."""
-    token = _OVER_PIECES.set(asked)
-    try:
-        yield
-    finally:
-        _OVER_PIECES.reset(token)
+    return having(_OVER_PIECES, asked)
 
 
 def everywhere(truth: Any) -> Any:

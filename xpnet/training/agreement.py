@@ -35,8 +35,8 @@ def told_by(group: Group) -> Iterator[None]:
     def is_told(record: logging.LogRecord) -> bool:
         return group.rank == 0 or record.levelno > logging.WARNING
 
-    _log.addFilter(is_told)
     try:
+        _log.addFilter(is_told)
         yield
     finally:
         _log.removeFilter(is_told)

@@ -1,7 +1,7 @@
 """Nodes of a file, and how operators of ONNX are declared."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +14,7 @@ from onnx import defs, helper
 from xpnet.backends import asarray, concrete, device_of
 from xpnet.cached import cached_property
 from xpnet.errors import OF_WRONG_VALUES
+from xpnet.scopes import having
 
 NODES: dict[str, Callable] = {}
 
@@ -76,7 +77,7 @@ def numbers_in(arrays: Iterable[Any]) -> int:
     return total
 
 
-_bounds: ContextVar[Bounds] = ContextVar("bounds of a run")
+_bounds: ContextVar[Bounds] = ContextVar("bounds of a run", default=Bounds(0, 0, 0))  # noqa: B039 - all take more than it has
 
 
 @dataclass(frozen=True)
@@ -267,16 +268,11 @@ def _is_of_kind(value: Any, kind: Any) -> bool:
     return _is_tuple_of(of, items) and (of is not int or all(-(2**63) <= item < 2**63 for item in items))
 
 
-@contextmanager
-def bounded_run(values: dict[str, Any]) -> Iterator[None]:
+def bounded_run(values: dict[str, Any]) -> AbstractContextManager[None]:
     """Bound what is computed inside a ``with`` block from arrays: the inputs and the weights."""
     given = numbers_in(values.values())
     numbers = MOST_NUMBERS + TIMES * given
-    token = _bounds.set(Bounds(numbers, KEPT * numbers, MOST_WORK + WORK_TIMES * given))
-    try:
-        yield
-    finally:
-        _bounds.reset(token)
+    return having(_bounds, Bounds(numbers, KEPT * numbers, MOST_WORK + WORK_TIMES * given))
 
 
 def bounds() -> Bounds:

@@ -16,6 +16,7 @@ from typing import Any
 from xpnet import tree
 from xpnet.arrays import ArrayObject, calling_line
 from xpnet.errors import NotRecordableError
+from xpnet.scopes import having
 
 
 class ArrayFromOutsideError(NotRecordableError):
@@ -57,14 +58,14 @@ class FromOutside(ArrayObject):
 
 # The arrays that are refused in what is being recorded, by their identity, with names for people.
 _refused: ContextVar[dict[int, str] | None] = ContextVar("xpnet_refused", default=None)
-_recordings = 0  # in all threads
+_recordings: set[object] = set()  # in all threads
 _lock = threading.Lock()
 
 
 def _after_fork() -> None:
     """Forget what other threads record: a child has none."""
     global _recordings, _lock
-    _recordings, _lock = 0, threading.Lock()
+    _recordings, _lock = set(), threading.Lock()
     if "__getattribute__" in vars(tree.Branch):
         del tree.Branch.__getattribute__
 
@@ -75,28 +76,24 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def refused(owned: dict[int, str]) -> Iterator[None]:
-    """Let modules hand out stand-ins for some arrays."""
+    """Let modules hand out stand-ins for some arrays. It takes time at each of their attributes."""
     if not owned:
         yield
         return
-    token = _refused.set(owned)
-    _count(1)
-    try:
-        yield
-    finally:
-        _count(-1)
-        _refused.reset(token)
-
-
-def _count(change: int) -> None:
-    """Look at the attributes of modules while something is recorded; it takes time at each of them."""
     global _recordings
-    with _lock:
-        _recordings = max(_recordings + change, 0)
-        if _recordings:
-            tree.Branch.__getattribute__ = _attribute  # type: ignore[method-assign, assignment]
-        elif "__getattribute__" in vars(tree.Branch):
-            del tree.Branch.__getattribute__
+    recording = object()
+    with having(_refused, owned):
+        try:
+            with _lock:
+                _recordings |= {recording}
+                tree.Branch.__getattribute__ = _attribute  # type: ignore[method-assign, assignment]
+            yield
+        finally:
+            # Nothing is called here: behind a call, the handler of a signal may raise.
+            with _lock:
+                _recordings -= {recording}
+                if not _recordings and "__getattribute__" in tree.Branch.__dict__:
+                    del tree.Branch.__getattribute__
 
 
 def _attribute(branch: Any, name: str) -> Any:
