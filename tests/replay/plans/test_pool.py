@@ -124,6 +124,12 @@ def check(function, arguments, expected, times=1, number=4):
             numpy.testing.assert_array_equal(function(*arguments), expected)
 
 
+def wait_for_workers(number):
+    """They enter themselves."""
+    while pool().words[of_pool.WORKERS] < number:
+        time.sleep(1e-3)
+
+
 def go_in_threads(*functions):
     with concurrent.futures.ThreadPoolExecutor(len(functions)) as executor:
         for future in [executor.submit(function) for function in functions]:
@@ -255,10 +261,13 @@ def test_ctrl_c_is_heard():
 # -- forks --------------------------------------------------------------------------------------------------
 
 
-def in_child(function):
-    """Call a function in a forked process, and return how that ended."""
+def in_child(function, threads="error"):
+    """Call a function in a forked process, and return how that ended.
+
+    Python 3.12 and newer warn of threads that are alive: that is an error, or to "ignore".
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter(threads)
         child = os.fork()
     if child == 0:
         signal.alarm(60)  # the end of a process that hangs
@@ -292,9 +301,7 @@ def test_forks_during_a_replay_of_another_thread():
     thread.start()
     try:
         for _ in range(20):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the other thread, from Python 3.12 on
-                assert in_child(lambda: check(*some, times=3)) == 0
+            assert in_child(lambda: check(*some, times=3), threads="ignore") == 0
     finally:
         ended.set()
         thread.join()
@@ -302,11 +309,38 @@ def test_forks_during_a_replay_of_another_thread():
 
 @forks
 def test_no_warning_of_threads_at_a_fork():
-    """Python 3.12 and newer warn of those that are alive. BLAS's own are stopped by itself."""
+    """BLAS's own are stopped by itself."""
     check(*work(), times=5)
     assert pool().size > 1
     assert in_child(lambda: None) == 0
     assert pool().size == 1
+
+
+@forks
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_before_a_fork(monkeypatch):
+    """Both can begin threads."""
+
+    class Interrupted(threading.Thread):
+        def join(self, timeout=None):
+            if interrupts:
+                interrupts.pop()
+                raise KeyboardInterrupt
+            super().join(timeout)
+
+    def go():
+        check(*work(), times=5)
+        wait_for_workers(3)
+
+    interrupts = []
+    pool().stop()
+    monkeypatch.setattr(threading, "Thread", Interrupted)
+    for _ in range(3):
+        go()
+        interrupts.append(1)
+        assert in_child(go, threads="ignore") == 0
+        assert not interrupts
+    go()
 
 
 def twice(x):
@@ -422,8 +456,7 @@ def test_ctrl_c_while_threads_begin_and_end(monkeypatch):
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 pool().grow(3)
-    while pool().words[of_pool.WORKERS] < 2:  # they enter themselves
-        time.sleep(1e-3)
+    wait_for_workers(2)
     check(*work(), number=3)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
