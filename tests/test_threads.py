@@ -89,6 +89,10 @@ def write(folder, **files):
         ),
         ("5:cpu:/\n", {"cpu": {"cpu__cfs_quota_us": "-1\n", "cpu__cfs_period_us": "100000\n"}}, []),
         ("0::/gone\n", {"": {"cpu__max": "nothing of use"}}, []),
+        ("0::/a\n", {"a": {"cpuset__cpus__effective": "0-3,8\n", "cpu__max": "max 100000\n"}}, [5]),
+        ("0::/a\n", {"a": {"cpuset__cpus__effective": "7\n", "cpu__max": "200000 100000\n"}}, [2, 1]),
+        ("0::/a\n", {"a": {"cpuset__cpus__effective": "\n"}}, []),
+        ("4:cpuset:/a\n", {"cpuset/a": {"cpuset__effective_cpus": "2-3\n"}}, [2]),
         ("no group\n0::/\udcff\n", {"": {"cpu__max": "100000 100000"}}, [1]),
         ("", {}, []),
     ],
@@ -149,10 +153,25 @@ def test_threadpoolctl_sees_and_limits_them():
     assert xpnet.get_threads() == 16
     with xpnet.use_threads(2), threadpoolctl.threadpool_limits(3):
         assert xpnet.get_threads() == 2
+        with xpnet.use_threads(8):
+            assert xpnet.get_threads() == 3
+    with threadpoolctl.threadpool_limits(3):
+        with xpnet.use_threads(2), threadpoolctl.threadpool_limits(1):
+            assert xpnet.get_threads() == 1
+        assert xpnet.get_threads() == 3
+        with threadpoolctl.threadpool_limits(4):
+            assert xpnet.get_threads() == 4
+        assert xpnet.get_threads() == 3
     xpnet.set_threads(20)
     with threadpoolctl.threadpool_limits(3):
         assert xpnet.get_threads() == 3
-    assert xpnet.get_threads() == 20
+        xpnet.set_threads(30)
+        assert xpnet.get_threads() == 3
+    assert xpnet.get_threads() == 30
+    with xpnet.use_threads(2):
+        limits = threadpoolctl.threadpool_limits(1)
+    limits.restore_original_limits()
+    assert xpnet.get_threads() == 30
     xpnet.set_threads(None)
     assert xpnet.get_threads() == 16
     # NumPy's own library is limited beside it, and has its threads again.

@@ -5,6 +5,7 @@ are told by says less, or `set_threads` or `use_threads` says something else.
 """
 
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import cache
@@ -20,8 +21,15 @@ _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 # How many processes of a group are on this machine, as Open MPI and MPICH say.
 _LOCAL_PROCESSES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 
+# What Linux says of a group of processes, in the second version of groups and in the first one: how much time
+# of processors it has in a period, and the numbers of its processors.
+_TIME = ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+_PROCESSORS = ("cpuset.cpus.effective",), ("cpuset.effective_cpus",)
+
 _for_all: int | None = None
-_most: int | None = None  # as another library limits threads
+# The limit of another library, if there is one, and what it was told before.
+_most: int | None = None
+_without_limit = MOST
 _here: ContextVar[int | None] = ContextVar("xpnet_threads", default=None)
 
 
@@ -35,7 +43,12 @@ def get_threads() -> int:
         those that this process may run on, or fewer where the system lets it have less of their time (a
         container with a limit, say), where the environment variables ``OMP_NUM_THREADS``,
         ``OPENBLAS_NUM_THREADS`` or ``NUMBA_NUM_THREADS`` say so, as the workers of joblib are told, or where
-        processes that MPI started share the machine. At most 64.
+        processes that MPI started share the machine. At most 64. What the system and the environment say
+        is read once.
+
+    Notes
+    -----
+    In a function under `jit`, it is a number like others of Python's: the one that was recorded.
 
     Examples
     --------
@@ -44,18 +57,22 @@ def get_threads() -> int:
     ...     print(xpnet.get_threads())
     3
     """
-    asked = _asked()
-    return min(asked, _most or asked)
+    return min(_here.get() or _for_all or default(), _most or MOST)
 
 
-def _asked() -> int:
-    return _here.get() or _for_all or default()
+def told() -> int:
+    """Return how many threads there are to another library, which sets that again when its limit ends."""
+    global _without_limit
+    if _most is None:
+        _without_limit = get_threads()
+    return _most or _without_limit
 
 
 def limit(number: int) -> None:
-    """Let there be at most so many threads, whatever the user says; no limit where that is not less."""
+    """Let there be at most so many threads, whatever the user says; as many again as were told before."""
     global _most
-    _most = None if number >= _asked() else max(1, number)
+    is_end = _most is not None and number == _without_limit
+    _most = None if is_end or number >= MOST else max(1, number)
 
 
 def set_threads(number: int | None) -> None:
@@ -92,6 +109,9 @@ def set_threads(number: int | None) -> None:
 
 def use_threads(number: int) -> AbstractContextManager[None]:
     """Let `jit` use so many threads within a ``with`` block, for calls of the thread that enters it.
+
+    It is for calls of recorded functions: inside one, it has no effect when that is replayed. Threads that
+    begin in the block do not inherit it.
 
     Parameters
     ----------
@@ -151,7 +171,7 @@ def _number_in(variable: str) -> int | None:
 
 
 def _limits(root: Path, own: Path) -> list[int]:
-    """Return how many processors' time Linux gives the groups of processes that this one belongs to."""
+    """Return how many processors, or the time of how many, the groups have that this process belongs to."""
     try:
         lines = own.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
@@ -159,24 +179,33 @@ def _limits(root: Path, own: Path) -> list[int]:
     found = []
     for _, controllers, group in (line.split(":", 2) for line in lines if line.count(":") >= 2):
         # The second version has one tree for all; in the first one, each controller has one of its own.
-        for folder in (root / controllers, root) if "cpu" in controllers.split(",") else (root,):
+        is_own = not {"cpu", "cpuset"}.isdisjoint(controllers.split(","))
+        for folder in (root / controllers, root) if is_own else (root,):
             inner = folder / group.lstrip("/")
             for each in (inner, *inner.parents):
                 if each == folder.parent:
                     break
-                found += _limit(each)
+                found += [*_limit(each)]
     return found
 
 
-def _limit(folder: Path) -> list[int]:
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        try:
-            quota, period = " ".join((folder / name).read_text() for name in names).split()[:2]
-        except (OSError, ValueError):
-            continue
-        if quota.isdecimal() and int(period) > 0:  # else there is none: "max", or -1
-            return [max(1, ceil(int(quota) / int(period)))]
-    return []
+def _limit(folder: Path) -> Iterator[int]:
+    for names in _TIME:
+        quota, period, *_ = [*_words(folder, names), "", ""]
+        if quota.isdecimal() and period.isdecimal() and int(period):  # else there is none: "max", or -1
+            yield max(1, ceil(int(quota) / int(period)))
+    for names in _PROCESSORS:
+        ranges = [each.split("-") for each in ",".join(_words(folder, names)).split(",")]  # 0-3,8
+        if all(number.isdecimal() for each in ranges for number in each):
+            yield sum(int(each[-1]) - int(each[0]) + 1 for each in ranges)
+
+
+def _words(folder: Path, names: tuple[str, ...]) -> list[str]:
+    """Return the words in some files of a group; none where one of them cannot be read."""
+    try:
+        return " ".join((folder / name).read_text() for name in names).split()
+    except (OSError, ValueError):
+        return []
 
 
 if hasattr(os, "register_at_fork"):

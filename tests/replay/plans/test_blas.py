@@ -124,3 +124,13 @@ def test_on_windows_the_loaded_libraries_of_numpys_own_are_asked(monkeypatch, tm
     assert at.name == "scipy_cblas_?gemm64_ of libscipy_openblas64_-9e3e5a42.dll"
     assert sorted(at.addresses.values()) == [*range(100, 106)]
     assert loaded == [*handles.items()]  # nothing is loaded that was not
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(0, None), (1, ("", "64_")), (2, None)])
+def test_a_copy_is_made_of_a_library_with_threads_of_its_own(kind, expected, monkeypatch):
+    """Those of OpenMP, one library would change for all others."""
+    loaded = SimpleNamespace(
+        openblas_set_num_threads64_=lambda number: None, openblas_get_parallel64_=lambda: kind
+    )
+    monkeypatch.setattr(ctypes, "CDLL", lambda file: loaded)
+    assert blas._affixes("a file") == expected

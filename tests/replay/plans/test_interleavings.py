@@ -42,12 +42,18 @@ class Plain:
     @classmethod
     def load(cls, address):
         assert address not in cls.shared
+        check_that_it_is_there(cls.memory, address)
         return cls.memory.get(address, 0)
 
     @classmethod
     def store(cls, address, value):
         assert address not in cls.shared
+        check_that_it_is_there(cls.memory, address)
         cls.memory[address] = value
+
+
+def check_that_it_is_there(memory, address):
+    assert address < TABLE or not memory.get("freed"), "a table is looked at whose memory is freed"
 
 
 class Model:
@@ -61,6 +67,7 @@ class Model:
         Plain.memory = memory
         if step not in ("call", "foreign"):
             Plain.shared.add(arguments[0])
+            check_that_it_is_there(memory, arguments[0])
         if step == "atomic_load":
             return memory.get(arguments[0], 0)
         if step == "atomic_store":
@@ -120,6 +127,8 @@ def world(parts, runs, stops):
             memory["open"] = 0
         # Who goes through it alone, behind an error, begins by forgetting that.
         yield "atomic_store", TABLE + 8 * table.STOPPED, 0
+        inside = yield "atomic_load", POOL + 8 * (pool.OWN + pool.INSIDE)
+        memory["freed"] = inside != TABLE
         memory[POOL + 8 * (pool.OWN + pool.STOP)] = 1
         yield from FUNCTIONS["ring"](POOL, 0)
 
@@ -131,11 +140,12 @@ def world(parts, runs, stops):
     ("parts", "runs", "stops"),
     [
         ([2, 2, 1], 1, (1, 0)),
+        ([2], 2, ()),
         pytest.param([1, 2, 1], 1, (), marks=pytest.mark.slow),
         pytest.param([2, 1], 2, (), marks=pytest.mark.slow),
         pytest.param([2, 1], 2, (0,), marks=pytest.mark.slow),
     ],
-    ids=["two errors", "three rounds", "two runs", "an error, and another run"],
+    ids=["two errors", "one round twice", "three rounds", "two runs", "an error, and another run"],
 )
 def test_in_any_order_each_part_is_done_once_and_after_those_before_it(parts, runs, stops):
     make = partial(world, parts, runs, stops)

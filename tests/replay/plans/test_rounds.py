@@ -338,4 +338,4 @@ def test_a_training_step_is_as_few_rounds_as_its_sums_ask_for():
     assert "1 part, of about" in lines[1]
     assert "as it is too short for several" in lines[1]
     assert "multiply_add_sqrt_divide_subtract" in lines[-1]
-    assert f"Threads: {xpnet.get_threads()} at most, for parts of" in step.explain()
+    assert f"Threads: {xpnet.get_threads()} at most, for the parts of" in step.explain()

@@ -105,7 +105,8 @@ def _addresses(library: Library, name: str) -> dict[tuple[str, str], int]:
 
 # How OpenBLAS calls functions that say how many threads it has, with the prefix and suffix of the others.
 _GET, _SET = "{}openblas_get_num_threads{}", "{}openblas_set_num_threads{}"
-_KIND = "{}openblas_get_parallel{}"  # 0 without threads
+# Its threads: 0 for none, 1 for its own. Those of OpenMP, 2, it shares with all libraries of the process.
+_KIND, _PTHREADS = "{}openblas_get_parallel{}", 1
 _VARIABLE = "OPENBLAS_NUM_THREADS"
 _AFFIXES = [("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "_64"), ("", "")]
 # The beginning of the name of a copy, by which threadpoolctl knows it. It is not to take it for NumPy's own.
@@ -133,7 +134,7 @@ def without_threads() -> Blas | str:
 
 
 def _affixes(file: str) -> tuple[str, str] | None:
-    """Return with what the functions of an OpenBLAS are called, if it was built for several threads.
+    """Return with what the functions of an OpenBLAS are called, if it was built with threads of its own.
 
     Others may not be called by several at once.
     """
@@ -141,7 +142,7 @@ def _affixes(file: str) -> tuple[str, str] | None:
         return None
     loaded = ctypes.CDLL(file)  # which it is already
     for each in _AFFIXES:
-        if hasattr(loaded, _SET.format(*each)) and getattr(loaded, _KIND.format(*each), int)():
+        if hasattr(loaded, _SET.format(*each)) and getattr(loaded, _KIND.format(*each), int)() == _PTHREADS:
             return each
     return None
 
@@ -179,12 +180,12 @@ def _loaded(path: Path) -> ctypes.CDLL:
     """Load a library that reads, while it is loaded, that it shall start no threads."""
     threads.default()  # which is not to read this
     before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = "1"
     try:
+        os.environ[_VARIABLE] = "1"
         return ctypes.CDLL(str(path))
     finally:
         if before is None:
-            del os.environ[_VARIABLE]
+            os.environ.pop(_VARIABLE, None)
         else:
             os.environ[_VARIABLE] = before
 

@@ -10,7 +10,7 @@ def register() -> None:
     """Let threadpoolctl see and limit the threads of plans, as it does with those of BLAS.
 
     It knows a pool by the file of a library: by the copy of OpenBLAS, in this case, that plans call. Its
-    limit is beside what `set_threads` says, so that this is as it was when the limit ends.
+    limit is beside what `set_threads` says, so that this holds when the limit ends.
     """
     try:
         import threadpoolctl
@@ -27,7 +27,7 @@ def register() -> None:
         filename_prefixes = (blas.PREFIX,)
 
         def get_num_threads(self) -> int:
-            return threads.get_threads()
+            return threads.told()
 
         def set_num_threads(self, num_threads: int) -> None:
             threads.limit(num_threads)

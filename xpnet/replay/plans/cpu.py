@@ -186,5 +186,6 @@ class CpuPlan(MemoryPlan):
     def _threads(self) -> str:
         """Say how many threads go through tables, or why one does."""
         if self._rounds:
-            return f"{get_threads()} at most, for parts of"
-        return f"one, as {products.one_thread() or 'there is too little to do for a second one'}"
+            return f"{get_threads()} at most, for the parts of"
+        why = "what there is to do is too little for a second one, in trifles, or cannot be divided"
+        return f"one, as {products.one_thread() or why}"

@@ -235,7 +235,7 @@ def _helpers(pool: int, table: int, threads: int, began: int) -> int:
     None if they took longer than one thread a short while ago; or if they sleep, as waking them takes time,
     unless there is much to do, or one run follows the other.
     """
-    helpers = min(threads - 1, load(pool + 8 * WORKERS), load(table + 8 * MOST_PARTS) - 1)
+    helpers = min(threads - 1, atomic_load(pool + 8 * WORKERS), load(table + 8 * MOST_PARTS) - 1)
     if helpers <= 0 or load(pool + 8 * LEARNS) == 0:
         return helpers
     if load(table + 8 * ALONE) == 0 or began < load(table + 8 * AGAIN):

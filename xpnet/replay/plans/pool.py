@@ -25,10 +25,11 @@ from xpnet.replay.plans import controller, numba, numba_files
 
 # Words that are read only: addresses of functions that let another thread run, tell the time, and acquire and
 # release a lock; for how many nanoseconds a worker stays awake without work; how often a thread looks whether
-# others are done before it lets others run; how many nanoseconds of work it takes to wake workers; whether it
-# is learned who is faster; and how many workers there are. Each of the others has a line of the cache.
+# others are done before it lets others run; how many nanoseconds of work it takes to wake workers; and
+# whether it is learned who is faster.
 YIELD, CLOCK, ACQUIRE, RELEASE, SPIN, PATIENCE, LEAST_IF_ASLEEP, LEARNS = range(8)
-# Whether a table is being gone through, and which one; and when the last one was done with.
+# How many workers there are; whether a table is being gone through, and which one; and when the last one was
+# done with. Each has a line of the cache.
 WORKERS, BUSY, TABLE, LAST_END = 8, 16, 24, 32
 # Of each worker: how often it was rung, whether it sleeps, or must stop, and its lock; and in the next line
 # which table it is in, the processor's settings for arithmetic as they were and are, and words for the clock.
@@ -48,7 +49,8 @@ class Pool:
     """The threads of this process.
 
     Whatever interrupts a method, and in whichever thread the garbage collector frees a table, what is said
-    here of the threads is true: a worker enters itself, and has its place until it has ended.
+    here of the threads is true: each is noted before it begins, enters itself, and has its place until it has
+    ended.
 
     Attributes
     ----------
@@ -56,13 +58,15 @@ class Pool:
         What they share with those who go through tables.
     size : int
         How many threads there are or will soon be, with the one that calls.
+    most : int
+        How many the tables have use for.
     """
 
     def __init__(self) -> None:
         length = OWN + WORKER * threads.MOST
         memory = numpy.zeros(length + 8, numpy.int64)
         self.words = memory[-memory.ctypes.data % 64 // 8 :][:length]
-        self.size = 1
+        self.size = self.most = 1
         libc, python = ctypes.CDLL(None), ctypes.pythonapi
         for word, function in (
             (YIELD, libc.sched_yield),
@@ -73,9 +77,10 @@ class Pool:
             self.words[word] = ctypes.cast(function, ctypes.c_void_p).value or 0
         self.words[[SPIN, PATIENCE, LEAST_IF_ASLEEP, LEARNS]] = 100_000, 500, 1_000_000, 1
         self._lock = threading.RLock()
-        self._workers: list[threading.Thread] = []
+        self._workers: list[threading.Thread] = []  # since the last stop
         self._ending: list[threading.Thread] = []  # which were told to stop
-        self._generation = 0  # of those that were asked for since the last stop
+        self._generation = 0  # how often that was
+        self._places = 0  # how many of them have entered
         self._retry = 0.0  # when threads may be asked for again
         self._kept: deque[tuple[int, Any]] = deque()
         self._freeing = threading.Lock()
@@ -102,23 +107,25 @@ class Pool:
         with self._lock:
             self._wait_for_ending()
             while self.size < size and time.monotonic() >= self._retry:
-                self.size += 1
                 worker = threading.Thread(
                     target=self._live, args=(self._generation,), name="xpnet", daemon=True
                 )
+                self._workers.append(worker)
                 try:
                     worker.start()
                 except RuntimeError:  # there can be no more now, or the interpreter ends
-                    self.size -= 1
                     self._retry = time.monotonic() + 1
+                finally:
+                    if worker.ident is None:
+                        self._workers.remove(worker)
+                    self.size = 1 + len(self._workers)
 
     def stop(self) -> None:
         """End all threads, each when it is done with its part."""
         with self._lock:
             self._generation += 1
             self.size, self.words[WORKERS] = 1, 0
-            self._ending += self._workers
-            self._workers = []
+            self._ending, self._workers = [*self._ending, *self._workers], []
             self._wait_for_ending()
 
     def close(self) -> None:
@@ -135,8 +142,9 @@ class Pool:
         self._kept.append((table, memory))
         if self._freeing.acquire(blocking=False):
             try:
+                count = len(self._kept)  # of those that come later, it is not looked who is inside
                 inside = {*self.words[OWN + INSIDE :: WORKER].tolist()}
-                for _ in range(len(self._kept)):
+                for _ in range(count):
                     if self._kept[0][0] in inside:
                         self._kept.rotate(-1)
                     else:
@@ -146,28 +154,34 @@ class Pool:
 
     def _live(self, generation: int) -> None:
         """Be a worker."""
-        with self._lock:
+        while not self._lock.acquire(timeout=1e-3):
+            if generation != self._generation:  # who has the lock waits for the end of this thread
+                return
+        try:
             if generation != self._generation:
                 return
-            number = len(self._workers)
+            number = self._places
             own = self.words[OWN + WORKER * number :][:WORKER]
             lock = own[LOCK] or _new_lock()
             own[:] = 0
             own[LOCK] = lock
-            self._workers.append(threading.current_thread())
-            self.words[WORKERS] = number + 1
+            self._places = self.words[WORKERS] = number + 1
+        finally:
+            self._lock.release()
         self._work(self.address, number)
 
     def _wait_for_ending(self) -> None:
         """Let those end that were told to stop. Until then their places are taken."""
-        for number in range(len(self._ending)):
+        if not self._ending:
+            return
+        for number in range(self._places):
             self.words[OWN + WORKER * number + STOP] = 1
             self._ring(self.address, number)
         for worker in self._ending:
             worker.join()
             while os.path.exists(f"/proc/self/task/{worker.native_id}"):  # Python looks there at a fork
                 time.sleep(1e-5)
-        self._ending = []
+        self._ending, self._places = [], 0
 
     def _before_fork(self) -> None:
         self._lock.acquire()
@@ -180,7 +194,7 @@ class Pool:
     def _in_child(self) -> None:
         # What another thread was about has no one here who goes on with it.
         self.words[[BUSY, TABLE, WORKERS]] = self.words[OWN + INSIDE :: WORKER] = 0
-        self._workers, self._ending, self.size = [], [], 1
+        self._workers, self._ending, self._places, self.size = [], [], 0, 1
         self._generation += 1
         self._lock, self._freeing = threading.RLock(), threading.Lock()
 
@@ -219,7 +233,7 @@ def _driver() -> Callable[[int, tuple], int]:
     ours, number_of = _pool(), threads.get_threads
 
     def run_together(table: int, arrays: tuple) -> int:
-        number = number_of()
+        number = min(number_of(), ours.most)
         if number > ours.size:
             ours.grow(number)
         return run(table, arrays, number)

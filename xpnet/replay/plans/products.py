@@ -208,9 +208,9 @@ def library() -> Blas | str:
 
 def one_thread() -> str:
     """Return why one thread goes through tables; "" if several may."""
-    found = library()
     if reason := pool.why_not():
         return reason
+    found = library()
     if isinstance(found, str):
         return found
     return str(blas.without_threads()) if found.has_threads else ""

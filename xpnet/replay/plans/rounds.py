@@ -294,9 +294,9 @@ def _pieces(work: Work, number: int) -> tuple[Sequence[Piece], list[int] | None]
 
 
 def evenly(count: int, number: int) -> list[int]:
-    """Return where to cut so many into about so many pieces: alike, or all but the last whole groups.
+    """Return where to cut so many into about so many pieces of one length, but for the last.
 
-    Loops take in several elements at once.
+    Unless all have one, it is a multiple of 16 from 16 on, as loops take in several elements at once.
     """
     number = max(1, min(number, count))
     length = -(-count // number)

@@ -160,7 +160,8 @@ class Stretch:
             return Table(self, words)
         rounds, parts = self._divided(words.ctypes.data)
         words[[POOL, ROUNDS, FIRST_ROUND]] = pool.address, len(rounds), rounds.ctypes.data
-        words[MOST_PARTS] = max(map(len, self._rounds))
+        words[MOST_PARTS] = most = max(map(len, self._rounds))
+        pool.most = max(pool.most, most)
         return Table(self, words, (rounds, parts), pool)
 
     def _divided(self, address: int) -> tuple[numpy.ndarray, numpy.ndarray]:
