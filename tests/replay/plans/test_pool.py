@@ -35,6 +35,7 @@ def divided(monkeypatch):
         pytest.skip(products.one_thread())
     monkeypatch.setattr(rounds, "WORTH_IT", 0)
     monkeypatch.setattr(rounds, "SHORTEST", 1)
+    monkeypatch.setattr(pool(), "most", 64)
     learns = pool().words[of_pool.LEARNS]
     pool().words[of_pool.LEARNS] = 0
     yield
@@ -179,12 +180,9 @@ def test_workers_do_parts():
 def test_there_are_as_many_threads_as_parts():
     function, arguments, expected = work(200)
     pool().stop()
-    most, pool().most = pool().most, 1
-    try:
-        check(function, arguments, expected, number=64)
-        assert pool().size == pool().most == max(map(len, parts_of(function))) > 1
-    finally:
-        pool().most = max(most, pool().most)
+    pool().most = 1
+    check(function, arguments, expected, number=64)
+    assert pool().size == pool().most == max(map(len, parts_of(function))) > 1
 
 
 def test_one_plan_in_several_threads():
@@ -221,7 +219,7 @@ def test_what_stops_a_table_is_the_first_of_all(number):
     wrong[[20, 50]] = 777, 888
     with xpnet.use_threads(number):
         function(x, good, good)
-        for _ in range(50):
+        for _ in range(300):
             with pytest.raises(IndexError, match="received 777"):
                 function(x, wrong, good)
             with pytest.raises(IndexError, match="received 777"):
@@ -373,6 +371,41 @@ def test_ctrl_c_before_a_fork(monkeypatch):
         assert in_child(go, threads="ignore") == 0
         assert not interrupts
     go()
+
+
+def test_a_fork_waits_for_callers_and_callers_for_it():
+    """BLAS has a lock: a child of a process with a thread that holds it would wait for ever."""
+    function, arguments, expected = work(400)
+    check(function, arguments, expected)
+    callers, went_on = pool().words[of_pool.CALLERS :][:1], []
+
+    def go_on():
+        while not ended.is_set():
+            check(function, arguments, expected)
+            went_on.append(1)
+
+    ended = threading.Event()
+    threads = [threading.Thread(target=go_on) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            while not callers:
+                time.sleep(1e-4)
+            pool()._before_fork()
+            try:
+                before = len(went_on)
+                time.sleep(0.02)
+                assert not callers[0]
+                assert len(went_on) - before <= len(threads)  # who was through and had not yet said so
+            finally:
+                pool()._after_fork()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert not callers[0]
+    check(function, arguments, expected)
 
 
 def twice(x):

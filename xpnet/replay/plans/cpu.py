@@ -20,6 +20,7 @@ from xpnet.replay.plans.cpu_runtime import Cpu
 from xpnet.replay.plans.cpu_steps import LOWERINGS, elementwise, view
 from xpnet.replay.plans.cpu_works import Works
 from xpnet.replay.plans.plan import MemoryPlan, Over, Variables
+from xpnet.replay.plans.pool import Pool
 from xpnet.replay.plans.rounds import Round, Work
 from xpnet.replay.plans.step import CALL, Call, Item, Member, Step
 from xpnet.replay.plans.table import SHORT, Stretch, Where, of_arguments
@@ -62,6 +63,12 @@ def _described(each: Round) -> str:
         return f"{len(each.parts)} parts at once, of about {times} us: {names}"
     why = "is too short for several" if each.nanoseconds < 2 * rounds.SHORTEST else "cannot be divided"
     return f"1 part, of about {times} us, as it {why}: {names}"
+
+
+def _pool_of(stretch: Stretch) -> Pool | None:
+    """Return the threads for a stretch that is divided, or during which other threads of Python may fork."""
+    is_long = stretch.nanoseconds >= SHORT and not pool.why_not()
+    return pool.pool() if stretch.is_divided or is_long else None
 
 
 class CpuPlan(MemoryPlan):
@@ -122,7 +129,7 @@ class CpuPlan(MemoryPlan):
 
     def _run(self, stretch: Stretch) -> Callable[[int, tuple], int]:
         """Return what goes through a stretch."""
-        if stretch.is_divided:
+        if _pool_of(stretch):
             return pool.driver()
         driver = numba.driver()
         return driver.run if stretch.nanoseconds < SHORT else driver.run_long
@@ -134,9 +141,7 @@ class CpuPlan(MemoryPlan):
         return Where(self._text.text(root), offset)
 
     def _native_names(self, memory: numpy.ndarray) -> dict[str, Any]:
-        tables = [
-            stretch.bind(memory, pool.pool() if stretch.is_divided else None) for stretch in self._stretches
-        ]
+        tables = [stretch.bind(memory, _pool_of(stretch)) for stretch in self._stretches]
         names: dict[str, Any] = {f"steps_{number}": table for number, table in enumerate(tables, start=1)}
         names |= {f"address_{number}": table.address for number, table in enumerate(tables, start=1)}
         return names | {self._text.text(x): array for x, array in self._constants.items()}

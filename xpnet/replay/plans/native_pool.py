@@ -30,7 +30,9 @@ from xpnet.replay.plans.native import (
 from xpnet.replay.plans.pool import (
     ACQUIRE,
     BUSY,
+    CALLERS,
     CLOCK,
+    HELD,
     INSIDE,
     LAST_END,
     LEARNS,
@@ -69,6 +71,7 @@ from xpnet.replay.plans.table import (
     ROUNDS,
     ROWS_BEFORE,
     ROWS_OF_PART,
+    ROWS_UNTIL,
     RUN,
     RUN_APART,
     STARTED,
@@ -136,7 +139,9 @@ def _take_part(pool: int, table: int, run: int) -> None:
                 pause()
             else:
                 foreign(int32, load(pool + 8 * YIELD), ())
-        if atomic_load(table + 8 * STOPPED) != 0:
+        # One that was stopped in the next round has parts there that are not done.
+        stopped = atomic_load(table + 8 * STOPPED)
+        if stopped != 0 and stopped <= load(place + 8 * ROWS_UNTIL):
             return
         place += 8 * ROUND
 
@@ -263,6 +268,23 @@ def _learn(table: int, took: int, now: int, together: bool) -> None:
     store(table + 8 * PENALTY, penalty)
 
 
+def hold(pool: int, held: int) -> int:
+    """Say whether callers are held that come to go through a table; return how many go through one."""
+    exchange(pool + 8 * HELD, held)
+    return atomic_load(pool + 8 * CALLERS)
+
+
+@njit(error_model="numpy")
+def _enter(pool: int) -> None:
+    """Count a caller, behind those that are held."""
+    atomic_add(pool + 8 * CALLERS, 1)
+    while atomic_load(pool + 8 * HELD) != 0:
+        atomic_add(pool + 8 * CALLERS, -1)
+        while atomic_load(pool + 8 * HELD) != 0:
+            foreign(int32, load(pool + 8 * YIELD), ())
+        atomic_add(pool + 8 * CALLERS, 1)
+
+
 def run_together(table: int, arrays: int, threads: int) -> int:
     """Go through a table with a tuple of arrays, by so many threads at most, of which this is one.
 
@@ -270,6 +292,7 @@ def run_together(table: int, arrays: int, threads: int) -> int:
     alone.
     """
     pool = load(table + 8 * POOL)
+    _enter(pool)
     began = _now(pool, table + 8 * STARTED)
     put_places(table, arrays)
     helpers = _helpers(pool, table, threads, began)
@@ -291,4 +314,6 @@ def run_together(table: int, arrays: int, threads: int) -> int:
     # Workers that were woken are awake the next time.
     if threads > 1 and (woken == 0 or load(table + 8 * ALONE) >= load(pool + 8 * LEAST_IF_ASLEEP)):
         _learn(table, now - began, now, together)
-    return atomic_load(table + 8 * STOPPED)
+    stopped = atomic_load(table + 8 * STOPPED)
+    atomic_add(pool + 8 * CALLERS, -1)
+    return stopped

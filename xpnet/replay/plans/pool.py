@@ -28,12 +28,12 @@ from xpnet.replay.plans import controller, numba, numba_files
 # others are done before it lets others run; how many nanoseconds of work it takes to wake workers; and
 # whether it is learned who is faster.
 YIELD, CLOCK, ACQUIRE, RELEASE, SPIN, PATIENCE, LEAST_IF_ASLEEP, LEARNS = range(8)
-# How many workers there are; whether a table is being gone through, and which one; and when the last one was
-# done with. Each has a line of the cache.
-WORKERS, BUSY, TABLE, LAST_END = 8, 16, 24, 32
+# How many workers there are; whether a table is gone through together, and which one; when the last one was
+# done with; how many callers go through tables; and whether none may begin to. Each has a line of the cache.
+WORKERS, BUSY, TABLE, LAST_END, CALLERS, HELD = 8, 16, 24, 32, 40, 48
 # Of each worker: how often it was rung, whether it sleeps, or must stop, and its lock; and in the next line
 # which table it is in, the processor's settings for arithmetic as they were and are, and words for the clock.
-OWN = 40
+OWN = 56
 RINGS, SLEEPS, STOP, LOCK = range(4)
 INSIDE, SETTINGS, TIME, WORKER = 8, 9, 11, 16
 
@@ -84,13 +84,13 @@ class Pool:
         self._retry = 0.0  # when threads may be asked for again
         self._kept: deque[tuple[int, Any]] = deque()
         self._freeing = threading.Lock()
-        work, ring = (
+        # Their addresses are valid as long as they are there.
+        self._compiled = [
             numba.native(f"from xpnet.replay.plans.native_pool import {name} as kernel", "int64", "int64")
-            for name in ("work", "ring")
-        )
+            for name in ("work", "ring", "hold")
+        ]
         of_two = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-        self._compiled = work, ring  # whose addresses are valid as long as they are there
-        self._work, self._ring = of_two(work.address), of_two(ring.address)
+        self._work, self._ring, self._hold = (of_two(each.address) for each in self._compiled)
         controller.register()
         atexit.register(self.close)
         os.register_at_fork(
@@ -184,16 +184,20 @@ class Pool:
         self._ending, self._places = [], 0
 
     def _before_fork(self) -> None:
+        """End all threads, and wait until nobody goes through a table: locks of BLAS would stay locked."""
         self._lock.acquire()
+        while self._hold(self.address, 1):
+            time.sleep(1e-5)
         self.stop()
 
     def _after_fork(self) -> None:
+        self.words[HELD] = 0
         with contextlib.suppress(RuntimeError):  # it is not held if Ctrl-C was pressed meanwhile
             self._lock.release()
 
     def _in_child(self) -> None:
         # What another thread was about has no one here who goes on with it.
-        self.words[[BUSY, TABLE, WORKERS]] = self.words[OWN + INSIDE :: WORKER] = 0
+        self.words[[BUSY, TABLE, WORKERS, CALLERS, HELD]] = self.words[OWN + INSIDE :: WORKER] = 0
         self._workers, self._ending, self._places, self.size = [], [], 0, 1
         self._generation += 1
         self._lock, self._freeing = threading.RLock(), threading.Lock()

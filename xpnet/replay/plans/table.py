@@ -28,9 +28,9 @@ PLACES, ROWS, CLASS, STOPPED, BEFORE, WITHIN = range(6)
 POOL, ROUNDS, FIRST_ROUND, MOST_PARTS, RUN, ALONE, AGAIN, PENALTY, STARTED = range(6, 15)
 HEAD = STARTED + 2
 # Words of a round, in two lines of the cache, as threads write to both: how many parts are claimed, how many
-# there are, and where they are; and how many are done. What is counted begins at the number of the run times
-# so many.
-CLAIMED, PARTS, FIRST_PART, DONE, ROUND = 0, 1, 2, 8, 16
+# there are, where they are, and how many rows the table has up to its end; and how many are done. What
+# is counted begins at the number of the run times so many.
+CLAIMED, PARTS, FIRST_PART, ROWS_UNTIL, DONE, ROUND = 0, 1, 2, 3, 8, 16
 RUN_APART = 1 << 24
 # Of a part: where its first row is, how many rows it has, and how many there are in the table before it.
 FIRST_ROW, ROWS_OF_PART, ROWS_BEFORE, PART = range(4)
@@ -178,6 +178,7 @@ class Stretch:
                 parts[number] = address + 8 * (self._starts[rows] - 2), count, rows
                 rows += count
                 number += 1
+            words[ROWS_UNTIL] = rows
         return rounds, parts
 
     def error(self, words: numpy.ndarray) -> Exception:
