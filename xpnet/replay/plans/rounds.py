@@ -296,7 +296,8 @@ def _pieces(work: Work, number: int) -> tuple[Sequence[Piece], list[int] | None]
 def evenly(count: int, number: int) -> list[int]:
     """Return where to cut so many into about so many pieces of one length, but for the last.
 
-    Unless all have one, it is a multiple of 16 from 16 on, as loops take in several elements at once.
+    Where the last one is shorter, that length is a multiple of 16 or less than 16, as loops take in several
+    elements at once.
     """
     number = max(1, min(number, count))
     length = -(-count // number)
