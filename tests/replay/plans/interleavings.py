@@ -7,6 +7,7 @@ is between two steps happens at once.
 import ast
 import inspect
 from collections.abc import Callable, Generator, Iterator
+from random import Random
 from typing import Any
 
 # What is a step: functions of native code, which the model does itself.
@@ -145,6 +146,26 @@ def explore(make: Callable[[], World], is_done: Callable[[World], bool], most: i
     stuck = [paths[key] for key in paths if key not in good]
     assert not stuck, f"after steps of the threads {min(stuck, key=len)}, nothing leads to the end"
     return len(paths)
+
+
+def wander(world: World, threads: int, random: Random, most: int) -> None:
+    """Do steps of one thread after the other, some of each, in a random order.
+
+    Raises
+    ------
+    AssertionError
+        If nobody can go on, or the threads have not come to their end after many steps.
+    """
+    for _ in range(most):
+        left = [number for number in range(threads) if not world.is_over(number)]
+        if not left:
+            return
+        first, *others = random.sample(left, len(left))
+        went_on = False
+        for _ in range(random.choice((1, 3, 10, 30))):
+            went_on = world.can(first) or went_on
+        assert went_on or any(world.can(number) for number in others), "nobody can go on"
+    raise AssertionError(f"the threads have not come to their end after {most} turns")
 
 
 def _at(make: Callable[[], World], path: tuple[int, ...]) -> World:

@@ -1,6 +1,7 @@
 """What threads count is right in whatever order their steps are done."""
 
 from functools import partial
+from random import Random
 
 import pytest
 
@@ -8,18 +9,19 @@ pytest.importorskip("numba")
 
 from xpnet.replay.plans import native_pool, pool, table
 
-from .interleavings import Blocked, World, explore, generators
+from .interleavings import Blocked, World, explore, generators, wander
 
 POOL, TABLE, ROUNDS, PARTS, ROWS = 0, 100_000, 200_000, 300_000, 400_000
 CALLER = 0
 
 
-def memory_of(parts):
-    """The words of a pool with one worker, and of a table with rounds of so many parts, each with one row."""
+def memory_of(parts, workers):
+    """The words of a pool, and of a table with rounds of so many parts, each with one row."""
     words = {POOL + 8 * word: name for word, name in (
         (pool.YIELD, "yield"), (pool.CLOCK, "clock"), (pool.ACQUIRE, "acquire"), (pool.RELEASE, "release"),
     )}  # fmt: skip
-    words |= {POOL + 8 * pool.WORKERS: 1, POOL + 8 * (pool.OWN + pool.LOCK): "lock"}
+    words |= {POOL + 8 * pool.WORKERS: workers}
+    words |= {own(number) + 8 * pool.LOCK: f"lock {number}" for number in range(workers)}
     words |= {TABLE + 8 * table.ROUNDS: len(parts), TABLE + 8 * table.FIRST_ROUND: ROUNDS}
     words |= {TABLE + 8 * table.MOST_PARTS: max(parts), TABLE + 8 * table.POOL: POOL}
     part = 0
@@ -33,6 +35,10 @@ def memory_of(parts):
             part += 1
         words[ROUNDS + 8 * (table.ROUND * number + table.ROWS_UNTIL)] = part
     return words
+
+
+def own(number):
+    return POOL + 8 * (pool.OWN + pool.WORKER * number)
 
 
 class Plain:
@@ -98,12 +104,12 @@ class Model:
 
     def foreign(self, memory, _returned, function, arguments):
         if function == "acquire":
-            if memory.get("held", 1):
+            if memory.get(arguments[0], 1):
                 raise Blocked
-            memory["held"] = 1
+            memory[arguments[0]] = 1
         elif function == "release":
-            assert memory.get("held", 1), "a lock is released that no one holds"
-            memory["held"] = 0
+            assert memory.get(arguments[0], 1), "a lock is released that no one holds"
+            memory[arguments[0]] = 0
         elif function == "clock":
             memory[arguments[1]] = memory[arguments[1] + 8] = 0
         return 0
@@ -113,28 +119,32 @@ NOTHING = dict.fromkeys(("put_places", "flush_denormals", "set_settings", "pause
 FUNCTIONS = generators(native_pool, **NOTHING, int32=int, _LOOKS=1, load=Plain.load, store=Plain.store)
 
 
-def world(parts, runs, stops):
+def world(parts, runs, stops, workers=1):
     model = Model(parts, stops)
     # Workers sleep as soon as they have looked once.
-    memory = memory_of(parts) | {POOL + 8 * pool.SPIN: -1, POOL + 8 * pool.PATIENCE: 0}
+    memory = memory_of(parts, workers) | {POOL + 8 * pool.SPIN: -1, POOL + 8 * pool.PATIENCE: 0}
     expected = sum(parts[: 1 + min((model.rounds[stop] for stop in stops), default=len(parts))])
 
     def caller():
         for _ in range(runs):
             memory["open"], memory["done"] = 1, ()
-            stopped = yield from FUNCTIONS["run_together"](TABLE, 0, 2)
+            stopped = yield from FUNCTIONS["run_together"](TABLE, 0, 1 + workers)
             assert stopped == (1 + min(stops) if stops else 0)
             assert memory["done"] == tuple(range(expected)), "a run ended before all was done"
             memory["open"] = 0
         # Who goes through it alone, behind an error, begins by forgetting that.
         yield "atomic_store", TABLE + 8 * table.STOPPED, 0
-        inside = yield "atomic_load", POOL + 8 * (pool.OWN + pool.INSIDE)
-        memory["freed"] = inside != TABLE
-        memory[POOL + 8 * (pool.OWN + pool.STOP)] = 1
-        yield from FUNCTIONS["ring"](POOL, 0)
+        inside = []
+        for number in range(workers):
+            inside.append((yield "atomic_load", own(number) + 8 * pool.INSIDE))
+        memory["freed"] = TABLE not in inside
+        for number in range(workers):
+            memory[own(number) + 8 * pool.STOP] = 1
+            yield from FUNCTIONS["ring"](POOL, number)
 
     Plain.memory = memory
-    return World(lambda: [caller(), FUNCTIONS["work"](POOL, 0)], model.do, memory)
+    threads = [FUNCTIONS["work"](POOL, number) for number in range(workers)]
+    return World(lambda: [caller(), *threads], model.do, memory)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +171,10 @@ def world(parts, runs, stops):
 def test_in_any_order_each_part_is_done_once_and_after_those_before_it(parts, runs, stops):
     make = partial(world, parts, runs, stops)
     assert explore(make, lambda world: world.is_over(0) and world.is_over(1), most=50_000) > 1_000
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("stops", [(), (0,), (4, 2), (5,)], ids=str)
+def test_in_some_orders_of_several_workers(workers, stops):
+    for seed in range(500):
+        wander(world([2, 3, 2], 3, stops, workers), 1 + workers, Random(seed), most=20_000)
