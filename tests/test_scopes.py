@@ -1,5 +1,6 @@
 import contextvars
 import dis
+import gc
 import itertools
 import logging
 import sys
@@ -44,6 +45,7 @@ def raising(moment, function):
         return trace
 
     usual = sys.gettrace()
+    gc.disable()  # which calls functions of other libraries
     sys._getframe().f_trace_opcodes = True  # Python 3.12 asks for it before `settrace`
     sys.settrace(trace)
     try:
@@ -52,6 +54,7 @@ def raising(moment, function):
         return True
     finally:
         sys.settrace(usual)
+        gc.enable()
         last.clear()
     return False
 
