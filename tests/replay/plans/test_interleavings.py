@@ -151,8 +151,8 @@ def world(parts, runs, stops, workers=1):
     ("parts", "runs", "stops"),
     [
         ([2, 2, 1], 1, (1, 0)),
-        ([2], 2, ()),
         ([1, 2], 1, (2, 1)),
+        pytest.param([2], 2, (), marks=pytest.mark.slow),
         pytest.param([1, 2, 1], 1, (), marks=pytest.mark.slow),
         pytest.param([2, 1], 2, (), marks=pytest.mark.slow),
         pytest.param([2, 1], 2, (0,), marks=pytest.mark.slow),
@@ -160,8 +160,8 @@ def world(parts, runs, stops, workers=1):
     ],
     ids=[
         "two errors",
-        "one round twice",
         "errors in a later round",
+        "one round twice",
         "three rounds",
         "two runs",
         "an error, and another run",
