@@ -178,6 +178,27 @@ def test_threadpoolctl_sees_and_limits_them():
     assert threadpoolctl.threadpool_info() == before
 
 
+def test_threadpoolctl_sees_them_when_the_copy_of_openblas_is_gone(tmp_path):
+    """As another process, which began at the same time, puts its own in the place."""
+    pytest.importorskip("threadpoolctl")
+    code = """
+import os, shutil, threadpoolctl
+from xpnet.replay.plans import products
+from xpnet.replay.plans.pool import pool
+pool()
+print(products.one_thread() or [each.name for each in os.scandir(os.environ["XPNET_CACHE_DIR"])])
+shutil.rmtree(os.environ["XPNET_CACHE_DIR"])
+print([each["user_api"] for each in threadpoolctl.threadpool_info() if each["internal_api"] == "xpnet"])
+"""
+    environment = os.environ | {"XPNET_CACHE_DIR": str(tmp_path / "cache")}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    first, second = ended.stdout.splitlines()
+    if not first.startswith("["):
+        pytest.skip(first)
+    assert first == "['kernels']"
+    assert second == "['blas']"
+
+
 SUB_INTERPRETER = """
 import sys
 name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"

@@ -1,6 +1,8 @@
 """The functions for products are found in the library that NumPy calls, by their names on each system."""
 
 import ctypes
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -134,3 +136,23 @@ def test_a_copy_is_made_of_a_library_with_threads_of_its_own(kind, expected, mon
     )
     monkeypatch.setattr(ctypes, "CDLL", lambda file: loaded)
     assert blas._affixes("a file") == expected
+
+
+def test_a_copy_that_cannot_be_kept_is_made_for_one_process(tmp_path):
+    (tmp_path / "no folder").touch()
+    (tmp_path / "temporary").mkdir()
+    environment = {"XPNET_CACHE_DIR": str(tmp_path / "no folder"), "TMPDIR": str(tmp_path / "temporary")}
+    code = """
+from xpnet.replay.plans import blas
+found, alone = blas.find(), blas.without_threads()
+if isinstance(alone, str):
+    print(alone)
+else:
+    print(alone.addresses.keys() == found.addresses.keys(), alone.addresses != found.addresses)
+"""
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment).stdout
+    if "is not known to work" in printed:
+        pytest.skip(printed)
+    assert printed == "True True\n"
+    assert not [*(tmp_path / "temporary").iterdir()]

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy
 from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
@@ -109,8 +109,8 @@ _GET, _SET = "{}openblas_get_num_threads{}", "{}openblas_set_num_threads{}"
 _KIND, _PTHREADS = "{}openblas_get_parallel{}", 1
 _VARIABLE = "OPENBLAS_NUM_THREADS"
 _AFFIXES = [("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "_64"), ("", "")]
-# The beginning of the name of a copy, by which threadpoolctl knows it. It is not to take it for NumPy's own.
-PREFIX = "libxpnet_openblas"
+# The beginning of the name of a copy, which threadpoolctl is not to take for NumPy's own.
+_PREFIX = "libxpnet_openblas"
 
 
 @cache
@@ -151,7 +151,7 @@ def _copy_of(file: Path) -> ctypes.CDLL:
     """Load a copy of a library's file, which stays in the folder for compiled functions if there is one."""
     status = file.stat()
     about = repr((str(file), status.st_size, status.st_mtime_ns)).encode()
-    name = f"{PREFIX}_{hashlib.sha256(about).hexdigest()[:16]}.so"
+    name = f"{_PREFIX}_{hashlib.sha256(about).hexdigest()[:16]}.so"
     try:
         path = numba_files.folder() / name
         if not _is_ours(path) or not filecmp.cmp(path, file, shallow=False):
@@ -159,7 +159,8 @@ def _copy_of(file: Path) -> ctypes.CDLL:
             writing.replace(path, [file.read_bytes()], mode=stat.S_IRUSR | stat.S_IWUSR)
         return _loaded(path)
     except OSError:
-        return _loaded(Path(shutil.copyfile(file, Path(_temporary().name, name))))
+        with tempfile.TemporaryDirectory() as temporary:
+            return _loaded(Path(shutil.copyfile(file, Path(temporary, name))))
 
 
 def _is_ours(path: Path) -> bool:
@@ -168,12 +169,6 @@ def _is_ours(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-@cache
-def _temporary() -> Any:
-    """Return a folder for the time of this process, as threadpoolctl looks for files of libraries."""
-    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
 def _loaded(path: Path) -> ctypes.CDLL:

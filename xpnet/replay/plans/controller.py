@@ -3,14 +3,14 @@
 from typing import Any
 
 from xpnet import threads
-from xpnet.replay.plans import blas
 
 
 def register() -> None:
     """Let threadpoolctl see and limit the threads of plans, as it does with those of BLAS.
 
-    It knows a pool by the file of a library: by the copy of OpenBLAS, in this case, that plans call. Its
-    limit is beside what `set_threads` says, so that this holds when the limit ends.
+    It knows a pool by the file of a library, which must be where it was loaded from: that of LLVM, in this
+    case, whose code the threads run, as another process may replace the copy of OpenBLAS. Its limit is beside
+    what `set_threads` says, so that this holds when the limit ends.
     """
     try:
         import threadpoolctl
@@ -24,7 +24,7 @@ def register() -> None:
 
         user_api = "blas"  # they are in the place of the threads of BLAS
         internal_api = "xpnet"
-        filename_prefixes = (blas.PREFIX,)
+        filename_prefixes = ("libllvmlite",)
 
         def get_num_threads(self) -> int:
             return threads.told()
