@@ -22,8 +22,11 @@ from xpnet.replay.plans.cuda import CudaPlan
 from xpnet.replay.plans.cuda_products import ALIGNMENT, ALIGNMENT_OF_BIAS
 from xpnet.replay.plans.numba_files import private
 from xpnet.replay.precision import rounded
+from xpnet.writing import replace
 
-RUNNING = threading.Lock()  # one kernel at a time: its threads take turns on the same stacks
+RUNNING = threading.Lock()  # one kernel at a time: its threads take turns
+# For the threads of a block, which all kernels share: those of the suite are thousands, and stay loaded.
+MEMORY = numpy.empty((1024, 2**15), numpy.uint8)
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 BUILTINS = r"""
@@ -42,13 +45,14 @@ using namespace std;
 struct Three { int x, y, z; };
 static Three threadIdx, blockIdx, blockDim, gridDim;
 
-static const int MOST = 1024, STACK = 1 << 15;
-static ucontext_t everyone[MOST], scheduler;
-static bool done[MOST];
-static char stacks[MOST][STACK];
+static const int MOST = 1024;
+struct Thread { ucontext_t context; bool done; alignas(16) char stack[30 << 10]; };
+static_assert(sizeof(Thread) <= 1 << 15, "as there is so much memory for each");
+static Thread* threads;
+static ucontext_t scheduler;
 static int present;
 
-static void __syncthreads() { swapcontext(&everyone[present], &scheduler); }
+static void __syncthreads() { swapcontext(&threads[present].context, &scheduler); }
 static void __threadfence() {}
 static unsigned int atomicAdd(unsigned int* x, unsigned int by) { *x += by; return *x - by; }
 template <class To, class From> static To same_bits(From x) { To y; memcpy(&y, &x, sizeof y); return y; }
@@ -70,28 +74,31 @@ template <class T> static T __shfl_xor_sync(unsigned int, T x, int lane) {
 
 RUN = r"""
 static void (*body)();
-static void begin() { body(); done[present] = true; swapcontext(&everyone[present], &scheduler); }
+static void begin() { body(); threads[present].done = true; __syncthreads(); }
 static void run(void (*f)(), int gx, int gy, int bx, int by) {
     body = f;
     gridDim = {gx, gy, 1}; blockDim = {bx, by, 1};
     for (int b = gx * gy - 1; b >= 0; b--) {  // in another order than a device would
         for (int t = 0; t < bx * by; t++) {
-            getcontext(&everyone[t]);
-            everyone[t].uc_stack.ss_sp = stacks[t]; everyone[t].uc_stack.ss_size = STACK;
-            everyone[t].uc_link = &scheduler; done[t] = false;
-            makecontext(&everyone[t], begin, 0);
+            ucontext_t& context = threads[t].context;
+            getcontext(&context);
+            context.uc_stack.ss_sp = threads[t].stack; context.uc_stack.ss_size = sizeof threads[t].stack;
+            context.uc_link = &scheduler; threads[t].done = false;
+            makecontext(&context, begin, 0);
         }
         for (bool more = true; more;) {
             more = false;
-            for (int t = 0; t < bx * by; t++) if (!done[t]) {
+            for (int t = 0; t < bx * by; t++) if (!threads[t].done) {
                 present = t; threadIdx = {t % bx, t / bx, 0}; blockIdx = {b % gx, b / gx, 0};
-                swapcontext(&scheduler, &everyone[t]);
-                more = more || !done[t];
+                swapcontext(&scheduler, &threads[t].context);
+                more = more || !threads[t].done;
             }
         }
     }
 }
 """
+
+LAUNCH = "Thread* memory, int gx, int gy, int bx, int by"
 
 
 def plan_on(host):
@@ -162,7 +169,8 @@ class Host:
         waiting, self._waiting = list(self._waiting.values()), {}
         for works in itertools.zip_longest(*waiting, fillvalue=lambda: None):
             for work in works:
-                work()
+                with RUNNING:
+                    work()
 
     def memory(self, nbytes):
         return numpy.zeros(max(nbytes, 1) + 256, numpy.uint8)
@@ -217,7 +225,8 @@ class Host:
             ]  # fmt: skip
             (gx, gy), (bx, by), _ = grid
             # The arguments are kept until then.
-            self._do("kernel", lambda _kept=arguments: function(gx, gy, bx, by, *values))
+            values = [ctypes.c_void_p(MEMORY.ctypes.data), gx, gy, bx, by, *values]
+            self._do("kernel", lambda _kept=arguments: function(*values))
 
         return launch
 
@@ -338,23 +347,44 @@ def compiled(source):
     )
     text = "\n".join(
         [
-            BUILTINS, PRELUDE, source, RUN, kept,
+            source, RUN, kept,
             f"static void start() {{ kernel({', '.join(f'given_{name}' for name in names)}); }}",
-            f'extern "C" void launch(int gx, int gy, int bx, int by, {arguments.replace("> ", ">& ")}) {{',
+            f'extern "C" void launch({LAUNCH}, {arguments.replace("> ", ">& ")}) {{',
             *(f"    given_{name} = {name};" for name in names),
+            "    threads = memory;",
             "    run(start, gx, gy, bx, by);",
             "}",
         ]
     )  # fmt: skip
-    folder = private(Path(tempfile.gettempdir()) / f"xpnet-host-kernels-{os.getuid()}")
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.so"
-    if not path.exists():
-        # Without contraction, so that results can be compared with NumPy's.
-        options = ["-O1", "-std=c++17", "-fPIC", "-shared", "-w", "-ffp-contract=off"]
-        with tempfile.TemporaryDirectory(dir=folder) as own:  # as other processes compile the same
-            made = Path(own) / path.name
-            command = [COMPILER, *options, "-x", "c++", "-", "-o", str(made)]
-            done = subprocess.run(command, input=text, capture_output=True, text=True)
-            assert done.returncode == 0, f"{done.stderr}\n{source}"
-            made.rename(path)
+    header = _included(BUILTINS + PRELUDE)
+    path = header.with_name(f"{_digest(header.name + text)}.so")
+    _compile(path, "-shared", "-include", str(header), "-x", "c++", "-", text=text)
     return ctypes.CDLL(str(path)).launch
+
+
+@functools.cache
+def _included(text):
+    """Return a file with what all kernels begin with, which is compiled once: that takes half of the time."""
+    folder = private(Path(tempfile.gettempdir()) / f"xpnet-host-kernels-{os.getuid()}")
+    header = folder / f"{_digest(text)}.h"
+    replace(header, [text.encode()])
+    _compile(header.with_suffix(".h.gch"), "-x", "c++-header", str(header))
+    return header
+
+
+def _compile(path, *options, text=""):
+    """Make a file, unless it is there."""
+    if path.exists():
+        return
+    # Without contraction, so that results can be compared with NumPy's.
+    options = ["-O1", "-std=c++17", "-fPIC", "-w", "-ffp-contract=off", *options]
+    with tempfile.TemporaryDirectory(dir=path.parent) as own:  # as other processes compile the same
+        made = Path(own) / path.name
+        command = [COMPILER, *options, "-o", str(made)]
+        done = subprocess.run(command, input=text, capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stderr}\n{text}"
+        made.rename(path)
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
