@@ -1,7 +1,9 @@
 """The libraries that the suite runs on: every test that asks for ``xp`` runs once on each."""
 
+import contextlib
 import gc
 import os
+import subprocess
 import sys
 import types
 from itertools import groupby
@@ -126,6 +128,14 @@ def _some(cases, number):
     first = crc32(_test(cases[0]).encode())
     number = min(number, len(cases))
     return [cases[i] for i in sorted((first + n * len(cases) // number) % len(cases) for n in range(number))]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(report):
+    """Say how a process of pytest-xdist ended in the middle of a test: -11 is a wrong address, say."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        status = report.node.gateway._io.popen.wait(timeout=60)
+        report.longrepr += f": the process ended with {status}, which is a signal if it is negative"
 
 
 @pytest.hookimpl(wrapper=True)
