@@ -159,7 +159,8 @@ def _copy_of(file: Path) -> ctypes.CDLL:
             writing.replace(path, [file.read_bytes()], mode=stat.S_IRUSR | stat.S_IWUSR)
         return _loaded(path)
     except OSError:
-        with tempfile.TemporaryDirectory() as temporary:
+        # Some systems do not remove a file that is loaded.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
             return _loaded(Path(shutil.copyfile(file, Path(temporary, name))))
 
 
