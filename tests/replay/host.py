@@ -98,6 +98,16 @@ static void run(void (*f)(), int gx, int gy, int bx, int by) {
 }
 """
 
+# Where NumPy's C-API has `PyDataMem_SetHandler`, and what it calls what that takes.
+SET_HANDLER, NAME_OF_HANDLERS = 304, b"mem_handler"
+ALLOCATE = """
+#include <cstdlib>
+extern "C" void* allocate(size_t alignment, size_t size) {
+    return aligned_alloc(alignment, (size / alignment + 1) * alignment);
+}
+extern "C" void release(void*, void* memory, size_t) { free(memory); }
+"""
+
 LAUNCH = "Thread* memory, int gx, int gy, int bx, int by"
 
 
@@ -272,11 +282,46 @@ class Host:
 
 
 def aligned(shape, dtype):
-    """Return an array that begins where CuPy's would, and is no view."""
-    elsewhere = []
-    while (x := numpy.empty(shape, dtype)).ctypes.data % ALIGNMENT:
-        elsewhere.append(x)
-    return x
+    """Return an array that begins where CuPy's would, and is no view: such a one owns its memory."""
+    set_handler, ours = _handler()
+    before = set_handler(ours)
+    try:
+        return numpy.empty(shape, dtype)
+    finally:
+        set_handler(before)
+
+
+class _Handler(ctypes.Structure):
+    """NumPy's ``PyDataMem_Handler``: functions that allocate and free the memory of arrays."""
+
+    _fields_ = (
+        ("name", ctypes.c_char * 127),
+        ("version", ctypes.c_uint8),
+        ("context", ctypes.c_void_p),
+        ("malloc", ctypes.c_void_p),
+        ("calloc", ctypes.c_void_p),
+        ("realloc", ctypes.c_void_p),
+        ("free", ctypes.c_void_p),
+    )
+
+
+@functools.cache
+def _handler():
+    """Return NumPy's function that sets how arrays get their memory, and a way that `aligned` has."""
+    path = _folder() / f"{_digest(ALLOCATE)}.so"
+    _compile(path, "-shared", "-x", "c++", "-", text=ALLOCATE)
+    library = ctypes.CDLL(str(path))
+    allocate, release = (ctypes.cast(each, ctypes.c_void_p) for each in (library.allocate, library.release))
+    # `empty` calls the one, and the end of an array the other. Nobody makes these arrays larger.
+    handler = _Handler(b"aligned", 1, context=ALIGNMENT, malloc=allocate, free=release)
+    new, pointer = ctypes.pythonapi.PyCapsule_New, ctypes.pythonapi.PyCapsule_GetPointer
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    pointer.restype, pointer.argtypes = ctypes.POINTER(ctypes.c_void_p), [ctypes.py_object, ctypes.c_char_p]
+    functions = pointer(numpy._core._multiarray_umath._ARRAY_API, None)
+    set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(functions[SET_HANDLER])
+    for each in (handler, NAME_OF_HANDLERS):  # which arrays may need at the very end
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+    return set_handler, new(ctypes.addressof(handler), NAME_OF_HANDLERS, None)
 
 
 def operand(product, matrix, x):
@@ -365,11 +410,14 @@ def compiled(source):
 @functools.cache
 def _included(text):
     """Return a file with what all kernels begin with, which is compiled once: that takes half of the time."""
-    folder = private(Path(tempfile.gettempdir()) / f"xpnet-host-kernels-{os.getuid()}")
-    header = folder / f"{_digest(text)}.h"
+    header = _folder() / f"{_digest(text)}.h"
     replace(header, [text.encode()])
     _compile(header.with_suffix(".h.gch"), "-x", "c++-header", str(header))
     return header
+
+
+def _folder():
+    return private(Path(tempfile.gettempdir()) / f"xpnet-host-kernels-{os.getuid()}")
 
 
 def _compile(path, *options, text=""):

@@ -10,12 +10,23 @@ from tests.replay.cases import (
     assert_within_roundings,
 )
 from tests.replay.plans.trainings import dense, train
+from xpnet.replay.plans.cuda_products import ALIGNMENT
 
 
 def test_a_training_is_captured_once(on_host):
     host = on_host()
     train(dense(), steps=20)
     assert host.graphs == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 26, 42, 1000, 10**6])
+def test_the_stand_in_makes_results_that_begin_where_those_of_cupy_do(on_host, size):
+    host = on_host()
+    x = numpy.ones(size)
+    made = [host.copies([x])[0] for _ in range(30)]
+    assert {each.ctypes.data % ALIGNMENT for each in made} == {0}
+    assert {each.base for each in made} == {None}
+    numpy.testing.assert_array_equal(made[-1], x)
 
 
 def test_results_stay_when_the_next_ones_are_made(on_host):
