@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import importlib
 import os
 import pickle
 import re
@@ -133,6 +134,19 @@ def test_what_compiled_code_contains_is_compared():
     texts = [(REPLAY / path).read_text("utf-8") for path in of_numba._MODULES if path != "plans/table.py"]
     found = {path for text in [of_numba._HEADER, *texts] for path in imported(text)}
     assert (found | {"plans/native_pool.py"}) - of_python == set(of_numba._MODULES)
+
+
+def test_functions_in_compiled_code_have_names_of_their_own():
+    """Where two files have functions of one name, the process that reads both calls one of them for both."""
+    found = {}
+    for path in of_numba._MODULES:
+        module = importlib.import_module(f"xpnet.replay.{path.removesuffix('.py').replace('/', '.')}")
+        for each in vars(module).values():
+            if isinstance(each, numba.core.dispatcher.Dispatcher):
+                name = each.py_func.__module__, each.py_func.__qualname__
+                found.setdefault(name, set()).add(each)
+    assert len(found) > 30
+    assert not {name for name, functions in found.items() if len(functions) > 1}
 
 
 DAMAGE = {

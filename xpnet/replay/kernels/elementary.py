@@ -17,6 +17,7 @@ from functools import reduce
 from math import copysign, e, inf, log2, nan, sqrt
 from math import log as log_of_number
 from typing import Any
+from zlib import crc32
 
 from numba import njit
 from numpy import float32, float64, int32, uint64
@@ -71,7 +72,10 @@ def _polynomial(coefficients: tuple[float, ...], dtype: type = float64) -> Calla
     """Return a polynomial, written out: with a loop in it, the one around it would not be vectorized."""
     terms = [f"{dtype.__name__}({coefficient!r})" for coefficient in coefficients]
     text = reduce(lambda higher, lower: f"({higher}) * x + {lower}", terms)
-    return _compiled(eval(f"lambda x: {text}"))
+    polynomial = eval(f"lambda x: {text}")
+    # In machine code, what is called alike is one.
+    polynomial.__qualname__ = f"polynomial_{crc32(text.encode())}"
+    return _compiled(polynomial)
 
 
 @_compiled

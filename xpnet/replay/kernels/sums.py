@@ -77,7 +77,6 @@ def _extreme(choose: Callable, dtype: type, integer: type) -> Callable:
     infinity = dtype(numpy.inf).view(integer)
     first = numpy.iinfo(integer).min if choose is max else size
 
-    @njit(error_model="numpy")
     def extreme(x: Any, start: numpy.uint64, end: numpy.uint64) -> Any:
         found, largest = integer(first), integer(0)
         for k in range(start, end):
@@ -87,7 +86,9 @@ def _extreme(choose: Callable, dtype: type, integer: type) -> Callable:
         result = integer(found ^ ((found >> sign) & integer(size))).view(dtype)
         return dtype(numpy.nan) if largest > infinity else result
 
-    return extreme
+    # In machine code, what is called alike is one.
+    extreme.__qualname__ = f"{choose.__name__}_of_{dtype.__name__}"
+    return njit(error_model="numpy")(extreme)
 
 
 max_of_float32 = _extreme(max, numpy.float32, numpy.int32)
