@@ -181,22 +181,22 @@ def test_threadpoolctl_sees_and_limits_them():
 def test_threadpoolctl_sees_them_when_the_copy_of_openblas_is_gone(tmp_path):
     """As another process, which began at the same time, puts its own in the place."""
     pytest.importorskip("threadpoolctl")
+    from xpnet.replay.plans import products
+
+    if products.one_thread():
+        pytest.skip(products.one_thread())
     code = """
 import os, shutil, threadpoolctl
 from xpnet.replay.plans import products
 from xpnet.replay.plans.pool import pool
 pool()
-print(products.one_thread() or [each.name for each in os.scandir(os.environ["XPNET_CACHE_DIR"])])
+products.one_thread()  # which loads the copy
 shutil.rmtree(os.environ["XPNET_CACHE_DIR"])
 print([each["user_api"] for each in threadpoolctl.threadpool_info() if each["internal_api"] == "xpnet"])
 """
     environment = os.environ | {"XPNET_CACHE_DIR": str(tmp_path / "cache")}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    first, second = ended.stdout.splitlines()
-    if not first.startswith("["):
-        pytest.skip(first)
-    assert first == "['kernels']"
-    assert second == "['blas']"
+    assert ended.stdout == "['blas']\n"
 
 
 SUB_INTERPRETER = """

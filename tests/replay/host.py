@@ -234,8 +234,8 @@ class Host:
                 for x in arguments
             ]  # fmt: skip
             (gx, gy), (bx, by), _ = grid
-            # The arguments are kept until then.
             values = [ctypes.c_void_p(MEMORY.ctypes.data), gx, gy, bx, by, *values]
+            # The arguments are kept until then.
             self._do("kernel", lambda _kept=arguments: function(*values))
 
         return launch
